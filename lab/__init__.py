@@ -1,0 +1,1 @@
+"""The lab kit: lab.yaml in, a checked, highly available Kubernetes cluster out."""

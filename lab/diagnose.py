@@ -1,0 +1,107 @@
+"""This room collects what a bug report needs into one archive, and lets no secret into it.
+
+Twice: nothing that holds a secret is collected, and every text is looked through for what looks like one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tarfile
+import tempfile
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import doctor
+from lab.errors import LabError
+from lab.model import Node
+from lab.remote import side_by_side
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+# What a bootstrap token, a certificate key, a private key or a certificate-authority's data look like.
+SECRETS = (
+    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[bootstrap token]"),
+    (re.compile(r"(?i)(certificate[-_ ]?key\W{1,4})[0-9a-f]{64}"), r"\1[certificate key]"),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
+        "[key]",
+    ),
+    # The same, packed once more (kubeconfigs), and service accounts' tokens.
+    (re.compile(r"LS0tLS1CRUdJTi(?!BDRVJUSUZJQ0FUR)[A-Za-z0-9+/=]+"), "[key]"),
+    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"), "[token]"),
+    (re.compile(r"((?:client-key-data|token)[\"']?:\s*[\"']?)[^\s\"']{16,}"), r"\1[removed]"),
+)
+
+
+def collect(session: Session) -> Path:
+    """Write `.lab/logs-DATE.tar.gz` and return its path. Machines that don't answer are listed as such."""
+    workspace = session.workspace
+    target = workspace.root / f"logs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.tar.gz"
+    workspace.root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name, tarfile.open(target, "w:gz") as archive:
+        folder = Path(name)
+        _host(session, folder)
+        _machines(session, folder)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                path.write_text(redacted(path.read_text(encoding="utf-8", errors="replace")), encoding="utf-8")
+                archive.add(path, arcname=f"{session.lab.name}-logs/{path.relative_to(folder)}")
+    target.chmod(0o600)
+    return target
+
+
+def redacted(text: str) -> str:
+    """The text without anything that looks like a secret."""
+    for pattern, instead in SECRETS:
+        text = pattern.sub(instead, text)
+    return text
+
+
+def _host(session: Session, folder: Path) -> None:
+    workspace = session.workspace
+    kept = [workspace.vagrantfile, workspace.identity, workspace.report, session.path]
+    for logs in (workspace.logs, workspace.root / "logs.previous"):
+        kept += sorted(logs.glob("*.log")) if logs.exists() else []
+    for path in kept:
+        if path.is_file():
+            copy = folder / "host" / path.parent.name / path.name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_text(path.read_text(encoding="utf-8", errors="replace"), encoding="utf-8")
+    (folder / "host").mkdir(exist_ok=True)
+    findings = doctor.look(session.lab, workspace, baked=True)
+    (folder / "host" / "doctor.json").write_text(doctor.to_json(findings), encoding="utf-8")
+
+
+def _machines(session: Session, folder: Path) -> None:
+    if not session.workspace.ssh_config.exists() or session.remote.route_is_ours():
+        (folder / "machines.txt").write_text("the lab's network is not up: no machine was asked\n")
+        return
+
+    def ask(node: Node) -> str:
+        try:
+            _machine(session, node, folder / node.name)
+        except (LabError, tarfile.TarError, OSError) as error:
+            return f"could not be asked: {error}"
+        return "collected"
+
+    said = side_by_side("collecting logs", session.lab.nodes, ask)
+    (folder / "machines.txt").write_text(json.dumps(said, indent=2) + "\n", encoding="utf-8")
+
+
+def _machine(session: Session, node: Node, folder: Path) -> None:
+    folder.mkdir()
+    packed = folder / "collected.tar"
+    session.remote.run(node, ["sudo", "/opt/ha-lab/collect.sh"], output=packed, timeout=120)
+    _unpack(packed, folder)
+    pods = folder / "pods.tar"
+    if pods.exists():
+        _unpack(pods, folder / "pods")
+
+
+def _unpack(packed: Path, folder: Path) -> None:
+    with tarfile.open(packed) as archive:
+        archive.extractall(folder, filter="data")
+    packed.unlink()

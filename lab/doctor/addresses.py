@@ -1,0 +1,188 @@
+"""This room judges addresses and names: is what lab.yaml wants free on this host?
+
+Traffic to a lab address that another route takes would leave this host, so that is never a mere note.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv4Network
+from itertools import chain
+from pathlib import Path
+
+from lab.doctor.case import Case
+from lab.doctor.finding import Finding, fit, note, unfit
+from lab.host import Container, DockerNetwork, Route, Unknown
+from lab.machines import network_name
+from lab.model import Lab, Role
+from lab.render import container_name
+
+VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
+
+# VirtualBox allows host-only networks in the first only, so it is looked in first.
+SUBNETS = (IPv4Network("192.168.56.0/21"), IPv4Network("192.168.0.0/16"))
+CLUSTER_NETWORKS = (IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
+
+ROLE_KEYS = {
+    Role.LOAD_BALANCER: ("load_balancers", 10),
+    Role.CONTROL_PLANE: ("control_planes", 11),
+    Role.WORKER: ("workers", 21),
+}
+"""A role's key in lab.yaml, and the last part of its first address by default."""
+
+DOCKER_BRIDGE = re.compile(r"docker0|br-[0-9a-f]{12}")
+
+_WHY = {
+    "subnet": "Traffic for the lab's machines would go elsewhere, and docker may refuse the network.",
+    "pods": "Pods could not reach what this host or its networks have at these addresses, nor it them.",
+    "services": "Services would hide what this host or its networks have at these addresses.",
+}
+
+
+def networks(case: Case) -> Iterator[Finding]:
+    """Does any of the lab's three networks overlap another of them, or one that this host uses?"""
+    lab = case.lab.network
+    wanted = {"subnet": lab.subnet, "pods": lab.pods, "services": lab.services}
+    yield from _unasked(case)
+    used = dict(_used(case))
+    for key, network in wanted.items():
+        others = {f"network.{name}": other for name, other in wanted.items() if name != key}
+        clashes = [who for who, other in (others | used).items() if other.overlaps(network)]
+        if key == "subnet":
+            clashes += [who for who in _foreign_ways(case) if who not in clashes]
+        if not clashes:
+            yield fit(f"network-{key}", f"Network of {key}", f"{network} overlaps nothing that is known")
+            continue
+        mend = _advice(case.lab, key, [*used.values(), *others.values()])
+        what = f"{network} overlaps {', '.join(clashes)}"
+        yield unfit(f"network-{key}", f"Network of {key}", what, _WHY[key], mend)
+    yield from _virtualbox(case, wanted)
+
+
+def names(case: Case) -> Iterator[Finding]:
+    """Does a container that this lab did not make have a name of its machines?"""
+    wanted = {container_name(case.lab, node) for node in case.lab.nodes}
+    foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
+    if foreign:
+        why = "docker names are unique, so the machines could not be made. Nobody else's are removed."
+        mend = dict.fromkeys(map(_out_of_the_way, foreign))
+        listed = ", ".join(sorted(each.name for each in foreign))
+        what = f"containers exist that this lab did not make: {listed}"
+        lines = [*mend, "# or give this lab another `name:` in lab.yaml"]
+        yield unfit("names", "Names", what, why, "\n".join(lines))
+    elif not isinstance(case.host.containers, Unknown):
+        yield fit("names", "Names", "free, or this lab's own")
+
+
+def free_network(within: Iterable[IPv4Network], prefix: int, taken: Iterable[IPv4Network]) -> str:
+    """Return the first network of that size that overlaps nothing taken; empty when there is none."""
+    used = list(taken)
+    candidates = chain.from_iterable(each.subnets(new_prefix=prefix) for each in within)
+    return next((str(each) for each in candidates if not any(each.overlaps(other) for other in used)), "")
+
+
+def own_network(case: Case) -> DockerNetwork | None:
+    """The lab's own network: it has Vagrant's name for it, and only our containers are on it."""
+    found = case.host.docker_networks
+    for network in () if isinstance(found, Unknown) else found:
+        attached = [each for each in case.containers if network.name in each.networks]
+        if network.name == network_name(case.lab) and all(map(case.is_ours, attached)):
+            return network
+    return None
+
+
+def _out_of_the_way(container: Container) -> str:
+    if container.workspace:
+        lab_file = shlex.quote(str(Path(container.workspace).parent / "lab.yaml"))
+        return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
+    name = container.name
+    return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"
+
+
+def _used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
+    """What this host uses, each with the words for it; the lab's own network is left out."""
+    own, host = own_network(case), case.host
+    docker_networks = () if isinstance(host.docker_networks, Unknown) else host.docker_networks
+    for each in docker_networks:
+        if each != own:
+            yield from ((f"docker's network {each.name} ({subnet})", subnet) for subnet in each.subnets)
+    if not isinstance(host.libvirt_networks, Unknown):
+        for name, subnet in host.libvirt_networks.items():
+            yield f"libvirt's network {name} ({subnet})", subnet
+    bridges = {each.device for each in docker_networks}  # said above, by name
+    for route in () if isinstance(host.routes, Unknown) else host.routes:
+        if not (_is_default(route) or route.device in bridges or _may_be_own(case, route.device)):
+            yield f"the route {route}", route.network
+
+
+def _foreign_ways(case: Case) -> list[str]:
+    """Where the kernel would send a packet for the lab, unless that is our bridge or a default route."""
+    way, own = case.host.way, own_network(case)
+    if isinstance(way, Unknown) or not way.device or isinstance(case.host.routes, Unknown):
+        return []
+    ways = [own.device] if own else []
+    defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
+    if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
+        return []
+    if any(case.lab.balancer.address in network for network in dict(_used(case)).values()):
+        return []  # said already, with the route's or the network's name
+    return [f"the way to {case.lab.balancer.address} via {way.gateway or way.device}"]
+
+
+def _may_be_own(case: Case, device: str) -> bool:
+    """Whether it is a bridge of docker's that docker can't be asked about: it may well be the lab's.
+
+    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting.
+    """
+    return isinstance(case.host.docker_networks, Unknown) and bool(DOCKER_BRIDGE.fullmatch(device))
+
+
+def _is_default(route: Route) -> bool:
+    """Whether a route is for everything; VPNs write that as two halves."""
+    return route.network.prefixlen <= 1
+
+
+def _unasked(case: Case) -> Iterator[Finding]:
+    host = case.host
+    why = "An overlap would stay unseen."
+    for title, found in (
+        ("Routes", host.routes),
+        ("docker's networks", host.docker_networks),
+        ("Way to the lab", host.way),
+        ("libvirt", host.libvirt_networks),
+    ):
+        if isinstance(found, Unknown):
+            yield note("addresses", title, f"could not be asked: {found.reason}", why)
+
+
+def _advice(lab: Lab, key: str, taken: list[IPv4Network]) -> str:
+    """The lines for lab.yaml that would mend it."""
+    if key != "subnet":
+        free = free_network(CLUSTER_NETWORKS, 16, [*taken, VIRTUALBOX_NAT])
+        return f"# in lab.yaml:\nnetwork: {{{key}: {free}}}" if free else "# choose a free one in lab.yaml"
+    free = free_network(SUBNETS, 24, [*taken, lab.network.subnet])
+    if not free:
+        return "# choose a free network.subnet in lab.yaml"
+    lines = ["# in lab.yaml:", f"network: {{subnet: {free}}}", "nodes:"]
+    for role, (name, default) in ROLE_KEYS.items():
+        nodes = lab.by_role(role)
+        if nodes:
+            last = int(nodes[0].address) - int(lab.network.subnet.network_address)
+            address = IPv4Network(free).network_address + (last if last + len(nodes) < 255 else default)
+            lines.append(f"  {name}: {{first_address: {IPv4Address(address)}}}")
+    return "\n".join(lines)
+
+
+def _virtualbox(case: Case, wanted: dict[str, IPv4Network]) -> Iterator[Finding]:
+    for key, network in wanted.items():
+        if not network.overlaps(VIRTUALBOX_NAT):
+            continue
+        what = f"network.{key} {network} overlaps VirtualBox's NAT network {VIRTUALBOX_NAT}"
+        why = "Every VirtualBox machine has an address in that network, and would mix the two up."
+        mend = _advice(case.lab, key, [*dict(_used(case)).values(), *wanted.values()])
+        if case.lab.provider == "virtualbox":
+            yield unfit("network-virtualbox", "VirtualBox", what, why, mend)
+        else:
+            yield note("network-virtualbox", "VirtualBox", what, f"{why} {case.lab.provider} has none.")

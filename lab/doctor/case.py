@@ -1,0 +1,43 @@
+"""This room is what every check is given: the lab, the host, and what the host is wanted for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.host import Container, HostFacts, Unknown
+from lab.model import Lab, Node
+from lab.render import container_name
+
+PURPOSES = frozenset({"up", "bake", "lint", "test"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question to the doctor. `workspace` is the lab's `.lab/`; `baked`: its golden machine is."""
+
+    lab: Lab
+    host: HostFacts
+    workspace: Path
+    purposes: frozenset[str]
+    baked: bool
+
+    def wants(self, purpose: str) -> bool:
+        """Whether the host is wanted for this; the tests need all."""
+        return purpose in self.purposes or "test" in self.purposes
+
+    @property
+    def containers(self) -> tuple[Container, ...]:
+        """All containers of the host; none where docker could not be asked."""
+        found = self.host.containers
+        return () if isinstance(found, Unknown) else found
+
+    def is_ours(self, container: Container) -> bool:
+        """Whether this lab made it."""
+        return container.workspace == str(self.workspace)
+
+    @property
+    def waiting(self) -> tuple[Node, ...]:
+        """The machines that do not run yet: the others already have what they need."""
+        running = {each.name for each in self.containers if each.running and self.is_ours(each)}
+        return tuple(node for node in self.lab.nodes if container_name(self.lab, node) not in running)

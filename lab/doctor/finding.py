@@ -1,0 +1,103 @@
+"""This room is what the doctor says: findings, their exit code, how people and programs read them."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+Verdict = Literal["fit", "mendable", "unfit", "note"]
+"""Mendable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
+
+FIT, NOT_FIT, FIT_AFTER_MENDING = 0, 3, 4
+
+_MARKS = {
+    "fit": ("✓", "green"),
+    "note": ("·", "cyan"),
+    "mendable": ("!", "yellow"),
+    "unfit": ("✗", "bold red"),
+}
+
+
+@dataclass(frozen=True)
+class Action:
+    """A command that needs root, with what it is given on standard input."""
+
+    argv: tuple[str, ...]
+    stdin: str = ""
+
+    def pasted(self, *, is_root: bool) -> str:
+        """As a person would paste it."""
+        words = shlex.join(self.argv if is_root else ("sudo", *self.argv))
+        return f"printf '%s' {shlex.quote(self.stdin)} | {words}" if self.stdin else words
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer of the doctor.
+
+    `what` is how it stands, `why` why that matters, `mend` the commands that mend it, as a person would
+    paste them; `why` and `mend` are empty where all is well. `actions` are what `--yes` runs instead.
+    """
+
+    check: str
+    title: str
+    verdict: Verdict
+    what: str
+    why: str = ""
+    mend: str = ""
+    actions: tuple[Action, ...] = ()
+
+
+def fit(check: str, title: str, what: str) -> Finding:
+    """A finding with which nothing is wrong."""
+    return Finding(check, title, "fit", what)
+
+
+def note(check: str, title: str, what: str, why: str, mend: str = "") -> Finding:
+    """A finding that stands in nobody's way."""
+    return Finding(check, title, "note", what, why, mend)
+
+
+def unfit(check: str, title: str, what: str, why: str, mend: str) -> Finding:
+    """A finding that a person has to mend."""
+    return Finding(check, title, "unfit", what, why, mend)
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """Return 0 where the host is fit, 3 where it isn't, 4 where `--yes` would make it so."""
+    verdicts = {finding.verdict for finding in findings}
+    if "unfit" in verdicts:
+        return NOT_FIT
+    return FIT_AFTER_MENDING if "mendable" in verdicts else FIT
+
+
+def to_json(findings: Sequence[Finding]) -> str:
+    """Return the findings and the exit code as JSON text, for programs."""
+    listed = [{key: value for key, value in asdict(each).items() if key != "actions"} for each in findings]
+    return json.dumps({"exit_code": exit_code(findings), "findings": listed}, indent=2)
+
+
+def shown(findings: Sequence[Finding]) -> RenderableType:
+    """Return what a terminal shows. Print it with `soft_wrap=True`, so that commands can be pasted."""
+    lines: list[Text] = []
+    for finding in findings:
+        mark, colour = _MARKS[finding.verdict]
+        lines.append(Text.assemble((mark, colour), f" {finding.title}: {finding.what}"))
+        if finding.why:
+            lines.append(Text(f"    {finding.why}", style="dim"))
+        lines += [Text(f"    {line}") for line in finding.mend.splitlines()]
+    return Group(*lines, Text(_summary(findings), style="bold"))
+
+
+def _summary(findings: Sequence[Finding]) -> str:
+    return {
+        FIT: "this host is fit for the lab",
+        FIT_AFTER_MENDING: "this host is fit for the lab after what `--yes` can do",
+        NOT_FIT: "this host is not fit for the lab",
+    }[exit_code(findings)]

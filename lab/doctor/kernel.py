@@ -1,0 +1,79 @@
+"""This room judges the kernel: capabilities, features, swap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.doctor.case import Case
+from lab.doctor.finding import Action, Finding, fit, note, unfit
+from lab.host import Unknown
+
+CAPABILITIES = frozenset(
+    (
+        *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_ADMIN", "NET_BIND_SERVICE"),
+        *("NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"),
+    )
+)
+"""What systemd, containerd, kube-proxy and flannel can't do without in a container machine."""
+
+LOADED_BY_HAND = ("br_netfilter",)
+"""Modules that the kernel does not load by itself when they are first used; machines can't, either."""
+MODULES_FILE = "/etc/modules-load.d/ha-lab.conf"
+
+
+def capabilities(case: Case) -> Iterator[Finding]:
+    """Can docker give the machines what they need?"""
+    title, found = "Capabilities", case.host.capabilities
+    if isinstance(found, Unknown):
+        yield note("capabilities", title, found.reason, "Machines can be given no more than docker has.")
+        return
+    missing = sorted(CAPABILITIES - found)
+    if missing:
+        why = "Machines can be given no more than docker itself has, and these they can't do without."
+        mend = "use a machine, or a virtual machine, that is not a restricted container itself"
+        yield unfit("capabilities", title, f"docker lacks {', '.join(missing)}", why, mend)
+    elif "SYS_RESOURCE" not in found:
+        why = "containerd may not lower an OOM score then; restrict_oom_score_adj is set in machines."
+        yield note("capabilities", title, "all but SYS_RESOURCE", why)
+    else:
+        yield fit("capabilities", title, "all that machines need")
+
+
+def features(case: Case) -> Iterator[Finding]:
+    """Does the kernel have what pods and their network are made of?"""
+    title = "Kernel"
+    sure = [name for name, presence in case.host.features.items() if not isinstance(presence, Unknown)]
+    for name, presence in sorted(case.host.features.items()):
+        why = f"Pods and their network need {name}."
+        if isinstance(presence, Unknown):
+            yield note(f"kernel-{name}", title, f"{name}: not known: {presence.reason}", why)
+        elif presence == "loadable" and name in LOADED_BY_HAND:
+            yield _load(case, name, f"{why} flannel waits for it in vain where it isn't loaded.")
+        elif presence == "missing":
+            mend = f"boot a kernel that has {name}"
+            yield unfit(f"kernel-{name}", title, f"{name} is not in this kernel", why, mend)
+    if len(sure) == len(case.host.features) and "missing" not in case.host.features.values():
+        yield fit("kernel", title, f"{case.host.kernel} has {', '.join(sorted(sure))}")
+
+
+def _load(case: Case, name: str, why: str) -> Finding:
+    """Load a module now, and at every start from a file that is ours alone."""
+    what = f"{name} is a module that is not loaded"
+    actions = (
+        Action(("modprobe", name)),
+        Action(("install", "-D", "-m", "644", "/dev/stdin", MODULES_FILE), f"{name}\n"),
+    )
+    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    return Finding(f"kernel-{name}", "Kernel", "mendable", what, why, mend, actions)
+
+
+def swap(case: Case) -> Iterator[Finding]:
+    """Is there swap? The kubelets are told to put up with it."""
+    memory = case.host.memory
+    if isinstance(memory, Unknown):
+        return  # the check of memory has said so
+    if memory.swap:
+        why = "Kubelets run with failSwapOn: false here. A cluster that swaps is slow, etcd first."
+        yield note("swap", "Swap", f"{memory.swap} MiB", why)
+    else:
+        yield fit("swap", "Swap", "none")

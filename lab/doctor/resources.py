@@ -1,0 +1,170 @@
+"""This room judges memory, disks, CPUs, control groups and inotify against what the machines need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.doctor.case import Case
+from lab.doctor.finding import Action, Finding, fit, note, unfit
+from lab.host import Folder, Unknown
+from lab.model import Role
+
+# MiB; measured: seven container machines took 2.0 to 2.1 GiB in all (FACTS.md).
+MEMORY_MIB = {Role.CONTROL_PLANE: 400, Role.WORKER: 200, Role.LOAD_BALANCER: 100}
+MEMORY_RESERVE_MIB = 512
+
+CPUS = 2
+
+# MiB free. Baking keeps Go's caches and the built programs; measured.
+DISK_BAKE_MIB = 8 * 1024
+DISK_LAB_MIB = 2 * 1024
+DISK_TMP_MIB = 1024
+"""mmdebstrap lays a root out in a temporary folder; one of the machines' kind is 0.35 GiB."""
+
+CONTROLLERS = frozenset({"cpu", "memory", "pids"})
+
+# Instances held by one machine; measured: 115 for seven (FACTS.md).
+INOTIFY = {Role.CONTROL_PLANE: 17, Role.WORKER: 17, Role.LOAD_BALANCER: 13}
+INOTIFY_SECOND_LAB = 17 + 17 + 13
+"""The tests stand the smallest lab (1+1+1) beside this one."""
+INOTIFY_UNCOUNTED = 32
+"""Taken to be in use where nobody may count; a host's own services hold about that many."""
+INOTIFY_INSTANCES = 1024
+INOTIFY_WATCHES = 65536
+SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
+
+
+def memory(case: Case) -> Iterator[Finding]:
+    """Is there memory for the machines that don't run yet?"""
+    found = case.host.memory
+    if isinstance(found, Unknown):
+        yield note("memory", "Memory", f"could not be asked: {found.reason}", "The lab may not fit.")
+        return
+    needed = sum(MEMORY_MIB[node.role] for node in case.waiting) + MEMORY_RESERVE_MIB
+    declared = sum(node.memory_mib for node in case.waiting)
+    what = f"{found.available} MiB available, {len(case.waiting)} machines to start need {needed} MiB"
+    if case.waiting and found.available < needed:
+        why = "The kernel would end processes of the cluster, and etcd loses its leader while it swaps."
+        yield unfit("memory", "Memory", what, why, "end other programs, or take fewer nodes in lab.yaml")
+    elif case.waiting and found.available < declared:
+        why = f"lab.yaml promises them {declared} MiB in all; workloads that use it would not fit."
+        yield note("memory", "Memory", what, why)
+    else:
+        yield fit("memory", "Memory", what if case.waiting else "all machines run already")
+
+
+def cpus(case: Case) -> Iterator[Finding]:
+    """Are there CPUs enough? Container machines see all of the host's."""
+    what = f"{case.host.cpus} found, {CPUS} needed"
+    if case.host.cpus < CPUS:
+        why = f"kubeadm refuses to make a control plane on fewer than {CPUS} CPUs (its check NumCPU)."
+        yield unfit("cpus", "CPUs", what, why, "give this host, or the virtual machine it is, more CPUs")
+    else:
+        yield fit("cpus", "CPUs", what)
+
+
+def disk(case: Case) -> Iterator[Finding]:
+    """Is there room where docker keeps its data, and where builds are kept? They may be one disk."""
+    needs = [("docker's data", case.host.docker_data, DISK_LAB_MIB)]
+    if case.wants("bake") and not case.baked:
+        needs.append(("the cache", case.host.cache, DISK_BAKE_MIB))
+        needs.append(("temporary files", case.host.tmp, DISK_TMP_MIB))
+    known: list[tuple[str, Folder, int]] = []
+    for whose, folder, needed in needs:
+        if isinstance(folder, Unknown):
+            yield note("disk", "Disk", f"{whose}: {folder.reason}", "It may run full on the way.")
+        else:
+            known.append((whose, folder, needed))
+    for device in dict.fromkeys(folder.device for _, folder, _ in known):
+        yield _one_disk([each for each in known if each[1].device == device])
+
+
+def _one_disk(uses: list[tuple[str, Folder, int]]) -> Finding:
+    free = min(folder.free for _, folder, _ in uses)
+    needed = sum(need for _, _, need in uses)
+    places = " and ".join(f"{whose} ({folder.path})" for whose, folder, _ in uses)
+    what = f"{free} MiB free for {places}, {needed} MiB needed"
+    if free >= needed:
+        return fit("disk", "Disk", what)
+    mend = "docker system df   # what could go\n./inv bake --prune  # golden machines that no lab uses"
+    return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", mend)
+
+
+def folders(case: Case) -> Iterator[Finding]:
+    """Can everything be written where it belongs?"""
+    host, remedy = case.host, 'sudo chown -R "$USER" {}   # if it is yours'
+    rows = [("tmp", "Temporary files", host.tmp, "Archives are unpacked there.", "export TMPDIR=~/tmp")]
+    rows.append(("workspace", "Lab folder", host.workspace, "All of the lab's files are there.", remedy))
+    if case.wants("bake"):
+        other = 'sudo install -d -o "$USER" {}   # or set XDG_CACHE_HOME to a folder of yours'
+        rows.append(("cache", "Cache", host.cache, "Builds are kept there.", other))
+    for check, title, folder, why, mend in rows:
+        if isinstance(folder, Unknown):
+            yield note(check, title, folder.reason, why)
+        elif folder.writable:
+            yield fit(check, title, f"{folder.path}")
+        else:
+            yield unfit(check, title, f"{folder.path} can't be written", why, mend.format(folder.path))
+
+
+def cgroups(case: Case) -> Iterator[Finding]:
+    """Which control groups are there, and are they all that the kubelet asks for?"""
+    found = case.host.cgroups
+    if isinstance(found, Unknown):
+        yield note("cgroups", "Control groups", found.reason, "The kubelet needs them.")
+        return
+    missing = sorted(CONTROLLERS - found.controllers)
+    what = f"version {found.version}"
+    if missing:
+        why = "The kubelet does not start without them."
+        mend = "boot with `cgroup_enable=memory`, or a kernel that has them"
+        yield unfit("cgroups", "Control groups", f"{what} without {', '.join(missing)}", why, mend)
+    elif found.version == 1:
+        why = "Kubernetes is giving version 1 up; kubelets run with failCgroupV1: false here."
+        yield note("cgroups", "Control groups", what, why)
+    else:
+        yield fit("cgroups", "Control groups", what)
+
+
+def inotify(case: Case) -> Iterator[Finding]:
+    """Are there inotify instances for the machines that don't run yet?"""
+    found = case.host.inotify
+    title = "inotify"
+    why = (
+        "Each limit is for all of root's processes, in containers too. Without free instances systemd, "
+        "containerd or the kubelet fail in some machines, and joins fail in ways that never name it."
+    )
+    if isinstance(found, Unknown):
+        yield note("inotify", title, f"could not be asked: {found.reason}", why)
+        return
+    needed = sum(INOTIFY[node.role] for node in case.waiting)
+    needed += INOTIFY_SECOND_LAB if "test" in case.purposes else 0
+    counted = not isinstance(found.used, Unknown)
+    own = sum(INOTIFY[node.role] for node in case.lab.nodes if node not in case.waiting)
+    used = found.used if not isinstance(found.used, Unknown) else INOTIFY_UNCOUNTED + own
+    free = max(0, found.instances - used)
+    guess = "" if counted else " (estimated: only root can count)"
+    what = (
+        f"{free} of {found.instances} instances free{guess}, "
+        f"{needed} needed; {found.watches} watches, {INOTIFY_WATCHES} needed"
+    )
+    if free >= needed and found.watches >= INOTIFY_WATCHES:
+        yield fit("inotify", title, what)
+        return
+    # Never lower than it was, and room for another lab.
+    instances = max(INOTIFY_INSTANCES, found.instances, 2 * (used + needed))
+    actions = _keep_inotify(instances, max(INOTIFY_WATCHES, found.watches))
+    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    yield Finding("inotify", title, "mendable", what, why, mend, actions)
+
+
+def _keep_inotify(instances: int, watches: int) -> tuple[Action, ...]:
+    """Raise the limits now and for later starts, in a file that is ours alone."""
+    settings = f"fs.inotify.max_user_instances={instances}", f"fs.inotify.max_user_watches={watches}"
+    return (
+        Action(("sysctl", "-w", *settings)),
+        Action(
+            ("install", "-D", "-m", "644", "/dev/stdin", SYSCTL_FILE),
+            "".join(f"{line}\n" for line in ("# Written by the HA lab kit's doctor.", *settings)),
+        ),
+    )

@@ -1,0 +1,197 @@
+"""This room judges programs: what is installed, docker's daemon, Vagrant, the toolchains."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from lab.doctor.case import Case
+from lab.doctor.finding import Action, Finding, fit, unfit
+from lab.host import Daemon, Unknown
+from lab.supply.releases import release
+
+VAGRANT = (2, 3)
+DOCKER = (20, 10)
+"""The first docker with a cgroup namespace for each container, which machines need."""
+
+DOCKER_CLIENT = "?exact-name(docker-cli)"
+"""From Debian 13 on the client is a package of its own; before, apt's pattern matches nothing."""
+
+APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
+LOCK_TIMEOUT = 120
+"""Seconds that another apt has to let go of its lock."""
+INSTALL = ("-o", f"DPkg::Lock::Timeout={LOCK_TIMEOUT}", "install", "-y", "--no-install-recommends")
+
+SYSTEM_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+USE_SYSTEM = "unset DOCKER_HOST DOCKER_CONTEXT; docker context use default   # the system's own daemon"
+
+DAEMON_LOG = "/var/log/dockerd.log"
+START_DOCKERD = (
+    *("start-stop-daemon", "--start", "--background", "--oknodo", "--output", DAEMON_LOG),
+    *("--exec", "/usr/sbin/dockerd"),
+)
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A thing that is needed: its Debian packages, what it is called upstream, and what for."""
+
+    name: str
+    purpose: str
+    packages: tuple[str, ...]
+    upstream: str
+    why: str
+
+
+TOOLS = (
+    Tool("docker", "up", ("docker.io", DOCKER_CLIENT), "Docker Engine", "it is what machines run in"),
+    Tool("dockerd", "up", ("docker.io",), "Docker Engine", "it is what machines run in"),
+    Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it makes the machines"),
+    Tool("ssh", "up", ("openssh-client",), "the OpenSSH client", "machines are set up over it"),
+    Tool("ip", "up", ("iproute2",), "iproute2", "it tells where packets for the lab would go"),
+    Tool("sysctl", "up", ("procps",), "procps", "it raises the kernel's limits"),
+    Tool("mmdebstrap", "bake", ("mmdebstrap",), "mmdebstrap", "it makes the golden machine's Debian root"),
+    Tool(
+        "trixie's key",
+        "bake",
+        ("debian-archive-keyring",),
+        "Debian's archive keys",
+        "Debian 13 is signed",
+    ),
+    Tool("authorities", "bake", ("ca-certificates",), "CA certificates", "Go's modules come over HTTPS"),
+    Tool("gcc", "bake", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
+    Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
+    Tool("shfmt", "lint", ("shfmt",), "shfmt", "it formats the provisioning scripts"),
+)
+
+
+def packages(case: Case) -> Iterator[Finding]:
+    """Is everything installed that the purposes need? One finding, and one command, for all of it."""
+    missing = [tool for tool in TOOLS if case.wants(tool.purpose) and not _has(case, tool)]
+    title = "Programs"
+    if not missing:
+        yield fit("packages", title, "all are installed")
+        return
+    what = f"missing: {', '.join(tool.name for tool in missing)}"
+    why = "; ".join(f"{tool.name}: {tool.why}" for tool in missing) + "."
+    if "apt-get" not in case.host.programs:
+        upstream = ", ".join(dict.fromkeys(tool.upstream for tool in missing))
+        mend = f"# there is no apt here: install {upstream} in this system's own way"
+        yield unfit("packages", title, what, why, mend)
+        return
+    wanted = sorted({package for tool in missing for package in tool.packages})
+    actions = (
+        Action((*APT, "update")),
+        Action((*APT, *INSTALL, *wanted)),
+    )
+    sudo = "" if case.host.uid == 0 else "sudo "
+    mend = f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {shlex.join(wanted)}"
+    yield Finding("packages", title, "mendable", what, why, mend, actions)
+
+
+def daemon(case: Case) -> Iterator[Finding]:
+    """Does a docker daemon of this host answer, and is it one that can hold the lab?"""
+    found, check, title = case.host.daemon, "docker-daemon", "docker's daemon"
+    if found.state == "answers":
+        yield from _answering(found, case.host.kernel)
+    elif found.state in ("absent", "no client"):
+        # Without a client nobody could ask; once it is installed, the same command starts the daemon.
+        what = "does not run" if found.state == "absent" else "can't be asked: docker is not installed"
+        actions = _start(case)
+        mend = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+        if found.state == "absent" and found.endpoint not in SYSTEM_SOCKETS:
+            why = "The system's daemon listens elsewhere: starting it would not help."
+            yield unfit(check, title, f"does not listen at {found.endpoint}", why, USE_SYSTEM)
+        elif found.state == "no client" and "apt-get" not in case.host.programs:
+            yield unfit(check, title, what, "Machines are containers.", f"# install docker, then: {mend}")
+        else:
+            yield Finding(check, title, "mendable", what, "Machines are containers.", mend, actions)
+    elif found.state == "denied":
+        why = f"{found.endpoint} belongs to another user, and to the group docker ({found.words})."
+        mend = "sudo usermod -aG docker $USER   # then log in again; members can become root"
+        yield unfit(check, title, "does not let this user in", why, mend)
+    elif found.state == "elsewhere":
+        why = "The lab's addresses would be on that host, and not be reached from this one."
+        yield unfit(check, title, f"is elsewhere: {found.endpoint}", why, USE_SYSTEM)
+    else:
+        mend = "docker version   # says what is wrong"
+        yield unfit(check, title, f"gives no clear answer: {found.words}", "Machines are containers.", mend)
+
+
+def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
+    check, title = "docker-daemon", "docker's daemon"
+    version = _version(found.version)
+    if "name=rootless" in found.security:
+        why = "Its networks are in a namespace of its own: the lab's addresses are not on this host."
+        yield unfit(check, title, "runs rootless", why, USE_SYSTEM)
+    elif "name=userns" in found.security:
+        why = "Machines mount file systems, which root in a user namespace of docker's may not."
+        mend = "remove userns-remap from /etc/docker/daemon.json, and restart docker"
+        yield unfit(check, title, "maps containers' root to another user", why, mend)
+    elif found.kernel not in ("", kernel):
+        what = f"runs in a virtual machine (its kernel is {found.kernel}, this host's {kernel})"
+        why = "The lab's addresses would be in there, and not be reached from this host."
+        yield unfit(check, title, what, why, USE_SYSTEM)
+    elif version and version < DOCKER:
+        why = "Machines need control groups of their own (--cgroupns=private)."
+        yield unfit(check, title, f"is {found.version}", why, "# install docker 20.10 or later")
+    else:
+        yield fit(check, title, f"{found.version} answers")
+
+
+def vagrant(case: Case) -> Iterator[Finding]:
+    """Does Vagrant start, and is it new enough? Where it is missing, the programs' finding says so."""
+    if "vagrant" not in case.host.programs or not case.wants("up"):
+        return
+    found, mend = case.host.vagrant, "vagrant --version   # what does it say?"
+    if isinstance(found, Unknown):
+        yield unfit("vagrant", "Vagrant", f"does not start: {found.reason}", "It makes the machines.", mend)
+        return
+    version = ".".join(map(str, found))
+    if found < VAGRANT:
+        why = "Its docker provider can't give machines fixed addresses as the lab needs them."
+        yield unfit("vagrant", "Vagrant", f"is {version}", why, "# install Vagrant 2.3 or later")
+    else:
+        yield fit("vagrant", "Vagrant", version)
+
+
+def toolchains(case: Case) -> Iterator[Finding]:
+    """Which Python runs this, and which Go builds Kubernetes?"""
+    yield fit("python", "Python", ".".join(map(str, case.host.python)))
+    if case.wants("bake"):
+        go = release(case.lab.kubernetes.version).go
+        yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
+
+
+def _has(case: Case, tool: Tool) -> bool:
+    host = case.host
+    if tool.name == "dockerd":
+        # One that answers, or is someone else's, need not be on PATH.
+        return tool.name in host.programs or host.daemon.state not in ("absent", "no client")
+    if tool.name == "trixie's key":
+        return host.trixie_key
+    if tool.name == "authorities":
+        return host.authorities
+    if tool.name == "libc.a":
+        return host.static_libc
+    return tool.name in host.programs
+
+
+def _start(case: Case) -> tuple[Action, ...]:
+    """Ways to start the daemon, the best first; the next is for where the one before does not work."""
+    if case.host.systemd:
+        return (Action(("systemctl", "start", "docker")),)
+    # The init script sets limits that some machines may not set, and ends there; dockerd by itself
+    # works on those too.
+    return (
+        Action(("/etc/init.d/docker", "start")),
+        Action(START_DOCKERD),
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; empty when it has none."""
+    parts = text.split("+")[0].split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()

@@ -1,0 +1,95 @@
+"""Every error the kit raises on purpose. Each says what happened, and `hint` says what to do next.
+
+    LabError                 exit 1
+    ├── ConfigError          exit 2   lab.yaml or a command's words are wrong
+    ├── HostNotFit           exit 3   this host lacks something; nothing was touched
+    ├── CommandFailed        exit 1   a command ended badly, could not start, or ran out of time
+    ├── WaitTimedOut         exit 1   a condition did not come true before its deadline
+    ├── NodeFailed           exit 1   a step failed on one machine or more
+    └── LabStateError        exit 1   the lab is not in a state where this can be done
+
+Only `tasks.py` turns one into a message and an exit code.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+
+class LabError(Exception):
+    """Something went wrong that a person can act on."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str = "", log: Path | None = None) -> None:
+        """Keep `message` (one sentence or a short list), `hint` (what to do) and the full log's path."""
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.log = log
+
+
+class ConfigError(LabError):
+    """lab.yaml, or what was typed, can't be used; `problems` holds every reason, not the first."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
+        """Keep all `problems`, each already naming its file, line and key."""
+        super().__init__("\n".join(problems), hint=hint)
+        self.problems = tuple(problems)
+
+
+class HostNotFit(LabError):
+    """This host can't run the lab as it is; the message lists all that is missing."""
+
+    exit_code = 3
+
+
+class CommandFailed(LabError):
+    """A command ended with a code that was not accepted, was not found, or ran out of time."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        what: str,
+        *,
+        tail: str = "",
+        hint: str = "",
+        log: Path | None = None,
+        returncode: int | None = None,
+    ) -> None:
+        """`what` is the sentence ("ended with exit code 1"), `tail` the last lines it printed."""
+        message = f"`{shlex.join(argv)}` {what}"
+        if tail:
+            message += "\n" + "\n".join(f"    {line}" for line in tail.splitlines())
+        super().__init__(message, hint=hint, log=log)
+        self.argv = tuple(argv)
+        self.tail = tail
+        self.returncode = returncode
+
+
+class WaitTimedOut(LabError):
+    """A condition stayed false until its deadline; `reason` is the last answer to "why not yet"."""
+
+    def __init__(self, what: str, seconds: float, reason: str, *, hint: str = "") -> None:
+        """Say what was waited for, how long, and why it had not happened."""
+        super().__init__(f"{what}: not after {seconds:.0f} s: {reason}", hint=hint)
+        self.reason = reason
+
+
+class NodeFailed(LabError):
+    """A step failed on some machines; `failures` keeps each machine's own error."""
+
+    def __init__(self, step: str, failures: Mapping[str, LabError]) -> None:
+        """Join the machines' messages; the first failure's hint and log stand for all."""
+        lines = [f"{step} failed on {node}: {error.message}" for node, error in failures.items()]
+        first = next(iter(failures.values()))
+        super().__init__("\n".join(lines), hint=first.hint, log=first.log)
+        self.failures = dict(failures)
+
+
+class LabStateError(LabError):
+    """The lab, or something on the host that carries its name, is not in the state this needs."""

@@ -1,0 +1,170 @@
+"""This room gathers what matters about this host into `HostFacts`: the doctor's only source.
+
+It changes nothing, and sends no packet to a lab address. What takes time is asked side by side.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from lab.host import docker, kernel, network
+from lab.host.ask import ask
+from lab.host.facts import (
+    Cgroups,
+    Container,
+    Daemon,
+    DockerNetwork,
+    Folder,
+    HostFacts,
+    Inotify,
+    Memory,
+    Presence,
+    Route,
+    Unknown,
+    Way,
+)
+from lab.model import Lab
+from lab.workspace import Workspace
+
+__all__ = [
+    "Cgroups",
+    "Container",
+    "Daemon",
+    "DockerNetwork",
+    "Folder",
+    "HostFacts",
+    "Inotify",
+    "Memory",
+    "Presence",
+    "Route",
+    "Unknown",
+    "Way",
+    "cache_folder",
+    "gather",
+    "node_capabilities",
+]
+
+Answer = TypeVar("Answer")
+ROOT = Path("/")
+
+PROGRAMS = (
+    *("apt-get", "docker", "dockerd", "gcc", "go", "ip", "mmdebstrap", "ruby", "service", "shellcheck"),
+    *("shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+)
+
+AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")
+"""Where Go looks for them: of Debian's, Fedora's and Alpine's kin."""
+
+SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where dockerd and sysctl are; not on the PATH of a plain user, but root finds them there."""
+
+UNKNOWN_TO_DOCKERD = frozenset({"PERFMON", "BPF", "CHECKPOINT_RESTORE"})
+"""Capabilities that dockerd 20.10, the oldest that the kit takes, refuses to hear of."""
+
+
+def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
+    """Ask this host everything that the doctor wants to know; takes about half a second.
+
+    `root` is where /proc, /sys and their like are read. Never raises for what can't be asked.
+    """
+    uid, release = os.geteuid(), os.uname().release
+    with ThreadPoolExecutor() as pool:
+        vagrant, libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
+        routes, way = pool.submit(network.routes), pool.submit(network.way, lab.balancer.address)
+        daemon = _daemon()
+        silence = Unknown("docker's daemon does not answer")
+        answers = daemon.state == "answers"
+        containers = pool.submit(docker.containers if answers else lambda: silence)
+        networks = pool.submit(docker.networks if answers else lambda: silence)
+        return HostFacts(
+            uid=uid,
+            python=sys.version_info[:3],
+            kernel=release,
+            systemd=(root / "run/systemd/system").exists(),
+            cpus=len(os.sched_getaffinity(0)),
+            memory=kernel.memory(root),
+            tmp=_folder(Path(tempfile.gettempdir())),
+            cache=_folder(cache_folder()),
+            workspace=_folder(workspace.root),
+            docker_data=_folder(daemon.data),
+            programs=frozenset(name for name in PROGRAMS if _found(name)),
+            static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
+            trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
+            authorities=_any(root, *AUTHORITIES),
+            vagrant=_answer(vagrant),
+            daemon=daemon,
+            containers=_answer(containers),
+            docker_networks=_answer(networks),
+            libvirt_networks=_answer(libvirt),
+            routes=_answer(routes),
+            way=_answer(way),
+            cgroups=kernel.cgroups(root),
+            inotify=kernel.inotify(root, uid=uid),
+            capabilities=kernel.capabilities(root),
+            features=kernel.features(root, release),
+        )
+
+
+def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
+    """The capabilities to `--cap-add` to a container machine, sorted: what docker has and knows.
+
+    Without `host`, /proc is read. Where the bounding set can't be read, all that dockerd knows.
+    """
+    found = host.capabilities if host else kernel.capabilities(ROOT)
+    has = frozenset(kernel.CAPABILITIES) if isinstance(found, Unknown) else found
+    return tuple(sorted(has - UNKNOWN_TO_DOCKERD))
+
+
+def cache_folder() -> Path:
+    """Where builds are kept: the user's own cache folder, also under sudo."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ha-lab"
+
+
+def _answer(asked: Future[Answer]) -> Answer | Unknown:
+    """What was answered; words that we can't read are no answer."""
+    try:
+        return asked.result()
+    except (ValueError, LookupError, TypeError) as error:
+        return Unknown(f"the answer can't be read: {error!r}")
+
+
+def _daemon() -> Daemon:
+    try:
+        return docker.daemon()
+    except (ValueError, LookupError, TypeError) as error:
+        return Daemon("mute", "", f"its answer can't be read: {error!r}")
+
+
+def _found(program: str) -> bool:
+    return shutil.which(program, path=os.pathsep.join((os.environ.get("PATH", ""), *SYSTEM_PATH))) is not None
+
+
+def _any(root: Path, *patterns: str) -> bool:
+    return any(True for pattern in patterns for _ in root.glob(pattern))
+
+
+def _folder(path: Path) -> Folder | Unknown:
+    """What can be said of a folder; of the nearest one above it where it isn't there yet."""
+    there = next(p for p in (path, *path.parents) if p.exists() or p == p.parent)
+    try:
+        free = shutil.disk_usage(there).free // 2**20
+        return Folder(path, free, there.stat().st_dev, os.access(there, os.W_OK | os.X_OK))
+    except OSError as error:
+        return Unknown(f"{there} can't be looked at: {error.strerror}")
+
+
+def _vagrant() -> tuple[int, ...] | Unknown:
+    answer = ask(["vagrant", "--version"])
+    if isinstance(answer, Unknown):
+        return answer
+    version = re.search(r"Vagrant (\d+)\.(\d+)\.(\d+)", answer.stdout)
+    if version is None:
+        return Unknown(f"`vagrant --version` says {answer.stdout.strip()[:80]!r}")
+    return tuple(int(part) for part in version.groups())

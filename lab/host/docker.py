@@ -1,0 +1,114 @@
+"""This room asks docker's client, in few calls, about its daemon, its containers and its networks."""
+
+from __future__ import annotations
+
+import json
+import socket
+from ipaddress import IPv4Network, ip_network
+from pathlib import Path
+from typing import Any
+
+from lab.host.ask import ask
+from lab.host.facts import Container, Daemon, DockerNetwork, Unknown
+from lab.render import LABEL
+
+INFO = (
+    '{"data": {{json .DockerRootDir}}, "kernel": {{json .KernelVersion}},'
+    ' "security": {{json .SecurityOptions}}}'
+)
+CONTAINER = '[{{json .Names}}, {{json .State}}, {{json (.Label "' + LABEL + '")}}, {{json .Networks}}]'
+
+
+def daemon() -> Daemon:
+    """Ask whether the daemon answers, and what it says of itself. One that is elsewhere is not asked."""
+    where = ask(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+    if isinstance(where, Unknown):
+        return Daemon("no client" if "no such program" in where.reason else "mute", "", where.reason)
+    endpoint = where.stdout.strip()
+    if not endpoint.startswith("unix://"):
+        return Daemon("elsewhere", endpoint)
+    version = ask(["docker", "version", "--format", "{{json .}}"], accept=(0, 1))
+    if isinstance(version, Unknown):
+        return Daemon("mute", endpoint, version.reason)
+    server = _object(version.stdout).get("Server") or {}
+    if not server:
+        words = version.stderr.strip() or "`docker version` names no server (is it podman's?)"
+        return _silent(endpoint, words)
+    info = ask(["docker", "info", "--format", INFO])
+    if isinstance(info, Unknown):
+        return Daemon("mute", endpoint, info.reason)
+    about = _object(info.stdout)
+    return Daemon(
+        "answers",
+        endpoint,
+        version=str(server.get("Version", "")),
+        kernel=str(about.get("kernel", "")),
+        data=Path(about.get("data") or "/var/lib/docker"),
+        security=tuple(about.get("security") or ()),
+    )
+
+
+def containers() -> tuple[Container, ...] | Unknown:
+    """List all containers, running or not, with the lab that each says it belongs to."""
+    answer = ask(["docker", "ps", "--all", "--no-trunc", "--format", CONTAINER])
+    if isinstance(answer, Unknown):
+        return answer
+    rows = [json.loads(line) for line in answer.stdout.splitlines() if line]
+    return tuple(
+        Container(_own_name(names), state in ("running", "paused"), workspace, tuple(networks.split(",")))
+        for names, state, workspace, networks in rows
+    )
+
+
+def networks() -> tuple[DockerNetwork, ...] | Unknown:
+    """List docker's networks that have IPv4 subnets."""
+    listed = ask(["docker", "network", "ls", "--quiet", "--no-trunc"])
+    if isinstance(listed, Unknown) or not listed.stdout.split():
+        return listed if isinstance(listed, Unknown) else ()
+    # 1: one of them was removed since it was listed; the others are answered for all the same.
+    words = ["docker", "network", "inspect", "--format", "{{json .}}", *listed.stdout.split()]
+    answer = ask(words, accept=(0, 1))
+    if isinstance(answer, Unknown):
+        return answer
+    found = (_network(_object(line)) for line in answer.stdout.splitlines() if line)
+    return tuple(network for network in found if network.subnets)
+
+
+def _own_name(names: str) -> str:
+    """A container that others link to is also listed under their names for it, as `other/alias`."""
+    return next((name for name in names.split(",") if "/" not in name), names)
+
+
+def _network(data: dict[str, Any]) -> DockerNetwork:
+    configured = [entry["Subnet"] for entry in data["IPAM"].get("Config") or () if entry.get("Subnet")]
+    subnets = (ip_network(subnet) for subnet in configured)
+    named = (data.get("Options") or {}).get("com.docker.network.bridge.name")
+    return DockerNetwork(
+        data["Name"],
+        named or f"br-{data['Id'][:12]}",
+        tuple(subnet for subnet in subnets if isinstance(subnet, IPv4Network)),
+    )
+
+
+def _silent(endpoint: str, words: str) -> Daemon:
+    """Find out why nothing answers from the socket itself: docker's sentences differ by version."""
+    words = words.splitlines()[0]
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(1)
+        try:
+            door.connect(endpoint.removeprefix("unix://"))
+        except PermissionError:
+            return Daemon("denied", endpoint, words)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return Daemon("absent", endpoint, words)
+        except OSError as error:
+            return Daemon("mute", endpoint, f"{words} ({error})")
+    return Daemon("mute", endpoint, words)
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,148 @@
+"""This room is what is known of a host: frozen records that `gather` fills and tests make by hand.
+
+A question that could not be asked is `Unknown`, with the reason: never a no, and never a yes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """The answer to a question that could not be asked; `reason` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The host's memory in MiB; `available` is the kernel's own estimate of what can still be had."""
+
+    total: int
+    available: int
+    swap: int
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder, or the nearest one above it that exists: free MiB, the disk's number, who may write."""
+
+    path: Path
+    free: int
+    device: int
+    writable: bool
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """docker's daemon as its client finds it, and `words`, what was said where it did not answer.
+
+    `absent`: nothing listens. `denied`: it does not let this user in. `elsewhere`: `endpoint` is not a
+    socket of this host, and it was not asked. `mute`: something else is wrong.
+    """
+
+    state: Literal["answers", "no client", "absent", "denied", "elsewhere", "mute"]
+    endpoint: str
+    words: str = ""
+    version: str = ""
+    kernel: str = ""
+    data: Path = Path("/var/lib/docker")
+    security: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container: `workspace` is the `.lab/` that it says it belongs to, "" when it says nothing."""
+
+    name: str
+    running: bool
+    workspace: str
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DockerNetwork:
+    """A network of docker's: `device` is its bridge on the host, whether that is up or not."""
+
+    name: str
+    device: str
+    subnets: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Route:
+    """One of the host's routes; `gateway` is "" on a link."""
+
+    network: IPv4Network
+    device: str
+    gateway: str = ""
+
+    def __str__(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        return f"{self.network}{via}{f' dev {self.device}' if self.device else ''}"
+
+
+@dataclass(frozen=True)
+class Way:
+    """Where the kernel would send a packet for the lab; an empty `device` means nowhere."""
+
+    device: str
+    gateway: str = ""
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """The control groups' version, and the controllers that are switched on."""
+
+    version: Literal[1, 2]
+    controllers: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Inotify:
+    """The host's limits, each counted per user, and how many instances root has open."""
+
+    instances: int
+    watches: int
+    used: int | Unknown
+
+
+Presence = Literal["there", "loadable", "missing"]
+"""Of a kernel feature: usable now, a module that can be loaded, or not in this kernel."""
+
+
+@dataclass(frozen=True)
+class HostFacts:
+    """All that the doctor knows of a host. `programs` holds the names of those found on PATH."""
+
+    uid: int
+    python: tuple[int, ...]
+    kernel: str
+    systemd: bool
+    cpus: int
+    memory: Memory | Unknown
+    tmp: Folder | Unknown
+    cache: Folder | Unknown
+    workspace: Folder | Unknown
+    docker_data: Folder | Unknown
+    programs: frozenset[str]
+    static_libc: bool
+    trixie_key: bool
+    authorities: bool
+    """Whether the certificate authorities that Go's programs trust are there."""
+    vagrant: tuple[int, ...] | Unknown
+    daemon: Daemon
+    containers: tuple[Container, ...] | Unknown
+    docker_networks: tuple[DockerNetwork, ...] | Unknown
+    libvirt_networks: Mapping[str, IPv4Network] | Unknown
+    routes: tuple[Route, ...] | Unknown
+    way: Way | Unknown
+    cgroups: Cgroups | Unknown
+    inotify: Inotify | Unknown
+    capabilities: frozenset[str] | Unknown
+    features: Mapping[str, Presence | Unknown]

@@ -1,0 +1,76 @@
+"""This room hands out the administrator's kubeconfig, whose server is the load balancer."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.errors import LabStateError
+from lab.model import Lab, Node
+from lab.remote import Remote
+from lab.workspace import Workspace
+
+
+def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
+    """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), under the lab's own names.
+
+    Returns whether the file changed. Raises LabStateError when its server isn't the load balancer.
+    """
+    text = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30).stdout
+    config = yaml.safe_load(text)
+    if not isinstance(config, dict) or config["clusters"][0]["cluster"]["server"] != lab.api_url:
+        raise LabStateError(
+            f"the kubeconfig on {node.name} does not point at the load balancer {lab.api_url}",
+            hint="`./inv destroy` and `./inv up` make the lab anew",
+        )
+    return workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(_named(config, lab.name)))
+
+
+def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
+    """Add the lab as a context of its name to the user's kubeconfig; nothing else in it changes.
+
+    The file before is kept beside it as `NAME.before-LAB`. The current context is set only where
+    there was none. Raises LabStateError when the file can't be read as a kubeconfig.
+    """
+    target = (target or user_kubeconfig()).resolve()  # what a link points to is changed, not the link
+    ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
+    try:
+        before = target.read_text(encoding="utf-8") if target.exists() else ""
+        theirs: Any = yaml.safe_load(before) or {"apiVersion": "v1", "kind": "Config"}
+        for kind in ("clusters", "users", "contexts"):
+            kept = [each for each in theirs.get(kind) or [] if each["name"] != lab.name]
+            theirs[kind] = kept + ours[kind]
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise LabStateError(
+            f"{target} can't be read as a kubeconfig ({type(error).__name__})",
+            hint=f"mend it, or use the lab's own: KUBECONFIG={workspace.kubeconfig}",
+        ) from None
+    theirs["current-context"] = theirs.get("current-context") or lab.name
+    writer = Workspace(target.parent)
+    kept_before = target.with_name(f"{target.name}.before-{lab.name}")
+    if before and not kept_before.exists():
+        writer.write_secret(kept_before, before)
+    writer.write_secret(target, yaml.safe_dump(theirs, sort_keys=False))
+    return target
+
+
+def user_kubeconfig() -> Path:
+    """Where kubectl looks: the first file of $KUBECONFIG that is no lab's own, else ~/.kube/config."""
+    listed = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(":") if part]
+    own = [path for path in listed if not Workspace(path.parent).exists()]
+    return own[0] if own else Path.home() / ".kube" / "config"
+
+
+def _named(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """One cluster, one user, one context, all of the lab's name, so that labs don't collide."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": config["clusters"][0]["cluster"]}],
+        "users": [{"name": name, "user": config["users"][0]["user"]}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": name}}],
+        "current-context": name,
+    }

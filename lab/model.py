@@ -1,0 +1,121 @@
+"""This room is the lab as data: frozen, validated, with the views that the other rooms ask for.
+
+`lab.config` makes a `Lab` from lab.yaml; nothing here reads files or talks to anything.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Provider = Literal["docker", "libvirt", "virtualbox"]
+
+
+class Role(StrEnum):
+    """What a machine is for, in kubeadm's words."""
+
+    LOAD_BALANCER = "load-balancer"
+    CONTROL_PLANE = "control-plane"
+    WORKER = "worker"
+
+
+class Frozen(BaseModel):
+    """A record that refuses unknown keys and never changes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Node(Frozen):
+    """One machine. `address` is its fixed address on the lab's network."""
+
+    name: str
+    role: Role
+    address: IPv4Address
+    cpus: int
+    memory_mib: int
+
+
+class Kubernetes(Frozen):
+    """Which Kubernetes, and where its binaries come from."""
+
+    version: str = "1.36.3"
+    source: Literal["auto", "modules", "upstream"] = "auto"
+
+
+class Network(Frozen):
+    """The three networks of the lab. `pod_network` is `flannel` or the path of a manifest."""
+
+    subnet: IPv4Network = IPv4Network("192.168.56.0/24")
+    pods: IPv4Network = IPv4Network("10.244.0.0/16")
+    services: IPv4Network = IPv4Network("10.96.0.0/16")
+    pod_network: str = "flannel"
+
+    @property
+    def gateway(self) -> IPv4Address:
+        """The host's own address on the lab's network: the first one."""
+        return self.subnet.network_address + 1
+
+
+class LoadBalancer(Frozen):
+    """How HAProxy stands before the API servers."""
+
+    profile: Literal["tuned", "reference"] = "tuned"
+    health_path: str = "/healthz"
+    port: int = Field(default=6443, ge=1, le=65535)
+
+
+class Lab(Frozen):
+    """A whole lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
+
+    name: str = "ha-lab"
+    provider: Provider = "docker"
+    kubernetes: Kubernetes = Kubernetes()
+    network: Network = Network()
+    load_balancer: LoadBalancer = LoadBalancer()
+    nodes: tuple[Node, ...]
+
+    def by_role(self, role: Role) -> tuple[Node, ...]:
+        """The nodes of one role, in order. Nobody else filters by role."""
+        return tuple(node for node in self.nodes if node.role is role)
+
+    @property
+    def balancer(self) -> Node:
+        """The one load balancer."""
+        return self.by_role(Role.LOAD_BALANCER)[0]
+
+    @property
+    def control_planes(self) -> tuple[Node, ...]:
+        """The control planes; the first is where `kubeadm init` runs."""
+        return self.by_role(Role.CONTROL_PLANE)
+
+    @property
+    def first(self) -> Node:
+        """The control plane that a new cluster starts on."""
+        return self.control_planes[0]
+
+    @property
+    def workers(self) -> tuple[Node, ...]:
+        """The workers; may be none."""
+        return self.by_role(Role.WORKER)
+
+    @property
+    def kubernetes_nodes(self) -> tuple[Node, ...]:
+        """Every machine that runs a kubelet."""
+        return self.control_planes + self.workers
+
+    @property
+    def endpoint(self) -> str:
+        """The `controlPlaneEndpoint`: the load balancer's address and port, as `host:port`."""
+        return f"{self.balancer.address}:{self.load_balancer.port}"
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is found by everyone: through the load balancer."""
+        return f"https://{self.endpoint}"
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name, if there is one."""
+        return next((node for node in self.nodes if node.name == name), None)

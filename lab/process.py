@@ -1,0 +1,228 @@
+"""This room is the one door to commands on the host: every one starts, is logged, and ends here.
+
+A command is a list of words, never a shell line. What is given on standard input is never logged, so
+secrets travel that way and no other. A command that is interrupted or runs out of time is ended with
+its whole process group, so nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lab.errors import CommandFailed, LabError
+
+TAIL_LINES = 12
+"""How many of a failed command's last lines an error carries; the log has them all."""
+
+GRACE = 5.0
+"""Seconds that a command which is told to end has for it."""
+
+_running: set[subprocess.Popen[bytes]] = set()
+_stopped = threading.Event()
+_running_lock = threading.Lock()
+_INTERRUPTED = "was not started: this run was interrupted"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command: its words, its exit code, what it printed, and how long it took."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code was zero."""
+        return self.returncode == 0
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | bytes | None = None,
+    timeout: float | None = None,
+    accept: Collection[int] | None = (0,),
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    output: Path | None = None,
+    hint: str = "",
+) -> Result:
+    """Run a command to its end and return what it said.
+
+    `accept` lists the exit codes that count as answers (None: any). `env` adds to the environment.
+    With `log`, standard output and error go to that file, together, as they come, and the result's
+    texts are empty; with `output`, standard output goes to that file, byte for byte. Raises
+    CommandFailed on any other exit code, a missing program or a timeout.
+    """
+    words = [str(word) for word in argv]
+    started = time.monotonic()
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    process = _start(words, given is not None, cwd, env, log, output, hint)
+    try:
+        stdout, stderr = process.communicate(given, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        raise CommandFailed(
+            words, f"did not end within {timeout:.0f} s", tail=_tail(log, ""), hint=hint, log=log
+        ) from None
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        with _running_lock:
+            _running.discard(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+    result = Result(
+        tuple(words),
+        process.returncode,
+        (stdout or b"").decode(errors="replace"),
+        (stderr or b"").decode(errors="replace"),
+        time.monotonic() - started,
+    )
+    if accept is not None and result.returncode not in accept:
+        raise CommandFailed(
+            words,
+            _verdict(result.returncode),
+            tail=_tail(log, result.stderr or result.stdout),
+            hint=hint,
+            log=log,
+            returncode=result.returncode,
+        )
+    return result
+
+
+def replace(argv: Sequence[str | Path]) -> None:
+    """Become that command: for an interactive shell, whose terminal and exit code are its own."""
+    words = [str(word) for word in argv]
+    try:
+        os.execvp(words[0], words)
+    except FileNotFoundError:
+        raise CommandFailed(words, "could not start: no such program") from None
+
+
+def as_root(*words: str | Path) -> list[str]:
+    """The command, through sudo where this process isn't root; `run` leaves sudo its terminal."""
+    plain = [str(word) for word in words]
+    return plain if os.geteuid() == 0 else ["sudo", "--", *plain]
+
+
+def raise_if_interrupted(what: str) -> None:
+    """Give up, wherever this is asked, once `end_all` was called: a thread can't be interrupted."""
+    if _stopped.is_set():
+        raise LabError(f"{what}: this run was interrupted")
+
+
+def end_all() -> None:
+    """End every command that runs and start no more; for the one place that handles Ctrl-C."""
+    with _running_lock:
+        _stopped.set()
+        processes = list(_running)
+    for process in processes:
+        _end(process)
+
+
+def _start(
+    words: list[str],
+    takes_input: bool,
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    log: Path | None,
+    output: Path | None,
+    hint: str,
+) -> subprocess.Popen[bytes]:
+    if _stopped.is_set():
+        raise CommandFailed(words, _INTERRUPTED)
+    stdout: int | IO[bytes] = subprocess.PIPE
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stdout = log.open("ab")
+        stdout.write(f"$ {shlex.join(words)}\n".encode())
+        stdout.flush()
+    elif output is not None:
+        stdout = output.open("wb")
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if log is not None else subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **env} if env else None,
+            # sudo asks for a password on its terminal, which a session of its own would not have.
+            start_new_session=words[0] != "sudo",
+        )
+    except FileNotFoundError:
+        raise CommandFailed(
+            words, "could not start: no such program", hint=hint or f"install `{words[0]}`"
+        ) from None
+    except OSError as error:
+        raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from None
+    finally:
+        if not isinstance(stdout, int):
+            stdout.close()
+    with _running_lock:
+        _running.add(process)
+        stopped = _stopped.is_set()
+    if stopped:
+        _end(process)
+        raise CommandFailed(words, _INTERRUPTED)
+    return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        leads = os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign) if leads else process.send_signal(sign)
+        except (ProcessLookupError, PermissionError):
+            return
+        if _ended(process, leads, GRACE):
+            return
+
+
+def _ended(process: subprocess.Popen[bytes], leads: bool, seconds: float) -> bool:
+    """Whether a command, and where it leads a group all of that, ends in that time."""
+    end = time.monotonic() + seconds
+    try:
+        process.wait(timeout=seconds)
+        while leads and time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+    except subprocess.TimeoutExpired:
+        return False
+    except (ProcessLookupError, PermissionError):
+        return True
+    return not leads
+
+
+def _verdict(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with exit code {returncode}"
+
+
+def _tail(log: Path | None, text: str) -> str:
+    if log is not None:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-TAIL_LINES:])

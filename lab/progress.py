@@ -1,0 +1,139 @@
+"""This room is the only one that prints: steps as they start and end, with machine and seconds.
+
+On a terminal the running steps are a live list; elsewhere each start and end is a plain line. Every
+step has a numbered log file, and every finished step is kept as a `StepTime` for the report.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.text import Text
+
+Outcome = Literal["done", "unchanged", "failed"]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """One finished step: `started` counts seconds from the start of the run."""
+
+    name: str
+    title: str
+    machine: str
+    started: float
+    seconds: float
+    outcome: Outcome
+
+
+class Step:
+    """A step while it runs: where its output goes, and what it found."""
+
+    def __init__(self, name: str, title: str, machine: str, log: Path) -> None:
+        """Start the clock."""
+        self.name, self.title, self.machine, self.log = name, title, machine, log
+        self.outcome: Outcome = "failed"  # until its end says otherwise
+        self.note = ""
+        self.began = time.monotonic()
+
+    def unchanged(self) -> None:
+        """Say that the step found everything as it should be and touched nothing."""
+        self.outcome = "unchanged"
+
+
+class Progress:
+    """The steps of one run. Safe to use from several threads."""
+
+    def __init__(self, console: Console, logs: Path) -> None:
+        """Print on `console`; number log files under `logs`."""
+        self.console = console
+        self.logs = logs
+        self.finished: list[StepTime] = []
+        self._running: list[Step] = []
+        self._count = 0
+        self._began = time.monotonic()
+        self._lock = threading.Lock()
+        self._live: Live | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self._began
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep the list of running steps on screen while inside; no effect off a terminal."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(
+            get_renderable=self._render, console=self.console, refresh_per_second=8, transient=True
+        ) as live:
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    @contextmanager
+    def step(self, name: str, title: str, machine: str = "") -> Iterator[Step]:
+        """Announce a step, give it a log file, and tell its seconds when it ends, well or badly."""
+        with self._lock:
+            self._count += 1
+            label = f"{self._count:02d}-{machine + '-' if machine else ''}{name}.log"
+            step = Step(name, title, machine, self.logs / label)
+            self._running.append(step)
+        if self._live is None:
+            self._print(step, "…", "")
+        try:
+            yield step
+            if step.outcome == "failed":
+                step.outcome = "done"
+        except BaseException:
+            step.outcome = "failed"
+            raise
+        finally:
+            seconds = time.monotonic() - step.began
+            with self._lock:
+                self._running.remove(step)
+                started = step.began - self._began
+                self.finished.append(StepTime(name, title, machine, started, seconds, step.outcome))
+            mark = {"done": "✓", "unchanged": "=", "failed": "✗"}[step.outcome]
+            self._print(step, mark, f"{seconds:.1f} s")
+
+    def say(self, message: RenderableType) -> None:
+        """Print a line, or anything rich can show."""
+        self.console.print(message, soft_wrap=True)
+
+    def _print(self, step: Step, mark: str, seconds: str) -> None:
+        colour = {"✓": "green", "=": "dim", "✗": "bold red"}.get(mark, "dim")
+        line = Text(f"{self.seconds:6.1f} s  ")
+        line.append(mark, style=colour)
+        line.append(f" {step.machine:<4} {step.title}" if step.machine else f" {step.title}")
+        if seconds:
+            line.append(f"  {seconds}", style="dim")
+        if step.note and mark != "…":
+            line.append(f"  {step.note}", style="dim")
+        self.console.print(line, soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        with self._lock:
+            running = list(self._running)
+        now = time.monotonic()
+        return Group(
+            *(
+                Spinner(
+                    "dots",
+                    text=Text(f"{s.machine:<4} {s.title}  {now - s.began:.0f} s  {s.note}".rstrip()),
+                )
+                for s in running
+            )
+        )

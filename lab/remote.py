@@ -1,0 +1,187 @@
+"""This room is the way to the machines: commands and scripts over OpenSSH, side by side.
+
+Every packet to a lab address goes through `route_is_ours` first: while the lab's network is down, such
+an address would leave the host by its default route.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shlex
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from lab import process
+from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
+from lab.model import Lab, Node
+from lab.workspace import Workspace
+
+T = TypeVar("T")
+SSH_FAILED = 255
+"""OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
+
+
+class Remote:
+    """The machines of one lab, reached by name through its `ssh_config`."""
+
+    def __init__(self, lab: Lab, workspace: Workspace) -> None:
+        """Connect to nothing yet."""
+        self.lab = lab
+        self.workspace = workspace
+
+    def route_is_ours(self) -> str:
+        """Why packets to the lab must not be sent now; "" when they stay on the lab's own network.
+
+        Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
+        """
+        answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
+        routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
+        source = routes[0].get("prefsrc", "")
+        if "gateway" in routes[0] or source != str(self.lab.network.gateway):
+            return f"the lab's network {self.lab.network.subnet} is not up on this host"
+        return ""
+
+    def require_route(self) -> None:
+        """Raise LabStateError unless the lab's network is up."""
+        reason = self.route_is_ours()
+        if reason:
+            raise LabStateError(reason, hint="bring the lab up with `./inv up`")
+
+    def unreachable(self, node: Node) -> str:
+        """Why a machine can't be logged into; "" when it can."""
+        reason = self.route_is_ours()
+        if reason:
+            return reason
+        try:
+            answer = self.run(node, ["true"], accept=None, timeout=20)
+        except CommandFailed as error:
+            return error.message
+        return "" if answer.ok else (answer.stderr.strip().splitlines() or ["ssh said no"])[-1]
+
+    def run(
+        self,
+        node: Node,
+        command: Sequence[str],
+        *,
+        stdin: str | bytes | None = None,
+        timeout: float | None = None,
+        accept: Sequence[int] | None = (0,),
+        log: Path | None = None,
+        output: Path | None = None,
+    ) -> process.Result:
+        """Run one command on a machine. Its words are joined by the remote shell, as ssh does."""
+        return process.run(
+            ["ssh", "-F", self.workspace.ssh_config, node.name, "--", *command],
+            stdin=stdin,
+            timeout=timeout,
+            accept=accept,
+            log=log,
+            output=output,
+            hint=f"`./inv ssh {node.name}` logs in; `./inv logs` collects what a report needs",
+        )
+
+    def shell(self, node: Node, command: Sequence[str]) -> None:
+        """Become an ssh session on a machine: a login, or a command whose exit code is ours."""
+        terminal = [] if command else ["-t"]
+        words = ["ssh", "-F", str(self.workspace.ssh_config), *terminal, node.name]
+        # One word is a line for the remote shell, as with ssh itself; of several, each stays a word there.
+        line = [*command] if len(command) < 2 else [shlex.join(command)]
+        process.replace([*words, *(["--", *line] if line else [])])
+
+    def deliver(self, node: Node) -> None:
+        """Put a machine's rendered folder at /opt/ha-lab, as one archive on standard input."""
+        archive = _folder_archive(self.workspace.node(node.name))
+        self.run(
+            node,
+            ["sudo rm -rf /opt/ha-lab && sudo tar -xf - -C / --no-same-owner --overwrite-dir -p"],
+            stdin=archive,
+            timeout=60,
+        )
+
+    def script(
+        self,
+        node: Node,
+        name: str,
+        words: Sequence[str] = (),
+        *,
+        secrets: Mapping[str, str] | None = None,
+        log: Path,
+        timeout: float = 1800,
+    ) -> bool:
+        """Run one provisioning script as root; return whether it changed anything.
+
+        `secrets` (name under /run/ha-lab → content) go to its standard input, and are 0600 there.
+        """
+        given = _secrets_archive(secrets) if secrets else None
+        flag = ["--stdin"] if secrets else []
+        argv = ["sudo", f"/opt/ha-lab/{name}.sh", *flag, *words]
+        self.run(node, argv, stdin=given, timeout=timeout, log=log)
+        return "ha-lab: unchanged" not in log.read_text(encoding="utf-8", errors="replace")
+
+    def hang_up(self) -> None:
+        """End the shared ssh connections; nothing of the lab's stays running on the host."""
+        for node in self.lab.nodes:
+            process.run(
+                ["ssh", "-F", self.workspace.ssh_config, "-O", "exit", node.name],
+                accept=None,
+                timeout=10,
+            )
+        control = control_folder(self.workspace)
+        if control.exists() and not any(control.iterdir()):
+            control.rmdir()
+
+
+def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) -> dict[str, T]:
+    """Do `work` for all nodes at once: node name → result. Raises NodeFailed with every failure."""
+    nodes = list(nodes)
+    results: dict[str, T] = {}
+    failures: dict[str, LabError] = {}
+    with ThreadPoolExecutor(max_workers=max(1, len(nodes))) as pool:
+        futures = {node.name: pool.submit(work, node) for node in nodes}
+    for name, future in futures.items():
+        try:
+            results[name] = future.result()
+        except LabError as error:
+            failures[name] = error
+    if failures:
+        raise NodeFailed(what, failures)
+    return results
+
+
+def control_folder(workspace: Workspace) -> Path:
+    """The folder of ssh's sockets: short and private, told apart by the workspace's path."""
+    mark = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:12]
+    folder = Path(f"/tmp/ha-lab-{os.getuid()}-{mark}")  # noqa: S108  0700, and its owner is checked
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid != os.getuid():
+        raise LabStateError(f"{folder} belongs to another user", hint=f"remove {folder}")
+    return folder
+
+
+def _folder_archive(folder: Path) -> bytes:
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return _archive(
+        (f"opt/ha-lab/{name}", path.read_bytes(), 0o755 if path.suffix == ".sh" else 0o644)
+        for name, path in files.items()
+    )
+
+
+def _secrets_archive(secrets: Mapping[str, str]) -> bytes:
+    return _archive((name, text.encode(), 0o600) for name, text in secrets.items())
+
+
+def _archive(members: Iterable[tuple[str, bytes, int]]) -> bytes:
+    """A tar of (name, content, mode), made in memory: what may be secret touches no file here."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content, mode in members:
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), mode
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()

@@ -1,0 +1,59 @@
+"""This room says what came of a run: the closing table for people, `.lab/report.json` for machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.model import Lab
+from lab.progress import Progress
+from lab.workspace import Workspace
+
+
+def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> None:
+    """Keep the run: seconds in all and by step, and what the machines are."""
+    report = {
+        "lab": lab.name,
+        "kubernetes": lab.kubernetes.version,
+        "provider": lab.provider,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "changed": changed,
+        "seconds": round(progress.seconds, 1),
+        "nodes": [node.model_dump(mode="json") for node in lab.nodes],
+        "steps": [asdict(step) for step in progress.finished],
+    }
+    workspace.write(workspace.report, json.dumps(report, indent=2) + "\n")
+
+
+def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
+    """Return what `up` ends with: machines, where the API is, where time went, what to type next."""
+    machines = Table("machine", "role", "address", box=None, pad_edge=False)
+    for node in lab.nodes:
+        machines.add_row(node.name, node.role.value, str(node.address))
+    said = "the lab is up" if changed else "the lab was up already; nothing was changed"
+    return Group(
+        "",
+        machines,
+        "",
+        Text(f"API         {lab.api_url} (Kubernetes {lab.kubernetes.version})"),
+        Text(f"kubeconfig  {workspace.kubeconfig}"),
+        Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        "",
+        Text(f"{lab.name}: {said}.", style="bold green"),
+        Text(f"next: export KUBECONFIG={workspace.kubeconfig}; ./inv verify"),
+    )
+
+
+def _by_step(progress: Progress) -> str:
+    """The steps that took longest, each with its slowest machine."""
+    slowest: dict[str, float] = {}
+    for step in progress.finished:
+        slowest[step.name] = max(slowest.get(step.name, 0.0), step.seconds)
+    top = sorted(slowest.items(), key=lambda item: -item[1])[:6]
+    shown = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in top if seconds >= 1)
+    return f" ({shown})" if shown else ""

@@ -1,0 +1,77 @@
+"""This room runs the project's own tests and linters, all of them, and fails if any did."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from lab.render import REPOSITORY
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+NEEDS_NOTHING = ("tests/unit", "tests/provision")
+NEEDS_LABS = "tests/labs"
+
+
+def run(session: Session, *, consent: bool, live: bool, select: str) -> int:
+    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own."""
+    session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
+    code = _pytest(*NEEDS_NOTHING, select=select)
+    if live and not code:
+        session.bake(consent=consent)
+        # The tests of one lab build on one another.
+        code = _pytest(NEEDS_LABS, "--exitfirst", select=select)
+    return code
+
+
+def _pytest(*words: str, select: str) -> int:
+    """Run pytest, its output being the terminal's own."""
+    argv = [sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])]
+    return subprocess.run(argv, cwd=REPOSITORY, check=False).returncode
+
+
+def lint(session: Session, *, consent: bool) -> int:
+    """Run every linter, also after one has failed; return 0 only when all are content."""
+    session.make_fit({"lint"}, consent=consent)
+    code = 0
+    for words in commands():
+        session.progress.say(f"$ {' '.join(words[:6])}{' …' if len(words) > 6 else ''}")
+        code = subprocess.run(words, cwd=REPOSITORY, check=False).returncode or code
+    return 1 if code else 0
+
+
+def commands() -> list[list[str]]:
+    """The linters, each as a command: ruff twice, mypy, shellcheck and shfmt over every shell script."""
+    tools = os.path.dirname(sys.executable)
+    scripts = shell_scripts()
+    return [
+        [f"{tools}/ruff", "check", "."],
+        [f"{tools}/ruff", "format", "--check", "."],
+        [f"{tools}/mypy"],
+        ["shellcheck", "--external-sources", *scripts],
+        ["shfmt", "--diff", *scripts],
+    ]
+
+
+def shell_scripts() -> list[str]:
+    """Every file in the repository that is a shell script, by its first line."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    return sorted(name for name in listed if _is_shell(name))
+
+
+def _is_shell(name: str) -> bool:
+    path = REPOSITORY / name
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.readline(80)
+    return first.startswith((b"#!/bin/bash", b"#!/bin/sh", b"#!/usr/bin/env bash", b"# shellcheck shell="))

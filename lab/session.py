@@ -1,0 +1,188 @@
+"""This room is one lab opened for work: what each verb does, in order, with the rooms doing it.
+
+It decides nothing that a room could: `tasks.py` calls it, it calls the rooms.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from lab import config, credentials, doctor, host, image, kubeconfig, machines, provision, render, report
+from lab.errors import ConfigError, LabError, LabStateError
+from lab.model import Lab, Node
+from lab.progress import Progress
+from lab.remote import Remote, control_folder
+from lab.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Session:
+    """A lab and the file it was read from, its `.lab/` folder, the way to its machines, and the one printer."""
+
+    path: Path
+    lab: Lab
+    workspace: Workspace
+    remote: Remote
+    progress: Progress
+
+    def bake(self, *, consent: bool) -> str:
+        """Make sure that the golden machine is there; return its name.
+
+        Machines that exist keep the one they were made from, whatever has changed since.
+        """
+        own = self._own_image()
+        if own:
+            self.make_fit({"up"}, consent=consent)
+            return own
+        self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
+        return image.bake(self.lab, self.progress)
+
+    def make_fit(self, purposes: set[str], *, consent: bool) -> None:
+        """Let the doctor look at this host, and mend it where that was consented to."""
+        doctor.make_fit(
+            self.lab,
+            self.workspace,
+            purposes=frozenset(purposes),
+            baked="bake" not in purposes,
+            consent=consent,
+            progress=self.progress,
+        )
+
+    def is_baked(self) -> bool:
+        """Whether the golden machine is there; False also where docker can't be asked."""
+        try:
+            return image.exists(image.name(self.lab))
+        except LabError:
+            return False
+
+    def render(self, golden: str = "") -> None:
+        """Write everything that is rendered into `.lab/`, and what must be secret into its folder."""
+        self.require_same_lab()
+        golden = golden or self._own_image() or image.name(self.lab)
+        site = render.Site(
+            workspace=self.workspace.root,
+            control=control_folder(self.workspace),
+            image=golden,
+            capabilities=host.node_capabilities(),
+            ca_certificate=credentials.ca_certificate(self.workspace),
+            authorized_key=credentials.authorized_key(self.workspace),
+            manifest=_manifest(self.lab),
+        )
+        for path, text in render.render(self.lab, site).items():
+            self.workspace.write(self.workspace.root / path, text)
+        run = credentials.new_run_secrets()
+        key = credentials.ca_key(self.workspace)
+        for node in self.lab.nodes:
+            folder = self.workspace.secrets / node.name
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name, text in credentials.secret_files(node, self.lab, run, key).items():
+                self.workspace.write_secret(folder / name, text)
+        self.workspace.write_identity(self._identity() | {"image": golden})
+
+    def up(self, *, consent: bool) -> None:
+        """Take the lab from whatever state it is in to six Ready nodes, and say what was done."""
+        with self.workspace.lock():
+            self.workspace.rotate_logs()
+            self.require_same_lab()
+            golden = self.bake(consent=consent)
+            self._require_own_machines()
+            self.render(golden)
+            with self.progress.live():
+                changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
+            self._keep_kubeconfig()
+            self._keep_bill_of_materials(golden)
+            report.write(self.lab, self.workspace, self.progress, changed=changed)
+        self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
+
+    def destroy(self) -> bool:
+        """Remove machines, network, connections and `.lab/`; False when there was nothing."""
+        if not self.workspace.root.exists():
+            return False
+        with self.workspace.lock():
+            with self.progress.step("destroy", "remove machines, network and files") as step:
+                if self.workspace.ssh_config.exists():
+                    self.remote.hang_up()
+                machines.remove(self.workspace, step.log)
+            self.workspace.remove()
+        return True
+
+    def node(self, name: str) -> Node:
+        """The machine of that name. Raises ConfigError naming those there are."""
+        node = self.lab.node(name)
+        if node is None:
+            names = ", ".join(each.name for each in self.lab.nodes)
+            raise ConfigError([f"there is no machine {name!r} in this lab"], hint=f"its machines: {names}")
+        return node
+
+    def require_up(self) -> None:
+        """Raise LabStateError unless the lab was brought up and its network is there."""
+        if not self.workspace.kubeconfig.exists():
+            raise LabStateError(
+                f"the lab {self.lab.name} has not been brought up", hint="bring it up with `./inv up`"
+            )
+        self.require_same_lab()
+        self.remote.require_route()
+
+    def require_same_lab(self) -> None:
+        """Raise LabStateError when `.lab/` holds machines made from another lab.yaml than this one."""
+        before = self.workspace.read_identity()
+        if not before or not machines.known_to_vagrant(self.workspace):
+            return
+        changed = sorted(key for key, now in self._identity().items() if before.get(key) != now)
+        if not changed:
+            return
+        raise LabStateError(
+            f"{self.workspace.root} holds the machines of lab {before.get('name')!r}, made from another "
+            f"lab.yaml than this one (what differs: {', '.join(changed)})",
+            hint="change lab.yaml back, or remove those machines first: `./inv destroy`",
+        )
+
+    def _own_image(self) -> str:
+        """The golden machine that the machines here were made from; "" when there are none."""
+        own = str(self.workspace.read_identity().get("image", ""))
+        return own if own and machines.known_to_vagrant(self.workspace) and image.exists(own) else ""
+
+    def _identity(self) -> dict[str, object]:
+        """What machines are made from; a change of any of it needs other machines."""
+        data: dict[str, object] = json.loads(self.lab.model_dump_json())
+        return data
+
+    def _require_own_machines(self) -> None:
+        lost = machines.lost_sight_of(self.workspace)
+        if lost and self.workspace.read_identity():
+            machines.adopt(self.lab, self.workspace)
+        elif lost:
+            raise LabStateError(
+                f"{len(lost)} containers of this lab run that {self.workspace.root}/.vagrant does not know",
+                hint="`./inv destroy` removes them; then bring the lab up again",
+            )
+
+    def _keep_kubeconfig(self) -> None:
+        for node in self.lab.control_planes:
+            if not self.remote.unreachable(node):
+                kubeconfig.fetch(self.lab, self.workspace, self.remote, node)
+                return
+
+    def _keep_bill_of_materials(self, golden: str) -> None:
+        target = self.workspace.root / "bom.json"
+        if not target.exists():
+            self.workspace.write(target, image.bill_of_materials(golden))
+
+
+def open_session(path: Path, console: Console) -> Session:
+    """Read lab.yaml and name what belongs to it; touches nothing."""
+    path = path.resolve()
+    lab = config.load(path)
+    workspace = Workspace(path.parent / ".lab")
+    return Session(path, lab, workspace, Remote(lab, workspace), Progress(console, workspace.logs))
+
+
+def _manifest(lab: Lab) -> str:
+    """The text of a pod network that lab.yaml brings itself; empty for flannel."""
+    if lab.network.pod_network == "flannel":
+        return ""
+    return Path(lab.network.pod_network).read_text(encoding="utf-8")

@@ -1,0 +1,164 @@
+"""This room knows what lies where in `.lab/`, writes it whole or not at all, and holds its lock.
+
+.lab/
+  Vagrantfile  ssh_config  nodes/NAME/      rendered from the model; `vagrant up` works here
+  secrets/                                  0700: keys, token, certificate key; never in `logs`
+  kubeconfig                                0600: its server is the load balancer
+  lab.json                                  which lab this is, and what the machines were made from
+  logs/NN-step.log  report.json  bom.json   what happened, what went in
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabStateError
+
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+
+
+class Workspace:
+    """The `.lab/` folder beside one lab.yaml."""
+
+    def __init__(self, root: Path) -> None:
+        """Name the folder; nothing is made until something is written."""
+        self.root = root.absolute()
+
+    @property
+    def vagrantfile(self) -> Path:
+        """The rendered Vagrantfile."""
+        return self.root / "Vagrantfile"
+
+    @property
+    def ssh_config(self) -> Path:
+        """OpenSSH's way to every machine."""
+        return self.root / "ssh_config"
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The administrator's kubeconfig."""
+        return self.root / "kubeconfig"
+
+    @property
+    def secrets(self) -> Path:
+        """The folder of everything that nobody else may read."""
+        return self.root / "secrets"
+
+    @property
+    def logs(self) -> Path:
+        """The numbered logs of the last run."""
+        return self.root / "logs"
+
+    @property
+    def report(self) -> Path:
+        """The last run's report, as JSON."""
+        return self.root / "report.json"
+
+    @property
+    def identity(self) -> Path:
+        """Which lab this folder belongs to."""
+        return self.root / "lab.json"
+
+    def node(self, name: str) -> Path:
+        """The folder of what one machine is given."""
+        return self.root / "nodes" / name
+
+    def exists(self) -> bool:
+        """Whether anything was ever rendered here."""
+        return self.identity.exists()
+
+    def write(self, path: Path, text: str, *, mode: int = 0o644) -> bool:
+        """Put `text` at `path` whole or not at all; False when it was there already.
+
+        The mode holds from the first byte on. Raises LabStateError when the folder can't be written.
+        """
+        try:
+            private = self.secrets in path.parents
+            path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER if private else 0o755)
+            if path.exists() and path.read_bytes() == text.encode():
+                path.chmod(mode)
+                return False
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(text.encode())
+                    os.fchmod(file.fileno(), mode)
+                os.replace(temporary, path)
+            except BaseException:
+                os.unlink(temporary)
+                raise
+        except OSError as error:
+            raise LabStateError(
+                f"{path} can't be written: {error.strerror}",
+                hint=f"make {self.root} yours and writable (`ls -ld {self.root}`)",
+            ) from None
+        return True
+
+    def write_secret(self, path: Path, text: str) -> bool:
+        """Put a secret where only its owner can read it."""
+        return self.write(path, text, mode=PRIVATE_FILE)
+
+    def read_identity(self) -> dict[str, Any]:
+        """What `lab.json` says; empty when there is none."""
+        try:
+            found = json.loads(self.identity.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise LabStateError(
+                f"{self.identity} can't be read: {error}",
+                hint=f"make {self.root} readable for you, or move it away if it isn't a lab's",
+            ) from None
+        return found if isinstance(found, dict) else {}
+
+    def write_identity(self, identity: dict[str, Any]) -> None:
+        """Keep which lab this is."""
+        self.write(self.identity, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+
+    def rotate_logs(self) -> None:
+        """Set the last run's logs aside (one generation is kept), so that numbers start anew."""
+        if not self.logs.exists():
+            return
+        previous = self.root / "logs.previous"
+        shutil.rmtree(previous, ignore_errors=True)
+        self.logs.rename(previous)
+
+    def remove(self) -> None:
+        """Remove the whole folder; for the end of `destroy`."""
+        shutil.rmtree(self.root)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the lab for one run. The kernel lets go when the process dies, however it dies."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise LabStateError(
+                f"{self.root} can't be used: {error.strerror}",
+                hint=f"make {self.root} yours and writable (`ls -ld {self.root}`)",
+            ) from None
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                owner = os.pread(handle, 64, 0).decode().strip() or "another process"
+                raise LabStateError(
+                    f"this lab is in use by {owner}",
+                    hint="wait for it to end, or end that process, and try again",
+                ) from None
+            with contextlib.suppress(OSError):  # who it is, for another run to tell; a full disk may refuse
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
+            yield
+        finally:
+            os.close(handle)

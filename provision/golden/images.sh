@@ -1,0 +1,47 @@
+#!/bin/bash
+# In the golden root: containerd's images, imported and unpacked once, so that no node ever does it.
+set -euo pipefail
+
+readonly socket=/run/containerd/containerd.sock store=/usr/lib/ha-lab/containerd
+
+pause=$(grep '/pause:' /mnt/payload/images/names.txt)
+sed -i "s|@PAUSE_IMAGE@|$pause|" /etc/containerd/config.toml
+
+containerd --root "$store" --state /run/containerd-bake >/tmp/containerd.log 2>&1 &
+daemon=$!
+for _ in $(seq 150); do
+	ctr --address "$socket" version >/dev/null 2>&1 && break
+	kill -0 "$daemon" || {
+		cat /tmp/containerd.log >&2
+		exit 1
+	}
+	sleep 0.2
+done
+
+for archive in /mnt/payload/images/*.tar; do
+	echo "importing ${archive##*/}"
+	ctr --address "$socket" --namespace k8s.io images import --snapshotter overlayfs "$archive"
+done
+while read -r name; do
+	ctr --address "$socket" --namespace k8s.io images ls -q "name==$name" | grep -qxF "$name" || {
+		echo "the image $name is not in containerd after the import" >&2
+		exit 1
+	}
+	# The kubelet must never take these for garbage.
+	ctr --address "$socket" --namespace k8s.io images label "$name" io.cri-containerd.pinned=pinned >/dev/null
+done </mnt/payload/images/names.txt
+
+# Unpacked is what nodes use. The packed layers are the same bytes a second time, and containerd may be
+# without them (its own option for that is discard_unpacked_layers).
+ctr --address "$socket" --namespace k8s.io content ls --quiet | while read -r digest; do
+	size=$(stat -c %s "$store/io.containerd.content.v1.content/blobs/${digest/://}")
+	((size < 1000000)) || ctr --address "$socket" --namespace k8s.io content rm "$digest" >/dev/null
+done
+kill "$daemon"
+wait "$daemon" || true
+# The collection of what was removed is lazy; do what it would do.
+find "$store/io.containerd.content.v1.content/blobs/sha256" -size +1000000c -delete
+# Only what nodes link to (link-images) stays.
+find "$store" -mindepth 1 -maxdepth 1 \
+	! -name io.containerd.snapshotter.v1.overlayfs ! -name io.containerd.content.v1.content \
+	! -name io.containerd.metadata.v1.bolt -exec rm -rf {} +

@@ -1,0 +1,92 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # what a sourced file sets, others use
+# What the scripts that call kubeadm share: asking the cluster, filling in secrets, undoing half a node.
+# Sourced after lib.sh.
+
+readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
+readonly FILLED=/run/ha-lab/kubeadm.yaml
+# Written when kubeadm init has ended well. It never says that something is done (the API server is asked
+# for that); it only forbids undoing a control plane that may hold somebody's work.
+readonly INITIALISED=/etc/ha-lab/initialised
+
+# On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35).
+preflight() {
+	if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then echo --ignore-preflight-errors=Swap; else
+		echo --ignore-preflight-errors=Swap,SystemVerification
+	fi
+}
+
+as_admin() { kubectl --kubeconfig "$ADMIN" --request-timeout 10s "$@"; }
+as_kubelet() { kubectl --kubeconfig "$KUBELET" --request-timeout 10s "$@"; }
+
+# healthy URL: prints why not.
+healthy() {
+	curl --silent --show-error --max-time 3 --fail --cacert "$HERE/ca.crt" --output /dev/null "$1"
+}
+
+api_through_load_balancer() { healthy "https://$API_ENDPOINT/readyz"; }
+own_api_server() { healthy "https://$NODE_ADDRESS:6443/readyz"; }
+
+# fill FILE: the rendered kubeadm configuration with this run's secrets in it, 0600, on tmpfs. Bash does
+# the replacing, so that no secret is ever a word of a command.
+fill() {
+	local text
+	[[ -s $SECRETS ]] || die "no secrets were given for this run; bring the lab up with \`./inv up\`"
+	# shellcheck source=/dev/null
+	source "$SECRETS" # BOOTSTRAP_TOKEN, and on control planes CERTIFICATE_KEY
+	text=$(<"$1")
+	text=${text//@BOOTSTRAP_TOKEN@/$BOOTSTRAP_TOKEN}
+	text=${text//@CERTIFICATE_KEY@/${CERTIFICATE_KEY:-}}
+	(umask 077 && printf '%s\n' "$text" >"$FILLED")
+	unset BOOTSTRAP_TOKEN CERTIFICATE_KEY text
+}
+
+# The caller's secrets, from standard input, only when nothing else runs here: an earlier run may still be
+# at its end, and would take these away with its own. For a bare `vagrant up` settle.sh has put them there.
+take_secrets() {
+	install -d -m 700 /run/ha-lab
+	tar -xf - -C /run/ha-lab --no-same-owner
+}
+
+forget_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key; }
+
+# The label is among the last things that init and a control plane's join do.
+labelled_control_plane() {
+	local labels
+	labels=$(as_admin get node "$NODE_NAME" --output "jsonpath={.metadata.labels}") || return 1
+	[[ $labels == *node-role.kubernetes.io/control-plane* ]] || {
+		echo "this node has no control-plane label yet"
+		return 1
+	}
+}
+
+etcd() {
+	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt \
+		--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
+		--key /etc/kubernetes/pki/etcd/healthcheck-client.key \
+		--command-timeout 5s --endpoints "$ETCD_ENDPOINTS" "$@"
+}
+
+# ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one
+# that was added and never started (it has no name yet).
+own_member() {
+	etcd member list --write-out simple |
+		awk -F', ' -v name="$NODE_NAME" -v peer="https://$NODE_ADDRESS:2380" '$3 == name || $4 == peer { print $1, $6 }'
+}
+
+# Undo half a node. kubeadm reset alone may leave the etcd member behind, and a learner left behind
+# keeps everyone else from joining (kubeadm#3269), so the member goes first.
+undo() { # [alone]: nobody else is in this cluster, so there is no membership to give back
+	local member=
+	log "undoing what is left of an earlier try on $NODE_NAME"
+	if [[ ${1:-} != alone && $NODE_ROLE == control-plane && -e /etc/kubernetes/pki/etcd/healthcheck-client.crt ]]; then
+		member=$(own_member 2>/dev/null | cut -d' ' -f1) || member=
+		[[ -z $member ]] || etcd member remove "$member" ||
+			die "etcd does not give up its member $member of this machine, so its data is kept; is another one down?"
+	fi
+	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset ended badly"
+	rm -rf /etc/cni/net.d/* /etc/kubernetes/pki /var/lib/etcd/member "$INITIALISED"
+	ip link delete cni0 2>/dev/null || true
+	ip link delete flannel.1 2>/dev/null || true
+	changed=yes
+}

@@ -1,0 +1,41 @@
+#!/bin/bash
+# Waits until every node that lab.yaml names is Ready, and every pod of the system with it.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+
+nodes_not_ready() {
+	local ready name
+	ready=$(as_admin get nodes --output \
+		'jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') ||
+		return 1
+	for name in $KUBERNETES_NODES; do
+		grep -qx "$name=True" <<<"$ready" || {
+			echo "$name is not Ready"
+			return 1
+		}
+	done
+}
+
+pods_not_ready() {
+	local pods
+	# A Job's pod that has ended is not Ready and never will be.
+	pods=$(as_admin get pods --all-namespaces --field-selector=status.phase!=Succeeded,status.phase!=Failed --output \
+		'jsonpath={range .items[*]}{.metadata.namespace}/{.metadata.name}={.status.conditions[?(@.type=="Ready")].status}{"\n"}{end}') ||
+		return 1
+	pods=$(grep -E '^kube-' <<<"$pods" | grep -v '=True$') || return 0
+	echo "not ready: ${pods//$'\n'/ }"
+	return 1
+}
+
+main() {
+	local began
+	began=$(date +%s%3N)
+	wait_for 300 "all nodes Ready" nodes_not_ready
+	echo "ha-lab: all nodes are Ready after $(($(date +%s%3N) - began)) ms"
+	wait_for 300 "all system pods Ready" pods_not_ready
+	finish
+}
+
+main

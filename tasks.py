@@ -1,0 +1,249 @@
+"""The verbs. Each is a few lines over `lab.session`; errors become a message and an exit code here only."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from invoke.context import Context
+from invoke.exceptions import Exit
+from invoke.tasks import task
+from rich.console import Console
+
+HERE = Path(__file__).resolve().parent
+DEFAULT_LAB = str(HERE / "lab.yaml")
+LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
+YES_HELP = {"yes": "consent to install what is missing and to start a docker daemon"}
+
+console = Console(highlight=False)
+errors_console = Console(stderr=True, highlight=False)
+
+
+def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """An invoke task whose errors end in one message: what happened, what to do, where the log is."""
+
+    def decorate(body: Callable[..., None]) -> Any:
+        @functools.wraps(body)
+        def safely(*words: Any, **named: Any) -> None:
+            # Here and not above: `--list` and the tab key need none of it.
+            from lab import process
+            from lab.errors import LabError
+
+            signal.signal(signal.SIGINT, _interrupted)
+            try:
+                body(*words, **named)
+            except Exit:
+                raise
+            except LabError as error:
+                _tell(error.message, error.hint, error.log)
+                raise Exit(code=error.exit_code) from None
+            except KeyboardInterrupt:
+                process.end_all()
+                _tell("interrupted", "the same command goes on from where it was stopped", None)
+                raise Exit(code=130) from None
+            except BrokenPipeError:
+                raise Exit(code=141) from None
+            except OSError as error:
+                process.end_all()
+                what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+                _tell(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
+                raise Exit(code=1) from None
+            except Exception as error:
+                if os.environ.get("HA_LAB_DEBUG"):
+                    raise
+                process.end_all()
+                log = _keep_traceback()
+                _tell(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
+                raise Exit(code=1) from None
+
+        return task(**options)(safely)
+
+    return decorate
+
+
+@verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
+def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
+    """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
+    from lab import doctor as room
+
+    session = _open(lab)
+    if yes:
+        session.make_fit({"up"} if session.is_baked() else {"up", "bake"}, consent=True)
+    findings = room.look(session.lab, session.workspace, baked=session.is_baked())
+    if json:
+        print(room.to_json(findings))
+    else:
+        console.print(room.shown(findings), soft_wrap=True)
+    code = room.exit_code(findings)
+    if code:
+        raise Exit(code=code)
+
+
+@verb(help=LAB_HELP | YES_HELP | {"prune": "remove golden machines that this lab doesn't use"})
+def bake(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, prune: bool = False) -> None:
+    """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
+    from lab import image
+
+    session = _open(lab)
+    if prune:
+        for name in image.prune(session.lab):
+            console.print(f"removed {name}")
+        return
+    name = session.bake(consent=yes)
+    console.print(f"{name} is ready\nnext: ./inv up")
+
+
+@verb(help=LAB_HELP)
+def render(c: Context, lab: str = DEFAULT_LAB) -> None:
+    """Write .lab/ (Vagrantfile, configuration of every machine) without touching a machine."""
+    session = _open(lab)
+    with session.workspace.lock():
+        session.render()
+    console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
+
+
+@verb(help=LAB_HELP | YES_HELP)
+def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
+    _open(lab).up(consent=yes)
+
+
+@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
+def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
+    """What runs: each machine, and what the cluster says of it. Exit 0 when all is Ready, else 1."""
+    from lab import status as room
+
+    session = _open(lab)
+    found = room.look(session)
+    print(room.to_json(found)) if json else console.print(room.shown(found))
+    if not found.all_ready:
+        raise Exit(code=1)
+
+
+@verb(help=LAB_HELP | {"k": "only checks whose name matches, as pytest's -k", "junit": "where to write junit"})
+def verify(c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "") -> None:
+    """Check the running lab from the load balancer to the pods. Exit 0 when everything holds."""
+    from lab import verify as room
+
+    code = room.verify(_open(lab), select=k, junit=Path(junit) if junit else None)
+    if code:
+        raise Exit(code=code)
+
+
+@verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
+def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
+    """Print the path of the lab's kubeconfig, or merge it into yours."""
+    from lab import kubeconfig as room
+
+    session = _open(lab)
+    session.require_up()
+    print(room.merge(session.lab, session.workspace) if merge else session.workspace.kubeconfig)
+
+
+@verb(positional=["node"], help=LAB_HELP | {"node": "the machine, such as cp1"})
+def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
+    """Log in to a machine; with `-- COMMAND…` run that there, its exit code being this one's."""
+    session = _open(lab)
+    machine = session.node(node)
+    session.remote.require_route()
+    session.remote.shell(machine, _after_dashes())
+
+
+@verb(help=LAB_HELP)
+def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
+    """Collect what a bug report needs into one archive, without secrets."""
+    from lab import diagnose
+
+    console.print(f"{diagnose.collect(_open(lab))}", soft_wrap=True)
+
+
+@verb(help=LAB_HELP | {"yes": "don't ask"})
+def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Remove the lab's machines, network and .lab/ folder. Nothing else."""
+    session = _open(lab)
+    if not yes and session.workspace.root.exists() and not _agreed(session.lab.name):
+        raise Exit("nothing was removed", code=1)
+    removed = session.destroy()
+    console.print(f"{session.lab.name} is gone" if removed else f"there is no lab at {session.workspace.root}")
+
+
+@verb(help=YES_HELP | {"live": "also bring up real labs and test them (default)", "k": "as pytest's -k"})
+def test(c: Context, yes: bool = False, live: bool = True, k: str = "") -> None:
+    """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
+    from lab import selftest
+
+    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, select=k)
+    if code:
+        raise Exit(code=code)
+
+
+@verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
+def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: int = 3) -> None:
+    """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
+    from lab import bench as room
+
+    console.print(room.bench(_open(lab), consent=yes, pairs=pairs))
+
+
+@verb(help=YES_HELP)
+def lint(c: Context, yes: bool = False) -> None:
+    """Run the linters and the type checker over everything."""
+    from lab import selftest
+
+    code = selftest.lint(_open(DEFAULT_LAB), consent=yes)
+    if code:
+        raise Exit(code=code)
+
+
+def _interrupted(*_: object) -> None:
+    """End all commands at once: threads that wait for one would keep the interrupt from getting anywhere."""
+    from lab import process
+
+    threading.Thread(target=process.end_all).start()
+    raise KeyboardInterrupt
+
+
+def _open(lab: str) -> Any:
+    from lab.errors import ConfigError
+    from lab.session import open_session
+
+    if lab != DEFAULT_LAB and not Path(lab).exists():
+        raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
+    return open_session(Path(lab), console)
+
+
+def _after_dashes() -> list[str]:
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def _agreed(name: str) -> bool:
+    if not sys.stdin.isatty():
+        raise Exit("destroy asks first, and nobody is here to answer\n  next: ./inv destroy --yes", code=2)
+    try:
+        answer = console.input(f"Remove all machines of {name}? [y/N] ", markup=False)
+    except EOFError:
+        return False
+    return answer.strip().lower() in ("y", "yes")
+
+
+def _tell(message: str, hint: str, log: Path | None) -> None:
+    errors_console.print("error:", message, markup=False, soft_wrap=True, style="red")
+    if hint:
+        errors_console.print("  next:", hint, markup=False, soft_wrap=True)
+    if log is not None:
+        errors_console.print("  log: ", str(log), markup=False, soft_wrap=True)
+
+
+def _keep_traceback() -> Path:
+    folder = Path.home() / ".cache" / "ha-lab"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "fault.txt"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path

@@ -1,0 +1,110 @@
+"""Real labs of their own names and subnets, brought up, broken, healed and removed by the tests.
+
+A failure collects the lab's logs (its path is printed) before the lab is removed.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lab.render import REPOSITORY
+from lab.session import Session, open_session
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A verb that has ended: its exit code, all it said, and the seconds it took."""
+
+    code: int
+    said: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TestLab:
+    """A lab in a folder of its own, driven as a user would."""
+
+    __test__ = False
+    folder: Path
+
+    @property
+    def session(self) -> Session:
+        return open_session(self.folder / "lab.yaml", Console())
+
+    def argv(self, verb: str, *words: str) -> list[str]:
+        return [str(REPOSITORY / "inv"), verb, "--lab", str(self.folder / "lab.yaml"), *words]
+
+    def inv(self, verb: str, *words: str, timeout: float = 900) -> Ended:
+        started = time.monotonic()
+        done = subprocess.run(
+            self.argv(verb, *words),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+        said = done.stdout + done.stderr
+        print(f"$ inv {verb} {' '.join(words)}\n{said}")
+        return Ended(done.returncode, said, time.monotonic() - started)
+
+    def succeed(self, verb: str, *words: str) -> Ended:
+        ended = self.inv(verb, *words)
+        assert ended.code == 0, f"inv {verb} ended with {ended.code}:\n{ended.said}"
+        return ended
+
+    def containers(self) -> dict[str, str]:
+        """Names of the lab's containers, with what tells a new one from an old one."""
+        words = ["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.ID}}"]
+        words += ["--filter", f"label=ha-lab.workspace={self.folder / '.lab'}"]
+        listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        return dict(line.split() for line in listed.splitlines())
+
+
+def make_lab(folder: Path, **data: object) -> TestLab:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "lab.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return TestLab(folder)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()  # type: ignore[attr-defined]
+    if report.when == "call" and report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, TestLab) and (value.folder / ".lab").exists():
+                value.inv("logs")
+
+
+@pytest.fixture(scope="session")
+def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("labs")
+
+
+@pytest.fixture(scope="session")
+def seven(lab_folder: Path) -> Iterator[TestLab]:
+    """Seven machines, brought up by the first test that uses them."""
+    made = make_lab(lab_folder / "seven", name="ha-lab-test", network={"subnet": "192.168.57.0/24"})
+    yield made
+    made.inv("destroy", "--yes")
+
+
+@pytest.fixture(scope="session")
+def small(lab_folder: Path) -> Iterator[TestLab]:
+    """The smallest lab, to stand beside the seven."""
+    data = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
+    data["name"], data["network"]["subnet"] = "ha-lab-small-test", "192.168.59.0/24"
+    for group in data["nodes"].values():
+        group.pop("first_address", None)
+    made = make_lab(lab_folder / "small", **data)
+    yield made
+    made.inv("destroy", "--yes")

@@ -1,0 +1,223 @@
+"""Real labs, in the order of a life: interrupted, finished, looked at, broken, healed, removed.
+
+The tests build on one another, so they run in the order of this file, and `./inv test` stops them at
+the first failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import tarfile
+import threading
+import time
+from pathlib import Path
+
+from lab.diagnose import SECRETS
+from tests.labs.conftest import TestLab
+
+
+class Watcher(threading.Thread):
+    """Looks at every command line and environment on the host while a lab comes up."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: set[str] = set()
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.1):
+            for process in Path("/proc").glob("[0-9]*"):
+                for name in ("cmdline", "environ"):
+                    try:
+                        text = (process / name).read_bytes().decode(errors="replace")
+                    except OSError:
+                        continue
+                    self.seen.update(text.replace("\0", "\n").splitlines())
+
+
+def no_secret_in(text: str, secrets: set[str]) -> None:
+    for pattern, kind in SECRETS:
+        found = [match.group() for match in pattern.finditer(text) if "[removed]" not in match.group()]
+        assert not found, f"{kind}: {len(found)} found"
+    assert not [secret for secret in secrets if secret in text]
+
+
+def known_secrets(lab: TestLab) -> set[str]:
+    """This run's own secrets, as rendered for a bare `vagrant up`, and the CA's key."""
+    lines = set()
+    for path in (lab.folder / ".lab" / "secrets").rglob("*"):
+        if path.name == "secrets":
+            lines |= {line.partition("=")[2] for line in path.read_text().splitlines()}
+    key = (lab.folder / ".lab" / "secrets" / "ca.key").read_text().splitlines()
+    return lines | {line for line in key if len(line) > 40}
+
+
+def test_up_killed_in_the_middle_of_kubeadm_init_is_finished_by_the_next_up(seven: TestLab) -> None:
+    process = subprocess.Popen(seven.argv("up"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    logs = seven.folder / ".lab" / "logs"
+    deadline = time.monotonic() + 180
+    while not any("[control-plane]" in log.read_text() for log in logs.glob("*control-plane-init.log")):
+        assert process.poll() is None, "up ended before kubeadm init began"
+        assert time.monotonic() < deadline, "kubeadm init did not begin within 180 s"
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+    watcher = Watcher()
+    watcher.start()
+    ended = seven.succeed("up")
+    watcher.ended.set()
+    watcher.join()
+    assert "the lab is up" in ended.said
+    no_secret_in("\n".join(watcher.seen), known_secrets(seven))
+
+
+def test_every_check_of_verify_holds(seven: TestLab) -> None:
+    ended = seven.succeed("verify")
+    assert "all hold" in ended.said
+
+
+def test_up_again_changes_nothing(seven: TestLab) -> None:
+    before = seven.containers(), _restarts(seven)
+    ended = seven.succeed("up")
+    assert "nothing was changed" in ended.said
+    assert (seven.containers(), _restarts(seven)) == before
+
+
+def test_status_says_that_all_is_ready(seven: TestLab) -> None:
+    found = json.loads(seven.succeed("status", "--json").said)
+    assert found["all_ready"] is True
+    assert len(found["machines"]) == 7
+
+
+def test_ssh_has_the_commands_own_exit_code(seven: TestLab) -> None:
+    assert seven.inv("ssh", "w1", "--", "sh", "-c", "exit 7").code == 7
+    assert seven.inv("ssh", "w1", "--", "hostname").said.strip() == "w1"
+
+
+def test_logs_hold_what_happened_and_no_secret(seven: TestLab) -> None:
+    archive = Path(seven.succeed("logs").said.strip().splitlines()[-1])
+    secrets = known_secrets(seven)
+    with tarfile.open(archive) as packed:
+        names = packed.getnames()
+        for member in packed.getmembers():
+            file = packed.extractfile(member)
+            if file is not None:
+                no_secret_in(file.read().decode(errors="replace"), secrets)
+    for machine in ("lb1", "cp1", "w3"):
+        assert any(f"/{machine}/journal.txt" in name for name in names)
+    for log in (seven.folder / ".lab" / "logs").glob("*.log"):
+        no_secret_in(log.read_text(errors="replace"), secrets)
+
+
+def test_machines_that_were_lost_or_stopped_come_back(seven: TestLab) -> None:
+    before = _addresses(seven)
+    subprocess.run(["docker", "rm", "-f", "-v", "ha-lab-test-cp3", "ha-lab-test-w2"], check=True)
+    subprocess.run(["docker", "kill", "ha-lab-test-cp2"], check=True)
+    seven.succeed("up")
+    assert _addresses(seven) == before
+    seven.succeed("verify", "-k", "control_planes or nodes or load_balancer")
+
+
+def test_a_bare_vagrant_up_gives_the_same_cluster_beside_it(small: TestLab, seven: TestLab) -> None:
+    small.succeed("render")
+    subprocess.run(
+        ["vagrant", "up"],
+        cwd=small.folder / ".lab",
+        env=os.environ | {"VAGRANT_CHECKPOINT_DISABLE": "1"},
+        check=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
+    small.succeed("up")
+    assert "all hold" in small.succeed("verify").said
+    assert "all hold" in seven.succeed("verify", "-k", "load_balancer or nodes").said
+
+
+def test_another_lab_yaml_over_a_lab_that_stands_is_refused(small: TestLab) -> None:
+    path = small.folder / "lab.yaml"
+    text = path.read_text()
+    path.write_text(re.sub(r"192\.168\.59", "192.168.62", text))
+    try:
+        ended = small.inv("up")
+    finally:
+        path.write_text(text)
+    assert ended.code == 1
+    assert "another lab.yaml" in ended.said
+    assert "Traceback" not in ended.said
+
+
+def test_a_foreign_container_of_our_name_is_refused_and_kept(lab_folder: Path) -> None:
+    from tests.labs.conftest import make_lab
+
+    lab = make_lab(lab_folder / "foreign", name="ha-lab-foreign", network={"subnet": "192.168.62.0/24"})
+    image = lab.session.bake(consent=False)
+    name = "ha-lab-foreign-cp1"
+    subprocess.run(["docker", "create", "--name", name, "--entrypoint", "true", image], check=True)
+    try:
+        ended = lab.inv("up")
+        assert ended.code == 3
+        assert name in ended.said
+        assert "Traceback" not in ended.said
+        assert lab.inv("destroy", "--yes").code == 0
+        assert subprocess.run(["docker", "inspect", name], capture_output=True, check=False).returncode == 0
+    finally:
+        subprocess.run(["docker", "rm", "-f", "-v", name], check=True)
+
+
+def test_destroy_leaves_nothing_behind(seven: TestLab, small: TestLab) -> None:
+    volumes = [v for lab in (seven, small) for v in _volumes(lab)]
+    assert volumes
+    for lab in (seven, small):
+        name = lab.session.lab.name
+        lab.succeed("destroy", "--yes")
+        assert not lab.containers()
+        assert not (lab.folder / ".lab").exists()
+        left = _docker("ps", "--all", "--format", "{{.Names}}") + _docker(
+            "network", "ls", "--format", "{{.Name}}"
+        )
+        assert not [each for each in left if name in each or str(lab.session.lab.network.subnet) in each]
+        assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(lab.folder) in _read(p)]
+        assert not list(Path("/tmp").glob(f"ha-lab-{os.getuid()}-*/*"))  # noqa: S108
+    assert not set(volumes) & set(_docker("volume", "ls", "--quiet"))
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _docker(*words: str) -> list[str]:
+    return subprocess.run(["docker", *words], capture_output=True, text=True, check=True).stdout.split()
+
+
+def _volumes(lab: TestLab) -> list[str]:
+    template = "{{range .Mounts}}{{if .Name}}{{.Name}} {{end}}{{end}}"
+    return _docker("inspect", "--format", template, *lab.containers().values())
+
+
+def _addresses(lab: TestLab) -> dict[str, str]:
+    template = "{{range $name, $net := .NetworkSettings.Networks}}{{$net.IPAddress}},{{end}}"
+    subnet = str(lab.session.lab.network.subnet).rpartition(".")[0]
+    found = {}
+    for name, container in lab.containers().items():
+        addresses = _docker("inspect", "--format", template, container)[0].split(",")
+        found[name] = next(address for address in addresses if address.startswith(subnet))
+    return found
+
+
+def _restarts(lab: TestLab) -> dict[str, str]:
+    """Every pod's restart count, as the API has it."""
+    from lab.cluster import Api
+
+    items = Api(lab.session.workspace.kubeconfig).get("/api/v1/namespaces/kube-system/pods")["items"]
+    return {
+        item["metadata"]["name"]: str(sum(c["restartCount"] for c in item["status"]["containerStatuses"]))
+        for item in items
+    }

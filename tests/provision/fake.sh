@@ -1,0 +1,115 @@
+#!/bin/bash
+# Every program that a provisioning script may call and that would change a machine: see world.py.
+# It plays a cluster from the files of $WORLD/state. A call that is not below is refused.
+set -u
+name=${0##*/} state=$WORLD/state
+kubernetes=/etc/kubernetes
+echo "$name $*" >>"$state/calls"
+tr '\0' '\n' </proc/$$/environ >>"$state/environments"
+
+has() { [[ -e $state/$1 ]]; }
+refuse() {
+	echo "$name $*" >>"$state/refused"
+	exit 97
+}
+
+# A filled configuration is private and has no gap.
+filled() {
+	[[ $(stat -c %a "$1") == 600 ]] || refuse "configuration that others can read: $1"
+	! grep -q '@[A-Z_]*@' "$1" || refuse "configuration with gaps: $1"
+}
+
+# fails WHAT: whether one more of what should fail is left.
+fails() {
+	local left
+	left=$(cat "$state/failing-$1" 2>/dev/null || echo 0)
+	((left > 0)) || return 1
+	echo $((left - 1)) >"$state/failing-$1"
+}
+
+control_plane() {
+	mkdir -p $kubernetes/manifests $kubernetes/pki/etcd /var/lib/etcd/member
+	touch $kubernetes/manifests/{kube-apiserver,etcd}.yaml $kubernetes/pki/etcd/healthcheck-client.crt
+	touch "$state/member" $kubernetes/admin.conf
+}
+
+joins() {
+	mkdir -p $kubernetes
+	touch $kubernetes/kubelet.conf
+	grep -q '^controlPlane:' "$1" && control_plane
+	if fails join; then
+		touch $kubernetes/bootstrap-kubelet.conf
+		echo "error execution phase: this try fails"
+		exit 1
+	fi
+	rm -f $kubernetes/bootstrap-kubelet.conf
+	touch "$state/own-api" "$state/label"
+}
+
+case "$name $*" in
+"systemctl is-active "*) has "active-${*: -1}" ;;
+"systemctl is-enabled --quiet "*) has "enabled-$3" ;;
+"systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
+"systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
+"systemctl reload haproxy") ;;
+"haproxy -c -q -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$4" || {
+	echo "parsing [$4:3]: unknown keyword 'BROKEN'"
+	exit 1
+} ;;
+
+"curl "*" https://192.168.56.10:6443/readyz") has api || exit 7 ;;
+"curl "*":6443/readyz") has own-api || exit 7 ;;
+
+"kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
+	filled "$3"
+	[[ $(stat -c %a $kubernetes/pki/ca.key) == 600 ]] || refuse "a key that others can read"
+	control_plane
+	if fails init; then exit 1; fi
+	touch "$state/own-api" "$state/label" "$state/addons" $kubernetes/kubelet.conf
+	;;
+"kubeadm init phase bootstrap-token --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-token-print") filled "$5" ;;
+"kubeadm init phase upload-certs --upload-certs --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print") filled "$6" ;;
+"kubeadm join --config /run/ha-lab/kubeadm.yaml --ignore-preflight-errors="*)
+	filled "$3"
+	joins "$3"
+	;;
+"kubeadm join phase control-plane-prepare "*)
+	filled "$6"
+	mkdir -p $kubernetes/pki/etcd
+	touch $kubernetes/pki/etcd/healthcheck-client.crt
+	;;
+"kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock")
+	rm -rf $kubernetes/{manifests,kubelet.conf,bootstrap-kubelet.conf,admin.conf}
+	rm -f "$state"/{own-api,label,addons}
+	;;
+
+"kubectl kustomize --load-restrictor LoadRestrictionsNone "*) cat "$4/kustomization.yaml" ;;
+"kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client "*) echo "${*: -1}" ;;
+*" get configmap cluster-info --output name") has own-api ;;
+*" get configmap/kubeadm-config deployment/coredns daemonset/kube-proxy --output name") has addons ;;
+*" get configmap ha-lab-pod-network --output jsonpath={.data.sha256}") cat "$state/applied-hash" ;;
+*" get --filename /run/ha-lab/pod-network.yaml --output name") has applied ;;
+*" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" ;;
+*" apply --filename -") sed -n 's/^sha256=//p' >"$state/applied-hash" ;;
+*"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")
+	filled /run/ha-lab/token.conf
+	has previous-label && echo '{"node-role.kubernetes.io/control-plane":""}' || echo '{}'
+	;;
+*" get node "*" --output jsonpath={.metadata.labels}")
+	has own-api || exit 1
+	has label && echo '{"node-role.kubernetes.io/control-plane":""}' || echo '{}'
+	;;
+"kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name") has api ;;
+*" get nodes --output jsonpath={.items[*].metadata.name}") cat "$state/names" ;;
+*" get secrets --output go-template="*) cat "$state/secrets" ;;
+*" delete secret "*" --ignore-not-found") : >"$state/secrets" ;;
+*" delete node "*" --ignore-not-found") ;;
+
+"etcdctl "*" member list --write-out simple")
+	echo "aaaa, started, somebody-else, https://192.168.56.99:2380, https://192.168.56.99:2379, false"
+	[[ ! -e $state/member ]] || cat "$state/member-line"
+	;;
+"etcdctl "*" member remove bbbb") rm "$state/member" ;;
+"ip link delete "*) exit 1 ;;
+*) refuse "$*" ;;
+esac

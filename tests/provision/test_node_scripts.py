@@ -1,0 +1,365 @@
+"""Each script of provision/node, run for real on a machine of scratch folders (world.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.provision.world import World
+
+Machine = Callable[[str], World]
+SECRET_SCRIPTS = (("control-plane-init", "cp1"), ("control-plane-join", "cp2"), ("worker-join", "w1"))
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Make a machine by name, in a lab whose API answers through the load balancer."""
+
+    def make(name: str) -> World:
+        world = World(tmp_path / str(len(list(tmp_path.iterdir()))), name)
+        address = world.node.address
+        world.let(
+            api="",
+            active_containerd="",
+            previous_label="",
+            member_line=f"bbbb, started, {name}, https://{address}:2380, https://{address}:2379, false\n",
+        )
+        return world
+
+    return make
+
+
+def index(calls: list[str], start: str) -> int:
+    """The place of the first call that starts so, or has these words."""
+    return next(place for place, call in enumerate(calls) if start in call)
+
+
+def count(calls: list[str], words: str) -> int:
+    return sum(words in call for call in calls)
+
+
+# Run twice, nothing changes.
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "words"),
+    [
+        ("load-balancer", "lb1", ()),
+        ("node", "cp1", ()),
+        ("node", "w1", ()),
+        ("control-plane-init", "cp1", ("--alone",)),
+        ("control-plane-join", "cp2", ("--ordered",)),
+        ("worker-join", "w1", ()),
+    ],
+)
+def test_a_second_run_finds_everything_done_and_touches_nothing(
+    machine: Machine, script: str, name: str, words: tuple[str, ...]
+) -> None:
+    world = machine(name)
+    secrets = (script, name) in SECRET_SCRIPTS
+    first = world.run(script, *words, secrets=secrets)
+    assert (first.code, first.last) == (0, "ha-lab: changed"), first.said
+    assert first.changes or script == "node"
+    second = world.run(script, *words, secrets=secrets)
+    assert (second.code, second.last) == (0, "ha-lab: unchanged"), second.said
+    assert second.changes == []
+
+
+@pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
+def test_secrets_are_gone_when_a_script_ends_well_or_badly(machine: Machine, script: str, name: str) -> None:
+    words = ["--ordered"] if script == "control-plane-join" else []
+    for failures in ("0", "9"):
+        world = machine(name)
+        world.let(failing_init=failures, failing_join=failures)
+        ran = world.run(script, *words, secrets=True)
+        assert (ran.code == 0) == (failures == "0")
+        assert world.secrets_left() == []
+
+
+def test_without_secrets_a_join_says_what_is_missing(machine: Machine) -> None:
+    ran = machine("w1").run("worker-join")
+    assert ran.code == 1
+    assert "no secrets were given for this run" in ran.said
+
+
+# The load balancer.
+
+
+def test_haproxy_s_configuration_is_the_packaged_one_and_the_lab_s(machine: Machine) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    text = world.path("/etc/haproxy/haproxy.cfg").read_text()
+    assert text.startswith("global\ndefaults\n")
+    assert "server cp3 192.168.56.13:6443" in text
+    assert world.has("/etc/haproxy/kubernetes-ca.crt")
+    assert sorted(path.name for path in world.path("/etc/haproxy/x").parent.iterdir()) == [
+        "haproxy.cfg",
+        "kubernetes-ca.crt",
+    ]
+
+
+def test_a_configuration_that_haproxy_refuses_leaves_the_old_one_in_use(machine: Machine) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    before = world.path("/etc/haproxy/haproxy.cfg").read_text()
+    rendered = world.root / "opt/haproxy.cfg"
+    rendered.write_text(rendered.read_text() + "BROKEN\n")
+    ran = world.run("load-balancer")
+    assert ran.code == 1
+    assert "HAProxy refuses the rendered configuration" in ran.said
+    assert "unknown keyword 'BROKEN'" in ran.said
+    assert world.path("/etc/haproxy/haproxy.cfg").read_text() == before
+    assert ran.changes == []
+
+
+@pytest.mark.parametrize("file", ["haproxy.cfg", "ca.crt"])
+def test_haproxy_is_reloaded_once_when_its_files_changed(machine: Machine, file: str) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    rendered = world.root / "opt" / file
+    rendered.write_text(rendered.read_text() + "\n# changed\n")
+    ran = world.run("load-balancer")
+    assert ran.changes == ["systemctl reload haproxy"]
+    assert ran.last == "ha-lab: changed"
+
+
+def test_haproxy_that_was_stopped_is_started(machine: Machine) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    (world.root / "state/active-haproxy").unlink()
+    ran = world.run("load-balancer")
+    assert ran.changes == ["systemctl restart haproxy"]
+
+
+# Every node.
+
+
+def test_a_node_s_kubelet_asks_the_machine_s_own_resolver(machine: Machine) -> None:
+    world = machine("w1")
+    world.run("node")
+    assert world.path("/etc/ha-lab/resolv.conf").read_text() == "nameserver 192.168.56.21\n"
+    drop_in = world.path("/etc/kubernetes/kubelet.conf.d/10-node.conf").read_text()
+    assert "resolvConf: /etc/ha-lab/resolv.conf" in drop_in
+
+
+def test_a_container_runtime_that_stands_still_is_started(machine: Machine) -> None:
+    world = machine("w1")
+    (world.root / "state/active-containerd").unlink()
+    ran = world.run("node")
+    assert "systemctl start containerd" in ran.changes
+    assert ran.last == "ha-lab: changed"
+
+
+# The first control plane.
+
+
+def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(machine: Machine) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", secrets=True)
+    assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
+    assert world.path("/etc/kubernetes/pki/ca.key").stat().st_mode & 0o777 == 0o600
+    assert world.has("/etc/ha-lab/initialised")
+
+
+def test_half_a_first_control_plane_is_undone_while_it_is_alone(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(failing_init="1")
+    assert world.run("control-plane-init", "--alone", secrets=True).code != 0
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert index(ran.calls, "kubeadm reset") < index(ran.calls, "kubeadm init --config")
+
+
+@pytest.mark.parametrize("why", ["others belong to the cluster", "it was initialised once"])
+def test_half_a_first_control_plane_is_never_undone_when(machine: Machine, why: str) -> None:
+    world = machine("cp1")
+    if why == "it was initialised once":
+        world.run("control-plane-init", "--alone", secrets=True)
+        (world.root / "state/own-api").unlink()  # broken since, for whatever reason
+    else:
+        world.let(failing_init="1")
+        world.run("control-plane-init", "--alone", secrets=True)
+    words = ["--alone"] if why == "it was initialised once" else []
+    ran = world.run("control-plane-init", *words, secrets=True)
+    assert ran.code == 1
+    assert "this control plane, which was initialised before, not after 180 s" in ran.said.replace(":", "")
+    assert ran.changes == []
+
+
+def test_an_initialised_control_plane_admits_the_machines_that_are_named(machine: Machine) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", "cp2", secrets=True)
+    ran = world.run("control-plane-init", "cp3", "w2", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call.split()[3] for call in ran.changes if call.startswith("kubeadm")] == [
+        "bootstrap-token",
+        "upload-certs",
+    ]
+    assert ran.changes[-1].endswith("delete node cp3 w2 --ignore-not-found")
+    assert world.secrets_left() == []
+
+
+# The other control planes.
+
+
+def test_a_control_plane_joins_and_asks_nobody_for_its_turn_when_it_is_told_the_order(machine: Machine) -> None:
+    ran = machine("cp2").run("control-plane-join", "--ordered", secrets=True)
+    assert len(ran.changes) == 1
+    assert ran.changes[0].startswith("kubeadm join --config")
+    assert count(ran.calls, "token.conf") == 0
+
+
+def test_without_an_order_a_control_plane_waits_for_the_one_before_it(machine: Machine) -> None:
+    world = machine("cp3")
+    ran = world.run("control-plane-join", secrets=True)
+    assert index(ran.calls, "get node cp2") < index(ran.calls, "kubeadm join")
+    world = World(world.root.with_name("early"), "cp3")
+    world.let(api="", member_line="")
+    ran = world.run("control-plane-join", secrets=True)
+    assert ran.code == 1
+    assert "cp2 has not joined yet" in ran.said
+    assert ran.changes == []
+    assert world.secrets_left() == []
+
+
+def test_a_failed_join_is_undone_member_first_and_tried_again(machine: Machine) -> None:
+    world = machine("cp2")
+    world.let(failing_join="2")
+    ran = world.run("control-plane-join", "--ordered", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert count(ran.calls, "kubeadm join --config") == 3
+    assert count(ran.calls, "kubeadm reset") == 2
+    assert index(ran.calls, "member remove bbbb") < index(ran.calls, "kubeadm reset")
+
+
+def test_a_join_is_tried_three_times_and_leaves_nothing_half_made(machine: Machine) -> None:
+    world = machine("cp2")
+    world.let(failing_join="9")
+    ran = world.run("control-plane-join", "--ordered", secrets=True)
+    assert ran.code == 1
+    assert "kubeadm join failed 3 times" in ran.said
+    assert count(ran.calls, "kubeadm join --config") == 3
+    assert not (world.root / "state/member").exists()
+    for path in ("/etc/kubernetes/kubelet.conf", "/etc/kubernetes/pki", "/var/lib/etcd/member"):
+        assert not world.has(path)
+
+
+def test_a_member_left_by_a_lost_machine_of_this_name_is_removed_before_the_join(machine: Machine) -> None:
+    world = machine("cp2")
+    world.let(member="")
+    ran = world.run("control-plane-join", "--ordered", "--former", secrets=True)
+    assert ran.code == 0, ran.said
+    assert index(ran.calls, "member remove bbbb") < index(ran.calls, "kubeadm join --config")
+
+
+def test_half_a_control_plane_is_undone_and_joins_again(machine: Machine) -> None:
+    world = machine("cp2")
+    world.run("control-plane-join", "--ordered", secrets=True)
+    (world.root / "state/label").unlink()
+    ran = world.run("control-plane-join", "--ordered", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert (
+        index(ran.calls, "member remove")
+        < index(ran.calls, "kubeadm reset")
+        < index(ran.calls, "join --config")
+    )
+
+
+@pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS[1:])
+def test_a_machine_that_has_joined_is_not_undone_while_the_api_is_away(
+    machine: Machine, script: str, name: str
+) -> None:
+    world = machine(name)
+    world.run(script, "--ordered", secrets=True)
+    (world.root / "state/api").unlink()
+    ran = world.run(script, "--ordered", secrets=True)
+    assert ran.code == 1
+    assert "the API through the load balancer" in ran.said
+    assert ran.changes == []
+
+
+# Workers.
+
+
+def test_a_worker_s_failed_join_is_undone_and_tried_again(machine: Machine) -> None:
+    world = machine("w1")
+    world.let(failing_join="1")
+    ran = world.run("worker-join", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert count(ran.calls, "kubeadm join --config") == 2
+    assert count(ran.calls, "etcdctl") == 0
+
+
+def test_a_worker_s_join_is_tried_three_times(machine: Machine) -> None:
+    world = machine("w1")
+    world.let(failing_join="9")
+    ran = world.run("worker-join", secrets=True)
+    assert ran.code == 1
+    assert "kubeadm join failed 3 times" in ran.said
+    assert count(ran.calls, "kubeadm join --config") == 3
+
+
+def test_half_a_worker_is_undone_and_joins_again(machine: Machine) -> None:
+    world = machine("w1")
+    world.path("/etc/kubernetes/x").parent.mkdir()
+    world.path("/etc/kubernetes/bootstrap-kubelet.conf").touch()
+    ran = world.run("worker-join", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert index(ran.calls, "kubeadm reset") < index(ran.calls, "kubeadm join")
+
+
+# After the joins.
+
+
+def test_the_pod_network_is_applied_once_and_again_when_it_changed(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(own_api="")
+    assert count(world.run("pod-network").changes, " apply ") == 2
+    second = world.run("pod-network")
+    assert (second.last, second.changes) == ("ha-lab: unchanged", [])
+    manifest = world.root / "opt/pod-network/kustomization.yaml"
+    manifest.write_text(manifest.read_text() + "# changed\n")
+    assert count(world.run("pod-network").changes, " apply ") == 2
+
+
+def test_what_could_add_a_machine_is_removed_and_nothing_else(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(
+        secrets="bootstrap-token-abcdef one bring-up of the lab\nkubeadm-certs \n"
+        "bootstrap-token-ghijkl Proxy for managing TTL for the kubeadm-certs secret\n"
+        "bootstrap-token-theirs a student made this one\ntheirs \n"
+    )
+    ran = world.run("revoke")
+    assert ran.last == "ha-lab: changed", ran.said
+    assert [call.partition(" delete ")[2] for call in ran.changes] == [
+        "secret bootstrap-token-abcdef kubeadm-certs bootstrap-token-ghijkl --ignore-not-found"
+    ]
+    second = world.run("revoke")
+    assert (second.last, second.changes) == ("ha-lab: unchanged", [])
+
+
+def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(names="cp1 cp2 cp3 w1 w2", secrets="kubeadm-certs \n")
+    ran = world.run("revoke")
+    assert ran.code == 1
+    assert "w3 has not joined yet" in ran.said
+    assert ran.changes == []
+
+
+# What a machine has.
+
+
+def test_a_machine_says_what_it_has(machine: Machine) -> None:
+    world = machine("cp2")
+    assert world.run("probe").last == "fresh"
+    world.let(failing_join="1")
+    world.path("/etc/kubernetes/x").parent.mkdir()
+    world.path("/etc/kubernetes/bootstrap-kubelet.conf").touch()
+    assert world.run("probe").last == "partial"
+    world.path("/etc/kubernetes/bootstrap-kubelet.conf").unlink()
+    world.let(failing_join="0")
+    world.run("control-plane-join", "--ordered", secrets=True)
+    assert world.run("probe").last == "joined"

@@ -1,0 +1,178 @@
+"""This room is one machine for the provisioning scripts: folders of its own in place of the real ones.
+
+A script runs in a mount namespace in which /etc, /run, /var/lib and /usr/share are scratch folders, so it
+touches nothing of this host. Programs that would change a machine are one fake, first on PATH: it keeps its
+words and its environment, plays a small cluster from files, and refuses what it was not told of.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import render
+from lab.config import default
+from tests.unit.fakes import SITE
+
+HERE = Path(__file__).parent
+FAKED = ("systemctl", "kubeadm", "kubectl", "etcdctl", "curl", "haproxy", "ip", "ctr")
+TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
+CERTIFICATE_KEY = "c0ffee" + "0" * 58
+CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
+
+READING = re.compile(
+    r"systemctl is-|haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get |etcdctl .* member list"
+)
+
+ENTER = """
+set -eu
+for pair in etc:/etc run:/run var-lib:/var/lib usr-share:/usr/share; do
+	mount --bind "$WORLD/${pair%%:*}" "${pair#*:}"
+done
+export PATH="$WORLD/bin:$PATH"
+exec bash "$@"
+"""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a script: its exit code, what it said, and the fakes' command lines, in order."""
+
+    code: int
+    said: str
+    calls: list[str]
+
+    @property
+    def last(self) -> str:
+        """The last line, which tells the kit whether anything was touched."""
+        return self.said.splitlines()[-1]
+
+    @property
+    def changes(self) -> list[str]:
+        """The calls that change a machine or a cluster."""
+        return [call for call in self.calls if not READING.match(call)]
+
+
+class World:
+    """One machine of the default lab, by name."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        """Lay out a machine that was booted and given its folder, and nothing else."""
+        self.root, self.name = root, name
+        lab = default()
+        node = lab.node(name)
+        assert node is not None
+        self.node = node
+        for folder in (
+            "etc/haproxy",
+            "etc/ha-lab",
+            "run",
+            "var-lib",
+            "usr-share/ha-lab",
+            "state",
+            "bin",
+            "opt",
+        ):
+            (root / folder).mkdir(parents=True)
+        for kept in (
+            "passwd",
+            "group",
+            "nsswitch.conf",
+            "ld.so.cache",
+            "ld.so.conf",
+            "ld.so.conf.d",
+            "alternatives",
+        ):
+            source = Path("/etc") / kept
+            if source.is_dir():
+                shutil.copytree(source, root / "etc" / kept, symlinks=True)
+            elif source.exists():
+                shutil.copy(source, root / "etc" / kept)
+        (root / "usr-share/ha-lab/haproxy.packaged.cfg").write_text("global\ndefaults\n")
+        for path, text in render.render(lab, SITE).items():
+            if path.startswith(f"nodes/{name}/"):
+                target = root / "opt" / path.removeprefix(f"nodes/{name}/")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_text(text)
+        for program in FAKED:
+            (root / "bin" / program).symlink_to(HERE / "fake.sh")
+        self.let(names=" ".join(each.name for each in lab.kubernetes_nodes))
+
+    def let(self, **state: str) -> None:
+        """Set what the fakes play by: a file of that name with that text."""
+        for name, text in state.items():
+            (self.root / "state" / name.replace("_", "-")).write_text(text)
+
+    def has(self, path: str) -> bool:
+        """Whether the machine has something at an absolute path."""
+        return self.path(path).exists()
+
+    def path(self, path: str) -> Path:
+        """Where an absolute path of the machine lies."""
+        for inside, outside in (("/etc", "etc"), ("/run", "run"), ("/var/lib", "var-lib")):
+            if path.startswith(f"{inside}/"):
+                return self.root / outside / path.removeprefix(f"{inside}/")
+        raise AssertionError(f"{path} is not one of the machine's own folders")
+
+    def run(self, script: str, *words: str, secrets: bool = False) -> Ran:
+        """Run one script as root; with secrets as the kit gives them, on standard input."""
+        state = self.root / "state"
+        for file in ("calls", "environments", "refused"):
+            (state / file).write_text("")
+        namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
+        flags = ["--stdin"] if secrets else []
+        argv = [
+            *namespace,
+            "bash",
+            "-c",
+            ENTER,
+            "enter",
+            str(self.root / "opt" / f"{script}.sh"),
+            *flags,
+            *words,
+        ]
+        ran = subprocess.run(
+            argv,
+            input=self._secrets() if secrets else b"",
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")},
+            timeout=60,
+            check=False,
+        )
+        said = ran.stdout.decode()
+        calls = (state / "calls").read_text().splitlines()
+        assert (state / "refused").read_text() == "", "a call that this test was not told of"
+        for place in (said, (state / "calls").read_text(), (state / "environments").read_text()):
+            for secret in (TOKEN, TOKEN[7:], CERTIFICATE_KEY, CA_KEY.splitlines()[1]):
+                assert secret not in place, f"a secret in sight:\n{place}"
+        return Ran(ran.returncode, said, calls)
+
+    def secrets_left(self) -> list[str]:
+        """Every file of the machine's scratch folders that still holds one of this run's secrets."""
+        files = [path for part in ("etc", "run", "var-lib") for path in (self.root / part).rglob("*")]
+        return [
+            str(path.relative_to(self.root))
+            for path in files
+            if path.is_file()
+            and any(secret in path.read_bytes() for secret in (TOKEN.encode(), CERTIFICATE_KEY.encode()))
+        ]
+
+    def _secrets(self) -> bytes:
+        texts = {"secrets": f"BOOTSTRAP_TOKEN={TOKEN}\nCERTIFICATE_KEY={CERTIFICATE_KEY}\n"}
+        if self.name == "cp1":
+            texts["ca.key"] = CA_KEY
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w") as archive:
+            for name, text in texts.items():
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(text), 0o600
+                archive.addfile(member, io.BytesIO(text.encode()))
+        return buffer.getvalue()

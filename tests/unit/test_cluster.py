@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lab.cluster import (
+    Api,
+    BackendFact,
+    MemberFact,
+    PodFact,
+    read_backends,
+    read_members,
+    read_nodes,
+    read_pods,
+)
+from lab.errors import LabStateError
+from tests.unit.fakes import CA, recorded
+
+
+def test_nodes_are_read_by_name_with_role_version_and_address() -> None:
+    nodes = read_nodes(json.loads(recorded("kubectl/nodes.healthy.json")))
+    assert [node.name for node in nodes] == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
+    assert all(node.ready for node in nodes)
+    assert [node.control_plane for node in nodes] == [True] * 3 + [False] * 3
+    assert {node.version for node in nodes} == {"v1.36.3"}
+    assert nodes[0].internal_ips == ("192.168.56.11",)
+    assert nodes[0].taints == ("node-role.kubernetes.io/control-plane",)
+    assert nodes[3].taints == ()
+
+
+def test_a_node_that_is_not_ready_says_why() -> None:
+    cp1, cp2, w1 = read_nodes(json.loads(recorded("kubectl/nodes.broken.json")))
+    assert cp1.ready
+    assert (cp2.ready, cp2.reason) == (False, "Kubelet stopped posting node status.")
+    assert (w1.ready, w1.reason) == (False, "no Ready condition yet")
+
+
+def test_pods_are_read_and_those_on_their_way_out_left_aside() -> None:
+    assert read_pods(json.loads(recorded("kubectl/pods.json"))) == (
+        PodFact("kube-system", "etcd-cp1", "cp1", "Running", True),
+        PodFact("kube-system", "coredns-6f6b679f8f-abcde", "w1", "Running", False),
+        PodFact("default", "waiting", "", "Pending", False),
+    )
+
+
+def test_etcd_members_are_read_by_id() -> None:
+    members = read_members(recorded("etcd/member-list.healthy.json"))
+    assert {member.name for member in members} == {"cp1", "cp2", "cp3"}
+    assert [member.id for member in members] == sorted(member.id for member in members)
+    assert not any(member.learner for member in members)
+
+
+def test_a_learner_and_a_member_that_never_started_are_told_apart() -> None:
+    members = read_members(recorded("etcd/member-list.learner.json"))
+    assert MemberFact(3398771922031133021, "cp2", ("https://192.168.56.12:2380",), True) in members
+    assert MemberFact(9216603711530421772, "", ("https://192.168.56.13:2380",), True) in members
+
+
+def test_only_the_servers_of_the_api_s_backend_are_read() -> None:
+    assert read_backends(recorded("haproxy/show-stat.healthy.csv")) == (
+        BackendFact("cp1", "UP", "L7OK", "200", 71),
+        BackendFact("cp2", "UP", "L7OK", "200", 71),
+        BackendFact("cp3", "UP", "L7OK", "200", 70),
+    )
+
+
+def test_a_server_that_is_down_says_how() -> None:
+    _, cp2, cp3 = read_backends(recorded("haproxy/show-stat.one-down.csv"))
+    assert cp2 == BackendFact("cp2", "DOWN", "L4TOUT", "", 39)
+    assert cp3 == BackendFact("cp3", "UP 1/2", "L7STS", "500", 0)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "a word",
+        "clusters: []",
+        "{",
+        "clusters: [{cluster: {certificate-authority-data: '!'}}]\nusers: [{user: {}}]",
+        yaml.safe_dump(
+            {
+                "clusters": [
+                    {
+                        "cluster": {
+                            "server": "https://192.0.2.1:6443",
+                            "certificate-authority-data": base64.b64encode(CA.encode()).decode(),
+                        }
+                    }
+                ],
+                "users": [{"user": {"client-certificate-data": "eA==", "client-key-data": "eA=="}}],
+            }
+        ),
+    ],
+)
+def test_a_file_that_is_no_kubeconfig_is_an_error(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(content)
+    with pytest.raises(LabStateError, match="can't be used"):
+        Api(path)
+
+
+def test_a_missing_kubeconfig_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(LabStateError, match="can't be used"):
+        Api(tmp_path / "kubeconfig")

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+
+from lab import credentials
+from lab.config import default
+from lab.credentials import RunSecrets
+from lab.errors import LabStateError
+from lab.workspace import Workspace
+
+LAB = default()
+RUN = RunSecrets("abcdef.0123456789abcdef", "c0ffee" + "0" * 58)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path / ".lab")
+
+
+@pytest.fixture(scope="module")
+def minted(tmp_path_factory: pytest.TempPathFactory) -> tuple[x509.Certificate, Workspace]:
+    made = Workspace(tmp_path_factory.mktemp("lab") / ".lab")
+    return x509.load_pem_x509_certificate(credentials.ca_certificate(made).encode()), made
+
+
+def given(name: str) -> dict[str, str]:
+    node = LAB.node(name)
+    assert node is not None
+    return credentials.secret_files(node, LAB, RUN, "the key")
+
+
+def test_a_token_and_a_key_have_kubeadm_s_formats() -> None:
+    run = credentials.new_run_secrets()
+    assert re.fullmatch(r"[a-z0-9]{6}\.[a-z0-9]{16}", run.token)
+    assert re.fullmatch(r"[0-9a-f]{64}", run.certificate_key)
+
+
+def test_every_run_has_secrets_of_its_own() -> None:
+    runs = [credentials.new_run_secrets() for _ in range(20)]
+    assert len({run.token for run in runs}) == 20
+    assert len({run.certificate_key for run in runs}) == 20
+
+
+def test_secrets_are_never_shown() -> None:
+    assert repr(RUN) == str(RUN) == "RunSecrets()"
+
+
+def test_the_first_control_plane_is_given_the_ca_s_key() -> None:
+    assert given("cp1") == {
+        "secrets": f"BOOTSTRAP_TOKEN={RUN.token}\nCERTIFICATE_KEY={RUN.certificate_key}\n",
+        "ca.key": "the key",
+    }
+
+
+@pytest.mark.parametrize("name", ["cp2", "cp3"])
+def test_other_control_planes_are_given_no_ca_key(name: str) -> None:
+    assert set(given(name)) == {"secrets"}
+    assert RUN.certificate_key in given(name)["secrets"]
+
+
+@pytest.mark.parametrize("name", ["w1", "w2", "w3"])
+def test_workers_are_given_no_certificate_key(name: str) -> None:
+    assert given(name) == {"secrets": f"BOOTSTRAP_TOKEN={RUN.token}\n"}
+
+
+def test_the_load_balancer_is_given_nothing() -> None:
+    assert given("lb1") == {}
+
+
+def test_the_ca_is_a_ca_and_nothing_else(minted: tuple[x509.Certificate, Workspace]) -> None:
+    certificate, _ = minted
+    basic = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
+    assert basic.critical
+    assert basic.value == x509.BasicConstraints(ca=True, path_length=None)
+    usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
+    assert usage.critical
+    assert usage.value.key_cert_sign
+    assert not usage.value.crl_sign
+    assert certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    assert len(list(certificate.extensions)) == 4
+
+
+def test_the_ca_is_called_as_kubeadm_calls_it_and_signed_by_itself(
+    minted: tuple[x509.Certificate, Workspace],
+) -> None:
+    certificate, _ = minted
+    assert certificate.subject.rfc4514_string() == "CN=kubernetes"
+    assert certificate.issuer == certificate.subject
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.value.get_values_for_type(x509.DNSName) == ["kubernetes"]
+    key = certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    assert certificate.signature_hash_algorithm is not None
+    key.verify(
+        certificate.signature,
+        certificate.tbs_certificate_bytes,
+        padding.PKCS1v15(),
+        certificate.signature_hash_algorithm,
+    )
+
+
+def test_the_ca_holds_for_ten_years_also_where_clocks_are_behind(
+    minted: tuple[x509.Certificate, Workspace],
+) -> None:
+    certificate, _ = minted
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert life == timedelta(days=3650)
+    assert certificate.not_valid_before_utc < datetime.now(UTC) - timedelta(minutes=55)
+
+
+def test_the_ca_s_key_is_the_certificate_s(minted: tuple[x509.Certificate, Workspace]) -> None:
+    certificate, workspace = minted
+    text = credentials.ca_key(workspace)
+    assert text.startswith("-----BEGIN RSA PRIVATE KEY-----")
+    assert load_pem_private_key(text.encode(), None).public_key() == certificate.public_key()
+
+
+def test_the_ca_s_hash_is_that_of_the_public_key_inside_the_certificate(
+    minted: tuple[x509.Certificate, Workspace],
+) -> None:
+    certificate, _ = minted
+    key = certificate.public_key()
+    assert isinstance(key, rsa.RSAPublicKey)
+    # RFC 3279 2.3.1, by hand: SEQUENCE { rsaEncryption NULL } and a BIT STRING of the two numbers.
+    numbers = key.public_numbers()
+    pair = der(0x30, integer(numbers.n) + integer(numbers.e))
+    algorithm = bytes.fromhex("300d06092a864886f70d0101010500")
+    info = der(0x30, algorithm + der(0x03, b"\0" + pair))
+    pem = credentials.ca_certificate(minted[1])
+    assert credentials.ca_hash(pem) == f"sha256:{hashlib.sha256(info).hexdigest()}"
+
+
+def der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 128:
+        return bytes([tag, size]) + content
+    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
+    return bytes([tag, 0x80 | len(length)]) + length + content
+
+
+def integer(number: int) -> bytes:
+    return der(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
+
+
+def test_what_was_made_once_is_kept(workspace: Workspace) -> None:
+    first = credentials.ca_certificate(workspace), credentials.authorized_key(workspace)
+    assert (credentials.ca_certificate(workspace), credentials.authorized_key(workspace)) == first
+
+
+@pytest.mark.parametrize("lost", ["ca.crt", "ca.key"])
+def test_half_a_ca_is_never_made_again_silently(workspace: Workspace, lost: str) -> None:
+    credentials.ca_certificate(workspace)
+    kept = {path: path.read_text() for path in workspace.secrets.iterdir() if path.name != lost}
+    (workspace.secrets / lost).unlink()
+    with pytest.raises(LabStateError, match=f"{lost} is gone"):
+        credentials.ca_certificate(workspace)
+    assert {path: path.read_text() for path in workspace.secrets.iterdir()} == kept
+
+
+def test_the_ssh_key_is_a_pair(workspace: Workspace) -> None:
+    line = credentials.authorized_key(workspace)
+    kind, blob, comment = line.split(" ")
+    assert (kind, comment) == ("ssh-ed25519", "ha-lab")
+    private = load_ssh_private_key((workspace.secrets / "id_ed25519").read_bytes(), None)
+    assert base64.b64decode(blob).endswith(private.public_key().public_bytes_raw())  # type: ignore[union-attr]
+
+
+def test_keys_are_private_files_in_a_private_folder(workspace: Workspace) -> None:
+    credentials.ca_certificate(workspace)
+    credentials.authorized_key(workspace)
+    assert workspace.secrets.stat().st_mode & 0o777 == 0o700
+    names = {path.name: path.stat().st_mode & 0o777 for path in workspace.secrets.iterdir()}
+    assert names == dict.fromkeys(("ca.crt", "ca.key", "id_ed25519", "id_ed25519.pub"), 0o600)

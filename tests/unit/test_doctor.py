@@ -1,0 +1,555 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lab import doctor, process
+from lab.doctor import mending
+from lab.doctor.addresses import free_network
+from lab.doctor.finding import Action
+from lab.errors import CommandFailed, HostNotFit
+from lab.host import (
+    Cgroups,
+    Container,
+    Daemon,
+    DockerNetwork,
+    Folder,
+    HostFacts,
+    Inotify,
+    Memory,
+    Route,
+    Unknown,
+    Way,
+)
+from lab.host.kernel import CAPABILITIES
+from lab.model import Lab, Network, Node, Role
+from lab.process import Result
+from lab.progress import Progress
+from lab.workspace import Workspace
+
+WORKSPACE = Path("/home/me/lab/.lab")
+SOCKET = "unix:///var/run/docker.sock"
+UNKNOWN = Unknown("nobody answered")
+OWN = DockerNetwork("vagrant_network_192.168.56.0/24", "br-own", (IPv4Network("192.168.56.0/24"),))
+DEFAULT = Route(IPv4Network("0.0.0.0/0"), "eth0", "192.0.2.1")
+ALL_PROGRAMS = frozenset(
+    (
+        *(
+            "apt-get",
+            "docker",
+            "dockerd",
+            "gcc",
+            "ip",
+            "mmdebstrap",
+            "shellcheck",
+            "shfmt",
+            "ssh",
+            "sudo",
+        ),
+        *("sysctl", "vagrant"),
+    )
+)
+
+
+def nodes() -> tuple[Node, ...]:
+    rows = [("lb1", Role.LOAD_BALANCER, 10, 512)]
+    rows += [(f"cp{n}", Role.CONTROL_PLANE, 10 + n, 2048) for n in (1, 2, 3)]
+    rows += [(f"w{n}", Role.WORKER, 20 + n, 1536) for n in (1, 2, 3)]
+    return tuple(
+        Node(name=name, role=role, address=IPv4Address(f"192.168.56.{last}"), cpus=2, memory_mib=memory)
+        for name, role, last, memory in rows
+    )
+
+
+LAB = Lab(nodes=nodes())
+FIT = HostFacts(
+    uid=0,
+    python=(3, 11, 7),
+    kernel="6.1.0",
+    systemd=False,
+    cpus=4,
+    memory=Memory(32000, 24000, 0),
+    tmp=Folder(Path("/tmp"), 90000, 1, True),  # noqa: S108  a path in a record
+    cache=Folder(Path("/home/me/.cache/ha-lab"), 90000, 1, True),
+    workspace=Folder(WORKSPACE, 90000, 1, True),
+    docker_data=Folder(Path("/var/lib/docker"), 90000, 1, True),
+    programs=ALL_PROGRAMS,
+    static_libc=True,
+    trixie_key=True,
+    authorities=True,
+    vagrant=(2, 3, 4),
+    daemon=Daemon("answers", "unix:///var/run/docker.sock", version="20.10.24+dfsg1"),
+    containers=(),
+    docker_networks=(DockerNetwork("bridge", "docker0", (IPv4Network("172.17.0.0/16"),)),),
+    libvirt_networks={},
+    routes=(DEFAULT, Route(IPv4Network("172.17.0.0/16"), "docker0")),
+    way=Way("eth0", "192.0.2.1"),
+    cgroups=Cgroups(2, frozenset({"cpu", "memory", "pids"})),
+    inotify=Inotify(1024, 200000, 20),
+    capabilities=frozenset(CAPABILITIES),
+    features={"overlay": "there", "vxlan": "loadable", "br_netfilter": "there"},
+)
+
+
+def examine(host: HostFacts, lab: Lab = LAB, **named: Any) -> tuple[doctor.Finding, ...]:
+    return doctor.examine(lab, host, workspace=WORKSPACE, **named)
+
+
+def finding(check: str, host: HostFacts, lab: Lab = LAB, **named: Any) -> doctor.Finding:
+    return next(each for each in examine(host, lab, **named) if each.check == check)
+
+
+def running(*names: str, workspace: str = str(WORKSPACE)) -> tuple[Container, ...]:
+    return tuple(Container(f"ha-lab-{name}", True, workspace, (OWN.name,)) for name in names)
+
+
+BUSY = replace(FIT, inotify=Inotify(4096, 9, 4090))
+ALL = tuple(node.name for node in LAB.nodes)
+
+
+def test_a_fit_host_is_fit_in_every_respect() -> None:
+    findings = examine(FIT)
+    assert {each.verdict for each in findings} == {"fit"}
+    assert doctor.exit_code(findings) == 0
+    doctor.require(findings, consent=False)
+
+
+@pytest.mark.parametrize(
+    ("check", "verdict", "change"),
+    [
+        ("packages", "mendable", {"programs": ALL_PROGRAMS - {"vagrant"}}),
+        ("packages", "mendable", {"trixie_key": False}),
+        ("packages", "mendable", {"static_libc": False}),
+        ("packages", "mendable", {"authorities": False}),
+        ("packages", "unfit", {"programs": ALL_PROGRAMS - {"vagrant", "apt-get"}}),
+        ("docker-daemon", "mendable", {"daemon": Daemon("absent", SOCKET)}),
+        ("docker-daemon", "mendable", {"daemon": Daemon("no client", "")}),
+        ("docker-daemon", "unfit", {"daemon": Daemon("denied", SOCKET, "permission denied")}),
+        ("docker-daemon", "unfit", {"daemon": Daemon("elsewhere", "tcp://10.1.1.1:2375")}),
+        ("docker-daemon", "unfit", {"daemon": Daemon("mute", SOCKET, "did not end within 5 s")}),
+        ("docker-daemon", "unfit", {"daemon": Daemon("answers", SOCKET, version="19.03.1")}),
+        (
+            "docker-daemon",
+            "unfit",
+            {"daemon": Daemon("answers", SOCKET, version="28.2.2", security=("name=rootless",))},
+        ),
+        (
+            "docker-daemon",
+            "unfit",
+            {"daemon": Daemon("answers", SOCKET, version="28.2.2", security=("name=userns",))},
+        ),
+        (
+            "docker-daemon",
+            "unfit",
+            {"daemon": Daemon("answers", SOCKET, version="28.2.2", kernel="6.6.87-linuxkit")},
+        ),
+        ("docker-daemon", "unfit", {"daemon": Daemon("absent", "unix:///home/me/.docker/run/docker.sock")}),
+        ("vagrant", "unfit", {"vagrant": UNKNOWN}),
+        ("vagrant", "unfit", {"vagrant": (2, 2, 19)}),
+        ("memory", "unfit", {"memory": Memory(4000, 2411, 0)}),
+        ("memory", "note", {"memory": Memory(4000, 2412, 0)}),
+        ("memory", "note", {"memory": UNKNOWN}),
+        ("cpus", "unfit", {"cpus": 1}),
+        ("disk", "unfit", {"docker_data": Folder(Path("/d"), 2047, 2, True)}),
+        ("disk", "note", {"docker_data": UNKNOWN}),
+        ("cache", "unfit", {"cache": Folder(Path("/c"), 90000, 1, False)}),
+        ("cache", "note", {"cache": UNKNOWN}),
+        ("tmp", "unfit", {"tmp": Folder(Path("/t"), 90000, 1, False)}),
+        ("workspace", "unfit", {"workspace": Folder(WORKSPACE, 90000, 1, False)}),
+        ("cgroups", "note", {"cgroups": Cgroups(1, frozenset({"cpu", "memory", "pids"}))}),
+        ("cgroups", "unfit", {"cgroups": Cgroups(2, frozenset({"cpu", "pids"}))}),
+        ("cgroups", "note", {"cgroups": UNKNOWN}),
+        ("inotify", "mendable", {"inotify": Inotify(128, 200000, 20)}),
+        ("inotify", "mendable", {"inotify": Inotify(1024, 8192, 20)}),
+        ("inotify", "note", {"inotify": UNKNOWN}),
+        ("capabilities", "note", {"capabilities": frozenset(CAPABILITIES) - {"SYS_RESOURCE"}}),
+        ("capabilities", "unfit", {"capabilities": frozenset(CAPABILITIES) - {"SYS_ADMIN"}}),
+        ("capabilities", "note", {"capabilities": UNKNOWN}),
+        ("kernel-vxlan", "unfit", {"features": FIT.features | {"vxlan": "missing"}}),  # type: ignore[operator]
+        ("kernel-vxlan", "note", {"features": FIT.features | {"vxlan": UNKNOWN}}),  # type: ignore[operator]
+        ("kernel-br_netfilter", "mendable", {"features": FIT.features | {"br_netfilter": "loadable"}}),  # type: ignore[operator]
+        ("swap", "note", {"memory": Memory(32000, 24000, 1024)}),
+        ("addresses", "note", {"routes": UNKNOWN}),
+        ("addresses", "note", {"way": UNKNOWN}),
+        ("network-pods", "unfit", {"libvirt_networks": {"lab": IPv4Network("10.244.7.0/24")}}),
+        ("network-services", "unfit", {"routes": (Route(IPv4Network("10.0.0.0/8"), "tun0"),)}),
+        ("names", "unfit", {"containers": running("cp1", workspace="")}),
+    ],
+)
+def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, change: dict[str, Any]) -> None:
+    found = finding(check, replace(FIT, **change))
+    assert (found.verdict, bool(found.what), bool(found.why)) == (verdict, True, True)
+    if verdict in ("mendable", "unfit"):
+        assert found.mend
+    assert bool(found.actions) == (verdict == "mendable")
+
+
+def test_all_missing_packages_are_one_command() -> None:
+    host = replace(FIT, uid=1000, programs=frozenset({"apt-get"}), daemon=Daemon("no client", ""))
+    found = finding("packages", host, purposes=frozenset({"up", "bake"}))
+    assert found.mend == (
+        "sudo apt-get update && sudo apt-get install -y --no-install-recommends "
+        "'?exact-name(docker-cli)' docker.io gcc iproute2 libc6-dev mmdebstrap openssh-client procps "
+        "vagrant"
+    )
+
+
+def test_only_what_the_purposes_need_is_missed() -> None:
+    bare = replace(FIT, programs=ALL_PROGRAMS - {"shfmt", "mmdebstrap"}, static_libc=False)
+    assert finding("packages", bare, purposes=frozenset({"up"})).verdict == "fit"
+    assert "mmdebstrap" in finding("packages", bare, purposes=frozenset({"bake"})).what
+    assert "shfmt" in finding("packages", bare, purposes=frozenset({"test"})).what
+
+
+def test_a_host_needs_no_docker_to_lint() -> None:
+    bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"shellcheck", "shfmt"}))
+    assert {each.verdict for each in examine(bare, purposes=frozenset({"lint"}))} == {"fit"}
+    assert finding("packages", replace(bare, programs=frozenset({"apt-get"}))).verdict == "mendable"
+
+
+def test_a_daemon_that_answers_need_not_be_on_path() -> None:
+    assert finding("packages", replace(FIT, programs=ALL_PROGRAMS - {"dockerd"})).verdict == "fit"
+
+
+def test_the_daemon_starts_in_the_way_of_the_host() -> None:
+    silent = replace(FIT, daemon=Daemon("absent", SOCKET))
+    assert finding("docker-daemon", silent).mend.startswith("/etc/init.d/docker start || start-stop-daemon ")
+    assert finding("docker-daemon", silent).actions[1].argv[0] == "start-stop-daemon"
+    managed = replace(silent, systemd=True, uid=1000)
+    assert finding("docker-daemon", managed).mend == "sudo systemctl start docker"
+
+
+def test_machines_that_run_need_nothing_more() -> None:
+    tight = replace(
+        FIT,
+        memory=Memory(4000, 700, 0),
+        inotify=Inotify(128, 200000, 120),
+        containers=running(*ALL),
+        docker_networks=(OWN,),
+    )
+    assert finding("memory", tight).verdict == "fit"
+    assert finding("inotify", tight, purposes=frozenset({"up"})).verdict == "fit"
+    half = replace(tight, containers=running(*ALL[:6]))
+    assert finding("memory", half).verdict == "unfit"  # one worker and the reserve
+    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "mendable"
+
+
+def test_another_labs_machines_don_t_count_as_ours() -> None:
+    other = replace(FIT, memory=Memory(4000, 700, 0), containers=running(*ALL, workspace="/other/.lab"))
+    assert finding("memory", other).verdict == "unfit"
+
+
+def test_inotify_is_compared_to_what_is_free() -> None:
+    up = frozenset({"up"})
+    assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 13)), purposes=up).verdict == "fit"
+    assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 14)), purposes=up).verdict == "mendable"
+    # The tests stand a second lab beside the first.
+    test = frozenset({"test"})
+    assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 0)), purposes=test).verdict == "mendable"
+
+
+def test_inotify_that_nobody_may_count_is_estimated_and_said_to_be() -> None:
+    found = finding("inotify", replace(FIT, uid=1000, inotify=Inotify(128, 65536, UNKNOWN)))
+    assert found.verdict == "mendable"
+    assert "estimated" in found.what
+    assert finding("inotify", replace(FIT, inotify=Inotify(1024, 65536, UNKNOWN))).verdict == "fit"
+
+
+def test_inotify_of_our_own_machines_is_not_taken_for_free_where_nobody_may_count() -> None:
+    half = replace(FIT, inotify=Inotify(128, 65536, UNKNOWN), containers=running(*ALL[:6]))
+    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "mendable"
+
+
+def test_inotify_is_raised_now_and_kept_in_our_own_file_and_never_lowered() -> None:
+    now, kept = finding("inotify", BUSY, purposes=frozenset({"up"})).actions
+    assert now.argv[:2] == ("sysctl", "-w")
+    assert "fs.inotify.max_user_instances=8410" in now.argv
+    assert kept.argv[-1] == "/etc/sysctl.d/90-ha-lab.conf"
+    assert "fs.inotify.max_user_watches=65536\n" in kept.stdin
+
+
+def test_baking_needs_room_once_and_one_disk_holds_both() -> None:
+    small = replace(
+        FIT,
+        cache=Folder(Path("/c"), 9000, 1, True),
+        docker_data=Folder(Path("/d"), 9000, 1, True),
+    )
+    assert finding("disk", small).verdict == "unfit"
+    assert finding("disk", small, baked=True).verdict == "fit"
+    apart = replace(small, docker_data=Folder(Path("/d"), 2048, 2, True), tmp=Folder(Path("/t"), 1024, 3, True))
+    assert [each.verdict for each in examine(apart) if each.check == "disk"] == ["fit"] * 3
+
+
+def test_the_labs_own_network_is_no_clash() -> None:
+    up = replace(
+        FIT,
+        containers=running(*ALL),
+        docker_networks=(OWN,),
+        routes=(DEFAULT, Route(IPv4Network("192.168.56.0/24"), "br-own")),
+        way=Way("br-own"),
+    )
+    assert finding("network-subnet", up).verdict == "fit"
+    shared = replace(up, containers=(*running(*ALL), Container("guest", False, "", (OWN.name,))))
+    assert "docker's network vagrant_network" in finding("network-subnet", shared).what
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "free"),
+    [
+        ({"routes": (DEFAULT, Route(IPv4Network("192.168.0.0/16"), "tun0"))}, "192.168.0.0/16", ""),
+        (
+            {"routes": (DEFAULT, Route(IPv4Network("192.168.56.128/25"), "tun0"))},
+            "192.168.56.128/25",
+            "57",
+        ),
+        ({"way": Way("wg0")}, "the way to 192.168.56.10 via wg0", "57"),
+        (
+            {"docker_networks": (DockerNetwork("theirs", "br-1", (IPv4Network("192.168.56.0/23"),)),)},
+            "docker's network theirs",
+            "58",
+        ),
+    ],
+)
+def test_a_subnet_that_leads_elsewhere_is_named_with_a_free_one(
+    change: dict[str, Any], named: str, free: str
+) -> None:
+    found = finding("network-subnet", replace(FIT, **change))
+    assert found.verdict == "unfit"
+    assert found.what.count(named) == 1
+    if free:
+        assert f"subnet: 192.168.{free}.0/24" in found.mend
+        assert f"workers: {{first_address: 192.168.{free}.21}}" in found.mend
+    else:
+        assert "choose a free network.subnet" in found.mend
+
+
+@pytest.mark.parametrize("half", ["0.0.0.0/1", "0.0.0.0/0"])
+def test_a_way_by_a_default_route_is_a_network_that_is_not_there_yet(half: str) -> None:
+    vpn = replace(FIT, routes=(DEFAULT, Route(IPv4Network(half), "tun0")), way=Way("tun0"))
+    assert finding("network-subnet", vpn).verdict == "fit"
+    assert finding("network-subnet", replace(FIT, routes=(), way=Way(""))).verdict == "fit"
+
+
+def test_a_bridge_that_a_stopped_daemon_left_is_not_called_foreign() -> None:
+    bridge = "br-2ccbb0200f28"
+    stopped = replace(
+        FIT,
+        daemon=Daemon("absent", SOCKET),
+        docker_networks=UNKNOWN,
+        containers=UNKNOWN,
+        routes=(DEFAULT, Route(IPv4Network("192.168.56.0/24"), bridge)),
+        way=Way(bridge),
+    )
+    assert finding("network-subnet", stopped).verdict == "fit"
+    assert finding("addresses", stopped).verdict == "note"
+    assert doctor.exit_code(examine(stopped)) == 4  # the daemon can be started
+
+
+def test_the_labs_networks_must_not_overlap_one_another() -> None:
+    lab = LAB.model_copy(update={"network": Network(pods=IPv4Network("10.0.0.0/8"))})
+    assert "network.services" in finding("network-pods", FIT, lab).what
+    assert "network.pods" in finding("network-services", FIT, lab).what
+
+
+@pytest.mark.parametrize(("provider", "verdict"), [("docker", "note"), ("virtualbox", "unfit")])
+def test_virtualbox_nat_matters_to_virtualbox(provider: str, verdict: str) -> None:
+    network = Network(pods=IPv4Network("10.0.0.0/16"))
+    lab = LAB.model_copy(update={"network": network, "provider": provider})
+    assert finding("network-virtualbox", FIT, lab).verdict == verdict
+
+
+def test_a_free_network_overlaps_nothing_taken() -> None:
+    within = (IPv4Network("192.168.56.0/21"), IPv4Network("192.168.0.0/16"))
+    assert free_network(within, 24, [IPv4Network("192.168.56.0/23")]) == "192.168.58.0/24"
+    assert free_network(within, 24, [within[0]]) == "192.168.0.0/24"
+    assert free_network(within, 24, [within[1]]) == ""
+
+
+def test_a_foreign_name_is_never_ours_to_remove() -> None:
+    theirs = replace(FIT, containers=running("cp1", workspace="") + running("w1", workspace="/x y/.lab"))
+    found = finding("names", theirs)
+    assert "ha-lab-cp1, ha-lab-w1" in found.what
+    assert "docker rename ha-lab-cp1 ha-lab-cp1-old" in found.mend
+    assert "./inv destroy --lab '/x y/lab.yaml'" in found.mend
+    assert finding("names", replace(FIT, containers=running(*ALL), docker_networks=(OWN,))).verdict == "fit"
+
+
+def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -> None:
+    names = (
+        *("memory", "docker_data", "cache", "containers", "docker_networks", "libvirt_networks"),
+        *("routes", "way", "cgroups", "inotify", "capabilities"),
+    )
+    findings = examine(replace(FIT, **dict.fromkeys(names, UNKNOWN)))  # type: ignore[arg-type]
+    assert doctor.exit_code(findings) == 0
+    assert sum(each.verdict == "note" for each in findings) >= 8
+
+
+def test_exit_codes_and_json() -> None:
+    mendable = examine(replace(FIT, inotify=Inotify(128, 65536, 100)))
+    assert doctor.exit_code(mendable) == 4
+    unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
+    said = json.loads(doctor.to_json(unfit))
+    assert (doctor.exit_code(unfit), said["exit_code"]) == (3, 3)
+    assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
+
+
+def test_what_is_shown_can_be_pasted_whole() -> None:
+    console = Console(width=40, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    findings = examine(replace(FIT, uid=1000, programs=frozenset({"apt-get"})))
+    with console.file:
+        console.print(doctor.shown(findings), soft_wrap=True)
+    assert (
+        finding("packages", replace(FIT, uid=1000, programs=frozenset({"apt-get"}))).mend
+        in console.export_text()
+    )
+
+
+def test_one_message_lists_all_that_is_missing_with_its_commands() -> None:
+    host = replace(FIT, programs=ALL_PROGRAMS - {"vagrant"}, inotify=Inotify(128, 65536, 100))
+    with pytest.raises(HostNotFit) as caught:
+        doctor.require(examine(host), consent=False)
+    assert "apt-get install -y --no-install-recommends vagrant" in caught.value.message
+    assert "sysctl -w" in caught.value.message
+    assert "--yes" in caught.value.hint
+    doctor.require(examine(host), consent=True)
+    with pytest.raises(HostNotFit):
+        doctor.require(examine(replace(host, daemon=Daemon("mute", ""))), consent=True)
+
+
+class FakeHost:
+    """Stands for process.run: answers what it was told, refuses all else, and keeps what was asked."""
+
+    def __init__(self, answers: dict[tuple[str, ...], Sequence[int]]) -> None:
+        """Take each command's exit codes, in turn; the last one stays."""
+        self.answers = {words: list(codes) for words, codes in answers.items()}
+        self.asked: list[tuple[str, ...]] = []
+        self.stdin: list[str] = []
+
+    def run(self, argv: Sequence[str], **named: Any) -> Result:
+        """Answer as the real door would."""
+        words = tuple(argv)
+        self.asked.append(words)
+        self.stdin.append(named.get("stdin") or "")
+        assert words in self.answers, words
+        codes = self.answers[words]
+        code = codes.pop(0) if len(codes) > 1 else codes[0]
+        if named.get("accept", (0,)) is not None and code:
+            locked = "E: Could not get lock /var/lib/apt/lists/lock. It is held by process 7"
+            raise CommandFailed(argv, "ended badly", tail=locked if code == 100 else "broken")
+        return Result(words, code, "", "Cannot connect" if code else "", 0.0)
+
+
+ANSWERS = ("docker", "version", "--format", "{{.Server.Version}}")
+INIT = ("/etc/init.d/docker", "start")
+UPDATE = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "update")
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Progress:
+    return Progress(Console(quiet=True), tmp_path / "logs")
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeHost]:
+    def make(answers: dict[tuple[str, ...], Sequence[int]], uid: int = 0) -> FakeHost:
+        host = FakeHost(answers)
+        monkeypatch.setattr(process, "run", host.run)
+        monkeypatch.setattr("os.geteuid", lambda: uid)
+        monkeypatch.setattr("time.sleep", lambda seconds: None)
+        return host
+
+    return make
+
+
+def test_mending_runs_exactly_what_was_said_and_announces_it(
+    fake: Callable[..., FakeHost], progress: Progress
+) -> None:
+    findings = examine(replace(FIT, programs=ALL_PROGRAMS - {"vagrant"}, inotify=Inotify(128, 65536, 100)))
+    actions = [action for each in findings for action in each.actions]
+    host = fake({action.argv: [0] for action in actions})
+    doctor.mend(findings, progress)
+    assert host.asked == [action.argv for action in actions]
+    assert "max_user_instances=1024" in host.stdin[-1]
+    assert progress.finished[0].title == " ".join(UPDATE)
+
+
+def test_another_apts_lock_is_waited_for(fake: Callable[..., FakeHost], progress: Progress) -> None:
+    host = fake({UPDATE: [100, 100, 0]})
+    mending._run("packages", Action(UPDATE), progress)
+    assert len(host.asked) == 3
+    broken = fake({UPDATE: [1]})
+    with pytest.raises(CommandFailed):
+        mending._run("packages", Action(UPDATE), progress)
+    assert len(broken.asked) == 1
+
+
+def test_where_the_init_script_fails_dockerd_is_started_by_itself(
+    fake: Callable[..., FakeHost], progress: Progress
+) -> None:
+    findings = examine(replace(FIT, daemon=Daemon("absent", SOCKET)))
+    script, alone = (
+        action.argv
+        for action in finding("docker-daemon", replace(FIT, daemon=Daemon("absent", SOCKET))).actions
+    )
+    host = fake({ANSWERS: [1, 1, 0], script: [2], alone: [0]})
+    doctor.mend(findings, progress)
+    assert [words for words in host.asked if words != ANSWERS] == [INIT, alone]
+
+
+def test_a_daemon_that_its_package_started_is_left_alone(
+    fake: Callable[..., FakeHost], progress: Progress
+) -> None:
+    host = fake({ANSWERS: [0]})
+    doctor.mend(examine(replace(FIT, daemon=Daemon("absent", SOCKET))), progress)
+    assert host.asked == [ANSWERS]
+
+
+def test_a_plain_user_mends_through_sudo(
+    fake: Callable[..., FakeHost], progress: Progress, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    findings = examine(replace(FIT, uid=1000, inotify=Inotify(128, 65536, 100)))
+    actions = [action for each in findings for action in each.actions]
+    commands = {("sudo", "--", *action.argv): [0] for action in actions}
+    host = fake({("sudo", "--validate"): [0], **commands}, uid=1000)
+    doctor.mend(findings, progress)
+    assert host.asked[1:] == list(commands)
+    asks = fake({("sudo", "--validate"): [1]}, uid=1000)
+    with pytest.raises(HostNotFit) as caught:
+        doctor.mend(findings, progress)
+    assert "sudo sysctl -w" in caught.value.hint
+    assert len(asks.asked) == 1
+
+
+def test_a_host_is_looked_at_again_after_mending(
+    fake: Callable[..., FakeHost], progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sick = replace(FIT, inotify=Inotify(128, 65536, 100))
+    looks = [sick, FIT]
+    monkeypatch.setattr("lab.host.gather", lambda lab, workspace: looks.pop(0))
+    fake({action.argv: [0] for each in examine(sick) for action in each.actions})
+
+    def make(consent: bool) -> HostFacts:
+        return doctor.make_fit(
+            LAB,
+            Workspace(WORKSPACE),
+            purposes=doctor.PURPOSES,
+            baked=False,
+            consent=consent,
+            progress=progress,
+        )
+
+    assert make(consent=True) == FIT
+    looks[:] = [sick]
+    with pytest.raises(HostNotFit):
+        make(consent=False)
+    looks[:] = [sick, sick]
+    with pytest.raises(HostNotFit):
+        make(consent=True)

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lab.render import REPOSITORY
+from tests.unit.fakes import program
+
+NEEDED = ("sh", "dirname", "cmp", "cp", "rm", "id", "mkdir", "chmod", "cat", "env")
+
+PYTHON = """
+echo "python3 $*" >>{kept}
+case "$1 $2" in
+"-c import sys; sys.exit"*) exit {old} ;;
+"-c import ensurepip, venv") exit {bare} ;;
+"-c import sys; print"*) echo python3.11-venv ;;
+"-m venv")
+	mkdir -p "$3/bin"
+	printf '#!/bin/sh\\necho "pip $*" >>{kept}\\nexit {pip}\\n' >"$3/bin/pip"
+	printf '#!/bin/sh\\necho "invoke $*"\\nexit 7\\n' >"$3/bin/invoke"
+	chmod +x "$3/bin/pip" "$3/bin/invoke"
+	;;
+*) exit 97 ;;
+esac
+"""
+
+
+class Copy:
+    """A copy of the start script in a folder of its own, on a PATH of what it needs and no more."""
+
+    def __init__(self, root: Path) -> None:
+        """Lay out script, lock and programs; there is no Python yet."""
+        self.root, self.bin, self.kept = root / "a kit", root / "bin", root / "kept"
+        self.root.mkdir()
+        self.bin.mkdir()
+        shutil.copy(REPOSITORY / "inv", self.root / "inv")
+        (self.root / "requirements.txt").write_text("a==1\n")
+        for name in NEEDED:
+            found = shutil.which(name)
+            assert found
+            (self.bin / name).symlink_to(found)
+
+    def python(self, *, old: int = 0, bare: int = 0, pip: int = 0) -> None:
+        """Put a Python on PATH; each number is the exit code of one question to it."""
+        program(self.bin, "python3", PYTHON.format(kept=f"'{self.kept}'", old=old, bare=bare, pip=pip))
+
+    def start(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Type the command."""
+        return subprocess.run(
+            [self.root / "inv", *words],
+            capture_output=True,
+            text=True,
+            env={"PATH": str(self.bin)},
+            cwd="/",
+            timeout=30,
+            check=False,
+        )
+
+    def asked(self) -> list[str]:
+        """What Python, pip and apt were asked since the last time."""
+        lines = self.kept.read_text().splitlines() if self.kept.exists() else []
+        self.kept.write_text("")
+        return lines
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Copy:
+    return Copy(tmp_path)
+
+
+def test_the_start_script_is_posix_shell() -> None:
+    assert (REPOSITORY / "inv").read_text().startswith("#!/bin/sh\n")
+    subprocess.run(["sh", "-n", REPOSITORY / "inv"], check=True)
+    assert os.access(REPOSITORY / "inv", os.X_OK)
+
+
+def test_the_first_start_makes_the_venv_from_the_hashed_lock_and_hands_on(copy: Copy) -> None:
+    copy.python()
+    ran = copy.start("up", "--lab", "a b.yaml")
+    assert ran.stdout == f"invoke --search-root {copy.root} up --lab a b.yaml\n"
+    assert ran.returncode == 7, "invoke's exit code is the script's"
+    pip = [line for line in copy.asked() if line.startswith("pip ")]
+    assert len(pip) == 1
+    assert "--require-hashes" in pip[0]
+    assert f"--requirement {copy.root}/requirements.txt" in pip[0]
+
+
+def test_a_second_start_asks_neither_python_nor_pip(copy: Copy) -> None:
+    copy.python()
+    copy.start("up")
+    copy.asked()
+    ran = copy.start("up")
+    assert copy.asked() == []
+    assert ran.stdout.startswith("invoke ")
+    assert ran.stderr == ""
+
+
+def test_a_changed_lock_makes_the_venv_again(copy: Copy) -> None:
+    copy.python()
+    copy.start("up")
+    copy.asked()
+    (copy.root / ".venv" / "stale").touch()
+    (copy.root / "requirements.txt").write_text("a==2\n")
+    copy.start("up")
+    assert any(line.startswith("pip ") for line in copy.asked())
+    assert not (copy.root / ".venv" / "stale").exists()
+
+
+def test_a_set_up_that_failed_is_never_taken_for_whole(copy: Copy) -> None:
+    copy.python(pip=1)
+    ran = copy.start("up")
+    assert ran.returncode == 3
+    assert "the Python packages could not be installed" in ran.stderr
+    copy.asked()
+    copy.python()
+    assert copy.start("up").returncode == 7
+    assert any(line.startswith("pip ") for line in copy.asked())
+
+
+def test_a_missing_python_is_told(copy: Copy) -> None:
+    ran = copy.start("up")
+    assert ran.returncode == 3
+    assert "inv: python3 is missing\n  next: install Python 3.11" in ran.stderr
+
+
+def test_an_old_python_is_told(copy: Copy) -> None:
+    copy.python(old=1)
+    ran = copy.start("up")
+    assert ran.returncode == 3
+    assert "python3 is older than 3.11" in ran.stderr
+
+
+def test_a_python_without_venv_is_told_with_its_package_and_nothing_is_installed(copy: Copy) -> None:
+    copy.python(bare=1)
+    program(copy.bin, "apt-get", f"echo \"apt-get $*\" >>'{copy.kept}'")
+    ran = copy.start("up")
+    assert ran.returncode == 3
+    assert "apt-get install python3.11-venv" in ran.stderr
+    assert not any(line.startswith("apt-get") for line in copy.asked())
+
+
+def test_with_consent_the_venv_module_is_installed(copy: Copy) -> None:
+    copy.python(bare=1)
+    for name in ("apt-get", "sudo"):
+        body = f"echo \"{name} $*\" >>'{copy.kept}'" + ('\nexec "$@"' if name == "sudo" else "")
+        program(copy.bin, name, body)
+    assert copy.start("up", "--yes").returncode == 7
+    asked = [line for line in copy.asked() if line.startswith("apt-get")]
+    assert asked[0].startswith("apt-get update")
+    assert asked[1].endswith("python3.11-venv")

@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import kubeconfig, process
+from lab.config import default
+from lab.errors import LabStateError
+from lab.model import Node
+from lab.remote import Remote
+from lab.workspace import Workspace
+
+LAB = default()
+THEIRS = """\
+apiVersion: v1
+kind: Config
+preferences: {colors: true}
+clusters:
+  - name: work
+    cluster: {server: "https://work.example:6443", extra: kept}
+users:
+  - name: work
+    user: {token: theirs}
+contexts:
+  - name: work
+    context: {cluster: work, user: work, namespace: theirs}
+current-context: work
+"""
+
+
+def admin_conf(server: str = LAB.api_url) -> str:
+    return yaml.safe_dump(
+        {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [
+                {"name": "kubernetes", "cluster": {"server": server, "certificate-authority-data": "Y2E="}}
+            ],
+            "users": [{"name": "kubernetes-admin", "user": {"client-certificate-data": "Yw=="}}],
+            "contexts": [{"name": "x", "context": {"cluster": "kubernetes", "user": "kubernetes-admin"}}],
+            "current-context": "x",
+        }
+    )
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    made = Workspace(tmp_path / ".lab")
+    fetch(made, admin_conf())
+    return made
+
+
+def fetch(workspace: Workspace, text: str) -> bool:
+    class Serving(Remote):
+        """A control plane with that admin.conf."""
+
+        def run(self, node: Node, command: Any, **options: Any) -> process.Result:
+            """Give the one file that is asked for."""
+            assert (node, command) == (LAB.first, ["sudo", "cat", "/etc/kubernetes/admin.conf"])
+            return process.Result(tuple(command), 0, text, "", 0.0)
+
+    return kubeconfig.fetch(LAB, workspace, Serving(LAB, workspace), LAB.first)
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text())
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_the_lab_s_kubeconfig_bears_its_name_and_is_private(workspace: Workspace) -> None:
+    found = load(workspace.kubeconfig)
+    for kind in ("clusters", "users", "contexts"):
+        assert [each["name"] for each in found[kind]] == ["ha-lab"]
+    assert found["contexts"][0]["context"] == {"cluster": "ha-lab", "user": "ha-lab"}
+    assert found["current-context"] == "ha-lab"
+    assert mode(workspace.kubeconfig) == 0o600
+
+
+def test_the_same_kubeconfig_is_not_written_again(workspace: Workspace) -> None:
+    assert not fetch(workspace, admin_conf())
+
+
+@pytest.mark.parametrize("text", [admin_conf("https://192.168.56.11:6443"), "", "nothing"])
+def test_a_kubeconfig_that_passes_by_the_load_balancer_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(LabStateError, match="does not point at the load balancer"):
+        fetch(Workspace(tmp_path / ".lab"), text)
+
+
+def test_merging_keeps_all_that_was_there(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "home" / "config"
+    target.parent.mkdir()
+    target.write_text(THEIRS)
+    assert kubeconfig.merge(LAB, workspace, target) == target
+    before, after = yaml.safe_load(THEIRS), load(target)
+    for kind in ("clusters", "users", "contexts"):
+        assert after[kind][0] == before[kind][0]
+        assert [each["name"] for each in after[kind]] == ["work", "ha-lab"]
+    assert after["preferences"] == {"colors": True}
+    assert after["current-context"] == "work"
+
+
+def test_merging_keeps_the_file_before_beside_it(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "config"
+    target.write_text(THEIRS)
+    kubeconfig.merge(LAB, workspace, target)
+    copy = tmp_path / "config.before-ha-lab"
+    assert copy.read_text() == THEIRS
+    assert mode(copy) == mode(target) == 0o600
+
+
+def test_merging_twice_is_merging_once(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "config"
+    target.write_text(THEIRS)
+    kubeconfig.merge(LAB, workspace, target)
+    once = target.read_text()
+    kubeconfig.merge(LAB, workspace, target)
+    assert target.read_text() == once
+
+
+def test_merging_replaces_the_lab_s_own_former_entries(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "config"
+    target.write_text(THEIRS.replace("work", "ha-lab"))
+    kubeconfig.merge(LAB, workspace, target)
+    assert [each["name"] for each in load(target)["clusters"]] == ["ha-lab"]
+    assert load(target)["clusters"][0]["cluster"]["server"] == LAB.api_url
+
+
+@pytest.mark.parametrize(
+    "text", ["", "apiVersion: v1\nkind: Config\n", 'current-context: ""\nclusters: null\n']
+)
+def test_the_current_context_is_set_where_there_was_none(
+    workspace: Workspace, tmp_path: Path, text: str
+) -> None:
+    target = tmp_path / "config"
+    target.write_text(text)
+    kubeconfig.merge(LAB, workspace, target)
+    assert load(target)["current-context"] == "ha-lab"
+
+
+def test_merging_makes_the_file_that_is_missing(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / ".kube" / "config"
+    kubeconfig.merge(LAB, workspace, target)
+    assert load(target) == load(workspace.kubeconfig)
+    assert [path.name for path in target.parent.iterdir()] == ["config"]
+
+
+def test_a_link_stays_a_link(workspace: Workspace, tmp_path: Path) -> None:
+    real, link = tmp_path / "dotfiles", tmp_path / "config"
+    real.write_text(THEIRS)
+    link.symlink_to(real)
+    kubeconfig.merge(LAB, workspace, link)
+    assert link.is_symlink()
+    assert load(real)["current-context"] == "work"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"- a list", b"a word", b"clusters: {a: b}", b"clusters: [word]", b"clusters: [{}]", b"{", b"\xff\xfe"],
+)
+def test_a_file_that_is_no_kubeconfig_is_refused_and_untouched(
+    workspace: Workspace, tmp_path: Path, content: bytes
+) -> None:
+    target = tmp_path / "config"
+    target.write_bytes(content)
+    with pytest.raises(LabStateError, match="can't be read as a kubeconfig") as caught:
+        kubeconfig.merge(LAB, workspace, target)
+    assert f"KUBECONFIG={workspace.kubeconfig}" in caught.value.hint
+    assert target.read_bytes() == content
+
+
+def test_a_folder_in_the_file_s_place_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(LabStateError, match="can't be read as a kubeconfig"):
+        kubeconfig.merge(LAB, workspace, tmp_path)
+
+
+def test_the_user_s_kubeconfig_is_where_kubectl_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBECONFIG", ":/a/first:/b/second")
+    assert kubeconfig.user_kubeconfig() == Path("/a/first")
+    monkeypatch.setenv("KUBECONFIG", "")
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert kubeconfig.user_kubeconfig() == Path("/home/ada/.kube/config")

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+import pytest
+from pydantic import ValidationError
+
+from lab.config import default
+from lab.model import Lab, LoadBalancer, Network, Node, Role
+
+
+def names(nodes: tuple[Node, ...]) -> list[str]:
+    return [node.name for node in nodes]
+
+
+@pytest.fixture
+def lab() -> Lab:
+    return default()
+
+
+def test_nodes_are_in_bring_up_order(lab: Lab) -> None:
+    assert names(lab.nodes) == ["lb1", "cp1", "cp2", "cp3", "w1", "w2", "w3"]
+
+
+def test_each_role_has_its_view(lab: Lab) -> None:
+    assert lab.balancer.name == "lb1"
+    assert names(lab.control_planes) == ["cp1", "cp2", "cp3"]
+    assert names(lab.workers) == ["w1", "w2", "w3"]
+    assert names(lab.kubernetes_nodes) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
+    assert names(lab.by_role(Role.LOAD_BALANCER)) == ["lb1"]
+
+
+def test_the_first_control_plane_is_first_by_place_not_by_name(lab: Lab) -> None:
+    _, *rest = lab.nodes
+    turned = lab.model_copy(update={"nodes": (lab.nodes[0], *reversed(rest))})
+    assert turned.first.name == "cp3"
+
+
+def test_the_api_is_reached_through_the_load_balancer(lab: Lab) -> None:
+    moved = lab.model_copy(update={"load_balancer": LoadBalancer(port=8443)})
+    assert moved.endpoint == "192.168.56.10:8443"
+    assert moved.api_url == "https://192.168.56.10:8443"
+
+
+def test_the_gateway_is_the_subnets_first_address() -> None:
+    assert Network().gateway == IPv4Address("192.168.56.1")
+
+
+def test_a_node_is_found_by_name_or_not_at_all(lab: Lab) -> None:
+    found = lab.node("w2")
+    assert found is not None
+    assert found.role is Role.WORKER
+    assert lab.node("w9") is None
+
+
+def test_a_lab_never_changes(lab: Lab) -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        lab.name = "other"
+    with pytest.raises(ValidationError, match="frozen"):
+        lab.balancer.memory_mib = 1
+
+
+def test_a_record_takes_no_unknown_key() -> None:
+    with pytest.raises(ValidationError, match="Extra inputs"):
+        Network.model_validate({"subnets": "10.0.0.0/8"})
+
+
+def test_a_lab_survives_json(lab: Lab) -> None:
+    assert Lab.model_validate_json(lab.model_dump_json()) == lab

@@ -1,0 +1,285 @@
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lab import process
+from lab.errors import CommandFailed, LabError
+from lab.process import Result
+from lab.progress import Progress
+from lab.supply import complaints, golang, modules, recipe, releases, shelf, toolchain
+from lab.supply.releases import Release, release
+
+MANIFEST = """
+kind: DaemonSet
+spec:
+  template:
+    spec:
+      initContainers: [{name: install-cni-plugin, image: a}, {name: install-cni, image: b}]
+      containers: [{name: kube-flannel, image: b}]
+      volumes: [{name: cni-plugin}, {name: cni}]
+"""
+PROGRAMS = {
+    *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
+    *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "pause"),
+}
+
+
+class FakeTools:
+    """Stands for `go` and `gcc`: writes small programs, remembers which, refuses all other words."""
+
+    def __init__(self, sources: Path) -> None:
+        """Answer `go list -m` and `go env GOMODCACHE` with what lies below `sources`."""
+        self.sources = sources
+        self.built: list[str] = []
+        self.fails_at = ""
+        self.error: BaseException = KeyboardInterrupt()
+
+    def __call__(self, argv: Sequence[str | Path], **named: Any) -> Result:
+        """Stand in for `process.run`."""
+        words = [str(word) for word in argv]
+        program, rest = Path(words[0]).name, words[1:]
+        if program == "go" and rest[0] == "build":
+            assert named["env"]["GOTOOLCHAIN"] == "local"
+            assert "-trimpath" in rest
+            assert (named["cwd"] / "go.mod").is_file()
+        output = self._answer(program, rest)
+        return Result(tuple(words), 0, output, "", 0.0)
+
+    def _answer(self, program: str, rest: list[str]) -> str:
+        match program, rest:
+            case ("go", ["build", *_]) | ("gcc", ["-Os", *_]):
+                self._build(Path(rest[rest.index("-o") + 1]))
+                return ""
+            case "go", ["mod", "download"]:
+                return ""
+            case "go", ["list", "-m", "-f", "{{.Dir}}", module]:
+                return f"{self.sources / module}\n"
+            case "go", ["env", "GOMODCACHE"]:
+                return str(self.sources)
+            case "go", ["version", "-m", "-json", built]:
+                main = {"Path": "example.org/main", "Version": "v1.0.0"}
+                return "" if built.endswith("/pause") else json.dumps({"Main": main})
+            case "gcc", ["-dumpfullversion"]:
+                return "12.2.0\n"
+            case "gcc", ["-E", "-P", "-"]:
+                return "2 36\n"
+        raise AssertionError(f"unexpected command: {program} {rest}")
+
+    def _build(self, output: Path) -> None:
+        output.write_text("half")
+        name = output.name.split(".")[1]
+        if name == self.fails_at:
+            raise self.error
+        output.write_text("whole")
+        self.built.append(name)
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
+    documentation = tmp_path / "sources" / "github.com" / "flannel-io" / "flannel" / "Documentation"
+    documentation.mkdir(parents=True)
+    (documentation / "kube-flannel.yml").write_text(MANIFEST)
+    fake = FakeTools(tmp_path / "sources")
+    monkeypatch.setattr(process, "run", fake)
+    monkeypatch.setattr(toolchain, "ensure", lambda cache, log: cache / "go" / "tree" / "bin" / "go")
+    return fake
+
+
+@pytest.fixture
+def wanted() -> Release:
+    return release("1.36.3")
+
+
+@pytest.fixture
+def progress(tmp_path: Path) -> Iterator[Progress]:
+    with (tmp_path / "screen").open("w", encoding="utf-8") as screen:
+        yield Progress(Console(file=screen), tmp_path / "logs")
+
+
+@pytest.mark.usefixtures("tools")
+def test_everything_lies_under_its_name(wanted: Release, progress: Progress, tmp_path: Path) -> None:
+    folder = modules.build(wanted, tmp_path, progress)
+    assert folder == tmp_path / "modules" / modules.key(wanted)
+    assert {path.name for path in (folder / "bin").iterdir()} == PROGRAMS
+    assert {"bridge", "flannel", "host-local", "loopback", "portmap"} < {
+        path.name for path in (folder / "cni").iterdir()
+    }
+    assert json.loads((folder / "bom.json").read_text(encoding="utf-8"))
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+@pytest.mark.usefixtures("tools")
+def test_flannels_manifest_does_not_bring_its_plugin(
+    wanted: Release, progress: Progress, tmp_path: Path
+) -> None:
+    folder = modules.build(wanted, tmp_path, progress)
+    spec = yaml.safe_load((folder / "kube-flannel.yml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+    assert [step["name"] for step in spec["initContainers"]] == ["install-cni"]
+    assert spec["volumes"] == [{"name": "cni"}]
+
+
+def test_what_is_whole_is_not_built_again(
+    tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path
+) -> None:
+    first = modules.build(wanted, tmp_path, progress)
+    tools.built.clear()
+    steps = len(progress.finished)
+    assert modules.build(wanted, tmp_path, progress) == first
+    assert (tools.built, len(progress.finished)) == ([], steps)
+
+
+@pytest.mark.parametrize("stopped_at", ["pause", "flanneld", "bridge", "kube-apiserver", "coredns"])
+def test_a_stopped_build_looks_never_whole_and_goes_on(
+    tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path, stopped_at: str
+) -> None:
+    tools.fails_at = stopped_at
+    with pytest.raises(KeyboardInterrupt):
+        modules.build(wanted, tmp_path, progress)
+    assert not (tmp_path / "modules" / modules.key(wanted)).exists()
+    done, tools.built, tools.fails_at = tools.built, [], ""
+    folder = modules.build(wanted, tmp_path, progress)
+    assert stopped_at in tools.built
+    assert len(done) + len(tools.built) == len(PROGRAMS) + 17
+    programs = [*(folder / "bin").iterdir(), *(folder / "cni").iterdir()]
+    assert {program.read_text() for program in programs} == {"whole"}
+
+
+def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(
+    tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path
+) -> None:
+    tools.fails_at, tools.error = "etcd", OSError(errno.ENOSPC, "No space left on device", "etcd")
+    with pytest.raises(LabError, match="No space left") as caught:
+        modules.build(wanted, tmp_path, progress)
+    assert "free some space" in caught.value.hint
+    assert not (tmp_path / "modules" / modules.key(wanted)).exists()
+
+
+@pytest.mark.parametrize(
+    ("go_says", "hint"),
+    [
+        ("write /tmp/x.a: no space left on device", "free some disk space"),
+        ("verifying k8s.io/api@v0.36.3: checksum mismatch\n\nSECURITY ERROR", "isn't what supply/ pins"),
+        ("ld: final link failed: No space left on device", "free some disk space"),
+        ('cgo: C compiler "gcc" not found: exec: "gcc": executable file not found in $PATH', "apt-get"),
+        ("_cgo_export.c:3:10: fatal error: stdlib.h: No such file or directory", "libc6-dev"),
+        ("/usr/bin/ld: cannot find -lpthread", "libc6-dev"),
+        ('Get "https://p/m.zip": dial tcp: lookup p: no such host', "network up"),
+        ("read tcp 10.0.0.1:443: i/o timeout", "does not answer"),
+        ("compile: signal: killed", "memory"),
+        ("undefined: something", "the log has all"),
+    ],
+)
+def test_what_go_complains_of_becomes_something_to_do(
+    tools: FakeTools,
+    wanted: Release,
+    progress: Progress,
+    tmp_path: Path,
+    go_says: str,
+    hint: str,
+) -> None:
+    tools.fails_at = "kubelet"
+    tools.error = CommandFailed(["go", "build"], "ended with exit code 1", tail=go_says)
+    with pytest.raises(CommandFailed) as caught:
+        modules.build(wanted, tmp_path, progress)
+    assert hint in caught.value.hint
+    assert complaints.GOES_ON in caught.value.hint
+
+
+@pytest.fixture
+def supply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A copy of the pins that a test may change."""
+    copy = tmp_path / "supply"
+    shutil.copytree(releases.SUPPLY, copy)
+    monkeypatch.setattr(releases, "SUPPLY", copy)
+    monkeypatch.setattr(toolchain, "LOCK", copy / "go" / "requirements.txt")
+    return copy
+
+
+def test_a_clone_elsewhere_has_the_same_key(wanted: Release, request: pytest.FixtureRequest) -> None:
+    here = modules.key(wanted)
+    request.getfixturevalue("supply")
+    assert modules.key(wanted) == here == modules.key(release("1.36.3"))
+
+
+def test_each_version_has_its_own_key() -> None:
+    assert len({modules.key(release(version)) for version in releases.supported()}) == 3
+
+
+@pytest.mark.parametrize("name", ["kubernetes", "etcd", "coredns", "cni-plugins", "cni-flannel", "flannel"])
+@pytest.mark.parametrize("file", ["go.mod", "go.sum"])
+def test_a_changed_pin_changes_the_key(wanted: Release, supply: Path, name: str, file: str) -> None:
+    before = modules.key(wanted)
+    pin = wanted.pins()[name] / file
+    assert supply in pin.parents
+    pin.write_text(pin.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+    assert modules.key(wanted) != before
+
+
+def test_another_releases_pin_does_not_change_the_key(wanted: Release, supply: Path) -> None:
+    before = modules.key(wanted)
+    (supply / "kubernetes" / "1.37.2" / "go.sum").write_text("")
+    (supply / "releases.yaml").write_text("# said otherwise\n")
+    assert modules.key(wanted) == before
+
+
+@pytest.mark.parametrize(
+    ("room", "name", "value"),
+    [
+        (modules, "FLAGS", ("-trimpath",)),
+        (modules, "PAUSE_FLAGS", ("-O2",)),
+        (modules, "LAYOUT", 0),
+        (recipe, "STATIC_C", "-linkmode external"),
+        (golang, "architecture", lambda: "riscv64"),
+    ],
+)
+def test_changed_flags_change_the_key(
+    wanted: Release, monkeypatch: pytest.MonkeyPatch, room: Any, name: str, value: object
+) -> None:
+    before = modules.key(wanted)
+    monkeypatch.setattr(room, name, value)
+    assert modules.key(wanted) != before
+
+
+def test_another_toolchain_changes_the_key(wanted: Release, supply: Path) -> None:
+    before = modules.key(wanted)
+    lock = supply / "go" / "requirements.txt"
+    lock.write_text(lock.read_text(encoding="utf-8").replace("1.26.6", "1.26.7"), encoding="utf-8")
+    assert modules.key(wanted) != before
+
+
+def test_the_users_own_go_settings_do_not_change_the_key(
+    wanted: Release, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = modules.key(wanted)
+    for name in ("GOFLAGS", "GOPROXY", "GOMODCACHE", "GOCACHE", "GOAMD64", "GOROOT", "CC"):
+        monkeypatch.setenv(name, "other")
+    assert modules.key(wanted) == before
+
+
+def test_where_modules_come_from_and_are_cached_is_left_to_the_user(wanted: Release) -> None:
+    set_by_us = set(golang.settings(recipe.components(wanted)[0]))
+    assert not set_by_us & {"GOPROXY", "GOMODCACHE", "GOCACHE", "GONOSUMDB", "GOPRIVATE", "GOTMPDIR"}
+
+
+def test_another_run_on_the_shelf_is_waited_for_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "LONGEST_BUILD", 0.0)
+    handle = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(LabError, match="another run"):
+            shelf.keep(tmp_path / "thing", lambda partial: partial)
+    finally:
+        os.close(handle)
+    assert shelf.keep(tmp_path / "thing", lambda partial: partial).is_dir()

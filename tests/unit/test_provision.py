@@ -1,0 +1,282 @@
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from lab import machines, provision
+from lab.config import default
+from lab.errors import LabError, LabStateError, NodeFailed
+from lab.model import Lab
+from lab.progress import Progress
+from lab.provision import BRING_UP, bring_up
+from lab.workspace import Workspace
+from tests.unit.fakes import FakeRemote, progress
+
+LAB = default()
+
+
+class World:
+    """A lab whose machines only keep what they were asked."""
+
+    def __init__(self, folder: Path, lab: Lab = LAB) -> None:
+        """Let no machine exist."""
+        self.lab = lab
+        self.workspace = Workspace(folder / ".lab")
+        self.workspace.write_secret(self.workspace.secrets / "ca.key", "the key")
+        self.remote = FakeRemote(lab, self.workspace)
+        self.progress: Progress = progress(self.workspace.logs)
+        self.boots = 0
+        self.boot_error: LabError | None = None
+
+    def made(self, **states: str) -> None:
+        """Let the machines exist; those that are named have something of Kubernetes."""
+        self.workspace.write(self.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
+        self.remote.states |= states
+
+    def boot(self, workspace: Workspace, log: Path) -> None:
+        """Start every machine, as Vagrant would."""
+        self.boots += 1
+        if self.boot_error:
+            raise self.boot_error
+        self.remote.down = set()
+
+    def bring_up(self) -> bool:
+        """Run the whole of it."""
+        return bring_up(self.lab, self.workspace, self.remote, self.progress)
+
+    @property
+    def events(self) -> list[str]:
+        """What started and ended, in order."""
+        return self.remote.events
+
+    def before(self, one: str, other: str) -> bool:
+        """Whether one event was before the other."""
+        return self.events.index(one) < self.events.index(other)
+
+    def started(self, script: str) -> list[str]:
+        """The machines that a script was started on, in order."""
+        return [event.split()[2] for event in self.events if event.startswith(f"start {script} ")]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    made = World(tmp_path)
+    monkeypatch.setattr(machines, "boot", made.boot)
+    return made
+
+
+def test_every_step_comes_after_steps_that_are_before_it() -> None:
+    names = [step.name for step in BRING_UP]
+    assert len(set(names)) == len(names)
+    for index, step in enumerate(BRING_UP):
+        assert set(step.after) <= set(names[:index])
+
+
+def test_every_step_has_its_script() -> None:
+    folder = Path(provision.__file__).resolve().parent.parent / "provision" / "node"
+    assert {step.name for step in BRING_UP} <= {path.stem for path in folder.glob("*.sh")}
+
+
+def test_a_fresh_lab_is_brought_up_in_order(world: World) -> None:
+    assert world.bring_up()
+    assert world.boots == 1
+    assert world.started("load-balancer") == ["lb1"]
+    assert sorted(world.started("node")) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
+    assert world.started("control-plane-init") == ["cp1"]
+    assert world.before("end load-balancer lb1", "start control-plane-init cp1")
+    assert world.before("end node cp1", "start control-plane-init cp1")
+    assert world.before("end control-plane-init cp1", "start pod-network cp1")
+    for last in ("pod-network cp1", "worker-join w3", "control-plane-join cp3"):
+        assert world.before(f"end {last}", "start ready cp1")
+    assert world.events[-2:] == ["start revoke cp1", "end revoke cp1"]
+
+
+def test_a_fresh_lab_s_first_control_plane_is_told_that_it_is_alone(world: World) -> None:
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp1"] == ("--alone", "cp2", "cp3", "w1", "w2", "w3")
+    assert world.remote.words["control-plane-join cp2"] == ("--ordered",)
+
+
+def test_machines_that_were_just_made_are_not_asked_what_they_have(world: World) -> None:
+    world.bring_up()
+    assert sorted(world.remote.delivered) == sorted(node.name for node in LAB.nodes)
+
+
+def test_only_scripts_that_join_machines_are_given_secrets_and_each_its_own(world: World) -> None:
+    world.bring_up()
+    given = {job: files for job, files in world.remote.given.items() if files}
+    assert {job.split()[0] for job in given} == {"control-plane-init", "control-plane-join", "worker-join"}
+    assert set(given["control-plane-init cp1"]) == {"secrets", "ca.key"}
+    assert set(given["control-plane-join cp2"]) == {"secrets"}
+    assert "CERTIFICATE_KEY" in given["control-plane-join cp2"]["secrets"]
+    assert "CERTIFICATE_KEY" not in given["worker-join w1"]["secrets"]
+    assert len({files["secrets"].splitlines()[0] for files in given.values()}) == 1
+
+
+def test_control_planes_never_join_two_at_once(world: World) -> None:
+    joining = threading.Lock()
+
+    def slow(machine: str, script: str) -> bool:
+        if script == "control-plane-join":
+            assert joining.acquire(blocking=False), "two control planes joined at once"
+            time.sleep(0.05)
+            joining.release()
+        return True
+
+    world.remote.doing = slow
+    world.bring_up()
+    assert world.started("control-plane-join") == ["cp2", "cp3"]
+
+
+def test_workers_join_right_after_init_beside_the_control_planes(world: World) -> None:
+    joined = threading.Barrier(4, timeout=5)  # three workers and the first control plane to join
+
+    def together(machine: str, script: str) -> bool:
+        if script == "worker-join" or (script, machine) == ("control-plane-join", "cp2"):
+            joined.wait()
+        return True
+
+    world.remote.doing = together
+    world.bring_up()
+    for worker in ("w1", "w2", "w3"):
+        assert world.before("end control-plane-init cp1", f"start worker-join {worker}")
+
+
+def test_nothing_is_done_on_a_machine_before_it_answers(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.remote.down = {"w2"}
+    world.made()
+
+    def boot(workspace: Workspace, log: Path) -> None:
+        time.sleep(0.1)
+        assert not world.events
+        world.boot(workspace, log)
+
+    monkeypatch.setattr(machines, "boot", boot)
+    world.bring_up()
+    assert world.events
+
+
+def test_only_what_failed_itself_is_reported(world: World) -> None:
+    def fails(machine: str, script: str) -> bool:
+        if (script, machine) == ("node", "cp2"):
+            raise LabError("the disk is full", hint="free some")
+        return True
+
+    world.remote.doing = fails
+    with pytest.raises(NodeFailed) as caught:
+        world.bring_up()
+    assert caught.value.message == "names, routes, container runtime failed on cp2: the disk is full"
+    assert caught.value.hint == "free some"
+    assert world.started("control-plane-join") == []
+    assert world.started("ready") == []
+    # What doesn't need it goes on, so that the next `up` finds it done.
+    assert sorted(world.started("worker-join")) == ["w1", "w2", "w3"]
+
+
+def test_a_failed_join_keeps_the_next_control_plane_from_trying(world: World) -> None:
+    def fails(machine: str, script: str) -> bool:
+        if (script, machine) == ("control-plane-join", "cp2"):
+            raise LabError("no")
+        return True
+
+    world.remote.doing = fails
+    with pytest.raises(NodeFailed, match=r"kubeadm join --control-plane failed on cp2: no$"):
+        world.bring_up()
+    assert world.started("control-plane-join") == ["cp2"]
+
+
+def test_a_failure_on_several_machines_names_each(world: World) -> None:
+    def fails(machine: str, script: str) -> bool:
+        if script == "worker-join":
+            raise LabError(f"{machine} said no")
+        return True
+
+    world.remote.doing = fails
+    with pytest.raises(NodeFailed) as caught:
+        world.bring_up()
+    assert set(caught.value.failures) == {"w1", "w2", "w3"}
+
+
+def test_a_boot_that_failed_is_the_failure_that_is_told(world: World) -> None:
+    world.boot_error = LabStateError("the disk is full")
+    world.remote.down = {node.name for node in LAB.nodes}
+    with pytest.raises(LabError, match=r"^the disk is full$"):
+        world.bring_up()
+    assert world.events == []
+
+
+def test_a_fault_of_the_kit_is_not_taken_for_a_machine_s(world: World) -> None:
+    def broken(machine: str, script: str) -> bool:
+        raise ZeroDivisionError
+
+    world.remote.doing = broken
+    with pytest.raises(ZeroDivisionError):
+        world.bring_up()
+
+
+def test_a_lab_that_is_up_is_not_booted_and_nothing_changes(world: World) -> None:
+    world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2", "w3"), "joined"))
+    world.remote.doing = lambda machine, script: False
+    assert not world.bring_up()
+    assert world.boots == 0
+    assert world.remote.words["control-plane-init cp1"] == ()
+    assert {step.outcome for step in world.progress.finished} == {"unchanged"}
+
+
+def test_one_changed_machine_is_a_change(world: World) -> None:
+    world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2", "w3"), "joined"))
+    world.remote.doing = lambda machine, script: (machine, script) == ("w3", "node")
+    assert world.bring_up()
+
+
+def test_a_half_made_first_control_plane_alone_may_be_undone(world: World) -> None:
+    world.made(cp1="partial")
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp1"][0] == "--alone"
+
+
+@pytest.mark.parametrize("other", ["partial", "joined"])
+def test_a_half_made_first_control_plane_with_others_is_never_undone(world: World, other: str) -> None:
+    world.made(cp1="partial", w1=other)
+    world.bring_up()
+    assert "--alone" not in world.remote.words["control-plane-init cp1"]
+
+
+def test_machines_that_join_a_running_cluster_are_named_to_the_control_plane_that_admits_them(
+    world: World,
+) -> None:
+    world.made(cp1="joined", cp2="joined", w1="joined")
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp1"] == ("cp3", "w2", "w3")
+    for join in ("control-plane-join cp3", "worker-join w2"):
+        assert world.before("end control-plane-init cp1", f"start {join}")
+    assert world.remote.words["control-plane-join cp3"] == ("--ordered", "--former")
+
+
+def test_a_lost_first_control_plane_joins_the_cluster_that_the_second_serves(world: World) -> None:
+    world.made(cp2="joined", cp3="joined", w1="joined", w2="joined", w3="joined")
+    world.bring_up()
+    assert world.started("control-plane-init") == ["cp2"]
+    assert world.remote.words["control-plane-init cp2"] == ("cp1",)
+    assert world.started("control-plane-join") == ["cp1", "cp3"]
+    assert world.remote.words["control-plane-join cp1"] == ("--ordered", "--former")
+    assert world.started("ready") == world.started("revoke") == ["cp2"]
+
+
+def test_machines_that_stand_still_are_started_then_asked(world: World) -> None:
+    world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2"), "joined"))
+    world.remote.down = {"w3", "cp2"}
+    world.bring_up()
+    assert world.boots == 1
+    assert world.remote.words["control-plane-init cp1"] == ("w3",)
+
+
+def test_a_lab_without_workers_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = LAB.model_copy(update={"nodes": LAB.nodes[:2]})
+    world = World(tmp_path, lab)
+    monkeypatch.setattr(machines, "boot", world.boot)
+    world.bring_up()
+    assert world.events[-1] == "end revoke cp1"

@@ -1,0 +1,123 @@
+"""What the documents say is so: commands exist with their flags, named files are there, a page is a page."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from invoke.collection import Collection
+from invoke.exceptions import ParseError
+from invoke.parser import Parser
+from invoke.program import Program
+
+import tasks
+from lab.render import REPOSITORY
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = [
+    REPOSITORY / "README.md",
+    REPOSITORY / "CHANGELOG.md",
+    *sorted((REPOSITORY / "docs").rglob("*.md")),
+]
+
+# A word that ends as host names do. docker.io is a Debian package.
+HOST_NAME = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
+NO_HOSTS = {"docker.io"}
+
+
+def commands(text: str) -> list[str]:
+    """The `./inv …` command lines of a document: in code blocks, indented or fenced, and between backticks."""
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ./inv")]
+    fenced = re.findall(r"^```.*?$(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    lines += [line for block in fenced for line in re.findall(r"(?:^|; )(\./inv[^;\n]*)", block, re.MULTILINE)]
+    without_fences = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return [*lines, *(" ".join(span.split()) for span in re.findall(r"`(\./inv [^`]+)`", without_fences))]
+
+
+def parse(command: str) -> None:
+    """Let invoke read a command as it would, without running anything. Raises ParseError."""
+    collection = Collection.from_module(tasks)
+    core = Parser(initial=Program().initial_context, ignore_unknown=True).parse_argv(shlex.split(command)[1:])
+    Parser(contexts=collection.to_contexts()).parse_argv(core.unparsed)
+
+
+def named_paths(text: str) -> Iterator[str]:
+    """What stands between backticks and looks like a file or folder here; `x.py` alone may be one of lab/'s."""
+    known = {path.name for path in REPOSITORY.iterdir()}
+    for span in re.findall(r"`([^`\n]+)`", text):
+        first = span.split()[0]
+        of_repository = first.split("/")[0] in known or re.fullmatch(r"[\w-]+\.(md|ya?ml|py|txt|toml)", first)
+        if of_repository and not first.startswith((".lab", ".venv")):
+            yield first
+
+
+def tracked_or_new() -> set[str]:
+    words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(
+        words, cwd=REPOSITORY, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    folders = {str(parent) for name in listed for parent in Path(name).parents}
+    return {*listed, *folders, *(name.removeprefix("lab/") for name in listed)}
+
+
+def test_readme_begins_with_the_one_command() -> None:
+    assert commands(README)[0] == "./inv up --yes"
+
+
+@pytest.mark.parametrize("command", sorted({c for path in DOCUMENTS for c in commands(path.read_text())}))
+def test_every_command_in_a_document_is_one_that_invoke_understands(command: str) -> None:
+    parse(command)
+
+
+@pytest.mark.parametrize(
+    "wrong", ["./inv rise", "./inv up --yess", "./inv verify --json", "./inv bench --pairs"]
+)
+def test_a_command_that_invoke_does_not_understand_would_be_found(wrong: str) -> None:
+    with pytest.raises(ParseError):
+        parse(wrong)
+
+
+def test_readme_names_every_verb() -> None:
+    verbs = {name.replace("_", "-") for name in Collection.from_module(tasks).task_names}
+    assert {shlex.split(command)[1] for command in commands(README)} >= verbs
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_every_path_that_a_document_names_exists(path: Path) -> None:
+    there = tracked_or_new()
+    named = {name.rstrip("/") for name in named_paths(path.read_text(encoding="utf-8"))}
+    assert sorted(named - there) == []
+
+
+def test_readme_names_the_paths_that_a_reader_needs() -> None:
+    assert {"lab.yaml", "examples/smallest.yaml", "docs/DESIGN.md", ".ci/run"} <= set(named_paths(README))
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, REPOSITORY / ".ci" / "run"], ids=lambda path: path.name)
+def test_no_document_names_a_host_of_the_internet(path: Path) -> None:
+    assert sorted(set(HOST_NAME.findall(path.read_text(encoding="utf-8").lower())) - NO_HOSTS) == []
+
+
+def test_ci_runs_what_the_readme_tells_developers() -> None:
+    lines = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    run = [line for line in lines if line.startswith("./inv")]
+    assert run == ["./inv test --yes", "./inv lint --yes"]
+    assert set(run) <= set(commands(README))
+
+
+def test_the_changelog_has_a_section_for_what_comes_next() -> None:
+    text = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[(Unreleased|0\.1\.0)\]", text, re.MULTILINE)
+
+
+def test_the_design_fits_a_page() -> None:
+    assert len((REPOSITORY / "docs" / "DESIGN.md").read_text(encoding="utf-8").splitlines()) <= 70
+
+
+def test_decisions_are_numbered_in_a_row() -> None:
+    names = sorted(path.name for path in (REPOSITORY / "docs" / "decisions").glob("*.md"))
+    assert [name[:4] for name in names] == [f"{number:04d}" for number in range(1, len(names) + 1)]

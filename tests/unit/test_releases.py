@@ -1,0 +1,74 @@
+import re
+from dataclasses import fields
+
+import pytest
+
+from lab.errors import ConfigError
+from lab.model import Kubernetes
+from lab.supply import toolchain
+from lab.supply.recipe import components
+from lab.supply.releases import release, supported
+
+REQUIRED = {
+    "kubernetes": ["k8s.io/kubernetes"],
+    "etcd": [f"go.etcd.io/etcd/{program}/v3" for program in ("server", "etcdctl", "etcdutl")],
+    "coredns": ["github.com/coredns/coredns"],
+    "cni-plugins": ["github.com/containernetworking/plugins"],
+    "cni-flannel": ["github.com/containernetworking/plugins"],
+    "flannel": ["github.com/flannel-io/flannel"],
+}
+
+
+def test_the_newest_comes_first_and_the_default_is_among_them() -> None:
+    assert supported() == ("1.37.2", "1.36.3", "1.35.4")
+    assert Kubernetes().version in supported()
+
+
+def test_an_unsupported_version_is_a_config_error_that_names_the_supported_ones() -> None:
+    with pytest.raises(ConfigError, match=r"1\.30\.0") as caught:
+        release("1.30.0")
+    assert "1.36.3" in caught.value.hint
+
+
+@pytest.mark.parametrize("version", supported())
+def test_every_version_is_a_bare_string(version: str) -> None:
+    wanted = release(version)
+    for field in fields(wanted):
+        assert re.fullmatch(r"\d+\.\d+\.\d+(-0)?", getattr(wanted, field.name)), field.name
+
+
+@pytest.mark.parametrize("version", supported())
+def test_the_tag_of_the_etcd_image_is_the_version_in_it(version: str) -> None:
+    wanted = release(version)
+    assert wanted.etcd_tag == f"{wanted.etcd}-0"
+
+
+@pytest.mark.parametrize("version", supported())
+def test_each_pin_requires_exactly_the_version_it_is_for(version: str) -> None:
+    for component in components(release(version)):
+        gomod = (component.pin / "go.mod").read_text(encoding="utf-8")
+        for module in REQUIRED[component.name]:
+            assert re.search(rf"^\t{module} v{component.version}\b", gomod, re.MULTILINE), component.name
+        gosum = (component.pin / "go.sum").read_text(encoding="utf-8")
+        assert f"{REQUIRED[component.name][0]} v{component.version} h1:" in gosum
+
+
+@pytest.mark.parametrize("version", supported())
+def test_each_pin_names_the_programs_that_are_built_from_it(version: str) -> None:
+    for component in components(release(version)):
+        gomod = (component.pin / "go.mod").read_text(encoding="utf-8")
+        block = re.search(r"^tool \((.*?)^\)", gomod, re.MULTILINE | re.DOTALL)
+        tools = block[1].split() if block else re.findall(r"^tool (\S+)", gomod, re.MULTILINE)
+        assert sorted(component.programs.values()) == sorted(tools), component.name
+
+
+@pytest.mark.parametrize("version", supported())
+def test_the_staging_modules_are_those_of_the_same_kubernetes(version: str) -> None:
+    gomod = (release(version).pins()["kubernetes"] / "go.mod").read_text(encoding="utf-8")
+    replaced = re.findall(r"^replace (\S+) => (\S+) v(\S+)", gomod, re.MULTILINE)
+    assert len(replaced) > 30
+    assert {(old == new, staging) for old, new, staging in replaced} == {(True, f"0.{version[2:]}")}
+
+
+def test_the_toolchain_is_the_one_whose_hashes_are_pinned() -> None:
+    assert {release(version).go for version in supported()} == {toolchain.version()}

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import process
+from lab.config import default
+from lab.errors import LabError, LabStateError, NodeFailed
+from lab.model import Node
+from lab.remote import Remote, control_folder, side_by_side
+from lab.workspace import Workspace
+from tests.unit.fakes import first_on_path, program
+
+LAB = default()
+CP1 = LAB.first
+SECRET = "BOOTSTRAP_TOKEN=abcdef.0123456789abcdef\n"  # noqa: S105  nobody's
+OURS = '[{"dst":"192.168.56.10","dev":"br-1","prefsrc":"192.168.56.1","flags":[],"uid":0,"cache":[]}]'
+BY_DEFAULT = '[{"dst":"192.168.56.10","gateway":"192.0.2.1","dev":"eth0","prefsrc":"192.0.2.2","flags":[]}]'
+OTHERS = '[{"dst":"192.168.56.10","dev":"eth1","prefsrc":"192.168.56.77","flags":[]}]'
+THROUGH = '[{"dst":"192.168.56.10","gateway":"192.168.56.2","dev":"br-1","prefsrc":"192.168.56.1","flags":[]}]'
+
+
+@pytest.fixture
+def remote(tmp_path: Path) -> Remote:
+    workspace = Workspace(tmp_path / ".lab")
+    workspace.write(workspace.node("cp1") / "node.env", "A=1\n")
+    workspace.write(workspace.node("cp1") / "init.sh", "#!/bin/sh\n")
+    workspace.write(workspace.node("cp1") / "pod-network" / "kustomization.yaml", "x")
+    return Remote(LAB, workspace)
+
+
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str) -> Path:
+    """A program first on PATH that keeps its words and standard input."""
+    first_on_path(tmp_path / "bin", monkeypatch)
+    seen = tmp_path / f"{name}.words"
+    program(tmp_path / "bin", name, f'printf "%s\\n" "$@" >>{seen}\n{body}')
+    return seen
+
+
+def test_a_network_of_ours_is_used(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = fake(tmp_path, monkeypatch, "ip", f"echo '{OURS}'")
+    assert remote.route_is_ours() == ""
+    assert seen.read_text().split() == ["-json", "route", "get", "192.168.56.10"]
+    remote.require_route()
+
+
+@pytest.mark.parametrize("answer", [BY_DEFAULT, OTHERS, THROUGH, "[]", ""])
+def test_nothing_is_sent_by_any_other_route(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    fake(tmp_path, monkeypatch, "ip", f"echo '{answer}'")
+    fake(tmp_path, monkeypatch, "ssh", "exit 99")
+    assert remote.route_is_ours() == "the lab's network 192.168.56.0/24 is not up on this host"
+    assert remote.unreachable(CP1) == remote.route_is_ours()
+    with pytest.raises(LabStateError) as caught:
+        remote.require_route()
+    assert "./inv up" in caught.value.hint
+    assert not (tmp_path / "ssh.words").exists()
+
+
+def test_no_route_at_all_is_no_network_of_ours(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "ip", "echo 'RTNETLINK answers: Network is unreachable' >&2; exit 2")
+    assert "is not up" in remote.route_is_ours()
+
+
+def test_why_a_machine_does_not_answer_is_ssh_s_last_line(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "ip", f"echo '{OURS}'")
+    fake(tmp_path, monkeypatch, "ssh", "echo noise >&2; echo 'No route to host' >&2; exit 255")
+    assert remote.unreachable(CP1) == "No route to host"
+    fake(tmp_path, monkeypatch, "ssh", "exit 255")
+    assert remote.unreachable(CP1) == "ssh said no"
+    fake(tmp_path, monkeypatch, "ssh", "exit 0")
+    assert remote.unreachable(CP1) == ""
+
+
+def unpacked(path: Path) -> dict[str, tuple[int, str]]:
+    """What an archive holds: name → mode and content."""
+    found = {}
+    with tarfile.open(fileobj=io.BytesIO(path.read_bytes())) as archive:
+        assert {(member.uid, member.gid) for member in archive} == {(0, 0)}
+        for member in archive:
+            file = archive.extractfile(member)
+            assert file is not None
+            found[member.name] = member.mode, file.read().decode()
+    return found
+
+
+def test_a_machine_is_given_its_folder_with_places_and_modes(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "ssh", f"cat >{tmp_path}/archive")
+    remote.deliver(CP1)
+    assert unpacked(tmp_path / "archive") == {
+        "opt/ha-lab/init.sh": (0o755, "#!/bin/sh\n"),
+        "opt/ha-lab/node.env": (0o644, "A=1\n"),
+        "opt/ha-lab/pod-network/kustomization.yaml": (0o644, "x"),
+    }
+
+
+def test_secrets_travel_by_standard_input_and_no_other_way(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = fake(tmp_path, monkeypatch, "ssh", f"cat >{tmp_path}/archive; env >{tmp_path}/environment; exit 1")
+    log = tmp_path / "init.log"
+    with pytest.raises(LabError) as caught:
+        remote.script(CP1, "init", ["--alone"], secrets={"secrets": SECRET, "ca.key": "the key"}, log=log)
+    assert unpacked(tmp_path / "archive") == {"secrets": (0o600, SECRET), "ca.key": (0o600, "the key")}
+    assert words.read_text().split()[-3:] == ["/opt/ha-lab/init.sh", "--stdin", "--alone"]
+    for text in (words.read_text(), (tmp_path / "environment").read_text(), log.read_text(), str(caught.value)):
+        assert "abcdef.0123456789abcdef" not in text
+        assert "the key" not in text
+
+
+def test_a_script_says_whether_it_changed_anything(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = fake(tmp_path, monkeypatch, "ssh", "echo 'ha-lab: unchanged'")
+    assert not remote.script(CP1, "node", ["--alone"], log=tmp_path / "1.log")
+    assert words.read_text().split() == [
+        *("-F", str(remote.workspace.ssh_config), "cp1", "--", "sudo"),
+        *("/opt/ha-lab/node.sh", "--alone"),
+    ]
+    fake(tmp_path, monkeypatch, "ssh", "echo 'ha-lab: changed'")
+    assert remote.script(CP1, "node", log=tmp_path / "2.log")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ([], ["-t", "cp1"]),
+        (["uname -a"], ["cp1", "--", "uname -a"]),
+        (["echo", "a b", "$HOME"], ["cp1", "--", "echo 'a b' '$HOME'"]),
+    ],
+)
+def test_a_login_has_a_terminal_and_a_command_keeps_its_words(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch, command: list[str], words: list[str]
+) -> None:
+    became: list[Any] = []
+    monkeypatch.setattr(process, "replace", became.append)
+    remote.shell(CP1, command)
+    assert became == [["ssh", "-F", str(remote.workspace.ssh_config), *words]]
+
+
+def test_hanging_up_ends_every_connection_and_leaves_no_folder(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = fake(tmp_path, monkeypatch, "ssh", "exit 255")
+    folder = control_folder(remote.workspace)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    remote.hang_up()
+    assert words.read_text().split().count("exit") == len(LAB.nodes)
+    assert not folder.exists()
+
+
+def test_another_user_s_folder_is_not_trusted_with_connections(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = control_folder(remote.workspace)
+    real = os.getuid()
+    try:
+        monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+        monkeypatch.setattr(
+            Path, "stat", lambda *_: os.stat_result((0o40700, 0, 0, 0, real + 1, 0, 0, 0, 0, 0))
+        )
+        with pytest.raises(LabStateError, match="belongs to another user"):
+            control_folder(remote.workspace)
+    finally:
+        monkeypatch.undo()
+        folder.rmdir()
+
+
+def test_two_labs_have_two_folders_of_connections(tmp_path: Path) -> None:
+    folders = [control_folder(Workspace(tmp_path / name)) for name in ("a", "b")]
+    assert len(set(folders)) == 2
+    assert all(len(str(folder)) < 50 for folder in folders)
+    for folder in folders:
+        folder.rmdir()
+
+
+def test_side_by_side_gives_every_result() -> None:
+    assert side_by_side("asking", LAB.workers, lambda node: node.cpus) == {"w1": 2, "w2": 2, "w3": 2}
+    assert side_by_side("asking", [], lambda node: node.cpus) == {}
+
+
+def test_side_by_side_tells_every_failure() -> None:
+    def work(node: Node) -> None:
+        if node.name != "w2":
+            raise LabError(f"{node.name} is gone", hint="look")
+
+    with pytest.raises(NodeFailed) as caught:
+        side_by_side("asking", LAB.workers, work)
+    assert caught.value.message == "asking failed on w1: w1 is gone\nasking failed on w3: w3 is gone"
+    assert caught.value.hint == "look"

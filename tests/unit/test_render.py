@@ -1,0 +1,263 @@
+"""Rendered files against golden ones. `UPDATE_GOLDEN=1 pytest tests/unit/test_render.py` writes them anew."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab import config, render
+from lab.model import Lab, LoadBalancer
+from lab.render import REPOSITORY, Site
+from tests.unit.fakes import GOLDEN, SITE
+
+EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
+HOSTILE = "a'b\"c `id` $(id) ${HOME} #{`id`} \\' \\ %x(id) {{ 1 }} é"
+STUB = """
+class Anything
+  def method_missing(name, *words, **named, &block)
+    $seen << [name.to_s.delete_suffix("="), *words, *(named.empty? ? [] : [named])] unless block
+    block.call(Anything.new) if block
+    Anything.new
+  end
+  def respond_to_missing?(*) = true
+end
+module Vagrant
+  def self.configure(version) = yield(Anything.new)
+end
+$seen = []
+load ARGV[0]
+require "json"
+puts JSON.dump($seen)
+"""
+
+
+def labs() -> dict[str, Lab]:
+    default = config.default()
+    return {
+        "default": default,
+        "smallest": config.load(REPOSITORY / "examples" / "smallest.yaml"),
+        "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
+    }
+
+
+def texts(lab: Lab, site: Site = SITE) -> dict[str, str]:
+    """All that is rendered but scripts and the CA, which are copies."""
+    found = render.render(lab, site)
+    return {path: text for path, text in found.items() if not path.endswith((".sh", "ca.crt"))}
+
+
+def kept(name: str) -> dict[str, str]:
+    folder = GOLDEN / name
+    return {
+        str(path.relative_to(folder)): path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def ruby() -> str:
+    """Ruby, which Vagrant brings; CI has it, and says so where it is missing."""
+    found = shutil.which("ruby")
+    if not found and not os.environ.get("CI"):
+        pytest.skip("ruby is not on PATH; CI has it")
+    assert found, "CI must have ruby"
+    return found
+
+
+def evaluated(text: str, tmp_path: Path) -> list[Any]:
+    """Every word that a Vagrantfile says, as Ruby has it."""
+    (tmp_path / "Vagrantfile").write_text(text)
+    (tmp_path / "stub.rb").write_text(STUB)
+    subprocess.run([ruby(), "-c", tmp_path / "Vagrantfile"], check=True, capture_output=True)
+    said = subprocess.run(
+        [ruby(), tmp_path / "stub.rb", tmp_path / "Vagrantfile"], check=True, capture_output=True, text=True
+    )
+    found = json.loads(said.stdout)
+    assert isinstance(found, list)
+    return found
+
+
+def sourced(text: str, names: list[str]) -> list[str]:
+    """What bash has in variables after it has read an env file."""
+    script = f'set -eu\n{text}\nprintf "%s\\0" ' + " ".join(f'"${{{name}}}"' for name in names)
+    said = subprocess.run(["bash", "-c", script], check=True, capture_output=True, text=True, cwd="/")
+    return said.stdout.split("\0")[:-1]
+
+
+@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile"])
+def test_rendered_files_are_the_golden_ones(name: str) -> None:
+    found = texts(labs()[name])
+    if name == "reference-profile":  # only this file differs from the default lab's
+        found = {"nodes/lb1/haproxy.cfg": found["nodes/lb1/haproxy.cfg"]}
+    if os.environ.get("UPDATE_GOLDEN"):
+        shutil.rmtree(GOLDEN / name, ignore_errors=True)
+        for path, text in found.items():
+            (GOLDEN / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (GOLDEN / name / path).write_text(text)
+    assert found == kept(name)
+
+
+def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
+    plain, reference = texts(labs()["default"]), texts(labs()["reference-profile"])
+    assert [path for path in plain if plain[path] != reference[path]] == ["nodes/lb1/haproxy.cfg"]
+
+
+def test_the_same_lab_gives_the_same_texts() -> None:
+    assert render.render(config.default(), SITE) == render.render(config.default(), SITE)
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_renders(path: Path, tmp_path: Path) -> None:
+    lab = config.load(path)
+    found = texts(lab)
+    hostnames = [words[1] for words in evaluated(found["Vagrantfile"], tmp_path) if words[0] == "hostname"]
+    assert hostnames == [node.name for node in lab.nodes]
+    for node in lab.nodes:
+        assert f"nodes/{node.name}/node.env" in found
+
+
+@pytest.mark.parametrize("name", ["default", "smallest"])
+def test_every_yaml_is_yaml(name: str) -> None:
+    for path, text in texts(labs()[name]).items():
+        if path.endswith((".yaml", "token.conf")):
+            assert all(isinstance(document, dict) for document in yaml.safe_load_all(text)), path
+
+
+def documents(path: str, lab: Lab | None = None) -> dict[str, Any]:
+    """The documents of a rendered file, by kind."""
+    return {each["kind"]: each for each in yaml.safe_load_all(texts(lab or config.default())[path])}
+
+
+def test_kubeadm_s_init_is_of_the_right_kinds_and_versions() -> None:
+    found = documents("nodes/cp1/kubeadm-init.yaml")
+    assert {kind: each["apiVersion"] for kind, each in found.items()} == {
+        "InitConfiguration": "kubeadm.k8s.io/v1beta4",
+        "ClusterConfiguration": "kubeadm.k8s.io/v1beta4",
+        "KubeletConfiguration": "kubelet.config.k8s.io/v1beta1",
+        "KubeProxyConfiguration": "kubeproxy.config.k8s.io/v1alpha1",
+    }
+    cluster = found["ClusterConfiguration"]
+    assert cluster["controlPlaneEndpoint"] == "192.168.56.10:6443"
+    assert cluster["kubernetesVersion"] == "v1.36.3"
+    assert cluster["networking"] == {"podSubnet": "10.244.0.0/16", "serviceSubnet": "10.96.0.0/16"}
+    assert found["InitConfiguration"]["localAPIEndpoint"]["advertiseAddress"] == "192.168.56.11"
+
+
+def test_kubeadm_s_join_is_v1beta4_with_the_ca_s_hash() -> None:
+    control_plane = documents("nodes/cp2/kubeadm-join.yaml")["JoinConfiguration"]
+    worker = documents("nodes/w1/kubeadm-join.yaml")["JoinConfiguration"]
+    assert control_plane["apiVersion"] == worker["apiVersion"] == "kubeadm.k8s.io/v1beta4"
+    assert control_plane["controlPlane"]["localAPIEndpoint"]["advertiseAddress"] == "192.168.56.12"
+    assert "controlPlane" not in worker
+    (pin,) = worker["discovery"]["bootstrapToken"]["caCertHashes"]
+    assert pin.startswith("sha256:")
+    assert worker["discovery"]["bootstrapToken"]["apiServerEndpoint"] == "192.168.56.10:6443"
+
+
+def test_every_kubelet_has_the_lab_s_address() -> None:
+    lab = config.default()
+    for node in lab.kubernetes_nodes:
+        files = ["kubeadm-join.yaml"] + (["kubeadm-init.yaml"] if node in lab.control_planes else [])
+        for file in files:
+            found = documents(f"nodes/{node.name}/{file}")
+            registration = next(each for each in found.values() if "nodeRegistration" in each)[
+                "nodeRegistration"
+            ]
+            assert registration["name"] == node.name
+            assert {"name": "node-ip", "value": str(node.address)} in registration["kubeletExtraArgs"]
+
+
+def test_no_secret_is_rendered() -> None:
+    for path, text in render.render(config.default(), SITE).items():
+        assert "PRIVATE KEY" not in text, path
+    assert "@BOOTSTRAP_TOKEN@" in texts(config.default())["nodes/w1/kubeadm-join.yaml"]
+    assert "@CERTIFICATE_KEY@" not in texts(config.default())["nodes/w1/kubeadm-join.yaml"]
+
+
+def test_a_machine_is_given_what_its_role_needs() -> None:
+    found = texts(config.default())
+    names = {
+        name: {path.removeprefix(f"nodes/{name}/") for path in found if path.startswith(f"nodes/{name}/")}
+        for name in ("lb1", "cp2", "w1")
+    }
+    common = {"node.env", "network.env", "hosts"}
+    assert names["lb1"] == common | {"haproxy.cfg"}
+    assert names["w1"] == common | {"kubeadm-join.yaml"}
+    joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
+    assert names["cp2"] == common | joins
+
+
+def test_env_files_give_bash_what_the_model_says() -> None:
+    found = texts(config.default())
+    names = ["LAB_NAME", "NODE_NAME", "NODE_ROLE", "NODE_ADDRESS", "API_ENDPOINT", "KUBERNETES_NODES"]
+    assert sourced(found["nodes/cp2/node.env"], names) == [
+        *("ha-lab", "cp2", "control-plane", "192.168.56.12", "192.168.56.10:6443", "cp1 cp2 cp3 w1 w2 w3"),
+    ]
+    assert sourced(found["nodes/cp3/node.env"], ["PREVIOUS_CONTROL_PLANE"]) == ["cp2"]
+    assert sourced(found["nodes/cp1/node.env"], ["PREVIOUS_CONTROL_PLANE"]) == [""]
+    assert sourced(found["nodes/w1/network.env"], ["PODS", "SERVICES"]) == ["10.244.0.0/16", "10.96.0.0/16"]
+    assert sourced(found["nodes/lb1/network.env"], ["PODS", "SERVICES"]) == ["", ""]
+
+
+def hostile() -> tuple[Lab, Site]:
+    """A lab and a site whose every free text wants to be more than text."""
+    lab = config.default().model_copy(update={"name": HOSTILE})
+    site = replace(SITE, workspace=Path(f"/home/{HOSTILE}/.lab"), image=HOSTILE, authorized_key=HOSTILE)
+    return lab, site
+
+
+def test_nothing_in_a_text_means_anything_to_ruby(tmp_path: Path) -> None:
+    seen = evaluated(render.render(*hostile())["Vagrantfile"], tmp_path)
+    said = {words[0]: words[1] for words in seen if len(words) > 1}
+    assert said["image"] == HOSTILE
+    assert said["env"] == {"HA_LAB_AUTHORIZED_KEY": HOSTILE}
+    assert said["name"] == f"{HOSTILE}-w3"
+    assert f"ha-lab.workspace=/home/{HOSTILE}/.lab" in said["create_args"]
+
+
+def test_nothing_in_a_text_means_anything_to_a_shell() -> None:
+    found = render.render(*hostile())
+    assert sourced(found["nodes/cp1/node.env"], ["LAB_NAME"]) == [HOSTILE]
+
+
+def test_nothing_in_a_text_means_anything_to_yaml() -> None:
+    found = render.render(*hostile())["nodes/cp1/kubeadm-init.yaml"]
+    cluster = next(each for each in yaml.safe_load_all(found) if each["kind"] == "ClusterConfiguration")
+    assert cluster["clusterName"] == HOSTILE
+
+
+@pytest.mark.parametrize("part", ["a b", 'a"b', "a'b", "a%hb", "a#b", "a\\b"])
+def test_a_workspace_may_have_any_name_for_ssh(tmp_path: Path, part: str) -> None:
+    workspace = tmp_path / part / ".lab"
+    (tmp_path / "ssh_config").write_text(
+        render.render(config.default(), replace(SITE, workspace=workspace))["ssh_config"]
+    )
+    words = ["ssh", "-G", "-F", str(tmp_path / "ssh_config"), "cp1"]
+    said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert "hostname 192.168.56.11" in said
+    # -G shows paths before their tokens are replaced, and %% is the one for %.
+    assert f"identityfile {workspace}/secrets/id_ed25519".replace("%", "%%") in said
+
+
+def test_a_manifest_of_one_s_own_is_copied_as_it_is() -> None:
+    manifest = f"apiVersion: v1\nkind: ConfigMap\n# {HOSTILE}\n"
+    found = render.render(config.default(), replace(SITE, manifest=manifest))
+    assert found["nodes/cp1/pod-network/manifest.yaml"] == manifest
+    kustomization = yaml.safe_load(found["nodes/cp1/pod-network/kustomization.yaml"])
+    assert kustomization["resources"] == ["manifest.yaml"]
+    assert "patches" not in kustomization
+
+
+def test_a_bare_vagrant_up_runs_every_script_that_each_role_needs(tmp_path: Path) -> None:
+    lab = config.default()
+    steps = {node.name: [step.name for step in render.provisioners(lab, node)] for node in lab.nodes}
+    assert steps["lb1"] == ["load-balancer"]
+    assert steps["cp1"] == ["node", "control-plane-init", "pod-network", "revoke"]
+    assert steps["cp2"] == steps["cp3"] == ["node", "control-plane-join"]
+    assert steps["w1"] == ["node", "worker-join"]

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab import config, host, image, machines
+from lab.errors import ConfigError, LabStateError
+from lab.remote import Remote
+from lab.session import Session, open_session
+from tests.unit.fakes import printed
+
+LAB_YAML = "name: mine\n"
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.setattr(host, "node_capabilities", lambda: ("NET_ADMIN",))
+    monkeypatch.setattr(image, "name", lambda lab: "ha-lab/golden:0123456789abcdef")
+    return reopened(tmp_path, LAB_YAML)
+
+
+def reopened(tmp_path: Path, text: str) -> Session:
+    (tmp_path / "lab.yaml").write_text(text)
+    return open_session(tmp_path / "lab.yaml", printed()[0])
+
+
+def boot(opened: Session) -> None:
+    """Let a machine of the lab exist."""
+    opened.workspace.write(opened.workspace.root / ".vagrant/machines/cp1/docker/id", "1")
+
+
+def test_opening_touches_nothing(opened: Session, tmp_path: Path) -> None:
+    assert [path.name for path in tmp_path.iterdir()] == ["lab.yaml"]
+    assert opened.workspace.root == tmp_path / ".lab"
+
+
+def test_a_lab_file_that_is_wrong_opens_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        reopened(tmp_path, "bogus: 1\n")
+
+
+def test_rendering_keeps_which_lab_it_was(opened: Session) -> None:
+    opened.render()
+    identity = opened.workspace.read_identity()
+    assert (identity["name"], identity["image"]) == ("mine", "ha-lab/golden:0123456789abcdef")
+    assert opened.workspace.vagrantfile.exists()
+
+
+def test_what_is_secret_of_a_rendered_lab_is_private(opened: Session) -> None:
+    opened.render()
+    for path in opened.workspace.secrets.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+    assert opened.workspace.secrets.stat().st_mode & 0o777 == 0o700
+    token = (opened.workspace.secrets / "w1" / "secrets").read_text().strip().partition("=")[2]
+    others = [
+        path for path in opened.workspace.root.rglob("*") if path.is_file() and "secrets" not in path.parts
+    ]
+    assert not any(token in path.read_text() for path in others)
+
+
+def test_rendering_again_changes_only_this_run_s_secrets(opened: Session) -> None:
+    opened.render()
+    before = {path: path.read_bytes() for path in opened.workspace.root.rglob("*") if path.is_file()}
+    opened.render()
+    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
+    assert changed == {"secrets"}
+
+
+def test_machines_made_from_another_lab_file_are_refused(opened: Session, tmp_path: Path) -> None:
+    opened.render()
+    boot(opened)
+    other = reopened(tmp_path, "name: yours\nnetwork: {pods: 10.200.0.0/16}\n")
+    with pytest.raises(LabStateError, match=r"lab 'mine'.*what differs: name, network") as caught:
+        other.render()
+    assert "./inv destroy" in caught.value.hint
+    assert opened.workspace.read_identity()["name"] == "mine"
+
+
+def test_the_same_lab_in_other_words_is_the_same_lab(opened: Session, tmp_path: Path) -> None:
+    opened.render()
+    boot(opened)
+    reopened(tmp_path, "# a word\nname: mine\nnodes: {workers: {count: 3}}\n").render()
+
+
+def test_a_lab_without_machines_may_become_another(opened: Session, tmp_path: Path) -> None:
+    opened.render()
+    reopened(tmp_path, "name: yours\n").render()
+
+
+def test_a_machine_is_found_by_name_or_refused_with_the_names(opened: Session) -> None:
+    assert opened.node("w2").name == "w2"
+    with pytest.raises(ConfigError, match="no machine 'w9'") as caught:
+        opened.node("w9")
+    assert caught.value.hint == "its machines: lb1, cp1, cp2, cp3, w1, w2, w3"
+
+
+def test_a_pod_network_of_one_s_own_is_read_beside_the_lab_file(tmp_path: Path, opened: Session) -> None:
+    (tmp_path / "mine.yaml").write_text("kind: List\n")
+    other = reopened(tmp_path, "network: {pod_network: mine.yaml}\n")
+    other.render()
+    assert (other.workspace.node("cp1") / "pod-network" / "manifest.yaml").read_text() == "kind: List\n"
+
+
+def test_machines_keep_the_golden_machine_they_were_made_from(
+    opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened.render("ha-lab/golden:old")
+    boot(opened)
+    monkeypatch.setattr(image, "exists", lambda golden: golden == "ha-lab/golden:old")
+    fits: list[set[str]] = []
+    monkeypatch.setattr(Session, "make_fit", lambda self, purposes, *, consent: fits.append(purposes))
+    assert opened.bake(consent=False) == "ha-lab/golden:old"
+    assert fits == [{"up"}]
+
+
+def test_destroying_removes_all_and_only_once(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.render()
+    removed: list[str] = []
+    monkeypatch.setattr(machines, "remove", lambda *_: removed.append("machines"))
+    monkeypatch.setattr(Remote, "hang_up", lambda self: removed.append("connections"))
+    assert opened.destroy()
+    assert removed == ["connections", "machines"]
+    assert not opened.workspace.root.exists()
+    assert not opened.destroy()
+
+
+def test_a_destroy_that_fails_keeps_the_folder(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened.render()
+
+    def fails(*_: object) -> None:
+        raise LabStateError("docker said no")
+
+    monkeypatch.setattr(machines, "remove", fails)
+    monkeypatch.setattr(Remote, "hang_up", lambda self: None)
+    with pytest.raises(LabStateError, match="docker said no"):
+        opened.destroy()
+    assert opened.workspace.read_identity()["name"] == "mine"
+
+
+def test_a_missing_lab_file_is_the_default_lab(tmp_path: Path) -> None:
+    assert open_session(tmp_path / "none.yaml", printed()[0]).lab == config.default()

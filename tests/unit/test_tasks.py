@@ -1,0 +1,237 @@
+"""The verbs as a person types them, in processes of their own, with nothing behind them."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.unit.fakes import program
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INVOKE = Path(sys.executable).with_name("invoke")
+VERBS = (
+    *("bake", "bench", "destroy", "doctor", "kubeconfig", "lint", "logs", "render", "ssh", "status", "test"),
+    *("up", "verify"),
+)
+ON_A_LAB = [verb for verb in VERBS if verb not in ("lint", "test")]
+
+RAISING = """
+import sys
+import tasks
+from lab.errors import *
+from pathlib import Path
+
+@tasks.verb()
+def body(c):
+    {statement}
+
+from invoke import Program, Collection
+collection = Collection()
+collection.add_task(body, "body")
+sys.argv = ["inv", "body"]
+Program(namespace=collection).run()
+"""
+
+
+@pytest.fixture
+def bin_folder(tmp_path: Path) -> Path:
+    """Programs that a verb may find: none of them may be asked anything, but where the lab's network is."""
+    (tmp_path / "lab.yaml").write_text("")
+    folder = tmp_path / "bin"
+    for name in ("docker", "vagrant", "ssh", "sudo", "apt-get", "service"):
+        program(folder, name, f'echo "{name} $*" >>{tmp_path}/asked; exit 97')
+    program(folder, "ip", 'echo \'[{"gateway": "192.0.2.1", "prefsrc": "192.0.2.2"}]\'')
+    return folder
+
+
+def typed(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+    return subprocess.run(
+        [INVOKE, "--search-root", REPOSITORY, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path, "HOME": str(tmp_path / "home")},
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+        check=False,
+    )
+
+
+def raising(tmp_path: Path, statement: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", RAISING.format(statement=statement)],
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "HOME": str(tmp_path)},
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
+    said = typed(tmp_path, "--list").stdout
+    found = re.findall(r"^  (\w+)   +\S", said, re.MULTILINE)
+    assert tuple(found) == VERBS
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_for_each_option(tmp_path: Path, verb: str) -> None:
+    said = typed(tmp_path, "--help", verb)
+    assert said.returncode == 0
+    assert re.search(r"Docstring:\n  \S", said.stdout)
+    options = said.stdout.partition("Options:\n")[2]
+    for line in filter(None, options.splitlines()):
+        assert re.match(r"  (-\w, )?--|  -\w|   {4,}\S", line), line
+        if line.startswith("  -"):
+            assert len(re.split(r"   +", line.strip())) == 2, f"no help: {line}"
+
+
+@pytest.mark.parametrize(
+    ("statement", "code", "said"),
+    [
+        (
+            'raise ConfigError(["lab.yaml:3: x: bad", "lab.yaml:5: y: bad"], hint="mend it")',
+            2,
+            "lab.yaml:5: y: bad",
+        ),
+        ('raise HostNotFit("docker is missing", hint="mend it")', 3, "error: docker is missing"),
+        ('raise LabStateError("no", hint="mend it", log=Path("/x/01.log"))', 1, "  log:  /x/01.log"),
+        (
+            'raise CommandFailed(["ip", "a b"], "ended", tail="words", hint="mend it")',
+            1,
+            "`ip 'a b'` ended\n    words",
+        ),
+        ('raise WaitTimedOut("cp1", 10, "no route", hint="mend it")', 1, "cp1: not after 10 s: no route"),
+        (
+            'raise NodeFailed("join", {"w1": LabError("no", hint="mend it"), "w2": LabError("nor")})',
+            1,
+            "join failed on w2: nor",
+        ),
+        ('raise LabError("[red]as it is[/red]", hint="mend it")', 1, "error: [red]as it is[/red]"),
+    ],
+)
+def test_an_error_is_a_message_a_next_step_and_an_exit_code(
+    tmp_path: Path, statement: str, code: int, said: str
+) -> None:
+    ran = raising(tmp_path, statement)
+    assert ran.returncode == code
+    assert said in ran.stderr
+    assert "  next: mend it" in ran.stderr
+    assert "Traceback" not in ran.stderr + ran.stdout
+
+
+def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) -> None:
+    ran = raising(tmp_path, "1 / 0")
+    assert ran.returncode == 1
+    assert "a fault of the kit: ZeroDivisionError" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "ZeroDivisionError" in (tmp_path / ".cache/ha-lab/fault.txt").read_text()
+
+
+def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
+    ran = raising(tmp_path, "raise BrokenPipeError")
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
+def test_an_interrupt_ends_what_runs_also_in_threads_and_says_how_to_go_on(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    working = (
+        "from concurrent.futures import ThreadPoolExecutor as Pool; from lab import process\n"
+        "    with Pool() as pool:\n"
+        f"        pool.submit(process.run, ['sh', '-c', 'echo $$ >{pid}; exec sleep 60'])\n"
+        "        import time; time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", RAISING.format(statement=working)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as kit:
+        end = time.monotonic() + 10
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert pid.exists(), "the command never started"
+        time.sleep(0.2)
+        kit.send_signal(signal.SIGINT)
+        _, said = kit.communicate(timeout=20)
+    assert kit.returncode == 130
+    assert "error: interrupted" in said
+    assert "the same command goes on" in said
+    assert "Traceback" not in said
+    stat = Path(f"/proc/{pid.read_text().strip()}/stat")
+    assert not stat.exists() or stat.read_text().split()[2] == "Z"
+
+
+@pytest.mark.parametrize(
+    ("verb", "text", "said"),
+    [
+        *((verb, "bogus: 1\n", "bogus") for verb in ON_A_LAB),
+        ("render", "{", "lab.yaml"),
+        ("render", "network: {pods: x}\n", "network.pods"),
+    ],
+)
+def test_a_lab_file_that_is_wrong_stops_every_verb_before_anything(
+    tmp_path: Path, bin_folder: Path, verb: str, text: str, said: str
+) -> None:
+    (tmp_path / "lab.yaml").write_text(text)
+    words = [verb, "cp1"] if verb == "ssh" else [verb]
+    ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+    assert ran.returncode == 2, ran.stderr
+    assert "error:" in ran.stderr
+    assert said in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert not (tmp_path / ".lab").exists()
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_lab_file_that_is_named_and_missing_is_told(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "status", "--lab", "other.yaml")
+    assert ran.returncode == 2
+    assert "there is no lab file other.yaml" in ran.stderr
+
+
+def test_an_unknown_machine_is_told_with_those_there_are(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "ssh", "cp9", "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert "there is no machine 'cp9' in this lab" in ran.stderr
+    assert "next: its machines: lb1, cp1, cp2, cp3, w1, w2, w3" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [("kubeconfig",), ("verify",), ("ssh", "cp1")])
+def test_what_needs_a_lab_says_that_none_is_up(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
+) -> None:
+    ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+    assert ran.returncode == 1
+    assert "./inv up" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_status_of_no_lab_is_an_answer_and_not_an_error(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "status", "--lab", "lab.yaml")
+    assert ran.returncode == 1
+    assert "the lab is not up" in ran.stdout
+    assert ran.stderr == ""
+
+
+def test_destroying_no_lab_is_no_error(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "destroy", "--lab", "lab.yaml")
+    assert ran.returncode == 0
+    assert "there is no lab at" in ran.stdout
+
+
+def test_destroy_asks_and_takes_no_answer_for_no(tmp_path: Path, bin_folder: Path) -> None:
+    (tmp_path / ".lab").mkdir()
+    ran = typed(tmp_path, "destroy", "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert "next: ./inv destroy --yes" in ran.stderr
+    assert (tmp_path / ".lab").exists()

