@@ -23,6 +23,10 @@ import yaml
 from lab.errors import LabStateError
 
 
+CHECKING = "* "
+"""What HAProxy puts before a check's status while the next check is under way."""
+
+
 @dataclass(frozen=True)
 class NodeFact:
     """One node as the API has it. `internal_ips` are all its addresses of that type."""
@@ -59,13 +63,17 @@ class MemberFact:
 
 @dataclass(frozen=True)
 class BackendFact:
-    """One server of HAProxy's backend (management guide 9.1, "CSV format")."""
+    """One server of HAProxy's backend (management guide 9.1, "CSV format").
+
+    While a check is under way (`checking`), `check_status` is the last one's and `check_code` is not known.
+    """
 
     name: str
     status: str
     check_status: str
     check_code: str
     sessions: int
+    checking: bool = False
 
 
 class Api:
@@ -186,9 +194,10 @@ def read_backends(text: str) -> tuple[BackendFact, ...]:
         BackendFact(
             row["svname"],
             row["status"],
-            row.get("check_status") or "",
+            (row.get("check_status") or "").removeprefix(CHECKING),
             row.get("check_code") or "",
             int(row["stot"] or 0),
+            (row.get("check_status") or "").startswith(CHECKING),
         )
         for row in rows
         if row["pxname"] == "apiserverbackend" and row["svname"] not in ("FRONTEND", "BACKEND")

@@ -74,6 +74,11 @@ def test_a_server_that_is_down_says_how() -> None:
     assert cp3 == BackendFact("cp3", "UP 1/2", "L7STS", "500", 0)
 
 
+def test_a_server_that_is_just_being_checked_has_no_code_yet() -> None:
+    checked = recorded("haproxy/show-stat.healthy.csv").replace(",L7OK,200,", ",* L7OK,0,", 1)
+    assert read_backends(checked)[0] == BackendFact("cp1", "UP", "L7OK", "0", 71, checking=True)
+
+
 @pytest.mark.parametrize(
     "content",
     [
