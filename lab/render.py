@@ -167,6 +167,7 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
     files = {name: _template(f"{name}.j2", **known) for name in names}
     if node.role is Role.LOAD_BALANCER:
         files["haproxy.cfg"] = _template(f"haproxy.{lab.load_balancer.profile}.cfg.j2", **known)
+        files["cut-off.lua"] = (PROVISION / "node" / "cut-off.lua").read_text(encoding="utf-8")
     if node.role is Role.CONTROL_PLANE:
         files["pod-network/kustomization.yaml"] = _template("kustomization.yaml.j2", **known)
         if site.manifest:

@@ -27,6 +27,7 @@ main() {
 	own_network
 	# The checks in haproxy.cfg trust this CA and no other.
 	place 644 /etc/haproxy/kubernetes-ca.crt <"$HERE/ca.crt" && reload=yes
+	place 644 /etc/haproxy/cut-off.lua <"$HERE/cut-off.lua" && reload=yes
 	haproxy_cfg
 	systemctl is-enabled --quiet haproxy || systemctl enable --quiet haproxy
 	if ! systemctl is-active --quiet haproxy; then

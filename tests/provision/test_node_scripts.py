@@ -95,6 +95,7 @@ def test_haproxy_s_configuration_is_the_packaged_one_and_the_lab_s(machine: Mach
     assert "server cp3 192.168.56.13:6443" in text
     assert world.has("/etc/haproxy/kubernetes-ca.crt")
     assert sorted(path.name for path in world.path("/etc/haproxy/x").parent.iterdir()) == [
+        "cut-off.lua",
         "haproxy.cfg",
         "kubernetes-ca.crt",
     ]
@@ -114,7 +115,7 @@ def test_a_configuration_that_haproxy_refuses_leaves_the_old_one_in_use(machine:
     assert ran.changes == []
 
 
-@pytest.mark.parametrize("file", ["haproxy.cfg", "ca.crt"])
+@pytest.mark.parametrize("file", ["haproxy.cfg", "ca.crt", "cut-off.lua"])
 def test_haproxy_is_reloaded_once_when_its_files_changed(machine: Machine, file: str) -> None:
     world = machine("lb1")
     world.run("load-balancer")

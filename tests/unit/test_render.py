@@ -51,7 +51,7 @@ def labs() -> dict[str, Lab]:
 def texts(lab: Lab, site: Site = SITE) -> dict[str, str]:
     """All that is rendered but scripts and the CA, which are copies."""
     found = render.render(lab, site)
-    return {path: text for path, text in found.items() if not path.endswith((".sh", "ca.crt"))}
+    return {path: text for path, text in found.items() if not path.endswith((".sh", ".lua", "ca.crt"))}
 
 
 def kept(name: str) -> dict[str, str]:
