@@ -80,14 +80,14 @@ class Api:
     """The Kubernetes API, as the kubeconfig's user."""
 
     def __init__(self, kubeconfig: Path, timeout: float = 10.0) -> None:
-        """Load who we are and whom we trust. Raises LabStateError when the file is no kubeconfig."""
+        """Load who we are and whom we trust (`context`). Raises LabStateError when the file is no kubeconfig."""
         self.timeout = timeout
         try:
             config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
             cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
             self.ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
             self.server = str(cluster["server"])
-            self._context = _context(self.ca, user)
+            self.context = _context(self.ca, user)
         except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
             raise LabStateError(
                 f"{kubeconfig} can't be used: {error}", hint="`./inv up` writes it again"
@@ -107,7 +107,7 @@ class Api:
     ) -> tuple[int, str]:
         """Ask on a new connection; return status and text. Raises LabStateError when nobody answers."""
         host = self.server.removeprefix("https://")
-        connection = http.client.HTTPSConnection(host, timeout=self.timeout, context=self._context)
+        connection = http.client.HTTPSConnection(host, timeout=self.timeout, context=self.context)
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": content_type})

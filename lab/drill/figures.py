@@ -1,0 +1,201 @@
+"""This room makes figures out of a recording, and holds each against its limit. Pure.
+
+Nothing is ever taken off a figure because the host paused: what a pause may have caused is told beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
+from typing import Literal, TypeVar
+
+from lab.drill.recording import Figure, Pause, Recording, Sample
+
+SLOW = 1.0
+"""Seconds from which on an answer is slow."""
+
+LATER = 5.0
+"""Seconds after the injection from which on a failure is a late one."""
+
+PER_PROBE = {
+    "asked": "requests begun after the injection",
+    "failed": "of those, the ones that were not answered as they should be",
+    "failed_after_5s": "of those that failed, the ones begun later than 5 s after the injection",
+    "in_flight_lost": "requests begun before the injection and failed after it",
+    "failed_before": "requests that had failed before the injection",
+    "slow": "requests begun after the injection and answered, but later than after 1 s",
+    "slow_paused": "of those that were slow, the ones during which this host paused",
+    "slowest_s": "the longest that a request begun after the injection took, answered or not",
+    "longest_gap_s": "the longest time without a good answer, from the injection to the last request's end",
+    "gap_paused_s": "how much of that time this host paused",
+}
+"""Figures of each of PROBES, by the part of their name after the dot: what each tells."""
+
+PROBES = ("connections", "writes", "service")
+
+FIGURES = {
+    "detect_s": "from the injection until the load balancer or the cluster had noticed",
+    **{f"{probe}.{name}": told for probe in PROBES for name, told in PER_PROBE.items()},
+    "writes.lost": "acknowledged writes that the cluster did not have at the end",
+    "watch.gap_s": "the longest time without an event of the watch, from the injection to the last write's",
+    "watch.gap_paused_s": "how much of that time this host paused",
+    "watch.missed": "acknowledged writes that the watch never saw",
+    "watch.repeated": "events that the watch saw again",
+    "watch.out_of_order": "acknowledged writes that the watch saw after a later one",
+    "watch.cut": "streams of the watch that broke or stalled after the injection",
+    "leader_changes": "changes of etcd's leader during the run",
+    "pauses.longest_s": "the longest time in which this host let no probe run",
+    "whole_s": "from the healing (from the injection, if nothing was healed) until everything was whole",
+}
+"""Every figure, in order: what it tells. `whole_s.COMPONENT` follow, one for each that was marked whole."""
+
+WHOLE = "whole_s"
+
+T = TypeVar("T")
+Values = dict[str, float | None]
+
+
+def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, ...]:
+    """Every figure of a run, in FIGURES' order, each with its limit (name → the most it may be), if any.
+
+    A limit on what was not seen is a figure without a value, which does not hold. Raises ValueError for a
+    limit on a figure that does not exist: it would never be judged.
+    """
+    unknown = [name for name in limits if name not in FIGURES and not name.startswith(f"{WHOLE}.")]
+    if unknown:
+        raise ValueError(f"there is no figure {', '.join(unknown)} to limit: see lab.drill.figures.FIGURES")
+    values = _values(recording)
+    names = [*values, *(name for name in limits if name not in values)]
+    return tuple(
+        Figure(name=name, value=values.get(name), unit=unit(name), limit=limits.get(name)) for name in names
+    )
+
+
+def sentence(name: str) -> str:
+    """What a figure tells."""
+    _, _, component = name.partition(f"{WHOLE}.")
+    return f"from the healing until {component} was whole" if component else FIGURES[name]
+
+
+def unit(name: str) -> Literal["s", ""]:
+    """A figure's unit: "s", or "" for a count."""
+    return "s" if name.endswith("_s") or name.startswith(f"{WHOLE}.") else ""
+
+
+def _values(recording: Recording) -> Values:
+    injected = recording.first("inject")
+    values: Values = dict.fromkeys(FIGURES)
+    if injected is not None:
+        values |= _detected(recording, injected) | _whole(recording, injected)
+        for probe in PROBES:
+            found = _requests(getattr(recording, probe), injected, recording.pauses)
+            values |= {f"{probe}.{name}": value for name, value in found.items()}
+        values |= _watch_gap(recording, injected)
+        values["watch.cut"] = _count(recording.streams, lambda s: bool(s.error) and s.ended >= injected)
+    values |= _kept(recording)
+    values["leader_changes"] = recording.leader_changes
+    values["pauses.longest_s"] = max((pause.seconds for pause in recording.pauses), default=0.0)
+    return {name: None if value is None else round(value, 3) for name, value in values.items()}
+
+
+def _detected(recording: Recording, injected: float) -> Values:
+    at = min(
+        (mark.at for mark in recording.marks if mark.kind == "detect" and mark.at >= injected), default=None
+    )
+    return {"detect_s": None if at is None else at - injected}
+
+
+def _whole(recording: Recording, injected: float) -> Values:
+    """Each component's time, by its first mark after the injection; one that was whole by itself took none."""
+    healed = recording.first("heal")
+    since = injected if healed is None else healed
+    found: dict[str, float] = {}
+    for mark in recording.marks:
+        if mark.kind == "whole" and mark.at >= injected:
+            name = f"{WHOLE}.{mark.what}"
+            found[name] = min(found.get(name, mark.at), mark.at)
+    times = {name: max(0.0, at - since) for name, at in found.items()}
+    return {WHOLE: max(times.values(), default=None), **times}
+
+
+def _requests(samples: tuple[Sample, ...], injected: float, pauses: tuple[Pause, ...]) -> Values:
+    """PER_PROBE's figures of one probe; without a request after the injection, none of those about such."""
+    before = [sample for sample in samples if sample.started < injected]
+    asked = [sample for sample in samples if sample.started >= injected]
+    if not samples:
+        return {}
+    values: Values = {
+        "asked": len(asked),
+        "in_flight_lost": _count(before, lambda s: bool(s.error) and s.ended >= injected),
+        "failed_before": _count(before, lambda s: bool(s.error) and s.ended < injected),
+    }
+    if not asked:
+        return values
+    slow = [sample for sample in asked if not sample.error and sample.seconds > SLOW]
+    answers = [sample.ended for sample in samples if not sample.error]
+    gap = _longest(injected, answers, max(sample.ended for sample in asked))
+    return values | {
+        "failed": _count(asked, lambda s: bool(s.error)),
+        "failed_after_5s": _count(asked, lambda s: bool(s.error) and s.started > injected + LATER),
+        "slow": len(slow),
+        "slow_paused": _count(slow, lambda s: _paused(pauses, s.started, s.ended) > 0),
+        "slowest_s": max(sample.seconds for sample in asked),
+        "longest_gap_s": gap[1] - gap[0],
+        "gap_paused_s": _paused(pauses, *gap),
+    }
+
+
+def _watch_gap(recording: Recording, injected: float) -> Values:
+    """The longest silence, until the last acknowledged write's event or, if that never came, the run's end."""
+    moments = [event.at for event in recording.watch if event.at >= injected]
+    if not moments:
+        return {}
+    unseen = _acknowledged(recording) - {event.value for event in recording.watch}
+    owed = bool(unseen) and max(unseen) > max(event.value for event in recording.watch)
+    until = max([recording.seconds, *moments]) if owed else max(moments)
+    gap = _longest(injected, moments, until)
+    return {"watch.gap_s": gap[1] - gap[0], "watch.gap_paused_s": _paused(recording.pauses, *gap)}
+
+
+def _kept(recording: Recording) -> Values:
+    """What became of acknowledged writes; nothing is known of them where there were none."""
+    acknowledged = _acknowledged(recording)
+    if not acknowledged:
+        return {}
+    seen = [event.value for event in recording.watch]
+    return {
+        # Read back, the ConfigMap has at least the number 0 that it started with.
+        "writes.lost": len(acknowledged - set(recording.read_back)) if recording.read_back else None,
+        "watch.missed": len(acknowledged - set(seen)),
+        "watch.repeated": len(seen) - len(set(seen)),
+        "watch.out_of_order": _out_of_order(value for value in dict.fromkeys(seen) if value in acknowledged),
+    }
+
+
+def _acknowledged(recording: Recording) -> set[int]:
+    return {sample.value for sample in recording.writes if not sample.error}
+
+
+def _out_of_order(values: Iterable[int]) -> int:
+    """How many come after a greater one. One given up by its writer may happen late, and is not asked about."""
+    greatest = late = 0
+    for value in values:
+        late += value < greatest
+        greatest = max(greatest, value)
+    return late
+
+
+def _longest(since: float, moments: Iterable[float], until: float) -> tuple[float, float]:
+    """The longest stretch between two moments, `since` and `until` being moments too."""
+    edges = [since, *sorted(moment for moment in moments if since < moment < until), until]
+    return max(pairwise(edges), key=lambda stretch: stretch[1] - stretch[0])
+
+
+def _paused(pauses: Iterable[Pause], since: float, until: float) -> float:
+    """Seconds of pauses between two moments."""
+    shares = (min(until, pause.at + pause.seconds) - max(since, pause.at) for pause in pauses)
+    return sum(share for share in shares if share > 0)
+
+
+def _count(found: Iterable[T], holds: Callable[[T], bool]) -> int:
+    return sum(map(holds, found))

@@ -1,0 +1,250 @@
+"""This room asks a cluster what its users would ask, many times a second, and keeps every answer and its time.
+
+All of it runs on the host, in threads, for a bounded time, and only over sockets that can't leave the lab
+(`lab.drill.dial`). New connections and the Service are asked in an open loop: each request at its own time,
+whether or not those before it were answered. Writes are a closed loop, one after the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+
+from lab.cluster import Api
+from lab.drill.dial import Door, fetch, word
+from lab.drill.recording import Event, Pause, Sample, Stream
+from lab.drill.stream import Watch
+from lab.drill.workload import PAGE, start_counting
+from lab.drill.writer import Writer
+from lab.errors import ConfigError, WaitTimedOut
+from lab.model import Frozen, Node
+from lab.remote import Remote
+from lab.wait import wait_until
+
+CONNECTIONS = 22.0
+WRITES = 11.0
+SERVICE = 10.0
+"""Requests a second. The first two are to be 20 and 10 at least, also when the host is late now and then."""
+
+CONNECTION_TIMEOUT = 10.0
+SERVICE_TIMEOUT = 5.0
+
+BEAT = 0.02
+PAUSE = 0.1
+"""Seconds between two heartbeats, and from when on a longer one is a pause of this host."""
+
+LONGEST = 900.0
+"""Seconds that probes may run: some 10,000 writes, whose keys stay far below an object's limit of 1 MiB."""
+
+SETTLE = 10.0
+"""Seconds that every probe has for a good answer at first, and the watch for the last write at the end."""
+
+HINT = "`./inv verify` says what is wrong with the cluster"
+
+
+class Seen(Frozen):
+    """The probes' part of a Recording: `Recording(…, **dict(seen))`. `seconds`: how long they ran."""
+
+    seconds: float
+    connections: tuple[Sample, ...]
+    writes: tuple[Sample, ...]
+    service: tuple[Sample, ...]
+    watch: tuple[Event, ...]
+    streams: tuple[Stream, ...]
+    pauses: tuple[Pause, ...]
+
+
+@contextmanager
+def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, limit: float) -> Iterator[Probes]:
+    """Probe a lab whose workload is deployed while inside, and for at most `limit` seconds.
+
+    `via`: the nodes whose `node_port` is asked for the Service, in turn. Before the block begins, every
+    probe has had a good answer. Raises LabStateError when the lab's network is not up or the API says no,
+    WaitTimedOut when a probe gets no good answer, ConfigError for a `limit` that is too long.
+    """
+    if not 0 < limit <= LONGEST:
+        raise ConfigError(
+            [f"probes can't run for {limit:g} s"], hint=f"more than 0 and at most {LONGEST:g} seconds will do"
+        )
+    remote.require_route()
+    lab = remote.lab
+    source = str(lab.network.gateway)
+    balancer = Door(str(lab.balancer.address), lab.load_balancer.port, source, api.context)
+    doors = [Door(str(node.address), node_port, source) for node in via]
+    probes = Probes(balancer, doors, start_counting(api), limit)
+    probes.start()
+    try:
+        wait_until(
+            probes.unsettled, what="every probe has a good answer", timeout=SETTLE, interval=0.05, hint=HINT
+        )
+        yield probes
+    finally:
+        probes.stop()
+
+
+class Probes:
+    """The probes of one run. Their clock starts with them; `finish` is what they saw."""
+
+    def __init__(self, balancer: Door, service: Sequence[Door], since: str, limit: float) -> None:
+        """Ask nothing yet. `since`: the resourceVersion that the watch starts from."""
+        self.limit = limit
+        self._began = time.monotonic()
+        self._enough = threading.Event()
+        self._over = threading.Event()
+        self._ended = 0.0
+        self._broken: list[BaseException] = []
+        self._balancer = balancer
+        self._doors = tuple(service)
+        self._connections: list[Sample] = []
+        self._service: list[Sample] = []
+        self._pauses: list[Pause] = []
+        self._writer = Writer(balancer, self.now)
+        self._watch = Watch(balancer, since, self.now, self._writer.overdue)
+        self._askers = [self._thread(work) for work in (self._connect, self._write, self._ask_service)]
+        self._listeners = [self._thread(work) for work in (self._follow, self._beat)]
+
+    def now(self) -> float:
+        """Seconds since the probes began: the clock of everything they saw."""
+        return time.monotonic() - self._began
+
+    def start(self) -> None:
+        """Begin, all at once."""
+        for thread in (*self._listeners, *self._askers):
+            thread.start()
+
+    def unsettled(self) -> str:
+        """Which probes have had no good answer yet; "" when all have, the Service's through every node."""
+        last = self._service[-len(self._doors) :]
+        good = {
+            "new connections": any(not sample.error for sample in self._connections),
+            "writes": self._writer.acknowledged > 0,
+            "the watch": self._watch.latest > 0,
+            "the Service": len(last) == len(self._doors) and not any(sample.error for sample in last),
+        }
+        bad = [probe for probe, has in good.items() if not has]
+        return f"no good answer to {', '.join(bad)}" if bad else ""
+
+    def finish(self) -> Seen:
+        """Stop asking, wait for the answers that are due, and return all that was seen. May be asked again.
+
+        The watch goes on until it has seen the last acknowledged write, for 10 s at most: what has not come
+        by then is missed. Takes up to a request's timeout longer.
+        """
+        self._stop_asking()
+        with contextlib.suppress(WaitTimedOut):
+            wait_until(self._unseen, what="the watch has all", timeout=SETTLE, interval=0.02)
+        self.stop()
+        if self._broken:
+            raise self._broken[0]
+        return Seen(
+            seconds=self._ended,
+            connections=_in_order(self._connections),
+            writes=tuple(self._writer.samples),
+            service=_in_order(self._service),
+            watch=tuple(self._watch.events),
+            streams=tuple(self._watch.streams),
+            pauses=tuple(self._pauses),
+        )
+
+    def stop(self) -> None:
+        """Stop everything and wait until it has ended."""
+        self._stop_asking()
+        self._over.set()
+        for thread in self._listeners:
+            thread.join()
+        self._ended = self._ended or self.now()
+
+    def _stop_asking(self) -> None:
+        self._enough.set()
+        for thread in self._askers:
+            thread.join()
+
+    def _unseen(self) -> str:
+        """Why the watch can't be ended yet."""
+        missing = self._watch.latest < self._writer.acknowledged and self._listeners[0].is_alive()
+        return f"it has not seen write {self._writer.acknowledged}" if missing else ""
+
+    def _connect(self) -> None:
+        self._open_loop(CONNECTIONS, CONNECTION_TIMEOUT, [self._balancer], "/readyz", self._connections)
+
+    def _ask_service(self) -> None:
+        self._open_loop(SERVICE, SERVICE_TIMEOUT, self._doors, PAGE, self._service)
+
+    def _write(self) -> None:
+        for _ in self._ticks(WRITES):
+            self._writer.write()
+        self._writer.close()
+
+    def _follow(self) -> None:
+        self._watch.follow(self._is_over)
+
+    def _beat(self) -> None:
+        """Note when this host let nobody run: a thread that only sleeps should wake up in time."""
+        before = self.now()
+        while not self._is_over():
+            time.sleep(BEAT)
+            now = self.now()
+            if now - before > PAUSE:
+                self._pauses.append(Pause(at=before, seconds=now - before))
+            before = now
+
+    def _is_over(self) -> bool:
+        """Whether the listeners should end; they do by themselves when nobody stops them."""
+        return self._over.is_set() or self.now() > self.limit + SETTLE + CONNECTION_TIMEOUT
+
+    def _open_loop(
+        self, per_second: float, timeout: float, doors: Sequence[Door], path: str, samples: list[Sample]
+    ) -> None:
+        """GET from each door in turn, each in a thread of its own; end when the last has its answer."""
+
+        def ask(door: Door) -> None:
+            started = self.now()
+            error = _answer(door, path, timeout)
+            samples.append(Sample(started=started, seconds=self.now() - started, error=error))
+
+        # As many as can be under way, twice over: a request never waits for a thread.
+        with ThreadPoolExecutor(max_workers=int(2 * per_second * timeout)) as pool:
+            for door, _ in zip(itertools.cycle(doors), self._ticks(per_second), strict=False):
+                pool.submit(self._guarded, partial(ask, door))
+
+    def _ticks(self, per_second: float) -> Iterator[None]:
+        """Yield that often, until it is enough.
+
+        A short delay is made up for; after a pause of this host what was not asked is left out, since a
+        burst of it would be a load that no user makes.
+        """
+        due = self.now()
+        while not self._enough.is_set() and self.now() < self.limit:
+            yield
+            due = max(due + 1 / per_second, self.now() - PAUSE)
+            self._enough.wait(max(0.0, due - self.now()))
+
+    def _thread(self, work: Callable[[], None]) -> threading.Thread:
+        return threading.Thread(target=self._guarded, args=(work,), name=work.__name__)
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        """Work, and keep what breaks it for `finish`: a probe that ended unseen would look like a success."""
+        try:
+            work()
+        except BaseException as error:
+            self._broken.append(error)
+
+
+def _answer(door: Door, path: str, timeout: float) -> str:
+    """Why a GET on a new connection was not answered 200; "" when it was."""
+    try:
+        status = fetch(door, path, timeout)[0]
+    except (OSError, http.client.HTTPException) as error:
+        return word(error)
+    return "" if status == http.client.OK else f"answered {status}"
+
+
+def _in_order(samples: list[Sample]) -> tuple[Sample, ...]:
+    return tuple(sorted(samples, key=lambda sample: sample.started))

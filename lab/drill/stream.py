@@ -1,0 +1,169 @@
+"""This room watches the ConfigMap as an informer would: a list, then a stream, resumed where it broke.
+
+client-go waits 0.8 s to 30 s before it comes back, and finds a silent connection by HTTP/2 pings after 45 s;
+this one does both within seconds, so that what it tells is the cluster's time and not its own patience.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+
+from lab.drill.dial import Door, dial, fetch, left, word
+from lab.drill.recording import Event, Stream
+from lab.drill.workload import COUNTER, numbers
+
+STALLED = 2.0
+"""Seconds that a stream may say nothing while an acknowledged write is due on it. Above an etcd election."""
+
+OPENING = 3.0
+"""Seconds that a new stream has for its connection and the answer's head."""
+
+PAUSE = 0.1
+"""Seconds between a stream that broke and the next one."""
+
+LOOK = 0.25
+"""Seconds after which a silent stream is looked at."""
+
+GONE = "410 Gone, listed anew"
+"""The API server no longer knows what happened since (one that has just started does not, for instance)."""
+
+ENDED = "the stream ended"
+
+
+class Watch:
+    """One watch over many streams. `events` and `streams` are what it saw, `latest` the highest number."""
+
+    def __init__(
+        self,
+        door: Door,
+        since: str,
+        clock: Callable[[], float],
+        overdue: Callable[[int, float], bool],
+    ) -> None:
+        """Watch from resourceVersion `since`.
+
+        `overdue(number, seconds)`: was a write above `number` acknowledged more than that many seconds ago?
+        While nothing is acknowledged (quorum is lost, say) silence is what a watch should hear, so a
+        stream is given up only when it owes something.
+        """
+        self.events: list[Event] = []
+        self.streams: list[Stream] = []
+        self.latest = 0
+        self._door = door
+        self._version = since
+        self._clock = clock
+        self._overdue = overdue
+        self._seen = {0}
+        self._heard = 0.0
+
+    def follow(self, over: Callable[[], bool]) -> None:
+        """Stream until `over()`; whatever breaks is kept in `streams`, and streamed on."""
+        while not over():
+            opened = self._clock()
+            error = self._follow_once(over)
+            self.streams.append(Stream(opened=opened, ended=self._clock(), error=error))
+            if error:
+                time.sleep(PAUSE)
+
+    def _follow_once(self, over: Callable[[], bool]) -> str:
+        """Stream until `over()` ("") or until it breaks (why)."""
+        try:
+            error = "" if self._version else self._list()
+            return error or self._stream(over)
+        except (OSError, http.client.HTTPException) as problem:
+            return word(problem)
+
+    def _list(self) -> str:
+        """Take the whole state, as after 410: every write that it shows and no event did is seen now."""
+        status, body = fetch(self._door, COUNTER, OPENING)
+        if status != http.client.OK:
+            return f"answered {status}"
+        counter = json.loads(body)
+        for number in numbers(counter):
+            if number not in self._seen:
+                self._saw(number)
+        self._version = counter["metadata"]["resourceVersion"]
+        return ""
+
+    def _stream(self, over: Callable[[], bool]) -> str:
+        with dial(self._door, deadline := time.monotonic() + OPENING) as connection:
+            connection.sendall(self._request())
+            status, rest = _head(connection, deadline)
+            if status == http.client.GONE:
+                self._version = ""
+                return GONE
+            if status != http.client.OK:
+                return f"answered {status}"
+            self._heard = self._clock()
+            for line in self._lines(connection, rest, over):
+                error = self._take(line)
+                if error:
+                    return error
+            return "" if over() else "stalled"
+
+    def _request(self) -> bytes:
+        path, _, name = COUNTER.rpartition("/")
+        query = f"watch=1&fieldSelector=metadata.name%3D{name}&resourceVersion={self._version}"
+        # HTTP/1.0, because its body is the bytes that come: no chunks to put together.
+        lines = (f"GET {path}?{query} HTTP/1.0", f"Host: {self._door.host}:{self._door.port}", "", "")
+        return "\r\n".join(lines).encode()
+
+    def _lines(self, connection: socket.socket, rest: bytes, over: Callable[[], bool]) -> Iterator[bytes]:
+        """Every whole line, until `over()` or until the stream has stalled. Raises OSError, HTTPException."""
+        connection.settimeout(LOOK)
+        while True:
+            *whole, rest = rest.split(b"\n")
+            yield from whole
+            try:
+                more = connection.recv(1 << 16)
+            except TimeoutError:
+                more = b""
+                if over() or self._stalled():
+                    return
+            else:
+                if not more:
+                    raise http.client.RemoteDisconnected(ENDED)
+                self._heard = self._clock()
+                if over():
+                    return
+            rest += more
+
+    def _stalled(self) -> bool:
+        return self._clock() - self._heard >= STALLED and self._overdue(self.latest, STALLED)
+
+    def _take(self, line: bytes) -> str:
+        """Keep one event; return why the stream can't go on, if so."""
+        event = json.loads(line)
+        found = event["object"]
+        if event["type"] == "ERROR":
+            if found.get("code") != http.client.GONE:
+                return f"answered {found.get('code')}"
+            self._version = ""
+            return GONE
+        if event["type"] == "DELETED":
+            return "the ConfigMap was deleted"
+        self._version = found["metadata"]["resourceVersion"]
+        self._saw(int(found["data"]["counter"]))
+        return ""
+
+    def _saw(self, number: int) -> None:
+        self.events.append(Event(at=self._clock(), value=number))
+        self._seen.add(number)
+        self.latest = max(self.latest, number)
+
+
+def _head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
+    """The status of an answer, and what of its body came with the head."""
+    read = b""
+    while b"\r\n\r\n" not in read:
+        connection.settimeout(left(deadline))
+        more = connection.recv(1 << 16)
+        if not more:
+            raise http.client.RemoteDisconnected(ENDED)
+        read += more
+    head, _, rest = read.partition(b"\r\n\r\n")
+    return int(head.split()[1]), rest

@@ -1,0 +1,231 @@
+"""This room is what a cluster runs while it is drilled: a ConfigMap that is written to, a Service that answers.
+
+And the invariant of Kubernetes' own tests of high availability (test/e2e/cloud/gcp/ha_master.go): after
+every step a new workload runs, and every older one still does.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from typing import Any
+
+from lab.cluster import Api, read_pods
+from lab.errors import LabError, LabStateError
+from lab.model import Lab
+from lab.supply.images import PROBE
+from lab.wait import wait_until
+
+NAMESPACE = "ha-lab-drill"
+COUNTER = f"/api/v1/namespaces/{NAMESPACE}/configmaps/counter"
+"""The ConfigMap that is written to: `counter` is the last write's number, `n<number>` is there for each."""
+DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
+SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/probe"
+NAME = "probe"
+PORT = 8080
+PAGE = "/node"
+"""What every pod of the workload answers to a GET: the name of its node."""
+
+EVICTED_AFTER = 5
+"""Seconds that a pod stays on a node that is not ready or not reached. Kubernetes' own 300 outlast a drill."""
+
+HINT = f"`kubectl -n {NAMESPACE} get pods,events` says more"
+
+
+def deploy(api: Api, lab: Lab, timeout: float = 60.0) -> int:
+    """Run the workload in a namespace of its own, all of it Ready; return its Service's port on every node.
+
+    What an earlier run left is removed first. Raises LabStateError when the API says no, WaitTimedOut when
+    pods aren't Ready in `timeout` seconds.
+    """
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
+        remove(api, timeout)
+    _create(api, "/api/v1/namespaces", namespace)
+    _create(api, COUNTER.rpartition("/")[0], _counter())
+    _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, len(lab.workers))))
+    service = _create(api, SERVICE.rpartition("/")[0], _service())
+    wait_until(
+        lambda: still_runs(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT
+    )
+    return int(service["spec"]["ports"][0]["nodePort"])
+
+
+def remove(api: Api, timeout: float = 60.0) -> None:
+    """Remove the namespace and all in it, and wait until it is gone; no error where there is none.
+
+    Raises LabStateError when the API says no, WaitTimedOut when it is still there after `timeout` seconds.
+    """
+    path = f"/api/v1/namespaces/{NAMESPACE}"
+    status, text = api.request("DELETE", path)
+    if status not in (http.client.OK, http.client.ACCEPTED, http.client.NOT_FOUND, http.client.CONFLICT):
+        raise LabStateError(f"the API answered {status} to DELETE {path}: {text[:200]}")
+
+    def why_not() -> str:
+        gone = api.request("GET", path)[0] == http.client.NOT_FOUND
+        return "" if gone else "the API still has it"
+
+    wait_until(why_not, what=f"namespace {NAMESPACE} is gone", timeout=timeout, interval=0.3, hint=HINT)
+
+
+def still_runs(api: Api, name: str = NAME) -> str:
+    """Why a Deployment of the drill does not have all its pods Ready; "" when it has.
+
+    Pods are counted themselves: a Deployment's own status is as old as the controller that writes it.
+    """
+    try:
+        wanted = int(api.get(f"{DEPLOYMENTS}/{name}")["spec"]["replicas"])
+        pods = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{name}")
+    except LabStateError as error:
+        return error.message
+    facts = read_pods(pods)
+    ready = [pod for pod in facts if pod.ready]
+    if len(ready) >= wanted:
+        return ""
+    others = [f"{pod.name} on {pod.node or 'no node'} is {pod.phase}" for pod in facts if not pod.ready]
+    return f"{len(ready)} of {wanted} pods are Ready: {'; '.join(others) or 'there are no others'}"
+
+
+def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
+    """Run one pod more, under a fresh `name`, and remove it; return the seconds until it was Ready.
+
+    Raises LabStateError when the API says no (also to a name that is taken), WaitTimedOut when the pod isn't
+    Ready in `timeout` seconds.
+    """
+    began = time.monotonic()
+    _create(api, DEPLOYMENTS, _deployment(name, lab, replicas=1))
+    try:
+        wait_until(
+            lambda: still_runs(api, name),
+            what=f"a new workload ({name}) runs",
+            timeout=timeout,
+            interval=0.2,
+            hint=HINT,
+        )
+        return time.monotonic() - began
+    finally:
+        api.request("DELETE", f"{DEPLOYMENTS}/{name}?propagationPolicy=Background")
+
+
+def start_counting(api: Api) -> str:
+    """Empty the ConfigMap that is written to; return its resourceVersion, from which a watch sees all writes.
+
+    It is left with the number 0, so that one that was read and is empty is not taken for one not read.
+    Raises LabStateError when the API says no.
+    """
+    status, text = api.request("PUT", COUNTER, _counter())
+    if status != http.client.OK:
+        raise LabStateError(f"the API answered {status} to PUT {COUNTER}: {text[:200]}", hint=HINT)
+    return str(json.loads(text)["metadata"]["resourceVersion"])
+
+
+def write_of(number: int) -> bytes:
+    """The JSON merge patch (RFC 7386) that is write `number`: it leaves every other write's key alone.
+
+    So each acknowledged write is proven by its own key, and not by a later write that would hide its loss.
+    """
+    # Who owns which key is kept for server-side apply, which nobody does here; with thousands of keys
+    # that record would outgrow them ("Clearing managedFields" in Kubernetes' documentation).
+    metadata: dict[str, Any] = {"managedFields": [{}]}
+    data = {"counter": str(number), f"n{number}": ""}
+    return json.dumps({"metadata": metadata, "data": data}).encode()
+
+
+def numbers(counter: dict[str, Any]) -> tuple[int, ...]:
+    """The numbers of all writes that a state of the ConfigMap shows, in order."""
+    return tuple(sorted(int(key[1:]) for key in counter.get("data") or {} if key[1:].isdigit()))
+
+
+def read_back(api: Api, timeout: float = 60.0) -> tuple[int, ...]:
+    """The numbers of all writes that the cluster has, in order; 0 is always among them.
+
+    A GET that names no resourceVersion is answered with what a majority of etcd agrees on. Raises
+    WaitTimedOut when the API gives no answer in `timeout` seconds.
+    """
+    found: list[tuple[int, ...]] = []
+
+    def why_not() -> str:
+        try:
+            found.append(numbers(api.get(COUNTER)))
+        except LabError as error:
+            return error.message
+        return ""
+
+    wait_until(why_not, what="the writes are read back", timeout=timeout, hint=HINT)
+    return found[-1]
+
+
+def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    status, text = api.request("POST", path, body)
+    if status != http.client.CREATED:
+        name = body["metadata"]["name"]
+        raise LabStateError(
+            f"the API answered {status} to a new {body['kind']} {name}: {text[:200]}", hint=HINT
+        )
+    made = json.loads(text)
+    assert isinstance(made, dict)
+    return made
+
+
+def _counter() -> dict[str, Any]:
+    metadata = {"name": COUNTER.rpartition("/")[2], "namespace": NAMESPACE}
+    data = {"counter": "0", "n0": ""}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+
+
+def _service() -> dict[str, Any]:
+    spec = {"type": "NodePort", "selector": {"app": NAME}, "ports": [{"port": PORT}]}
+    metadata = {"name": NAME, "namespace": NAMESPACE}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def _deployment(name: str, lab: Lab, replicas: int) -> dict[str, Any]:
+    labels = {"app": name}
+    apart = {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",  # with a node away, all must still run
+        "labelSelector": {"matchLabels": labels},
+    }
+    pod = {
+        "containers": [_container(name)],
+        "topologySpreadConstraints": [apart],
+        "tolerations": _tolerations(lab),
+        "terminationGracePeriodSeconds": 0,
+        "automountServiceAccountToken": False,
+    }
+    template = {"metadata": {"labels": labels}, "spec": pod}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
+    }
+
+
+def _container(name: str) -> dict[str, Any]:
+    serve = f'mkdir -p /tmp/www; printf %s "$NODE" >/tmp/www{PAGE}; exec httpd -f -p {PORT} -h /tmp/www'
+    return {
+        "name": name,
+        "image": PROBE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", serve],
+        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "readinessProbe": {"httpGet": {"path": PAGE, "port": PORT}, "periodSeconds": 1},
+    }
+
+
+def _tolerations(lab: Lab) -> list[dict[str, Any]]:
+    leaves = [
+        {
+            "key": f"node.kubernetes.io/{state}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": EVICTED_AFTER,
+        }
+        for state in ("not-ready", "unreachable")
+    ]
+    # Without workers there is nowhere else to run.
+    taint = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
+    return leaves if lab.workers else [*leaves, taint]
