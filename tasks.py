@@ -6,7 +6,6 @@ import functools
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +36,7 @@ def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
             from lab.errors import LabError
 
             signal.signal(signal.SIGINT, _interrupted)
+            signal.signal(signal.SIGTERM, _interrupted)
             try:
                 body(*words, **named)
             except Exit:
@@ -206,7 +206,7 @@ def _interrupted(*_: object) -> None:
     """End all commands at once: threads that wait for one would keep the interrupt from getting anywhere."""
     from lab import process
 
-    threading.Thread(target=process.end_all).start()
+    process.interrupt()
     raise KeyboardInterrupt
 
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,7 @@ GRACE = 5.0
 _running: set[subprocess.Popen[bytes]] = set()
 _stopped = threading.Event()
 _running_lock = threading.Lock()
+_ending: threading.Thread | None = None
 _INTERRUPTED = "was not started: this run was interrupted"
 
 
@@ -136,6 +137,38 @@ def end_all() -> None:
         processes = list(_running)
     for process in processes:
         _end(process)
+
+
+def interrupt() -> None:
+    """Start no command any more, and end those that run, beside the caller: for a signal's handler."""
+    global _ending
+    _stopped.set()
+    _ending = threading.Thread(target=end_all)
+    _ending.start()
+
+
+@contextlib.contextmanager
+def undoing() -> Iterator[None]:
+    """Let commands start while inside even after an interrupt: what was broken on purpose is mended first.
+
+    For the main thread. A further interrupt or SIGTERM has to wait until the end, and is then raised.
+    """
+    deferred: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, _: deferred.append(number)) for each in signals]
+    if _ending is not None:
+        _ending.join()  # it would take what starts now for what has to end
+    stopped = _stopped.is_set()
+    _stopped.clear()
+    try:
+        yield
+    finally:
+        if stopped:
+            _stopped.set()
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+    if deferred:
+        raise KeyboardInterrupt
 
 
 def _start(

@@ -63,16 +63,7 @@ class Session:
         """Write everything that is rendered into `.lab/`, and what must be secret into its folder."""
         self.require_same_lab()
         golden = golden or self._own_image() or image.name(self.lab)
-        site = render.Site(
-            workspace=self.workspace.root,
-            control=control_folder(self.workspace),
-            image=golden,
-            capabilities=host.node_capabilities(),
-            ca_certificate=credentials.ca_certificate(self.workspace),
-            authorized_key=credentials.authorized_key(self.workspace),
-            manifest=_manifest(self.lab),
-        )
-        for path, text in render.render(self.lab, site).items():
+        for path, text in render.render(self.lab, self._site(golden)).items():
             self.workspace.write(self.workspace.root / path, text)
         run = credentials.new_run_secrets()
         key = credentials.ca_key(self.workspace)
@@ -82,6 +73,16 @@ class Session:
             for name, text in credentials.secret_files(node, self.lab, run, key).items():
                 self.workspace.write_secret(folder / name, text)
         self.workspace.write_identity(self._identity() | {"image": golden})
+
+    def configure_load_balancer(self) -> None:
+        """Give a running load balancer this lab's configuration, and nothing else to anyone."""
+        balancer = self.lab.balancer
+        for path, text in render.render(self.lab, self._site(self._own_image())).items():
+            if path.startswith(f"nodes/{balancer.name}/"):
+                self.workspace.write(self.workspace.root / path, text)
+        self.remote.deliver(balancer)
+        with self.progress.step("load-balancer", "HAProxy's configuration", balancer.name) as step:
+            self.remote.script(balancer, "load-balancer", log=step.log)
 
     def up(self, *, consent: bool) -> None:
         """Take the lab from whatever state it is in to six Ready nodes, and say what was done."""
@@ -139,6 +140,17 @@ class Session:
             f"{self.workspace.root} holds the machines of lab {before.get('name')!r}, made from another "
             f"lab.yaml than this one (what differs: {', '.join(changed)})",
             hint="change lab.yaml back, or remove those machines first: `./inv destroy`",
+        )
+
+    def _site(self, golden: str) -> render.Site:
+        return render.Site(
+            workspace=self.workspace.root,
+            control=control_folder(self.workspace),
+            image=golden,
+            capabilities=host.node_capabilities(),
+            ca_certificate=credentials.ca_certificate(self.workspace),
+            authorized_key=credentials.authorized_key(self.workspace),
+            manifest=_manifest(self.lab),
         )
 
     def _own_image(self) -> str:

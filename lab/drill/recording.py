@@ -10,6 +10,9 @@ from typing import Literal
 from lab.model import Frozen
 
 
+Kind = Literal["inject", "detect", "heal", "whole"]
+
+
 class Sample(Frozen):
     """One request of a probe; `error` is why it was not answered as it should be, "" when it was.
 
@@ -46,7 +49,7 @@ class Mark(Frozen):
     """A moment: the fault went in, the load balancer or the cluster noticed, it was undone, a part was whole."""
 
     at: float
-    kind: Literal["inject", "detect", "heal", "whole"]
+    kind: Kind
     what: str
 
 

@@ -28,7 +28,11 @@ api_server_frozen() {
 # longer. Kernel: admin-guide/cgroup-v1/blkio-controller, "Throttling/Upper limit policy"; cgroup-v2, "io.max".
 etcd_disk_slowed() {
 	local device group pid
-	pid=$(pgrep -o -x etcd) || { [[ $1 == heal ]] && return; }
+	pid=$(pgrep -o -x etcd) || {
+		[[ $1 == heal ]] && return
+		echo "etcd does not run here" >&2
+		exit 1
+	}
 	device=$(mountpoint -d /var/lib/etcd)
 	# A partition is throttled as its whole disk.
 	[[ ! -e /sys/dev/block/$device/partition ]] || device=$(<"/sys/dev/block/$device/../dev")
@@ -63,6 +67,59 @@ partitioned() {
 	done
 	for way in INPUT OUTPUT FORWARD; do
 		iptables -w -I "$way" -j "$CHAIN"
+	done
+}
+
+# All certificates anew, then the four static pods one after the other, since each reads its own only when it
+# starts (kubernetes.io, "Certificate Management with kubeadm").
+certificates_renewed() {
+	local pod before
+	if [[ $1 == inject ]]; then
+		before=$(serial_numbers)
+		kubeadm certs renew all >/dev/null
+		[[ -z $(comm -12 <(sort <<<"$before") <(serial_numbers | sort)) ]] || {
+			echo "a certificate has the serial number that it had before it was renewed" >&2
+			exit 1
+		}
+	fi
+	mkdir -p "$PARKED"
+	for pod in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+		if [[ $1 == inject ]]; then
+			mv "$MANIFESTS/$pod.yaml" "$PARKED/"
+			within 60 "$pod ends" not_running "$pod"
+		fi
+		[[ ! -e $PARKED/$pod.yaml ]] || mv "$PARKED/$pod.yaml" "$MANIFESTS/"
+		[[ $1 == heal ]] || within 120 "$pod starts, and the API server here is ready" answers "$pod"
+	done
+}
+
+serial_numbers() {
+	local file
+	for file in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do
+		[[ $file == *ca.crt ]] || echo "$file $(openssl x509 -noout -serial -in "$file")"
+	done
+}
+
+not_running() { ! pgrep -x "${1:0:15}" >/dev/null; } # the kernel keeps 15 characters of a name
+
+# What an API server says of itself when it is ready has etcd's answer in it.
+answers() {
+	pgrep -x "${1:0:15}" >/dev/null &&
+		curl --silent --fail --max-time 3 --cacert /etc/kubernetes/pki/ca.crt --output /dev/null \
+			"https://127.0.0.1:6443/readyz"
+}
+
+# within SECONDS WHAT COMMAND…: waits until the command succeeds.
+within() {
+	local seconds=$1 what=$2 deadline
+	shift 2
+	deadline=$((SECONDS + seconds))
+	until "$@"; do
+		((SECONDS < deadline)) || {
+			echo "$what: not within $seconds s" >&2
+			exit 1
+		}
+		sleep 0.3
 	done
 }
 

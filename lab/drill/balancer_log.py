@@ -1,0 +1,60 @@
+"""This room reads from HAProxy's own log when it took API servers out and back in."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from lab.drill.recording import Mark
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+# HAProxy, configuration manual 8.2.1 and server.c: what is said when checks change a server's state.
+CHANGED = re.compile(r"Server apiserverbackend/(\S+) is (DOWN|UP)\b")
+
+
+def read(session: Session, since: float) -> tuple[tuple[float, str, bool], ...]:
+    """When which server went down or up (True) since then, on this host's clock, each told once, in order.
+
+    Raises CommandFailed when the load balancer can't be asked.
+    """
+    asked = time.time()
+    command = f"date +%s.%N; sudo journalctl --unit haproxy --output json --since @{since:.6f}"
+    said = session.remote.run(session.lab.balancer, [command], timeout=30).stdout.splitlines()
+    ahead = float(said[0]) - (asked + time.time()) / 2 if len(said) > 1 else 0.0
+    return changes(said[1:], ahead)
+
+
+def changes(lines: Iterable[str], ahead: float) -> tuple[tuple[float, str, bool], ...]:
+    """Read journald's JSON lines from a machine whose clock is `ahead` seconds of ours.
+
+    HAProxy says each change on standard error and to syslog; only the first of the same is one.
+    """
+    found: list[tuple[float, str, bool]] = []
+    state: dict[str, bool] = {}
+    for line in lines:
+        entry = json.loads(line)
+        match = CHANGED.search(str(entry.get("MESSAGE", "")))
+        if match and state.get(match[1]) != (match[2] == "UP"):
+            state[match[1]] = match[2] == "UP"
+            found.append((int(entry["__REALTIME_TIMESTAMP"]) / 1e6 - ahead, match[1], state[match[1]]))
+    return tuple(sorted(found))
+
+
+def marks(session: Session, wall: float, injected: float, healed: float) -> tuple[Mark, ...]:
+    """Marks of what HAProxy noticed. `wall` is the wall clock at the recording's zero, the others are on its clock.
+
+    Going down after the fault is noticing it; coming up after the healing is being whole.
+    """
+    noticed = []
+    for at, name, up in read(session, wall + injected):
+        when = at - wall
+        if not up and injected <= when <= healed:
+            noticed.append(Mark(at=when, kind="detect", what=f"HAProxy takes {name} out"))
+        elif up and when > healed:
+            noticed.append(Mark(at=when, kind="whole", what=f"{name} behind the load balancer"))
+    return tuple(noticed)

@@ -1,0 +1,273 @@
+"""This room is the list of drills: what each breaks, for how long, how it is mended, and what may come of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lab.drill import workload
+from lab.drill.scene import Scene, etcd
+from lab.errors import ConfigError
+from lab.model import Lab, Node
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}
+"""What holds whatever happens: nothing acknowledged is lost, and a watch sees it all, in order."""
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One drill. `seconds` lie between fault and healing, unless `until` (why not yet, or "") ends it sooner.
+
+    `heal` is safe where nothing was broken. `limits`: figure → the most it may be, in the profile `tuned`.
+    """
+
+    name: str
+    victims: Callable[[Session], tuple[Node, ...]]
+    inject: Callable[[Scene], None]
+    heal: Callable[[Scene], None]
+    seconds: float = 15.0
+    until: Callable[[Scene], str] | None = None
+    control_planes: int = 3
+    workers: int = 0
+    limits: Mapping[str, float] = field(default_factory=dict)
+
+    def unfit(self, lab: Lab) -> str:
+        """Why this lab is too small for the drill; "" when it isn't."""
+        for role, needed, there in (
+            ("control planes", self.control_planes, len(lab.control_planes)),
+            ("workers", self.workers, len(lab.workers)),
+        ):
+            if there < needed:
+                return f"{self.name} needs {needed} {role}, and {lab.name} has {there}"
+        return ""
+
+
+def _nobody(session: Session) -> tuple[Node, ...]:
+    return ()
+
+
+def _balancer(session: Session) -> tuple[Node, ...]:
+    return (session.lab.balancer,)
+
+
+def _follower(session: Session) -> tuple[Node, ...]:
+    """A control plane that does not lead etcd: the last one."""
+    leader = etcd(session).leader
+    return ([node for node in session.lab.control_planes if node != leader][-1],)
+
+
+def _leader(session: Session) -> tuple[Node, ...]:
+    return (etcd(session).leader,)
+
+
+def _majority(session: Session) -> tuple[Node, ...]:
+    """More control planes than etcd can lose, its leader among them."""
+    leader = etcd(session).leader
+    others = [node for node in session.lab.control_planes if node != leader]
+    return (leader, *others[: len(session.lab.control_planes) // 2])
+
+
+def _worker(session: Session) -> tuple[Node, ...]:
+    return (session.lab.workers[-1],)
+
+
+def _everything(session: Session) -> tuple[Node, ...]:
+    return session.lab.nodes
+
+
+def _control_planes(session: Session) -> tuple[Node, ...]:
+    return session.lab.control_planes
+
+
+def _nothing(scene: Scene) -> None:
+    """There is nothing to heal: what was done is done."""
+
+
+def _power(scene: Scene) -> None:
+    scene.power_off()
+
+
+def _power_on(scene: Scene) -> None:
+    scene.power_on()
+
+
+def _fault(name: str, action: str) -> Callable[[Scene], None]:
+    return lambda scene: scene.fault(name, action)
+
+
+def _cut_off(scene: Scene) -> None:
+    """From every other machine; this host still reaches it, to mend it."""
+    others = [str(node.address) for node in scene.session.lab.nodes if node not in scene.victims]
+    scene.fault("partitioned", "inject", *others)
+
+
+def _cut_off_from_peers(scene: Scene) -> None:
+    others = [str(node.address) for node in scene.session.lab.control_planes if node not in scene.victims]
+    scene.fault("partitioned", "inject", *others)
+
+
+def _renew(scene: Scene) -> None:
+    """Serially, as kubeadm's page on certificates wants it: one control plane at a time."""
+    for node in scene.victims:
+        Scene(scene.session, (node,), scene.mark).fault("certificates_renewed", "inject")
+
+
+def _rescheduled(scene: Scene) -> str:
+    """Why the workload does not run whole on the machines that are left."""
+    nodes = {node.name: node for node in scene.api.nodes()}
+    if nodes[scene.victim.name].ready:
+        return f"{scene.victim.name} still counts as Ready"
+    scene.mark("detect", f"{scene.victim.name} is not Ready")
+    here = [pod for pod in scene.api.pods(workload.NAMESPACE) if pod.node != scene.victim.name and pod.ready]
+    wanted = workload.wanted(scene.api)
+    if len(here) < wanted:
+        return f"{len(here)} of {wanted} pods are Ready on other machines"
+    scene.mark("detect", "the workload runs elsewhere")
+    return ""
+
+
+DRILLS = (
+    Drill(
+        "kill-control-plane",
+        _follower,
+        _power,
+        _power_on,
+        limits={
+            "connections.failed": 0,
+            "connections.slowest_s": 2,
+            "writes.longest_gap_s": 3,
+            "watch.gap_s": 3,
+        },
+    ),
+    Drill(
+        "stop-api-server",
+        _follower,
+        _fault("api_server_stopped", "inject"),
+        _fault("api_server_stopped", "heal"),
+        limits={
+            "connections.failed": 0,
+            "connections.slowest_s": 2,
+            "writes.longest_gap_s": 3,
+            "watch.gap_s": 3,
+        },
+    ),
+    Drill(
+        "freeze-api-server",
+        _follower,
+        _fault("api_server_frozen", "inject"),
+        _fault("api_server_frozen", "heal"),
+        limits={
+            "connections.failed_after_5s": 0,
+            "connections.slowest_s": 5,
+            "writes.longest_gap_s": 6,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill(
+        "kill-etcd-leader",
+        _leader,
+        _power,
+        _power_on,
+        limits={"connections.slowest_s": 4, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+    ),
+    Drill(
+        "slow-etcd-disk",
+        _leader,
+        _fault("etcd_disk_slowed", "inject"),
+        _fault("etcd_disk_slowed", "heal"),
+        seconds=20,
+        limits={"connections.slowest_s": 10},
+    ),
+    Drill(
+        "partition-control-plane",
+        _follower,
+        _cut_off,
+        _fault("partitioned", "heal"),
+        limits={
+            "connections.failed_after_5s": 0,
+            "connections.slowest_s": 5,
+            "writes.longest_gap_s": 6,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill(
+        "partition-from-peers",
+        _follower,
+        _cut_off_from_peers,
+        _fault("partitioned", "heal"),
+        limits={
+            "connections.failed_after_5s": 0,
+            "connections.slowest_s": 5,
+            "writes.longest_gap_s": 6,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill("lose-quorum", _majority, _power, _power_on, limits={"whole_s.the API": 30}),
+    Drill(
+        "reload-load-balancer",
+        _balancer,
+        lambda scene: scene.haproxy("reload"),
+        _nothing,
+        control_planes=1,
+        limits={"connections.failed": 0, "writes.failed": 0, "watch.cut": 0},
+    ),
+    Drill(
+        "restart-load-balancer",
+        _balancer,
+        lambda scene: scene.haproxy("restart"),
+        lambda scene: scene.haproxy("start"),
+        seconds=10,
+        control_planes=1,
+        limits={"connections.longest_gap_s": 3, "writes.longest_gap_s": 5, "watch.gap_s": 5},
+    ),
+    Drill(
+        "kill-load-balancer",
+        _balancer,
+        _power,
+        _power_on,
+        seconds=10,
+        control_planes=1,
+        limits={"whole_s.the API": 30},
+    ),
+    Drill(
+        "kill-worker",
+        _worker,
+        _power,
+        _power_on,
+        seconds=120,
+        until=_rescheduled,
+        control_planes=1,
+        workers=2,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 3, "detect_s.the workload runs elsewhere": 90},
+    ),
+    Drill(
+        "power-off-all",
+        _everything,
+        _power,
+        _power_on,
+        seconds=5,
+        control_planes=1,
+        limits={"whole_s.verify": 90},
+    ),
+    Drill(
+        "renew-certificates",
+        _control_planes,
+        _renew,
+        _fault("certificates_renewed", "heal"),
+        seconds=5,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+    ),
+)
+
+
+def find(name: str) -> tuple[Drill, ...]:
+    """The drill of that name, or every drill for `all`. Raises ConfigError naming those there are."""
+    found = tuple(drill for drill in DRILLS if name in (drill.name, "all"))
+    if not found:
+        names = ", ".join(drill.name for drill in DRILLS)
+        raise ConfigError([f"there is no drill {name!r}"], hint=f"the drills: {names}, or all")
+    return found

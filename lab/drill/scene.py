@@ -1,0 +1,93 @@
+"""This room is what a drill can do to a lab: power, faults inside machines, HAProxy; and who is who in it.
+
+Every fault can be taken out again whether or not it was put in (`provision/drill/fault.sh`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lab import machines
+from lab.cluster import Api
+from lab.errors import LabStateError
+from lab.model import Node
+from lab.remote import side_by_side
+from lab.render import PROVISION
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+FAULTS = PROVISION / "drill" / "fault.sh"
+ETCDCTL = (
+    "sudo etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt"
+    " --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt"
+    " --key /etc/kubernetes/pki/etcd/healthcheck-client.key --command-timeout 5s"
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A lab with the machines that this run breaks. `mark` sets a mark on the recording's clock."""
+
+    session: Session
+    victims: tuple[Node, ...]
+    mark: Callable[[str, str], None]
+
+    @property
+    def victim(self) -> Node:
+        """The one machine that is broken, where it is one."""
+        return self.victims[0]
+
+    @property
+    def api(self) -> Api:
+        """The API as users see it, through the load balancer."""
+        return Api(self.session.workspace.kubeconfig, timeout=3)
+
+    def fault(self, name: str, action: str, *words: str) -> None:
+        """Put a fault of fault.sh into the victims, or take it out (`inject`, `heal`)."""
+        script = FAULTS.read_text(encoding="utf-8")
+
+        def run(node: Node) -> None:
+            command = ["sudo", "bash", "-s", "--", name, action, *words]
+            self.session.remote.run(node, command, stdin=script, timeout=300)
+
+        side_by_side(f"{name} {action}", self.victims, run)
+
+    def power_off(self) -> None:
+        """Cut the victims' power."""
+        machines.power_off(self.session.lab, self.victims)
+
+    def power_on(self) -> None:
+        """Give the victims power; they come up by themselves."""
+        machines.power_on(self.session.lab, self.victims)
+
+    def haproxy(self, action: str) -> None:
+        """Have systemd `reload`, `restart` or `start` HAProxy on the load balancer."""
+        balancer = self.session.lab.balancer
+        self.session.remote.run(balancer, ["sudo", "systemctl", action, "haproxy"], timeout=60)
+
+
+@dataclass(frozen=True)
+class Etcd:
+    """Who leads etcd, and in which raft term (each election starts another)."""
+
+    leader: Node
+    term: int
+
+
+def etcd(session: Session) -> Etcd:
+    """Ask etcd, while it is whole, who leads. Raises LabStateError when it has no leader among our machines."""
+    lab = session.lab
+    command = f"{ETCDCTL} --endpoints https://127.0.0.1:2379 endpoint status --cluster --write-out json"
+    statuses = json.loads(session.remote.run(lab.first, [command], timeout=30).stdout)
+    for entry in statuses:
+        status = entry["Status"]
+        if status["leader"] == status["header"]["member_id"]:
+            address = entry["Endpoint"].removeprefix("https://").rpartition(":")[0]
+            leaders = [node for node in lab.control_planes if str(node.address) == address]
+            if leaders:
+                return Etcd(leaders[0], int(status["raftTerm"]))
+    raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` says more")

@@ -1,0 +1,88 @@
+"""This room sees to it that whatever a drill changes is changed back: at its end, at Ctrl-C, or by the next drill.
+
+What was changed stands in `.lab/drill/` from before the change until it is undone, so that even a drill that
+was killed outright leaves behind what has to be done. Undoing something twice does no harm.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import process
+from lab.drill.catalogue import Drill, find
+from lab.drill.scene import Scene
+from lab.remote import Remote
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+
+@contextmanager
+def fault(scene: Scene, drill: Drill) -> Iterator[None]:
+    """Allow a fault while inside; it is out afterwards. Raises LabError when it can't be taken out."""
+    remember(scene, drill)
+    try:
+        yield
+    finally:
+        scene.mark("heal", drill.name)
+        with process.undoing():
+            drill.heal(scene)
+            _fault(scene.session).unlink()
+
+
+def remember(scene: Scene, drill: Drill) -> None:
+    """Write down which fault goes into which machines, before it does."""
+    left = {"drill": drill.name, "victims": [node.name for node in scene.victims]}
+    scene.session.workspace.write(_fault(scene.session), json.dumps(left) + "\n")
+
+
+@contextmanager
+def profile(session: Session, name: str) -> Iterator[Session]:
+    """The lab with that profile of its load balancer while inside, and with its own afterwards."""
+    if name == session.lab.load_balancer.profile:
+        yield session
+        return
+    balancer = session.lab.load_balancer.model_copy(update={"profile": name})
+    lab = session.lab.model_copy(update={"load_balancer": balancer})
+    changed = replace(session, lab=lab, remote=Remote(lab, session.workspace))
+    session.workspace.write(_profile(session), json.dumps({"profile": name}) + "\n")
+    try:
+        changed.configure_load_balancer()
+        yield changed
+    finally:
+        with process.undoing():
+            _own_profile(session)
+
+
+def leftovers(session: Session) -> tuple[str, ...]:
+    """Undo what an earlier drill left behind; return what that was, in words."""
+    undone = []
+    with process.undoing():
+        if _fault(session).exists():
+            left = json.loads(_fault(session).read_text(encoding="utf-8"))
+            victims = tuple(node for node in session.lab.nodes if node.name in left["victims"])
+            find(left["drill"])[0].heal(Scene(session, victims, lambda kind, what: None))
+            _fault(session).unlink()
+            undone.append(f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}")
+        if _profile(session).exists():
+            _own_profile(session)
+            undone.append("another profile of the load balancer")
+    return tuple(undone)
+
+
+def _own_profile(session: Session) -> None:
+    session.configure_load_balancer()
+    _profile(session).unlink()
+
+
+def _fault(session: Session) -> Path:
+    return session.workspace.root / "drill" / "fault.json"
+
+
+def _profile(session: Session) -> Path:
+    return session.workspace.root / "drill" / "profile.json"

@@ -1,0 +1,76 @@
+"""This room waits until what a drill broke is whole again, part by part, and marks when each was."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lab.cluster import ask_health
+from lab.errors import LabError
+from lab.model import Node, Role
+from lab.wait import wait_until
+
+if TYPE_CHECKING:
+    from lab.drill.scene import Scene
+
+API = "the API"
+
+
+def wait_whole(scene: Scene, timeout: float) -> None:
+    """Wait for the API through the load balancer, and for every part of the victims; mark each as it comes.
+
+    Raises WaitTimedOut with what is still missing.
+    """
+    parts = _parts(scene)
+    missing = dict.fromkeys(parts, "not asked yet")
+
+    def why_not() -> str:
+        reasons = _ask({part: parts[part] for part in missing})
+        for part, reason in reasons.items():
+            if reason:
+                missing[part] = reason
+            else:
+                scene.mark("whole", part)
+                del missing[part]
+        return "; ".join(f"{part}: {reason}" for part, reason in missing.items())
+
+    wait_until(why_not, what="everything is whole again", timeout=timeout, interval=0.25)
+
+
+def _parts(scene: Scene) -> dict[str, Callable[[], str]]:
+    lab, ca = scene.session.lab, scene.api.ca
+    parts: dict[str, Callable[[], str]] = {}
+    parts[API] = lambda: _health(lab.balancer, lab.load_balancer.port, ca)
+    for node in scene.victims:
+        if node.role is Role.CONTROL_PLANE:
+            parts[f"{node.name} API server"] = partial(_health, node, 6443, ca)
+        if node.role is not Role.LOAD_BALANCER:
+            parts[f"{node.name} kubelet"] = partial(_kubelet, scene, node)
+    return parts
+
+
+def _ask(parts: dict[str, Callable[[], str]]) -> dict[str, str]:
+    """Ask all parts at once: one that is off takes as long as its timeout to say nothing."""
+    with ThreadPoolExecutor(max_workers=len(parts) or 1) as pool:
+        return dict(zip(parts, pool.map(lambda ask: ask(), parts.values()), strict=True))
+
+
+def _health(node: Node, port: int, ca: str) -> str:
+    """Why an API server, or the load balancer before it, is not ready; etcd's answer is part of /readyz."""
+    try:
+        status, text = ask_health(node.address, port, "/readyz", ca, timeout=2)
+    except LabError as error:
+        return error.message
+    return "" if status == http.client.OK else f"answered {status}: {text[:80]}"
+
+
+def _kubelet(scene: Scene, node: Node) -> str:
+    """Why a kubelet does not answer: an API server is asked to ask it."""
+    try:
+        status, text = scene.api.request("GET", f"/api/v1/nodes/{node.name}/proxy/healthz")
+    except LabError as error:
+        return error.message
+    return "" if status == http.client.OK else f"answered {status}: {text[:80]}"
