@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,23 @@ def remove(workspace: Workspace, log: Path) -> None:
         process.run(["docker", "network", "rm", network], log=log, timeout=60)
 
 
-def power_off(lab: Lab, nodes: Iterable[Node]) -> None:
-    """Cut the power of machines, all at once: nothing on them gets a chance to say goodbye."""
-    running = [node for node in nodes if is_on(lab, node)]
-    if running:
-        process.run(["docker", "kill", *(container_name(lab, node) for node in running)], timeout=60)
+def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> None:
+    """Cut the power of machines, all at once: nothing on them gets a chance to say goodbye.
+
+    `silent` is called as each falls silent, which is before docker has taken it down.
+    """
+
+    def cut(node: Node) -> None:
+        if is_on(lab, node):
+            # A container takes a second to die, and its kernel goes on taking connections, to reset them
+            # at the end. A machine without power is silent at once, so its network goes first.
+            name = container_name(lab, node)
+            process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
+            silent()
+            process.run(["docker", "kill", name], timeout=60)
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(cut, nodes))
 
 
 def power_on(lab: Lab, nodes: Iterable[Node]) -> None:

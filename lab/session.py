@@ -16,6 +16,7 @@ from lab.errors import ConfigError, LabError, LabStateError
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
+from lab.render import Site
 from lab.workspace import Workspace
 
 
@@ -142,8 +143,8 @@ class Session:
             hint="change lab.yaml back, or remove those machines first: `./inv destroy`",
         )
 
-    def _site(self, golden: str) -> render.Site:
-        return render.Site(
+    def _site(self, golden: str) -> Site:
+        return Site(
             workspace=self.workspace.root,
             control=control_folder(self.workspace),
             image=golden,

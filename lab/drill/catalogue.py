@@ -112,6 +112,7 @@ def _cut_off_from_peers(scene: Scene) -> None:
 
 def _renew(scene: Scene) -> None:
     """Serially, as kubeadm's page on certificates wants it: one control plane at a time."""
+    scene.injected()
     for node in scene.victims:
         Scene(scene.session, (node,), scene.mark).fault("certificates_renewed", "inject")
 
@@ -219,7 +220,7 @@ DRILLS = (
         "restart-load-balancer",
         _balancer,
         lambda scene: scene.haproxy("restart"),
-        lambda scene: scene.haproxy("start"),
+        _nothing,
         seconds=10,
         control_planes=1,
         limits={"connections.longest_gap_s": 3, "writes.longest_gap_s": 5, "watch.gap_s": 5},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -125,6 +126,7 @@ class _Watched:
         """Do all of it. An interrupt ends it, with the fault out."""
         self.session, self.problem = session, ""
         self.marks: list[Mark] = []
+        self._marking = threading.Lock()
         limit = BEFORE + drill.seconds + WHOLE + 120
         api, via = Api(session.workspace.kubeconfig), _via(session, victims)
         with probing(session.remote, api, via=via, node_port=node_port, limit=limit) as self.probes:
@@ -141,8 +143,9 @@ class _Watched:
 
     def mark(self, kind: str, what: str) -> None:
         """Set a mark, once."""
-        if not any((kind, what) == (each.kind, each.what) for each in self.marks):
-            self.marks.append(Mark(at=self.probes.now(), kind=cast(Kind, kind), what=what))
+        with self._marking:
+            if not any((kind, what) == (each.kind, each.what) for each in self.marks):
+                self.marks.append(Mark(at=self.probes.now(), kind=cast(Kind, kind), what=what))
 
     def wait_green(self) -> None:
         """Wait until verify is green, and mark when it was. Raises WaitTimedOut with what is not."""
@@ -151,8 +154,8 @@ class _Watched:
 
     def _let_happen(self, scene: Scene, drill: Drill) -> None:
         """Put the fault in and let it work for its time, or until what the drill waits for has come."""
-        self.mark("inject", drill.name)
         drill.inject(scene)
+        scene.injected()
         end = self.probes.now() + drill.seconds
 
         def not_yet() -> str:
@@ -216,4 +219,5 @@ def _not_green(session: Session) -> str:
     outcome = verify.run(session)
     if outcome.green:
         return ""
-    return ", ".join(sorted({verdict.name for verdict in outcome.verdicts if not verdict.good})) or "no check ran"
+    bad = sorted({verdict.name for verdict in outcome.verdicts if not verdict.good})
+    return ", ".join(bad) or "no check ran"

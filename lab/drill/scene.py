@@ -46,6 +46,10 @@ class Scene:
         """The API as users see it, through the load balancer."""
         return Api(self.session.workspace.kubeconfig, timeout=3)
 
+    def injected(self) -> None:
+        """Mark the fault as in. Only the first time counts: whoever knows the moment best says it first."""
+        self.mark("inject", "the fault")
+
     def fault(self, name: str, action: str, *words: str) -> None:
         """Put a fault of fault.sh into the victims, or take it out (`inject`, `heal`)."""
         script = FAULTS.read_text(encoding="utf-8")
@@ -58,7 +62,7 @@ class Scene:
 
     def power_off(self) -> None:
         """Cut the victims' power."""
-        machines.power_off(self.session.lab, self.victims)
+        machines.power_off(self.session.lab, self.victims, self.injected)
 
     def power_on(self) -> None:
         """Give the victims power; they come up by themselves."""
@@ -66,6 +70,7 @@ class Scene:
 
     def haproxy(self, action: str) -> None:
         """Have systemd `reload`, `restart` or `start` HAProxy on the load balancer."""
+        self.injected()
         balancer = self.session.lab.balancer
         self.session.remote.run(balancer, ["sudo", "systemctl", action, "haproxy"], timeout=60)
 

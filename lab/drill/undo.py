@@ -1,4 +1,4 @@
-"""This room sees to it that whatever a drill changes is changed back: at its end, at Ctrl-C, or by the next drill.
+"""This room changes back whatever a drill changes: at its end, at Ctrl-C, or by the next drill.
 
 What was changed stands in `.lab/drill/` from before the change until it is undone, so that even a drill that
 was killed outright leaves behind what has to be done. Undoing something twice does no harm.
@@ -29,7 +29,7 @@ def fault(scene: Scene, drill: Drill) -> Iterator[None]:
     try:
         yield
     finally:
-        scene.mark("heal", drill.name)
+        scene.mark("heal", "the fault")
         with process.undoing():
             drill.heal(scene)
             _fault(scene.session).unlink()
