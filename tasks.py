@@ -117,14 +117,14 @@ def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """What runs: each machine, and what the cluster says of it. Exit 0 when all is Ready, else 1."""
+    """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
     from lab import status as room
 
     session = _open(lab)
     found = room.look(session)
     print(room.to_json(found)) if json else console.print(room.shown(found))
-    if not found.all_ready:
-        raise Exit(code=1)
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
 
 
 @verb(
