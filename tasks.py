@@ -117,24 +117,41 @@ def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """What runs: each machine, and what the cluster says of it. Exit 0 when all is Ready, else 1."""
+    """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
     from lab import status as room
 
     session = _open(lab)
     found = room.look(session)
     print(room.to_json(found)) if json else console.print(room.shown(found))
-    if not found.all_ready:
-        raise Exit(code=1)
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
 
 
-@verb(help=LAB_HELP | {"k": "only checks whose name matches, as pytest's -k", "junit": "where to write junit"})
-def verify(c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "") -> None:
-    """Check the running lab from the load balancer to the pods. Exit 0 when everything holds."""
+@verb(
+    help=LAB_HELP
+    | {
+        "k": "only checks whose group, name or machine matches, as pytest's -k",
+        "junit": "where to write junit (default: .lab/verify.xml)",
+        "json": "as JSON, for programs",
+        "watch": "look again and again, and print only what changes",
+    }
+)
+def verify(
+    c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
+) -> None:
+    """Check the running lab from the load balancer to the pods. Exit 0 when everything holds, else 1."""
     from lab import verify as room
 
-    code = room.verify(_open(lab), select=k, junit=Path(junit) if junit else None)
-    if code:
-        raise Exit(code=code)
+    session = _open(lab)
+    if watch:
+        room.watch(session, select=k, say=session.progress.say)
+    outcome = room.run(session, select=k, junit=Path(junit) if junit else None)
+    if json:
+        print(room.to_json(outcome))
+    else:
+        console.print(room.shown(outcome))
+    if not outcome.green:
+        raise Exit(code=1)
 
 
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})

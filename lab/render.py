@@ -24,6 +24,9 @@ PROVISION = REPOSITORY / "provision"
 FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
 """Where the golden machine keeps the manifest of its own flannel."""
 
+COREDNS = "corednsdeployment+strategic.yaml"
+"""kubeadm's name for a patch of CoreDNS's Deployment."""
+
 LABEL = "ha-lab.workspace"
 """The label by which a lab knows its own containers."""
 
@@ -158,6 +161,7 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         "ca_base64": base64.b64encode(site.ca_certificate.encode()).decode(),
         "flannel": FLANNEL,
         "manifest": "manifest.yaml" if site.manifest else FLANNEL,
+        "apart": len(lab.kubernetes_nodes) > 1,
     }
     names = ["node.env", "network.env", "hosts"]
     if node.role is Role.CONTROL_PLANE:
@@ -170,6 +174,8 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         files["cut-off.lua"] = (PROVISION / "node" / "cut-off.lua").read_text(encoding="utf-8")
     if node.role is Role.CONTROL_PLANE:
         files["pod-network/kustomization.yaml"] = _template("kustomization.yaml.j2", **known)
+        if known["apart"]:
+            files[f"patches/{COREDNS}"] = _template(f"{COREDNS}.j2", **known)
         if site.manifest:
             files["pod-network/manifest.yaml"] = site.manifest
     files["ca.crt"] = site.ca_certificate

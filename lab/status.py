@@ -1,22 +1,35 @@
-"""This room says at a glance what runs: each machine, and what the cluster says of it."""
+"""This room says at a glance how the lab is: healthy, degraded or down, and what would stop it.
+
+It judges the facts that verify does, without running pods, so it takes some seconds where verify takes ten.
+"""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab.cluster import Api
+from lab.checks import cases
 from lab.errors import LabError
-from lab.model import Role
-from lab.remote import side_by_side
+from lab.facts.gather import Facts, by_ssh, gather
+from lab.facts.known import Unknown
+from lab.facts.machine import Machine
+from lab.model import Lab, Role
 
 if TYPE_CHECKING:
     from lab.session import Session
+
+Health = Literal["healthy", "degraded", "down"]
+EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
+COLOURS: dict[Health, str] = {"healthy": "bold green", "degraded": "bold yellow", "down": "bold red"}
+
+WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network")
+"""The groups of checks that say whether the lab works; what is private or unique is verify's to say."""
 
 
 @dataclass(frozen=True)
@@ -32,38 +45,50 @@ class MachineStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole lab; `problem` is why the API could not be asked, if so."""
+    """The whole lab. `problem` is why the API does not answer, "" when it does.
+
+    `amiss` are the checks that do not hold and what they found, `losses` what would stop a degraded lab.
+    """
 
     lab: str
     api: str
+    health: Health
     machines: tuple[MachineStatus, ...]
     problem: str
+    amiss: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
     @property
     def all_ready(self) -> bool:
         """Whether every machine answers and every node is Ready."""
         return not self.problem and all(m.answers and m.cluster in ("Ready", "-") for m in self.machines)
 
+    @property
+    def exit_code(self) -> int:
+        """0 healthy, 1 degraded, 2 down."""
+        return EXIT_CODES[self.health]
+
 
 def look(session: Session) -> Status:
     """Ask machines and API, side by side; what can't be asked is said to be so. Never raises LabError."""
-    lab = session.lab
-    if not session.workspace.ssh_config.exists() or session.remote.route_is_ours():
-        reasons = {node.name: "the lab is not up" for node in lab.nodes}
-    else:
-        reasons = side_by_side("ssh", lab.nodes, session.remote.unreachable)
-    said, problem = _nodes(session, any(not reason for reason in reasons.values()))
-    machines = tuple(
-        MachineStatus(
-            node.name,
-            node.role.value,
-            str(node.address),
-            not reasons[node.name],
-            "-" if node.role is Role.LOAD_BALANCER else said.get(node.name, "unknown"),
-        )
-        for node in lab.nodes
+    reason = _not_up(session)
+    if reason:
+        return _down(session.lab, reason)
+    return judge(
+        session.lab,
+        gather(session.lab, session.workspace, session.remote, by_ssh(session.remote), probes=False),
     )
-    return Status(lab.name, lab.api_url, machines, problem)
+
+
+def judge(lab: Lab, facts: Facts) -> Status:
+    """Return what the facts amount to."""
+    problem = _problem(facts)
+    asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
+    verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
+    amiss = tuple(f"{verdict.title}: {verdict.found}" for verdict in verdicts)
+    health: Health = "down" if problem else "degraded" if amiss else "healthy"
+    losses = _losses(lab, facts) if health == "degraded" else ()
+    return Status(lab.name, lab.api_url, health, _machines(lab, facts), problem, amiss, losses)
 
 
 def to_json(status: Status) -> str:
@@ -78,19 +103,92 @@ def shown(status: Status) -> RenderableType:
         answers = Text("yes", "green") if machine.answers else Text("no", "red")
         colour = "green" if machine.cluster in ("Ready", "-") else "red"
         table.add_row(machine.name, machine.role, machine.address, answers, Text(machine.cluster, colour))
-    if status.all_ready:
-        line = Text(f"{status.lab}: all is Ready; the API is {status.api}", "bold green")
-    else:
-        line = Text(f"{status.lab}: {status.problem or 'not all is Ready'}\nnext: ./inv up", "bold red")
-    return Group(table, "", line)
+    return Group(table, "", *(Text(line, COLOURS[status.health]) for line in _lines(status)))
 
 
-def _nodes(session: Session, network_is_up: bool) -> tuple[dict[str, str], str]:
-    """What the API says of each node, or why it could not be asked."""
-    if not network_is_up or not session.workspace.kubeconfig.exists():
-        return {}, "the lab is not up"
+def _lines(status: Status) -> list[str]:
+    if status.health == "healthy":
+        return [f"{status.lab}: healthy; the API is {status.api}"]
+    if status.health == "down":
+        return [f"{status.lab}: down: {status.problem}", "next: ./inv up"]
+    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
+    lines += [f"  amiss: {line}" for line in status.amiss]
+    lines += [f"  would stop it: {line}" for line in status.losses]
+    return [*lines, "next: `./inv verify` says what each means and what to try; ./inv up mends what it can"]
+
+
+def _not_up(session: Session) -> str:
+    if not session.workspace.ssh_config.exists() or not session.workspace.kubeconfig.exists():
+        return "the lab is not up"
     try:
-        nodes = Api(session.workspace.kubeconfig, timeout=5).nodes()
+        return session.remote.route_is_ours()
     except LabError as error:
-        return {}, error.message
-    return {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}, ""
+        return error.message
+
+
+def _down(lab: Lab, reason: str) -> Status:
+    machines = tuple(
+        MachineStatus(
+            n.name, n.role.value, str(n.address), False, "-" if n.role is Role.LOAD_BALANCER else "unknown"
+        )
+        for n in lab.nodes
+    )
+    return Status(lab.name, lab.api_url, "down", machines, reason)
+
+
+def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
+    nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
+    said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
+    return tuple(
+        MachineStatus(
+            node.name,
+            node.role.value,
+            str(node.address),
+            isinstance(facts.machines[node.name], Machine),
+            "-" if node.role is Role.LOAD_BALANCER else said.get(node.name, "unknown"),
+        )
+        for node in lab.nodes
+    )
+
+
+def _problem(facts: Facts) -> str:
+    """Why the API does not serve its users; "" when it does."""
+    answer = facts.api.health["/readyz"]
+    if isinstance(answer, Unknown):
+        return answer.why
+    if answer[0] != 200:
+        return f"the API answered {answer[0]} to /readyz: {answer[1][:200]}"
+    return facts.api.nodes.why if isinstance(facts.api.nodes, Unknown) else ""
+
+
+def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
+    """Each further loss of one machine that would stop the lab, apart from the one load balancer's."""
+    serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
+    voting = [node.name for node in lab.control_planes if _etcd_is_well(facts, node.name)]
+    quorum = len(lab.control_planes) // 2 + 1
+    nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
+    ready = {node.name for node in nodes if node.ready}
+    working = [node.name for node in lab.workers if node.name in ready]
+    pods = () if isinstance(facts.api.pods, Unknown) else facts.api.pods
+    naming = sorted({pod.node for pod in pods if pod.name.startswith("coredns-") and pod.ready})
+    found = []
+    if len(lab.control_planes) > 1 and len(voting) <= quorum:
+        words = f"etcd needs {quorum} of its {len(lab.control_planes)} members to take writes"
+        found.append(f"the loss of {_either(voting)}: {words}")
+    if len(serving) == 1 < len(lab.control_planes):
+        found.append(f"the loss of {serving[0]}: no other API server is well")
+    if len(working) == 1 < len(lab.workers):
+        found.append(f"the loss of {working[0]}: no other worker is Ready")
+    if len(naming) == 1 < len(lab.kubernetes_nodes):
+        found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
+    return tuple(found) or ("no loss of one more machine, apart from the load balancer's",)
+
+
+def _etcd_is_well(facts: Facts, name: str) -> bool:
+    machine = facts.machines[name]
+    section = None if isinstance(machine, Unknown) else machine.sections.get("etcd-health")
+    return section is not None and section.code == 0
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(names) or "any control plane"

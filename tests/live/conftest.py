@@ -1,12 +1,13 @@
-"""Checks of a running lab: hosts by role from the model, over ssh, and the API through the load balancer.
+"""What `verify` runs: the checks of lab.checks, judged on facts that are gathered once for all of them.
 
-A check is collected only for the machines it is about (`control_plane`, `worker`, `kubernetes_node`,
-`machine`), so nothing is skipped. None of them repairs anything.
+Hosts are testinfra's, by role from the model, so that a test of your own can be put beside test_checks.py:
+`def test_swap_is_off(host, worker): assert host(worker).check_output("swapon --show") == ""`. None of them
+repairs anything.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ import pytest
 import testinfra
 from rich.console import Console
 
+from lab.checks import cases
+from lab.checks.check import Case
 from lab.cluster import Api
+from lab.errors import LabStateError
+from lab.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts, gather
 from lab.model import Lab, Node
 from lab.session import Session, open_session
-from tests.live.probe import Probes, deployed_probes
 
 Hosts = Callable[[Node], Any]
 
@@ -28,16 +32,27 @@ ROLES: dict[str, Callable[[Lab], tuple[Node, ...]]] = {
     "machine": lambda lab: lab.nodes,
 }
 
+# A connection of its own, which gives up on a machine that answers nothing: the kept one may hang with it.
+BOUNDED = "-o ControlPath=none -o ConnectTimeout=5 -o ServerAliveInterval=4 -o ServerAliveCountMax=3"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default="lab.yaml", help="the lab file of the running lab")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    lab = open_session(Path(metafunc.config.getoption("--lab")), Console()).lab
     for fixture, nodes in ROLES.items():
         if fixture in metafunc.fixturenames:
-            lab = open_session(Path(metafunc.config.getoption("--lab")), Console()).lab
             metafunc.parametrize(fixture, nodes(lab), ids=lambda node: str(node.name))
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", cases(lab), ids=_id)
+
+
+def _id(case: Case) -> str:
+    """What -k finds a check by: its group, its name, its machine."""
+    words = [case.group.replace(" ", "_"), case.check.name, *([case.node.name] if case.node else [])]
+    return ":".join(words)
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +83,33 @@ def host(session: Session) -> Hosts:
 
 
 @pytest.fixture(scope="session")
-def probes(session: Session, api: Api) -> Iterator[Probes]:
-    """A pod on every node that answers by name, for as long as the checks need it."""
-    with deployed_probes(session, api) as running:
-        yield running
+def facts(request: pytest.FixtureRequest, session: Session) -> Facts:
+    """Everything that the selected checks need to know, asked once."""
+    selected = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
+    probes = any(case.check.probes for case in selected if case is not None)
+    return gather(session.lab, session.workspace, session.remote, by_testinfra(session), probes=probes)
+
+
+def by_testinfra(session: Session) -> Asker:
+    """Run facts.sh through testinfra's ssh host: one command, one round trip, bounded on both sides."""
+
+    def ask(node: Node) -> str:
+        machine = testinfra.get_host(
+            f"ssh://{node.name}",
+            ssh_config=str(session.workspace.ssh_config),
+            ssh_extra_args=BOUNDED,
+            sudo=True,
+        )
+        try:
+            answer = machine.run(f"timeout --kill-after 1 {MACHINE_TIMEOUT:.0f} {COMMAND}")
+        except RuntimeError as error:  # ssh's own failure, in testinfra's words
+            raise LabStateError(_last_line(str(error))) from None
+        if answer.rc:
+            raise LabStateError(f"facts.sh ended with {answer.rc}: {_last_line(answer.stderr)}")
+        return str(answer.stdout)
+
+    return ask
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing was said"])[-1][:300]

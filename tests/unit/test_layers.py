@@ -11,7 +11,7 @@ ORDER = (
     *("errors", "process", "wait", "progress", "workspace"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host"),
     *("remote", "machines", "doctor", "image", "cluster", "kubeconfig", "report", "provision"),
-    *("status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
+    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
 )
 """From what everyone may use to what nobody may."""
 

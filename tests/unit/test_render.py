@@ -190,7 +190,21 @@ def test_a_machine_is_given_what_its_role_needs() -> None:
     assert names["lb1"] == common | {"haproxy.cfg"}
     assert names["w1"] == common | {"kubeadm-join.yaml"}
     joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
-    assert names["cp2"] == common | joins
+    assert names["cp2"] == common | joins | {f"patches/{render.COREDNS}"}
+
+
+def test_coredns_s_replicas_are_kept_apart_where_there_are_two_nodes() -> None:
+    patch = f"nodes/cp1/patches/{render.COREDNS}"
+    found = texts(labs()["default"])
+    [term] = yaml.safe_load(found[patch])["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"][
+        "requiredDuringSchedulingIgnoredDuringExecution"
+    ]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert "directory: /opt/ha-lab/patches" in found["nodes/cp1/kubeadm-init.yaml"]
+    alone = config.default().model_copy(update={"nodes": config.default().nodes[:2]})
+    # A second replica would wait for ever where there is one node.
+    assert patch not in texts(alone)
+    assert "patches" not in texts(alone)["nodes/cp1/kubeadm-init.yaml"]
 
 
 def test_env_files_give_bash_what_the_model_says() -> None:

@@ -1,0 +1,51 @@
+"""This room reads certificates: whom they are for, who signed them, until when they hold."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
+
+FILE = re.compile(r"^# (/\S+)$", re.MULTILINE)
+PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class CertificateFact:
+    """One certificate: the file it lies in, its names (DNS names and addresses), its end, its hash in hex."""
+
+    path: str
+    names: frozenset[str]
+    until: datetime
+    sha256: str
+
+
+def read_certificates(text: str) -> tuple[CertificateFact, ...]:
+    """Read PEM under `# PATH` lines, in their order; a file with several gives several."""
+    parts = FILE.split(text)
+    return tuple(
+        read_certificate(path, pem)
+        for path, body in zip(parts[1::2], parts[2::2], strict=True)
+        for pem in PEM.findall(body)
+    )
+
+
+def read_certificate(path: str, pem: str) -> CertificateFact:
+    """Read one certificate."""
+    certificate = x509.load_pem_x509_certificate(pem.encode())
+    return CertificateFact(
+        path, _names(certificate), certificate.not_valid_after_utc, certificate.fingerprint(SHA256()).hex()
+    )
+
+
+def _names(certificate: x509.Certificate) -> frozenset[str]:
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return frozenset()
+    dns = found.get_values_for_type(x509.DNSName)
+    addresses = found.get_values_for_type(x509.IPAddress)
+    return frozenset([*dns, *(str(address) for address in addresses)])

@@ -1,0 +1,135 @@
+"""This room asks everything once, side by side: machines, API, pods, and the files that this host keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.cluster import Api
+from lab.errors import LabError
+from lab.facts.api import ApiFacts, ask_api, ask_restarts, open_api
+from lab.facts.known import CouldNotAsk, Unknown, known
+from lab.facts.machine import Machine, read_machine
+from lab.facts.probes import ProbeFacts, ask_probes
+from lab.model import Lab, Node
+from lab.remote import Remote
+from lab.workspace import Workspace
+
+Asker = Callable[[Node], str]
+"""Runs /opt/ha-lab/facts.sh on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed."""
+
+COMMAND = "/opt/ha-lab/facts.sh"
+MACHINE_TIMEOUT = 14.0
+"""Seconds for a machine to tell everything; 1 s is usual."""
+
+
+@dataclass(frozen=True)
+class HostFiles:
+    """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths."""
+
+    kubeconfig_mode: int
+    kubeconfig_server: str
+    ca: str
+    secrets_mode: int
+    open_secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of a running lab, at one moment."""
+
+    machines: Mapping[str, Machine | Unknown]
+    api: ApiFacts
+    probes: ProbeFacts | Unknown
+    files: HostFiles | Unknown
+
+    def machine(self, node: Node) -> Machine:
+        """One machine's own answers. Raises CouldNotAsk when it gave none."""
+        return known(self.machines[node.name])
+
+
+def gather(lab: Lab, workspace: Workspace, remote: Remote, asker: Asker, *, probes: bool) -> Facts:
+    """Ask everything once. Never raises LabError: what can't be asked is Unknown.
+
+    The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
+    takes most of the time; without, what they would tell is Unknown.
+    """
+    files = _host_files(workspace)
+    api = open_api(workspace.kubeconfig)
+    ca = files if isinstance(files, Unknown) else files.ca
+    with ThreadPoolExecutor(max_workers=len(lab.nodes) + 2) as pool:
+        asked = {node: pool.submit(_ask_machine, node, asker) for node in lab.nodes}
+        answers = pool.submit(ask_api, lab, api, ca)
+        seen = pool.submit(_probe, lab, api, remote, asked) if probes else None
+        machines = {node.name: future.result() for node, future in asked.items()}
+        said = answers.result()
+        found = seen.result() if seen else Unknown("pods were not asked")
+    return Facts(machines, _complete(said, api), found, files)
+
+
+def by_ssh(remote: Remote) -> Asker:
+    """The asker of everything but verify: OpenSSH, over the kept connection."""
+
+    def ask(node: Node) -> str:
+        return remote.run(node, ["sudo", COMMAND], timeout=MACHINE_TIMEOUT).stdout
+
+    return ask
+
+
+def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
+    asked = time.time()
+    try:
+        return read_machine(node.name, asker(node), asked, time.time())
+    except CouldNotAsk as error:
+        return Unknown(error.message)
+    except LabError as error:
+        return Unknown(f"{node.name} can't be asked: {error.message}")
+
+
+def _probe(
+    lab: Lab, api: Api | Unknown, remote: Remote, asked: dict[Node, Future[Machine | Unknown]]
+) -> ProbeFacts | Unknown:
+    if isinstance(api, Unknown):
+        return api
+
+    def someone() -> Node:
+        """The control plane that answered first, so that none that hangs is waited for."""
+        waiting = {asked[node]: node for node in lab.control_planes}
+        for future in as_completed(waiting):
+            if not isinstance(future.result(), Unknown):
+                return waiting[future]
+        raise CouldNotAsk("no control plane answers")
+
+    return ask_probes(lab, api, remote, someone)
+
+
+def _complete(said: ApiFacts, api: Api | Unknown) -> ApiFacts:
+    """Add the restarts as they are now that everything else is known."""
+    if isinstance(api, Unknown) or isinstance(said.restarts, Unknown):
+        return said
+    now = ask_restarts(api)
+    return dataclasses.replace(said, restarts=now if isinstance(now, Unknown) else (said.restarts[0], now))
+
+
+def _host_files(workspace: Workspace) -> HostFiles | Unknown:
+    try:
+        text = workspace.kubeconfig.read_text(encoding="utf-8")
+        lines = [line.strip() for line in text.splitlines()]
+        return HostFiles(
+            _mode(workspace.kubeconfig),
+            next((line.removeprefix("server: ") for line in lines if line.startswith("server: ")), ""),
+            (workspace.secrets / "ca.crt").read_text(encoding="utf-8"),
+            _mode(workspace.secrets),
+            tuple(str(path) for path in workspace.secrets.rglob("*") if path.stat().st_mode & 0o077),
+        )
+    except OSError as error:
+        return Unknown(f"{error.filename} can't be read: {error.strerror}")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)

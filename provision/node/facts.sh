@@ -1,0 +1,158 @@
+#!/bin/bash
+# What this machine can tell about itself, its part of the cluster and nothing else: for lab/facts/, in one
+# round trip. Each answer is `== NAME EXIT-CODE` and what the command printed. Changes nothing; prints
+# certificates and names, never a key or a token.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+
+readonly PATIENCE=5 # seconds for one command
+ANSWERS=$(mktemp -d)
+readonly ANSWERS
+trap 'rm -rf "$ANSWERS"' EXIT
+asked=()
+
+# tell NAME COMMAND [WORD…]: asks now, in the background, so that one that hangs keeps nobody else waiting.
+tell() {
+	local name=$1
+	shift
+	asked+=("$name")
+	{
+		code=0
+		"$@" >"$ANSWERS/$name" 2>&1 || code=$?
+		echo "$code" >"$ANSWERS/$name.code"
+	} 9>&- &
+}
+
+bounded() { timeout --kill-after 1 "$PATIENCE" "$@"; }
+
+here() {
+	hostname
+	bounded getent ahostsv4 "$NODE_NAME" | awk '{ print $1 }' | sort -u | tr '\n' ' '
+}
+
+identity() {
+	local interface
+	interface=$(ip -json -4 address show to "$NODE_ADDRESS/32" | sed -n 's/.*"ifname":"\([^"]*\)".*/\1/p')
+	echo "machine-id $(cat /etc/machine-id)"
+	# Not every kernel shows one: a machine without is told apart by the rest.
+	echo "product-uuid $(cat /sys/class/dmi/id/product_uuid 2>/dev/null || echo none)"
+	echo "mac $(cat "/sys/class/net/$interface/address")"
+	echo "host-key $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub)"
+}
+
+services() { bounded systemctl show --property Id,ActiveState,UnitFileState "$@"; }
+
+left_by_runs() {
+	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
+}
+
+# Certificates as PEM, each under its file's name. Of files that also hold a key only the certificate is
+# told, and of a kubeconfig only the client's.
+certificates() {
+	local file
+	for file in "$@"; do
+		[[ -e $file ]] || continue
+		echo "# $file"
+		case $file in
+		*.conf) sed -n 's/^ *client-certificate-data: //p' "$file" | base64 -d ;;
+		*) sed -n '/-BEGIN CERTIFICATE-/,/-END CERTIFICATE-/p' "$file" ;;
+		esac
+	done
+}
+
+server_in() { sed -n 's/^ *server: //p' "$1"; }
+
+open_keys() {
+	find /etc/kubernetes/pki -name '*.key' -perm /077
+	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
+}
+
+kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
+
+cgroup_drivers() {
+	sed -n 's/^ *SystemdCgroup *= */containerd /p' /etc/containerd/config.toml
+	sed -n 's/^cgroupDriver: */kubelet /p' /var/lib/kubelet/config.yaml
+}
+
+own_member_says() {
+	bounded etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
+		--key /etc/kubernetes/pki/etcd/healthcheck-client.key --endpoints https://127.0.0.1:2379 \
+		--command-timeout "$((PATIENCE - 1))s" --write-out json "$@"
+}
+
+haproxy_says() { echo "show stat" | bounded socat - /run/haproxy/admin.sock; }
+
+# While a check is under way HAProxy has no code of it ("* " before its status): asked until none is.
+haproxy_at_rest() {
+	local said _
+	for _ in $(seq 30); do
+		said=$(haproxy_says) || return 1
+		[[ $said == *,\*\ * ]] || break
+		sleep 0.1
+	done
+	echo "$said"
+}
+
+# HAProxy's counts before and after a dozen new connections through it.
+connections_spread() {
+	local _
+	haproxy_says || return 1
+	for _ in $(seq 12); do
+		curl --silent --max-time 2 --cacert "$HERE/ca.crt" --output /dev/null "https://$API_ENDPOINT/readyz" &
+	done
+	wait
+	echo "-- after"
+	haproxy_says
+}
+
+load_balancer() {
+	tell services services haproxy.service ha-lab-network.service
+	tell configuration bounded haproxy -c -q -f /etc/haproxy/haproxy.cfg
+	tell backends haproxy_at_rest
+	tell spread connections_spread
+	tell certificates certificates /etc/haproxy/kubernetes-ca.crt
+}
+
+kubernetes_node() {
+	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
+	tell kubelet-server server_in "$KUBELET"
+	tell kernel kernel
+	tell cgroup-drivers cgroup_drivers
+	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
+		/var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet.crt
+}
+
+control_plane() {
+	tell admin-server server_in "$ADMIN"
+	tell open-keys open_keys
+	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub
+	tell etcd-members own_member_says member list
+	tell etcd-status own_member_says endpoint status
+	tell etcd-health own_member_says endpoint health
+	tell etcd-alarms own_member_says alarm list
+}
+
+main() {
+	local name
+	set +e
+	trap - ERR
+	tell script sha256sum "$HERE/facts.sh"
+	tell here here
+	tell identity identity
+	tell left-by-runs left_by_runs
+	tell logins cat /home/vagrant/.ssh/authorized_keys
+	if [[ $NODE_ROLE == load-balancer ]]; then load_balancer; else kubernetes_node; fi
+	[[ $NODE_ROLE != control-plane ]] || control_plane
+	wait
+	for name in "${asked[@]}"; do
+		echo "== $name $(<"$ANSWERS/$name.code")"
+		cat "$ANSWERS/$name"
+		echo
+	done
+	echo "== clock 0"
+	date +%s.%N
+}
+
+main

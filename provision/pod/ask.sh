@@ -1,0 +1,44 @@
+#!/bin/sh
+# What a probe pod sees of the cluster, asked from inside it: NAME=ANSWER lines for lab/facts/probes.py.
+# The words: its Service's address and node port, then NAME,NODE-ADDRESS,POD-ADDRESS for every probe pod.
+# All questions go side by side, each for some seconds at most. Runs in busybox.
+set -u
+service=$1 port=$2
+shift 2
+
+say() { printf '%s=%s\n' "$1" "$2"; }
+
+# The answer's last line, or what kept it from coming.
+fetch() { timeout 4 wget -q -T 4 -O - "$@" 2>&1 | tail -n 1; }
+
+# A new Service reaches every node's kube-proxy a moment after its pods are Ready.
+through_service() { # QUESTION NODE URL
+	tries=0
+	until answer=$(fetch "$3") && [ "$answer" = "$2" ] || [ "$tries" -ge 10 ]; do
+		tries=$((tries + 1))
+		case $answer in *"timed out"* | Terminated) tries=$((tries + 5)) ;; esac
+		sleep 0.3
+	done
+	say "$1" "$answer"
+}
+
+resolve() { # QUESTION NAME
+	tries=0
+	until answer=$(timeout 3 nslookup -type=a "$2" 2>/dev/null | awk '/^Address/ { a = $NF } END { print a }') &&
+		[ -n "$answer" ] || [ "$tries" -ge 2 ]; do
+		tries=$((tries + 1))
+	done
+	say "$1" "$answer"
+}
+
+resolve dns kubernetes.default.svc.cluster.local. &
+through_service service "$NODE" "http://$service:8080/node" &
+for peer in "$@"; do
+	name=${peer%%,*} pod=${peer##*,} address=${peer#*,}
+	address=${address%,*}
+	# Each way several packets as big as the network takes: 4000 bytes of header there, a longer page back.
+	say "pod:$name" "$(fetch --header "X-Payload: $PAYLOAD" "http://$pod:8080/page")" &
+	# A pod that asks its own node is answered by any: kube-proxy takes that for traffic inside the cluster.
+	[ "$name" = "$NODE" ] || through_service "port:$name" "$name" "http://$address:$port/node" &
+done
+wait

@@ -1,0 +1,142 @@
+"""This room is the facts of a real lab that was well, as recorded (tests/record_facts.py), and ways to alter them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from lab import config
+from lab.cluster import read_nodes, read_pods
+from lab.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
+from lab.facts.gather import Facts, HostFiles
+from lab.facts.known import Unknown, known
+from lab.facts.machine import SCRIPT, Machine, Section, read_machine
+from lab.facts.probes import ProbeFacts
+from lab.model import Lab
+from tests.unit.fakes import RECORDED
+
+FOLDER = RECORDED / "facts"
+Alter = Callable[[Facts], Facts]
+
+
+@functools.cache
+def lab() -> Lab:
+    """The lab that was recorded."""
+    return config.load(FOLDER / "lab.yaml")
+
+
+@functools.cache
+def told(name: str) -> str:
+    """What a machine printed, as this checkout's facts.sh would begin it."""
+    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    first, _, rest = text.partition("\n== here")
+    assert first.startswith("== script 0\n")
+    own = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
+    return f"== script 0\n{own}  /opt/ha-lab/facts.sh\n\n== here{rest}"
+
+
+def clock(name: str) -> float:
+    """What a machine's clock showed."""
+    return float(told(name).rpartition("== clock 0\n")[2])
+
+
+@functools.cache
+def facts() -> Facts:
+    """Everything, as it was."""
+    machines = {
+        n.name: read_machine(n.name, told(n.name), clock(n.name) - 1, clock(n.name) + 0.1) for n in lab().nodes
+    }
+    files = {**_read("files.json"), "open_secrets": ()}
+    return Facts(machines, _api(), ProbeFacts(**_read("probes.json")), HostFiles(**files))
+
+
+def _api() -> ApiFacts:
+    said = _read("api.json")
+    pods = _read("pods.json")
+    return ApiFacts(
+        datetime.fromisoformat(said["asked_at"]),
+        {path: tuple(answer) for path, answer in said["health"].items()},
+        {
+            name: {path: tuple(answer) for path, answer in answers.items()}
+            for name, answers in said["direct"].items()
+        },
+        read_nodes(_read("nodes.json")),
+        read_pods(pods),
+        read_leases(_read("leases.json")),
+        read_endpoints(_read("endpoints.json")),
+        tuple((name, kind) for name, kind in said["secrets"]),
+        read_kube_proxy_server(_read("kube-proxy.json")),
+        (read_restarts(pods), read_restarts(pods)),
+    )
+
+
+def _read(name: str) -> Any:
+    return json.loads((FOLDER / name).read_text(encoding="utf-8"))
+
+
+def api(**changes: Any) -> Alter:
+    """The API says something else."""
+    return lambda facts: replace(facts, api=replace(facts.api, **changes))
+
+
+def section(machine: str, name: str, text: str, code: int = 0) -> Alter:
+    """A machine answers one question otherwise."""
+
+    def alter(facts: Facts) -> Facts:
+        other = known(facts.machines[machine])
+        sections = {**other.sections, name: Section(code, text)}
+        return _with(facts, replace(other, sections=sections))
+
+    return alter
+
+
+def told_otherwise(machine: str, name: str, before: str, after: str) -> Alter:
+    """A machine's answer has other words in it."""
+
+    def alter(facts: Facts) -> Facts:
+        text = known(facts.machines[machine]).sections[name].text
+        assert before in text, f"{before!r} is not in what {machine} told of {name}"
+        return section(machine, name, text.replace(before, after))(facts)
+
+    return alter
+
+
+def silent(machine: str) -> Alter:
+    """A machine can't be asked."""
+    why = Unknown(f"{machine} can't be asked: no answer within 15 s")
+    return lambda facts: replace(facts, machines={**facts.machines, machine: why})
+
+
+def off(machine: str, seconds: float) -> Alter:
+    """A machine's clock is off."""
+    return lambda facts: _with(facts, replace(known(facts.machines[machine]), skew=seconds))
+
+
+def seen(node: str, question: str, answer: str) -> Alter:
+    """A pod sees something else."""
+
+    def alter(facts: Facts) -> Facts:
+        probes = known(facts.probes)
+        others = {**probes.seen, node: {**known(probes.seen[node]), question: answer}}
+        return replace(facts, probes=replace(probes, seen=others))
+
+    return alter
+
+
+def probes(**changes: Any) -> Alter:
+    """What was asked of pods came out otherwise."""
+    return lambda facts: replace(facts, probes=replace(known(facts.probes), **changes))
+
+
+def files(**changes: Any) -> Alter:
+    """This host's own files are otherwise."""
+    return lambda facts: replace(facts, files=replace(known(facts.files), **changes))
+
+
+def _with(facts: Facts, machine: Machine) -> Facts:
+    return replace(facts, machines={**facts.machines, machine.name: machine})
