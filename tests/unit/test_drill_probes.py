@@ -155,13 +155,14 @@ def test_a_slow_connection_does_not_delay_the_next(
     with run() as probing_:
         server.break_("readyz", "hang")
         since = probing_.now()
-        until_asked(server, "readyz", 20)
+        until_asked(server, "readyz", 25)
         seen = probing_.finish()
     late = [sample for sample in seen.connections if sample.started > since]
+    assert len(late) >= 20
     assert {sample.error for sample in late} == {"timed out"}
     assert all(sample.seconds > 0.6 for sample in late)
-    # 20 one after the other would have taken 14 s.
-    assert late[19].started - late[0].started < 3
+    # One after the other, 20 would take 14 s.
+    assert late[19].started - late[0].started < 7
 
 
 @pytest.mark.parametrize(
