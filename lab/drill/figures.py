@@ -91,7 +91,8 @@ def _values(recording: Recording) -> Values:
             found = _requests(getattr(recording, probe), injected, recording.pauses)
             values |= {f"{probe}.{name}": value for name, value in found.items()}
         values |= _watch_gap(recording, injected)
-        values["watch.cut"] = _count(recording.streams, lambda s: bool(s.error) and s.ended >= injected)
+        if recording.streams:
+            values["watch.cut"] = _count(recording.streams, lambda s: bool(s.error) and s.ended >= injected)
     values |= _kept(recording)
     values["leader_changes"] = recording.leader_changes
     values["pauses.longest_s"] = max((pause.seconds for pause in recording.pauses), default=0.0)

@@ -178,9 +178,11 @@ class Probes:
         self._open_loop(SERVICE, SERVICE_TIMEOUT, self._doors, PAGE, self._service)
 
     def _write(self) -> None:
-        for _ in self._ticks(WRITES):
-            self._writer.write()
-        self._writer.close()
+        try:
+            for _ in self._ticks(WRITES):
+                self._writer.write()
+        finally:
+            self._writer.close()
 
     def _follow(self) -> None:
         self._watch.follow(self._is_over)

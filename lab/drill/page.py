@@ -1,0 +1,214 @@
+"""This room writes a report as one HTML page that needs nothing else: no network, no other file. Pure.
+
+Every text is in the page in both languages; its script shows one of them. What a report says is escaped,
+and a content security policy lets nothing run or load but the page's own style and script.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from lab.drill import words
+from lab.drill.recording import Figure, Report, Result
+from lab.drill.stories import STORIES, Story
+from lab.drill.summary import ALL_WHOLE, Drill, Row, Runs, profiles, summarise
+from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
+from lab.drill.words import HEADINGS, LANES, MARKS, PROBES, Said
+
+HERE = Path(__file__).parent
+
+MAIN = (
+    *("detect_s", "connections.longest_gap_s", "connections.failed", "connections.slow"),
+    *("writes.longest_gap_s", "writes.failed", "writes.slow", "writes.lost"),
+    *("service.longest_gap_s", "service.failed", "watch.missed", "watch.repeated"),
+    *("leader_changes", ALL_WHOLE),
+)
+"""The columns of the table at the top; those that no drill has are left out."""
+
+
+def page(report: Report) -> str:
+    """Return the report as the text of an HTML file."""
+    drills = summarise(report)
+    style, script = _part("page.css"), _part("page.js")
+    columns = [name for name in MAIN if any(_main(runs, name) for d in drills for runs in d.profiles)]
+    template = _environment().get_template("page.html.j2")
+    return template.render(
+        report=report,
+        title=Said(*(f"{said}: {report.lab}" for said in HEADINGS["title"])),
+        headline=words.headline(sum(result.passed for result in report.results), len(report.results)),
+        facts=_facts(report),
+        profiles=profiles(report),
+        columns=columns,
+        drills=[_drill(drill, columns) for drill in drills],
+        style=Markup(style),  # noqa: S704  this repository's own files
+        script=Markup(script),  # noqa: S704
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+    )
+
+
+def number(value: float) -> str:
+    """Return a figure as people read it: counts whole, seconds with as many digits as matter."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
+    """One drill as the template wants it. The drawings of all its runs have one scale."""
+    story = STORIES.get(drill.name, Story(Said(drill.name, drill.name), HEADINGS["unknown"]))
+    reaches = [reach(result.recording) for runs in drill.profiles for result in runs.results]
+    scale = max(before for before, _ in reaches), max(after for _, after in reaches)
+    rows = [(name, [runs.row(name) for runs in drill.profiles]) for name in drill.names]
+    return {
+        "name": drill.name,
+        "anchor": f"drill-{drill.name}",
+        "title": story.title,
+        "text": story.text,
+        "profiles": [_runs(runs, story, columns, scale) for runs in drill.profiles],
+        "rows": [(name, _limit(found), found) for name, found in rows],
+    }
+
+
+def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, float]) -> dict[str, Any]:
+    shown, reason = runs.shown
+    count = len(runs.results)
+    others = [result for result in runs.results if result is not shown]
+    return {
+        "profile": runs.profile,
+        "count": count,
+        "passed": runs.passed,
+        "summary": [_main(runs, name) for name in columns],
+        "shown": _drawn(shown, story, words.chosen(shown.recording.run, count, reason), scale),
+        "numbers": [result.recording.run for result in runs.results],
+        "each": [(row.name, [_figure(result, row.name) for result in runs.results]) for row in runs.rows],
+        "others": [_drawn(r, story, words.nth(r.recording.run, count), scale) for r in others],
+    }
+
+
+def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float]) -> dict[str, Any]:
+    recording = result.recording
+    line = timeline(recording, *scale)
+    zero = recording.first("inject") or 0.0
+    lanes = [
+        {"name": PROBES[lane.name], "counts": words.counts(lane.name, *lane.counts)} for lane in line.lanes
+    ]
+    return {
+        "line": line,
+        "profile": recording.profile,
+        "chosen": chosen,
+        "passed": result.passed,
+        "problem": result.problem,
+        "victims": ", ".join(recording.victims),
+        "title": words.picture(story.title, recording.profile, chosen),
+        "description": _description(line, lanes),
+        "lanes": lanes,
+        "marks": [(m.at - zero, m.kind, m.what) for m in sorted(recording.marks, key=lambda mark: mark.at)],
+    }
+
+
+def _description(line: Timeline, lanes: list[dict[str, Said]]) -> Said:
+    """What a picture shows, for those who can't see it: labelled marks in order of time, then the lanes."""
+    marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
+    said = [words.mark(each.mark.kind, each.seconds) for each in marks]
+    said += [
+        Said(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True))) for each in lanes
+    ]
+    return Said(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
+
+
+def _main(runs: Runs, name: str) -> Row | None:
+    return runs.whole if name == ALL_WHOLE else runs.row(name)
+
+
+def _figure(result: Result, name: str) -> Figure | None:
+    return next((figure for figure in result.figures if figure.name == name), None)
+
+
+def _limit(rows: list[Row | None]) -> str:
+    """The limit of a figure; of each profile, in their order, where they differ."""
+    limits = ["–" if row is None or row.limit is None else f"≤ {number(row.limit)}" for row in rows]
+    return " / ".join(limits) if len(set(limits)) > 1 else limits[0]
+
+
+def _facts(report: Report) -> list[tuple[Said, str]]:
+    """What the figures depend on, with its name in both languages."""
+    facts = {
+        "lab": report.lab,
+        "kubernetes": report.kubernetes,
+        "provider": report.provider,
+        "began": _date(report.began),
+        **report.host,
+    }
+    return [(words.FACTS.get(name, Said(name, name)), text) for name, text in facts.items()]
+
+
+def _date(text: str) -> str:
+    """A time that people read in both languages; as it is, when it is none."""
+    try:
+        return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
+    except ValueError:
+        return text
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(HERE),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=True,
+    )
+    environment.filters["place"] = lambda place: f"{place:.2f}".rstrip("0").rstrip(".")
+    environment.globals |= {
+        "H": HEADINGS,
+        "lanes": LANES,
+        "marks": MARKS,
+        "probes": PROBES,
+        "both": _spans,
+        "tspans": _tspans,
+        "figure": words.figure,
+        "mark": words.mark,
+        "over": words.over,
+        "unseen": words.unseen,
+        "number": number,
+        "bins": BINS,
+        "up": UP,
+        "second": round(UP - UP * 3 / DECADES),
+        "lane_height": UP + DOWN,
+    }
+    return environment
+
+
+def _spans(said: Said) -> Markup:
+    return _both(said, "span")
+
+
+def _tspans(said: Said) -> Markup:
+    return _both(said, "tspan")
+
+
+def _both(said: Said, element: str) -> Markup:
+    """A text in both languages, one of which is shown; once where they are the same."""
+    if said.en == said.ko:
+        return Markup.escape(said.en)
+    parts = zip(("en", "ko"), said, strict=True)
+    return Markup("").join(
+        Markup('<{0} class="t" lang="{1}">{2}</{0}>').format(element, language, text)
+        for language, text in parts
+    )
+
+
+def _part(name: str) -> str:
+    return (HERE / name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,172 @@
+"""This room orders a report for reading: drills, their profiles, and each figure over the repeats. Pure.
+
+Report → Drill(name, profiles) → Runs(profile, results) → Row(name, median, low, high, limit, broken)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import median
+from typing import Literal
+
+from lab.drill.recording import Figure, Report, Result
+from lab.drill.stories import STORIES
+from lab.drill.words import WHOLE
+
+FIRST_PROFILES = ("tuned", "reference")
+GAP = "longest_gap_s"
+ALL_WHOLE = "whole_s"
+
+ALWAYS = (
+    *("detect_s", "connections.longest_gap_s", "connections.failed", "connections.slow"),
+    *("writes.longest_gap_s", "writes.failed", "writes.slow", "writes.lost"),
+    *("service.longest_gap_s", "service.failed", "service.slow"),
+    *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes"),
+)
+"""Figures that are told even where they have no limit."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One figure over the runs of a drill. `median` None: no run saw it. `limit` None: told, not judged."""
+
+    name: str
+    median: float | None
+    low: float | None
+    high: float | None
+    limit: float | None
+    runs: int
+    unseen: int
+    broken: int
+
+    @property
+    def holds(self) -> bool:
+        """Whether it held in every run."""
+        return not self.broken
+
+    @property
+    def matters(self) -> bool:
+        """Whether a short table shows it."""
+        return self.limit is not None or self.name in ALWAYS or self.name.startswith("whole_s")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """All runs of a drill with one profile, in the order of their numbers."""
+
+    profile: str
+    results: tuple[Result, ...]
+
+    @property
+    def passed(self) -> int:
+        """How many runs passed."""
+        return sum(result.passed for result in self.results)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """Every figure that any run has, in the order in which they first come."""
+        names = dict.fromkeys(figure.name for result in self.results for figure in result.figures)
+        return tuple(_row(name, self.results) for name in names)
+
+    def row(self, name: str) -> Row | None:
+        """One figure over the runs; None when no run has it."""
+        return next((row for row in self.rows if row.name == name), None)
+
+    @property
+    def whole(self) -> Row | None:
+        """When the last component was whole again, over the runs; None when no run has such a figure."""
+        last = [figure for result in self.results for figure in _last_whole(result)]
+        return _over(ALL_WHOLE, last) if last else None
+
+    @property
+    def shown(self) -> tuple[Result, Literal["worst", "median"]]:
+        """The run to look at: the worst when any failed, otherwise the median by its longest gap."""
+        ranked = sorted(self.results, key=_badness)
+        if self.passed < len(ranked):
+            return ranked[-1], "worst"
+        return ranked[len(ranked) // 2], "median"
+
+
+@dataclass(frozen=True)
+class Drill:
+    """One drill with all its profiles, tuned first."""
+
+    name: str
+    profiles: tuple[Runs, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every run passed."""
+        return all(runs.passed == len(runs.results) for runs in self.profiles)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The figures of all profiles, in order."""
+        return tuple(dict.fromkeys(row.name for runs in self.profiles for row in runs.rows))
+
+
+def summarise(report: Report) -> tuple[Drill, ...]:
+    """Return the report's drills: those that have a story in its order, then others as they come."""
+    names = dict.fromkeys(result.recording.drill for result in report.results)
+    order = [*(name for name in STORIES if name in names), *(name for name in names if name not in STORIES)]
+    return tuple(Drill(name, _profiles(report, name)) for name in order)
+
+
+def profiles(report: Report) -> tuple[str, ...]:
+    """Return the HAProxy profiles that the report has runs of, tuned first."""
+    return _ordered({result.recording.profile for result in report.results})
+
+
+def _profiles(report: Report, drill: str) -> tuple[Runs, ...]:
+    found: dict[str, list[Result]] = {}
+    for result in report.results:
+        if result.recording.drill == drill:
+            found.setdefault(result.recording.profile, []).append(result)
+    return tuple(
+        Runs(profile, tuple(sorted(found[profile], key=lambda result: result.recording.run)))
+        for profile in _ordered(set(found))
+    )
+
+
+def _ordered(names: set[str]) -> tuple[str, ...]:
+    return (*(n for n in FIRST_PROFILES if n in names), *sorted(names - set(FIRST_PROFILES)))
+
+
+def _row(name: str, results: tuple[Result, ...]) -> Row:
+    return _over(name, [figure for result in results for figure in result.figures if figure.name == name])
+
+
+def _over(name: str, figures: list[Figure]) -> Row:
+    seen = sorted(figure.value for figure in figures if figure.value is not None)
+    return Row(
+        name,
+        median(seen) if seen else None,
+        seen[0] if seen else None,
+        seen[-1] if seen else None,
+        min((figure.limit for figure in figures if figure.limit is not None), default=None),
+        len(figures),
+        len(figures) - len(seen),
+        sum(not figure.holds for figure in figures),
+    )
+
+
+def _last_whole(result: Result) -> list[Figure]:
+    """One figure, or none: the worst of a run's components, and not seen when one of them was not."""
+    parts = [figure for figure in result.figures if figure.name.startswith(WHOLE)]
+    if not parts:
+        return []
+    broken = [figure for figure in parts if not figure.holds]
+    values = [figure.value for figure in parts if figure.value is not None]
+    latest = max(values) if len(values) == len(parts) else None
+    limit = min((figure.limit for figure in broken or parts if figure.limit is not None), default=None)
+    return [Figure(name=ALL_WHOLE, value=latest, unit="s", limit=limit)]
+
+
+def _badness(result: Result) -> tuple[bool, int, float]:
+    """How bad a run is, to compare: not carried through, limits broken, longest gap of any probe."""
+    gaps = [_gap(figure) for figure in result.figures if figure.name.endswith(GAP)]
+    return bool(result.problem), sum(not f.holds for f in result.figures), max(gaps, default=0.0)
+
+
+def _gap(figure: Figure) -> float:
+    return figure.value if figure.value is not None else 0.0
