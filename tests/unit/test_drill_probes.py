@@ -74,6 +74,12 @@ def until_asked(server: ApiServer, kind: str, more: int) -> None:
     )
 
 
+def at_work() -> list[str]:
+    """The probes that have not ended."""
+    own = {"_connect", "_write", "_ask_service", "_follow", "_beat"}
+    return sorted(own & {thread.name for thread in threading.enumerate()})
+
+
 def errors(seen: Seen, probe: str) -> Counter[str]:
     return Counter(sample.error for sample in getattr(seen, probe))
 
@@ -123,18 +129,18 @@ def test_they_ask_as_often_as_was_promised(run: Run, server: ApiServer) -> None:
     assert len(seen.writes) >= 10 * (1 - paused)
 
 
-def test_they_end_by_themselves(run: Run, server: ApiServer) -> None:
-    with run(limit=0.6) as probing_:
+def test_they_end_by_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = 1.5
+    with run(limit=limit) as probing_:
+        monkeypatch.setattr(probes, "SETTLE", 0.0)
+        monkeypatch.setattr(probes, "CONNECTION_TIMEOUT", 0.0)
         wait_until(
-            lambda: "" if probing_.now() > 0.9 else "not over", what="more than that", timeout=5, interval=0.05
+            lambda: " and ".join(at_work()), what="all probes have ended", timeout=limit + 5, interval=0.05
         )
-        asked = Counter(server.asked)
-        until = time.monotonic() + 0.3
-        wait_until(
-            lambda: "" if time.monotonic() > until else "not yet", what="a while", timeout=5, interval=0.05
-        )
-        assert server.asked == asked
-        assert max(sample.started for sample in probing_.finish().connections) < 0.6
+        assert probing_.now() >= limit
+        seen = probing_.finish()
+    begun = [sample.started for sample in (*seen.connections, *seen.writes, *seen.service)]
+    assert max(begun) < limit + sum(pause.seconds for pause in seen.pauses) + 0.1
 
 
 def test_finishing_twice_says_the_same(run: Run) -> None:
