@@ -6,7 +6,7 @@ It decides nothing that a room could: `tasks.py` calls it, it calls the rooms.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -75,6 +75,12 @@ class Session:
                 self.workspace.write_secret(folder / name, text)
         self.workspace.write_identity(self._identity() | {"image": golden})
 
+    def with_profile(self, name: str) -> Session:
+        """The same lab, its load balancer having another profile."""
+        balancer = self.lab.load_balancer.model_copy(update={"profile": name})
+        lab = self.lab.model_copy(update={"load_balancer": balancer})
+        return replace(self, lab=lab, remote=Remote(lab, self.workspace))
+
     def configure_load_balancer(self) -> None:
         """Give a running load balancer this lab's configuration, and nothing else to anyone."""
         balancer = self.lab.balancer
@@ -134,7 +140,8 @@ class Session:
         before = self.workspace.read_identity()
         if not before or not machines.known_to_vagrant(self.workspace):
             return
-        changed = sorted(key for key, now in self._identity().items() if before.get(key) != now)
+        was = _made_from(before)
+        changed = sorted(key for key, now in _made_from(self._identity()).items() if was.get(key) != now)
         if not changed:
             return
         raise LabStateError(
@@ -160,7 +167,7 @@ class Session:
         return own if own and machines.known_to_vagrant(self.workspace) and image.exists(own) else ""
 
     def _identity(self) -> dict[str, object]:
-        """What machines are made from; a change of any of it needs other machines."""
+        """The lab as data, as `.lab/lab.json` keeps it."""
         data: dict[str, object] = json.loads(self.lab.model_dump_json())
         return data
 
@@ -184,6 +191,16 @@ class Session:
         target = self.workspace.root / "bom.json"
         if not target.exists():
             self.workspace.write(target, image.bill_of_materials(golden))
+
+
+def _made_from(identity: dict[str, object]) -> dict[str, object]:
+    """What machines are made from; a change of any of it needs other machines.
+
+    How HAProxy checks and what it does then is not among it: `up` gives it another configuration.
+    """
+    balancer = identity.get("load_balancer")
+    kept = {key: balancer[key] for key in balancer if key == "port"} if isinstance(balancer, dict) else balancer
+    return identity | {"load_balancer": kept}
 
 
 def open_session(path: Path, console: Console) -> Session:

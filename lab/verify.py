@@ -78,6 +78,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
     # Nobody's terminal, and nobody's standard output: what was found comes back as verdicts.
     words += ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     words += ["--capture", "no", "--junitxml", str(junit), "--lab", str(session.path)]
+    words += ["--profile", session.lab.load_balancer.profile]
     words += ["-k", select] if select else []
     collected = _Collector()
     started = time.monotonic()

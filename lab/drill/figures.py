@@ -47,9 +47,9 @@ FIGURES = {
     "pauses.longest_s": "the longest time in which this host let no probe run",
     "whole_s": "from the healing (from the injection, if nothing was healed) until everything was whole",
 }
-"""Every figure, in order: what it tells. `whole_s.COMPONENT` follow, one for each that was marked whole."""
+"""Every figure, in order: what it tells. `detect_s.WHAT` and `whole_s.COMPONENT` follow, one for each mark."""
 
-WHOLE = "whole_s"
+DETECT, WHOLE = "detect_s", "whole_s"
 
 T = TypeVar("T")
 Values = dict[str, float | None]
@@ -61,7 +61,7 @@ def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, 
     A limit on what was not seen is a figure without a value, which does not hold. Raises ValueError for a
     limit on a figure that does not exist: it would never be judged.
     """
-    unknown = [name for name in limits if name not in FIGURES and not name.startswith(f"{WHOLE}.")]
+    unknown = [name for name in limits if name not in FIGURES and not _of_a_mark(name)]
     if unknown:
         raise ValueError(f"there is no figure {', '.join(unknown)} to limit: see lab.drill.figures.FIGURES")
     values = _values(recording)
@@ -73,13 +73,19 @@ def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, 
 
 def sentence(name: str) -> str:
     """What a figure tells."""
-    _, _, component = name.partition(f"{WHOLE}.")
-    return f"from the healing until {component} was whole" if component else FIGURES[name]
+    kind, _, what = name.partition(".")
+    if not _of_a_mark(name):
+        return FIGURES[name]
+    return f"from the healing until {what} was whole" if kind == WHOLE else f"from the injection until {what}"
+
+
+def _of_a_mark(name: str) -> bool:
+    return name.startswith((f"{DETECT}.", f"{WHOLE}."))
 
 
 def unit(name: str) -> Literal["s", ""]:
     """A figure's unit: "s", or "" for a count."""
-    return "s" if name.endswith("_s") or name.startswith(f"{WHOLE}.") else ""
+    return "s" if name.endswith("_s") or _of_a_mark(name) else ""
 
 
 def _values(recording: Recording) -> Values:
@@ -100,10 +106,12 @@ def _values(recording: Recording) -> Values:
 
 
 def _detected(recording: Recording, injected: float) -> Values:
-    at = min(
-        (mark.at for mark in recording.marks if mark.kind == "detect" and mark.at >= injected), default=None
-    )
-    return {"detect_s": None if at is None else at - injected}
+    found: dict[str, float] = {}
+    for mark in recording.marks:
+        if mark.kind == "detect" and mark.at >= injected:
+            name = f"{DETECT}.{mark.what}"
+            found[name] = min(found.get(name, mark.at - injected), mark.at - injected)
+    return {DETECT: min(found.values(), default=None), **found}
 
 
 def _whole(recording: Recording, injected: float) -> Values:

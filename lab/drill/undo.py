@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import process
 from lab.drill.catalogue import Drill, find
 from lab.drill.scene import Scene
-from lab.remote import Remote
 
 if TYPE_CHECKING:
     from lab.session import Session
@@ -47,9 +45,7 @@ def profile(session: Session, name: str) -> Iterator[Session]:
     if name == session.lab.load_balancer.profile:
         yield session
         return
-    balancer = session.lab.load_balancer.model_copy(update={"profile": name})
-    lab = session.lab.model_copy(update={"load_balancer": balancer})
-    changed = replace(session, lab=lab, remote=Remote(lab, session.workspace))
+    changed = session.with_profile(name)
     session.workspace.write(_profile(session), json.dumps({"profile": name}) + "\n")
     try:
         changed.configure_load_balancer()

@@ -75,16 +75,21 @@ def still_runs(api: Api, name: str = NAME) -> str:
     Pods are counted themselves: a Deployment's own status is as old as the controller that writes it.
     """
     try:
-        wanted = int(api.get(f"{DEPLOYMENTS}/{name}")["spec"]["replicas"])
+        enough = wanted(api, name)
         pods = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{name}")
     except LabStateError as error:
         return error.message
     facts = read_pods(pods)
     ready = [pod for pod in facts if pod.ready]
-    if len(ready) >= wanted:
+    if len(ready) >= enough:
         return ""
     others = [f"{pod.name} on {pod.node or 'no node'} is {pod.phase}" for pod in facts if not pod.ready]
-    return f"{len(ready)} of {wanted} pods are Ready: {'; '.join(others) or 'there are no others'}"
+    return f"{len(ready)} of {enough} pods are Ready: {'; '.join(others) or 'there are no others'}"
+
+
+def wanted(api: Api, name: str = NAME) -> int:
+    """How many pods a Deployment of the drill is to have. Raises LabStateError when the API can't be asked."""
+    return int(api.get(f"{DEPLOYMENTS}/{name}")["spec"]["replicas"])
 
 
 def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:

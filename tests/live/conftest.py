@@ -38,10 +38,16 @@ BOUNDED = "-o ControlPath=none -o ConnectTimeout=5 -o ServerAliveInterval=4 -o S
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default="lab.yaml", help="the lab file of the running lab")
+    parser.addoption("--profile", default="", help="the load balancer's profile, where it isn't lab.yaml's")
+
+
+def _opened(config: pytest.Config) -> Session:
+    session = open_session(Path(config.getoption("--lab")), Console())
+    return session.with_profile(config.getoption("--profile") or session.lab.load_balancer.profile)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    lab = open_session(Path(metafunc.config.getoption("--lab")), Console()).lab
+    lab = _opened(metafunc.config).lab
     for fixture, nodes in ROLES.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, nodes(lab), ids=lambda node: str(node.name))
@@ -57,7 +63,7 @@ def _id(case: Case) -> str:
 
 @pytest.fixture(scope="session")
 def session(request: pytest.FixtureRequest) -> Session:
-    opened = open_session(Path(request.config.getoption("--lab")), Console())
+    opened = _opened(request.config)
     opened.require_up()
     return opened
 
