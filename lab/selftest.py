@@ -12,14 +12,14 @@ from lab.render import REPOSITORY
 if TYPE_CHECKING:
     from lab.session import Session
 
-NEEDS_NOTHING = ("tests/unit", "tests/provision")
+NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/browser")
 NEEDS_LABS = "tests/labs"
 
 
 def run(session: Session, *, consent: bool, live: bool, select: str) -> int:
     """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own."""
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
-    code = _pytest(*NEEDS_NOTHING, select=select)
+    code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
         session.bake(consent=consent)
         # The tests of one lab build on one another.

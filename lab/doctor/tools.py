@@ -64,6 +64,8 @@ TOOLS = (
     Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
     Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
     Tool("shfmt", "lint", ("shfmt",), "shfmt", "it formats the provisioning scripts"),
+    Tool("chromium", "test", ("chromium",), "Chromium", "a test looks at the drills' report in it"),
+    Tool("Korean letters", "test", ("fonts-noto-cjk",), "a Korean font", "the drills' report is Korean too"),
 )
 
 
@@ -174,6 +176,8 @@ def _has(case: Case, tool: Tool) -> bool:
         return host.trixie_key
     if tool.name == "authorities":
         return host.authorities
+    if tool.name == "Korean letters":
+        return host.korean_font
     if tool.name == "libc.a":
         return host.static_libc
     return tool.name in host.programs

@@ -10,7 +10,7 @@
     });
     // An image is named by its first title and described by its first desc.
     document.querySelectorAll("svg.timeline").forEach((image) => {
-      image.querySelectorAll(`desc[lang=${language}], title[lang=${language}]`).forEach((words) => image.prepend(words));
+      image.prepend(image.querySelector(`title[lang=${language}]`), image.querySelector(`desc[lang=${language}]`));
     });
   };
   root.classList.add("scripted");

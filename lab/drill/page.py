@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from markupsafe import Markup
 from lab.drill import words
 from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
-from lab.drill.summary import ALL_WHOLE, Drill, Row, Runs, profiles, summarise
+from lab.drill.summary import Drill, Runs, profiles, summarise
 from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
 from lab.drill.words import HEADINGS, LANES, MARKS, PROBES, Said
 
@@ -28,7 +29,7 @@ MAIN = (
     *("detect_s", "connections.longest_gap_s", "connections.failed", "connections.slow"),
     *("writes.longest_gap_s", "writes.failed", "writes.slow", "writes.lost"),
     *("service.longest_gap_s", "service.failed", "watch.missed", "watch.repeated"),
-    *("leader_changes", ALL_WHOLE),
+    *("leader_changes", "whole_s"),
 )
 """The columns of the table at the top; those that no drill has are left out."""
 
@@ -37,7 +38,7 @@ def page(report: Report) -> str:
     """Return the report as the text of an HTML file."""
     drills = summarise(report)
     style, script = _part("page.css"), _part("page.js")
-    columns = [name for name in MAIN if any(_main(runs, name) for d in drills for runs in d.profiles)]
+    columns = [name for name in MAIN if any(runs.row(name) is not None for d in drills for runs in d.profiles)]
     template = _environment().get_template("page.html.j2")
     return template.render(
         report=report,
@@ -45,7 +46,7 @@ def page(report: Report) -> str:
         headline=words.headline(sum(result.passed for result in report.results), len(report.results)),
         facts=_facts(report),
         profiles=profiles(report),
-        columns=columns,
+        groups=_groups(columns),
         drills=[_drill(drill, columns) for drill in drills],
         style=Markup(style),  # noqa: S704  this repository's own files
         script=Markup(script),  # noqa: S704
@@ -54,11 +55,10 @@ def page(report: Report) -> str:
     )
 
 
-def number(value: float) -> str:
-    """Return a figure as people read it: counts whole, seconds with as many digits as matter."""
-    if value == int(value):
-        return f"{int(value):,}"
-    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
+def _groups(columns: list[str]) -> list[tuple[Said | None, list[str]]]:
+    """The columns by what asks, in their order; those of nobody by themselves."""
+    found = itertools.groupby(columns, key=lambda name: name.partition(".")[0] if "." in name else "")
+    return [(PROBES.get(probe), list(names)) for probe, names in found]
 
 
 def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
@@ -73,7 +73,9 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
         "title": story.title,
         "text": story.text,
         "profiles": [_runs(runs, story, columns, scale) for runs in drill.profiles],
-        "rows": [(name, _limit(found), found) for name, found in rows],
+        "rows": [
+            (name, words.limit([row.limit for row in found if row is not None]), found) for name, found in rows
+        ],
     }
 
 
@@ -85,7 +87,7 @@ def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, floa
         "profile": runs.profile,
         "count": count,
         "passed": runs.passed,
-        "summary": [_main(runs, name) for name in columns],
+        "summary": [runs.row(name) for name in columns],
         "shown": _drawn(shown, story, words.chosen(shown.recording.run, count, reason), scale),
         "numbers": [result.recording.run for result in runs.results],
         "each": [(row.name, [_figure(result, row.name) for result in runs.results]) for row in runs.rows],
@@ -124,18 +126,8 @@ def _description(line: Timeline, lanes: list[dict[str, Said]]) -> Said:
     return Said(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
 
 
-def _main(runs: Runs, name: str) -> Row | None:
-    return runs.whole if name == ALL_WHOLE else runs.row(name)
-
-
 def _figure(result: Result, name: str) -> Figure | None:
     return next((figure for figure in result.figures if figure.name == name), None)
-
-
-def _limit(rows: list[Row | None]) -> str:
-    """The limit of a figure; of each profile, in their order, where they differ."""
-    limits = ["–" if row is None or row.limit is None else f"≤ {number(row.limit)}" for row in rows]
-    return " / ".join(limits) if len(set(limits)) > 1 else limits[0]
 
 
 def _facts(report: Report) -> list[tuple[Said, str]]:
@@ -176,9 +168,11 @@ def _environment() -> jinja2.Environment:
         "tspans": _tspans,
         "figure": words.figure,
         "mark": words.mark,
+        "measure": lambda name: words.COLUMNS[name.partition(".")[2]],
         "over": words.over,
         "unseen": words.unseen,
-        "number": number,
+        "number": words.number,
+        "spread": words.spread,
         "bins": BINS,
         "up": UP,
         "second": round(UP - UP * 3 / DECADES),

@@ -6,6 +6,7 @@ Report → Drill(name, profiles) → Runs(profile, results) → Row(name, median
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import Literal
 
@@ -15,13 +16,12 @@ from lab.drill.words import WHOLE
 
 FIRST_PROFILES = ("tuned", "reference")
 GAP = "longest_gap_s"
-ALL_WHOLE = "whole_s"
 
 ALWAYS = (
     *("detect_s", "connections.longest_gap_s", "connections.failed", "connections.slow"),
     *("writes.longest_gap_s", "writes.failed", "writes.slow", "writes.lost"),
     *("service.longest_gap_s", "service.failed", "service.slow"),
-    *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes"),
+    *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes", "whole_s"),
 )
 """Figures that are told even where they have no limit."""
 
@@ -47,7 +47,7 @@ class Row:
     @property
     def matters(self) -> bool:
         """Whether a short table shows it."""
-        return self.limit is not None or self.name in ALWAYS or self.name.startswith("whole_s")
+        return self.limit is not None or self.name in ALWAYS or self.name.startswith(WHOLE)
 
 
 @dataclass(frozen=True)
@@ -63,20 +63,20 @@ class Runs:
         return sum(result.passed for result in self.results)
 
     @property
+    def problems(self) -> tuple[tuple[int, str], ...]:
+        """Runs that were not carried through, and why."""
+        return tuple((result.recording.run, result.problem) for result in self.results if result.problem)
+
+    @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Every figure that any run has, in the order in which they first come."""
+        """Every figure that any run saw or judges, in the order in which they first come."""
         names = dict.fromkeys(figure.name for result in self.results for figure in result.figures)
-        return tuple(_row(name, self.results) for name in names)
+        rows = (_row(name, self.results) for name in names)
+        return tuple(row for row in rows if row.median is not None or row.limit is not None)
 
     def row(self, name: str) -> Row | None:
-        """One figure over the runs; None when no run has it."""
+        """One figure over the runs; None when none of them saw or judges it."""
         return next((row for row in self.rows if row.name == name), None)
-
-    @property
-    def whole(self) -> Row | None:
-        """When the last component was whole again, over the runs; None when no run has such a figure."""
-        last = [figure for result in self.results for figure in _last_whole(result)]
-        return _over(ALL_WHOLE, last) if last else None
 
     @property
     def shown(self) -> tuple[Result, Literal["worst", "median"]]:
@@ -93,11 +93,6 @@ class Drill:
 
     name: str
     profiles: tuple[Runs, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every run passed."""
-        return all(runs.passed == len(runs.results) for runs in self.profiles)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,10 +128,7 @@ def _ordered(names: set[str]) -> tuple[str, ...]:
 
 
 def _row(name: str, results: tuple[Result, ...]) -> Row:
-    return _over(name, [figure for result in results for figure in result.figures if figure.name == name])
-
-
-def _over(name: str, figures: list[Figure]) -> Row:
+    figures = [figure for result in results for figure in result.figures if figure.name == name]
     seen = sorted(figure.value for figure in figures if figure.value is not None)
     return Row(
         name,
@@ -148,18 +140,6 @@ def _over(name: str, figures: list[Figure]) -> Row:
         len(figures) - len(seen),
         sum(not figure.holds for figure in figures),
     )
-
-
-def _last_whole(result: Result) -> list[Figure]:
-    """One figure, or none: the worst of a run's components, and not seen when one of them was not."""
-    parts = [figure for figure in result.figures if figure.name.startswith(WHOLE)]
-    if not parts:
-        return []
-    broken = [figure for figure in parts if not figure.holds]
-    values = [figure.value for figure in parts if figure.value is not None]
-    latest = max(values) if len(values) == len(parts) else None
-    limit = min((figure.limit for figure in broken or parts if figure.limit is not None), default=None)
-    return [Figure(name=ALL_WHOLE, value=latest, unit="s", limit=limit)]
 
 
 def _badness(result: Result) -> tuple[bool, int, float]:

@@ -12,12 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from lab.drill.figures import SLOW
 from lab.drill.recording import Mark, Recording
 
 BINS = 400
-SLOW = 1.0
-"""Seconds from which an answer counts as slow."""
-
 FASTEST, DECADES = 0.001, 4
 """The scale of the bars: logarithmic, from a millisecond over so many decades."""
 

@@ -29,28 +29,40 @@ MEASURES = {
     "asked": Said("requests", "요청 수"),
     "failed": Said("failed", "실패"),
     "failed_after_5s": Said("failed later than 5 s after injection", "주입 5초 이후 실패"),
+    "failed_before": Said("failed before injection", "주입 전 실패"),
     "in_flight_lost": Said("lost in flight at injection", "주입 순간 처리 중이던 요청 유실"),
     "slow": Said("slow (over 1 s)", "지연(1초 초과)"),
+    "slow_paused": Said("slow while the host paused", "호스트 멈춤 중 지연"),
     "slowest_s": Said("slowest (s)", "최장 응답 시간(초)"),
     "longest_gap_s": Said("longest gap (s)", "최장 공백(초)"),
+    "gap_paused_s": Said("host paused in the longest gap (s)", "최장 공백 중 호스트 멈춤(초)"),
     "longest_s": Said("longest (s)", "최장(초)"),
     "gap_s": Said("longest gap (s)", "최장 공백(초)"),
     "lost": Said("acknowledged but lost", "응답을 받고도 유실"),
     "missed": Said("events missed", "누락된 이벤트"),
     "repeated": Said("events repeated", "중복된 이벤트"),
+    "out_of_order": Said("events out of order", "순서가 뒤바뀐 이벤트"),
     "cut": Said("connections cut", "연결 끊김"),
 }
 """What is counted or timed; the second part of a figure's name."""
+
+COLUMNS = MEASURES | {
+    "slow": Said("slow", "지연"),
+    "lost": Said("lost", "유실"),
+    "missed": Said("missed", "누락"),
+    "repeated": Said("repeated", "중복"),
+}
+"""The same, for the narrow columns of a table that says above them what asks."""
 
 FIGURES = {
     "detect_s": Said("Time to detect (s)", "장애 감지 시간(초)"),
     "leader_changes": Said("etcd leader changes", "etcd 리더 변경"),
     "writes.lost": Said("Acknowledged writes lost", "응답받은 쓰기 유실"),
-    "whole_s": Said("All components whole (s)", "전체 구성 요소 정상 복귀(초)"),
+    "whole_s": Said("All whole (s)", "전체 정상 복귀(초)"),
 }
 """Figures whose name has no two parts, or that deserve better words than their parts make."""
 
-WHOLE = "whole_s:"
+WHOLE = "whole_s."
 """What the figures of each component's return begin with."""
 
 MARKS = {
@@ -89,13 +101,13 @@ HEADINGS = {
     "title": Said("Failure drills", "장애 훈련 보고서"),
     "summary": Said("At a glance", "한눈에 보기"),
     "summary_note": Said(
-        "Medians over the runs of a drill, with least and most where runs differ. "
-        "✗ marks a figure over its limit.",
+        "Medians over the runs of a drill, with least and most where runs differ; "
+        "below them the limit, with ✓ where every run kept it and ✗ where one did not.",
         "각 훈련을 반복한 결과의 중앙값이며, 회차마다 다르면 최솟값과 최댓값을 함께 적었습니다. "
-        "✗는 기준을 넘은 지표입니다.",
+        "그 아래는 기준이며, 모든 회차가 기준을 지켰으면 ✓, 하나라도 넘었으면 ✗로 표시했습니다.",
     ),
     "drill": Said("Drill", "훈련"),
-    "profile": Said("HAProxy profile", "HAProxy 프로파일"),
+    "profile": Said("Profile", "프로파일"),
     "verdict": Said("Verdict", "판정"),
     "figure": Said("Figure", "지표"),
     "value": Said("Median", "중앙값"),
@@ -103,7 +115,6 @@ HEADINGS = {
     "run": Said("Run", "회차"),
     "passed": Said("passed", "통과"),
     "failed": Said("failed", "실패"),
-    "told": Said("not judged", "판정 제외"),
     "unseen": Said("not seen", "미관측"),
     "no_results": Said("No drill was run.", "실행한 훈련이 없습니다."),
     "reading": Said("How to read the timelines", "타임라인 읽는 법"),
@@ -120,9 +131,11 @@ HEADINGS = {
     "pause": Said("host paused (nobody's fault)", "호스트 멈춤(측정 제외 구간)"),
     "height": Said(
         "The height of a bar is the slowest answer of its moment, from 1 ms to 10 s on a logarithmic scale; "
-        "the dotted line is 1 s. Blank means that nothing was asked or nothing came.",
+        "the dotted line is 1 s. Blank means that nothing was asked or nothing came. The numbers beside a row "
+        "count the whole run; those in the tables count from the injection.",
         "막대의 높이는 해당 구간에서 가장 느린 응답 시간이며, 1ms부터 10초까지 로그 눈금입니다. "
-        "점선은 1초를 나타냅니다. 빈 곳은 요청이나 이벤트가 없던 구간입니다.",
+        "점선은 1초를 나타냅니다. 빈 곳은 요청이나 이벤트가 없던 구간입니다. 타임라인 옆의 숫자는 실행 전체를, "
+        "표의 숫자는 장애를 주입한 이후를 집계한 것입니다.",
     ),
     "axis": Said("seconds from injection", "장애 주입 후 경과 시간(초)"),
     "axis_start": Said(
@@ -146,6 +159,26 @@ def figure(name: str) -> Said:
         first, second = PROBES[probe], MEASURES[measure]
         return Said(f"{first.en}: {second.en}", f"{first.ko}: {second.ko}")
     return Said(name, name)
+
+
+def number(value: float) -> str:
+    """Return a figure as people read it: counts whole, seconds with as many digits as matter."""
+    if value == int(value):
+        return f"{int(value):,}"
+    return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
+
+
+def spread(low: float | None, high: float | None) -> str:
+    """Return the least and the most; "" where they would be told alike."""
+    if low is None or high is None or number(low) == number(high):
+        return ""
+    return f"{number(low)}–{number(high)}"
+
+
+def limit(limits: list[float | None]) -> str:
+    """Return a figure's limit; that of each profile, in their order, where they differ."""
+    told = ["–" if most is None else f"≤ {number(most)}" for most in limits]
+    return " / ".join(told) if len(set(told)) > 1 else told[0]
 
 
 def mark(kind: str, seconds: float) -> Said:

@@ -55,12 +55,15 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-get", "docker", "dockerd", "gcc", "go", "ip", "mmdebstrap", "ruby", "service", "shellcheck"),
-    *("shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+    *("apt-get", "chromium", "docker", "dockerd", "gcc", "go", "ip", "mmdebstrap", "ruby", "service"),
+    *("shellcheck", "shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
 )
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")
 """Where Go looks for them: of Debian's, Fedora's and Alpine's kin."""
+
+KOREAN_FONTS = ("usr/share/fonts/**/NotoSansCJK*", "usr/share/fonts/**/Nanum*")
+"""Either will do."""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 """Where dockerd and sysctl are; not on the PATH of a plain user, but root finds them there."""
@@ -98,6 +101,7 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
             trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
             authorities=_any(root, *AUTHORITIES),
+            korean_font=_any(root, *KOREAN_FONTS),
             vagrant=_answer(vagrant),
             daemon=daemon,
             containers=_answer(containers),

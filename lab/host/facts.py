@@ -135,6 +135,7 @@ class HostFacts:
     trixie_key: bool
     authorities: bool
     """Whether the certificate authorities that Go's programs trust are there."""
+    korean_font: bool
     vagrant: tuple[int, ...] | Unknown
     daemon: Daemon
     containers: tuple[Container, ...] | Unknown

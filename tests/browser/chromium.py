@@ -93,7 +93,8 @@ class Page:
         """Press the left button in the middle of an element, as a hand would."""
         quoted = json.dumps(selector)
         x, y = self.value(
-            f"(() => {{ const e = document.querySelector({quoted}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({quoted});"
+            " e.scrollIntoView({block: 'center', behavior: 'instant'});"
             " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         for kind in ("mousePressed", "mouseReleased"):

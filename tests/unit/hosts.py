@@ -120,6 +120,7 @@ FIT_HOST = HostFacts(
         )
     ),
     static_libc=True,
+    korean_font=True,
     trixie_key=True,
     authorities=True,
     vagrant=(2, 3, 4),

@@ -43,6 +43,7 @@ ALL_PROGRAMS = frozenset(
     (
         *(
             "apt-get",
+            "chromium",
             "docker",
             "dockerd",
             "gcc",
@@ -84,6 +85,7 @@ FIT = HostFacts(
     static_libc=True,
     trixie_key=True,
     authorities=True,
+    korean_font=True,
     vagrant=(2, 3, 4),
     daemon=Daemon("answers", "unix:///var/run/docker.sock", version="20.10.24+dfsg1"),
     containers=(),
@@ -206,6 +208,14 @@ def test_only_what_the_purposes_need_is_missed() -> None:
     assert finding("packages", bare, purposes=frozenset({"up"})).verdict == "fit"
     assert "mmdebstrap" in finding("packages", bare, purposes=frozenset({"bake"})).what
     assert "shfmt" in finding("packages", bare, purposes=frozenset({"test"})).what
+
+
+def test_only_the_tests_need_a_browser_and_korean_letters() -> None:
+    bare = replace(FIT, programs=ALL_PROGRAMS - {"chromium"}, korean_font=False)
+    assert finding("packages", bare, purposes=frozenset({"up", "bake", "lint"})).verdict == "fit"
+    missed = finding("packages", bare, purposes=frozenset({"test"}))
+    assert missed.verdict == "mendable"
+    assert missed.mend.endswith("chromium fonts-noto-cjk")
 
 
 def test_a_host_needs_no_docker_to_lint() -> None:

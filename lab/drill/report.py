@@ -1,0 +1,93 @@
+"""This room tells what drills found: a table for the terminal, JSON for programs, a page for people."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.drill import words
+from lab.drill.page import page
+from lab.drill.recording import Report
+from lab.drill.summary import Drill, Row, Runs, profiles, summarise
+from lab.workspace import Workspace
+
+
+def write(report: Report, workspace: Workspace, folder: Path) -> tuple[Path, Path]:
+    """Keep a report as report.json and report.html in a folder, and return the two paths."""
+    data, text = folder / "report.json", folder / "report.html"
+    workspace.write(data, report.model_dump_json(indent=1) + "\n")
+    workspace.write(text, page(report))
+    return data, text
+
+
+def read(path: Path) -> Report:
+    """Return a report that was kept. Raises ValueError when the file holds none."""
+    return Report.model_validate_json(path.read_text(encoding="utf-8"))
+
+
+def shown(report: Report) -> RenderableType:
+    """Return all drills as a table, medians over their runs, a column for each profile; then the verdict.
+
+    figure                                 tuned            reference        limit
+    kill-control-plane                     ✓ 5 of 5 passed  ✗ 0 of 5 passed
+      New connections: longest gap (s)     ✓ 0.41           ✗ 12.1 (9–13)    ≤ 2
+    """
+    columns, drills = profiles(report), summarise(report)
+    table = Table("figure", box=None, pad_edge=False)
+    for name in (*columns, "limit"):
+        table.add_column(Text(name))
+    for drill in drills:
+        _add(table, drill, columns)
+    passed = sum(result.passed for result in report.results)
+    verdict = f"{report.lab}: {words.headline(passed, len(report.results)).en}."
+    return Group(table, *_problems(drills), "", Text(verdict, "bold green" if report.passed else "bold red"))
+
+
+def _add(table: Table, drill: Drill, columns: tuple[str, ...]) -> None:
+    """Add one drill: a line for its verdict, then a line for every figure that matters."""
+    by_profile = {runs.profile: runs for runs in drill.profiles}
+    all_runs = [by_profile.get(profile) for profile in columns]
+    table.add_section()
+    table.add_row(Text(drill.name, "bold"), *(_verdict(runs) for runs in all_runs), "")
+    for name in drill.names:
+        rows = [None if runs is None else runs.row(name) for runs in all_runs]
+        if any(row is not None and row.matters for row in rows):
+            limit = words.limit([row.limit for row in rows if row is not None])
+            table.add_row(Text(f"  {words.figure(name).en}"), *(_cell(row) for row in rows), limit)
+
+
+def _verdict(runs: Runs | None) -> Text:
+    """How many runs passed; nothing where a drill was not run with a profile."""
+    if runs is None:
+        return Text("-")
+    every = runs.passed == len(runs.results)
+    said = f"{'✓' if every else '✗'} {runs.passed} of {len(runs.results)} passed"
+    return Text(said, "bold green" if every else "bold red")
+
+
+def _cell(row: Row | None) -> Text:
+    """A figure's median, with least and most where its runs differ, and whether it held in all of them."""
+    if row is None:
+        return Text("-")
+    mark = " " if row.limit is None else "✓" if row.holds else "✗"
+    if row.median is None:
+        return Text(f"{mark} not seen", "" if row.holds else "red")
+    said = f"{mark} {words.number(row.median)}"
+    if spread := words.spread(row.low, row.high):
+        said += f" ({spread})"
+    if row.unseen:
+        said += f", {words.unseen(row.unseen, row.runs).en}"
+    return Text(said, "" if row.holds else "red")
+
+
+def _problems(drills: tuple[Drill, ...]) -> list[Text]:
+    """Why runs could not be carried through, a line each."""
+    return [
+        Text(f"{drill.name} ({runs.profile}, run {run}): {problem}", "red")
+        for drill in drills
+        for runs in drill.profiles
+        for run, problem in runs.problems
+    ]
