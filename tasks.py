@@ -13,6 +13,7 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
+from invoke.parser.parser import ParseMachine
 from invoke.tasks import task
 from rich.console import Console
 
@@ -20,6 +21,20 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
 LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
 YES_HELP = {"yes": "consent to install what is missing and to start a docker daemon"}
+
+# invoke knows words that must be given and flags that may be: this makes a word that is named among a task's
+# `optional` one that may be left out, so that `./inv drill --list` can be typed.
+_complete_context = ParseMachine.complete_context
+
+
+def _without_optional_words(self: ParseMachine) -> None:
+    for argument in self.context.missing_positional_args if self.context else ():
+        if argument.optional:
+            argument.set_value("", cast=False)
+    _complete_context(self)
+
+
+ParseMachine.complete_context = _without_optional_words
 
 console = Console(highlight=False)
 errors_console = Console(stderr=True, highlight=False)
@@ -112,7 +127,12 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
 @verb(help=LAB_HELP | YES_HELP)
 def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
-    _open(lab).up(consent=yes)
+    session = _open(lab)
+    if session.workspace.drill.exists():
+        from lab.drill import command
+
+        console.print(command.heal(session))
+    session.up(consent=yes)
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -151,6 +171,50 @@ def verify(
     else:
         console.print(room.shown(outcome))
     if not outcome.green:
+        raise Exit(code=1)
+
+
+@verb(
+    positional=["name"],
+    optional=["name"],
+    help=LAB_HELP
+    | {
+        "name": "which drill, or all",
+        "list": "say which drills there are",
+        "repeat": "how often to run each",
+        "compare": "run each with this profile of the load balancer too, such as reference",
+        "json": "as JSON, for programs",
+        "keep": "leave the fault in, to look around; nothing is measured",
+        "heal": "take out what an earlier drill left in",
+    },
+)
+def drill(
+    c: Context,
+    name: str | None = None,
+    lab: str = DEFAULT_LAB,
+    list: bool = False,  # noqa: A002  the flag's name
+    repeat: int = 1,
+    compare: str = "",
+    json: bool = False,
+    keep: bool = False,
+    heal: bool = False,
+) -> None:
+    """Break the lab on purpose, measure what its users notice, mend it. Exit 0 when all is within limits."""
+    from lab.drill import command, report
+
+    if list:
+        console.print(command.listed())
+        return
+    session = _open(lab, errors_console if json else console)
+    if heal or keep:
+        console.print(command.heal(session) if heal else command.keep(session, name or ""))
+        return
+    found, folder = command.drill(session, name or "", repeat=repeat, compare=compare)
+    if json:
+        print(command.to_json(found))
+    else:
+        console.print(report.shown(found), f"\nreport: {folder}/report.html", soft_wrap=True)
+    if not found.passed:
         raise Exit(code=1)
 
 
@@ -227,13 +291,13 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _open(lab: str) -> Any:
+def _open(lab: str, speaking: Console = console) -> Any:
     from lab.errors import ConfigError
     from lab.session import open_session
 
     if lab != DEFAULT_LAB and not Path(lab).exists():
         raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
-    return open_session(Path(lab), console)
+    return open_session(Path(lab), speaking)
 
 
 def _after_dashes() -> list[str]:

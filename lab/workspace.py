@@ -5,6 +5,7 @@
   secrets/                                  0700: keys, token, certificate key; never in `logs`
   kubeconfig                                0600: its server is the load balancer
   lab.json                                  which lab this is, and what the machines were made from
+  drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
   logs/NN-step.log  report.json  bom.json   what happened, what went in
 """
 
@@ -62,6 +63,11 @@ class Workspace:
     def report(self) -> Path:
         """The last run's report, as JSON."""
         return self.root / "report.json"
+
+    @property
+    def drill(self) -> Path:
+        """What a failure drill has changed and has not changed back yet; empty or missing when nothing."""
+        return self.root / "drill"
 
     @property
     def identity(self) -> Path:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from lab.drill import workload
 from lab.drill.scene import Scene, etcd
-from lab.errors import ConfigError
 from lab.model import Lab, Node
 
 if TYPE_CHECKING:
@@ -263,12 +262,3 @@ DRILLS = (
         limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
     ),
 )
-
-
-def find(name: str) -> tuple[Drill, ...]:
-    """The drill of that name, or every drill for `all`. Raises ConfigError naming those there are."""
-    found = tuple(drill for drill in DRILLS if name in (drill.name, "all"))
-    if not found:
-        names = ", ".join(drill.name for drill in DRILLS)
-        raise ConfigError([f"there is no drill {name!r}"], hint=f"the drills: {names}, or all")
-    return found

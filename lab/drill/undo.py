@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab import process
-from lab.drill.catalogue import Drill, find
+from lab.drill.catalogue import DRILLS, Drill
 from lab.drill.scene import Scene
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def leftovers(session: Session) -> tuple[str, ...]:
         if _fault(session).exists():
             left = json.loads(_fault(session).read_text(encoding="utf-8"))
             victims = tuple(node for node in session.lab.nodes if node.name in left["victims"])
-            find(left["drill"])[0].heal(Scene(session, victims, lambda kind, what: None))
+            drill = next(each for each in DRILLS if each.name == left["drill"])
+            drill.heal(Scene(session, victims, lambda kind, what: None))
             _fault(session).unlink()
             undone.append(f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}")
         if _profile(session).exists():
@@ -77,8 +78,8 @@ def _own_profile(session: Session) -> None:
 
 
 def _fault(session: Session) -> Path:
-    return session.workspace.root / "drill" / "fault.json"
+    return session.workspace.drill / "fault.json"
 
 
 def _profile(session: Session) -> Path:
-    return session.workspace.root / "drill" / "profile.json"
+    return session.workspace.drill / "profile.json"

@@ -1,0 +1,117 @@
+"""This room is the verb `drill`: which drills, how often, in which profiles; and where the report lies."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.table import Table
+
+from lab.drill import catalogue, report, run, undo
+from lab.drill.recording import Report
+from lab.drill.stories import STORIES
+from lab.errors import ConfigError
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
+PROFILES = ("tuned", "reference")
+AS_MANY = 50
+"""The most repeats that are taken for meant."""
+
+
+def listed() -> RenderableType:
+    """Every drill, and what it does."""
+    table = Table("drill", "what it does", box=None, pad_edge=False)
+    for drill in catalogue.DRILLS:
+        table.add_row(drill.name, STORIES[drill.name].title.en)
+    return table
+
+
+def drill(session: Session, name: str, *, repeat: int, compare: str) -> tuple[Report, Path]:
+    """Run drills and write their report; return it with the folder it lies in.
+
+    Raises ConfigError for a drill, a repeat or a profile that there isn't, before anything is touched.
+    """
+    drills = chosen(name)
+    profiles = _profiles(session, repeat, compare)
+    session.require_up()
+    run.require_fit(session, drills)
+    began = datetime.now(UTC)
+    with session.workspace.lock(), session.progress.live():
+        results = run.carry_out(session, drills, repeat=repeat, profiles=profiles)
+    found = Report(
+        lab=session.lab.name,
+        kubernetes=session.lab.kubernetes.version,
+        provider=session.lab.provider,
+        began=began.isoformat(timespec="seconds"),
+        host=_host(),
+        results=results,
+    )
+    folder = session.workspace.root / "drills" / f"{began:%Y%m%d-%H%M%S}-{name}"
+    report.write(found, session.workspace, folder)
+    return found, folder
+
+
+def keep(session: Session, name: str) -> str:
+    """Put one drill's fault in and leave it there; return what to say of it."""
+    drills = chosen(name)
+    if len(drills) > 1:
+        raise ConfigError(["--keep leaves one fault in, and `all` names many"], hint="name one drill")
+    session.require_up()
+    with session.workspace.lock():
+        victims = run.keep(session, drills[0])
+    where = ", ".join(node.name for node in victims)
+    return f"{name} is in ({where}), and stays in\nnext: ./inv verify; ./inv drill --heal takes it out"
+
+
+def heal(session: Session) -> str:
+    """Take out what a drill left in; return what to say of it."""
+    if not session.workspace.exists():
+        return "no drill has left anything in"
+    with session.workspace.lock():
+        undone = undo.leftovers(session)
+    return f"out again: {'; '.join(undone)}" if undone else "no drill has left anything in"
+
+
+def chosen(name: str) -> tuple[catalogue.Drill, ...]:
+    """The drill of that name, or every drill for `all`. Raises ConfigError naming those there are."""
+    found = tuple(each for each in catalogue.DRILLS if name in (each.name, "all"))
+    if not found:
+        names = ", ".join(each.name for each in catalogue.DRILLS)
+        what = f"there is no drill {name!r}" if name else "which drill?"
+        raise ConfigError([what], hint=f"one of: all, {names}")
+    return found
+
+
+def to_json(found: Report) -> str:
+    """The report as JSON without every single request, which the file in its folder has."""
+    return found.model_dump_json(indent=2, exclude={"results": {"__all__": {"recording": SAMPLES}}})
+
+
+def _profiles(session: Session, repeat: int, compare: str) -> Sequence[str]:
+    problems = []
+    if not 1 <= repeat <= AS_MANY:
+        problems.append(f"--repeat {repeat}: from 1 to {AS_MANY}")
+    if compare and compare not in PROFILES:
+        problems.append(f"--compare {compare}: the load balancer's profiles are {' and '.join(PROFILES)}")
+    if problems:
+        raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
+    return tuple(dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])]))
+
+
+def _host() -> dict[str, str]:
+    """What figures depend on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory:.0f} GiB",
+        "kernel": platform.release(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
