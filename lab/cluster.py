@@ -22,7 +22,6 @@ import yaml
 
 from lab.errors import LabStateError
 
-
 CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
@@ -80,7 +79,7 @@ class Api:
     """The Kubernetes API, as the kubeconfig's user."""
 
     def __init__(self, kubeconfig: Path, timeout: float = 10.0) -> None:
-        """Load who we are and whom we trust (`context`). Raises LabStateError when the file is no kubeconfig."""
+        """Load who we are and whom we trust (`context`). Raises LabStateError where it is no kubeconfig."""
         self.timeout = timeout
         try:
             config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))

@@ -68,8 +68,8 @@ WHOLE = "whole_s."
 MARKS = {
     "inject": Said("inject", "주입"),
     "detect": Said("detect", "감지"),
-    "heal": Said("heal", "복구"),
-    "whole": Said("whole", "정상"),
+    "heal": Said("heal", "해제"),
+    "whole": Said("whole", "정상화"),
 }
 
 CHOSEN = {

@@ -166,6 +166,16 @@ def test_without_scripts_the_page_is_english_and_offers_no_switch(chromium: Chro
         fits(tab)
 
 
+def test_a_printed_page_is_black_on_white_and_fits_the_paper(chromium: Chromium, file: Path) -> None:
+    inside_margins_of_a4 = 703
+    with opened(chromium, file, width=inside_margins_of_a4, dark=True) as tab:
+        night = {"name": "prefers-color-scheme", "value": "dark"}
+        tab.ask("Emulation.setEmulatedMedia", media="print", features=[night])
+        assert tab.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert tab.value("getComputedStyle(document.querySelector('.switch')).display") == "none"
+        fits(tab)
+
+
 def test_every_run_can_be_unfolded_and_still_fits(chromium: Chromium, file: Path) -> None:
     with opened(chromium, file, width=360) as tab:
         tab.click("#drill-kill-worker details summary")

@@ -271,6 +271,8 @@ def _certificate(folder: Path, address: str) -> Path:
         .not_valid_after(now + datetime.timedelta(days=1))
         .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(_usage(), critical=True)
         .sign(key, hashes.SHA256())
     )
     path = folder / "server.pem"
@@ -279,3 +281,11 @@ def _certificate(folder: Path, address: str) -> Path:
     )
     path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + private)
     return path
+
+
+def _usage() -> x509.KeyUsage:
+    """Signing, certificates too: Python 3.13 trusts no CA that does not say so."""
+    signs = ("digital_signature", "key_cert_sign")
+    others = ("content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign")
+    only = ("encipher_only", "decipher_only")
+    return x509.KeyUsage(**dict.fromkeys(signs, True), **dict.fromkeys((*others, *only), False))

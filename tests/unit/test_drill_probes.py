@@ -24,7 +24,7 @@ from lab.model import Lab, LoadBalancer, Network, Node, Role
 from lab.wait import wait_until
 from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer
-from tests.unit.fakes import FakeRemote
+from tests.unit.fakes import FakeClock, FakeRemote
 
 Run = Callable[..., AbstractContextManager[Probes]]
 
@@ -118,15 +118,44 @@ def test_a_recording_takes_what_was_seen_as_it_is(run: Run, server: ApiServer) -
     assert all(figure.holds for figure in figures(run_, limits))
 
 
-def test_they_ask_as_often_as_was_promised(run: Run, server: ApiServer) -> None:
-    assert probes.CONNECTIONS >= 20
-    assert probes.WRITES >= 10
-    with run(limit=1.0) as probing_:
-        wait_until(lambda: "" if probing_.now() > 1 else "not over", what="a second", timeout=5, interval=0.05)
-        seen = probing_.finish()
-    paused = sum(pause.seconds for pause in seen.pauses)
-    assert len(seen.connections) >= 20 * (1 - paused)
-    assert len(seen.writes) >= 10 * (1 - paused)
+class Passing(threading.Event):
+    """An event that nobody sets, and a clock that shows only what was waited for."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__()
+        self.clock = clock
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.clock.sleep(timeout or 0.0)
+        return False
+
+
+def due(monkeypatch: pytest.MonkeyPatch, per_second: float, delays: dict[int, float]) -> list[float]:
+    """When each request of two seconds is made, if the host is late by `delays` at some of them."""
+    clock = FakeClock()
+    monkeypatch.setattr(time, "monotonic", clock.monotonic)
+    idle = Probes(Door(HOST, 9, HOST), [], "1", limit=2.0)
+    idle._enough = Passing(clock)
+    made = []
+    for _ in idle._ticks(per_second):
+        made.append(idle.now())
+        clock.sleep(delays.get(len(made), 0.0))
+    return made
+
+
+def test_they_ask_as_often_as_was_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    for per_second, promised in ((probes.CONNECTIONS, 20), (probes.WRITES, 10)):
+        assert len(due(monkeypatch, per_second, {})) >= promised * 2
+        short_delays = dict.fromkeys(range(0, 40, 4), 0.09)
+        assert len(due(monkeypatch, per_second, short_delays)) >= promised * 2
+
+
+def test_what_a_pause_of_the_host_kept_from_being_asked_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = due(monkeypatch, 20, {10: 1.0})
+    assert len(made) == pytest.approx(20, abs=3)
+    after = [moment for moment in made if moment > made[9]]
+    assert after[0] - made[9] == pytest.approx(1.0)
+    assert sum(moment < after[0] + 0.04 for moment in after) <= 3
 
 
 def test_they_end_by_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
