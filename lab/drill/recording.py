@@ -9,7 +9,6 @@ from typing import Literal
 
 from lab.model import Frozen
 
-
 Kind = Literal["inject", "detect", "heal", "whole"]
 
 
@@ -46,7 +45,7 @@ class Stream(Frozen):
 
 
 class Mark(Frozen):
-    """A moment: the fault went in, the load balancer or the cluster noticed, it was undone, a part was whole."""
+    """A moment: the fault went in, somebody noticed, it was undone, a part was whole again."""
 
     at: float
     kind: Kind

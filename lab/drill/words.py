@@ -62,8 +62,18 @@ FIGURES = {
 }
 """Figures whose name has no two parts, or that deserve better words than their parts make."""
 
-WHOLE = "whole_s."
-"""What the figures of each component's return begin with."""
+DETECT, WHOLE = "detect_s.", "whole_s."
+"""What the figures of each thing noticed and of each component's return begin with."""
+
+PHRASES = (
+    ("HAProxy takes ", " out", "HAProxy가 {} 제외"),
+    ("", " is not Ready", "{} NotReady 판정"),
+    ("", " behind the load balancer", "{} 로드 밸런서 복귀"),
+    ("", " API server", "{} API 서버"),
+    ("the workload runs elsewhere", "", "워크로드 재배치"),
+    ("the API", "", "API"),
+)
+"""What drills mark, by how it begins and ends, and in Korean; {} is the machine between."""
 
 MARKS = {
     "inject": Said("inject", "주입"),
@@ -152,13 +162,24 @@ def figure(name: str) -> Said:
     if name in FIGURES:
         return FIGURES[name]
     if name.startswith(WHOLE):
-        component = name.removeprefix(WHOLE)
-        return Said(f"{component} whole again (s)", f"{component} 정상 복귀(초)")
+        component = phrase(name.removeprefix(WHOLE))
+        return Said(f"{component.en} whole again (s)", f"{component.ko} 정상 복귀(초)")
+    if name.startswith(DETECT):
+        noticed = phrase(name.removeprefix(DETECT))
+        return Said(f"until {noticed.en} (s)", f"{noticed.ko}까지(초)")
     probe, _, measure = name.partition(".")
     if probe in PROBES and measure in MEASURES:
         first, second = PROBES[probe], MEASURES[measure]
         return Said(f"{first.en}: {second.en}", f"{first.ko}: {second.ko}")
     return Said(name, name)
+
+
+def phrase(what: str) -> Said:
+    """Return what a drill marked; as it is in both languages where it is not known."""
+    for begins, ends, korean in PHRASES:
+        if what.startswith(begins) and what.endswith(ends):
+            return Said(what, korean.format(what[len(begins) : len(what) - len(ends)]))
+    return Said(what, what)
 
 
 def number(value: float) -> str:

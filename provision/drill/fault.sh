@@ -102,11 +102,12 @@ serial_numbers() {
 
 not_running() { ! pgrep -x "${1:0:15}" >/dev/null; } # the kernel keeps 15 characters of a name
 
-# What an API server says of itself when it is ready has etcd's answer in it.
+# What an API server says of itself when it is ready has etcd's answer in it. Its certificate names the node, not
+# localhost.
 answers() {
 	pgrep -x "${1:0:15}" >/dev/null &&
 		curl --silent --fail --max-time 3 --cacert /etc/kubernetes/pki/ca.crt --output /dev/null \
-			"https://127.0.0.1:6443/readyz"
+			"https://$HOSTNAME:6443/readyz"
 }
 
 # within SECONDS WHAT COMMAND…: waits until the command succeeds.

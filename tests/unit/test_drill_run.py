@@ -1,0 +1,173 @@
+"""A drill's fault comes out whatever happens, and what is asked for is judged before anything is touched."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import process
+from lab.config import default
+from lab.drill import balancer_log, catalogue, command, undo
+from lab.drill.figures import FIGURES, figures
+from lab.drill.recording import Recording
+from lab.drill.scene import Scene
+from lab.drill.stories import STORIES
+from lab.errors import ConfigError, LabError
+from lab.model import Lab
+from lab.session import Session
+from lab.workspace import Workspace
+from tests.unit.fakes import FakeRemote, progress, recorded
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    lab = default()
+    workspace = Workspace(tmp_path / ".lab")
+    return Session(tmp_path / "lab.yaml", lab, workspace, FakeRemote(lab, workspace), progress(tmp_path))
+
+
+class Told:
+    """A drill that keeps what was done, and a scene of it."""
+
+    def __init__(self, session: Session) -> None:
+        self.done: list[str] = []
+        self.marks: list[tuple[str, str]] = []
+        self.scene = Scene(session, session.lab.control_planes[:1], lambda *mark: self.marks.append(mark))
+        self.drill = catalogue.Drill(
+            "kill-control-plane",
+            lambda session: session.lab.control_planes[:1],
+            lambda scene: self.done.append("inject"),
+            lambda scene: self.done.append("heal"),
+        )
+
+
+@pytest.mark.parametrize("end", [LabError("no"), KeyboardInterrupt(), RuntimeError("a fault of ours")])
+def test_the_fault_comes_out_whatever_happens(session: Session, end: BaseException) -> None:
+    told = Told(session)
+    with pytest.raises(type(end)), undo.fault(told.scene, told.drill):
+        told.drill.inject(told.scene)
+        left = json.loads((session.workspace.drill / "fault.json").read_text())
+        assert left == {"drill": "kill-control-plane", "victims": ["cp1"]}
+        raise end
+    assert told.done == ["inject", "heal"]
+    assert told.marks == [("heal", "the fault")]
+    assert not list(session.workspace.drill.iterdir())
+
+
+def test_a_fault_that_can_t_be_taken_out_is_remembered(session: Session) -> None:
+    told = Told(session)
+
+    def fail(scene: Scene) -> None:
+        raise LabError("docker does not answer")
+
+    broken = catalogue.Drill("kill-control-plane", told.drill.victims, told.drill.inject, fail)
+    with pytest.raises(LabError), undo.fault(told.scene, broken):
+        pass
+    assert (session.workspace.drill / "fault.json").exists()
+
+
+def test_what_a_killed_drill_left_is_taken_out_by_the_next(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healed: list[tuple[str, ...]] = []
+    drill = catalogue.Drill(
+        "a-drill",
+        lambda session: (),
+        lambda scene: None,
+        lambda scene: healed.append(tuple(node.name for node in scene.victims)),
+    )
+    monkeypatch.setattr(undo, "DRILLS", (drill,))
+    undo.remember(Scene(session, session.lab.control_planes[1:], lambda kind, what: None), drill)
+    assert undo.leftovers(session) == ("a-drill on cp2, cp3",)
+    assert healed == [("cp2", "cp3")]
+    assert undo.leftovers(session) == ()
+
+
+def test_commands_start_again_while_something_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_stopped", type(process._stopped)())
+    process.interrupt()
+    with pytest.raises(LabError):
+        process.run(["true"])
+    with process.undoing():
+        assert process.run(["true"]).ok
+    with pytest.raises(LabError):
+        process.run(["true"])
+
+
+def test_an_interrupt_waits_until_all_is_undone() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), process.undoing():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        done.append("undone")
+    assert done == ["undone"]
+
+
+def test_every_drill_has_a_story_and_limits_on_figures_that_exist() -> None:
+    assert {drill.name for drill in catalogue.DRILLS} == set(STORIES)
+    recording = Recording(drill="", lab="", profile="tuned", run=1, began="", seconds=1)
+    for drill in catalogue.DRILLS:
+        assert figures(recording, catalogue.ALWAYS | dict(drill.limits))
+    assert set(catalogue.ALWAYS) <= set(FIGURES)
+
+
+def test_a_lab_too_small_for_a_drill_is_told_so() -> None:
+    lab = default()
+    one = lab.model_copy(update={"nodes": tuple(n for n in lab.nodes if n.name in ("lb1", "cp1", "w1"))})
+    unfit = {drill.name: drill.unfit(one) for drill in catalogue.DRILLS}
+    assert unfit["lose-quorum"] == "lose-quorum needs 3 control planes, and ha-lab has 1"
+    assert unfit["kill-worker"] == "kill-worker needs 2 workers, and ha-lab has 1"
+    assert not unfit["reload-load-balancer"]
+    assert not any(drill.unfit(lab) for drill in catalogue.DRILLS)
+
+
+def test_a_drill_that_there_isn_t_is_answered_with_those_there_are() -> None:
+    with pytest.raises(ConfigError) as told:
+        command.chosen("kill-everything")
+    assert "no drill 'kill-everything'" in told.value.message
+    assert "lose-quorum" in told.value.hint
+    assert len(command.chosen("all")) == len(catalogue.DRILLS)
+
+
+def test_what_is_wrong_with_the_words_is_told_all_at_once(session: Session) -> None:
+    with pytest.raises(ConfigError) as told:
+        command.drill(session, "lose-quorum", repeat=0, compare="fast")
+    assert len(told.value.problems) == 2
+
+
+def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
+    with pytest.raises(LabError, match="has not been brought up"):
+        command.drill(session, "lose-quorum", repeat=1, compare="")
+
+
+def test_haproxys_changes_are_read_once_each_on_our_clock() -> None:
+    lines = recorded("haproxy/journal.json").splitlines()
+    found = balancer_log.changes(lines, ahead=100.0)
+    assert [(name, up) for _, name, up in found] == [("cp3", False), ("cp3", True)]
+    first = json.loads(next(line for line in lines if "is DOWN" in line))
+    assert found[0][0] == pytest.approx(int(first["__REALTIME_TIMESTAMP"]) / 1e6 - 100)
+
+
+def test_another_profile_is_no_other_lab(session: Session) -> None:
+    session.workspace.write_identity(session._identity())
+    other: Lab = session.with_profile("reference").lab
+    assert other.load_balancer.profile == "reference"
+    folder = session.workspace.root / ".vagrant" / "machines" / "cp1" / "docker"
+    folder.mkdir(parents=True)
+    (folder / "id").write_text("x")
+    session.with_profile("reference").require_same_lab()
+    port: Any = session.lab.load_balancer.model_copy(update={"port": 7443})
+    moved = Session(
+        session.path,
+        session.lab.model_copy(update={"load_balancer": port}),
+        session.workspace,
+        session.remote,
+        session.progress,
+    )
+    with pytest.raises(LabError, match="load_balancer"):
+        moved.require_same_lab()
