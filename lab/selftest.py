@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 NEEDS_NOTHING = ("tests/unit", "tests/provision")
 NEEDS_LABS = "tests/labs"
+BREAKS_ONE = "tests/sabotage"
 
 
-def run(session: Session, *, consent: bool, live: bool, select: str) -> int:
-    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own."""
+def run(session: Session, *, consent: bool, live: bool, sabotage: bool, select: str) -> int:
+    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
+
+    With `sabotage` only the suite that breaks a lab, again and again.
+    """
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
+    if sabotage:
+        session.bake(consent=consent)
+        return _pytest(BREAKS_ONE, select=select)
     code = _pytest(*NEEDS_NOTHING, select=select)
     if live and not code:
         session.bake(consent=consent)
