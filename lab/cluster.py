@@ -22,7 +22,6 @@ import yaml
 
 from lab.errors import LabStateError
 
-
 CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
