@@ -86,7 +86,7 @@ SABOTAGES = (
         ("haproxy-runs[lb1]",),
     ),
     Sabotage(
-        "a word too many in HAProxy's file",
+        "a word too many for HAProxy",
         "lb1",
         "echo '  nonsense' >>/etc/haproxy/haproxy.cfg",
         "sed -i '/^  nonsense$/d' /etc/haproxy/haproxy.cfg",
@@ -141,7 +141,7 @@ SABOTAGES = (
         ("etcd-members[*]", "etcd-no-learner"),
     ),
     Sabotage(
-        "admin.conf pointed at one control plane",
+        "an admin kubeconfig pointed at one control plane",
         "cp2",
         'sed -i "s#server: https://$API_ENDPOINT#server: https://$NODE_ADDRESS:6443#" $ADMIN',
         'sed -i "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" $ADMIN',
@@ -179,14 +179,14 @@ SABOTAGES = (
         until=("cp1", "! as_admin get node {it} -o jsonpath='{.status.addresses}' | grep -q 192.168"),
     ),
     Sabotage(
-        "a kubelet cut off from the API servers' questions",
+        "a kubelet that no API server reaches",
         WORKER,
         f"{INPUT}; nft add rule ip sabotage in iif != lo tcp dport 10250 drop",
         "nft delete table ip sabotage",
         ("pod-logs[{it}]", "pod-exec[{it}]", "pod-to-pod[{it}]", "cluster-ip[{it}]", "dns[{it}]"),
     ),
     Sabotage(
-        "a worker's kubelet pointed at one control plane",
+        "a kubelet pointed at one control plane",
         WORKER,
         'sed -i "s#server: https://$API_ENDPOINT#server: https://elsewhere:6443#" $KUBELET',
         'sed -i "s#server: https://elsewhere:6443#server: https://$API_ENDPOINT#" $KUBELET',
@@ -224,7 +224,7 @@ SABOTAGES = (
         until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name) ]]"),
     ),
     Sabotage(
-        "the pod network's agent gone from a node",
+        "the pod network agent gone from a node",
         "cp1",
         # Only what no longer fits the template goes; the other nodes' agents are left alone.
         "as_admin -n kube-flannel patch daemonset kube-flannel-ds --type json -p '["
@@ -278,7 +278,7 @@ SABOTAGES = (
         ("no-uploaded-certificates",),
     ),
     Sabotage(
-        "a run's secrets left",
+        "secrets of a run left",
         "w1",
         "touch /run/ha-lab/secrets",
         "rm /run/ha-lab/secrets",
@@ -313,7 +313,7 @@ SABOTAGES = (
         ("secrets-private",),
     ),
     Sabotage(
-        "a service-account key that is another's",
+        "a foreign service-account key",
         "cp3",
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
@@ -330,7 +330,7 @@ SABOTAGES = (
         ("certificate-expiry[cp2]",),
     ),
     Sabotage(
-        "an API server's certificate without its names",
+        "a certificate without its names",
         "cp2",
         # The file only: it does not match its key, so the server keeps what it has.
         "cd $PKI; cp apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
@@ -347,7 +347,7 @@ SABOTAGES = (
         ("unique-identities",),
     ),
     Sabotage(
-        "a machine's name at its NAT address",
+        "a machine that means its NAT address",
         "w1",
         'sed "s/^$NODE_ADDRESS w1$/10.0.2.15 w1/" /etc/hosts >/run/hosts; cat /run/hosts >/etc/hosts',
         "systemctl restart ha-lab-network",

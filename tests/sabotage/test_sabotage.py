@@ -36,6 +36,17 @@ def test_exactly_the_checks_fail_that_should_and_healing_turns_it_green(
 ) -> None:
     it = _chosen(session, sabotage)
     expected = _expanded(session.lab, sabotage.expected, it)
+    outcome = _broken_and_healed(session, sabotage, it)
+    if _only_unasked(outcome, expected):
+        outcome = _broken_and_healed(session, sabotage, it)
+    found = _not_holding(outcome)
+    assert found == expected, _told(outcome, found ^ expected)
+    assert outcome.seconds < LONGEST
+    assert not outcome.green or all(v.outcome == "warns" for v in outcome.verdicts if v.title in expected)
+
+
+def _broken_and_healed(session: Session, sabotage: Sabotage, it: str) -> Outcome:
+    """Break it, look, heal it, and wait until all is well again; return what was seen while it was broken."""
     try:
         _run(session, sabotage.on, sabotage.breaks, it)
         if sabotage.until:
@@ -47,13 +58,17 @@ def test_exactly_the_checks_fail_that_should_and_healing_turns_it_green(
                 interval=0.3,
             )
         outcome = verify.run(session)
-        found = _not_holding(outcome)
     finally:
         _run(session, sabotage.on, sabotage.heals, it)
     wait_until(lambda: _not_green(session), what="the lab is well again", timeout=HEALED, interval=1.0)
-    assert found == expected, _told(outcome, found ^ expected)
-    assert outcome.seconds < LONGEST
-    assert not outcome.green or all(v.outcome == "warns" for v in outcome.verdicts if v.title in expected)
+    return outcome
+
+
+def _only_unasked(outcome: Outcome, expected: set[str]) -> bool:
+    """Whether all that differs is that more could not be asked: a busy host's doing, and worth one more try."""
+    unasked = {verdict.title for verdict in outcome.verdicts if verdict.outcome == "could-not-ask"}
+    found = _not_holding(outcome)
+    return found > expected and found - expected <= unasked
 
 
 def _chosen(session: Session, sabotage: Sabotage) -> str:

@@ -330,6 +330,15 @@ def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:
     assert {check.name for _, checks in GROUPS for check in checks} - seen_red == set()
 
 
+def test_a_sabotage_expects_checks_that_there_are() -> None:
+    known_titles = {case.judge(facts()).title for case in cases(lab())}
+    names = {title.partition("[")[0] for title in known_titles}
+    for sabotage in SABOTAGES:
+        for title in sabotage.expected:
+            name, _, machine = title.partition("[")
+            assert name in names if machine in ("*]", "{it}]") else title in known_titles, title
+
+
 def test_names_are_unique_and_every_check_says_what_it_means_and_what_to_try() -> None:
     checks = [check for _, checks in GROUPS for check in checks]
     assert len({check.name for check in checks}) == len(checks)
