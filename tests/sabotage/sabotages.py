@@ -209,7 +209,7 @@ SABOTAGES = (
         ("node-taints[w2]",),
     ),
     Sabotage(
-        "a control plane open to everybody's pods",
+        "a control plane open to all pods",
         "cp1",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane-",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane:NoSchedule",

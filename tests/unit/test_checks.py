@@ -387,6 +387,22 @@ def test_a_certificate_that_ends_soon_is_a_warning() -> None:
     assert {f"certificate-expiry[{node.name}]" for node in lab().kubernetes_nodes} <= judged(altered, "warns")
 
 
+@pytest.mark.parametrize(
+    ("machine", "name", "titles"),
+    [
+        ("cp1", "etcd-alarms", {"etcd-no-alarm"}),
+        ("cp1", "etcd-status", {"etcd-one-leader", "etcd-in-step"}),
+        ("w1", "here", {"own-name[w1]", "unique-identities"}),
+    ],
+)
+def test_an_answer_that_can_t_be_read_is_neither_a_yes_nor_a_no(
+    machine: str, name: str, titles: set[str]
+) -> None:
+    altered = section(machine, name, "")(facts())
+    assert judged(altered, "could-not-ask") == titles
+    assert judged(altered, "fails") == set()
+
+
 def test_a_missing_certificate_could_not_be_asked() -> None:
     alter, _ = FAILING["a certificate without its names"]
     assert judged(alter(facts()), "could-not-ask") == {"certificate-names[cp1]"}
