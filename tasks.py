@@ -255,12 +255,28 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     console.print(f"{session.lab.name} is gone" if removed else f"there is no lab at {session.workspace.root}")
 
 
-@verb(help=YES_HELP | {"live": "also bring up real labs and test them (default)", "k": "as pytest's -k"})
-def test(c: Context, yes: bool = False, live: bool = True, k: str = "") -> None:
+@verb(
+    help=YES_HELP
+    | {
+        "live": "also bring up real labs and test them (default)",
+        "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
+        "drills": "instead: run failure drills on a lab of its own, and interrupt them (10 minutes)",
+        "k": "as pytest's -k",
+    }
+)
+def test(
+    c: Context,
+    yes: bool = False,
+    live: bool = True,
+    sabotage: bool = False,
+    drills: bool = False,
+    k: str = "",
+) -> None:
     """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
     from lab import selftest
 
-    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, select=k)
+    breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
+    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, select=k)
     if code:
         raise Exit(code=code)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lab.render import REPOSITORY
@@ -14,11 +15,19 @@ if TYPE_CHECKING:
 
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/browser")
 NEEDS_LABS = "tests/labs"
+BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
+"""Suites that break a lab of their own, again and again, and take their time."""
 
 
-def run(session: Session, *, consent: bool, live: bool, select: str) -> int:
-    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own."""
+def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str], select: str) -> int:
+    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
+
+    With any of BREAKING, those and nothing else.
+    """
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
+    if breaking:
+        session.bake(consent=consent)
+        return max(_pytest(BREAKING[suite], select=select) for suite in breaking)
     code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
         session.bake(consent=consent)

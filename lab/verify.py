@@ -88,6 +88,8 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
         raise ConfigError(
             [f"no check has a name that matches {select!r}"], hint="`./inv verify --json` lists them all"
         )
+    if code == pytest.ExitCode.INTERRUPTED and not collected.trouble:
+        raise KeyboardInterrupt  # pytest keeps it to itself
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise LabError(
             f"the checks could not be run: pytest ended with {int(code)}\n{collected.trouble}".rstrip(),

@@ -93,6 +93,9 @@ class Case:
             finding = self._find(facts)
         except CouldNotAsk as error:
             finding = Finding("an answer", error.message, "could-not-ask")
+        except (ValueError, LookupError, TypeError) as error:
+            what = f"what was answered can't be read: {type(error).__name__}: {error}"
+            finding = Finding("an answer", what, "could-not-ask")
         return Verdict(
             self.check.name,
             self.group,

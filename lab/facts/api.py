@@ -144,9 +144,9 @@ def read_kube_proxy_server(answer: dict[str, Any]) -> str:
     return ""
 
 
-def open_api(kubeconfig: Path) -> Api | Unknown:
-    """The API as the lab's administrator, or why that can't be."""
-    return _try(lambda: Api(kubeconfig, ANSWER_TIMEOUT))
+def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
+    """The API as the lab's administrator, each answer within `timeout` seconds, or why that can't be."""
+    return _try(lambda: Api(kubeconfig, timeout))
 
 
 _COORDINATION = "/apis/coordination.k8s.io/v1"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lab.cluster import Api
 from lab.errors import LabError
-from lab.facts.api import ApiFacts, ask_api, ask_restarts, open_api
+from lab.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
 from lab.facts.known import CouldNotAsk, Unknown, known
 from lab.facts.machine import Machine, read_machine
 from lab.facts.probes import ProbeFacts, ask_probes
@@ -24,6 +24,9 @@ Asker = Callable[[Node], str]
 """Runs /opt/ha-lab/facts.sh on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed."""
 
 COMMAND = "/opt/ha-lab/facts.sh"
+PROBES_TIMEOUT = 10.0
+"""Seconds for one of the API's answers on which everything that pods tell depends."""
+
 MACHINE_TIMEOUT = 14.0
 """Seconds for a machine to tell everything; 1 s is usual."""
 
@@ -60,12 +63,13 @@ def gather(lab: Lab, workspace: Workspace, remote: Remote, asker: Asker, *, prob
     takes most of the time; without, what they would tell is Unknown.
     """
     files = _host_files(workspace)
-    api = open_api(workspace.kubeconfig)
+    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT)
     ca = files if isinstance(files, Unknown) else files.ca
     with ThreadPoolExecutor(max_workers=len(lab.nodes) + 2) as pool:
         asked = {node: pool.submit(_ask_machine, node, asker) for node in lab.nodes}
         answers = pool.submit(ask_api, lab, api, ca)
-        seen = pool.submit(_probe, lab, api, remote, asked) if probes else None
+        patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT)
+        seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
         machines = {node.name: future.result() for node, future in asked.items()}
         said = answers.result()
         found = seen.result() if seen else Unknown("pods were not asked")

@@ -34,7 +34,7 @@ PAYLOAD = 4000
 START = 20.0
 """Seconds for a probe pod to be Ready; 3 s are usual."""
 
-ACCOUNT = 15.0
+ACCOUNT = 18.0
 """Seconds for a new namespace to get its service account, without which no pod is admitted; 0.1 s are usual."""
 
 FORGOTTEN = 600.0
@@ -215,7 +215,11 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str], 
     peers: dict[str, str] = {}
 
     def not_yet() -> str:
-        for item in api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]:
+        try:
+            items = api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+        except LabError as error:  # one question that was lost; the next one may be answered
+            return error.message
+        for item in items:
             node = item["spec"]["nodeName"]
             started[node] = read_why_not_ready(item)
             if not started[node]:

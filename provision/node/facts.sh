@@ -84,12 +84,13 @@ own_member_says() {
 
 haproxy_says() { echo "show stat" | bounded socat - /run/haproxy/admin.sock; }
 
-# While a check is under way HAProxy has no code of it ("* " before its status): asked until none is.
+# While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
+# otherwise than the one before it has not made up its mind ("UP 1/2"): asked until neither is so.
 haproxy_at_rest() {
 	local said _
 	for _ in $(seq 30); do
 		said=$(haproxy_says) || return 1
-		[[ $said == *,\*\ * ]] || break
+		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)' <<<"$said" || break
 		sleep 0.1
 	done
 	echo "$said"

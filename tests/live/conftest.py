@@ -19,7 +19,8 @@ from lab.checks import cases
 from lab.checks.check import Case
 from lab.cluster import Api
 from lab.errors import LabStateError
-from lab.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts, gather
+from lab.facts import gather as gathering
+from lab.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
 from lab.model import Lab, Node
 from lab.session import Session, open_session
 
@@ -93,7 +94,9 @@ def facts(request: pytest.FixtureRequest, session: Session) -> Facts:
     """Everything that the selected checks need to know, asked once."""
     selected = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
     probes = any(case.check.probes for case in selected if case is not None)
-    return gather(session.lab, session.workspace, session.remote, by_testinfra(session), probes=probes)
+    return gathering.gather(
+        session.lab, session.workspace, session.remote, by_testinfra(session), probes=probes
+    )
 
 
 def by_testinfra(session: Session) -> Asker:

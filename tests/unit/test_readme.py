@@ -74,7 +74,7 @@ def test_every_command_in_a_document_is_one_that_invoke_understands(command: str
 
 
 @pytest.mark.parametrize(
-    "wrong", ["./inv rise", "./inv up --yess", "./inv verify --json", "./inv bench --pairs"]
+    "wrong", ["./inv rise", "./inv up --yess", "./inv verify --jsonn", "./inv bench --pairs"]
 )
 def test_a_command_that_invoke_does_not_understand_would_be_found(wrong: str) -> None:
     with pytest.raises(ParseError):

@@ -1,52 +1,48 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab import status
-from lab.cluster import Api, NodeFact, read_nodes
 from lab.config import default
-from lab.errors import LabStateError
+from lab.facts.known import Unknown, known
 from lab.progress import Progress
 from lab.session import Session
 from lab.workspace import Workspace
-from tests.unit.fakes import FakeRemote, printed, recorded
+from tests.unit.fakes import FakeRemote, printed
+from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent
 
 
-class FakeApi(Api):
-    """An API whose nodes are the recorded ones."""
-
-    answer = "kubectl/nodes.healthy.json"
-
-    def __init__(self, kubeconfig: Path, timeout: float = 10.0) -> None:
-        """Ask nobody."""
-
-    def nodes(self) -> tuple[NodeFact, ...]:
-        """Return what was recorded; none recorded is an API that doesn't answer."""
-        if not self.answer:
-            raise LabStateError("the API can't be asked: timed out")
-        return read_nodes(json.loads(recorded(self.answer)))
+def looked(*alter: Alter) -> status.Status:
+    found = facts()
+    for each in alter:
+        found = each(found)
+    return status.judge(lab(), found)
 
 
-@pytest.fixture
-def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    workspace, lab = Workspace(tmp_path / ".lab"), default()
-    monkeypatch.setattr(status, "Api", FakeApi)
-    workspace.write(workspace.ssh_config, "x")
-    workspace.write_secret(workspace.kubeconfig, "x")
-    return Session(
-        tmp_path / "lab.yaml",
-        lab,
-        workspace,
-        FakeRemote(lab, workspace),
-        Progress(printed()[0], workspace.logs),
+def nodes_not_ready(*names: str) -> Alter:
+    return api(
+        nodes=tuple(
+            replace(node, ready=False, reason="Kubelet stopped posting node status.")
+            if node.name in names
+            else node
+            for node in known(facts().api.nodes)
+        )
     )
 
 
-def clusters(found: status.Status) -> list[str]:
-    return [machine.cluster for machine in found.machines]
+def server_down(name: str) -> Alter:
+    why = Unknown("timed out")
+    return lambda found: api(direct={**found.api.direct, name: dict.fromkeys(found.api.direct[name], why)})(
+        found
+    )
+
+
+def etcd_down(name: str) -> Alter:
+    return section(name, "etcd-health", "unhealthy", 1)
 
 
 def shown(found: status.Status) -> str:
@@ -55,57 +51,104 @@ def shown(found: status.Status) -> str:
     return text.getvalue()
 
 
-def test_a_lab_that_is_well_is_all_ready(session: Session) -> None:
-    found = status.look(session)
+def test_a_lab_that_is_well_is_healthy() -> None:
+    found = looked()
+    assert (found.health, found.exit_code) == ("healthy", 0)
     assert found.all_ready
-    assert clusters(found) == ["-"] + ["Ready"] * 6
-    assert "ha-lab: all is Ready; the API is https://192.168.56.10:6443" in shown(found)
+    assert [machine.cluster for machine in found.machines] == ["-"] + ["Ready"] * 6
+    assert "ha-lab-verify: healthy; the API is https://192.168.57.10:6443" in shown(found)
 
 
-def test_a_node_that_is_not_ready_or_unknown_is_said_to_be(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeApi, "answer", "kubectl/nodes.broken.json")
-    found = status.look(session)
+def test_a_lost_control_plane_degrades_and_the_loss_that_would_stop_it_is_named() -> None:
+    found = looked(silent("cp2"), server_down("cp2"))
+    assert (found.health, found.exit_code) == ("degraded", 1)
     assert not found.all_ready
-    assert clusters(found)[1:4] == ["Ready", "not Ready: Kubelet stopped posting node status.", "unknown"]
-    assert "not all is Ready" in shown(found)
+    assert [machine.name for machine in found.machines if not machine.answers] == ["cp2"]
+    assert found.losses == ("the loss of cp1 or cp3: etcd needs 2 of its 3 members to take writes",)
+    said = shown(found)
+    assert "degraded; it works" in said
+    assert "amiss: api-server-healthy[cp2]: /livez: timed out" in said
+    assert "would stop it: the loss of cp1 or cp3" in said
 
 
-def test_a_machine_that_does_not_answer_is_told(session: Session) -> None:
-    assert isinstance(session.remote, FakeRemote)
-    session.remote.down = {"lb1"}
-    found = status.look(session)
-    assert not found.all_ready
-    assert [machine.name for machine in found.machines if not machine.answers] == ["lb1"]
+def test_one_api_server_left_is_named() -> None:
+    found = looked(server_down("cp1"), server_down("cp3"))
+    assert found.losses == ("the loss of cp2: no other API server is well",)
 
 
-def test_an_api_that_does_not_answer_is_told_with_its_reason(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(FakeApi, "answer", "")
-    found = status.look(session)
-    assert found.problem == "the API can't be asked: timed out"
-    assert not found.all_ready
-    assert "the API can't be asked: timed out" in shown(found)
+def test_an_etcd_member_that_is_not_well_degrades() -> None:
+    found = looked(etcd_down("cp3"))
+    assert found.health == "degraded"
+    assert found.losses == ("the loss of cp1 or cp2: etcd needs 2 of its 3 members to take writes",)
+
+
+def test_one_worker_left_is_named() -> None:
+    found = looked(nodes_not_ready("w1", "w2"))
+    assert "the loss of w3: no other worker is Ready" in found.losses
+    assert [m.cluster for m in found.machines if m.name == "w1"] == [
+        "not Ready: Kubelet stopped posting node status."
+    ]
+
+
+def test_coredns_on_one_node_is_named() -> None:
+    said = known(facts().api.pods)
+    pods = tuple(replace(p, node="w1") if p.name.startswith("coredns-") else p for p in said)
+    assert looked(api(pods=pods)).losses == ("the loss of w1: no other node answers pods' questions for names",)
+
+
+def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
+    found = looked(nodes_not_ready("w1"))
+    assert found.health == "degraded"
+    assert found.losses == ("no loss of one more machine, apart from the load balancer's",)
+
+
+def test_what_is_only_private_does_not_degrade() -> None:
+    found = looked(api(secrets=(("kubeadm-certs", "Opaque"),)))
+    assert found.health == "healthy"
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (Unknown("timed out"), "timed out"),
+        ((500, "etcd failed"), "the API answered 500 to /readyz: etcd failed"),
+    ],
+)
+def test_without_the_api_the_lab_is_down_and_says_why(answer: object, problem: str) -> None:
+    found = looked(api(health={**facts().api.health, "/readyz": answer}))
+    assert (found.health, found.exit_code, found.problem) == ("down", 2, problem)
+    assert f"down: {problem}" in shown(found)
     assert "next: ./inv up" in shown(found)
 
 
-def test_a_lab_that_is_not_up_is_not_asked(session: Session) -> None:
-    session.workspace.ssh_config.unlink()
-    session.workspace.kubeconfig.unlink()
+def test_an_api_that_does_not_name_its_nodes_is_down() -> None:
+    found = looked(api(nodes=Unknown("the API can't be asked")))
+    assert found.health == "down"
+    assert [machine.cluster for machine in found.machines] == ["-"] + ["unknown"] * 6
+
+
+def test_a_lab_that_is_not_up_is_not_asked(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    session = Session(
+        tmp_path / "lab.yaml",
+        default(),
+        workspace,
+        FakeRemote(default(), workspace),
+        Progress(printed()[0], workspace.logs),
+    )
     found = status.look(session)
-    assert found.problem == "the lab is not up"
+    assert (found.health, found.problem) == ("down", "the lab is not up")
     assert not any(machine.answers for machine in found.machines)
 
 
-def test_status_for_programs_says_the_same(session: Session) -> None:
-    found = json.loads(status.to_json(status.look(session)))
+def test_status_for_programs_says_the_same() -> None:
+    found = json.loads(status.to_json(looked()))
     assert found["all_ready"] is True
+    assert found["health"] == "healthy"
     assert found["machines"][1] == {
         "name": "cp1",
         "role": "control-plane",
-        "address": "192.168.56.11",
+        "address": "192.168.57.11",
         "answers": True,
         "cluster": "Ready",
     }

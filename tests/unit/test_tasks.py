@@ -218,7 +218,7 @@ def test_what_needs_a_lab_says_that_none_is_up(
 
 def test_status_of_no_lab_is_an_answer_and_not_an_error(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "status", "--lab", "lab.yaml")
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert "the lab is not up" in ran.stdout
     assert ran.stderr == ""
 

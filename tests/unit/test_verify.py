@@ -1,95 +1,201 @@
 from __future__ import annotations
 
-import subprocess
-import sys
+import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rich.console import Console
 
 from lab import verify
+from lab.checks.check import Outcome as Found
+from lab.checks.check import Verdict
 from lab.config import default
-from lab.errors import LabStateError
+from lab.errors import ConfigError, LabError, LabStateError
+from lab.facts import gather as gathering
+from lab.facts.gather import Facts
 from lab.progress import Progress
-from lab.remote import Remote
 from lab.session import Session
+from lab.verify import Outcome
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
-
-RESULTS = '<testsuites><testsuite tests="{}" failures="{}" errors="{}" skipped="{}"/></testsuites>'
-
-
-def opened(tmp_path: Path, console: Console, remote: type[Remote] = FakeRemote) -> Session:
-    workspace, lab = Workspace(tmp_path / ".lab"), default()
-    return Session(
-        tmp_path / "lab.yaml", lab, workspace, remote(lab, workspace), Progress(console, workspace.logs)
-    )
+from tests.unit.recorded_facts import FOLDER, facts, lab, silent
 
 
-def verified(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    code: int,
-    results: str = "",
-    before: str = "",
-    **words: Any,
-) -> tuple[int, str, list[str]]:
+def verdict(name: str = "node-ready", machine: str = "w1", outcome: Found = "fails") -> Verdict:
+    return Verdict(name, "workers", machine, outcome, "Ready", "not Ready", "no pods come here", "look at it")
+
+
+def outcome(*verdicts: Verdict) -> Outcome:
+    return Outcome("ha-lab", verdicts, 8.25, Path(".lab/verify.xml"))
+
+
+def shown(found: Outcome) -> str:
     console, text = printed()
-    session = opened(tmp_path, console)
-    session.workspace.write_secret(session.workspace.kubeconfig, "x")
-    junit = session.workspace.root / "verify.xml"
-    if before:
-        junit.write_text(before)
-    asked: list[str] = []
-
-    def pytest_ran(argv: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        asked.extend(argv)
-        if results:
-            junit.write_text(results)
-        return subprocess.CompletedProcess(argv, code)
-
-    monkeypatch.setattr(subprocess, "run", pytest_ran)
-    return verify.verify(session, **words), text.getvalue(), asked
+    console.print(verify.shown(found))
+    return text.getvalue()
 
 
-def test_checks_that_hold_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, said, asked = verified(tmp_path, monkeypatch, 0, RESULTS.format(40, 0, 0, 0))
-    assert code == 0
-    assert "verify: 40 checks, all hold" in said
-    assert asked[:4] == [sys.executable, "-m", "pytest", "tests/live"]
-    assert asked[asked.index("--lab") + 1] == str(tmp_path / "lab.yaml")
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A lab that was brought up, whose facts are the recorded ones."""
+    path = tmp_path / "lab.yaml"
+    path.write_text((FOLDER / "lab.yaml").read_text())
+    workspace = Workspace(tmp_path / ".lab")
+    workspace.write_secret(workspace.kubeconfig, "x")
+    monkeypatch.setattr(Session, "require_up", lambda self: None)
+    return Session(path, lab(), workspace, FakeRemote(lab(), workspace), Progress(printed()[0], workspace.logs))
 
 
-def test_checks_that_do_not_hold_are_counted_with_errors(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def told(monkeypatch: pytest.MonkeyPatch, found: Facts) -> list[bool]:
+    """Let verify find these facts; return whether it asked for probes, run by run."""
+    asked: list[bool] = []
+
+    def gather(*_: object, probes: bool) -> Facts:
+        asked.append(probes)
+        return found
+
+    monkeypatch.setattr(gathering, "gather", gather)
+    return asked
+
+
+def test_a_run_returns_a_verdict_for_every_check(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, facts())
+    found = verify.run(session)
+    assert found.green
+    assert len(found.verdicts) > 150
+    assert found.verdicts[0].group == "load balancer"
+    assert {v.outcome for v in found.verdicts} == {"holds"}
+    assert f'tests="{len(found.verdicts)}"' in found.junit.read_text()
+
+
+def test_a_machine_that_is_silent_is_not_green_and_junit_has_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    code, said, _ = verified(tmp_path, monkeypatch, 1, RESULTS.format(40, 2, 1, 4))
-    assert code == 1
-    assert "40 checks, 3 do not hold, 4 not asked" in said
+    told(monkeypatch, silent("w1")(facts()))
+    junit = tmp_path / "elsewhere.xml"
+    found = verify.run(session, junit=junit)
+    assert not found.green
+    [clock] = [v for v in found.verdicts if v.title == "clock[w1]"]
+    assert (clock.outcome, clock.group) == ("could-not-ask", "host facts")
+    assert "clock[w1]: could-not-ask" in junit.read_text()
 
 
-def test_no_check_of_that_name_is_no_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, said, asked = verified(tmp_path, monkeypatch, 5, RESULTS.format(0, 0, 0, 0), select="nothing")
-    assert code == 5
-    assert "no check has that name" in said
-    assert asked[-2:] == ["-k", "nothing"]
+@pytest.mark.parametrize(
+    ("select", "titles"),
+    [
+        ("etcd-one-leader", {"etcd-one-leader"}),
+        ("node-ready and w1", {"node-ready[w1]"}),
+        ("host_facts and lb1", {"own-name[lb1]", "network-services[lb1]", "clock[lb1]"}),
+    ],
+)
+def test_checks_are_selected_by_group_name_and_machine(
+    session: Session, monkeypatch: pytest.MonkeyPatch, select: str, titles: set[str]
+) -> None:
+    asked = told(monkeypatch, facts())
+    assert {v.title for v in verify.run(session, select=select).verdicts} == titles
+    assert asked == [False]  # no pods are run for what needs none
+
+
+def test_pods_are_run_for_what_needs_them(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = told(monkeypatch, facts())
+    verify.run(session, select="dns")
+    assert asked == [True]
+
+
+def test_no_check_of_that_name_is_an_error(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(monkeypatch, facts())
+    with pytest.raises(ConfigError, match="no check has a name that matches 'nothing'"):
+        verify.run(session, select="nothing")
+
+
+def test_a_selection_that_pytest_does_not_understand_is_an_error(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, facts())
+    with pytest.raises(LabError, match="the checks could not be run"):
+        verify.run(session, select="and and")
+
+
+def test_facts_that_can_t_be_gathered_are_no_pass(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, probes: bool) -> Facts:
+        raise ValueError("a fault")
+
+    monkeypatch.setattr(gathering, "gather", broken)
+    found = verify.run(session, select="clock")
+    assert not found.green
+    assert {v.outcome for v in found.verdicts} == {"could-not-ask"}
 
 
 def test_results_of_an_earlier_run_are_never_told_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    code, said, _ = verified(tmp_path, monkeypatch, 4, before=RESULTS.format(40, 0, 0, 0))
-    assert code == 4
-    assert "pytest ended with 4 and wrote no results" in said
-
-
-def test_results_that_can_t_be_read_are_no_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    code, said, _ = verified(tmp_path, monkeypatch, 3, "<testsu")
-    assert code == 3
-    assert "wrote no results" in said
+    told(monkeypatch, facts())
+    junit = session.workspace.root / "verify.xml"
+    junit.write_text("earlier")
+    with pytest.raises(ConfigError):
+        verify.run(session, select="nothing")
+    assert not junit.exists() or "earlier" not in junit.read_text()
 
 
 def test_a_lab_that_was_never_up_is_not_verified(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    opened = Session(
+        tmp_path / "lab.yaml",
+        default(),
+        workspace,
+        FakeRemote(default(), workspace),
+        Progress(printed()[0], workspace.logs),
+    )
     with pytest.raises(LabStateError, match="has not been brought up"):
-        verify.verify(opened(tmp_path, printed()[0]))
+        verify.run(opened)
+
+
+def test_green_is_all_good_and_at_least_one() -> None:
+    assert outcome(verdict(outcome="holds"), verdict(outcome="warns")).green
+    assert not outcome(verdict(outcome="holds"), verdict(outcome="could-not-ask")).green
+    assert not outcome(verdict(outcome="fails")).green
+    assert not outcome().green
+
+
+def test_what_does_not_hold_is_shown_in_full() -> None:
+    said = shown(outcome(verdict(), verdict(machine="w2", outcome="holds"), verdict("dns", "", "holds")))
+    assert "node-ready on w1: fails" in said
+    for words in ("expected", "Ready", "found", "not Ready", "means", "no pods come here", "try", "look at it"):
+        assert words in said
+    assert "verify: 3 checks, 1 fail, 8.2 s" in said
+    assert [line.split() for line in said.splitlines() if line.startswith("  node-ready")] == [
+        ["node-ready", "fails", "w1"]
+    ]
+
+
+def test_a_summary_counts_each_outcome() -> None:
+    found = outcome(verdict(), verdict(outcome="warns"), verdict(outcome="could-not-ask"))
+    assert found.summary.startswith("verify: 3 checks, 1 fail, 1 could not be asked, 1 warn, ")
+    assert "all hold" in outcome(verdict(outcome="holds")).summary
+
+
+def test_verdicts_for_programs() -> None:
+    found = json.loads(verify.to_json(outcome(verdict())))
+    assert found["green"] is False
+    assert found["verdicts"][0]["found"] == "not Ready"
+
+
+def test_watching_says_only_what_changes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    well, bad = verdict(outcome="holds"), verdict()
+    looks = iter([(well,), (well,), (bad,), (bad,), (replace(well, found="Ready"),)])
+    said: list[str] = []
+
+    def run(*_: object, select: str) -> Outcome:
+        try:
+            return outcome(*next(looks))
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(KeyboardInterrupt):
+        verify.watch(session, select="", say=lambda line: said.append(str(line)))
+    assert len(said) == 3
+    assert "1 checks watched, 0 do not hold" in said[0]
+    assert said[1].endswith("fails  node-ready[w1]: not Ready")
+    assert said[2].endswith("holds  node-ready[w1]: Ready")

@@ -1,0 +1,154 @@
+"""Drills on a real lab: they are carried through and told of, and undone when they are not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.cluster import Api
+from lab.drill import workload
+from lab.drill.catalogue import DRILLS
+from lab.drill.report import read
+from lab.errors import LabError
+from tests.labs.conftest import TestLab
+
+HARMLESS = ("watch.missed", "watch.out_of_order", "writes.lost")
+"""What must hold in every run of every drill, whatever machine it runs on."""
+
+
+def drilled(lab: TestLab, *words: str) -> tuple[int, dict[str, Any]]:
+    """Run drills; return the exit code and the report."""
+    done = subprocess.run(
+        lab.argv("drill", *words, "--json"), capture_output=True, text=True, timeout=1500, check=False
+    )
+    print(done.stderr)
+    assert done.stdout, f"no report (exit code {done.returncode}):\n{done.stderr}"
+    return done.returncode, json.loads(done.stdout)
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    return {figure["name"]: figure["value"] for figure in result["figures"]}
+
+
+@pytest.mark.parametrize("name", [drill.name for drill in DRILLS])
+def test_a_drill_is_carried_through_and_loses_nothing(lab: TestLab, name: str) -> None:
+    code, report = drilled(lab, name)
+    (result,) = report["results"]
+    assert not result["problem"]
+    found = figures(result)
+    assert {figure: found[figure] for figure in HARMLESS} == dict.fromkeys(HARMLESS, 0)
+    assert found["connections.asked"] > 100
+    assert found["writes.asked"] > 30
+    missed = [f for f in result["figures"] if f["limit"] is not None and not (f["value"] or 0) <= f["limit"]]
+    assert code == (1 if missed else 0)
+    print(f"{name}: {missed or 'within all limits'}")
+
+
+def test_a_report_is_kept_and_reads_back(lab: TestLab) -> None:
+    folder = max((lab.folder / ".lab" / "drills").iterdir())
+    kept = read(folder / "report.json")
+    assert kept.results[0].recording.connections
+    assert "<title>" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def under_way(lab: TestLab, name: str) -> subprocess.Popen[str]:
+    """A drill whose fault is in."""
+    process = subprocess.Popen(
+        lab.argv("drill", name), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=lab.folder
+    )
+    fault = lab.folder / ".lab" / "drill" / "fault.json"
+    _wait(lambda: "" if fault.exists() else "no fault is in", process)
+    return process
+
+
+def _wait(why_not: Any, process: subprocess.Popen[str], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while reason := why_not():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end, reason
+        time.sleep(0.05)
+
+
+def frozen(lab: TestLab) -> list[str]:
+    """The control planes whose API server stands still."""
+    found = []
+    for node in lab.session.lab.control_planes:
+        said = lab.inv("ssh", node.name, "--", "sudo ps -C kube-apiserver -o stat=").said
+        found += [node.name] if said.strip().startswith("T") else []
+    return found
+
+
+def test_ctrl_c_takes_the_fault_out(lab: TestLab) -> None:
+    process = under_way(lab, "freeze-api-server")
+    _wait(lambda: "" if frozen(lab) else "no API server stands still", process)
+    process.send_signal(signal.SIGINT)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode == 130, said
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert not frozen(lab)
+    assert not list((lab.folder / ".lab" / "drill").iterdir())
+    api = Api(lab.session.workspace.kubeconfig)
+    with pytest.raises(LabError, match="404"):
+        api.get(f"/api/v1/namespaces/{workload.NAMESPACE}")
+
+
+def test_a_second_drill_at_the_same_time_is_refused_and_one_killed_outright_is_made_up_for(
+    lab: TestLab,
+) -> None:
+    process = under_way(lab, "freeze-api-server")
+    _wait(lambda: "" if frozen(lab) else "no API server stands still", process)
+    second = lab.inv("drill", "reload-load-balancer")
+    assert second.code == 1
+    assert "in use" in second.said
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    for child in _children_of(lab):
+        os.kill(child, signal.SIGKILL)
+    assert frozen(lab)
+    healed = lab.succeed("drill", "--heal")
+    assert "freeze-api-server" in healed.said
+    assert not frozen(lab)
+    assert "no drill has left anything" in lab.succeed("drill", "--heal").said
+
+
+def test_a_fault_may_be_kept_to_look_at_and_up_takes_it_out(lab: TestLab) -> None:
+    kept = lab.succeed("drill", "freeze-api-server", "--keep")
+    assert "stays in" in kept.said
+    assert frozen(lab)
+    lab.succeed("up")
+    assert not frozen(lab)
+
+
+def test_a_lab_that_is_not_green_is_left_as_it_is(lab: TestLab) -> None:
+    taint = "sudo kubectl --kubeconfig /etc/kubernetes/admin.conf taint node w1 mine=1:NoSchedule"
+    lab.succeed("ssh", "cp1", "--", taint)
+    try:
+        ended = lab.inv("drill", "kill-control-plane")
+    finally:
+        lab.succeed("ssh", "cp1", "--", f"{taint}-")
+    assert ended.code == 1
+    assert "not green" in ended.said
+    assert "node-taints" in ended.said
+    assert not (lab.folder / ".lab" / "drill" / "fault.json").exists()
+
+
+def _children_of(lab: TestLab) -> list[int]:
+    """Commands of a drill that was killed: they work on this lab's ssh_config."""
+    mark = str(lab.folder / ".lab" / "ssh_config")
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if mark.encode() in words and b"-M" not in words and int(path.parent.name) != os.getpid():
+            found.append(int(path.parent.name))
+    return found

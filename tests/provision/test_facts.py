@@ -1,0 +1,87 @@
+"""facts.sh run for real on a machine of scratch folders (world.py): what it tells, and what it never does."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import pytest
+
+from lab.facts.machine import read_sections
+from tests.provision.world import FAKED, World
+from tests.unit.fakes import CA
+
+EVERYWHERE = {"script", "here", "identity", "left-by-runs", "logins", "services", "certificates", "clock"}
+NODES = EVERYWHERE | {"kubelet-server", "kernel", "cgroup-drivers"}
+TOLD = {
+    "lb1": EVERYWHERE | {"configuration", "backends", "spread"},
+    "w1": NODES,
+    "cp2": NODES
+    | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
+    | {"etcd-alarms"},
+}
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"
+
+
+def machine(tmp_path: Path, name: str, body: str = "exit 0") -> World:
+    """A machine whose programs all do the same."""
+    world = World(tmp_path, name)
+    for program in (*FAKED, "socat", "sysctl"):
+        path = world.root / "bin" / program
+        path.unlink(missing_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    return world
+
+
+@pytest.mark.parametrize("name", TOLD)
+def test_every_question_of_a_role_is_answered_even_where_all_programs_fail(tmp_path: Path, name: str) -> None:
+    ran = machine(tmp_path, name, "echo broken >&2; exit 3").run("facts")
+    assert ran.code == 0
+    sections = read_sections(ran.said)
+    assert set(sections) == TOLD[name]
+    assert sections["services"].code == 3
+    assert "broken" in sections["services"].text
+
+
+def test_a_program_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
+    world = machine(tmp_path, "cp2", '[ "$1" != --cacert ] || exec sleep 60')
+    script = world.root / "opt" / "facts.sh"
+    script.write_text(script.read_text().replace("PATIENCE=5", "PATIENCE=2"))
+    sections = read_sections(world.run("facts").said)
+    assert sections["etcd-members"].code == 124
+    assert sections["services"].code == 0
+
+
+def test_certificates_are_told_and_keys_never(tmp_path: Path) -> None:
+    world = machine(tmp_path, "cp2")
+    kubernetes = world.path("/etc/kubernetes/pki")
+    (kubernetes / "etcd").mkdir(parents=True)
+    (kubernetes / "apiserver.crt").write_text(CA)
+    (kubernetes / "apiserver.key").write_text(KEY)
+    packed = [base64.b64encode(text.encode()).decode() for text in (CA, KEY)]
+    (kubernetes.parent / "admin.conf").write_text(
+        "clusters:\n- cluster:\n    server: https://192.168.56.10:6443\nusers:\n- user:\n"
+        f"    client-certificate-data: {packed[0]}\n    client-key-data: {packed[1]}\n    token: tokentoken\n"
+    )
+    kubelet = world.path("/var/lib/kubelet/pki")
+    kubelet.mkdir(parents=True)
+    (kubelet / "kubelet-client-current.pem").write_text(KEY + CA + KEY)
+
+    said = world.run("facts").said
+    told = read_sections(said)["certificates"].text
+    for path in ("pki/apiserver.crt", "admin.conf", "kubelet-client-current.pem"):
+        assert any(line.endswith(path) for line in told.splitlines() if line.startswith("# "))
+    assert told.count("BEGIN CERTIFICATE") == 3
+    assert read_sections(said)["admin-server"].text.strip() == "https://192.168.56.10:6443"
+    for secret in ("PRIVATE KEY", "secretsecret", packed[1], "tokentoken"):
+        assert secret not in said
+
+
+def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:
+    counting = 'n=$(cat "$WORLD/n" 2>/dev/null || echo 0); n=$((n + 1)); echo $n >"$WORLD/n"'
+    world = machine(tmp_path, "lb1")
+    socat = world.root / "bin" / "socat"
+    # Two askers share the count: the one at rest, and the one before and after the connections.
+    socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 8 ] && echo 'a,UP,L7OK' || echo 'a,UP 1/2,* L7OK'\n")
+    assert read_sections(world.run("facts").said)["backends"].text.strip() == "a,UP,L7OK"

@@ -1,0 +1,31 @@
+"""The lab that is broken: one of its own, or, for development, the running one that --lab names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lab.session import Session, open_session
+from tests.labs.conftest import make_lab
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--lab", default="", help="a running lab to break instead of one made for it")
+
+
+@pytest.fixture(scope="session")
+def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    given = request.config.getoption("--lab")
+    if given:
+        yield open_session(Path(given), Console())
+        return
+    folder = tmp_path_factory.mktemp("sabotage")
+    made = make_lab(folder, name="ha-lab-sabotage", network={"subnet": "192.168.60.0/24"})
+    try:
+        made.succeed("up")
+        yield made.session
+    finally:
+        made.inv("destroy", "--yes")

@@ -1,0 +1,130 @@
+"""A lab that is well is broken in one way after another: exactly the checks that should no longer hold don't.
+
+Each break is undone whatever happens, and the lab must be green again before the next one.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lab import process, verify
+from lab.checks import cases
+from lab.cluster import Api
+from lab.errors import CommandFailed
+from lab.facts.api import read_leases
+from lab.model import Lab
+from lab.session import Session
+from lab.verify import Outcome
+from lab.wait import wait_until
+from tests.sabotage.sabotages import CONTROL_PLANE, HOST, SABOTAGES, WORKER, Sabotage
+
+LONGEST = 60.0
+"""Seconds that verify may take, whatever is broken."""
+
+EFFECT, HEALED = 60.0, 240.0
+"""Seconds for a break to show, and for the lab to be well again."""
+
+AT_HAND = """
+source /opt/ha-lab/lib.sh; source /opt/ha-lab/kubernetes.sh
+trap - ERR; set -eu -o pipefail; PKI=/etc/kubernetes/pki
+"""
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name.replace(" ", "-"))
+def test_exactly_the_checks_fail_that_should_and_healing_turns_it_green(
+    session: Session, sabotage: Sabotage
+) -> None:
+    it = _chosen(session, sabotage)
+    expected = _expanded(session.lab, sabotage.expected, it)
+    outcome = _broken_and_healed(session, sabotage, it)
+    if _only_unasked(outcome, expected):
+        outcome = _broken_and_healed(session, sabotage, it)
+    found = _not_holding(outcome)
+    assert found == expected, _told(outcome, found ^ expected)
+    assert outcome.seconds < LONGEST
+    assert not outcome.green or all(v.outcome == "warns" for v in outcome.verdicts if v.title in expected)
+
+
+def _broken_and_healed(session: Session, sabotage: Sabotage, it: str) -> Outcome:
+    """Break it, look, heal it, and wait until all is well again; return what was seen while it was broken."""
+    try:
+        _run(session, sabotage.on, sabotage.breaks, it)
+        if sabotage.until:
+            machine, line = sabotage.until
+            wait_until(
+                lambda: _refused(session, machine, line, it),
+                what="the break shows",
+                timeout=EFFECT,
+                interval=0.3,
+            )
+        outcome = verify.run(session)
+    finally:
+        _run(session, sabotage.on, sabotage.heals, it)
+    wait_until(lambda: _not_green(session), what="the lab is well again", timeout=HEALED, interval=1.0)
+    return outcome
+
+
+def _only_unasked(outcome: Outcome, expected: set[str]) -> bool:
+    """Whether all that differs is that more could not be asked: a busy host's doing, and worth one more try."""
+    unasked = {verdict.title for verdict in outcome.verdicts if verdict.outcome == "could-not-ask"}
+    found = _not_holding(outcome)
+    return found > expected and found - expected <= unasked
+
+
+def _chosen(session: Session, sabotage: Sabotage) -> str:
+    """The machine that {it} stands for."""
+    api = Api(session.workspace.kubeconfig)
+    if sabotage.on == CONTROL_PLANE:
+        leases = read_leases(api.get("/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"))
+        leaders = {lease.holder.partition("_")[0] for lease in leases if not lease.server}
+        return next(node.name for node in reversed(session.lab.control_planes) if node.name not in leaders)
+    if sabotage.on in (WORKER, HOST):
+        naming = {pod.node for pod in api.pods("kube-system") if pod.name.startswith("coredns-")}
+        return next(node.name for node in session.lab.workers if node.name not in naming)
+    return sabotage.on
+
+
+def _expanded(lab: Lab, expected: tuple[str, ...], it: str) -> set[str]:
+    """The titles of checks, {it} and [*] being replaced."""
+    machines: dict[str, list[str]] = {}
+    for case in cases(lab):
+        machines.setdefault(case.check.name, []).extend([case.node.name] if case.node else [])
+    titles = set()
+    for title in expected:
+        name, _, rest = title.partition("[")
+        titles |= {f"{name}[{m}]" for m in machines[name]} if rest == "*]" else {title.replace("{it}", it)}
+    return titles
+
+
+def _run(session: Session, on: str, line: str, it: str) -> None:
+    line = line.replace("{it}", it).replace("{address}", str(session.lab.first.address))
+    if on == HOST:
+        known = {"LAB": str(session.workspace.root), "NAME": session.lab.name}
+        process.run(["bash", "-euc", line], env=known, timeout=60)
+        return
+    node = session.node(it if on in (WORKER, CONTROL_PLANE) else on)
+    session.remote.run(node, ["sudo", "bash", "-s"], stdin=AT_HAND + line + "\n", timeout=60)
+
+
+def _refused(session: Session, on: str, line: str, it: str) -> str:
+    try:
+        _run(session, on, line, it)
+    except CommandFailed as error:
+        return error.message
+    return ""
+
+
+def _not_holding(outcome: Outcome) -> set[str]:
+    return {verdict.title for verdict in outcome.verdicts if verdict.outcome != "holds"}
+
+
+def _not_green(session: Session) -> str:
+    outcome = verify.run(session)
+    bad = _not_holding(outcome)
+    return _told(outcome, bad) if bad else ""
+
+
+def _told(outcome: Outcome, titles: set[str]) -> str:
+    """Each of these checks with what it found."""
+    said = [f"{v.title}: {v.outcome}: {v.found}" for v in outcome.verdicts if v.title in titles]
+    return "\n".join([*said, *sorted(titles - {verdict.title for verdict in outcome.verdicts})])

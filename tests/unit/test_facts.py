@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import process
+from lab.cluster import Api
+from lab.errors import CommandFailed, LabStateError
+from lab.facts import probes as probing
+from lab.facts.api import ask_api, read_endpoints, read_leases
+from lab.facts.certificates import read_certificates
+from lab.facts.gather import gather
+from lab.facts.known import CouldNotAsk, Unknown, known
+from lab.facts.machine import Machine, Section, read_machine, read_sections
+from lab.facts.probes import ask_probes, read_why_not_ready
+from lab.model import Node
+from lab.remote import Remote
+from lab.workspace import Workspace
+from tests.unit.fakes import CA, FakeRemote
+from tests.unit.recorded_facts import clock, facts, lab, told
+
+NOBODY = LabStateError("nobody answers")
+
+
+def machine(name: str) -> Machine:
+    return known(facts().machines[name])
+
+
+def test_sections_are_read_with_their_exit_codes() -> None:
+    assert read_sections("== a 0\none\n\ntwo\n\n== b-2 124\n\n== c 1\nno == d 0\n\n") == {
+        "a": Section(0, "one\n\ntwo\n"),
+        "b-2": Section(124, ""),
+        "c": Section(1, "no == d 0\n"),
+    }
+
+
+def test_a_control_plane_tells_who_it_is() -> None:
+    cp1 = machine("cp1")
+    assert (cp1.hostname, cp1.own_addresses) == ("cp1", ("192.168.57.11",))
+    assert len(cp1.identity.machine_id) == 32
+    assert cp1.services["kubelet"].running
+    assert cp1.services["ha-lab-dns"].enabled
+    assert cp1.kernel["net.ipv4.ip_forward"] == "1"
+    assert cp1.cgroup_drivers == {"containerd": "systemd", "kubelet": "systemd"}
+
+
+def test_etcd_is_read_from_each_member() -> None:
+    views = [machine(name).etcd_status for name in ("cp1", "cp2", "cp3")]
+    assert len({view.member for view in views}) == 3
+    assert len({(view.leader, view.term) for view in views}) == 1
+    assert {view.version for view in views} == {"3.6.8"}
+    assert {member.name for member in machine("cp2").etcd_members} == {"cp1", "cp2", "cp3"}
+    assert machine("cp1").etcd_alarms == ()
+
+
+def test_alarms_are_named() -> None:
+    text = '{"alarms":[{"memberID":1,"alarm":1},{"memberID":1,"alarm":2}]}'
+    assert Machine("cp1", {"etcd-alarms": Section(0, text)}, 0.0).etcd_alarms == ("NOSPACE", "CORRUPT")
+
+
+def test_the_load_balancer_tells_its_backends_and_where_connections_went() -> None:
+    lb1 = machine("lb1")
+    assert {name: backend.status for name, backend in lb1.backends.items()} == {
+        "cp1": "UP",
+        "cp2": "UP",
+        "cp3": "UP",
+    }
+    assert sum(lb1.spread.values()) >= 12
+    assert min(lb1.spread.values()) > 0
+
+
+def test_certificates_are_read_with_names_and_end() -> None:
+    apiserver = machine("cp1").certificate("/etc/kubernetes/pki/apiserver.crt")
+    assert {"cp1", "kubernetes", "10.96.0.1", "192.168.57.10", "192.168.57.11"} <= apiserver.names
+    assert apiserver.until > facts().api.asked_at
+    assert machine("w1").certificate("/etc/kubernetes/pki/ca.crt").sha256 == (
+        machine("lb1").certificate("/etc/haproxy/kubernetes-ca.crt").sha256
+    )
+
+
+def test_a_file_with_two_certificates_gives_two() -> None:
+    found = read_certificates(f"# /a.crt\n{CA}{CA}# /b.crt\n{CA}# /none.crt\n")
+    assert [each.path for each in found] == ["/a.crt", "/a.crt", "/b.crt"]
+
+
+@pytest.mark.parametrize(
+    ("section", "why"),
+    [
+        (None, "w1 said nothing of kernel"),
+        (Section(124, ""), "w1 did not tell kernel in time"),
+        (Section(137, ""), "w1 did not tell kernel in time"),
+        (Section(1, "sysctl: cannot stat\n"), r"w1 could not tell kernel \(exit code 1\): sysctl: cannot stat"),
+    ],
+)
+def test_what_was_not_answered_could_not_be_asked(section: Section | None, why: str) -> None:
+    with pytest.raises(CouldNotAsk, match=why):
+        _ = Machine("w1", {"kernel": section} if section else {}, 0.0).kernel
+
+
+@pytest.mark.parametrize(
+    "text", ["", "sudo: /opt/ha-lab/facts.sh: command not found", "== script 0\nbeef  x\n"]
+)
+def test_another_checkout_s_script_is_told_apart(text: str) -> None:
+    with pytest.raises(CouldNotAsk, match=r"another checkout's facts.sh: `./inv up`"):
+        read_machine("w1", text, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(("asked", "answered", "skew"), [(-1.0, 1.0, 0.0), (3.0, 4.0, 3.0), (-9.0, -5.0, 5.0)])
+def test_a_clock_is_off_by_what_the_question_s_time_does_not_explain(
+    asked: float, answered: float, skew: float
+) -> None:
+    now = clock("w1")
+    assert read_machine("w1", told("w1"), now + asked, now + answered).skew == pytest.approx(skew)
+
+
+def test_leases_tell_leaders_from_servers() -> None:
+    answer = json.loads((Path(__file__).parent / "recorded" / "facts" / "leases.json").read_text())
+    found = read_leases(answer)
+    assert {lease.server for lease in found if lease.server} == {"cp1", "cp2", "cp3"}
+    assert {lease.name for lease in found if not lease.server} == {"kube-controller-manager", "kube-scheduler"}
+    del answer["items"][0]["spec"]["renewTime"]
+    assert len(read_leases(answer)) == len(found) - 1
+
+
+def test_an_endpoint_slice_may_be_empty() -> None:
+    assert read_endpoints({"endpoints": None}) == frozenset()
+
+
+def test_an_api_that_can_t_be_opened_leaves_everything_unknown() -> None:
+    found = ask_api(lab(), Unknown("no kubeconfig"), Unknown("no CA"))
+    assert found.nodes == found.restarts == Unknown("no kubeconfig")
+    assert set(found.health.values()) == {Unknown("no CA")}
+    assert set(found.direct) == {"cp1", "cp2", "cp3"}
+
+
+def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path) -> None:
+    def ask(node: Node) -> str:
+        if node.name == "w1":
+            raise CommandFailed(["ssh", "w1"], "did not end within 14 s")
+        return told(node.name)
+
+    workspace = Workspace(tmp_path)
+    found = gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=True)
+    assert isinstance(found.machines["cp1"], Machine)
+    assert found.machines["w1"] == Unknown("w1 can't be asked: `ssh w1` did not end within 14 s")
+    assert isinstance(found.probes, Unknown)
+    assert isinstance(found.files, Unknown)
+    assert "can't be used" in known_why(found.api.nodes)
+
+
+def known_why(fact: object) -> str:
+    assert isinstance(fact, Unknown)
+    return fact.why
+
+
+class ProbeApi(Api):
+    """An API that takes pods, and lets those become Ready that `ready` says."""
+
+    def __init__(self, ready: Callable[[str], bool], account_after: int = 0) -> None:
+        """Have no namespace yet."""
+        self.ready, self.refusals = ready, account_after
+        self.pods_made: list[dict[str, Any]] = []
+        self.deleted: list[str] = []
+
+    def request(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> tuple[int, str]:
+        """Answer what probes ask."""
+        if method == "DELETE":
+            self.deleted.append(path)
+            return http.client.OK, "{}"
+        if path.endswith("/log"):
+            return http.client.OK, "probe on " + path.split("/")[-2].removeprefix("probe-") + "\n"
+        assert isinstance(body, dict)
+        if path.endswith("/namespaces"):
+            return http.client.CREATED, json.dumps({"metadata": {"name": "ha-lab-verify-x"}})
+        if path.endswith("/services"):
+            spec = {"clusterIP": "10.96.7.7", "ports": [{"nodePort": 31000}]}
+            return http.client.CREATED, json.dumps({"spec": spec})
+        if self.refusals:
+            self.refusals -= 1
+            return http.client.FORBIDDEN, 'error looking up service account x/default: serviceaccount "default"'
+        self.pods_made.append(body)
+        return http.client.CREATED, "{}"
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the pods that were made, or an old namespace."""
+        if "labelSelector" in path:
+            old = {"name": "ha-lab-verify-old", "creationTimestamp": "2020-01-01T00:00:00Z"}
+            return {"items": [{"metadata": old}]}
+        return {"items": [self._pod(pod["spec"]["nodeName"]) for pod in self.pods_made]}
+
+    def _pod(self, node: str) -> dict[str, Any]:
+        ready = self.ready(node)
+        status: dict[str, Any] = {
+            "conditions": [{"type": "Ready", "status": str(ready)}],
+            "podIP": "10.244.0.9",
+        }
+        return {"spec": {"nodeName": node}, "status": status}
+
+
+class ExecRemote(FakeRemote):
+    """A control plane whose kubectl exec answers what it is told to."""
+
+    said = ""
+    asked = ""
+
+    def run(self, node: Node, command: Any, **words: Any) -> process.Result:
+        """Answer pods.sh."""
+        assert command[:2] == ["sudo", "/opt/ha-lab/pods.sh"]
+        self.asked = words["stdin"]
+        return process.Result(("ssh",), 0, self.said, "", 0.1)
+
+
+@pytest.fixture
+def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecRemote:
+    monkeypatch.setattr(probing, "START", 0.0)
+    monkeypatch.setattr(probing, "_node_port", lambda node, port: node.name)
+    return ExecRemote(lab(), Workspace(tmp_path))
+
+
+def cp1() -> Node:
+    return lab().first
+
+
+def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) -> None:
+    remote.said = "".join(
+        f"== probe-{node.name} 0\ndns=10.96.0.1\npod:cp1=cp1\n\n" for node in lab().kubernetes_nodes
+    )
+    api = ProbeApi(lambda node: True, account_after=1)
+    found = ask_probes(lab(), api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert found.seen["w1"] == {"dns": "10.96.0.1", "pod:cp1": "cp1"}
+    assert found.logs["w1"] == "probe on w1\n"
+    assert set(found.started.values()) == {""}
+    assert "probe-w1 10.96.7.7 31000 cp1,192.168.57.11,10.244.0.9" in remote.asked
+    # Pods first, then the namespaces: this run's, and one that a killed run had left.
+    assert [path.rpartition("/")[2] for path in api.deleted] == [
+        "ha-lab-verify-old",
+        "pods?gracePeriodSeconds=0",
+        "ha-lab-verify-x",
+    ]
+
+
+def test_a_node_without_a_pod_is_unknown_and_the_others_are_told(remote: ExecRemote) -> None:
+    remote.said = "== probe-w1 1\nerror: timeout\n\n"
+    found = ask_probes(lab(), ProbeApi(lambda node: node != "w2"), remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert "no pod runs on w2" in known_why(found.seen["w2"])
+    assert "w2" not in found.peers
+    assert "kubectl exec into the pod on w1 failed: error: timeout" in known_why(found.seen["w1"])
+    assert "nothing" in known_why(found.seen["w3"])
+
+
+def test_without_any_control_plane_the_pods_are_not_asked_and_still_removed(remote: ExecRemote) -> None:
+    def nobody() -> Node:
+        raise CouldNotAsk("no control plane answers")
+
+    api = ProbeApi(lambda node: True)
+    found = ask_probes(lab(), api, remote, nobody)
+    assert not isinstance(found, Unknown)
+    assert "no control plane answers" in known_why(found.seen["w1"])
+    assert api.deleted[-1].endswith("ha-lab-verify-x")
+
+
+def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probing, "ACCOUNT", 0.0)
+    found = ask_probes(lab(), ProbeApi(lambda node: True, account_after=99), remote, cp1)
+    assert "the controller manager has not given the namespace its service account" in known_why(found)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
+        ({}, "its kubelet has not taken it up"),
+        ({"startTime": "x", "phase": "Pending"}, "not Ready after 20 s (Pending)"),
+        (
+            {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "m"}}}]},
+            "ErrImageNeverPull m",
+        ),
+    ],
+)
+def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], why: str) -> None:
+    assert read_why_not_ready({"status": status}) == why
