@@ -21,8 +21,10 @@ from lab.remote import SSH_FAILED, Remote
 from lab.workspace import Workspace
 
 Asker = Callable[[Node], str]
-"""Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed, which is nothing where
-there is no such script. Raises LabError when the machine does not answer."""
+"""Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
+
+That is nothing where there is no such script. Raises LabError when the machine does not answer.
+"""
 
 COMMAND = "/opt/ha-lab/facts.sh"
 PROBES_TIMEOUT = 10.0
