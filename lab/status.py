@@ -144,11 +144,15 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             node.name,
             node.role.value,
             str(node.address),
-            isinstance(facts.machines[node.name], Machine),
+            _answers(facts.machines[node.name]),
             "-" if node.role is Role.LOAD_BALANCER else said.get(node.name, "unknown"),
         )
         for node in lab.nodes
     )
+
+
+def _answers(machine: Machine | Unknown) -> bool:
+    return machine.answered if isinstance(machine, Unknown) else True
 
 
 def _problem(facts: Facts) -> str:

@@ -11,17 +11,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.cluster import Api
-from lab.errors import LabError
+from lab.errors import LabError, LabStateError
 from lab.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
 from lab.facts.known import CouldNotAsk, Unknown, known
 from lab.facts.machine import Machine, read_machine
 from lab.facts.probes import ProbeFacts, ask_probes
 from lab.model import Lab, Node
-from lab.remote import Remote
+from lab.remote import SSH_FAILED, Remote
 from lab.workspace import Workspace
 
 Asker = Callable[[Node], str]
-"""Runs /opt/ha-lab/facts.sh on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed."""
+"""Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
+
+That is nothing where there is no such script. Raises LabError when the machine does not answer.
+"""
 
 COMMAND = "/opt/ha-lab/facts.sh"
 PROBES_TIMEOUT = 10.0
@@ -80,7 +83,10 @@ def by_ssh(remote: Remote) -> Asker:
     """The asker of everything but verify: OpenSSH, over the kept connection."""
 
     def ask(node: Node) -> str:
-        return remote.run(node, ["sudo", COMMAND], timeout=MACHINE_TIMEOUT).stdout
+        answer = remote.run(node, ["sudo", COMMAND], timeout=MACHINE_TIMEOUT, accept=None)
+        if answer.returncode == SSH_FAILED:
+            raise LabStateError((answer.stderr.strip().splitlines() or ["ssh said no"])[-1])
+        return answer.stdout
 
     return ask
 
@@ -90,7 +96,7 @@ def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
     try:
         return read_machine(node.name, asker(node), asked, time.time())
     except CouldNotAsk as error:
-        return Unknown(error.message)
+        return Unknown(error.message, answered=True)
     except LabError as error:
         return Unknown(f"{node.name} can't be asked: {error.message}")
 

@@ -12,9 +12,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unknown:
-    """A fact that could not be asked for; `why` is a phrase such as "cp2: no answer within 15 s"."""
+    """A fact that could not be asked for; `why` is a phrase such as "cp2: no answer within 15 s".
+
+    `answered` is whether something was said all the same, only nothing that can be used.
+    """
 
     why: str
+    answered: bool = False
 
 
 class CouldNotAsk(LabError):

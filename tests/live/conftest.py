@@ -21,6 +21,7 @@ from lab.cluster import Api
 from lab.errors import LabStateError
 from lab.facts import gather as gathering
 from lab.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
+from lab.facts.machine import TIMED_OUT
 from lab.model import Lab, Node
 from lab.session import Session, open_session
 
@@ -113,8 +114,8 @@ def by_testinfra(session: Session) -> Asker:
             answer = machine.run(f"timeout --kill-after 1 {MACHINE_TIMEOUT:.0f} {COMMAND}")
         except RuntimeError as error:  # ssh's own failure, in testinfra's words
             raise LabStateError(_last_line(str(error))) from None
-        if answer.rc:
-            raise LabStateError(f"facts.sh ended with {answer.rc}: {_last_line(answer.stderr)}")
+        if answer.rc in TIMED_OUT:
+            raise LabStateError(f"no answer within {MACHINE_TIMEOUT:.0f} s")
         return str(answer.stdout)
 
     return ask

@@ -244,7 +244,7 @@ SABOTAGES = (
         WORKER,
         "ip link set flannel.1 down",
         # The routes went with it; the agent sets them when it starts.
-        "ip link set flannel.1 up; as_kubelet -n kube-flannel delete pod --wait=false "
+        "ip link set flannel.1 up; as_kubelet -n kube-flannel delete --wait=false "
         "$(as_kubelet -n kube-flannel get pods --field-selector spec.nodeName=$NODE_NAME -o name)",
         ("pod-to-pod[*]", "dns[{it}]"),
     ),

@@ -14,7 +14,7 @@ from lab.errors import CommandFailed, LabStateError
 from lab.facts import probes as probing
 from lab.facts.api import ask_api, read_endpoints, read_leases
 from lab.facts.certificates import read_certificates
-from lab.facts.gather import gather
+from lab.facts.gather import by_ssh, gather
 from lab.facts.known import CouldNotAsk, Unknown, known
 from lab.facts.machine import Machine, Section, read_machine, read_sections
 from lab.facts.probes import ask_probes, read_why_not_ready
@@ -151,6 +151,25 @@ def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path) -> None:
     assert isinstance(found.probes, Unknown)
     assert isinstance(found.files, Unknown)
     assert "can't be used" in known_why(found.api.nodes)
+
+
+@pytest.mark.parametrize(
+    ("code", "stdout", "expected"),
+    [(0, "all", "all"), (1, "", ""), (255, "", "No route to host")],
+)
+def test_a_machine_without_the_script_answers_and_one_without_ssh_does_not(
+    tmp_path: Path, code: int, stdout: str, expected: str
+) -> None:
+    class Answering(FakeRemote):
+        def run(self, node: Node, command: Any, **words: Any) -> process.Result:
+            return process.Result(("ssh",), code, stdout, "ssh: x\nNo route to host\n", 0.1)
+
+    ask = by_ssh(Answering(lab(), Workspace(tmp_path)))
+    if code == 255:
+        with pytest.raises(LabStateError, match=expected):
+            ask(cp1())
+    else:
+        assert ask(cp1()) == expected
 
 
 def known_why(fact: object) -> str:

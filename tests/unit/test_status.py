@@ -71,6 +71,15 @@ def test_a_lost_control_plane_degrades_and_the_loss_that_would_stop_it_is_named(
     assert "would stop it: the loss of cp1 or cp3" in said
 
 
+def test_a_machine_with_another_checkout_s_script_answers_all_the_same() -> None:
+    why = Unknown("w1 has another checkout's facts.sh: `./inv up` gives it this one's", answered=True)
+    found = looked(lambda known_facts: replace(known_facts, machines={**known_facts.machines, "w1": why}))
+    assert all(machine.answers for machine in found.machines)
+    assert found.all_ready
+    assert found.health == "degraded"
+    assert f"amiss: node-services[w1]: {why.why}" in shown(found)
+
+
 def test_one_api_server_left_is_named() -> None:
     found = looked(server_down("cp1"), server_down("cp3"))
     assert found.losses == ("the loss of cp2: no other API server is well",)
