@@ -46,7 +46,7 @@ def changes(lines: Iterable[str], ahead: float) -> tuple[tuple[float, str, bool]
 
 
 def marks(session: Session, wall: float, injected: float, healed: float) -> tuple[Mark, ...]:
-    """Marks of what HAProxy noticed. `wall` is the wall clock at the recording's zero, the others are on its clock.
+    """Marks of what HAProxy noticed; `wall` is the wall clock at the recording's zero.
 
     Going down after the fault is noticing it; coming up after the healing is being whole.
     """

@@ -1,4 +1,4 @@
-"""This room is the list of drills: what each breaks, for how long, how it is mended, and what may come of it."""
+"""This room is the list of drills: what each breaks, for how long, how it is mended, what may come of it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Drill:
     victims: Callable[[Session], tuple[Node, ...]]
     inject: Callable[[Scene], None]
     heal: Callable[[Scene], None]
-    seconds: float = 15.0
+    seconds: float = 10.0
     until: Callable[[Scene], str] | None = None
     control_planes: int = 3
     workers: int = 0

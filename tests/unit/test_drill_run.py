@@ -49,11 +49,17 @@ class Told:
 @pytest.mark.parametrize("end", [LabError("no"), KeyboardInterrupt(), RuntimeError("a fault of ours")])
 def test_the_fault_comes_out_whatever_happens(session: Session, end: BaseException) -> None:
     told = Told(session)
-    with pytest.raises(type(end)), undo.fault(told.scene, told.drill):
-        told.drill.inject(told.scene)
-        left = json.loads((session.workspace.drill / "fault.json").read_text())
-        assert left == {"drill": "kill-control-plane", "victims": ["cp1"]}
-        raise end
+
+
+    def broken() -> None:
+        with undo.fault(told.scene, told.drill):
+            told.drill.inject(told.scene)
+            left = json.loads((session.workspace.drill / "fault.json").read_text())
+            assert left == {"drill": "kill-control-plane", "victims": ["cp1"]}
+            raise end
+
+    with pytest.raises(type(end)):
+        broken()
     assert told.done == ["inject", "heal"]
     assert told.marks == [("heal", "the fault")]
     assert not list(session.workspace.drill.iterdir())
@@ -101,10 +107,15 @@ def test_commands_start_again_while_something_is_undone(monkeypatch: pytest.Monk
 
 def test_an_interrupt_waits_until_all_is_undone() -> None:
     done = []
-    with pytest.raises(KeyboardInterrupt), process.undoing():
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGTERM)
-        done.append("undone")
+
+    def undo_something() -> None:
+        with process.undoing():
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
+            done.append("undone")
+
+    with pytest.raises(KeyboardInterrupt):
+        undo_something()
     assert done == ["undone"]
 
 

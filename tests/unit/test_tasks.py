@@ -17,7 +17,20 @@ from tests.unit.fakes import program
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
 VERBS = (
-    *("bake", "bench", "destroy", "doctor", "kubeconfig", "lint", "logs", "render", "ssh", "status", "test"),
+    *(
+        "bake",
+        "bench",
+        "destroy",
+        "doctor",
+        "drill",
+        "kubeconfig",
+        "lint",
+        "logs",
+        "render",
+        "ssh",
+        "status",
+        "test",
+    ),
     *("up", "verify"),
 )
 ON_A_LAB = [verb for verb in VERBS if verb not in ("lint", "test")]
