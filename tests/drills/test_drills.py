@@ -56,6 +56,15 @@ def test_a_report_is_kept_and_reads_back(lab: TestLab) -> None:
     assert "<title>" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def test_the_write_ups_load_balancer_beside_the_tuned_one(lab: TestLab) -> None:
+    _, report = drilled(lab, "kill-control-plane", "--compare", "reference")
+    found = {result["recording"]["profile"]: figures(result) for result in report["results"]}
+    assert set(found) == {"tuned", "reference"}
+    assert found["reference"]["detect_s"] > found["tuned"]["detect_s"]
+    configuration = "sudo grep -c lua-load /etc/haproxy/haproxy.cfg"
+    assert lab.succeed("ssh", "lb1", "--", configuration).said.strip() == "1", "lab.yaml's own is back"
+
+
 def under_way(lab: TestLab, name: str) -> subprocess.Popen[str]:
     """A drill whose fault is in."""
     process = subprocess.Popen(

@@ -50,7 +50,6 @@ class Told:
 def test_the_fault_comes_out_whatever_happens(session: Session, end: BaseException) -> None:
     told = Told(session)
 
-
     def broken() -> None:
         with undo.fault(told.scene, told.drill):
             told.drill.inject(told.scene)
