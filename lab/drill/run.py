@@ -34,6 +34,9 @@ WHOLE = 240.0
 GREEN = 180.0
 """Seconds for verify to be green again when everything is whole."""
 
+NAMED = 6
+"""How many checks that don't hold are named; `verify` tells all."""
+
 
 def carry_out(
     session: Session, drills: Sequence[Drill], *, repeat: int, profiles: Sequence[str]
@@ -215,9 +218,10 @@ def _ready(session: Session) -> Iterator[int]:
 
 
 def _not_green(session: Session) -> str:
-    """Which checks of verify do not hold; "" when all do."""
+    """Which checks of verify do not hold, the first few by name; "" when all do."""
     outcome = verify.run(session)
     if outcome.green:
         return ""
     bad = sorted({verdict.name for verdict in outcome.verdicts if not verdict.good})
-    return ", ".join(bad) or "no check ran"
+    more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return ", ".join(bad[:NAMED]) + more or "no check ran"

@@ -70,10 +70,11 @@ partitioned() {
 	done
 }
 
-# All certificates anew, then the four static pods one after the other, since each reads its own only when it
-# starts (kubernetes.io, "Certificate Management with kubeadm").
+# All certificates anew, then the static pods started anew, since each reads its own only when it starts
+# (kubernetes.io, "Certificate Management with kubeadm"). The API server goes first and comes last: one whose
+# etcd is gone would answer with errors until the load balancer has noticed.
 certificates_renewed() {
-	local pod before
+	local before pod
 	if [[ $1 == inject ]]; then
 		before=$(serial_numbers)
 		kubeadm certs renew all >/dev/null
@@ -81,16 +82,16 @@ certificates_renewed() {
 			echo "a certificate has the serial number that it had before it was renewed" >&2
 			exit 1
 		}
-	fi
-	mkdir -p "$PARKED"
-	for pod in etcd kube-apiserver kube-controller-manager kube-scheduler; do
-		if [[ $1 == inject ]]; then
+		mkdir -p "$PARKED"
+		for pod in kube-apiserver kube-scheduler kube-controller-manager etcd; do
 			mv "$MANIFESTS/$pod.yaml" "$PARKED/"
-			within 60 "$pod ends" not_running "$pod"
-		fi
+			within 90 "$pod ends" not_running "$pod"
+		done
+	fi
+	for pod in etcd kube-controller-manager kube-scheduler kube-apiserver; do
 		[[ ! -e $PARKED/$pod.yaml ]] || mv "$PARKED/$pod.yaml" "$MANIFESTS/"
-		[[ $1 == heal ]] || within 120 "$pod starts, and the API server here is ready" answers "$pod"
 	done
+	[[ $1 == heal ]] || within 180 "the API server here is ready again" answers
 }
 
 serial_numbers() {
@@ -105,9 +106,8 @@ not_running() { ! pgrep -x "${1:0:15}" >/dev/null; } # the kernel keeps 15 chara
 # What an API server says of itself when it is ready has etcd's answer in it. Its certificate names the node, not
 # localhost.
 answers() {
-	pgrep -x "${1:0:15}" >/dev/null &&
-		curl --silent --fail --max-time 3 --cacert /etc/kubernetes/pki/ca.crt --output /dev/null \
-			"https://$HOSTNAME:6443/readyz"
+	curl --silent --fail --max-time 3 --cacert /etc/kubernetes/pki/ca.crt --output /dev/null \
+		"https://$HOSTNAME:6443/readyz"
 }
 
 # within SECONDS WHAT COMMAND…: waits until the command succeeds.
