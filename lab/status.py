@@ -83,9 +83,7 @@ def look(session: Session) -> Status:
 def judge(lab: Lab, facts: Facts) -> Status:
     """Return what the facts amount to."""
     problem = _problem(facts)
-    asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
-    verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
-    amiss = tuple(f"{verdict.title}: {verdict.found}" for verdict in verdicts)
+    amiss = _amiss(lab, facts)
     health: Health = "down" if problem else "degraded" if amiss else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
     return Status(lab.name, lab.api_url, health, _machines(lab, facts), problem, amiss, losses)
@@ -165,6 +163,15 @@ def _problem(facts: Facts) -> str:
     return facts.api.nodes.why if isinstance(facts.api.nodes, Unknown) else ""
 
 
+def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
+    """What does not hold of the parts that make the lab work; a machine that tells nothing is named once."""
+    silent = [machine.why for machine in facts.machines.values() if isinstance(machine, Unknown)]
+    asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
+    verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
+    others = [v for v in verdicts if v.outcome == "fails" or not any(why in v.found for why in silent)]
+    return (*silent, *(f"{verdict.title}: {verdict.found}" for verdict in others))
+
+
 def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
     """Each further loss of one machine that would stop the lab, apart from the one load balancer's."""
     serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
@@ -190,7 +197,10 @@ def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
 
 def _etcd_is_well(facts: Facts, name: str) -> bool:
     machine = facts.machines[name]
-    section = None if isinstance(machine, Unknown) else machine.sections.get("etcd-health")
+    if isinstance(machine, Unknown):
+        # An API server is ready only while its own member is well.
+        return facts.api.direct[name]["/readyz"] == (200, "ok")
+    section = machine.sections.get("etcd-health")
     return section is not None and section.code == 0
 
 

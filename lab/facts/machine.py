@@ -18,7 +18,7 @@ from lab.facts.certificates import CertificateFact, read_certificates
 from lab.facts.known import CouldNotAsk
 from lab.render import PROVISION
 
-SCRIPT = PROVISION / "node" / "facts.sh"
+SCRIPTS = (PROVISION / "node" / "facts.sh", PROVISION / "node" / "pods.sh")
 MARK = re.compile(r"^== ([a-z0-9.-]+) (\d+)$", re.MULTILINE)
 TIMED_OUT = (124, 137)
 """timeout(1): ran out of time; killed after that."""
@@ -196,10 +196,14 @@ def read_machine(name: str, text: str, asked: float, answered: float) -> Machine
     Raises CouldNotAsk when the machine ran another checkout's script, or none at all.
     """
     sections = read_sections(text)
-    own = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
-    if "script" not in sections or sections["script"].text.split(" ")[0] != own:
+    if "script" not in sections or sections["script"].text.split(" ")[0] != own_scripts():
         raise CouldNotAsk(f"{name} has another checkout's facts.sh: `./inv up` gives it this one's")
     return Machine(name, sections, _skew(sections, asked, answered))
+
+
+def own_scripts() -> str:
+    """The hash of this checkout's scripts, as facts.sh tells that of a machine's own."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in SCRIPTS)).hexdigest()
 
 
 def read_sections(text: str) -> dict[str, Section]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from lab.cluster import read_nodes, read_pods
 from lab.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
 from lab.facts.gather import Facts, HostFiles
 from lab.facts.known import Unknown, known
-from lab.facts.machine import SCRIPT, Machine, Section, read_machine
+from lab.facts.machine import Machine, Section, own_scripts, read_machine
 from lab.facts.probes import ProbeFacts
 from lab.model import Lab
 from tests.unit.fakes import RECORDED
@@ -36,8 +35,7 @@ def told(name: str) -> str:
     text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
     first, _, rest = text.partition("\n== here")
     assert first.startswith("== script 0\n")
-    own = hashlib.sha256(SCRIPT.read_bytes()).hexdigest()
-    return f"== script 0\n{own}  /opt/ha-lab/facts.sh\n\n== here{rest}"
+    return f"== script 0\n{own_scripts()}  -\n\n== here{rest}"
 
 
 def clock(name: str) -> float:
