@@ -18,7 +18,7 @@ from lab.drill.probes import Probes, probing
 from lab.drill.recording import Kind, Mark, Recording, Result
 from lab.drill.scene import Scene, etcd
 from lab.drill.whole import wait_whole
-from lab.errors import ConfigError, LabError, LabStateError
+from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.model import Node
 from lab.wait import wait_until
 
@@ -30,6 +30,9 @@ BEFORE, AFTER = 3.0, 3.0
 
 WHOLE = 240.0
 """Seconds for everything to be whole again. A machine is back after 10, its control plane after 30."""
+
+SETTLED = 15.0
+"""Seconds for a lab to be green before: what was just brought up, or healed, may still be settling."""
 
 GREEN = 180.0
 """Seconds for verify to be green again when everything is whole."""
@@ -82,12 +85,13 @@ def require_green(session: Session) -> None:
     for left in undo.leftovers(session):
         session.progress.say(f"an earlier drill had left its fault in; it is out now: {left}")
     with session.progress.step("verify", "verify is green before anything is broken"):
-        bad = _not_green(session)
-    if bad:
-        raise LabStateError(
-            f"the lab is not green, and a drill would measure that: {bad}",
-            hint="`./inv verify` says more; `./inv up` mends what it can",
-        )
+        try:
+            wait_until(lambda: _not_green(session), what="verify is green", timeout=SETTLED)
+        except WaitTimedOut as error:
+            raise LabStateError(
+                f"the lab is not green, and a drill would measure that: {error.reason}",
+                hint="`./inv verify` says more; `./inv up` mends what it can",
+            ) from None
 
 
 def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:

@@ -6,13 +6,14 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from lab import process
+from lab import process, verify
 from lab.config import default
-from lab.drill import balancer_log, catalogue, command, undo
+from lab.drill import balancer_log, catalogue, command, run, undo
 from lab.drill.figures import FIGURES, figures
 from lab.drill.recording import Recording
 from lab.drill.scene import Scene
@@ -153,6 +154,22 @@ def test_what_is_wrong_with_the_words_is_told_all_at_once(session: Session) -> N
 def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
     with pytest.raises(LabError, match="has not been brought up"):
         command.drill(session, "lose-quorum", repeat=1, compare="")
+
+
+def test_a_lab_whose_network_is_down_is_not_drilled(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    session.workspace.write_secret(session.workspace.kubeconfig, "here")
+    monkeypatch.setattr(session.remote, "route_is_ours", lambda: "the lab's network is not up on this host")
+    with pytest.raises(LabError, match="network is not up"):
+        command.drill(session, "lose-quorum", repeat=1, compare="")
+
+
+def test_a_lab_that_is_not_green_is_left_as_it_is(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    bad = SimpleNamespace(name="node-ready", good=False)
+    looks = [SimpleNamespace(green=False, verdicts=[bad])] * 2
+    monkeypatch.setattr(run, "SETTLED", 0.0)
+    monkeypatch.setattr(verify, "run", lambda session: looks.pop())
+    with pytest.raises(LabError, match="not green.*: node-ready"):
+        run.require_green(session)
 
 
 def test_haproxys_changes_are_read_once_each_on_our_clock() -> None:
