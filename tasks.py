@@ -15,11 +15,13 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.parser.parser import ParseMachine
 from invoke.tasks import task
-from rich.console import Console
+
+from lab.terminal import Terminal
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
 LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
+GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {"yes": "consent to install what is missing and to start a docker daemon"}
 
 # invoke knows words that must be given and flags that may be: this makes a word that is named among a task's
@@ -36,12 +38,15 @@ def _without_optional_words(self: ParseMachine) -> None:
 
 ParseMachine.complete_context = _without_optional_words
 
-console = Console(highlight=False)
-errors_console = Console(stderr=True, highlight=False)
+console = Terminal(highlight=False)
+errors_console = Terminal(stderr=True, highlight=False)
 
 
-def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
-    """An invoke task whose errors end in one message: what happened, what to do, where the log is."""
+def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]], Any]:
+    """An invoke task whose errors end in one message: what happened, what to do, where the log is.
+
+    `interrupted` is what to do after Ctrl-C.
+    """
 
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
@@ -61,7 +66,7 @@ def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 raise Exit(code=error.exit_code) from None
             except KeyboardInterrupt:
                 process.end_all()
-                _tell("interrupted", "the same command goes on from where it was stopped", None)
+                _tell("interrupted", interrupted, None)
                 raise Exit(code=130) from None
             except BrokenPipeError:
                 raise Exit(code=141) from None
@@ -101,7 +106,10 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
         raise Exit(code=code)
 
 
-@verb(help=LAB_HELP | YES_HELP | {"prune": "remove golden machines that this lab doesn't use"})
+@verb(
+    interrupted=GOES_ON,
+    help=LAB_HELP | YES_HELP | {"prune": "remove golden machines that this lab doesn't use"},
+)
 def bake(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, prune: bool = False) -> None:
     """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
     from lab import image
@@ -124,7 +132,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
 
 
-@verb(help=LAB_HELP | YES_HELP)
+@verb(interrupted=GOES_ON, help=LAB_HELP | YES_HELP)
 def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
     session = _open(lab)
@@ -141,8 +149,10 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     from lab import status as room
 
     session = _open(lab)
+    session.require_same_lab()
     found = room.look(session)
     print(room.to_json(found)) if json else console.print(room.shown(found))
+    _tell_of_a_drill(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -164,17 +174,22 @@ def verify(
 
     session = _open(lab)
     if watch:
-        room.watch(session, select=k, say=session.progress.say)
+        try:
+            room.watch(session, select=k, say=session.progress.say)
+        except KeyboardInterrupt:
+            raise Exit(code=130) from None
     outcome = room.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
         print(room.to_json(outcome))
     else:
         console.print(room.shown(outcome))
+    _tell_of_a_drill(session)
     if not outcome.green:
         raise Exit(code=1)
 
 
 @verb(
+    interrupted="nothing of the drill is left in; `./inv status` says when all is whole again",
     positional=["name"],
     optional=["name"],
     help=LAB_HELP
@@ -193,7 +208,7 @@ def drill(
     name: str | None = None,
     lab: str = DEFAULT_LAB,
     list: bool = False,  # noqa: A002  the flag's name
-    repeat: int = 1,
+    repeat: str = "1",
     compare: str = "",
     json: bool = False,
     keep: bool = False,
@@ -206,6 +221,7 @@ def drill(
         console.print(command.listed())
         return
     session = _open(lab, errors_console if json else console)
+    command.require_one_way(keep=keep, heal=heal, repeat=repeat, compare=compare, name=name or "")
     if heal or keep:
         console.print(command.heal(session) if heal else command.keep(session, name or ""))
         return
@@ -299,6 +315,18 @@ def lint(c: Context, yes: bool = False) -> None:
         raise Exit(code=code)
 
 
+def _tell_of_a_drill(session: Any) -> None:
+    """Say that what does not hold may be meant."""
+    if session.workspace.drill.exists():
+        from lab.drill import undo
+
+        left = undo.pending(session)
+        if left:
+            errors_console.print(
+                f"a drill's fault is in: {left}; ./inv drill --heal takes it out", style="yellow"
+            )
+
+
 def _interrupted(*_: object) -> None:
     """End all commands at once: threads that wait for one would keep the interrupt from getting anywhere."""
     from lab import process
@@ -307,10 +335,12 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _open(lab: str, speaking: Console = console) -> Any:
+def _open(lab: str, speaking: Terminal = console) -> Any:
     from lab.errors import ConfigError
     from lab.session import open_session
 
+    for each in (console, errors_console):
+        each.lab_file = "" if lab == DEFAULT_LAB else lab
     if lab != DEFAULT_LAB and not Path(lab).exists():
         raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
     return open_session(Path(lab), speaking)
@@ -322,7 +352,8 @@ def _after_dashes() -> list[str]:
 
 def _agreed(name: str) -> bool:
     if not sys.stdin.isatty():
-        raise Exit("destroy asks first, and nobody is here to answer\n  next: ./inv destroy --yes", code=2)
+        _tell("destroy asks first, and nobody is here to answer", "./inv destroy --yes", None)
+        raise Exit(code=2)
     try:
         answer = console.input(f"Remove all machines of {name}? [y/N] ", markup=False)
     except EOFError:

@@ -183,14 +183,14 @@ def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
     pods = () if isinstance(facts.api.pods, Unknown) else facts.api.pods
     naming = sorted({pod.node for pod in pods if pod.name.startswith("coredns-") and pod.ready})
     found = []
-    if len(lab.control_planes) > 1 and len(voting) <= quorum:
+    if len(voting) <= quorum:
         words = f"etcd needs {quorum} of its {len(lab.control_planes)} members to take writes"
         found.append(f"the loss of {_either(voting)}: {words}")
-    if len(serving) == 1 < len(lab.control_planes):
+    if len(serving) == 1:
         found.append(f"the loss of {serving[0]}: no other API server is well")
-    if len(working) == 1 < len(lab.workers):
+    if len(working) == 1:
         found.append(f"the loss of {working[0]}: no other worker is Ready")
-    if len(naming) == 1 < len(lab.kubernetes_nodes):
+    if len(naming) == 1:
         found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
     return tuple(found) or ("no loss of one more machine, apart from the load balancer's",)
 

@@ -34,18 +34,32 @@ def listed() -> RenderableType:
     return table
 
 
-def drill(session: Session, name: str, *, repeat: int, compare: str) -> tuple[Report, Path]:
+def require_one_way(*, keep: bool, heal: bool, repeat: str, compare: str, name: str) -> None:
+    """Raise ConfigError where the words ask for two things at once: none of them is left out silently."""
+    measuring = repeat != "1" or bool(compare)
+    problems = []
+    if keep and heal:
+        problems.append("--keep leaves a fault in, and --heal takes one out")
+    if (keep or heal) and measuring:
+        problems.append("--repeat and --compare measure, and with --keep or --heal nothing is measured")
+    if heal and name:
+        problems.append(f"--heal takes out whatever is in; it needs no name ({name})")
+    if problems:
+        raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
+
+
+def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Report, Path]:
     """Run drills and write their report; return it with the folder it lies in.
 
     Raises ConfigError for a drill, a repeat or a profile that there isn't, before anything is touched.
     """
     drills = chosen(name)
-    profiles = _profiles(session, repeat, compare)
+    times, profiles = _checked(session, repeat, compare)
     session.require_up()
     run.require_fit(session, drills)
     began = datetime.now(UTC)
     with session.workspace.lock(), session.progress.live():
-        results = run.carry_out(session, drills, repeat=repeat, profiles=profiles)
+        results = run.carry_out(session, drills, repeat=times, profiles=profiles)
     found = Report(
         lab=session.lab.name,
         kubernetes=session.lab.kubernetes.version,
@@ -77,7 +91,9 @@ def heal(session: Session) -> str:
         return "no drill has left anything in"
     with session.workspace.lock():
         undone = undo.leftovers(session)
-    return f"out again: {'; '.join(undone)}" if undone else "no drill has left anything in"
+    if not undone:
+        return "no drill has left anything in"
+    return f"out again: {'; '.join(undone)}\nnext: ./inv status says when all is whole, a minute later at most"
 
 
 def chosen(name: str) -> tuple[catalogue.Drill, ...]:
@@ -95,15 +111,16 @@ def to_json(found: Report) -> str:
     return found.model_dump_json(indent=2, exclude={"results": {"__all__": {"recording": SAMPLES}}})
 
 
-def _profiles(session: Session, repeat: int, compare: str) -> Sequence[str]:
+def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence[str]]:
     problems = []
-    if not 1 <= repeat <= AS_MANY:
+    if not repeat.isdecimal() or not 1 <= int(repeat) <= AS_MANY:
         problems.append(f"--repeat {repeat}: from 1 to {AS_MANY}")
     if compare and compare not in PROFILES:
         problems.append(f"--compare {compare}: the load balancer's profiles are {' and '.join(PROFILES)}")
     if problems:
         raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
-    return tuple(dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])]))
+    profiles = dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])])
+    return int(repeat), tuple(profiles)
 
 
 def _host() -> dict[str, str]:

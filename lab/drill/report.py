@@ -43,7 +43,17 @@ def shown(report: Report) -> RenderableType:
         _add(table, drill, columns)
     passed = sum(result.passed for result in report.results)
     verdict = f"{report.lab}: {words.headline(passed, len(report.results)).en}."
-    return Group(table, *_problems(drills), "", Text(verdict, "bold green" if report.passed else "bold red"))
+    style = "bold green" if report.passed else "bold red"
+    return Group(table, *_problems(drills), "", Text(verdict, style), *_doubts(report))
+
+
+def _doubts(report: Report) -> list[Text]:
+    """What speaks against the figures: a host that had more to do than it could."""
+    load, cores = float(report.host.get("load before", 0)), int(report.host.get("cores", 1))
+    if load <= 4 * cores:
+        return []
+    said = f"This host was busy before (load {load:g} on {cores} cores): seconds may be its doing."
+    return [Text(said, "yellow")]
 
 
 def _add(table: Table, drill: Drill, columns: tuple[str, ...]) -> None:

@@ -82,15 +82,18 @@ def require_fit(session: Session, drills: Sequence[Drill]) -> None:
 
 def require_green(session: Session) -> None:
     """Take out what an earlier drill left in. Raises LabStateError unless verify is green then."""
-    for left in undo.leftovers(session):
+    undone = undo.leftovers(session)
+    for left in undone:
         session.progress.say(f"an earlier drill had left its fault in; it is out now: {left}")
     with session.progress.step("verify", "verify is green before anything is broken"):
         try:
-            wait_until(lambda: _not_green(session), what="verify is green", timeout=SETTLED)
+            wait_until(
+                lambda: _not_green(session), what="verify is green", timeout=GREEN if undone else SETTLED
+            )
         except WaitTimedOut as error:
             raise LabStateError(
                 f"the lab is not green, and a drill would measure that: {error.reason}",
-                hint="`./inv verify` says more; `./inv up` mends what it can",
+                hint="`./inv verify` says more; what has just been started needs a minute, else `./inv up`",
             ) from None
 
 

@@ -59,17 +59,26 @@ def leftovers(session: Session) -> tuple[str, ...]:
     """Undo what an earlier drill left behind; return what that was, in words."""
     undone = []
     with process.undoing():
-        if _fault(session).exists():
+        what = pending(session)
+        if what:
             left = json.loads(_fault(session).read_text(encoding="utf-8"))
             victims = tuple(node for node in session.lab.nodes if node.name in left["victims"])
             drill = next(each for each in DRILLS if each.name == left["drill"])
             drill.heal(Scene(session, victims, lambda kind, what: None))
             _fault(session).unlink()
-            undone.append(f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}")
+            undone.append(what)
         if _profile(session).exists():
             _own_profile(session)
             undone.append("another profile of the load balancer")
     return tuple(undone)
+
+
+def pending(session: Session) -> str:
+    """What a drill has put in and not taken out; "" when nothing. Asks files only."""
+    if not _fault(session).exists():
+        return ""
+    left = json.loads(_fault(session).read_text(encoding="utf-8"))
+    return f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
 
 
 def _own_profile(session: Session) -> None:

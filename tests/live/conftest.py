@@ -112,8 +112,8 @@ def by_testinfra(session: Session) -> Asker:
         )
         try:
             answer = machine.run(f"timeout --kill-after 1 {MACHINE_TIMEOUT:.0f} {COMMAND}")
-        except RuntimeError as error:  # ssh's own failure, in testinfra's words
-            raise LabStateError(_last_line(str(error))) from None
+        except RuntimeError as error:  # ssh's own failure: testinfra wraps the whole result
+            raise LabStateError(_last_line(str(error.args[0].stderr))) from None
         if answer.rc in TIMED_OUT:
             raise LabStateError(f"no answer within {MACHINE_TIMEOUT:.0f} s")
         return str(answer.stdout)

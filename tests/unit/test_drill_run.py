@@ -147,20 +147,42 @@ def test_a_drill_that_there_isn_t_is_answered_with_those_there_are() -> None:
 
 def test_what_is_wrong_with_the_words_is_told_all_at_once(session: Session) -> None:
     with pytest.raises(ConfigError) as told:
-        command.drill(session, "lose-quorum", repeat=0, compare="fast")
+        command.drill(session, "lose-quorum", repeat="0", compare="fast")
     assert len(told.value.problems) == 2
+
+
+@pytest.mark.parametrize("repeat", ["x", "-1", "51", ""])
+def test_a_repeat_that_is_no_number_of_runs_is_told(session: Session, repeat: str) -> None:
+    with pytest.raises(ConfigError, match="from 1 to 50"):
+        command.drill(session, "lose-quorum", repeat=repeat, compare="")
+
+
+@pytest.mark.parametrize(
+    ("keep", "heal", "repeat", "name"),
+    [(True, True, "1", ""), (True, False, "3", "lose-quorum"), (False, True, "1", "lose-quorum")],
+)
+def test_words_that_ask_for_two_things_are_refused(keep: bool, heal: bool, repeat: str, name: str) -> None:
+    with pytest.raises(ConfigError):
+        command.require_one_way(keep=keep, heal=heal, repeat=repeat, compare="", name=name)
+
+
+def test_a_fault_that_is_in_can_be_told(session: Session) -> None:
+    told = Told(session)
+    assert undo.pending(session) == ""
+    undo.remember(told.scene, told.drill)
+    assert undo.pending(session) == "kill-control-plane on cp1"
 
 
 def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
     with pytest.raises(LabError, match="has not been brought up"):
-        command.drill(session, "lose-quorum", repeat=1, compare="")
+        command.drill(session, "lose-quorum", repeat="1", compare="")
 
 
 def test_a_lab_whose_network_is_down_is_not_drilled(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.workspace.write_secret(session.workspace.kubeconfig, "here")
     monkeypatch.setattr(session.remote, "route_is_ours", lambda: "the lab's network is not up on this host")
     with pytest.raises(LabError, match="network is not up"):
-        command.drill(session, "lose-quorum", repeat=1, compare="")
+        command.drill(session, "lose-quorum", repeat="1", compare="")
 
 
 def test_a_lab_that_is_not_green_is_left_as_it_is(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

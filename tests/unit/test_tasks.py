@@ -41,7 +41,7 @@ import tasks
 from lab.errors import *
 from pathlib import Path
 
-@tasks.verb()
+@tasks.verb(interrupted=tasks.GOES_ON)
 def body(c):
     {statement}
 
@@ -246,5 +246,5 @@ def test_destroy_asks_and_takes_no_answer_for_no(tmp_path: Path, bin_folder: Pat
     (tmp_path / ".lab").mkdir()
     ran = typed(tmp_path, "destroy", "--lab", "lab.yaml")
     assert ran.returncode == 2
-    assert "next: ./inv destroy --yes" in ran.stderr
+    assert "next: ./inv destroy --lab lab.yaml --yes" in ran.stderr
     assert (tmp_path / ".lab").exists()

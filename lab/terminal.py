@@ -1,0 +1,35 @@
+"""This room is the terminal: rich's console, which names the lab in every command it tells people to type."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+from rich.console import Console, Group
+from rich.text import Text
+
+# The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
+COMMAND = re.compile(
+    r"\./inv (up|status|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|bench)\b(?! --lab)"
+)
+
+
+class Terminal(Console):
+    """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway."""
+
+    lab_file = ""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich's console does, with `--lab` in commands where the lab needs naming."""
+        named = (self._named(each) for each in objects) if self.lab_file else objects
+        super().print(*named, **options)
+
+    def _named(self, said: Any) -> Any:
+        if isinstance(said, Group):
+            return Group(*(self._named(each) for each in said.renderables))
+        if isinstance(said, Text) and COMMAND.search(said.plain):
+            return Text(self._named(said.plain), style=said.style)
+        if isinstance(said, str):
+            return COMMAND.sub(rf"./inv \1 --lab {shlex.quote(self.lab_file)}", said)
+        return said
