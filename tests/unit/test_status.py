@@ -163,3 +163,13 @@ def test_status_for_programs_says_the_same() -> None:
         "answers": True,
         "cluster": "Ready",
     }
+
+
+def test_in_a_lab_with_one_of_each_the_loss_of_either_is_named() -> None:
+    there = facts()
+    one = tuple(node for node in lab().nodes if node.name in ("lb1", "cp1", "w1"))
+    alone = replace(there, api=replace(there.api, direct={"cp1": there.api.direct["cp1"]}))
+    losses = status._losses(lab().model_copy(update={"nodes": one}), alone)
+    assert "the loss of cp1: no other API server is well" in losses
+    assert "the loss of w1: no other worker is Ready" in losses
+    assert any(loss.startswith("the loss of cp1: etcd needs 1 of its 1 members") for loss in losses)
