@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lab import verify
 from lab.session import Session, open_session
+from lab.wait import wait_until
 from tests.labs.conftest import make_lab
 
 
@@ -26,6 +28,12 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     made = make_lab(folder, name="ha-lab-sabotage", network={"subnet": "192.168.60.0/24"})
     try:
         made.succeed("up")
+        wait_until(lambda: _not_green(made.session), what="the new lab is well", timeout=120, interval=1.0)
         yield made.session
     finally:
         made.inv("destroy", "--yes")
+
+
+def _not_green(session: Session) -> str:
+    outcome = verify.run(session)
+    return "" if outcome.green else outcome.summary

@@ -17,7 +17,10 @@ WORKER, CONTROL_PLANE, HOST = "a worker", "a control plane", "host"
 
 @dataclass(frozen=True)
 class Sabotage:
-    """One break, what undoes it, and the checks that do not hold meanwhile."""
+    """One break, what undoes it, and the checks that do not hold meanwhile.
+
+    `follows` may not hold either, once the break has lasted for some time: leases run out.
+    """
 
     name: str
     on: str
@@ -25,6 +28,7 @@ class Sabotage:
     heals: str
     expected: tuple[str, ...]
     until: tuple[str, str] | None = None
+    follows: tuple[str, ...] = ()
 
 
 PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "pod-logs", "pod-exec")
@@ -53,6 +57,12 @@ ETCD_MEMBER_SILENT = (
     *("etcd-member-healthy[{it}]", "etcd-members[{it}]", "etcd-same-members", "etcd-no-learner"),
     *("etcd-one-leader", "etcd-in-step", "etcd-no-alarm"),
 )
+
+LEASES_RUN_OUT = (
+    *("identity-leases", "api-endpoints", "node-ready[{it}]", "node-taints[{it}]", "static-pods-ready[{it}]"),
+    *("kube-proxy[{it}]", "pod-network-agent[{it}]", "system-pods-ready"),
+)
+"""What the cluster says, 15 to 50 s later, of a node whose API server or kubelet is not there."""
 
 STAT = "echo show stat | socat - /run/haproxy/admin.sock"
 INPUT = "nft add table ip sabotage; nft 'add chain ip sabotage in { type filter hook input priority -300; }'"
@@ -109,6 +119,7 @@ SABOTAGES = (
         "kill -CONT $(pidof kube-apiserver)",
         OUT_OF_SERVICE,
         until=SEEN_DOWN,
+        follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "an etcd member frozen",
@@ -117,6 +128,7 @@ SABOTAGES = (
         "kill -CONT $(pidof etcd)",
         (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT),
         until=SEEN_DOWN,
+        follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "an etcd member removed",
@@ -131,6 +143,7 @@ SABOTAGES = (
             *(check.replace("{it}", "cp3") for check in (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT)),
         ),
         until=("lb1", SEEN_DOWN[1].replace("{it}", "cp3")),
+        follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "a learner left behind",
@@ -154,6 +167,7 @@ SABOTAGES = (
         "systemctl stop kubelet",
         "systemctl start kubelet",
         ("node-services[{it}]", *NO_POD_ON_IT),
+        follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "a machine frozen",
@@ -166,6 +180,7 @@ SABOTAGES = (
             *("cluster-ca[{it}]", "certificate-expiry[{it}]", "own-name[{it}]", "network-services[{it}]"),
             *("kernel-settings[{it}]", "cgroup-driver[{it}]", "clock[{it}]", *NO_POD_ON_IT),
         ),
+        follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "a worker at its NAT address",
