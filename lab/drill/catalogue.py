@@ -28,7 +28,7 @@ class Drill:
     victims: Callable[[Session], tuple[Node, ...]]
     inject: Callable[[Scene], None]
     heal: Callable[[Scene], None]
-    seconds: float = 10.0
+    seconds: float = 15.0  # the write-up's load balancer takes up to 12 to notice
     until: Callable[[Scene], str] | None = None
     control_planes: int = 3
     workers: int = 0

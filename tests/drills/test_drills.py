@@ -61,7 +61,9 @@ def test_the_write_ups_load_balancer_beside_the_tuned_one(lab: TestLab) -> None:
     _, report = drilled(lab, "kill-control-plane", "--compare", "reference")
     found = {result["recording"]["profile"]: figures(result) for result in report["results"]}
     assert set(found) == {"tuned", "reference"}
-    assert found["reference"]["detect_s"] > found["tuned"]["detect_s"]
+    # What was not noticed before it was over took longest of all.
+    tuned, reference = (found[profile]["detect_s"] or float("inf") for profile in ("tuned", "reference"))
+    assert tuned < reference
     configuration = "sudo grep -c lua-load /etc/haproxy/haproxy.cfg"
     assert lab.succeed("ssh", "lb1", "--", configuration).said.strip() == "1", "lab.yaml's own is back"
 
