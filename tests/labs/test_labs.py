@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from lab.diagnose import SECRETS
+from lab.remote import control_folder
 from tests.labs.conftest import TestLab
 
 
@@ -186,7 +187,7 @@ def test_destroy_leaves_nothing_behind(seven: TestLab, small: TestLab) -> None:
         )
         assert not [each for each in left if name in each or str(lab.session.lab.network.subnet) in each]
         assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(lab.folder) in _read(p)]
-        assert not list(Path("/tmp").glob(f"ha-lab-{os.getuid()}-*/*"))  # noqa: S108
+        assert not list(control_folder(lab.session.workspace).glob("*"))
     assert not set(volumes) & set(_docker("volume", "ls", "--quiet"))
 
 
