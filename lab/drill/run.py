@@ -50,6 +50,7 @@ def carry_out(
     ConfigError when the lab is too small for a drill, LabStateError when it is not green before the first.
     """
     require_fit(session, drills)
+    require_green(session)  # once: what is changed from here on is this drill's own, and no leftover
     results: list[Result] = []
     for profile in profiles:
         with undo.profile(session, profile) as changed, _ready(changed) as node_port:
@@ -85,6 +86,11 @@ def require_green(session: Session) -> None:
     undone = undo.leftovers(session)
     for left in undone:
         session.progress.say(f"an earlier drill had left its fault in; it is out now: {left}")
+    _settled(session, GREEN if undone else SETTLED)
+
+
+def _settled(session: Session, patience: float) -> None:
+    """Raise LabStateError unless verify is green within that many seconds."""
     with session.progress.step("verify", "verify is green before anything is broken"):
         try:
             wait_until(
@@ -213,7 +219,7 @@ def _via(session: Session, victims: tuple[Node, ...]) -> tuple[Node, ...]:
 @contextmanager
 def _ready(session: Session) -> Iterator[int]:
     """A green lab with the drills' workload while inside: the port of its Service on every node."""
-    require_green(session)
+    _settled(session, SETTLED)
     api = Api(session.workspace.kubeconfig)
     with session.progress.step("workload", "the drills' workload runs"):
         node_port = workload.deploy(api, session.lab)
