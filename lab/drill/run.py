@@ -93,9 +93,7 @@ def _settled(session: Session, patience: float) -> None:
     """Raise LabStateError unless verify is green within that many seconds."""
     with session.progress.step("verify", "verify is green before anything is broken"):
         try:
-            wait_until(
-                lambda: _not_green(session), what="verify is green", timeout=GREEN if undone else SETTLED
-            )
+            wait_until(lambda: _not_green(session), what="verify is green", timeout=patience)
         except WaitTimedOut as error:
             raise LabStateError(
                 f"the lab is not green, and a drill would measure that: {error.reason}",
