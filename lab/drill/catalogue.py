@@ -53,10 +53,6 @@ class Drill:
         return ""
 
 
-def _nobody(session: Session) -> tuple[Node, ...]:
-    return ()
-
-
 def _balancer(session: Session) -> tuple[Node, ...]:
     return (session.lab.balancer,)
 

@@ -50,10 +50,11 @@ def carry_out(
     ConfigError when the lab is too small for a drill, LabStateError when it is not green before the first.
     """
     require_fit(session, drills)
-    require_green(session)  # once: what is changed from here on is this drill's own, and no leftover
+    # Once: what is changed from here on is this drill's own, and no leftover.
+    patience = _without_leftovers(session)
     results: list[Result] = []
     for profile in profiles:
-        with undo.profile(session, profile) as changed, _ready(changed) as node_port:
+        with undo.profile(session, profile) as changed, _ready(changed, patience) as node_port:
             for drill in drills:
                 for number in range(1, repeat + 1):
                     title = f"{drill.name} ({profile}, {number} of {repeat})"
@@ -83,10 +84,15 @@ def require_fit(session: Session, drills: Sequence[Drill]) -> None:
 
 def require_green(session: Session) -> None:
     """Take out what an earlier drill left in. Raises LabStateError unless verify is green then."""
+    _settled(session, _without_leftovers(session))
+
+
+def _without_leftovers(session: Session) -> float:
+    """Take out what an earlier drill left in; return the seconds that the lab may need to be green then."""
     undone = undo.leftovers(session)
     for left in undone:
         session.progress.say(f"an earlier drill had left its fault in; it is out now: {left}")
-    _settled(session, GREEN if undone else SETTLED)
+    return GREEN if undone else SETTLED
 
 
 def _settled(session: Session, patience: float) -> None:
@@ -215,9 +221,9 @@ def _via(session: Session, victims: tuple[Node, ...]) -> tuple[Node, ...]:
 
 
 @contextmanager
-def _ready(session: Session) -> Iterator[int]:
+def _ready(session: Session, patience: float) -> Iterator[int]:
     """A green lab with the drills' workload while inside: the port of its Service on every node."""
-    _settled(session, SETTLED)
+    _settled(session, patience)
     api = Api(session.workspace.kubeconfig)
     with session.progress.step("workload", "the drills' workload runs"):
         node_port = workload.deploy(api, session.lab)
