@@ -60,12 +60,13 @@ labelled_control_plane() {
 	}
 }
 
-etcd() {
-	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt \
-		--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
-		--key /etc/kubernetes/pki/etcd/healthcheck-client.key \
-		--command-timeout 5s --endpoints "$ETCD_ENDPOINTS" "$@"
-}
+readonly ETCDCTL=(
+	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt
+	--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt
+	--key /etc/kubernetes/pki/etcd/healthcheck-client.key
+)
+
+etcd() { "${ETCDCTL[@]}" --command-timeout 5s --endpoints "$ETCD_ENDPOINTS" "$@"; }
 
 # ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one
 # that was added and never started (it has no name yet).

@@ -5,7 +5,6 @@ Every fault can be taken out again whether or not it was put in (`provision/dril
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from lab import machines
 from lab.cluster import Api
 from lab.errors import LabStateError
+from lab.facts.gather import ask_machine
 from lab.model import Node
 from lab.remote import side_by_side
 from lab.render import PROVISION
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from lab.session import Session
 
 FAULTS = PROVISION / "drill" / "fault.sh"
-ETCDCTL = (
-    "sudo etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt"
-    " --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt"
-    " --key /etc/kubernetes/pki/etcd/healthcheck-client.key --command-timeout 5s"
-)
 
 
 @dataclass(frozen=True)
@@ -84,15 +79,9 @@ class Etcd:
 
 
 def etcd(session: Session) -> Etcd:
-    """Ask etcd, while it is whole, who leads. Raises LabStateError when it has no leader among our machines."""
-    lab = session.lab
-    command = f"{ETCDCTL} --endpoints https://127.0.0.1:2379 endpoint status --cluster --write-out json"
-    statuses = json.loads(session.remote.run(lab.first, [command], timeout=30).stdout)
-    for entry in statuses:
-        status = entry["Status"]
-        if status["leader"] == status["header"]["member_id"]:
-            address = entry["Endpoint"].removeprefix("https://").rpartition(":")[0]
-            leaders = [node for node in lab.control_planes if str(node.address) == address]
-            if leaders:
-                return Etcd(leaders[0], int(status["raftTerm"]))
+    """Ask etcd, while it is whole, who leads. Raises LabError when no member of our machines says it does."""
+    for node in session.lab.control_planes:
+        status = ask_machine(session.remote, node, "etcd-status").etcd_status
+        if status.leader == status.member:
+            return Etcd(node, status.term)
     raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` says more")

@@ -2,6 +2,8 @@
 # What this machine can tell about itself, its part of the cluster and nothing else: for lab/facts/, in one
 # round trip. Each answer is `== NAME EXIT-CODE` and what the command printed. Changes nothing; prints
 # certificates and names, never a key or a token.
+#
+#   facts.sh [NAME…]     only those answers; without a name, all of them
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -11,12 +13,14 @@ readonly PATIENCE=5 # seconds for one command
 ANSWERS=$(mktemp -d)
 readonly ANSWERS
 trap 'rm -rf "$ANSWERS"' EXIT
+readonly WANTED=("$@")
 asked=()
 
 # tell NAME COMMAND [WORD…]: asks now, in the background, so that one that hangs keeps nobody else waiting.
 tell() {
 	local name=$1
 	shift
+	((${#WANTED[@]} == 0)) || [[ " script ${WANTED[*]} " == *" $name "* ]] || return 0
 	asked+=("$name")
 	{
 		code=0
@@ -80,9 +84,8 @@ cgroup_drivers() {
 }
 
 own_member_says() {
-	bounded etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
-		--key /etc/kubernetes/pki/etcd/healthcheck-client.key --endpoints https://127.0.0.1:2379 \
-		--command-timeout "$((PATIENCE - 1))s" --write-out json "$@"
+	bounded "${ETCDCTL[@]}" --endpoints https://127.0.0.1:2379 --command-timeout "$((PATIENCE - 1))s" \
+		--write-out json "$@"
 }
 
 haproxy_says() { echo "show stat" | bounded socat - /run/haproxy/admin.sock; }
