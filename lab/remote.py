@@ -11,6 +11,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -132,9 +133,8 @@ class Remote:
                 accept=None,
                 timeout=10,
             )
-        control = control_folder(self.workspace)
-        if control.exists() and not any(control.iterdir()):
-            control.rmdir()
+        # Only sockets are in it, of which one may be left that its ssh has not yet put away.
+        shutil.rmtree(control_folder(self.workspace), ignore_errors=True)
 
 
 def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) -> dict[str, T]:
