@@ -25,6 +25,7 @@ from lab import (
     report,
 )
 from lab.errors import ConfigError, LabError, LabStateError
+from lab.image import disk
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
@@ -53,6 +54,11 @@ class Session:
             return own
         self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
         return image.bake(self.lab, self.progress)
+
+    @property
+    def golden_disk(self) -> Path:
+        """Where the golden disk is, once it is baked."""
+        return disk.folder(disk.key(self.lab)) / disk.DISK
 
     def make_fit(self, purposes: set[str], *, consent: bool) -> None:
         """Let the doctor look at this host, and mend it where that was consented to."""
