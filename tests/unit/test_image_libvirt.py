@@ -33,10 +33,11 @@ def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     return told
 
 
-def add_box(home: Path, name: str) -> None:
+def add_box(home: Path, name: str, bill: str = "{}") -> None:
     folder = home / "vagrant.d" / "boxes" / name.replace("/", "-VAGRANTSLASH-") / "0" / "libvirt"
     folder.mkdir(parents=True)
     (folder / "metadata.json").write_text("{}")
+    (folder / disk.BILL).write_text(bill)
 
 
 def add_disk(mark: str) -> Path:
@@ -91,14 +92,14 @@ def test_a_box_is_added_from_the_disk_under_its_hash_and_nothing_is_downloaded(
     assert image.bake(LAB, progress(home)) == image.name(LAB)
     (words,) = seen
     assert words[:7] == ["vagrant", "box", "add", "--provider", "libvirt", "--name", image.name(LAB)]
-    assert packed["box.img"] == b"a disk"
+    assert (packed["box.img"], packed[disk.BILL]) == (b"a disk", b'{"bill": 1}')
     about = json.loads(packed["metadata.json"])
     assert about == {"provider": "libvirt", "format": "qcow2", "virtual_size": disk.VIRTUAL_GIB}
     assert not list((home / "cache" / "ha-lab" / "golden").iterdir())
 
 
-def test_the_bill_of_materials_lies_beside_the_disk(home: Path) -> None:
-    add_disk("0123")
+def test_the_bill_of_materials_is_in_the_box(home: Path) -> None:
+    add_box(home, "ha-lab/golden-0123", '{"bill": 1}')
     assert image.bill_of_materials(LAB, "ha-lab/golden-0123") == '{"bill": 1}'
 
 
