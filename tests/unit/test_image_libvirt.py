@@ -10,7 +10,7 @@ import pytest
 from lab import image, process
 from lab.config import default
 from lab.host import places
-from lab.image import disk
+from lab.image import debian, disk
 from lab.model import Libvirt
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
@@ -56,10 +56,10 @@ def test_the_box_is_named_by_all_that_is_on_the_disk() -> None:
 
 def test_what_only_disks_have_changes_no_image(monkeypatch: pytest.MonkeyPatch) -> None:
     before = image.name(default()), image.name(LAB)
-    plain = disk.debian.packages
-    monkeypatch.setattr(disk.debian, "packages", lambda name="packages.txt": [*plain(name), name])
+    plain = debian.packages
+    monkeypatch.setattr(debian, "packages", lambda name="packages.txt": [*plain(name), name])
     assert image.name(LAB) != before[1]
-    monkeypatch.setattr(disk.debian, "packages", lambda name="packages.txt": plain(name))
+    monkeypatch.setattr(debian, "packages", lambda name="packages.txt": plain(name))
     assert image.name(default()) == before[0]
 
 
