@@ -11,8 +11,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config, credentials, doctor, host, image, kubeconfig, machines, provision, render, report
+from lab import (
+    choice,
+    config,
+    credentials,
+    doctor,
+    host,
+    image,
+    kubeconfig,
+    machines,
+    provision,
+    render,
+    report,
+)
 from lab.errors import ConfigError, LabError, LabStateError
+from lab.image import disk
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
@@ -42,6 +55,11 @@ class Session:
         self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
         return image.bake(self.lab, self.progress)
 
+    @property
+    def golden_disk(self) -> Path:
+        """Where the golden disk is, once it is baked."""
+        return disk.folder(disk.key(self.lab)) / disk.DISK
+
     def make_fit(self, purposes: set[str], *, consent: bool) -> None:
         """Let the doctor look at this host, and mend it where that was consented to."""
         doctor.make_fit(
@@ -56,7 +74,7 @@ class Session:
     def is_baked(self) -> bool:
         """Whether the golden machine is there; False also where docker can't be asked."""
         try:
-            return image.exists(image.name(self.lab))
+            return image.exists(self.lab, image.name(self.lab))
         except LabError:
             return False
 
@@ -97,13 +115,25 @@ class Session:
             self.workspace.rotate_logs()
             self.require_same_lab()
             golden = self.bake(consent=consent)
-            self._require_own_machines()
-            self.render(golden)
-            with self.progress.live():
-                changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
-            self._keep_kubeconfig()
-            self._keep_bill_of_materials(golden)
-            report.write(self.lab, self.workspace, self.progress, changed=changed)
+            self._settled()._bring_up(golden)
+
+    def _settled(self) -> Session:
+        """The same lab, now that baking has left a kernel by which KVM can be tried."""
+        if self.lab.provider != "libvirt":
+            return self
+        lab = config.load(self.path, lambda file: choice.settle(file, self.workspace))
+        return replace(self, lab=lab, remote=Remote(lab, self.workspace))
+
+    def _bring_up(self, golden: str) -> None:
+        if self.lab.emulated:
+            self.progress.say(report.EMULATED)
+        self._require_own_machines()
+        self.render(golden)
+        with self.progress.live():
+            changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
+        self._keep_kubeconfig()
+        self._keep_bill_of_materials(golden)
+        report.write(self.lab, self.workspace, self.progress, changed=changed)
         self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
 
     def destroy(self) -> bool:
@@ -164,7 +194,7 @@ class Session:
     def _own_image(self) -> str:
         """The golden machine that the machines here were made from; "" when there are none."""
         own = str(self.workspace.read_identity().get("image", ""))
-        return own if own and machines.known_to_vagrant(self.workspace) and image.exists(own) else ""
+        return own if own and machines.known_to_vagrant(self.workspace) and image.exists(self.lab, own) else ""
 
     def _identity(self) -> dict[str, object]:
         """The lab as data, as `.lab/lab.json` keeps it."""
@@ -190,7 +220,7 @@ class Session:
     def _keep_bill_of_materials(self, golden: str) -> None:
         target = self.workspace.root / "bom.json"
         if not target.exists():
-            self.workspace.write(target, image.bill_of_materials(golden))
+            self.workspace.write(target, image.bill_of_materials(self.lab, golden))
 
 
 def _made_from(identity: dict[str, object]) -> dict[str, object]:
@@ -206,8 +236,8 @@ def _made_from(identity: dict[str, object]) -> dict[str, object]:
 def open_session(path: Path, console: Console) -> Session:
     """Read lab.yaml and name what belongs to it; touches nothing."""
     path = path.resolve()
-    lab = config.load(path)
     workspace = Workspace(path.parent / ".lab")
+    lab = config.load(path, lambda file: choice.settle(file, workspace))
     return Session(path, lab, workspace, Remote(lab, workspace), Progress(console, workspace.logs))
 
 

@@ -14,22 +14,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab.host import docker, kernel, network
+from lab.host import docker, kernel, libvirt, network
 from lab.host.ask import ask
 from lab.host.facts import (
     Cgroups,
     Container,
     Daemon,
     DockerNetwork,
+    Domain,
     Folder,
     HostFacts,
     Inotify,
+    LibvirtHost,
     Memory,
+    Pool,
     Presence,
     Route,
     Unknown,
     Way,
 )
+from lab.host.places import cache_folder
 from lab.model import Lab
 from lab.workspace import Workspace
 
@@ -38,10 +42,13 @@ __all__ = [
     "Container",
     "Daemon",
     "DockerNetwork",
+    "Domain",
     "Folder",
     "HostFacts",
     "Inotify",
+    "LibvirtHost",
     "Memory",
+    "Pool",
     "Presence",
     "Route",
     "Unknown",
@@ -55,7 +62,8 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-get", "chromium", "docker", "dockerd", "gcc", "go", "ip", "mmdebstrap", "ruby", "service"),
+    *("apt-get", "chromium", "docker", "dockerd", "gcc", "go", "ip", "iptables", "libvirtd"),
+    *("mmdebstrap", "qemu-img", "qemu-system-x86_64", "ruby", "service", "virsh"),
     *("shellcheck", "shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
 )
 
@@ -79,7 +87,8 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
     """
     uid, release = os.geteuid(), os.uname().release
     with ThreadPoolExecutor() as pool:
-        vagrant, libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
+        vagrant, networks_of_libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
+        virtual = pool.submit(libvirt.look, lab) if lab.provider == "libvirt" else None
         routes, way = pool.submit(network.routes), pool.submit(network.way, lab.balancer.address)
         daemon = _daemon()
         silence = Unknown("docker's daemon does not answer")
@@ -106,13 +115,14 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             daemon=daemon,
             containers=_answer(containers),
             docker_networks=_answer(networks),
-            libvirt_networks=_answer(libvirt),
+            libvirt_networks=_answer(networks_of_libvirt),
             routes=_answer(routes),
             way=_answer(way),
             cgroups=kernel.cgroups(root),
             inotify=kernel.inotify(root, uid=uid),
             capabilities=kernel.capabilities(root),
             features=kernel.features(root, release),
+            libvirt=virtual.result() if virtual else None,
         )
 
 
@@ -124,11 +134,6 @@ def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
     found = host.capabilities if host else kernel.capabilities(ROOT)
     has = frozenset(kernel.CAPABILITIES) if isinstance(found, Unknown) else found
     return tuple(sorted(has - UNKNOWN_TO_DOCKERD))
-
-
-def cache_folder() -> Path:
-    """Where builds are kept: the user's own cache folder, also under sudo."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ha-lab"
 
 
 def _answer(asked: Future[Answer]) -> Answer | Unknown:
