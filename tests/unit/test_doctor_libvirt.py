@@ -72,6 +72,12 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         ("pool", "mendable", "default is not started", {"pool": Pool("default", False, 0)}),
         ("pool", "unfit", "900 MiB free in default", {"pool": Pool("default", True, 900)}),
         (
+            "pool",
+            "unfit",
+            "x_box.img in default is not whole",
+            {"pool": Pool("default", True, 60_000, torn=("x_box.img",))},
+        ),
+        (
             "names",
             "unfit",
             "domains exist that this lab did not make: ha-lab-cp1",
