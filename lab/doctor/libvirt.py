@@ -89,6 +89,14 @@ def hypervisor(case: Case) -> Iterator[Finding]:
         yield fit(check, title, "KVM runs a kernel")
 
 
+def kvm_device(case: Case) -> Iterator[Finding]:
+    """May libvirt's own user open /dev/kvm? udev sees to that; build machines have none."""
+    if _host(case).kvm_closed:
+        why = "libvirt runs machines as another user, and so tries its emulators anew at each question."
+        actions = (Action(("chgrp", "kvm", "/dev/kvm")), Action(("chmod", "660", "/dev/kvm")))
+        yield _mendable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
+
+
 def pool(case: Case) -> Iterator[Finding]:
     """Is the storage pool there, and is there room for the machines that don't exist yet?"""
     found, settings, check, title = _host(case), _settings(case), "pool", "Storage pool"
@@ -110,6 +118,11 @@ def pool(case: Case) -> Iterator[Finding]:
     elif not found.pool.running:
         action = Action((*virsh, "pool-start", settings.pool))
         yield _mendable(case, check, title, f"{settings.pool} is not started", why, (action,))
+    elif found.pool.torn:
+        what = f"{', '.join(found.pool.torn)} in {settings.pool} is not whole"
+        why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
+        mend = f"virsh vol-delete --pool {settings.pool} {found.pool.torn[0]}   # `up` copies it again"
+        yield unfit(check, title, what, why, mend)
     else:
         missing = len(case.lab.nodes) - len(_own_domains(case))
         needed = missing * MACHINE_MIB + (BOX_MIB if missing else 0)
