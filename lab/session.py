@@ -11,7 +11,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config, credentials, doctor, host, image, kubeconfig, machines, provision, render, report
+from lab import (
+    bundle,
+    config,
+    credentials,
+    doctor,
+    host,
+    image,
+    kubeconfig,
+    machines,
+    provision,
+    render,
+    report,
+)
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.model import Lab, Node
 from lab.progress import Progress
@@ -41,6 +53,20 @@ class Session:
             return own
         self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
         return image.bake(self.lab, self.progress)
+
+    def export(self, target: Path, *, consent: bool) -> bundle.Manifest:
+        """Pack this checkout's golden machine for hosts without a network, made first where it isn't there."""
+        self.make_fit({"up"} if self.is_baked() else {"up", "bake"}, consent=consent)
+        image.bake(self.lab, self.progress)
+        return bundle.write(self.lab, target, self.progress)
+
+    def take_in(self, file: Path, *, consent: bool) -> bundle.Manifest:
+        """Give this host the golden machine that `export` packed; nothing is touched before it is checked."""
+        with self.progress.step("check", f"check {file.name}"):
+            manifest = bundle.check(self.lab, file)
+        self.make_fit({"up"}, consent=consent)
+        bundle.take(self.lab, file, manifest, self.progress)
+        return manifest
 
     def make_fit(self, purposes: set[str], *, consent: bool) -> None:
         """Let the doctor look at this host, and mend it where that was consented to."""

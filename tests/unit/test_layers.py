@@ -10,7 +10,7 @@ from lab.render import REPOSITORY
 ORDER = (
     *("errors", "process", "wait", "terminal", "progress", "workspace"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host"),
-    *("remote", "machines", "doctor", "image", "cluster", "kubeconfig", "report", "provision"),
+    *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
 )
 """From what everyone may use to what nobody may."""
