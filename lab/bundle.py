@@ -1,7 +1,8 @@
 """This room packs all that a machine without a network needs into one file, and takes it out again.
 
 The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
-which reads that folder before there is any Python package), last the golden machine. The manifest has the
+which reads that folder before there is any Python package), last `machine/`, the golden machine as its provider
+takes it. The manifest has the
 sum of every part and of itself: they are there against damage, not against whoever made the file.
 """
 
@@ -14,6 +15,7 @@ import platform
 import shutil
 import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,10 +30,9 @@ from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
 from lab.progress import Progress
 from lab.render import REPOSITORY
-from lab.supply import shelf
 from lab.supply.recipe import ARCHITECTURES
 
-MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine.tar.gz"
+MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine"
 LOCK = REPOSITORY / "requirements.txt"
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -83,7 +84,7 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
     target = target.absolute()
     if target.exists():
         raise LabStateError(f"{target} is there already", hint="choose another name, or remove it first")
-    unpacked = _size(image.name(lab))
+    unpacked = image.size(lab)
     folder = target.with_name(f".{target.name}.partial")
     with _explained(target):
         # At its end the machine lies there twice, packed; before that whole and packed. 2/3 is plenty.
@@ -92,7 +93,8 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
         folder.mkdir()
         try:
             _fetch_wheels(lab, folder / WHEELS, progress)
-            _pack_machine(lab, folder / MACHINE, progress)
+            (folder / MACHINE).mkdir()
+            image.pack(lab, folder / MACHINE, progress)
             manifest = _describe(lab, folder, unpacked)
             with progress.step("bundle", f"write {target.name}"):
                 _write_tar(manifest, folder, folder / "bundle.tar")
@@ -108,16 +110,10 @@ def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
     A golden machine that is there already stays as it is.
     """
     with _explained(cache_folder()), tarfile.open(file, "r:") as bundle:
-        shelf_folder = cache_folder() / "golden"
-        shelf_folder.mkdir(parents=True, exist_ok=True)
-        with shelf.alone(shelf_folder):
-            _place_wheels(bundle, manifest)
-            with progress.step("import", f"give {image.name(lab)} to docker") as step:
-                if image.exists(image.name(lab)):
-                    step.unchanged()
-                else:
-                    _load_machine(bundle, manifest, shelf_folder / f"{manifest.golden}.import", step.log)
-    if not image.exists(image.name(lab)):
+        _place_wheels(bundle, manifest)
+        if not image.exists(lab, image.name(lab)):
+            _unpack_machine(lab, bundle, manifest, progress)
+    if not image.exists(lab, image.name(lab)):
         raise LabError(
             f"{file} was imported, and {image.name(lab)} is not in it",
             hint="make the bundle anew: `./inv bake --export FILE` where it came from",
@@ -226,18 +222,10 @@ def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
     shutil.copyfile(LOCK, folder / LOCK.name)
 
 
-def _pack_machine(lab: Lab, target: Path, progress: Progress) -> None:
-    with progress.step("pack", f"pack {image.name(lab)}") as step:
-        plain = target.with_suffix("")
-        process.run(["docker", "save", "--output", plain, image.name(lab)], log=step.log, timeout=900)
-        # The least that gzip can do is nearly all that it could, in a quarter of the time.
-        process.run(["gzip", "-1", "--no-name", plain], log=step.log, timeout=900)
-
-
 def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
     wheels = sorted((folder / WHEELS).glob("*.whl"))
     # The copy of the lock after them: `inv` takes a folder that has it for whole.
-    files = [*wheels, folder / WHEELS / LOCK.name, folder / MACHINE]
+    files = [*wheels, folder / WHEELS / LOCK.name, *sorted((folder / MACHINE).iterdir())]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     return Manifest(
         kit=project["project"]["version"],
@@ -276,11 +264,6 @@ def _commit() -> str:
     return process.run(words, accept=None, timeout=10).stdout.strip() or "unknown"
 
 
-def _size(golden: str) -> int:
-    words = ["docker", "image", "inspect", "--format", "{{.Size}}", golden]
-    return int(process.run(words, timeout=60).stdout) // 2**20 + 1
-
-
 # Unpacking.
 
 
@@ -296,15 +279,19 @@ def _place_wheels(bundle: tarfile.TarFile, manifest: Manifest) -> None:
         _extract(bundle, part, wheels_folder() / Path(part.name).name)
 
 
-def _load_machine(bundle: tarfile.TarFile, manifest: Manifest, folder: Path, log: Path) -> None:
-    part = next(part for part in manifest.parts if part.name == MACHINE)
-    _require_room(folder.parent, part.bytes // 2**20 + 1, "to unpack the golden machine")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+def _unpack_machine(lab: Lab, bundle: tarfile.TarFile, manifest: Manifest, progress: Progress) -> None:
+    parts = [part for part in manifest.parts if part.name.startswith(f"{MACHINE}/")]
+    needed = sum(part.bytes for part in parts) // 2**20 + 1
+    shelf = cache_folder() / "golden"
+    shelf.mkdir(parents=True, exist_ok=True)
+    _require_room(shelf, needed, "to unpack the golden machine")
+    # A name of its own, so that two imports don't meet; `bake --prune` knows what killed ones leave by its end.
+    folder = Path(tempfile.mkdtemp(dir=shelf, prefix=f"import-{manifest.golden}-", suffix=".partial"))
     try:
-        _extract(bundle, part, folder / MACHINE)
-        hint = f"docker needs {manifest.unpacked} MiB where it keeps its data (`./inv doctor`)"
-        process.run(["docker", "load", "--input", folder / MACHINE], log=log, timeout=900, hint=hint)
+        with progress.step("unpack", f"unpack {needed} MiB"):
+            for part in parts:
+                _extract(bundle, part, folder / Path(part.name).name)
+        image.unpack(lab, folder, progress)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

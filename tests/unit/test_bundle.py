@@ -105,7 +105,7 @@ def test_a_bundle_begins_with_its_manifest_and_ends_with_the_machine(file: Path)
     with tarfile.open(file, "r:") as packed:
         names = packed.getnames()
         manifest = json.loads(packed.extractfile(names[0]).read())  # type: ignore[union-attr]
-    assert (names[0], names[-1]) == ("manifest.json", "machine.tar.gz")
+    assert (names[0], names[-1]) == ("manifest.json", "machine/image.tar.gz")
     assert names[-2] == "wheels/requirements.txt", "inv takes a folder that has it for whole"
     assert [part["name"] for part in manifest["parts"]] == names[1:]
     assert (manifest["golden"], manifest["provider"]) == (image.key(LAB), "docker")
@@ -182,7 +182,7 @@ def test_checking_touches_nothing(host: Host, file: Path, tmp_path: Path) -> Non
 def test_every_reason_is_told_at_once(file: Path) -> None:
     def change(contents: dict[str, bytes]) -> None:
         manifest_with(golden="f" * 16, kubernetes="1.35.4", architecture="s390x")(contents)
-        contents["machine.tar.gz"] = contents["machine.tar.gz"][:-1] + b"?"
+        contents["machine/image.tar.gz"] = contents["machine/image.tar.gz"][:-1] + b"?"
         contents["wheels/extra.whl"] = b"extra"
         del contents["wheels/invoke-3-py3-none-any.whl"]
 
@@ -191,7 +191,7 @@ def test_every_reason_is_told_at_once(file: Path) -> None:
     told = caught.value.message
     assert "it is for s390x machines" in told
     assert f"is {'f' * 16} (Kubernetes 1.35.4), and this checkout's lab wants {image.key(LAB)}" in told
-    assert "machine.tar.gz is not what it was" in told
+    assert "machine/image.tar.gz is not what it was" in told
     assert "'wheels/extra.whl' is in it, which its manifest does not name" in told
     assert "wheels/invoke-3-py3-none-any.whl is missing" in told
     assert "git checkout 0123456789" in caught.value.hint

@@ -103,7 +103,10 @@ def _make_disk(folder: Path, bundle: Path) -> None:
         rm -rf --one-file-system "$1"
     """
     process.run(
-        process.as_root("sh", "-c", script, "sh", root, home, HERE, folder, DISK) log=folder / "disk.log", timeout=600)
+        process.as_root("sh", "-c", script, "sh", root, home, HERE, folder, DISK),
+        log=folder / "disk.log",
+        timeout=600,
+    )
 
 
 def _boot(folder: Path) -> None:
