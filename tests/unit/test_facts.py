@@ -239,7 +239,7 @@ class ExecRemote(FakeRemote):
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecRemote:
     monkeypatch.setattr(probing, "START", 0.0)
-    monkeypatch.setattr(probing, "_node_port", lambda node, port: node.name)
+    monkeypatch.setattr(probing, "_node_port", lambda lab, node, port: node.name)
     return ExecRemote(lab(), Workspace(tmp_path))
 
 
@@ -298,7 +298,7 @@ def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatc
     [
         ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
         ({}, "its kubelet has not taken it up"),
-        ({"startTime": "x", "phase": "Pending"}, "not Ready after 20 s (Pending)"),
+        ({"startTime": "x", "phase": "Pending"}, "not Ready in time (Pending)"),
         (
             {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "m"}}}]},
             "ErrImageNeverPull m",
