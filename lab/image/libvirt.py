@@ -8,12 +8,9 @@ import shutil
 from pathlib import Path
 
 from lab import process
-from lab.image import disk, golden
+from lab.image import boxes, disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
-
-PREFIX = "ha-lab/golden-"
-ENVIRONMENT = {"LC_ALL": "C.UTF-8", "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
 
 
 def key(lab: Lab) -> str:
@@ -23,12 +20,12 @@ def key(lab: Lab) -> str:
 
 def name(lab: Lab) -> str:
     """Return the box's name."""
-    return f"{PREFIX}{key(lab)}"
+    return boxes.name(key(lab))
 
 
 def exists(box: str) -> bool:
-    """Whether Vagrant has the box of that name. Asks files: Vagrant itself would take two seconds."""
-    return any(_boxes().glob(f"{box.replace('/', '-VAGRANTSLASH-')}/*/libvirt/metadata.json"))
+    """Whether Vagrant has the box of that name."""
+    return boxes.folder(box, "libvirt") is not None
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -38,27 +35,13 @@ def make(lab: Lab, progress: Progress) -> None:
         golden.workshop(f"box-{key(lab)}", lambda: not exists(name(lab))) as folder,
         progress.step("box", f"give it to Vagrant as {name(lab)}") as step,
     ):
-        if folder is None:
-            return
-        box = _pack(made, folder)
-        process.run(
-            ["vagrant", "box", "add", "--provider", "libvirt", "--name", name(lab), box],
-            env=ENVIRONMENT,
-            log=step.log,
-            timeout=600,
-            hint="Vagrant keeps boxes in ~/.vagrant.d, which needs 1 GiB of room (`./inv doctor`)",
-        )
+        if folder is not None:
+            boxes.add(name(lab), "libvirt", _pack(made, folder), step.log)
 
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    return (disk.folder(box.removeprefix(PREFIX)) / disk.BILL).read_text(encoding="utf-8")
-
-
-def baked() -> list[str]:
-    """The names of all golden boxes for libvirt."""
-    found = _boxes().glob(f"{PREFIX.replace('/', '-VAGRANTSLASH-')}*/*/libvirt/metadata.json")
-    return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
+    return (disk.folder(boxes.key(box)) / disk.BILL).read_text(encoding="utf-8")
 
 
 def prune(lab: Lab) -> list[str]:
@@ -67,10 +50,9 @@ def prune(lab: Lab) -> list[str]:
     A volume that a machine stands on stays, and so does its box.
     """
     removed = []
-    for old in baked():
+    for old in boxes.baked("libvirt"):
         if old != name(lab) and not _in_use(lab, old):
-            words = ["vagrant", "box", "remove", old, "--provider", "libvirt", "--all", "--force"]
-            process.run(words, env=ENVIRONMENT, timeout=120)
+            boxes.remove(old, "libvirt")
             removed += [old, *_remove_volumes(lab, old)]
     return [*removed, *disk.prune(key(lab))]
 
@@ -103,10 +85,6 @@ def _pack(made: Path, folder: Path) -> Path:
     box = folder / "golden.box"
     process.run(["tar", "-cf", box, "-C", folder, "metadata.json", "Vagrantfile", "box.img"], timeout=600)
     return box
-
-
-def _boxes() -> Path:
-    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
 
 
 def _volumes(lab: Lab, box: str) -> list[str]:
