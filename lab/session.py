@@ -124,13 +124,25 @@ class Session:
             self.workspace.rotate_logs()
             self.require_same_lab()
             golden = self.bake(consent=consent)
-            self._require_own_machines()
-            self.render(golden)
-            with self.progress.live():
-                changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
-            self._keep_kubeconfig()
-            self._keep_bill_of_materials(golden)
-            report.write(self.lab, self.workspace, self.progress, changed=changed)
+            self._settled()._bring_up(golden)
+
+    def _settled(self) -> Session:
+        """The same lab, now that baking has left a kernel by which KVM can be tried."""
+        if self.lab.provider != "libvirt":
+            return self
+        lab = config.load(self.path, lambda file: choice.settle(file, self.workspace))
+        return replace(self, lab=lab, remote=Remote(lab, self.workspace))
+
+    def _bring_up(self, golden: str) -> None:
+        if self.lab.emulated:
+            self.progress.say(report.EMULATED)
+        self._require_own_machines()
+        self.render(golden)
+        with self.progress.live():
+            changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
+        self._keep_kubeconfig()
+        self._keep_bill_of_materials(golden)
+        report.write(self.lab, self.workspace, self.progress, changed=changed)
         self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
 
     def destroy(self) -> bool:

@@ -73,7 +73,14 @@ FOR_LIBVIRT: tuple[Check, ...] = (
     libvirt.leases,
     libvirt.remote,
 )
-FOR_MACHINES = {"docker": FOR_CONTAINERS, "libvirt": FOR_LIBVIRT}
+FOR_VIRTUALBOX: tuple[Check, ...] = (
+    tools.vagrant,
+    resources.memory,
+    resources.disk,
+    resources.folders,
+    addresses.networks,
+)
+FOR_MACHINES = {"docker": FOR_CONTAINERS, "libvirt": FOR_LIBVIRT, "virtualbox": FOR_VIRTUALBOX}
 """What a host must have for its machines, by the lab's provider."""
 
 ROUNDS = 3
@@ -137,8 +144,9 @@ def make_fit(
         if not any(finding.verdict == "mendable" for finding in findings):
             break
         mend(findings, progress)
+        before = findings
         facts, findings = _look(lab, workspace, purposes, baked)
-        require(findings, consent=consent)
+        require(findings, consent=consent and findings != before)
     require(findings, consent=False)
     return facts
 
