@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from lab import disc
 from lab.credentials import ca_hash
 from lab.model import Lab, Node, Role
 from lab.supply.releases import release
@@ -139,6 +140,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         authorized_key=site.authorized_key,
         label=f"{LABEL}={site.workspace}",
         credential=_credential(site.authorized_key),
+        disc=disc.name(site.authorized_key),
         cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
 
@@ -216,6 +218,7 @@ def _scripts() -> dict[str, str]:
 
 
 def template(name: str, **known: Any) -> str:
+    """Return the text of a template; a name that it uses and is not told is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([REPOSITORY, PROVISION / "templates"]),
         undefined=jinja2.StrictUndefined,

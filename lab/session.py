@@ -16,6 +16,7 @@ from lab import (
     choice,
     config,
     credentials,
+    disc,
     doctor,
     host,
     image,
@@ -93,6 +94,7 @@ class Session:
         golden = golden or self._own_image() or image.name(self.lab)
         for path, text in render.render(self.lab, self._site(golden)).items():
             self.workspace.write(self.workspace.root / path, text)
+        self._render_disc()
         run = credentials.new_run_secrets()
         key = credentials.ca_key(self.workspace)
         for node in self.lab.nodes:
@@ -188,6 +190,13 @@ class Session:
             f"lab.yaml than this one (what differs: {', '.join(changed)})",
             hint="change lab.yaml back, or remove those machines first: `./inv destroy`",
         )
+
+    def _render_disc(self) -> None:
+        """Write the disc with the lab's key where machines take it from one; it has its date in it."""
+        key = credentials.authorized_key(self.workspace)
+        target = self.workspace.root / disc.name(key)
+        if self.lab.provider == "virtualbox" and not target.exists():
+            self.workspace.write(target, disc.image(key))
 
     def _site(self, golden: str) -> Site:
         return Site(

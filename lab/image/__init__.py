@@ -4,7 +4,7 @@
     golden.py    the golden machine's root, and its name: the hash of all that went in
     docker.py    that root as docker's image
     disk.py      that root, with a kernel, on a disk that boots by itself
-    libvirt.py   that disk as a box of Vagrant's
+    libvirt.py  virtualbox.py      that disk as a box of Vagrant's; boxes.py is its shelf of them
 
 What the other rooms ask is here, and answered for the lab's provider.
 """
@@ -14,14 +14,14 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from lab.image import docker, golden, libvirt
+from lab.image import docker, golden, libvirt, virtualbox
 from lab.image.debian import packages
 from lab.model import Lab
 from lab.progress import Progress
 
 __all__ = ["bake", "bill_of_materials", "exists", "key", "name", "pack", "packages", "prune", "size", "unpack"]
 
-FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt}
+FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt, "virtualbox": virtualbox}
 """The golden machine as each provider takes it: modules with the same functions."""
 
 

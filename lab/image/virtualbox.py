@@ -152,7 +152,7 @@ def _forget_master(box: str) -> bool:
 
 
 def _settle_content_id(vmdk: Path, mark: str) -> None:
-    """Give the disk's content a number that hangs on the golden disk alone, where qemu-img put one of chance."""
+    """Give the disk's content a number that hangs on the golden disk alone; qemu-img makes one up."""
     with vmdk.open("r+b") as file:
         head = file.read(64 * 1024)
         place = head.index(b"\n" + CONTENT_ID) + 1 + len(CONTENT_ID)

@@ -215,7 +215,6 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("libvirt.emulated", "maybe", "maybe is not known here (auto, true, false)"),
         ("libvirt.pool", "a/b", "a/b is no storage pool's name"),
         ("libvirt.management", "192.168.121.1/24", "192.168.121.1/24 has host bits set"),
-        ("provider", "virtualbox", "virtualbox is not supported yet by this version (auto, docker, libvirt)"),
         (
             "kubernetes.source",
             "upstream",

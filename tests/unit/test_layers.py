@@ -9,7 +9,7 @@ from lab.render import REPOSITORY
 
 ORDER = (
     *("errors", "process", "wait", "terminal", "progress", "workspace"),
-    *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host", "choice"),
+    *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
 )
