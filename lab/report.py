@@ -15,9 +15,9 @@ from lab.progress import Progress
 from lab.workspace import Workspace
 
 EMULATED = (
-    "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long, so\n"
-    f"all times are {EMULATION_PATIENCE} times as long. Three machines take 15 to 30 minutes on two CPUs that "
-    "do nothing else."
+    "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
+    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 15 to 30 minutes on two CPUs\n"
+    "that do nothing else."
 )
 """What `up` says before it begins where no hardware helps."""
 

@@ -69,7 +69,7 @@ def plugin(case: Case) -> Iterator[Finding]:
 def hypervisor(case: Case) -> Iterator[Finding]:
     """Can it run machines at all, and are they emulated?"""
     found, check, title = _host(case), "hypervisor", "Hypervisor"
-    if found.state == "answers" and not found.types & {"kvm", "qemu"}:
+    if found.state == "answers" and "QEMU" not in found.hypervisor:
         mend = "# install qemu-system-x86, and restart libvirtd"
         yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", mend)
     elif case.lab.emulated:

@@ -97,16 +97,16 @@ class Domain:
 class LibvirtHost:
     """libvirt as its client finds it, and `words`, what was said where it did not answer.
 
-    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong. `types`
-    are the kinds of machines it can run (`kvm`, `qemu`), `pool` is None where there is none of lab.yaml's name,
-    `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given out, and to whom.
+    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
+    `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
+    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given out, and to whom.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "mute"]
     plugin: bool
     kvm: bool | Unknown
     words: str = ""
-    types: frozenset[str] = frozenset()
+    hypervisor: str = ""
     pool: Pool | None = None
     domains: tuple[Domain, ...] = ()
     bridges: Mapping[str, str] = field(default_factory=dict)

@@ -16,8 +16,11 @@ from lab.render import container_name
 
 DENIED = ("Permission denied", "authentication unavailable", "access denied", "authentication failed")
 ABSENT = ("No such file or directory", "Connection refused")
-GUEST = re.compile(r"<domain type='(\w+)'")
+RUNNING = "Running hypervisor:"
 BRIDGE = re.compile(r"<bridge name='([^']+)'")
+PATIENCE = 20.0
+"""Seconds for one question: a daemon that has just started tries its emulators first, which takes four."""
+
 State = Literal["no client", "absent", "denied", "mute"]
 TABLE_HEAD = 2
 """Lines that virsh's tables begin with: the titles, and a rule."""
@@ -29,15 +32,16 @@ def look(lab: Lab) -> LibvirtHost:
     plugin = hypervisor.plugin()
     disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
     kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm_works(hypervisor.kernels(disks))
-    capabilities = _virsh(settings, "capabilities")
-    if isinstance(capabilities, Unknown):
-        return LibvirtHost(_state(capabilities.reason), plugin, kvm, capabilities.reason)
+    # Not `capabilities`: where KVM hangs, that takes ten seconds each time.
+    version = _virsh(settings, "version")
+    if isinstance(version, Unknown):
+        return LibvirtHost(_state(version.reason), plugin, kvm, version.reason)
     networks = _words(_virsh(settings, "net-list", "--name"))
     return LibvirtHost(
         "answers",
         plugin,
         kvm,
-        types=frozenset(GUEST.findall(capabilities.stdout)),
+        hypervisor=_after(RUNNING, version.stdout),
         pool=_pool(settings),
         domains=tuple(_domains(settings, {container_name(lab, node) for node in lab.nodes})),
         bridges=dict(_bridges(settings, networks)),
@@ -46,7 +50,7 @@ def look(lab: Lab) -> LibvirtHost:
 
 
 def _virsh(settings: Libvirt, *words: str) -> Result | Unknown:
-    return ask(["virsh", "--connect", settings.uri, *words])
+    return ask(["virsh", "--connect", settings.uri, *words], timeout=PATIENCE)
 
 
 def _state(words: str) -> State:
@@ -56,6 +60,11 @@ def _state(words: str) -> State:
     if any(each in words for each in DENIED):
         return "denied"
     return "absent" if any(each in words for each in ABSENT) else "mute"
+
+
+def _after(title: str, text: str) -> str:
+    """What follows a title on its line; "" where there is no such line."""
+    return next((line.partition(title)[2].strip() for line in text.splitlines() if title in line), "")
 
 
 def _words(answer: Result | Unknown) -> list[str]:
