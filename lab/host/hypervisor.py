@@ -55,6 +55,11 @@ def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
     return True
 
 
+def virtualbox(driver: Path = Path("/dev/vboxdrv")) -> bool:
+    """Whether VirtualBox is here with its driver loaded, which on macOS it always is."""
+    return shutil.which("VBoxManage") is not None and (driver.exists() or os.uname().sysname == "Darwin")
+
+
 def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:
     """Kernels that the probe may start, the likeliest first: the golden disks', then this host's own."""
     own = boot / f"vmlinuz-{os.uname().release}"
