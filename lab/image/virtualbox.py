@@ -109,7 +109,7 @@ def describe(folder: Path, mark: str) -> None:
     """
     _settle_content_id(folder / VMDK, mark)
     known = {
-        "name": f"ha-lab-golden-{mark}",
+        "box": f"ha-lab-golden-{mark}",
         "machine": uuid.uuid5(uuid.NAMESPACE_OID, f"ha-lab machine {mark}"),
         "disk": uuid.uuid5(uuid.NAMESPACE_OID, f"ha-lab disk {mark}"),
         "file": VMDK,

@@ -45,6 +45,7 @@ def labs() -> dict[str, Lab]:
         "default": default,
         "smallest": config.load(REPOSITORY / "examples" / "smallest.yaml"),
         "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
+        "virtualbox": default.model_copy(update={"provider": "virtualbox"}),
     }
 
 
@@ -90,11 +91,13 @@ def sourced(text: str, names: list[str]) -> list[str]:
     return said.stdout.split("\0")[:-1]
 
 
-@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile"])
+@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile", "virtualbox"])
 def test_rendered_files_are_the_golden_ones(name: str) -> None:
     found = texts(labs()[name])
     if name == "reference-profile":  # only this file differs from the default lab's
         found = {"nodes/lb1/haproxy.cfg": found["nodes/lb1/haproxy.cfg"]}
+    if name == "virtualbox":
+        found = {"Vagrantfile": found["Vagrantfile"]}
     if os.environ.get("UPDATE_GOLDEN"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
         for path, text in found.items():
@@ -106,6 +109,15 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
 def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
     plain, reference = texts(labs()["default"]), texts(labs()["reference-profile"])
     assert [path for path in plain if plain[path] != reference[path]] == ["nodes/lb1/haproxy.cfg"]
+
+
+def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> None:
+    """So what runs in a machine is what runs in a container: it knows the lab's addresses and no other."""
+    plain, found = texts(labs()["default"]), texts(labs()["virtualbox"])
+    assert [path for path in plain if plain[path] != found[path]] == ["Vagrantfile"]
+    assert not [
+        path for path, text in found.items() if "10.0.2." in text or "eth0" in text.replace("eth0 is", "")
+    ]
 
 
 def test_the_same_lab_gives_the_same_texts() -> None:
