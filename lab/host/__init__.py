@@ -195,7 +195,8 @@ def _folder(path: Path) -> Folder | Unknown:
 
 
 def _vagrant() -> tuple[int, ...] | Unknown:
-    answer = ask(["vagrant", "--version"])
+    # Ruby on a slow disk, or in an emulated machine, takes its time; that is no fault of Vagrant's.
+    answer = ask(["vagrant", "--version"], timeout=60)
     if isinstance(answer, Unknown):
         return answer
     version = re.search(r"Vagrant (\d+)\.(\d+)\.(\d+)", answer.stdout)
