@@ -99,7 +99,8 @@ class LibvirtHost:
 
     `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
     `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
-    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given out, and to whom.
+    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
+    out, and to whom.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "mute"]
