@@ -7,7 +7,7 @@ A box is what `VBoxManage import` reads, and what Vagrant wants to know:
     metadata.json  Vagrantfile  bom.json     Vagrant's; what went in
 
 The hardware is the least that boots: sizes, the lab's network and the disc with its key are set when machines
-are made from it. VirtualBox itself can't run on build machines; docs/decisions says what was tried instead.
+are made from it. VirtualBox itself can't run on build machines; docs/decisions/0020 says what was tried instead.
 """
 
 from __future__ import annotations
@@ -57,8 +57,7 @@ def make(lab: Lab, progress: Progress) -> None:
         if folder is None:
             return
         with progress.step("vmdk", "make VirtualBox's form of the disk") as step:
-            words = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=streamOptimized"]
-            process.run([*words, made, folder / VMDK], log=step.log, timeout=1800)
+            convert(made, folder / VMDK, step.log)
             describe(folder, key(lab))
             shutil.copy(made.parent / disk.BILL, folder)
         _add(lab, folder, progress)
@@ -100,6 +99,12 @@ def pack(lab: Lab, folder: Path, progress: Progress) -> None:
 def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
     """Take the box from a folder that `pack` has filled."""
     _add(lab, folder, progress)
+
+
+def convert(made: Path, vmdk: Path, log: Path) -> None:
+    """Make VirtualBox's form of a golden disk: compressed, and read from its beginning to its end."""
+    words = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=streamOptimized"]
+    process.run([*words, made, vmdk], log=log, timeout=1800)
 
 
 def describe(folder: Path, mark: str) -> None:
