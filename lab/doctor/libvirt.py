@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from ipaddress import IPv4Network
 
+from lab.doctor.addresses import MANAGEMENT, SUBNETS, free_network, used
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import LibvirtHost, Unknown
@@ -16,9 +17,6 @@ MACHINE_MIB = 1536
 
 BOX_MIB = 1024
 """What the golden disk takes in the pool, in MiB."""
-
-MANAGEMENT = "vagrant-libvirt"
-"""What Vagrant's plugin calls its management network."""
 
 POOL_FOLDER = "/var/lib/libvirt/images"
 START = {
@@ -163,10 +161,18 @@ def management(case: Case) -> Iterator[Finding]:
     if isinstance(networks, Unknown) or settings.remote:
         return
     found = networks.get(MANAGEMENT)
+    clashes = [who for who, other in used(case) if other.overlaps(settings.management)]
     if found is not None and found != settings.management:
         why = "Vagrant's plugin takes that network only with the addresses that it has."
         mend = f"# in lab.yaml:\nlibvirt: {{management: {found}}}"
         what = f"{MANAGEMENT} is {found}, not {settings.management}"
+        yield unfit("network-management", "Management network", what, why, mend)
+    elif clashes:
+        taken = [other for _, other in used(case)]
+        free = free_network(SUBNETS[1:], 24, [*taken, case.lab.network.subnet])
+        why = "Vagrant reaches the machines by it, and they reach the world."
+        what = f"{settings.management} overlaps {', '.join(clashes)}"
+        mend = f"# in lab.yaml:\nlibvirt: {{management: {free or '…'}}}"
         yield unfit("network-management", "Management network", what, why, mend)
 
 

@@ -14,7 +14,10 @@ from lab.model import Lab, Libvirt
 from lab.process import Result
 from lab.render import container_name
 
-DENIED = ("Permission denied", "authentication unavailable", "access denied", "authentication failed")
+DENIED = (
+    *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),
+    "Unable to get system bus connection",  # where no bus runs, nobody can let a plain user in
+)
 ABSENT = ("No such file or directory", "Connection refused")
 RUNNING = "Running hypervisor:"
 BRIDGE = re.compile(r"<bridge name='([^']+)'")
