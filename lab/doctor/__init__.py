@@ -81,6 +81,7 @@ FOR_VIRTUALBOX: tuple[Check, ...] = (
     resources.disk,
     resources.folders,
     addresses.networks,
+    virtualbox.disk,
     virtualbox.subnet,
     virtualbox.names,
 )

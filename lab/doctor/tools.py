@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.doctor.case import Case
-from lab.doctor.finding import Action, Finding, fit, unfit
+from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Daemon, Unknown
 from lab.supply.releases import release
 
@@ -93,6 +93,9 @@ TOOLS = (
 def system(case: Case) -> Iterator[Finding]:
     """Can this kind of host make a golden machine?"""
     kinds = {"macos": "macOS, which can't bake", "wsl": "WSL, where baking is not supported"}
+    if case.host.system in kinds:
+        why = "The kit is built and tested on Debian. Tell its makers how it goes."
+        yield note("untried", "This system", "nobody has tried the kit on it", why)
     if case.host.system in kinds and case.wants("bake") and not case.baked:
         why = "A golden machine is made with Debian's tools on a Linux host, and is brought here as one file."
         mend = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"

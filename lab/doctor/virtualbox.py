@@ -16,6 +16,11 @@ OLDEST = (6, 1)
 RANGES = (6, 1, 28)
 """The first VirtualBox that has host-only networks in some places only."""
 
+MACHINE_MIB = 1536
+"""What a clone's disk grows to, in MiB; as libvirt's was taken to."""
+GOLDEN_MIB = 2560
+"""What the machine that others are cloned from takes, in MiB: its disk is not compressed any more."""
+
 NETWORKS_FILE = "/etc/vbox/networks.conf"
 _CLIENT = "It makes the machines."
 
@@ -84,6 +89,24 @@ def subnet(case: Case) -> Iterator[Finding]:
         )
         why = f"VirtualBox allows host-only networks in {listed} ({NETWORKS_FILE})."
         yield unfit(check, title, f"{wanted} is not allowed", why, mend)
+
+
+def disk(case: Case) -> Iterator[Finding]:
+    """Is there room for the machines that don't exist yet, and for the one that they are cloned from?"""
+    found, check, title = _host(case), "machines-folder", "VirtualBox's machines"
+    if isinstance(found.version, Unknown):
+        return
+    if isinstance(found.folder, Unknown):
+        yield note(check, title, found.folder.reason, "It may run full on the way.")
+        return
+    missing = 0 if isinstance(found.machines, Unknown) else len(case.lab.nodes) - len(found.own)
+    needed = missing * MACHINE_MIB + (GOLDEN_MIB if missing else 0)
+    what = f"{found.folder.free} MiB free in {found.folder.path}, {needed} MiB needed"
+    if found.folder.free < needed:
+        mend = "VBoxManage list vms   # which could go\n./inv bake --prune  # old boxes"
+        yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
+    else:
+        yield fit(check, title, what)
 
 
 def names(case: Case) -> Iterator[Finding]:

@@ -35,7 +35,7 @@ from lab.host.facts import (
     VirtualBoxHost,
     Way,
 )
-from lab.host.places import cache_folder
+from lab.host.places import cache_folder, folder
 from lab.model import Lab
 from lab.workspace import Workspace
 
@@ -111,10 +111,10 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             systemd=(root / "run/systemd/system").exists(),
             cpus=_cpus(),
             memory=kernel.memory(root),
-            tmp=_folder(Path(tempfile.gettempdir())),
-            cache=_folder(cache_folder()),
-            workspace=_folder(workspace.root),
-            docker_data=_folder(daemon.data),
+            tmp=folder(Path(tempfile.gettempdir())),
+            cache=folder(cache_folder()),
+            workspace=folder(workspace.root),
+            docker_data=folder(daemon.data),
             programs=frozenset(name for name in PROGRAMS if _found(name)),
             static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
             trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
@@ -182,16 +182,6 @@ def _found(program: str) -> bool:
 
 def _any(root: Path, *patterns: str) -> bool:
     return any(True for pattern in patterns for _ in root.glob(pattern))
-
-
-def _folder(path: Path) -> Folder | Unknown:
-    """What can be said of a folder; of the nearest one above it where it isn't there yet."""
-    there = next(p for p in (path, *path.parents) if p.exists() or p == p.parent)
-    try:
-        free = shutil.disk_usage(there).free // 2**20
-        return Folder(path, free, there.stat().st_dev, os.access(there, os.W_OK | os.X_OK))
-    except OSError as error:
-        return Unknown(f"{there} can't be looked at: {error.strerror}")
 
 
 def _vagrant() -> tuple[int, ...] | Unknown:

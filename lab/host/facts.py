@@ -120,7 +120,7 @@ class VirtualBoxHost:
 
     `driver`: its kernel module is loaded, where the host has such a thing. `allowed` is where host-only
     networks may be, `networks` those there are, by their devices; `machines` maps names to UUIDs, `own` are
-    those of this lab. `kvm`: KVM holds the processor's virtualization.
+    those of this lab. `kvm`: KVM holds the processor's virtualization. `folder` is where machines are kept.
     """
 
     version: tuple[int, ...] | Unknown
@@ -130,6 +130,7 @@ class VirtualBoxHost:
     machines: Mapping[str, str] | Unknown = field(default_factory=dict)
     own: frozenset[str] = frozenset()
     kvm: bool = False
+    folder: Folder | Unknown = Unknown("VirtualBox did not say where it keeps machines")
 
 
 System = Literal["linux", "macos", "wsl"]

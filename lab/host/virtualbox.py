@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network
 from pathlib import Path
 
+from lab.host import places
 from lab.host.ask import ask
-from lab.host.facts import System, Unknown, VirtualBoxHost
+from lab.host.facts import Folder, System, Unknown, VirtualBoxHost
 
 ALLOWED = (IPv4Network("192.168.56.0/21"),)
 """Where VirtualBox has host-only networks unless its configuration says otherwise (6.1.28 and later)."""
@@ -40,6 +41,7 @@ def look(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
         machines=_machines(client),
         own=frozenset(_ids(workspace)),
         kvm=system == "linux" and kvm_holds_the_cpu(root),
+        folder=_folder(client, system),
     )
 
 
@@ -91,6 +93,17 @@ def _machines(client: str) -> Mapping[str, str] | Unknown:
     if isinstance(said, Unknown):
         return said
     return {row["name"]: row["uuid"] for row in VM.finditer(said.stdout.replace("\r", ""))}
+
+
+def _folder(client: str, system: System) -> Folder | Unknown:
+    """Where machines and their disks are kept."""
+    said = ask([client, "list", "systemproperties"])
+    if isinstance(said, Unknown):
+        return said
+    path = re.search(r"^Default machine folder:\s*(\S.*?)\s*$", said.stdout, re.MULTILINE)
+    if path is None or system == "wsl":
+        return Unknown("VirtualBox's folder of machines is not one of this system's")
+    return places.folder(Path(path[1]))
 
 
 def _ids(workspace: Path) -> Iterator[str]:

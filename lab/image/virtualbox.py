@@ -7,7 +7,7 @@ A box is what `VBoxManage import` reads, and what Vagrant wants to know:
     metadata.json  Vagrantfile  bom.json     Vagrant's; what went in
 
 The hardware is the least that boots: sizes, the lab's network and the disc with its key are set when machines
-are made from it. VirtualBox itself can't run on build machines; docs/decisions/0020 says what was tried instead.
+are made from it. VirtualBox can't run on build machines; docs/decisions/0020 says what was tried instead.
 """
 
 from __future__ import annotations

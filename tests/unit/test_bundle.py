@@ -203,11 +203,14 @@ def test_another_provider_s_machine_is_refused(file: Path) -> None:
         bundle.check(LAB, repacked(file, manifest_with(provider="libvirt")))
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
-def test_a_file_that_ends_early_is_refused(file: Path, share: float) -> None:
+@pytest.mark.parametrize("name", ["manifest.json", "wheels/requirements.txt", "machine/image.tar.gz"])
+@pytest.mark.parametrize("lacking", [1, 0])
+def test_a_file_that_ends_early_is_refused(file: Path, name: str, lacking: int) -> None:
+    """Within a part, or right behind it."""
+    with tarfile.open(file) as packed:
+        member = packed.getmember(name)
     short = file.with_name("short.tar")
-    content = file.read_bytes()
-    short.write_bytes(content[: int(len(content) * share)])
+    short.write_bytes(file.read_bytes()[: member.offset_data + member.size - lacking])
     with pytest.raises(LabError, match=r"can't be imported") as caught:
         bundle.check(LAB, short)
     assert "copy the file again" in caught.value.hint

@@ -10,9 +10,9 @@ import pytest
 
 from lab import config, doctor, process
 from lab.doctor.finding import Finding
-from lab.host import HostFacts, Route, Unknown, VirtualBoxHost, virtualbox
+from lab.host import Folder, HostFacts, Route, Unknown, VirtualBoxHost, virtualbox
 from lab.host.facts import System
-from tests.unit.hosts import FIT_HOST, FakeRun
+from tests.unit.hosts import FIT_HOST, FakeRun, folder
 
 LAB = config.default().model_copy(update={"provider": "virtualbox"})
 WORKSPACE = Path("/home/ada/lab/.lab")
@@ -51,7 +51,13 @@ Status:          Down
 
 """
 
-READY = VirtualBoxHost((7, 0, 20), driver=True, allowed=virtualbox.ALLOWED)
+PROPERTIES = """\
+API version:                     7_0
+Default machine folder:          /
+Default VRDE library:            VBoxVRDP
+"""
+ROOM = folder("/home/ada/VirtualBox VMs")
+READY = VirtualBoxHost((7, 0, 20), driver=True, allowed=virtualbox.ALLOWED, folder=ROOM)
 FIT = replace(FIT_HOST, virtualbox=READY, vagrant=(2, 3, 4))
 
 
@@ -68,6 +74,7 @@ def client(run: FakeRun) -> FakeRun:
     run.tell("VBoxManage --version", VERSION)
     run.tell("VBoxManage list vms", VMS)
     run.tell("VBoxManage list hostonlyifs", HOST_ONLY)
+    run.tell("VBoxManage list systemproperties", PROPERTIES)
     return run
 
 
@@ -90,9 +97,11 @@ def examined(host: HostFacts = FIT, **changes: object) -> dict[str, Finding]:
 
 
 def test_what_virtualbox_says_is_read(client: FakeRun, tmp_path: Path) -> None:
-    folder = root(tmp_path, dev__vboxdrv="", **{"lab__.vagrant__machines__cp1__virtualbox__id": "1111-22"})
-    found = virtualbox.look("linux", folder / "lab", folder)
-    assert found == VirtualBoxHost(
+    system = root(tmp_path, dev__vboxdrv="", **{"lab__.vagrant__machines__cp1__virtualbox__id": "1111-22"})
+    found = virtualbox.look("linux", system / "lab", system)
+    assert isinstance(found.folder, Folder)
+    assert found.folder.path == Path("/")
+    assert replace(found, folder=ROOM) == VirtualBoxHost(
         (7, 0, 20),
         driver=True,
         allowed=(IPv4Network("192.168.56.0/21"),),
@@ -102,6 +111,7 @@ def test_what_virtualbox_says_is_read(client: FakeRun, tmp_path: Path) -> None:
             "ha-lab-cp1": "11111111-2222-3333-4444-555555555555",
         },
         own=frozenset({"1111-22"}),
+        folder=ROOM,
     )
 
 
@@ -129,6 +139,7 @@ def test_under_wsl_the_client_is_windows_own_and_says_so_with_carriage_returns(
     run.tell("VBoxManage.exe --version", VERSION)
     run.tell("VBoxManage.exe list vms", VMS.replace("\n", "\r\n"))
     run.tell("VBoxManage.exe list hostonlyifs", HOST_ONLY.replace("\n", "\r\n"))
+    run.tell("VBoxManage.exe list systemproperties", PROPERTIES.replace("/", "C:\\Users\\ada"))
     found = virtualbox.look("wsl", tmp_path, tmp_path)
     assert found.driver, "Windows has no such device, and its driver can't be looked at from here"
     assert isinstance(found.machines, dict)
@@ -149,9 +160,8 @@ def test_under_wsl_the_client_is_windows_own_and_says_so_with_carriage_returns(
     ],
 )
 def test_networks_conf_is_read_as_vagrant_reads_it(text: str, networks: list[str], tmp_path: Path) -> None:
-    folder = root(tmp_path, etc__vbox__networks=text)
-    (folder / "etc/vbox/networks").rename(folder / "etc/vbox/networks.conf")
-    assert virtualbox.allowed(folder) == tuple(map(IPv4Network, networks))
+    system = root(tmp_path, **{"etc__vbox__networks.conf": text})
+    assert virtualbox.allowed(system) == tuple(map(IPv4Network, networks))
 
 
 def test_networks_conf_that_vagrant_would_choke_on_is_unknown(tmp_path: Path) -> None:
@@ -232,6 +242,12 @@ def test_a_driver_that_is_not_loaded_is_told() -> None:
     assert "modprobe vboxdrv" in examined(driver=False)["vboxdrv"].mend
 
 
+def test_a_disk_without_room_for_the_machines_is_told() -> None:
+    assert examined(folder=folder("/vms", 13_311))["machines-folder"].verdict == "unfit"
+    assert examined(folder=folder("/vms", 13_312))["machines-folder"].verdict == "fit"
+    assert examined(folder=Unknown("nobody answered"))["machines-folder"].verdict == "note"
+
+
 def test_kvm_in_the_way_is_told() -> None:
     found = examined(kvm=True)["kvm"]
     assert found.verdict == "unfit"
@@ -285,6 +301,7 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
     found = examined(host)
     assert words in found["system"].what
     assert found["system"].mend.startswith("./inv bake --import FILE")
+    assert found["untried"].verdict == "note"
     assert found["packages"].verdict == "fit", "nobody is told to install what bakes"
     baked = doctor.examine(LAB, host, workspace=WORKSPACE, purposes=frozenset({"up"}), baked=True)
     assert doctor.exit_code(baked) == 0

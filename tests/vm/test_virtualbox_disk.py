@@ -1,8 +1,8 @@
 """VirtualBox's box in another hypervisor, since it can't run here itself.
 
-QEMU has the hardware that the box describes (BIOS, a disk and a disc drive on AHCI, two Intel 82540EM, no serial
-port) and even VirtualBox's addresses for its NAT. What is tried is the VMDK of the box and the disc of the lab,
-not VirtualBox's importer.
+QEMU has the hardware that the box describes: BIOS, a disk and a disc drive on AHCI, two Intel 82540EM, no
+serial port; and its NAT has the addresses of VirtualBox's. What is tried is the VMDK of the box and the disc of
+the lab, not VirtualBox's importer.
 """
 
 from __future__ import annotations
