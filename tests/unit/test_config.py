@@ -209,7 +209,7 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("name", "x" * 31, f"{'x' * 31} can't be used in a host name"),
         ("nodes.workers.prefix", "W", "W can't be used in a host name"),
         ("nodes.workers.prefix", "w" * 21, f"{'w' * 21} can't be used in a host name"),
-        ("provider", "podman", "podman is not known here (auto, docker, libvirt)"),
+        ("provider", "podman", "podman is not known here (auto, docker, libvirt, virtualbox)"),
         ("libvirt.uri", "qemu:///session", "qemu:///session is not possible (qemu:///system, or qemu+ssh://"),
         ("libvirt.uri", "qemu+tcp://host/system", "qemu+tcp://host/system is not possible"),
         ("libvirt.emulated", "maybe", "maybe is not known here (auto, true, false)"),
