@@ -178,6 +178,37 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
 
 
+# What docker 26 says of its networks, two of which have no addresses, before Vagrant's own class.
+DOCKER_26 = """
+module VagrantPlugins
+  module DockerProvider
+    class Driver
+      def list_network_names = %w[host none lab]
+      def inspect_network(names)
+        [{ "Name" => "host", "IPAM" => { "Config" => nil } }, { "Name" => "none", "IPAM" => nil },
+         { "Name" => "lab", "IPAM" => { "Config" => [{ "Subnet" => "192.168.56.0/24" }] } }]
+      end
+    end
+  end
+end
+load ARGV[0]
+require "json"
+asked = VagrantPlugins::DockerProvider::Driver.new
+puts JSON.generate([asked.network_defined?("192.168.56.0/24"), asked.network_defined?("192.168.57.0/24")])
+"""
+
+
+def test_networks_without_addresses_are_nobody_s_subnet(tmp_path: Path) -> None:
+    """Vagrant 2.3.8 of Debian 13 ended with a NoMethodError there, seen in an emulated machine."""
+    (tmp_path / "Vagrantfile").write_text(texts(labs()["default"])["Vagrantfile"])
+    head = STUB.partition("load ARGV[0]")[0]
+    (tmp_path / "docker26.rb").write_text(head + DOCKER_26)
+    said = subprocess.run(
+        [ruby(), tmp_path / "docker26.rb", tmp_path / "Vagrantfile"], check=True, capture_output=True, text=True
+    )
+    assert json.loads(said.stdout.splitlines()[-1]) == ["lab", None]
+
+
 def test_the_same_lab_gives_the_same_texts() -> None:
     assert render.render(config.default(), SITE) == render.render(config.default(), SITE)
 
