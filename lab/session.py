@@ -27,6 +27,7 @@ from lab import (
     report,
 )
 from lab.errors import ConfigError, LabError, LabStateError
+from lab.image import disk
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
@@ -69,6 +70,11 @@ class Session:
         self.make_fit({"up"}, consent=consent)
         bundle.take(self.lab, file, manifest, self.progress)
         return manifest
+
+    @property
+    def golden_disk(self) -> Path:
+        """Where the golden disk is, once it is baked."""
+        return disk.folder(disk.key(self.lab)) / disk.DISK
 
     def make_fit(self, purposes: set[str], *, consent: bool) -> None:
         """Let the doctor look at this host, and mend it where that was consented to."""

@@ -24,6 +24,11 @@ def folder(path: Path) -> Folder | Unknown:
         return Unknown(f"{there} can't be looked at: {error.strerror}")
 
 
+def boxes_folder() -> Path:
+    """Where Vagrant keeps boxes."""
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
+
+
 def disks_folder() -> Path:
     """Where golden disks are kept, one folder each (`lab/image/disk.py` says what is in it)."""
     return cache_folder() / "disks"

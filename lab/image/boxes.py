@@ -5,10 +5,10 @@ Files are asked, since Vagrant itself takes two seconds. Names have the golden d
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from lab import process
+from lab.host.places import boxes_folder
 from lab.model import Provider
 
 PREFIX = "ha-lab/golden-"
@@ -27,13 +27,13 @@ def key(box: str) -> str:
 
 def folder(box: str, provider: Provider) -> Path | None:
     """Return where Vagrant keeps what is in a box; None when it has no such box."""
-    found = _shelf().glob(f"{_as_folder(box)}/*/{provider}/metadata.json")
+    found = boxes_folder().glob(f"{as_folder(box)}/*/{provider}/metadata.json")
     return next((path.parent for path in sorted(found)), None)
 
 
 def baked(provider: Provider) -> list[str]:
     """The names of all golden boxes for a provider."""
-    found = _shelf().glob(f"{_as_folder(PREFIX)}*/*/{provider}/metadata.json")
+    found = boxes_folder().glob(f"{as_folder(PREFIX)}*/*/{provider}/metadata.json")
     return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
 
 
@@ -54,9 +54,6 @@ def remove(box: str, provider: Provider) -> None:
     process.run(words, env=ENVIRONMENT, timeout=120)
 
 
-def _shelf() -> Path:
-    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
-
-
-def _as_folder(box: str) -> str:
+def as_folder(box: str) -> str:
+    """What Vagrant calls the folder of a box, and its plugin for libvirt the volumes made of it."""
     return box.replace("/", "-VAGRANTSLASH-")

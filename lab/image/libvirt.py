@@ -12,6 +12,9 @@ from lab.image import boxes, disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
 
+BOX = ("metadata.json", "Vagrantfile", "box.img", disk.BILL)
+"""What is in a box; the list of what went into its disk is for us."""
+
 
 def key(lab: Lab) -> str:
     """Return the box's content hash, which is its disk's."""
@@ -41,7 +44,8 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    return (disk.folder(boxes.key(box)) / disk.BILL).read_text(encoding="utf-8")
+    folder = boxes.folder(box, "libvirt")
+    return (folder / disk.BILL).read_text(encoding="utf-8") if folder else ""
 
 
 def prune(lab: Lab) -> list[str]:
@@ -82,15 +86,16 @@ def _pack(made: Path, folder: Path) -> Path:
     # Vagrant's own defaults; the lab's Vagrantfile says the rest.
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
     os.link(made, folder / "box.img")
+    os.link(made.parent / disk.BILL, folder / disk.BILL)
     box = folder / "golden.box"
-    process.run(["tar", "-cf", box, "-C", folder, "metadata.json", "Vagrantfile", "box.img"], timeout=600)
+    process.run(["tar", "-cf", box, "-C", folder, *BOX], timeout=600)
     return box
 
 
 def _volumes(lab: Lab, box: str) -> list[str]:
     """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
     listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    start = f"{box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_"
+    start = f"{boxes.as_folder(box)}_vagrant_box_image_"
     return [
         words[0]
         for line in listed.stdout.splitlines()

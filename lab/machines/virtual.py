@@ -29,6 +29,11 @@ EXPLAINED = (
         "libvirt has machines with this lab's names that the lab did not make, or has lost",
         "`virsh list --all` shows them; give this lab another `name:` in lab.yaml, or remove them",
     ),
+    (
+        "Volume for domain is already created",
+        "the storage pool has a disk of one of this lab's machines, without the machine",
+        "`virsh vol-list default` shows it; `./inv doctor` says what to do",
+    ),
     ("No space left on device", "the disk is full", "free some space; `./inv bake --prune` removes old boxes"),
     (
         "Network is already in use",
@@ -54,6 +59,16 @@ EXPLAINED = (
         "VERR_SVM_IN_USE",
         "KVM holds the processor's virtualization, which VirtualBox wants for itself",
         "end what runs on KVM and unload its modules: `./inv doctor` has the command",
+    ),
+    (
+        "Failed to apply firewall rules",
+        "libvirt could not set the firewall rules that its networks need",
+        "is iptables installed, and does the kernel have it? `iptables -S` says; then restart libvirtd",
+    ),
+    (
+        "wait_for timeout",
+        "a machine got no address on the management network",
+        "a firewall of this host may drop DHCP (UDP port 67) on libvirt's bridges, virbr*: let it pass",
     ),
 )
 
