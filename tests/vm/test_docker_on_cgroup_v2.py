@@ -19,6 +19,8 @@ from lab import process
 from lab.render import REPOSITORY
 from tests.labs.conftest import TestLab
 
+pytestmark = pytest.mark.whole
+
 HERE = Path(__file__).parent / "docker_host"
 
 PACKAGES = (

@@ -14,14 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
-from lab import config, disc, process
-from lab.image import disk, virtualbox
-from lab.progress import Progress
+from lab import disc, process
+from lab.image import virtualbox
 from lab.wait import wait_until
 
-LAB = config.default().model_copy(update={"provider": "virtualbox"})
 BOOT_TIMEOUT = 300
 
 QEMU = (
@@ -68,11 +65,10 @@ def make_key(folder: Path, name: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+def machine(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     folder = tmp_path_factory.mktemp("virtualbox")
-    made = disk.make(LAB, Progress(Console(), folder))
-    virtualbox.convert(made, folder / virtualbox.VMDK, folder / "convert.log")
-    virtualbox.describe(folder, virtualbox.key(LAB))
+    virtualbox.convert(disk, folder / virtualbox.VMDK, folder / "convert.log")
+    virtualbox.describe(folder, disk.parent.name)
     print(f"{(folder / virtualbox.VMDK).stat().st_size // 2**20} MiB of VMDK")
     key = make_key(folder, "lab")
     (folder / "key.iso").write_bytes(disc.image((folder / "lab.pub").read_text().strip()))
