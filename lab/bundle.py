@@ -277,6 +277,8 @@ def _place_wheels(bundle: tarfile.TarFile, manifest: Manifest) -> None:
     wheels_folder().mkdir(parents=True, exist_ok=True)
     for part in parts:
         _extract(bundle, part, wheels_folder() / Path(part.name).name)
+    for old in {path.name for path in wheels_folder().iterdir()} - {Path(part.name).name for part in parts}:
+        (wheels_folder() / old).unlink()
 
 
 def _unpack_machine(lab: Lab, bundle: tarfile.TarFile, manifest: Manifest, progress: Progress) -> None:

@@ -61,6 +61,7 @@ def make(lab: Lab, progress: Progress) -> Path:
 
 def keep(ready: Path, mark: str) -> None:
     """Take a folder with a whole disk in it, on the cache's own file system, for the disk of that key."""
+    ready.chmod(0o755)
     ready.rename(_ready(folder(mark)))
 
 

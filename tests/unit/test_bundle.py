@@ -158,9 +158,11 @@ def test_what_fails_half_way_leaves_nothing(
 
 
 def test_what_is_imported_is_what_was_exported(host: Host, file: Path, tmp_path: Path) -> None:
+    wheels = tmp_path / "cache" / "wheels"
+    wheels.mkdir(parents=True)
+    (wheels / "of-an-earlier-lock.whl").touch()
     bundle.take(LAB, file, bundle.check(LAB, file), progress(tmp_path))
     assert host.loaded == SAVED
-    wheels = tmp_path / "cache" / "wheels"
     assert (wheels / "requirements.txt").read_bytes() == bundle.LOCK.read_bytes()
     assert len(list(wheels.iterdir())) == 1 + 1 + len(bundle.PYTHONS)
     assert list((tmp_path / "cache" / "golden").iterdir()) == [], "nothing half-made stays"
