@@ -8,7 +8,7 @@ kit=/root/kit lab=/root/lab/lab.yaml
 cd /root || exit
 
 say() { printf '\n## %s %s\n' "$(cut -d' ' -f1 /proc/uptime)" "$1"; }
-on() { docker exec small-lab-cp1 "$@"; }
+on() { docker exec --interactive small-lab-cp1 "$@"; }
 
 # Until a command succeeds; its last words if it never does.
 until_true() {
