@@ -108,13 +108,39 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
 
 @verb(
     interrupted=GOES_ON,
-    help=LAB_HELP | YES_HELP | {"prune": "remove golden machines that this lab doesn't use"},
+    help=LAB_HELP
+    | YES_HELP
+    | {
+        "prune": "remove golden machines that this lab doesn't use",
+        "export": "pack it into this file, with all else that a machine without a network needs",
+        "import_": "take it from such a file instead of making it",
+    },
 )
-def bake(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, prune: bool = False) -> None:
+def bake(
+    c: Context,
+    lab: str = DEFAULT_LAB,
+    yes: bool = False,
+    prune: bool = False,
+    export: str = "",
+    import_: str = "",
+) -> None:
     """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
     from lab import image
+    from lab.errors import ConfigError
 
     session = _open(lab)
+    if [prune, bool(export), bool(import_)].count(True) > 1:
+        raise ConfigError(["--prune, --export and --import are three different things"], hint="choose one")
+    if export:
+        packed = session.export(Path(export), consent=yes)
+        console.print(
+            f"{export} holds {packed.golden}\nnext, on the other machine: ./inv bake --import {export}"
+        )
+        return
+    if import_:
+        taken = session.take_in(Path(import_), consent=yes)
+        console.print(f"{taken.golden} is ready\nnext: ./inv up")
+        return
     if prune:
         for name in image.prune(session.lab):
             console.print(f"removed {name}")

@@ -31,7 +31,7 @@ def _provider(file: File, made: dict[str, object]) -> Provider:
             return known
     if hypervisor.KVM.exists() and hypervisor.plugin() and hypervisor.libvirtd_answers() and _kvm() is True:
         return "libvirt"
-    return "docker"
+    return "virtualbox" if hypervisor.virtualbox() else "docker"
 
 
 def _emulated(file: File, made: dict[str, object]) -> bool:

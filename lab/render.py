@@ -15,6 +15,7 @@ from typing import Any
 
 import jinja2
 
+from lab import disc
 from lab.credentials import ca_hash
 from lab.model import Lab, Node, Role
 from lab.supply.releases import release
@@ -131,7 +132,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         }
         for node in lab.nodes
     ]
-    return _template(
+    return template(
         "Vagrantfile.j2",
         lab=lab,
         machines=machines,
@@ -139,6 +140,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         authorized_key=site.authorized_key,
         label=f"{LABEL}={site.workspace}",
         credential=_credential(site.authorized_key),
+        disc=disc.name(site.authorized_key),
         cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
 
@@ -160,7 +162,7 @@ def _create_args(site: Site) -> list[str]:
 
 
 def _ssh_config(lab: Lab, site: Site) -> str:
-    return _template(
+    return template(
         "ssh_config.j2",
         lab=lab,
         path=site.workspace / "ssh_config",
@@ -188,14 +190,14 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         names += ["kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf"]
     elif node.role is Role.WORKER:
         names += ["kubeadm-join.yaml"]
-    files = {name: _template(f"{name}.j2", **known) for name in names}
+    files = {name: template(f"{name}.j2", **known) for name in names}
     if node.role is Role.LOAD_BALANCER:
-        files["haproxy.cfg"] = _template(f"haproxy.{lab.load_balancer.profile}.cfg.j2", **known)
+        files["haproxy.cfg"] = template(f"haproxy.{lab.load_balancer.profile}.cfg.j2", **known)
         files["cut-off.lua"] = (PROVISION / "node" / "cut-off.lua").read_text(encoding="utf-8")
     if node.role is Role.CONTROL_PLANE:
-        files["pod-network/kustomization.yaml"] = _template("kustomization.yaml.j2", **known)
+        files["pod-network/kustomization.yaml"] = template("kustomization.yaml.j2", **known)
         if known["apart"]:
-            files[f"patches/{COREDNS}"] = _template(f"{COREDNS}.j2", **known)
+            files[f"patches/{COREDNS}"] = template(f"{COREDNS}.j2", **known)
         if site.manifest:
             files["pod-network/manifest.yaml"] = site.manifest
     files["ca.crt"] = site.ca_certificate
@@ -215,7 +217,8 @@ def _scripts() -> dict[str, str]:
     return {path.name: path.read_text(encoding="utf-8") for path in scripts}
 
 
-def _template(name: str, **known: Any) -> str:
+def template(name: str, **known: Any) -> str:
+    """Return the text of a template; a name that it uses and is not told is an error."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([REPOSITORY, PROVISION / "templates"]),
         undefined=jinja2.StrictUndefined,

@@ -12,9 +12,11 @@ from pathlib import Path
 from rich.console import Console
 
 from lab import (
+    bundle,
     choice,
     config,
     credentials,
+    disc,
     doctor,
     host,
     image,
@@ -55,6 +57,20 @@ class Session:
         self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
         return image.bake(self.lab, self.progress)
 
+    def export(self, target: Path, *, consent: bool) -> bundle.Manifest:
+        """Pack this checkout's golden machine for hosts without a network, made first where it isn't there."""
+        self.make_fit({"up"} if self.is_baked() else {"up", "bake"}, consent=consent)
+        image.bake(self.lab, self.progress)
+        return bundle.write(self.lab, target, self.progress)
+
+    def take_in(self, file: Path, *, consent: bool) -> bundle.Manifest:
+        """Give this host the golden machine that `export` packed; nothing is touched before it is checked."""
+        with self.progress.step("check", f"check {file.name}"):
+            manifest = bundle.check(self.lab, file)
+        self.make_fit({"up"}, consent=consent)
+        bundle.take(self.lab, file, manifest, self.progress)
+        return manifest
+
     @property
     def golden_disk(self) -> Path:
         """Where the golden disk is, once it is baked."""
@@ -84,6 +100,7 @@ class Session:
         golden = golden or self._own_image() or image.name(self.lab)
         for path, text in render.render(self.lab, self._site(golden)).items():
             self.workspace.write(self.workspace.root / path, text)
+        self._render_disc()
         run = credentials.new_run_secrets()
         key = credentials.ca_key(self.workspace)
         for node in self.lab.nodes:
@@ -179,6 +196,13 @@ class Session:
             f"lab.yaml than this one (what differs: {', '.join(changed)})",
             hint="change lab.yaml back, or remove those machines first: `./inv destroy`",
         )
+
+    def _render_disc(self) -> None:
+        """Write the disc with the lab's key where machines take it from one; it has its date in it."""
+        key = credentials.authorized_key(self.workspace)
+        target = self.workspace.root / disc.name(key)
+        if self.lab.provider == "virtualbox" and not target.exists():
+            self.workspace.write(target, disc.image(key))
 
     def _site(self, golden: str) -> Site:
         return Site(

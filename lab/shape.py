@@ -249,9 +249,7 @@ class File(Frozen):
     """The whole of lab.yaml."""
 
     name: Name = "ha-lab"
-    provider: Annotated[
-        Literal["auto"] | Provider, choice("auto", "docker", "libvirt", later=["virtualbox"])
-    ] = "auto"
+    provider: Annotated[Literal["auto"] | Provider, choice("auto", "docker", "libvirt", "virtualbox")] = "auto"
     kubernetes: KubernetesSection = KubernetesSection()
     network: NetworkSection = NetworkSection()
     nodes: Nodes = Nodes()

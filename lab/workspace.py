@@ -82,21 +82,22 @@ class Workspace:
         """Whether anything was ever rendered here."""
         return self.identity.exists()
 
-    def write(self, path: Path, text: str, *, mode: int = 0o644) -> bool:
+    def write(self, path: Path, text: str | bytes, *, mode: int = 0o644) -> bool:
         """Put `text` at `path` whole or not at all; False when it was there already.
 
         The mode holds from the first byte on. Raises LabStateError when the folder can't be written.
         """
+        content = text.encode() if isinstance(text, str) else text
         try:
             private = self.secrets in path.parents
             path.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER if private else 0o755)
-            if path.exists() and path.read_bytes() == text.encode():
+            if path.exists() and path.read_bytes() == content:
                 path.chmod(mode)
                 return False
             handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
             try:
                 with os.fdopen(handle, "wb") as file:
-                    file.write(text.encode())
+                    file.write(content)
                     os.fchmod(file.fileno(), mode)
                 os.replace(temporary, path)
             except BaseException:

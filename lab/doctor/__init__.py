@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lab import host
-from lab.doctor import addresses, kernel, libvirt, resources, tools
+from lab.doctor import addresses, kernel, libvirt, resources, tools, virtualbox
 from lab.doctor.case import PURPOSES, Case
 from lab.doctor.finding import Finding, Verdict, exit_code, shown, to_json
 from lab.doctor.mending import mend
@@ -41,7 +41,7 @@ __all__ = [
 Check = Callable[[Case], Iterable[Finding]]
 
 # In the order of mending: programs before the daemon that they bring.
-FOR_TOOLS: tuple[Check, ...] = (tools.packages, tools.toolchains)
+FOR_TOOLS: tuple[Check, ...] = (tools.system, tools.packages, tools.toolchains)
 FOR_CONTAINERS: tuple[Check, ...] = (
     tools.daemon,
     tools.vagrant,
@@ -75,11 +75,16 @@ FOR_LIBVIRT: tuple[Check, ...] = (
     libvirt.remote,
 )
 FOR_VIRTUALBOX: tuple[Check, ...] = (
+    virtualbox.program,
     tools.vagrant,
+    virtualbox.driver,
     resources.memory,
     resources.disk,
     resources.folders,
     addresses.networks,
+    virtualbox.disk,
+    virtualbox.subnet,
+    virtualbox.names,
 )
 FOR_MACHINES = {"docker": FOR_CONTAINERS, "libvirt": FOR_LIBVIRT, "virtualbox": FOR_VIRTUALBOX}
 """What a host must have for its machines, by the lab's provider."""

@@ -164,8 +164,11 @@ def _foreign_ways(case: Case) -> list[str]:
 def _may_be_own(case: Case, device: str) -> bool:
     """Whether it is a bridge of docker's that docker can't be asked about: it may well be the lab's.
 
-    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting.
+    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting. Of
+    VirtualBox's networks, Vagrant takes the one that has the lab's addresses, whoever made it.
     """
+    if case.host.virtualbox and not isinstance(case.host.virtualbox.networks, Unknown):
+        return case.host.virtualbox.networks.get(device) == case.lab.network.subnet
     return isinstance(case.host.docker_networks, Unknown) and bool(DOCKER_BRIDGE.fullmatch(device))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lab.doctor.case import Case
-from lab.doctor.finding import Action, Finding, fit, unfit
+from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Daemon, Unknown
 from lab.supply.releases import release
 
@@ -60,6 +60,14 @@ TOOLS = (
     Tool(
         "vagrant-libvirt", "up", ("vagrant-libvirt",), "vagrant-libvirt", "it is Vagrant's way there", "libvirt"
     ),
+    Tool(
+        "qemu-img",
+        "bake",
+        ("qemu-utils",),
+        "QEMU",
+        "VirtualBox's form of the disk is made with it",
+        "virtualbox",
+    ),
     Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it makes the machines"),
     Tool("ssh", "up", ("openssh-client",), "the OpenSSH client", "machines are set up over it"),
     Tool("ip", "up", ("iproute2",), "iproute2", "it tells where packets for the lab would go"),
@@ -82,10 +90,24 @@ TOOLS = (
 )
 
 
+def system(case: Case) -> Iterator[Finding]:
+    """Can this kind of host make a golden machine?"""
+    kinds = {"macos": "macOS, which can't bake", "wsl": "WSL, where baking is not supported"}
+    if case.host.system in kinds:
+        why = "The kit is built and tested on Debian. Tell its makers how it goes."
+        yield note("untried", "This system", "nobody has tried the kit on it", why)
+    if case.host.system in kinds and case.wants("bake") and not case.baked:
+        why = "A golden machine is made with Debian's tools on a Linux host, and is brought here as one file."
+        mend = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"
+        yield unfit("system", "Golden machine", f"this is {kinds[case.host.system]}", why, mend)
+
+
 def packages(case: Case) -> Iterator[Finding]:
     """Is everything installed that the purposes need? One finding, and one command, for all of it."""
     provider = case.lab.provider
     wanted_tools = [tool for tool in TOOLS if case.wants(tool.purpose) and tool.provider in ("", provider)]
+    if case.host.system != "linux":
+        wanted_tools = [tool for tool in wanted_tools if tool.purpose != "bake"]  # it is not done here
     missing = [tool for tool in wanted_tools if not _has(case, tool)]
     title = "Programs"
     if not missing:

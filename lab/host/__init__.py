@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab.host import docker, kernel, libvirt, network
+from lab.host import docker, kernel, libvirt, network, virtualbox
 from lab.host.ask import ask
 from lab.host.facts import (
     Cgroups,
@@ -30,10 +30,12 @@ from lab.host.facts import (
     Pool,
     Presence,
     Route,
+    System,
     Unknown,
+    VirtualBoxHost,
     Way,
 )
-from lab.host.places import cache_folder
+from lab.host.places import cache_folder, folder
 from lab.model import Lab
 from lab.workspace import Workspace
 
@@ -51,7 +53,9 @@ __all__ = [
     "Pool",
     "Presence",
     "Route",
+    "System",
     "Unknown",
+    "VirtualBoxHost",
     "Way",
     "cache_folder",
     "gather",
@@ -89,6 +93,11 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
     with ThreadPoolExecutor() as pool:
         vagrant, networks_of_libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
         virtual = pool.submit(libvirt.look, lab) if lab.provider == "libvirt" else None
+        box = (
+            pool.submit(virtualbox.look, system(), workspace.root, root)
+            if lab.provider == "virtualbox"
+            else None
+        )
         routes, way = pool.submit(network.routes), pool.submit(network.way, lab.balancer.address)
         daemon = _daemon()
         silence = Unknown("docker's daemon does not answer")
@@ -100,12 +109,12 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             python=sys.version_info[:3],
             kernel=release,
             systemd=(root / "run/systemd/system").exists(),
-            cpus=len(os.sched_getaffinity(0)),
+            cpus=_cpus(),
             memory=kernel.memory(root),
-            tmp=_folder(Path(tempfile.gettempdir())),
-            cache=_folder(cache_folder()),
-            workspace=_folder(workspace.root),
-            docker_data=_folder(daemon.data),
+            tmp=folder(Path(tempfile.gettempdir())),
+            cache=folder(cache_folder()),
+            workspace=folder(workspace.root),
+            docker_data=folder(daemon.data),
             programs=frozenset(name for name in PROGRAMS if _found(name)),
             static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
             trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
@@ -123,7 +132,17 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             capabilities=kernel.capabilities(root),
             features=kernel.features(root, release),
             libvirt=virtual.result() if virtual else None,
+            virtualbox=box.result() if box else None,
+            system=system(),
         )
+
+
+def system() -> System:
+    """What kind of host this is."""
+    about = os.uname()
+    if about.sysname == "Darwin":
+        return "macos"
+    return "wsl" if "microsoft" in about.release.lower() else "linux"
 
 
 def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
@@ -134,6 +153,12 @@ def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
     found = host.capabilities if host else kernel.capabilities(ROOT)
     has = frozenset(kernel.CAPABILITIES) if isinstance(found, Unknown) else found
     return tuple(sorted(has - UNKNOWN_TO_DOCKERD))
+
+
+def _cpus() -> int:
+    """How many this process may use; macOS has no word for that."""
+    may_use = getattr(os, "sched_getaffinity", None)
+    return len(may_use(0)) if may_use else os.cpu_count() or 1
 
 
 def _answer(asked: Future[Answer]) -> Answer | Unknown:
@@ -159,18 +184,9 @@ def _any(root: Path, *patterns: str) -> bool:
     return any(True for pattern in patterns for _ in root.glob(pattern))
 
 
-def _folder(path: Path) -> Folder | Unknown:
-    """What can be said of a folder; of the nearest one above it where it isn't there yet."""
-    there = next(p for p in (path, *path.parents) if p.exists() or p == p.parent)
-    try:
-        free = shutil.disk_usage(there).free // 2**20
-        return Folder(path, free, there.stat().st_dev, os.access(there, os.W_OK | os.X_OK))
-    except OSError as error:
-        return Unknown(f"{there} can't be looked at: {error.strerror}")
-
-
 def _vagrant() -> tuple[int, ...] | Unknown:
-    answer = ask(["vagrant", "--version"])
+    # Ruby on a slow disk, or in an emulated machine, takes its time; that is no fault of Vagrant's.
+    answer = ask(["vagrant", "--version"], timeout=60)
     if isinstance(answer, Unknown):
         return answer
     version = re.search(r"Vagrant (\d+)\.(\d+)\.(\d+)", answer.stdout)

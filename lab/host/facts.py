@@ -120,6 +120,29 @@ class LibvirtHost:
 
 
 @dataclass(frozen=True)
+class VirtualBoxHost:
+    """VirtualBox as its client finds it. `version` is Unknown where that is missing or says nothing clear.
+
+    `driver`: its kernel module is loaded, where the host has such a thing. `allowed` is where host-only
+    networks may be, `networks` those there are, by their devices; `machines` maps names to UUIDs, `own` are
+    those of this lab. `kvm`: KVM holds the processor's virtualization. `folder` is where machines are kept.
+    """
+
+    version: tuple[int, ...] | Unknown
+    driver: bool
+    allowed: tuple[IPv4Network, ...] | Unknown = ()
+    networks: Mapping[str, IPv4Network] | Unknown = field(default_factory=dict)
+    machines: Mapping[str, str] | Unknown = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    kvm: bool = False
+    folder: Folder | Unknown = Unknown("VirtualBox did not say where it keeps machines")
+
+
+System = Literal["linux", "macos", "wsl"]
+"""What kind of host this is; wsl is a Linux whose machines are Windows' to run."""
+
+
+@dataclass(frozen=True)
 class Route:
     """One of the host's routes; `gateway` is "" on a link."""
 
@@ -194,3 +217,6 @@ class HostFacts:
     features: Mapping[str, Presence | Unknown]
     libvirt: LibvirtHost | None = None
     """None where the lab's provider is another one: then it is not asked."""
+    virtualbox: VirtualBoxHost | None = None
+    """The same."""
+    system: System = "linux"

@@ -131,7 +131,7 @@ def _read(path: Path) -> str | None:
 
 
 def _processes(root: Path) -> Iterator[Path]:
-    return (entry for entry in (root / "proc").iterdir() if entry.name.isdecimal())
+    return (root / "proc").glob("[0-9]*")  # none at all where there is no /proc
 
 
 def _is_dockerd(process: Path) -> bool:

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+
+from lab.host.facts import Folder, Unknown
 
 
 def cache_folder() -> Path:
     """Where builds are kept: the user's own cache folder, also under sudo."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ha-lab"
+
+
+def folder(path: Path) -> Folder | Unknown:
+    """What can be said of a folder; of the nearest one above it where it isn't there yet."""
+    there = next(p for p in (path, *path.parents) if p.exists() or p == p.parent)
+    try:
+        free = shutil.disk_usage(there).free // 2**20
+        return Folder(path, free, there.stat().st_dev, os.access(there, os.W_OK | os.X_OK))
+    except OSError as error:
+        return Unknown(f"{there} can't be looked at: {error.strerror}")
 
 
 def boxes_folder() -> Path:

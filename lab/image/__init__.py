@@ -4,23 +4,24 @@
     golden.py    the golden machine's root, and its name: the hash of all that went in
     docker.py    that root as docker's image
     disk.py      that root, with a kernel, on a disk that boots by itself
-    libvirt.py   that disk as a box of Vagrant's
+    libvirt.py  virtualbox.py      that disk as a box of Vagrant's; boxes.py is its shelf of them
 
 What the other rooms ask is here, and answered for the lab's provider.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import ModuleType
 
-from lab.image import docker, golden, libvirt
+from lab.image import docker, golden, libvirt, virtualbox
 from lab.image.debian import packages
 from lab.model import Lab
 from lab.progress import Progress
 
-__all__ = ["bake", "bill_of_materials", "exists", "key", "name", "packages", "prune"]
+__all__ = ["bake", "bill_of_materials", "exists", "key", "name", "pack", "packages", "prune", "size", "unpack"]
 
-FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt}
+FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt, "virtualbox": virtualbox}
 """The golden machine as each provider takes it: modules with the same functions."""
 
 
@@ -59,3 +60,18 @@ def bill_of_materials(lab: Lab, golden_machine: str) -> str:
 def prune(lab: Lab) -> list[str]:
     """Remove every golden machine of this provider but the lab's, and half-made ones; return their names."""
     return [*FORMS[lab.provider].prune(lab), *golden.partials()]
+
+
+def size(lab: Lab) -> int:
+    """Return what the lab's golden machine, which must be there, takes on this host, in MiB."""
+    return int(FORMS[lab.provider].size(lab))
+
+
+def pack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Put the lab's golden machine, which must be there, into an empty folder. Raises LabError."""
+    FORMS[lab.provider].pack(lab, folder, progress)
+
+
+def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Take the lab's golden machine from a folder that `pack` has filled. Raises LabError."""
+    FORMS[lab.provider].unpack(lab, folder, progress)

@@ -59,6 +59,12 @@ def make(lab: Lab, progress: Progress) -> Path:
     return final / DISK
 
 
+def keep(ready: Path, mark: str) -> None:
+    """Take a folder with a whole disk in it, on the cache's own file system, for the disk of that key."""
+    ready.chmod(0o755)
+    ready.rename(_ready(folder(mark)))
+
+
 def prune(keep: str) -> list[str]:
     """Remove every golden disk but the one of that key; return the names removed."""
     others = [path for path in sorted(disks_folder().glob("*")) if path.name != keep]

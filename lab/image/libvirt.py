@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 from lab import process
-from lab.host.places import boxes_folder
-from lab.image import disk, golden
+from lab.image import boxes, disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
 
-PREFIX = "ha-lab/golden-"
 BOX = ("metadata.json", "Vagrantfile", "box.img", disk.BILL)
 """What is in a box; the list of what went into its disk is for us."""
-
-ENVIRONMENT = {"LC_ALL": "C.UTF-8", "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
 
 
 def key(lab: Lab) -> str:
@@ -26,12 +23,12 @@ def key(lab: Lab) -> str:
 
 def name(lab: Lab) -> str:
     """Return the box's name."""
-    return f"{PREFIX}{key(lab)}"
+    return boxes.name(key(lab))
 
 
 def exists(box: str) -> bool:
-    """Whether Vagrant has the box of that name. Asks files: Vagrant itself would take two seconds."""
-    return any(boxes_folder().glob(f"{_folder(box)}/*/libvirt/metadata.json"))
+    """Whether Vagrant has the box of that name."""
+    return boxes.folder(box, "libvirt") is not None
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -41,27 +38,14 @@ def make(lab: Lab, progress: Progress) -> None:
         golden.workshop(f"box-{key(lab)}", lambda: not exists(name(lab))) as folder,
         progress.step("box", f"give it to Vagrant as {name(lab)}") as step,
     ):
-        if folder is None:
-            return
-        box = _pack(made, folder)
-        process.run(
-            ["vagrant", "box", "add", "--provider", "libvirt", "--name", name(lab), box],
-            env=ENVIRONMENT,
-            log=step.log,
-            timeout=600,
-            hint="Vagrant keeps boxes in ~/.vagrant.d, which needs 1 GiB of room (`./inv doctor`)",
-        )
+        if folder is not None:
+            boxes.add(name(lab), "libvirt", _pack(made, folder), step.log)
 
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    return next(boxes_folder().glob(f"{_folder(box)}/*/libvirt/{disk.BILL}")).read_text(encoding="utf-8")
-
-
-def baked() -> list[str]:
-    """The names of all golden boxes for libvirt."""
-    found = boxes_folder().glob(f"{_folder(PREFIX)}*/*/libvirt/metadata.json")
-    return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
+    folder = boxes.folder(box, "libvirt")
+    return (folder / disk.BILL).read_text(encoding="utf-8") if folder else ""
 
 
 def prune(lab: Lab) -> list[str]:
@@ -70,12 +54,29 @@ def prune(lab: Lab) -> list[str]:
     A volume that a machine stands on stays, and so does its box.
     """
     removed = []
-    for old in baked():
+    for old in boxes.baked("libvirt"):
         if old != name(lab) and not _in_use(lab, old):
-            words = ["vagrant", "box", "remove", old, "--provider", "libvirt", "--all", "--force"]
-            process.run(words, env=ENVIRONMENT, timeout=120)
+            boxes.remove(old, "libvirt")
             removed += [old, *_remove_volumes(lab, old)]
     return [*removed, *disk.prune(key(lab))]
+
+
+def size(lab: Lab) -> int:
+    """Return what the golden disk takes on this host, in MiB; the pool keeps another one."""
+    return sum(path.stat().st_size for path in disk.folder(key(lab)).iterdir()) // 2**20 + 1
+
+
+def pack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Put the golden disk into that folder, for another host's libvirt."""
+    with progress.step("pack", f"pack {name(lab)}"):
+        shutil.copytree(disk.folder(key(lab)), folder, dirs_exist_ok=True)
+
+
+def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Take the golden disk from a folder that `pack` has filled, and give it to Vagrant."""
+    if not disk.folder(key(lab)).exists():
+        disk.keep(folder, key(lab))
+    make(lab, progress)
 
 
 def _pack(made: Path, folder: Path) -> Path:
@@ -91,15 +92,10 @@ def _pack(made: Path, folder: Path) -> Path:
     return box
 
 
-def _folder(box: str) -> str:
-    """What Vagrant calls the folder of a box, and its plugin the volumes made of it."""
-    return box.replace("/", "-VAGRANTSLASH-")
-
-
 def _volumes(lab: Lab, box: str) -> list[str]:
     """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
     listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    start = f"{_folder(box)}_vagrant_box_image_"
+    start = f"{boxes.as_folder(box)}_vagrant_box_image_"
     return [
         words[0]
         for line in listed.stdout.splitlines()

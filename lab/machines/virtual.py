@@ -47,6 +47,26 @@ EXPLAINED = (
         "`virsh net-list --all` shows it; choose another network.subnet in lab.yaml",
     ),
     (
+        "another VM with that name already exists",
+        "VirtualBox has machines with this lab's names that the lab did not make, or has lost",
+        "`VBoxManage list vms` shows them; give this lab another `name:` in lab.yaml, or remove them",
+    ),
+    (
+        "host-only network is not within the",
+        "VirtualBox does not allow the lab's subnet",
+        "`./inv doctor` has the lines for /etc/vbox/networks.conf; or choose a subnet in 192.168.56.0/21",
+    ),
+    (
+        "VERR_VMX_IN_VMX_ROOT_MODE",
+        "KVM holds the processor's virtualization, which VirtualBox wants for itself",
+        "end what runs on KVM and unload its modules: `./inv doctor` has the command",
+    ),
+    (
+        "VERR_SVM_IN_USE",
+        "KVM holds the processor's virtualization, which VirtualBox wants for itself",
+        "end what runs on KVM and unload its modules: `./inv doctor` has the command",
+    ),
+    (
         "Failed to apply firewall rules",
         "libvirt could not set the firewall rules that its networks need",
         "is iptables installed, and does the kernel have it? `iptables -S` says; then restart libvirtd",

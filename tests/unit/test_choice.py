@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool | U
     device = tmp_path / "kvm"
     device.touch()
     monkeypatch.setattr(hypervisor, "KVM", device)
+    host["virtualbox"] = False
+    monkeypatch.setattr(hypervisor, "virtualbox", lambda: host["virtualbox"])
     monkeypatch.setattr(hypervisor, "plugin", lambda: host["plugin"])
     monkeypatch.setattr(hypervisor, "libvirtd_answers", lambda: host["libvirtd"])
     monkeypatch.setattr(choice, "_kvm", lambda: host["kvm"])
@@ -43,6 +46,27 @@ def test_auto_is_docker_where_any_of_it_is_missing(
 ) -> None:
     asked[missing] = False
     assert choice.settle(file(), workspace) == Choice("docker", False)
+
+
+def test_auto_is_virtualbox_before_docker_and_after_libvirt(
+    asked: dict[str, bool | Unknown], workspace: Workspace
+) -> None:
+    asked["virtualbox"] = True
+    assert choice.settle(file(), workspace).provider == "libvirt"
+    asked["libvirtd"] = False
+    assert choice.settle(file(), workspace) == Choice("virtualbox", False)
+
+
+@pytest.mark.parametrize(("client", "driver"), [(True, False), (False, True)])
+def test_virtualbox_is_here_with_its_client_and_its_driver(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, client: bool, driver: bool
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: "/usr/bin/VBoxManage" if client else None)
+    if driver:
+        (tmp_path / "vboxdrv").touch()
+    assert not hypervisor.virtualbox(tmp_path / "vboxdrv")
+    (tmp_path / "vboxdrv").touch()
+    assert hypervisor.virtualbox(tmp_path / "vboxdrv") is client
 
 
 def test_what_could_not_be_tried_is_not_taken_for_working(

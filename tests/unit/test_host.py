@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import config, host, process
-from lab.host import docker, network
+from lab.host import docker, network, places
 from lab.host.facts import Unknown, Way
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun, recorded, recorded_tree
@@ -252,7 +252,7 @@ def test_machines_get_what_docker_has_and_knows(door: FakeRun, root: Path) -> No
 
 
 def test_a_folder_that_is_not_there_yet_is_judged_by_the_one_above(tmp_path: Path) -> None:
-    found = host._folder(tmp_path / "a" / "b")
+    found = places.folder(tmp_path / "a" / "b")
     assert not isinstance(found, Unknown)
     assert found.path == tmp_path / "a" / "b"
     assert found.writable

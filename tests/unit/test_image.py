@@ -8,7 +8,7 @@ import pytest
 
 from lab import image, process
 from lab.config import default
-from lab.image import golden
+from lab.image import disk, golden
 from lab.model import Kubernetes
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
@@ -61,3 +61,28 @@ def test_pruning_keeps_this_lab_s_and_those_in_use(
     partial.mkdir(parents=True)
     assert image.prune(LAB) == ["ha-lab/golden:old", "0123.partial"]
     assert not partial.exists()
+
+
+def test_a_golden_disk_is_taken_along_and_nothing_is_built_from_it(
+    docker: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = LAB.model_copy(update={"provider": "libvirt"})
+    monkeypatch.setattr(disk, "disks_folder", lambda: tmp_path / "disks")
+    monkeypatch.setattr(golden, "clear", lambda folder: shutil.rmtree(folder, ignore_errors=True))
+    monkeypatch.setattr(golden, "root", lambda *_: pytest.fail("built"))
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
+    made = disk.folder(disk.key(lab))
+    made.mkdir(parents=True)
+    for name in (disk.DISK, disk.KERNEL, disk.BILL):
+        (made / name).write_text(name)
+    (tmp_path / "taken").mkdir()
+    image.pack(lab, tmp_path / "taken", progress(tmp_path))
+    assert image.size(lab) == 1
+    shutil.rmtree(made)
+    docker.tell("tar -cf")
+    docker.tell("vagrant box add")
+    image.unpack(lab, tmp_path / "taken", progress(tmp_path))
+    assert {path.name: path.read_text() for path in made.iterdir()} == {
+        name: name for name in (disk.DISK, disk.KERNEL, disk.BILL)
+    }
+    assert docker.asked[-1][:3] == ("vagrant", "box", "add")

@@ -10,7 +10,7 @@ import pytest
 from lab.render import REPOSITORY
 from tests.unit.fakes import program
 
-NEEDED = ("sh", "dirname", "cmp", "cp", "rm", "id", "mkdir", "chmod", "cat", "env")
+NEEDED = ("sh", "dirname", "cmp", "cp", "rm", "id", "mkdir", "chmod", "cat", "env", "tar")
 
 PYTHON = """
 echo "python3 $*" >>{kept}
@@ -35,6 +35,7 @@ class Copy:
     def __init__(self, root: Path) -> None:
         """Lay out script, lock and programs; there is no Python yet."""
         self.root, self.bin, self.kept = root / "a kit", root / "bin", root / "kept"
+        self.cache = root / "cache"
         self.root.mkdir()
         self.bin.mkdir()
         shutil.copy(REPOSITORY / "inv", self.root / "inv")
@@ -54,7 +55,7 @@ class Copy:
             [self.root / "inv", *words],
             capture_output=True,
             text=True,
-            env={"PATH": str(self.bin)},
+            env={"PATH": str(self.bin), "XDG_CACHE_HOME": str(self.cache)},
             cwd="/",
             timeout=30,
             check=False,
@@ -152,3 +153,53 @@ def test_with_consent_the_venv_module_is_installed(copy: Copy) -> None:
     asked = [line for line in copy.asked() if line.startswith("apt-get")]
     assert asked[0].startswith("apt-get update")
     assert asked[1].endswith("python3.11-venv")
+
+
+def bundle(folder: Path, lock: str) -> Path:
+    """A file such as `bake --export` makes, with the packages of that lock."""
+    wheels = folder / "made" / "wheels"
+    wheels.mkdir(parents=True)
+    (wheels / "a-1-py3-none-any.whl").write_bytes(b"a")
+    (wheels / "requirements.txt").write_text(lock)
+    path = folder / "a lab.tar"
+    subprocess.run(["tar", "-cf", path, "-C", folder / "made", "wheels"], check=True)
+    return path
+
+
+@pytest.mark.parametrize("words", [["--import", "{}"], ["--import={}"]])
+def test_a_first_start_with_a_bundle_takes_its_packages_and_asks_no_index(
+    copy: Copy, tmp_path: Path, words: list[str]
+) -> None:
+    copy.python()
+    file = bundle(tmp_path, "a==1\n")
+    assert copy.start("bake", *(word.format(file) for word in words)).returncode == 7
+    pip = [line for line in copy.asked() if line.startswith("pip ")]
+    assert len(pip) == 1
+    assert f"--no-index --find-links {copy.cache}/ha-lab/wheels" in pip[0]
+    assert "--require-hashes" in pip[0]
+    shutil.rmtree(copy.root / ".venv")
+    copy.start("up")
+    assert "--no-index" in copy.asked()[-1], "what was imported once serves every start"
+
+
+def test_packages_of_another_lock_are_not_taken(copy: Copy, tmp_path: Path) -> None:
+    copy.python()
+    copy.start("bake", "--import", str(bundle(tmp_path, "a==2\n")))
+    assert "--no-index" not in "".join(copy.asked())
+
+
+def test_a_python_that_the_bundle_has_no_packages_for_asks_the_index(copy: Copy, tmp_path: Path) -> None:
+    copy.python(pip=1)
+    ran = copy.start("bake", "--import", str(bundle(tmp_path, "a==1\n")))
+    assert ran.returncode == 3
+    tries = [line for line in copy.asked() if line.startswith("pip ")]
+    assert ["--no-index" in line for line in tries] == [True, False]
+
+
+def test_a_bundle_that_is_none_is_told_before_anything_is_installed(copy: Copy, tmp_path: Path) -> None:
+    copy.python()
+    (tmp_path / "text").write_text("no tar\n")
+    ran = copy.start("bake", "--import", str(tmp_path / "text"))
+    assert ran.returncode == 3
+    assert "text has no Python packages in it\n  next: name a file of 'bake --export'" in ran.stderr
+    assert not any(line.startswith("pip ") for line in copy.asked())

@@ -9,8 +9,8 @@ from lab.render import REPOSITORY
 
 ORDER = (
     *("errors", "process", "wait", "terminal", "progress", "workspace"),
-    *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host", "choice"),
-    *("remote", "machines", "doctor", "image", "cluster", "kubeconfig", "report", "provision"),
+    *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
+    *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
 )
 """From what everyone may use to what nobody may."""

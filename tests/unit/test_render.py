@@ -47,6 +47,7 @@ def labs() -> dict[str, Lab]:
         "default": default,
         "smallest": config.load(REPOSITORY / "examples" / "smallest.yaml"),
         "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
+        "virtualbox": default.model_copy(update={"provider": "virtualbox"}),
         "libvirt": virtual(default),
         "emulated": virtual(config.load(REPOSITORY / "examples" / "smallest.yaml"), emulated=True),
     }
@@ -98,13 +99,16 @@ def sourced(text: str, names: list[str]) -> list[str]:
     return said.stdout.split("\0")[:-1]
 
 
-@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile", "libvirt", "emulated"])
+@pytest.mark.parametrize(
+    "name", ["default", "smallest", "reference-profile", "libvirt", "emulated", "virtualbox"]
+)
 def test_rendered_files_are_the_golden_ones(name: str) -> None:
-    site = replace(SITE, image="ha-lab/golden-0123456789abcdef") if labs()[name].libvirt else SITE
+    boxed = labs()[name].provider != "docker"
+    site = replace(SITE, image="ha-lab/golden-0123456789abcdef") if boxed else SITE
     found = texts(labs()[name], site)
     if name == "reference-profile":  # only this file differs from the default lab's
         found = {"nodes/lb1/haproxy.cfg": found["nodes/lb1/haproxy.cfg"]}
-    if name == "libvirt":
+    if name in ("libvirt", "virtualbox"):
         found = {"Vagrantfile": found["Vagrantfile"]}
     if os.environ.get("UPDATE_GOLDEN"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
@@ -117,6 +121,15 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
 def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
     plain, reference = texts(labs()["default"]), texts(labs()["reference-profile"])
     assert [path for path in plain if plain[path] != reference[path]] == ["nodes/lb1/haproxy.cfg"]
+
+
+def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> None:
+    """So what runs in a machine is what runs in a container: it knows the lab's addresses and no other."""
+    plain, found = texts(labs()["default"]), texts(labs()["virtualbox"])
+    assert [path for path in plain if plain[path] != found[path]] == ["Vagrantfile"]
+    assert not [
+        path for path, text in found.items() if "10.0.2." in text or "eth0" in text.replace("eth0 is", "")
+    ]
 
 
 def test_another_provider_changes_the_vagrantfile_only() -> None:
@@ -163,6 +176,37 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]
     assert "LAB_PATIENCE=10" in texts(lab)["nodes/w1/node.env"]
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
+
+
+# What docker 26 says of its networks, two of which have no addresses, before Vagrant's own class.
+DOCKER_26 = """
+module VagrantPlugins
+  module DockerProvider
+    class Driver
+      def list_network_names = %w[host none lab]
+      def inspect_network(names)
+        [{ "Name" => "host", "IPAM" => { "Config" => nil } }, { "Name" => "none", "IPAM" => nil },
+         { "Name" => "lab", "IPAM" => { "Config" => [{ "Subnet" => "192.168.56.0/24" }] } }]
+      end
+    end
+  end
+end
+load ARGV[0]
+require "json"
+asked = VagrantPlugins::DockerProvider::Driver.new
+puts JSON.generate([asked.network_defined?("192.168.56.0/24"), asked.network_defined?("192.168.57.0/24")])
+"""
+
+
+def test_networks_without_addresses_are_nobody_s_subnet(tmp_path: Path) -> None:
+    """Vagrant 2.3.8 of Debian 13 ended with a NoMethodError there, seen in an emulated machine."""
+    (tmp_path / "Vagrantfile").write_text(texts(labs()["default"])["Vagrantfile"])
+    head = STUB.partition("load ARGV[0]")[0]
+    (tmp_path / "docker26.rb").write_text(head + DOCKER_26)
+    said = subprocess.run(
+        [ruby(), tmp_path / "docker26.rb", tmp_path / "Vagrantfile"], check=True, capture_output=True, text=True
+    )
+    assert json.loads(said.stdout.splitlines()[-1]) == ["lab", None]
 
 
 def test_the_same_lab_gives_the_same_texts() -> None:

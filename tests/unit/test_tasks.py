@@ -248,3 +248,20 @@ def test_destroy_asks_and_takes_no_answer_for_no(tmp_path: Path, bin_folder: Pat
     assert ran.returncode == 2
     assert "next: ./inv destroy --lab lab.yaml --yes" in ran.stderr
     assert (tmp_path / ".lab").exists()
+
+
+def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", "a.tar", "--import", "b.tar")
+    assert ran.returncode == 2
+    assert "three different things" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
+    (tmp_path / "notes.tar").write_text("notes\n")
+    for name, words in (("notes.tar", "is no bundle"), ("missing.tar", "there is no file")):
+        ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--import", name)
+        assert ran.returncode == 1
+        assert words in ran.stderr
+    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / "home" / ".cache").exists()

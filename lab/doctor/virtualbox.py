@@ -1,0 +1,144 @@
+"""This room judges VirtualBox: its version and its driver, its networks, and who else has our names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.doctor.case import Case
+from lab.doctor.finding import Finding, fit, note, unfit
+from lab.host import Unknown, VirtualBoxHost
+from lab.host.virtualbox import ALLOWED
+from lab.render import container_name
+
+NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
+"""From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""
+OLDEST = (6, 1)
+RANGES = (6, 1, 28)
+"""The first VirtualBox that has host-only networks in some places only."""
+
+MACHINE_MIB = 1536
+"""What a clone's disk grows to, in MiB; as libvirt's was taken to."""
+GOLDEN_MIB = 2560
+"""What the machine that others are cloned from takes, in MiB: its disk is not compressed any more."""
+
+NETWORKS_FILE = "/etc/vbox/networks.conf"
+_CLIENT = "It makes the machines."
+
+
+def program(case: Case) -> Iterator[Finding]:
+    """Is VirtualBox there, and is it one that this Vagrant knows?"""
+    check, title, found = "virtualbox", "VirtualBox", _host(case).version
+    if isinstance(found, Unknown):
+        missing = "no such program" in found.reason
+        what = "is not installed" if missing else f"gives no clear answer: {found.reason}"
+        mend = (
+            "# install VirtualBox from its makers; Debian has no package of it"
+            if missing
+            else ("VBoxManage --version   # what does it say?")
+        )
+        yield unfit(check, title, what, _CLIENT, mend)
+        return
+    version, vagrant = ".".join(map(str, found)), case.host.vagrant
+    if found < OLDEST:
+        yield unfit(check, title, f"is {version}", "It is too old.", "# install VirtualBox 6.1 or later")
+    elif isinstance(vagrant, Unknown):
+        yield note(check, title, version, "Whether Vagrant knows it could not be found out.")
+    elif found[:2] > _newest(vagrant):
+        known = ".".join(map(str, _newest(vagrant)))
+        needed = min((first for first, newest in NEWEST.items() if newest >= found[:2]), default=None)
+        other = f"Vagrant {'.'.join(map(str, needed))} or later, or " if needed else "a newer Vagrant, or "
+        why = f"Vagrant {'.'.join(map(str, vagrant))} knows none after {known}, and refuses this one."
+        yield unfit(check, title, f"is {version}", why, f"# install {other}VirtualBox {known}")
+    else:
+        yield fit(check, title, version)
+
+
+def driver(case: Case) -> Iterator[Finding]:
+    """Is its driver loaded, and is the processor free for it?"""
+    found = _host(case)
+    if isinstance(found.version, Unknown):
+        return
+    if not found.driver:
+        mend = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it anew"
+        yield unfit("vboxdrv", "VirtualBox's driver", "is not loaded", "No machine starts without it.", mend)
+    if found.kvm:
+        why = (
+            "The processor's virtualization has one user at a time, and VirtualBox's machines would not start."
+        )
+        mend = "sudo modprobe -r kvm_intel kvm_amd kvm   # first end what runs on KVM; or: provider: libvirt"
+        yield unfit("kvm", "KVM", "holds the processor's virtualization", why, mend)
+
+
+def subnet(case: Case) -> Iterator[Finding]:
+    """May the lab's network be where lab.yaml wants it? Vagrant and VirtualBox both refuse others."""
+    found, wanted = _host(case), case.lab.network.subnet
+    check, title = "network-host-only", "Host-only network"
+    if isinstance(found.version, Unknown) or found.version < RANGES or _free_to_choose(case):
+        return
+    if isinstance(found.allowed, Unknown):
+        yield note(check, title, found.allowed.reason, "VirtualBox may refuse the lab's network.")
+    elif any(each.supernet_of(wanted) for each in found.allowed):
+        yield fit(check, title, f"{wanted} is allowed")
+    else:
+        listed = ", ".join(map(str, found.allowed)) or "nowhere"
+        # A file replaces the default, so what is allowed already is said again.
+        lines = "".join(f"* {each}\\n" for each in (*found.allowed, wanted))
+        mend = (
+            f"sudo mkdir -p /etc/vbox && printf '{lines}' | sudo tee {NETWORKS_FILE}\n"
+            f"# or choose a network.subnet within {ALLOWED[0]} in lab.yaml"
+        )
+        why = f"VirtualBox allows host-only networks in {listed} ({NETWORKS_FILE})."
+        yield unfit(check, title, f"{wanted} is not allowed", why, mend)
+
+
+def disk(case: Case) -> Iterator[Finding]:
+    """Is there room for the machines that don't exist yet, and for the one that they are cloned from?"""
+    found, check, title = _host(case), "machines-folder", "VirtualBox's machines"
+    if isinstance(found.version, Unknown):
+        return
+    if isinstance(found.folder, Unknown):
+        yield note(check, title, found.folder.reason, "It may run full on the way.")
+        return
+    missing = 0 if isinstance(found.machines, Unknown) else len(case.lab.nodes) - len(found.own)
+    needed = missing * MACHINE_MIB + (GOLDEN_MIB if missing else 0)
+    what = f"{found.folder.free} MiB free in {found.folder.path}, {needed} MiB needed"
+    if found.folder.free < needed:
+        mend = "VBoxManage list vms   # which could go\n./inv bake --prune  # old boxes"
+        yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
+    else:
+        yield fit(check, title, what)
+
+
+def names(case: Case) -> Iterator[Finding]:
+    """Is there a machine of our names that this lab did not make?"""
+    found = _host(case)
+    if isinstance(found.version, Unknown):
+        return
+    if isinstance(found.machines, Unknown):
+        yield note("names", "Names", f"could not be asked: {found.machines.reason}", "Some may be taken.")
+        return
+    taken = [container_name(case.lab, node) for node in case.lab.nodes]
+    foreign = [name for name in taken if name in found.machines and found.machines[name] not in found.own]
+    if foreign:
+        why = "VirtualBox's names are unique, so the machines could not be made. Nobody else's are removed."
+        mend = f"VBoxManage showvminfo {foreign[0]}   # whose is it?\n# or give this lab another `name:`"
+        what = f"machines exist that this lab did not make: {', '.join(foreign)}"
+        yield unfit("names", "Names", what, why, mend)
+    else:
+        yield fit("names", "Names", "free, or this lab's own")
+
+
+def _newest(vagrant: tuple[int, ...]) -> tuple[int, int]:
+    return max((newest for first, newest in NEWEST.items() if vagrant >= first), default=OLDEST)
+
+
+def _free_to_choose(case: Case) -> bool:
+    """Windows has no such rule, and macOS none since VirtualBox 7."""
+    version = _host(case).version
+    return case.host.system == "wsl" or (
+        case.host.system == "macos" and not isinstance(version, Unknown) and version >= (7, 0)
+    )
+
+
+def _host(case: Case) -> VirtualBoxHost:
+    return case.host.virtualbox or VirtualBoxHost(Unknown("VirtualBox was not asked"), driver=False)

@@ -1,0 +1,119 @@
+"""This room asks VirtualBox's client, in few calls, about itself, its machines and its networks.
+
+Vagrant's own rules are kept where it has some: how it reads /etc/vbox/networks.conf, and which program it takes
+for the client under WSL (plugins/providers/virtualbox in its source).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from lab.host import places
+from lab.host.ask import ask
+from lab.host.facts import Folder, System, Unknown, VirtualBoxHost
+
+ALLOWED = (IPv4Network("192.168.56.0/21"),)
+"""Where VirtualBox has host-only networks unless its configuration says otherwise (6.1.28 and later)."""
+
+VM = re.compile(r'^"(?P<name>.*)" \{(?P<uuid>[0-9a-f-]{36})\}$', re.MULTILINE)
+VERSION = re.compile(r"^(\d+)\.(\d+)\.(\d+)", re.MULTILINE)
+
+
+def look(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
+    """Ask all that the doctor wants to know of VirtualBox; nothing is changed, nothing raises."""
+    client = "VBoxManage.exe" if system == "wsl" else "VBoxManage"
+    said = ask([client, "--version"])
+    if isinstance(said, Unknown):
+        return VirtualBoxHost(said, driver=False)
+    # Warnings, such as that of a driver that is not loaded, come before it, on the same stream.
+    version = VERSION.search(said.stdout)
+    if version is None:
+        words = said.stdout.strip()[:80]
+        return VirtualBoxHost(Unknown(f"`{client} --version` says {words!r}"), driver=False)
+    return VirtualBoxHost(
+        tuple(int(part) for part in version.groups()),
+        driver=system != "linux" or (root / "dev/vboxdrv").exists(),
+        allowed=allowed(root),
+        networks=_networks(client),
+        machines=_machines(client),
+        own=frozenset(_ids(workspace)),
+        kvm=system == "linux" and kvm_holds_the_cpu(root),
+        folder=_folder(client, system),
+    )
+
+
+def allowed(root: Path) -> tuple[IPv4Network, ...] | Unknown:
+    """Where host-only networks may be, by the same lines that Vagrant takes from networks.conf."""
+    path = root / "etc/vbox/networks.conf"
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except FileNotFoundError:
+        return ALLOWED
+    except OSError as error:
+        return Unknown(f"/etc/vbox/networks.conf can't be read: {error.strerror}")
+    entries = [entry for line in lines if line.startswith("*") for entry in line[1:].split()]
+    try:
+        return tuple(IPv4Network(entry, strict=False) for entry in entries if ":" not in entry)
+    except ValueError as error:
+        return Unknown(f"/etc/vbox/networks.conf: {error}")
+
+
+def kvm_holds_the_cpu(root: Path) -> bool:
+    """Whether KVM has the processor's virtualization, which VirtualBox wants for itself.
+
+    Linux 6.12 and later take it as soon as the module is loaded (kvm.enable_virt_at_load); earlier ones when
+    the first machine runs, which then counts as a user of the module.
+    """
+    at_load = _read(root / "sys/module/kvm/parameters/enable_virt_at_load").strip() == "Y"
+    vendor = [root / f"sys/module/{name}/refcnt" for name in ("kvm_intel", "kvm_amd")]
+    loaded = [_read(path).strip() for path in vendor if path.exists()]
+    return bool(loaded) and (at_load or any(count not in ("", "0") for count in loaded))
+
+
+def _networks(client: str) -> Mapping[str, IPv4Network] | Unknown:
+    """Host-only networks by the name of their device on this host."""
+    said = ask([client, "list", "hostonlyifs"])
+    if isinstance(said, Unknown):
+        return said
+    found = {}
+    for block in said.stdout.replace("\r", "").split("\n\n"):
+        keys = dict(line.split(":", 1) for line in block.splitlines() if ":" in line)
+        name, address, mask = (keys.get(key, "").strip() for key in ("Name", "IPAddress", "NetworkMask"))
+        if name and address and mask:
+            found[name] = IPv4Network(f"{address}/{mask}", strict=False)
+    return found
+
+
+def _machines(client: str) -> Mapping[str, str] | Unknown:
+    """Every registered machine: its name, and its UUID."""
+    said = ask([client, "list", "vms"])
+    if isinstance(said, Unknown):
+        return said
+    return {row["name"]: row["uuid"] for row in VM.finditer(said.stdout.replace("\r", ""))}
+
+
+def _folder(client: str, system: System) -> Folder | Unknown:
+    """Where machines and their disks are kept."""
+    said = ask([client, "list", "systemproperties"])
+    if isinstance(said, Unknown):
+        return said
+    path = re.search(r"^Default machine folder:\s*(\S.*?)\s*$", said.stdout, re.MULTILINE)
+    if path is None or system == "wsl":
+        return Unknown("VirtualBox's folder of machines is not one of this system's")
+    return places.folder(Path(path[1]))
+
+
+def _ids(workspace: Path) -> Iterator[str]:
+    """What VirtualBox calls the machines that Vagrant made for the lab in that folder."""
+    for path in workspace.glob(".vagrant/machines/*/virtualbox/id"):
+        yield _read(path).strip()
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
