@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.render import REPOSITORY
 
 ORDER = (
-    *("errors", "process", "wait", "terminal", "progress", "workspace"),
+    *("errors", "proxies", "process", "wait", "terminal", "progress", "workspace"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host"),
     *("remote", "machines", "doctor", "image", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
