@@ -6,19 +6,19 @@ what hangs on a key that was wrong by itself is passed over, so that no problem 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from itertools import combinations
 from operator import getitem
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab import yamlfile
 from lab.errors import ConfigError
-from lab.model import Kubernetes, Lab, LoadBalancer, Network, Node, Role
+from lab.model import Kubernetes, Lab, Libvirt, LoadBalancer, Network, Node, Provider, Role
 from lab.shape import File, Group, guess, shown
 from lab.yamlfile import Key
 
@@ -31,17 +31,31 @@ GROUPS = {
     Role.WORKER: ("workers", 21),
 }
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
+MANAGEMENT = ("libvirt", "management")
 
 
-def load(path: Path) -> Lab:
+class Choice(NamedTuple):
+    """What a lab file may leave to the host: where machines come from, and whether their CPUs are software."""
+
+    provider: Provider
+    emulated: bool
+
+
+def as_written(file: File) -> Choice:
+    """The choice where no host is asked: what the file says, else docker, and nothing emulated."""
+    return Choice("docker" if file.provider == "auto" else file.provider, file.libvirt.emulated == "true")
+
+
+def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
     """Read a lab file; one that is missing or empty is the seven-machine default.
 
-    Raises ConfigError with every problem, in the order of the file's lines.
+    `settle` says what the file's `auto` comes to. Raises ConfigError with every problem, in the order of the
+    file's lines.
     """
     name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     document = yamlfile.read(path, name, hint=HINT)
     file, broken = _judge_alone(document.data, folder=path.parent)
-    lab = _lab(file)
+    lab = _lab(file, settle(file))
     problems = document.problems + [document.problem([key], what) for key, what in broken.items()]
     problems += [
         document.problem(keys, what)
@@ -57,7 +71,7 @@ def load(path: Path) -> Lab:
 
 def default() -> Lab:
     """The seven-machine lab of an empty file."""
-    return _lab(File())
+    return _lab(File(), as_written(File()))
 
 
 def _dotted(key: Key) -> str:
@@ -91,7 +105,7 @@ def _sentence(error: ErrorDetails) -> str:
     return error["msg"]
 
 
-def _lab(file: File) -> Lab:
+def _lab(file: File, choice: Choice) -> Lab:
     """The model of a file whose keys are each right by themselves; addresses may still be anywhere."""
     subnet = file.network.subnet.network_address
     nodes = []
@@ -110,10 +124,13 @@ def _lab(file: File) -> Lab:
         ]
     return Lab(
         name=file.name,
-        provider="docker",  # what `auto` comes to as long as it is the only one
+        provider=choice.provider,
         kubernetes=Kubernetes(**dict(file.kubernetes)),
         network=Network(**dict(file.network)),
         load_balancer=LoadBalancer(**dict(file.load_balancer)),
+        libvirt=Libvirt(**dict(file.libvirt) | {"emulated": choice.emulated})
+        if choice.provider == "libvirt"
+        else None,
         nodes=tuple(nodes),
     )
 
@@ -125,6 +142,8 @@ Clash = tuple[Sequence[Key], str]
 
 def _clashes(lab: Lab) -> Iterator[Clash]:
     networks = {SUBNET: lab.network.subnet, PODS: lab.network.pods, SERVICES: lab.network.services}
+    if lab.libvirt:
+        networks[MANAGEMENT] = lab.libvirt.management
     for (one, its), (other, others) in combinations(networks.items(), 2):
         if its.overlaps(others):
             yield (

@@ -67,6 +67,28 @@ class LoadBalancer(Frozen):
     port: int = Field(default=6443, ge=1, le=65535)
 
 
+EMULATION_PATIENCE = 5
+"""How much longer things may take without KVM; what was measured is in docs/measurements.md."""
+
+
+class Libvirt(Frozen):
+    """Where libvirt is, and what its machines stand on.
+
+    `emulated`: the CPU is software, since KVM is missing or runs no kernel. `management` is the network by
+    which Vagrant reaches machines and they reach the world.
+    """
+
+    uri: str = "qemu:///system"
+    emulated: bool = False
+    pool: str = "default"
+    management: IPv4Network = IPv4Network("192.168.121.0/24")
+
+    @property
+    def remote(self) -> bool:
+        """Whether the machines are on another host."""
+        return "+" in self.uri.partition("://")[0]
+
+
 class Lab(Frozen):
     """A whole lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
 
@@ -75,7 +97,19 @@ class Lab(Frozen):
     kubernetes: Kubernetes = Kubernetes()
     network: Network = Network()
     load_balancer: LoadBalancer = LoadBalancer()
+    libvirt: Libvirt | None = None
+    """None with any other provider."""
     nodes: tuple[Node, ...]
+
+    @property
+    def emulated(self) -> bool:
+        """Whether the machines' CPUs are software."""
+        return self.libvirt is not None and self.libvirt.emulated
+
+    @property
+    def patience(self) -> int:
+        """The one factor for all times that bite when machines are emulated; 1 when they are not."""
+        return EMULATION_PATIENCE if self.emulated else 1
 
     def by_role(self, role: Role) -> tuple[Node, ...]:
         """The nodes of one role, in order. Nobody else filters by role."""

@@ -160,7 +160,7 @@ def _machine(node: Node, remote: Remote, booting: Future[None] | None, progress:
         wait_until(
             not_yet,
             what=f"{node.name} answers by ssh",
-            timeout=ANSWER_TIMEOUT,
+            timeout=ANSWER_TIMEOUT * remote.lab.patience,
             interval=0.3,
             hint="`./inv doctor` looks at the host; `./inv destroy` and `./inv up` begin anew",
         )

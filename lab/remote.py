@@ -75,11 +75,14 @@ class Remote:
         log: Path | None = None,
         output: Path | None = None,
     ) -> process.Result:
-        """Run one command on a machine. Its words are joined by the remote shell, as ssh does."""
+        """Run one command on a machine. Its words are joined by the remote shell, as ssh does.
+
+        `timeout` is for machines that are as quick as this host; emulated ones get more.
+        """
         return process.run(
             ["ssh", "-F", self.workspace.ssh_config, node.name, "--", *command],
             stdin=stdin,
-            timeout=timeout,
+            timeout=None if timeout is None else timeout * self.lab.patience,
             accept=accept,
             log=log,
             output=output,

@@ -53,6 +53,15 @@ UNCONFINED = (
 )
 
 
+CREDENTIAL = "ha-lab.authorized_keys"
+"""What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
+
+# libvirt's words for a machine's CPU, and for how its disk is cached. An emulated CPU has few features, since
+# each costs time, and its disk never waits for the host's: if the host loses power, the lab is made again.
+HARDWARE_CPU = {"driver": "kvm", "mode": "host-passthrough", "model": "", "cache": "default"}
+EMULATED_CPU = {"driver": "qemu", "mode": "custom", "model": "qemu64", "cache": "unsafe"}
+
+
 @dataclass(frozen=True)
 class Site:
     """What rendering needs besides the lab: where it stands, and what is public of its credentials.
@@ -88,7 +97,7 @@ def render(lab: Lab, site: Site) -> dict[str, str]:
 
 
 def container_name(lab: Lab, node: Node) -> str:
-    """Return the name docker knows a machine by."""
+    """Return the name that docker, or a hypervisor, knows a machine by."""
     return f"{lab.name}-{node.name}"
 
 
@@ -129,7 +138,18 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         image=site.image,
         authorized_key=site.authorized_key,
         label=f"{LABEL}={site.workspace}",
+        credential=_credential(site.authorized_key),
+        cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
+
+
+def _credential(authorized_key: str) -> str:
+    """The lab's public key as a virtual machine's firmware tells it: systemd takes it for a credential.
+
+    systemd.io, "System and Service Credentials": an SMBIOS type 11 string, in base64.
+    """
+    text = base64.b64encode(f"{authorized_key}\n".encode()).decode()
+    return f"type=11,value=io.systemd.credential.binary:{CREDENTIAL}={text}"
 
 
 def _create_args(site: Site) -> list[str]:

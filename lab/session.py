@@ -11,7 +11,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config, credentials, doctor, host, image, kubeconfig, machines, provision, render, report
+from lab import (
+    choice,
+    config,
+    credentials,
+    doctor,
+    host,
+    image,
+    kubeconfig,
+    machines,
+    provision,
+    render,
+    report,
+)
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.model import Lab, Node
 from lab.progress import Progress
@@ -56,7 +68,7 @@ class Session:
     def is_baked(self) -> bool:
         """Whether the golden machine is there; False also where docker can't be asked."""
         try:
-            return image.exists(image.name(self.lab))
+            return image.exists(self.lab, image.name(self.lab))
         except LabError:
             return False
 
@@ -164,7 +176,7 @@ class Session:
     def _own_image(self) -> str:
         """The golden machine that the machines here were made from; "" when there are none."""
         own = str(self.workspace.read_identity().get("image", ""))
-        return own if own and machines.known_to_vagrant(self.workspace) and image.exists(own) else ""
+        return own if own and machines.known_to_vagrant(self.workspace) and image.exists(self.lab, own) else ""
 
     def _identity(self) -> dict[str, object]:
         """The lab as data, as `.lab/lab.json` keeps it."""
@@ -190,7 +202,7 @@ class Session:
     def _keep_bill_of_materials(self, golden: str) -> None:
         target = self.workspace.root / "bom.json"
         if not target.exists():
-            self.workspace.write(target, image.bill_of_materials(golden))
+            self.workspace.write(target, image.bill_of_materials(self.lab, golden))
 
 
 def _made_from(identity: dict[str, object]) -> dict[str, object]:
@@ -206,8 +218,8 @@ def _made_from(identity: dict[str, object]) -> dict[str, object]:
 def open_session(path: Path, console: Console) -> Session:
     """Read lab.yaml and name what belongs to it; touches nothing."""
     path = path.resolve()
-    lab = config.load(path)
     workspace = Workspace(path.parent / ".lab")
+    lab = config.load(path, lambda file: choice.settle(file, workspace))
     return Session(path, lab, workspace, Remote(lab, workspace), Progress(console, workspace.logs))
 
 

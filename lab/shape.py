@@ -15,7 +15,7 @@ from typing import Annotated, Literal, TypeVar, cast
 
 from pydantic import BeforeValidator, ValidationInfo
 
-from lab.model import Frozen, Kubernetes, LoadBalancer, Network
+from lab.model import Frozen, Kubernetes, Libvirt, LoadBalancer, Network, Provider
 
 Ip = TypeVar("Ip", IPv4Address, IPv4Network)
 
@@ -140,6 +140,23 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
     return str(manifest)
 
 
+def libvirt_uri(value: object) -> str:
+    """Where libvirt is: this host's system instance, or another host's over ssh."""
+    rule = "qemu:///system, or qemu+ssh://USER@HOST/system"
+    if not isinstance(value, str) or not re.fullmatch(
+        r"qemu:///system|qemu\+ssh://([\w.-]+@)?[\w.-]+(:[0-9]{1,5})?/system", value, re.ASCII
+    ):
+        raise ValueError(f"{shown(value)} is not possible ({rule})")
+    return value
+
+
+def pool_name(value: object) -> str:
+    """A storage pool of libvirt's, by its name."""
+    if not isinstance(value, str) or not re.fullmatch(r"[\w][\w.-]{0,59}", value, re.ASCII):
+        raise ValueError(f"{shown(value)} is no storage pool's name (letters, digits, '_', '.', '-')")
+    return value
+
+
 # The keys. Sections inherit from the model, so that what comes out fits into it.
 
 Address = Annotated[IPv4Address | None, BeforeValidator(address)]
@@ -172,6 +189,15 @@ class LoadBalancerSection(LoadBalancer):
     profile: Annotated[Literal["tuned", "reference"], choice("tuned", "reference")] = "tuned"
     health_path: Annotated[str, choice("/healthz", "/livez", "/readyz")] = "/healthz"
     port: Annotated[int, number(PORTS, "1 to 65535, not 22 (sshd), not 8404 (statistics)")] = 6443
+
+
+class LibvirtSection(Frozen):
+    """Where libvirt is, and what its machines stand on; for that provider only."""
+
+    uri: Annotated[str, BeforeValidator(libvirt_uri)] = Libvirt().uri
+    emulated: Annotated[Literal["auto", "true", "false"], choice("auto", "true", "false")] = "auto"
+    pool: Annotated[str, BeforeValidator(pool_name)] = Libvirt().pool
+    management: Subnet = Libvirt().management
 
 
 class Group(Frozen):
@@ -224,9 +250,10 @@ class File(Frozen):
 
     name: Name = "ha-lab"
     provider: Annotated[
-        Literal["auto", "docker"], choice("auto", "docker", later=["libvirt", "virtualbox"])
+        Literal["auto"] | Provider, choice("auto", "docker", "libvirt", later=["virtualbox"])
     ] = "auto"
     kubernetes: KubernetesSection = KubernetesSection()
     network: NetworkSection = NetworkSection()
     nodes: Nodes = Nodes()
     load_balancer: LoadBalancerSection = LoadBalancerSection()
+    libvirt: LibvirtSection = LibvirtSection()

@@ -16,12 +16,12 @@ preflight() {
 	fi
 }
 
-as_admin() { kubectl --kubeconfig "$ADMIN" --request-timeout 10s "$@"; }
-as_kubelet() { kubectl --kubeconfig "$KUBELET" --request-timeout 10s "$@"; }
+as_admin() { kubectl --kubeconfig "$ADMIN" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }
+as_kubelet() { kubectl --kubeconfig "$KUBELET" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }
 
 # healthy URL: prints why not.
 healthy() {
-	curl --silent --show-error --max-time 3 --fail --cacert "$HERE/ca.crt" --output /dev/null "$1"
+	curl --silent --show-error --max-time $((3 * LAB_PATIENCE)) --fail --cacert "$HERE/ca.crt" --output /dev/null "$1"
 }
 
 api_through_load_balancer() { healthy "https://$API_ENDPOINT/readyz"; }
@@ -64,7 +64,7 @@ etcd() {
 	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt \
 		--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
 		--key /etc/kubernetes/pki/etcd/healthcheck-client.key \
-		--command-timeout 5s --endpoints "$ETCD_ENDPOINTS" "$@"
+		--command-timeout "$((5 * LAB_PATIENCE))s" --endpoints "$ETCD_ENDPOINTS" "$@"
 }
 
 # ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one

@@ -30,12 +30,14 @@ trap 'on_error $?' ERR
 exclusively() {
 	mkdir -p /run/ha-lab
 	exec 9>/run/ha-lab/lock
-	flock --wait 300 9 || die "an earlier provisioning script is still running on this machine after 300 s"
+	flock --wait $((300 * LAB_PATIENCE)) 9 ||
+		die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s"
 }
 
 # wait_for SECONDS WHAT FUNCTION [ARG…]: FUNCTION prints why not yet and returns non-zero until it holds.
+# Where machines are emulated, it waits longer.
 wait_for() {
-	local seconds=$1 what=$2 deadline reason
+	local seconds=$(($1 * LAB_PATIENCE)) what=$2 deadline reason
 	shift 2
 	deadline=$((SECONDS + seconds))
 	until reason=$("$@" 2>&1); do
@@ -64,3 +66,5 @@ finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchang
 
 # shellcheck source=/dev/null
 [[ ! -e $HERE/node.env ]] || source "$HERE/node.env"
+# By how much all times are longer; it is in node.env where machines are emulated.
+readonly LAB_PATIENCE=${LAB_PATIENCE:-1}

@@ -67,7 +67,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
         def health(address: Any, port: int, path: str) -> Future[tuple[int, str] | Unknown]:
             if isinstance(ca, Unknown):
                 return pool.submit(lambda: ca)
-            return pool.submit(_try, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT))
+            return pool.submit(_try, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT * lab.patience))
 
         def ask(question: Callable[[Api], T]) -> Future[T | Unknown]:
             if isinstance(api, Unknown):

@@ -66,12 +66,12 @@ def gather(lab: Lab, workspace: Workspace, remote: Remote, asker: Asker, *, prob
     takes most of the time; without, what they would tell is Unknown.
     """
     files = _host_files(workspace)
-    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT)
+    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience)
     ca = files if isinstance(files, Unknown) else files.ca
     with ThreadPoolExecutor(max_workers=len(lab.nodes) + 2) as pool:
         asked = {node: pool.submit(_ask_machine, node, asker) for node in lab.nodes}
         answers = pool.submit(ask_api, lab, api, ca)
-        patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT)
+        patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
         seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
         machines = {node.name: future.result() for node, future in asked.items()}
         said = answers.result()

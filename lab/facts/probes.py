@@ -96,7 +96,7 @@ def _ask(
     with ThreadPoolExecutor(max_workers=2 * len(lab.kubernetes_nodes) + 1) as pool:
         seen = pool.submit(_exec, remote, someone, namespace, {node.name: words for node in nodes})
         logs = {node.name: pool.submit(_log, api, namespace, node.name) for node in nodes}
-        ports = {node.name: pool.submit(_node_port, node, port) for node in nodes}
+        ports = {node.name: pool.submit(_node_port, lab, node, port) for node in nodes}
         return ProbeFacts(
             started,
             peers,
@@ -137,22 +137,22 @@ def _log(api: Api, namespace: str, node: str) -> str | Unknown:
     return text if status == http.client.OK else f"{status} {text.strip()[:200]}"
 
 
-def _node_port(node: Node, port: int) -> str:
+def _node_port(lab: Lab, node: Node, port: int) -> str:
     """What the Service answers at a node's own address, once it does, or why it does not after 5 s."""
     answer = ""
 
     def not_yet() -> str:
         nonlocal answer
-        answer = _ask_node_port(node, port)
+        answer = _ask_node_port(node, port, 2 * lab.patience)
         return "" if answer == node.name else answer
 
     with contextlib.suppress(WaitTimedOut):  # the last answer is what is told
-        wait_until(not_yet, what=f"{node.name} answers", timeout=3, interval=0.3)
+        wait_until(not_yet, what=f"{node.name} answers", timeout=3 * lab.patience, interval=0.3)
     return answer
 
 
-def _ask_node_port(node: Node, port: int) -> str:
-    connection = http.client.HTTPConnection(str(node.address), port, timeout=2)
+def _ask_node_port(node: Node, port: int, timeout: float) -> str:
+    connection = http.client.HTTPConnection(str(node.address), port, timeout=timeout)
     try:
         connection.request("GET", "/node")
         return connection.getresponse().read().decode(errors="replace")[:200]
@@ -194,7 +194,7 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 def _place(lab: Lab, api: Api, namespace: str) -> None:
     """Put a pod on every node. The first one waits until the namespace's service account is there."""
-    waiting = [_pod(node) for node in lab.kubernetes_nodes]
+    waiting = [_pod(lab, node) for node in lab.kubernetes_nodes]
 
     def refused() -> str:
         status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", waiting[0])
@@ -204,7 +204,7 @@ def _place(lab: Lab, api: Api, namespace: str) -> None:
             raise LabStateError(f"the API answered {status} to a new Pod: {text[:200]}")
         return ""
 
-    wait_until(refused, what="a new namespace takes pods", timeout=ACCOUNT, interval=0.1)
+    wait_until(refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
     for pod in waiting[1:]:
         _create(api, f"/api/v1/namespaces/{namespace}/pods", pod)
 
@@ -227,7 +227,7 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str], 
         return ", ".join(name for name, why in started.items() if why)
 
     with contextlib.suppress(WaitTimedOut):  # which nodes have none is what was asked
-        wait_until(not_yet, what="a probe pod on every node", timeout=START, interval=0.3)
+        wait_until(not_yet, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3)
     return started, peers
 
 
@@ -243,14 +243,14 @@ def read_why_not_ready(item: dict[str, Any]) -> str:
             return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
     if not status.get("startTime"):
         return "its kubelet has not taken it up"
-    return f"not Ready after {START:.0f} s ({status.get('phase', 'no phase')})"
+    return f"not Ready in time ({status.get('phase', 'no phase')})"
 
 
 def _pod_name(node: str) -> str:
     return f"probe-{node}"
 
 
-def _pod(node: Node) -> dict[str, Any]:
+def _pod(lab: Lab, node: Node) -> dict[str, Any]:
     # A page that says who gave it, alone and behind more bytes than one packet takes.
     serve = (
         'mkdir -p /tmp/www; printf %s "$NODE" >/tmp/www/node; printf \'%s\\n%s\' "$PAYLOAD" "$NODE" '
@@ -258,6 +258,7 @@ def _pod(node: Node) -> dict[str, Any]:
     )
     ask = (PROVISION / "pod" / "ask.sh").read_text(encoding="utf-8")
     known = {"NODE": node.name, "NODE_ADDRESS": str(node.address), "PAYLOAD": "x" * PAYLOAD, "ASK": ask}
+    known["LAB_PATIENCE"] = str(lab.patience)
     container = {
         "name": "probe",
         "image": IMAGE,

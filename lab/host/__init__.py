@@ -30,6 +30,7 @@ from lab.host.facts import (
     Unknown,
     Way,
 )
+from lab.host.places import cache_folder
 from lab.model import Lab
 from lab.workspace import Workspace
 
@@ -124,11 +125,6 @@ def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
     found = host.capabilities if host else kernel.capabilities(ROOT)
     has = frozenset(kernel.CAPABILITIES) if isinstance(found, Unknown) else found
     return tuple(sorted(has - UNKNOWN_TO_DOCKERD))
-
-
-def cache_folder() -> Path:
-    """Where builds are kept: the user's own cache folder, also under sudo."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ha-lab"
 
 
 def _answer(asked: Future[Answer]) -> Answer | Unknown:

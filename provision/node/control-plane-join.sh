@@ -29,7 +29,7 @@ not_joined() {
 # Bootstrap tokens may read nodes (kubeadm's role kubeadm:get-nodes).
 previous_not_joined() {
 	local labels
-	labels=$(kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout 5s \
+	labels=$(kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout "$((5 * LAB_PATIENCE))s" \
 		get node "$PREVIOUS_CONTROL_PLANE" --output "jsonpath={.metadata.labels}") || return 1
 	[[ $labels == *node-role.kubernetes.io/control-plane* ]] || {
 		echo "$PREVIOUS_CONTROL_PLANE has not joined yet"
@@ -62,7 +62,7 @@ join_once() {
 nudge_kubelet() {
 	local before=$SECONDS
 	until own_api_server >/dev/null 2>&1; do
-		((SECONDS - before < 300)) || return 0
+		((SECONDS - before < 300 * LAB_PATIENCE)) || return 0
 		sleep 0.5
 	done
 	[[ -e $FIRST_CERTIFICATE ]] || systemctl restart kubelet

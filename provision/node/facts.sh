@@ -7,7 +7,7 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-readonly PATIENCE=5 # seconds for one command
+readonly PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one command
 ANSWERS=$(mktemp -d)
 readonly ANSWERS
 trap 'rm -rf "$ANSWERS"' EXIT
@@ -91,7 +91,7 @@ haproxy_says() { echo "show stat" | bounded socat - /run/haproxy/admin.sock; }
 # otherwise than the one before it has not made up its mind ("UP 1/2"): asked until neither is so.
 haproxy_at_rest() {
 	local said _
-	for _ in $(seq 30); do
+	for _ in $(seq $((30 * LAB_PATIENCE))); do
 		said=$(haproxy_says) || return 1
 		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)' <<<"$said" || break
 		sleep 0.1
@@ -104,7 +104,7 @@ connections_spread() {
 	local _
 	haproxy_says || return 1
 	for _ in $(seq 12); do
-		curl --silent --max-time 2 --cacert "$HERE/ca.crt" --output /dev/null "https://$API_ENDPOINT/readyz" &
+		curl --silent --max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$API_ENDPOINT/readyz" &
 	done
 	wait
 	echo "-- after"

@@ -21,7 +21,7 @@ main() {
 			code=0
 			# The pod's own environment has the script. The words are addresses and names.
 			# shellcheck disable=SC2086,SC2016
-			timeout --kill-after 1 12 kubectl --kubeconfig "$ADMIN" --namespace "$namespace" exec "$pod" -- \
+			timeout --kill-after 1 $((12 * LAB_PATIENCE)) kubectl --kubeconfig "$ADMIN" --namespace "$namespace" exec "$pod" -- \
 				sh -c 'eval "$ASK"' ask $words >"$ANSWERS/$pod" 2>&1 </dev/null || code=$?
 			echo "$code" >"$ANSWERS/$pod.code"
 		} &

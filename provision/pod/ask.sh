@@ -3,17 +3,18 @@
 # The words: its Service's address and node port, then NAME,NODE-ADDRESS,POD-ADDRESS for every probe pod.
 # All questions go side by side, each for some seconds at most. Runs in busybox.
 set -u
-service=$1 port=$2
+service=$1 port=$2 seconds=$((3 * ${LAB_PATIENCE:-1}))
 shift 2
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 
 # The answer's last line, or what kept it from coming.
-fetch() { timeout 3 wget -q -T 3 -O - "$@" 2>&1 | tail -n 1; }
+fetch() { timeout "$seconds" wget -q -T "$seconds" -O - "$@" 2>&1 | tail -n 1; }
 
-# A new Service reaches every node's kube-proxy a moment after its pods are Ready: asked again for 4 s.
+# A new Service reaches every node's kube-proxy a moment after its pods are Ready: asked again for 4 s
+# (where machines are emulated, LAB_PATIENCE times as long).
 through_service() { # QUESTION NODE URL
-	deadline=$(($(date +%s) + 4))
+	deadline=$(($(date +%s) + 4 * ${LAB_PATIENCE:-1}))
 	until answer=$(fetch "$3") && [ "$answer" = "$2" ] || [ "$(date +%s)" -ge "$deadline" ]; do
 		sleep 0.3
 	done
@@ -22,7 +23,7 @@ through_service() { # QUESTION NODE URL
 
 resolve() { # QUESTION NAME
 	tries=0
-	until answer=$(timeout 3 nslookup -type=a "$2" 2>/dev/null | awk '/^Address/ { a = $NF } END { print a }') &&
+	until answer=$(timeout "$seconds" nslookup -type=a "$2" 2>/dev/null | awk '/^Address/ { a = $NF } END { print a }') &&
 		[ -n "$answer" ] || [ "$tries" -ge 2 ]; do
 		tries=$((tries + 1))
 	done

@@ -103,6 +103,8 @@ def facts(request: pytest.FixtureRequest, session: Session) -> Facts:
 def by_testinfra(session: Session) -> Asker:
     """Run facts.sh through testinfra's ssh host: one command, one round trip, bounded on both sides."""
 
+    patience = MACHINE_TIMEOUT * session.lab.patience
+
     def ask(node: Node) -> str:
         machine = testinfra.get_host(
             f"ssh://{node.name}",
@@ -111,11 +113,11 @@ def by_testinfra(session: Session) -> Asker:
             sudo=True,
         )
         try:
-            answer = machine.run(f"timeout --kill-after 1 {MACHINE_TIMEOUT:.0f} {COMMAND}")
+            answer = machine.run(f"timeout --kill-after 1 {patience:.0f} {COMMAND}")
         except RuntimeError as error:  # ssh's own failure: testinfra wraps the whole result
             raise LabStateError(_last_line(str(error.args[0].stderr))) from None
         if answer.rc in TIMED_OUT:
-            raise LabStateError(f"no answer within {MACHINE_TIMEOUT:.0f} s")
+            raise LabStateError(f"no answer within {patience:.0f} s")
         return str(answer.stdout)
 
     return ask

@@ -298,7 +298,7 @@ def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatc
     [
         ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
         ({}, "its kubelet has not taken it up"),
-        ({"startTime": "x", "phase": "Pending"}, "not Ready after 20 s (Pending)"),
+        ({"startTime": "x", "phase": "Pending"}, "not Ready in time (Pending)"),
         (
             {"containerStatuses": [{"state": {"waiting": {"reason": "ErrImageNeverPull", "message": "m"}}}]},
             "ErrImageNeverPull m",

@@ -8,6 +8,7 @@ import pytest
 
 from lab import image, process
 from lab.config import default
+from lab.image import golden
 from lab.model import Kubernetes
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
@@ -19,7 +20,7 @@ LAB = default()
 def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRun:
     run = FakeRun()
     monkeypatch.setattr(process, "run", run)
-    monkeypatch.setattr(image, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(golden, "cache_folder", lambda: tmp_path / "cache")
     return run
 
 
@@ -51,7 +52,7 @@ def test_a_golden_machine_that_is_there_is_not_made_again(docker: FakeRun, tmp_p
 def test_pruning_keeps_this_lab_s_and_those_in_use(
     docker: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image, "_clear", shutil.rmtree)
+    monkeypatch.setattr(golden, "clear", shutil.rmtree)
     mine = image.name(LAB)
     docker.tell("docker image ls", f"{mine}\nha-lab/golden:old\nha-lab/golden:used\n")
     docker.tell("docker image rm ha-lab/golden:old")

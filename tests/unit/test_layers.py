@@ -9,7 +9,7 @@ from lab.render import REPOSITORY
 
 ORDER = (
     *("errors", "proxies", "process", "wait", "terminal", "progress", "workspace"),
-    *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host"),
+    *("yamlfile", "supply", "model", "shape", "config", "credentials", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
 )
@@ -71,4 +71,4 @@ def test_python_vagrant_has_one_door() -> None:
             for line in path.read_text().splitlines()
         )
     ]
-    assert users == ["machines"]
+    assert users == ["vagrant"]

@@ -8,6 +8,7 @@ import pytest
 from lab import machines
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
+from lab.machines import containers
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
 
@@ -117,7 +118,7 @@ def test_containers_of_ours_that_vagrant_has_lost_are_found(
 ) -> None:
     seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb")
     made(workspace, "cp1", "aaa\n")
-    assert machines.own_containers(workspace) == ["aaa", "bbb"]
+    assert containers.own_containers(workspace) == ["aaa", "bbb"]
     assert machines.lost_sight_of(workspace) == ["bbb"]
     assert f"--filter label=ha-lab.workspace={workspace.root}" in seen.read_text()
 

@@ -107,7 +107,7 @@ def test_machines_keep_the_golden_machine_they_were_made_from(
 ) -> None:
     opened.render("ha-lab/golden:old")
     boot(opened)
-    monkeypatch.setattr(image, "exists", lambda golden: golden == "ha-lab/golden:old")
+    monkeypatch.setattr(image, "exists", lambda _, golden: golden == "ha-lab/golden:old")
     fits: list[set[str]] = []
     monkeypatch.setattr(Session, "make_fit", lambda self, purposes, *, consent: fits.append(purposes))
     assert opened.bake(consent=False) == "ha-lab/golden:old"

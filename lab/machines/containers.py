@@ -1,8 +1,4 @@
-"""This room is the only one that imports python-vagrant: machines are made, started and removed here.
-
-python-vagrant discards what Vagrant prints and dies on its error lines (docs/decisions). Its two places
-that start a process are replaced by our own door, so that exit codes count and every word is logged.
-"""
+"""This room makes machines that are containers: what docker does better itself than through Vagrant."""
 
 from __future__ import annotations
 
@@ -11,62 +7,21 @@ import shutil
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
-
-import vagrant
 
 from lab import process
 from lab.errors import CommandFailed, LabStateError
+from lab.machines import vagrant
+from lab.machines.vagrant import LoggedVagrant
 from lab.model import Lab, Node
 from lab.render import LABEL, container_name
-from lab.wait import wait_until
 from lab.workspace import Workspace
-
-BOOT_TIMEOUT = 900.0
-"""Seconds for `vagrant up` of all machines; 24 s were measured for seven."""
 
 ATTEMPTS = 3
 """How often `vagrant up` is tried when something that it looked at went away meanwhile."""
 
-ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",  # python-vagrant and we read Vagrant's words
-    "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home
-    "VAGRANT_NO_COLOR": "1",
-}
-
-
-class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
-    """python-vagrant's verbs over `lab.process`."""
-
-    def __init__(self, workspace: Workspace, log: Path, **extra: str) -> None:
-        """Work in the workspace; write all that Vagrant says to `log`."""
-        super().__init__(root=str(workspace.root))
-        self._log = log
-        self._extra = ENVIRONMENT | extra
-
-    def destroy(self, vm_name: str | None = None) -> None:
-        """Remove machines, all at once, which python-vagrant has no word for."""
-        self._call_vagrant_command(["destroy", vm_name, "--force", "--parallel"])
-
-    def _call_vagrant_command(self, args: list[Any]) -> None:
-        self._start(args, log=self._log)
-
-    def _run_vagrant_command(self, args: list[Any]) -> str:
-        return self._start(args, log=None).stdout
-
-    def _start(self, args: list[Any], log: Path | None) -> process.Result:
-        words = ["vagrant", *(str(arg) for arg in args if arg is not None)]
-        return process.run(
-            words, cwd=Path(self.root), env=self._extra, log=log, timeout=BOOT_TIMEOUT, hint=_HINT
-        )
-
-
-_HINT = "read the log; `./inv doctor` looks at the host, `./inv up` goes on from where it stopped"
-
 
 def boot(workspace: Workspace, log: Path) -> None:
     """Make and start every machine that is not running, all at once, without provisioning."""
-    _wait_for_earlier_vagrant(workspace)
     _stop_unconnected(workspace, log)
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -82,8 +37,7 @@ def boot(workspace: Workspace, log: Path) -> None:
 
 def remove(workspace: Workspace, log: Path) -> None:
     """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
-    _wait_for_earlier_vagrant(workspace)
-    if shutil.which("docker") is None and not known_to_vagrant(workspace):
+    if shutil.which("docker") is None and not vagrant.known(workspace):
         return  # rendered only: there is nothing to remove, and nobody to ask
     # All at once and first: Vagrant would stop them politely, one docker command after another.
     with ThreadPoolExecutor(max_workers=16) as pool:
@@ -93,7 +47,7 @@ def remove(workspace: Workspace, log: Path) -> None:
         ]
     for removal in removals:
         removal.result()
-    if workspace.vagrantfile.exists() and known_to_vagrant(workspace):
+    if workspace.vagrantfile.exists() and vagrant.known(workspace):
         LoggedVagrant(workspace, log).destroy()
     # Known by its label, so that another project's network of the same subnet is never ours.
     own = ["docker", "network", "ls", "--quiet", "--filter", f"label={LABEL}={workspace.root}"]
@@ -144,14 +98,9 @@ def own_containers(workspace: Workspace) -> list[str]:
     ).stdout.split()
 
 
-def known_to_vagrant(workspace: Workspace) -> bool:
-    """Whether this workspace ever made a machine that it has not removed. Asks files, in no time."""
-    return any((workspace.root / ".vagrant" / "machines").glob("*/*/id"))
-
-
 def lost_sight_of(workspace: Workspace) -> list[str]:
     """Containers of this lab that Vagrant does not know: it, or its .vagrant folder, was killed."""
-    known = {p.read_text().strip() for p in (workspace.root / ".vagrant" / "machines").glob("*/*/id")}
+    known = vagrant.ids(workspace)
     return [container for container in own_containers(workspace) if container not in known]
 
 
@@ -162,22 +111,7 @@ def adopt(lab: Lab, workspace: Workspace) -> None:
         name = process.run(words).stdout.strip().removeprefix("/")
         for node in lab.nodes:
             if name == container_name(lab, node):
-                workspace.write(_id_file(workspace, node.name), container)
-
-
-def _id_file(workspace: Workspace, name: str) -> Path:
-    """Where Vagrant keeps what docker calls a machine."""
-    return workspace.root / ".vagrant" / "machines" / name / "docker" / "id"
-
-
-def _wait_for_earlier_vagrant(workspace: Workspace) -> None:
-    """A run that was killed leaves its Vagrant at work, and a machine can have one Vagrant only."""
-    wait_until(
-        lambda: _vagrant_at_work(workspace),
-        what="an earlier run's Vagrant ends",
-        timeout=BOOT_TIMEOUT,
-        hint="end that process and try again",
-    )
+                vagrant.remember(workspace, node.name, "docker", container)
 
 
 def _stop_unconnected(workspace: Workspace, log: Path) -> None:
@@ -190,25 +124,6 @@ def _stop_unconnected(workspace: Workspace, log: Path) -> None:
         words = process.run(["docker", "inspect", "--format", template, container]).stdout.split()
         if words[0] == "true" and not set(words[1:]) - {"bridge"}:
             process.run(["docker", "stop", "--time", "5", container], log=log, timeout=60)
-
-
-def _vagrant_at_work(workspace: Workspace) -> str:
-    """Which Vagrant works in this folder now; "" when none does."""
-    for process_folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if (process_folder / "cwd").resolve() != workspace.root:
-                continue
-            if b"vagrant" in (process_folder / "cmdline").read_bytes():
-                return f"process {process_folder.name} is at work on these machines"
-        except OSError:
-            continue  # it has ended meanwhile, or is another user's
-    return ""
-
-
-def states(workspace: Workspace, log: Path) -> dict[str, str]:
-    """Ask Vagrant for every machine's state: name → `running`, `stopped`, `not_created`… Takes seconds."""
-    found = LoggedVagrant(workspace, log).status()
-    return {status.name: status.state for status in found}
 
 
 def network_name(lab: Lab) -> str:

@@ -1,0 +1,63 @@
+"""This room settles what lab.yaml leaves to the host: which provider, and whether its machines are emulated.
+
+Machines that exist have settled it. It is asked for every verb, so files are looked at before anything is
+started.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lab.config import Choice
+from lab.host import hypervisor
+from lab.host.facts import Unknown
+from lab.host.places import disks_folder
+from lab.model import Libvirt, Provider
+from lab.shape import File
+from lab.workspace import Workspace
+
+
+def settle(file: File, workspace: Workspace) -> Choice:
+    """Return what the file's `auto` comes to here, for this lab."""
+    made = workspace.read_identity()
+    provider = _provider(file, made)
+    return Choice(provider, provider == "libvirt" and _emulated(file, made))
+
+
+def _provider(file: File, made: dict[str, object]) -> Provider:
+    """The file's own word; else the provider of the machines there are; else what this host does best."""
+    if file.provider != "auto":
+        return file.provider
+    for known in ("docker", "libvirt", "virtualbox"):
+        if made.get("provider") == known:
+            return known
+    if hypervisor.KVM.exists() and hypervisor.plugin() and hypervisor.libvirtd_answers() and _kvm() is True:
+        return "libvirt"
+    return "docker"
+
+
+def _emulated(file: File, made: dict[str, object]) -> bool:
+    """Whether KVM can't be used. What can't be found out yet is a no, and asked again after `bake`."""
+    if file.libvirt.emulated != "auto":
+        return file.libvirt.emulated == "true"
+    settings = made.get("libvirt")
+    if isinstance(settings, dict) and "emulated" in settings:
+        return settings["emulated"] is True
+    if Libvirt(uri=file.libvirt.uri).remote:
+        return False  # that host's KVM can't be tried from here; lab.yaml can say
+    return _kvm() is False
+
+
+def _kvm() -> bool | Unknown:
+    disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
+    return hypervisor.kvm_works(hypervisor.kernels(disks))
+
+
+def why_emulated(path: Path = hypervisor.KVM) -> str:
+    """Say in words why nothing better is there."""
+    if not path.exists():
+        return f"there is no {path}"
+    if shutil.which(hypervisor.EMULATOR) is None:
+        return f"{hypervisor.EMULATOR} is not installed"
+    return f"{path} is there, and runs no kernel (or lets this user not in)"

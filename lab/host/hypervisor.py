@@ -1,0 +1,125 @@
+"""This room finds out whether this host has a hypervisor that works: cheap evidence first, KVM by booting.
+
+/dev/kvm may be there, and open, and still run no kernel: it hangs. So a stock kernel is started on it, and has
+to say a word on its serial console. The answer is kept until this host starts anew, or the kernel is another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from lab import process
+from lab.errors import CommandFailed
+from lab.host.facts import Unknown
+from lab.host.places import cache_folder
+
+KVM = Path("/dev/kvm")
+EMULATOR = "qemu-system-x86_64"
+PROBE_TIMEOUT = 10.0
+"""Seconds for a kernel to say its first word; a tenth of one is usual with KVM."""
+
+FIRST_WORDS = "Linux version"
+"""What every kernel says first, once it runs."""
+
+PLUGIN = "vagrant-libvirt"
+LIBVIRT_SOCKET = Path("/run/libvirt/libvirt-sock")
+
+
+def plugin(home: Path | None = None, system: Path = Path("/usr/share/rubygems-integration")) -> bool:
+    """Whether Vagrant has its plugin for libvirt: Debian's package, or one that the user installed."""
+    vagrant_home = home or Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
+    if any(True for _ in system.glob(f"*/gems/{PLUGIN}-*")):
+        return True
+    try:
+        installed = json.loads((vagrant_home / "plugins.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(installed, dict) and PLUGIN in installed.get("installed", {})
+
+
+def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
+    """Whether libvirt's daemon lets this user in."""
+    with socket.socket(socket.AF_UNIX) as knock:
+        knock.settimeout(1)
+        try:
+            knock.connect(str(door))
+        except OSError:
+            return False
+    return True
+
+
+def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:
+    """Kernels that the probe may start, the likeliest first: the golden disks', then this host's own."""
+    own = boot / f"vmlinuz-{os.uname().release}"
+    return [path for path in (*disks, own, *sorted(boot.glob("vmlinuz-*"))) if os.access(path, os.R_OK)]
+
+
+def kvm_works(candidates: Sequence[Path], device: Path = KVM) -> bool | Unknown:
+    """Whether KVM runs a kernel. Takes no time where there is none, else at most PROBE_TIMEOUT once a boot.
+
+    Unknown where there is no kernel to start, or no emulator to start it with.
+    """
+    if not os.access(device, os.R_OK | os.W_OK):
+        return False
+    if shutil.which(EMULATOR) is None:
+        return Unknown(f"{EMULATOR} is not installed")
+    if not candidates:
+        return Unknown("there is no kernel to try it with")
+    kernel = candidates[0]
+    kept = cache_folder() / "kvm.json"
+    mark = _mark(kernel)
+    known = _read(kept)
+    if known.get("mark") != mark:
+        known = {"mark": mark, "works": _runs(kernel)}
+        _keep(kept, known)
+    return known.get("works") is True
+
+
+def _runs(kernel: Path) -> bool:
+    """Start the kernel, with nothing else, on KVM: it panics for want of a root, and that is enough."""
+    with tempfile.TemporaryDirectory(prefix="ha-lab-kvm-") as folder:
+        console = Path(folder) / "console"
+        words = [
+            *(EMULATOR, "-accel", "kvm", "-cpu", "host", "-m", "256", "-display", "none", "-nodefaults"),
+            *("-no-reboot", "-serial", f"file:{console}", "-kernel", str(kernel)),
+            *("-append", "earlyprintk=serial console=ttyS0 panic=-1"),
+        ]
+        # It may hang, or not get to its panic: what it has said counts.
+        with contextlib.suppress(CommandFailed):
+            process.run(words, accept=None, timeout=PROBE_TIMEOUT)
+        try:
+            return FIRST_WORDS in console.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+
+
+def _mark(kernel: Path) -> str:
+    """Which boot of this host, and which kernel, an answer is for."""
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
+    about = kernel.stat()
+    return f"{boot} {kernel} {about.st_size} {about.st_mtime_ns}"
+
+
+def _read(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _keep(path: Path, what: dict[str, object]) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(what), encoding="utf-8")
+        partial.replace(path)
+    except OSError:
+        return  # asked again the next time

@@ -1,0 +1,61 @@
+"""This room makes the golden machine: everything slow or networked happens here, once.
+
+    debian.py    a minimal Debian root
+    golden.py    the golden machine's root, and its name: the hash of all that went in
+    docker.py    that root as docker's image
+    disk.py      that root, with a kernel, on a disk that boots by itself
+    libvirt.py   that disk as a box of Vagrant's
+
+What the other rooms ask is here, and answered for the lab's provider.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from lab.image import docker, golden, libvirt
+from lab.image.debian import packages
+from lab.model import Lab
+from lab.progress import Progress
+
+__all__ = ["bake", "bill_of_materials", "exists", "key", "name", "packages", "prune"]
+
+FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt}
+"""The golden machine as each provider takes it: modules with the same functions."""
+
+
+def key(lab: Lab) -> str:
+    """Return the golden machine's content hash: 16 hex digits."""
+    return str(FORMS[lab.provider].key(lab))
+
+
+def name(lab: Lab) -> str:
+    """Return the golden machine's name: docker's for an image, Vagrant's for a box."""
+    return str(FORMS[lab.provider].name(lab))
+
+
+def exists(lab: Lab, golden_machine: str) -> bool:
+    """Whether the lab's provider has the golden machine of that name."""
+    return bool(FORMS[lab.provider].exists(golden_machine))
+
+
+def bake(lab: Lab, progress: Progress) -> str:
+    """Make the golden machine if it isn't there, and return its name.
+
+    Needs root for the Debian root and for containerd: through sudo, announced by its step. Raises
+    LabError; nothing half-made is ever under the final name.
+    """
+    form = FORMS[lab.provider]
+    if not form.exists(form.name(lab)):
+        form.make(lab, progress)
+    return str(form.name(lab))
+
+
+def bill_of_materials(lab: Lab, golden_machine: str) -> str:
+    """Return the golden machine's own list of what went in, as JSON text."""
+    return str(FORMS[lab.provider].bill_of_materials(golden_machine))
+
+
+def prune(lab: Lab) -> list[str]:
+    """Remove every golden machine of this provider but the lab's, and half-made ones; return their names."""
+    return [*FORMS[lab.provider].prune(lab), *golden.partials()]

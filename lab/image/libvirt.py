@@ -1,0 +1,130 @@
+"""This room gives the golden disk to Vagrant, as a box for libvirt under its content hash."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from lab import process
+from lab.image import disk, golden
+from lab.model import Lab, Libvirt
+from lab.progress import Progress
+
+PREFIX = "ha-lab/golden-"
+ENVIRONMENT = {"LC_ALL": "C.UTF-8", "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
+
+
+def key(lab: Lab) -> str:
+    """Return the box's content hash, which is its disk's."""
+    return disk.key(lab)
+
+
+def name(lab: Lab) -> str:
+    """Return the box's name."""
+    return f"{PREFIX}{key(lab)}"
+
+
+def exists(box: str) -> bool:
+    """Whether Vagrant has the box of that name. Asks files: Vagrant itself would take two seconds."""
+    return any(_boxes().glob(f"{box.replace('/', '-VAGRANTSLASH-')}/*/libvirt/metadata.json"))
+
+
+def make(lab: Lab, progress: Progress) -> None:
+    """Make the golden disk if need be, and add it as a box; nothing is downloaded. Raises LabError."""
+    made = disk.make(lab, progress)
+    with (
+        golden.workshop(f"box-{key(lab)}", lambda: not exists(name(lab))) as folder,
+        progress.step("box", f"give it to Vagrant as {name(lab)}") as step,
+    ):
+        if folder is None:
+            return
+        box = _pack(made, folder)
+        process.run(
+            ["vagrant", "box", "add", "--provider", "libvirt", "--name", name(lab), box],
+            env=ENVIRONMENT,
+            log=step.log,
+            timeout=600,
+            hint="Vagrant keeps boxes in ~/.vagrant.d, which needs 1 GiB of room (`./inv doctor`)",
+        )
+
+
+def bill_of_materials(box: str) -> str:
+    """Return the golden disk's own list of what went in, as JSON text."""
+    return (disk.folder(box.removeprefix(PREFIX)) / disk.BILL).read_text(encoding="utf-8")
+
+
+def baked() -> list[str]:
+    """The names of all golden boxes for libvirt."""
+    found = _boxes().glob(f"{PREFIX.replace('/', '-VAGRANTSLASH-')}*/*/libvirt/metadata.json")
+    return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
+
+
+def prune(lab: Lab) -> list[str]:
+    """Remove every golden box but this lab's, its volumes in the pool, and old disks; return their names.
+
+    A volume that a machine stands on stays, and so does its box.
+    """
+    removed = []
+    for old in baked():
+        if old != name(lab) and not _in_use(lab, old):
+            words = ["vagrant", "box", "remove", old, "--provider", "libvirt", "--all", "--force"]
+            process.run(words, env=ENVIRONMENT, timeout=120)
+            removed += [old, *_remove_volumes(lab, old)]
+    return [*removed, *disk.prune(key(lab))]
+
+
+def _pack(made: Path, folder: Path) -> Path:
+    """Make a box: a tar of the disk, and what vagrant-libvirt wants to know of it (format version 1)."""
+    about = {"provider": "libvirt", "format": "qcow2", "virtual_size": disk.VIRTUAL_GIB}
+    (folder / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
+    # Vagrant's own defaults; the lab's Vagrantfile says the rest.
+    (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
+    os.link(made, folder / "box.img")
+    box = folder / "golden.box"
+    process.run(["tar", "-cf", box, "-C", folder, "metadata.json", "Vagrantfile", "box.img"], timeout=600)
+    return box
+
+
+def _boxes() -> Path:
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
+
+
+def _volumes(lab: Lab, box: str) -> list[str]:
+    """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
+    listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
+    start = f"{box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_"
+    return [
+        words[0]
+        for line in listed.stdout.splitlines()
+        if (words := line.split()) and words[0].startswith(start)
+    ]
+
+
+def _in_use(lab: Lab, box: str) -> bool:
+    """Whether a volume in the pool stands on one of the box's."""
+    bases = _volumes(lab, box)
+    if not bases:
+        return False
+    listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), timeout=30).stdout
+    names = [line.split()[0] for line in listed.splitlines()[2:] if line.strip()]
+    described = [
+        process.run(_virsh(lab, "vol-dumpxml", "--pool", _pool(lab), each), accept=None, timeout=30).stdout
+        for each in names
+    ]
+    return any(f"{base}</path>" in text.partition("<backingStore>")[2] for text in described for base in bases)
+
+
+def _remove_volumes(lab: Lab, box: str) -> list[str]:
+    volumes = _volumes(lab, box)
+    for volume in volumes:
+        process.run(_virsh(lab, "vol-delete", "--pool", _pool(lab), volume), timeout=60)
+    return volumes
+
+
+def _pool(lab: Lab) -> str:
+    return (lab.libvirt or Libvirt()).pool
+
+
+def _virsh(lab: Lab, *words: str) -> list[str]:
+    return ["virsh", "--connect", (lab.libvirt or Libvirt()).uri, *words]

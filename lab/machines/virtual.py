@@ -1,0 +1,156 @@
+"""This room makes machines that are virtual, through Vagrant's own verbs.
+
+The hypervisor's own client is asked where those are too slow (power) or know nothing (machines that Vagrant
+has lost sight of).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab import process
+from lab.errors import CommandFailed, LabStateError
+from lab.machines import vagrant
+from lab.machines.vagrant import LoggedVagrant
+from lab.model import EMULATION_PATIENCE, Lab, Libvirt, Node
+from lab.render import LABEL, container_name
+from lab.workspace import Workspace
+
+POWER_TIMEOUT = 120.0
+"""Seconds for a hypervisor to start a machine or to cut its power; one is usual."""
+
+# What Vagrant or the hypervisor says, the sentence about the lab, and what to do.
+EXPLAINED = (
+    (
+        "already taken",
+        "libvirt has machines with this lab's names that the lab did not make, or has lost",
+        "`virsh list --all` shows them; give this lab another `name:` in lab.yaml, or remove them",
+    ),
+    ("No space left on device", "the disk is full", "free some space; `./inv bake --prune` removes old boxes"),
+    (
+        "Network is already in use",
+        "another network of libvirt's already uses the lab's subnet",
+        "`virsh net-list --all` shows it; choose another network.subnet in lab.yaml",
+    ),
+)
+
+
+def boot(workspace: Workspace, log: Path) -> None:
+    """Make and start every machine that is not running; side by side where the provider can."""
+    settings = _settings(workspace)
+    timeout = vagrant.BOOT_TIMEOUT * (EMULATION_PATIENCE if settings and settings.emulated else 1)
+    provider = str(workspace.read_identity()["provider"])
+    try:
+        LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1").up(
+            provision=False, provider=provider
+        )
+    except CommandFailed as error:
+        _explain(error, log)
+        raise
+
+
+def remove(workspace: Workspace, log: Path) -> None:
+    """Remove every machine and the lab's networks; nothing that this lab did not make."""
+    if workspace.vagrantfile.exists() and vagrant.known(workspace):
+        LoggedVagrant(workspace, log).destroy()
+    if _settings(workspace):
+        for domain in lost_sight_of(workspace):
+            process.run(_virsh(workspace, "destroy", domain), accept=None, log=log, timeout=60)
+            words = _virsh(workspace, "undefine", domain, "--remove-all-storage")
+            process.run(words, log=log, timeout=120)
+
+
+def lost_sight_of(workspace: Workspace) -> list[str]:
+    """The UUIDs of this lab's machines that Vagrant does not know, by the description that they carry.
+
+    VirtualBox is not asked: Vagrant names its machines there before it makes them.
+    """
+    if not _settings(workspace):
+        return []
+    listed = process.run(_virsh(workspace, "list", "--all", "--uuid"), accept=None, timeout=30)
+    unknown = set(listed.stdout.split()) - vagrant.ids(workspace) if listed.ok else set()
+    return sorted(domain for domain in unknown if _description(workspace, domain) == owner(workspace))
+
+
+def adopt(lab: Lab, workspace: Workspace) -> None:
+    """Tell Vagrant again which domains are its machines, by their names."""
+    names = {container_name(lab, node): node.name for node in lab.nodes}
+    for domain in lost_sight_of(workspace):
+        name = process.run(_virsh(workspace, "domname", domain), timeout=30).stdout.strip()
+        if name in names:
+            vagrant.remember(workspace, names[name], "libvirt", domain)
+
+
+def owner(workspace: Workspace) -> str:
+    """The description by which a lab knows its own domains."""
+    return f"{LABEL}={workspace.root}"
+
+
+def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> None:
+    """Cut the power of machines, all at once; the hypervisor ends them on the spot."""
+
+    def cut(node: Node) -> None:
+        if is_on(lab, node):
+            process.run(_client(lab, "off", node), timeout=POWER_TIMEOUT)
+            silent()
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(cut, nodes))
+
+
+def power_on(lab: Lab, nodes: Iterable[Node]) -> None:
+    """Start machines that are off, all at once."""
+
+    def start(node: Node) -> None:
+        if not is_on(lab, node):
+            process.run(_client(lab, "on", node), timeout=POWER_TIMEOUT)
+
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(start, nodes))
+
+
+def is_on(lab: Lab, node: Node) -> bool:
+    """Whether a machine has power. Raises CommandFailed when there is no such machine."""
+    said = process.run(_client(lab, "state", node), timeout=60).stdout
+    return said.strip() == "running" or 'VMState="running"' in said
+
+
+def _client(lab: Lab, verb: str, node: Node) -> list[str]:
+    """The hypervisor's own words for cutting a machine's power, giving it, or asking for it."""
+    name = container_name(lab, node)
+    if lab.provider == "virtualbox":
+        words = {
+            "off": ["controlvm", name, "poweroff"],
+            "on": ["startvm", name, "--type", "headless"],
+            "state": ["showvminfo", name, "--machinereadable"],
+        }
+        return ["VBoxManage", *words[verb]]
+    uri = lab.libvirt.uri if lab.libvirt else Libvirt().uri
+    words = {"off": ["destroy", name], "on": ["start", name], "state": ["domstate", name]}
+    return ["virsh", "--connect", uri, *words[verb]]
+
+
+def _settings(workspace: Workspace) -> Libvirt | None:
+    """How the machines of this workspace reach libvirt; None where they are not libvirt's."""
+    found = workspace.read_identity().get("libvirt")
+    return Libvirt.model_validate(found) if found else None
+
+
+def _virsh(workspace: Workspace, *words: str) -> list[str]:
+    settings = _settings(workspace) or Libvirt()
+    return ["virsh", "--connect", settings.uri, *words]
+
+
+def _description(workspace: Workspace, domain: str) -> str:
+    return process.run(_virsh(workspace, "desc", domain), accept=None, timeout=30).stdout.strip()
+
+
+def _explain(error: CommandFailed, log: Path) -> None:
+    """Turn what was said into a sentence about the lab, where we know one."""
+    text = log.read_text(encoding="utf-8", errors="replace")
+    for words, sentence, hint in EXPLAINED:
+        if words.lower() in text.lower():
+            raise LabStateError(sentence, hint=f"{hint} ({os.fspath(log)})", log=log) from error
