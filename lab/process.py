@@ -1,8 +1,8 @@
 """This room is the one door to commands on the host: every one starts, is logged, and ends here.
 
 A command is a list of words, never a shell line. What is given on standard input is never logged, so
-secrets travel that way and no other. Every command knows the user's proxies. A command that is interrupted or runs out of time is ended with
-its whole process group, so nothing is left behind.
+secrets travel that way and no other. Every command knows the user's proxies. One that is interrupted or
+runs out of time is ended with its whole process group, so nothing is left behind.
 """
 
 from __future__ import annotations

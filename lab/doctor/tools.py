@@ -59,11 +59,34 @@ TOOLS = (
         "Debian's archive keys",
         "Debian 13 is signed",
     ),
-    Tool("authorities", "bake", ("ca-certificates",), "CA certificates", "Go's modules come over HTTPS"),
-    Tool("gcc", "bake", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
-    Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool(
+        "authorities",
+        "bake",
+        ("ca-certificates",),
+        "CA certificates",
+        "modules, packages and images come over HTTPS",
+    ),
+    Tool("gcc", "modules", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
+    Tool("libc.a", "modules", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool("skopeo", "upstream", ("skopeo",), "skopeo", "it fetches images by their digests"),
+    Tool("apt-get", "upstream", ("apt",), "apt and dpkg", "they fetch and verify Kubernetes' packages"),
     Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
     Tool("shfmt", "lint", ("shfmt",), "shfmt", "it formats the provisioning scripts"),
+    Tool(
+        "docker-registry",
+        "test",
+        ("docker-registry",),
+        "Docker's registry",
+        "it stands for upstream's (its service, which a package starts, is not used)",
+    ),
+    Tool(
+        "apt-ftparchive",
+        "test",
+        ("apt-utils",),
+        "apt-utils",
+        "it makes the repository that stands for upstream's",
+    ),
+    Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the repository that stands for upstream's"),
     Tool("chromium", "test", ("chromium",), "Chromium", "a test looks at the drills' report in it"),
     Tool("Korean letters", "test", ("fonts-noto-cjk",), "a Korean font", "the drills' report is Korean too"),
 )
@@ -162,7 +185,7 @@ def vagrant(case: Case) -> Iterator[Finding]:
 def toolchains(case: Case) -> Iterator[Finding]:
     """Which Python runs this, and which Go builds Kubernetes?"""
     yield fit("python", "Python", ".".join(map(str, case.host.python)))
-    if case.wants("bake"):
+    if case.wants("modules"):
         go = release(case.lab.kubernetes.version).go
         yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
 

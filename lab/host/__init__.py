@@ -56,8 +56,22 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-get", "chromium", "docker", "dockerd", "gcc", "go", "ip", "mmdebstrap", "ruby", "service"),
-    *("shellcheck", "shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+    *(
+        "apt-ftparchive",
+        "apt-get",
+        "chromium",
+        "docker",
+        "docker-registry",
+        "dockerd",
+        "gcc",
+        "go",
+        "gpg",
+        "ip",
+        "mmdebstrap",
+        "ruby",
+        "service",
+    ),
+    *("shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
 )
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")

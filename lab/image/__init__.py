@@ -17,8 +17,10 @@ from lab.image import docker, golden, libvirt
 from lab.image.debian import packages
 from lab.model import Lab
 from lab.progress import Progress
+from lab.supply import source
+from lab.supply.releases import release
 
-__all__ = ["bake", "bill_of_materials", "exists", "key", "name", "packages", "prune"]
+__all__ = ["bake", "bill_of_materials", "exists", "key", "name", "packages", "prune", "settled"]
 
 FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt}
 """The golden machine as each provider takes it: modules with the same functions."""
@@ -26,12 +28,12 @@ FORMS: dict[str, ModuleType] = {"docker": docker, "libvirt": libvirt}
 
 def key(lab: Lab) -> str:
     """Return the golden machine's content hash: 16 hex digits."""
-    return str(FORMS[lab.provider].key(lab))
+    return str(FORMS[lab.provider].key(settled(lab)))
 
 
 def name(lab: Lab) -> str:
     """Return the golden machine's name: docker's for an image, Vagrant's for a box."""
-    return str(FORMS[lab.provider].name(lab))
+    return str(FORMS[lab.provider].name(settled(lab)))
 
 
 def exists(lab: Lab, golden_machine: str) -> bool:
@@ -45,10 +47,12 @@ def bake(lab: Lab, progress: Progress) -> str:
     Needs root for the Debian root and for containerd: through sudo, announced by its step. Raises
     LabError; nothing half-made is ever under the final name.
     """
-    form = FORMS[lab.provider]
-    if not form.exists(form.name(lab)):
-        form.make(lab, progress)
-    return str(form.name(lab))
+    form, wanted = FORMS[lab.provider], settled(lab)
+    if not form.exists(form.name(wanted)):
+        chosen = source.choose(release(lab.kubernetes.version), lab.kubernetes.source, lab.mirrors, progress)
+        wanted = _with_source(lab, chosen)
+        form.make(wanted, progress)
+    return str(form.name(wanted))
 
 
 def bill_of_materials(lab: Lab, golden_machine: str) -> str:
@@ -58,4 +62,22 @@ def bill_of_materials(lab: Lab, golden_machine: str) -> str:
 
 def prune(lab: Lab) -> list[str]:
     """Remove every golden machine of this provider but the lab's, and half-made ones; return their names."""
-    return [*FORMS[lab.provider].prune(lab), *golden.partials()]
+    return [*FORMS[lab.provider].prune(settled(lab)), *golden.partials()]
+
+
+def settled(lab: Lab) -> Lab:
+    """Return the lab with what `kubernetes.source: auto` comes to: where its golden machine came from.
+
+    Where there is none, only `bake` asks whether upstream can be reached. So what `auto` came to once
+    stays so, with or without a network, for as long as that golden machine is kept.
+    """
+    form = FORMS[lab.provider]
+    wanted = release(lab.kubernetes.version)
+    choices = [_with_source(lab, each) for each in source.possible(wanted, lab.kubernetes.source)]
+    if len(choices) == 1:
+        return choices[0]
+    return next((each for each in choices if form.exists(form.name(each))), choices[-1])
+
+
+def _with_source(lab: Lab, chosen: source.Source) -> Lab:
+    return lab.model_copy(update={"kubernetes": lab.kubernetes.model_copy(update={"source": chosen})})

@@ -130,7 +130,7 @@ class Repository:
         (file,) = self.folder.glob(f"{name}_*.deb")
         if sha256(file) != pinned:
             raise LabError(
-                f"the package {name} {version} of {self.host} is not the one that is pinned: it has another sum",
+                f"the package {name} {version} of {self.host} has another sum than the pinned one",
                 hint=f"{hosts.ANEW}; else {hosts.NOT_TO_TRUST}",
                 log=self.log,
             )

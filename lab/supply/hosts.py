@@ -13,7 +13,9 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
+from lab import proxies
 from lab.errors import CommandFailed, LabError
 
 PATIENCE = 20
@@ -116,13 +118,23 @@ def silent(url: str, seconds: float) -> str:
 
 def _ask(url: str, seconds: float) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=seconds) as reply:  # noqa: S310  http and https, as lab.shape allows
+        with _opener(url).open(url, timeout=seconds) as reply:
             reply.read(1)
     except urllib.error.HTTPError as error:
         return "" if error.code == 401 else f"it answers {error.code}"
     except (OSError, ValueError) as error:
         return str(getattr(error, "reason", error))
     return ""
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Return what asks for a URL in the way that commands of `lab.process` do."""
+    settings = proxies.environment()
+    exempt = {"no": settings.get("no_proxy", "")}
+    direct = urllib.request.proxy_bypass(urlsplit(url).hostname or "", exempt)
+    named = {scheme: settings.get(f"{scheme}_proxy", "") for scheme in ("http", "https")}
+    through = {} if direct else {scheme: proxy for scheme, proxy in named.items() if proxy}
+    return urllib.request.build_opener(urllib.request.ProxyHandler(through))
 
 
 def _log(error: CommandFailed) -> str:

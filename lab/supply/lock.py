@@ -19,8 +19,8 @@ from lab.supply.releases import SUPPLY
 FOLDER = SUPPLY / "upstream"
 
 HEAD = """\
-# What upstream's Kubernetes {version} is made of. `./inv lock` writes this file, from the upstream hosts or from
-# the mirrors of lab.yaml; `bake` takes nothing that differs from it.
+# What upstream's Kubernetes {version} is made of. `./inv lock` writes this file, from the upstream hosts or
+# from the mirrors of lab.yaml; `bake` takes nothing that differs from it.
 """
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -68,8 +68,8 @@ def read(version: str) -> Lock:
     except FileNotFoundError:
         raise LabError(
             f"what upstream's Kubernetes {version} is made of is not pinned: there is no {file}",
-            hint="on a host that reaches upstream (or a mirror, see `mirrors` in lab.yaml) run `./inv lock` and keep "
-            "that file; or set kubernetes.source to modules",
+            hint="on a host that reaches upstream (or a mirror: `mirrors` in lab.yaml) run `./inv lock`, and "
+            "keep that file; or set kubernetes.source to modules",
         ) from None
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise LabError(f"{file} is no lock: {_first_line(error)}", hint=_ANEW) from None

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 from lab.progress import Progress
-from lab.supply import flannel, images, registry
+from lab.supply import flannel, hosts, images, registry
 from lab.supply.apt import Entry, Repository
 from lab.supply.lock import Lock, Package
 from lab.supply.mirrors import Mirrors, is_loopback
@@ -69,7 +69,7 @@ def _packages(release: Release, repository: Repository) -> dict[str, Package]:
             version = f" {release.kubernetes}" if name in OF_KUBERNETES else ""
             raise LabError(
                 f"{repository.host} has no package {name}{version} for {architecture()} (it has: {has})",
-                hint="set kubernetes.version to one that it has, or name another place under `mirrors` in lab.yaml",
+                hint=f"set kubernetes.version to one that it has; {hosts.MIRROR}",
             )
         found[name] = _package(max(wanted, key=lambda entry: _by_numbers(entry.version)), entries)
     return found
@@ -95,8 +95,8 @@ def _digest(name: str, mirrors: Mirrors) -> str:
     place = mirrors.image(name)
     if not place.tls and not is_loopback(place.host):
         raise LabError(
-            f"{place.host} is asked without TLS, and could be answered for by anyone on the way: its digests are "
-            "not pinned",
+            f"{place.host} is asked without TLS, so anyone on the way could answer for it: its digests are not "
+            "pinned",
             hint="run `./inv lock` with an https mirror, or with upstream; `bake` may use the mirror as it is",
         )
     return registry.digest(name, mirrors)

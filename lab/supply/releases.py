@@ -47,7 +47,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Upstream:
-    """The Kubernetes project's own packages: their host's URL, and the fingerprint of the key they are signed by."""
+    """The Kubernetes project's own packages: their host's URL, and their signing key's fingerprint."""
 
     packages: str
     signed_by: str

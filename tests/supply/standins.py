@@ -7,6 +7,7 @@ that were changed, a server that takes the connection and says nothing.
 
 from __future__ import annotations
 
+import base64
 import functools
 import http.server
 import shutil
@@ -54,7 +55,8 @@ class SigningKey:
 
     def sign(self, release: Path) -> None:
         """Write InRelease and Release.gpg beside a Release file."""
-        words = ["gpg", "--homedir", self.home, "--batch", "--yes", "--local-user", self.fingerprint]
+        words: list[str | Path] = ["gpg", "--homedir", self.home, "--batch", "--yes"]
+        words += ["--local-user", self.fingerprint]
         run([*words, "--output", release.with_name("InRelease"), "--clearsign", release])
         run([*words, "--output", release.with_name("Release.gpg"), "--armor", "--detach-sign", release])
 
@@ -64,8 +66,8 @@ def signing_key(name: str) -> Iterator[SigningKey]:
     """A new key without a passphrase, and the agent that gpg starts for it ended at the end."""
     home = Path(tempfile.mkdtemp(prefix="gpg-"))  # a short path: it holds the agent's socket
     try:
-        words = ["gpg", "--homedir", home, "--batch", "--passphrase", ""]
-        run([*words, "--quick-generate-key", f"{name} <{name}@localhost>", "rsa3072", "sign", "never"])
+        words: list[str | Path] = ["gpg", "--homedir", home, "--batch", "--passphrase", ""]
+        run([*words, "--quick-generate-key", f"{name} <{name}@localhost>", "ed25519", "sign", "never"])
         listed = run(["gpg", "--homedir", home, "--with-colons", "--fingerprint"])
         fingerprint = next(line.split(":")[9] for line in listed.splitlines() if line.startswith("fpr:"))
         yield SigningKey(home, fingerprint)
@@ -76,11 +78,15 @@ def signing_key(name: str) -> Iterator[SigningKey]:
 
 @dataclass
 class Faults:
-    """What goes wrong on a server: `hangs` says nothing, `refuses` answers 403, to paths that hold the word."""
+    """What goes wrong on a server: `hangs` says nothing, `refuses` answers 403, to paths that hold the word.
+
+    `asked` and `logins` keep what it was asked for and by whom; a proxy is asked for whole URLs.
+    """
 
     hangs: str = ""
     refuses: str = ""
     asked: list[str] = field(default_factory=list)
+    logins: list[str] = field(default_factory=list)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -92,12 +98,22 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.faults.asked.append(self.path)
+        scheme, _, login = self.headers.get("Proxy-Authorization", "").partition(" ")
+        self.faults.logins += [base64.b64decode(login).decode()] if scheme == "Basic" else []
+        if "://" in self.path:
+            self.path = "/" + self.path.partition("://")[2].partition("/")[2]
         if self.faults.hangs and self.faults.hangs in self.path:
             self.ended.wait(120)
         elif self.faults.refuses and self.faults.refuses in self.path:
             self.send_error(403)
         else:
             super().do_GET()
+
+    def guess_type(self, path: object) -> str:
+        """A manifest is one, to whoever asks a registry."""
+        if "/manifests/" in str(path):
+            return "application/vnd.oci.image.manifest.v1+json"
+        return super().guess_type(str(path))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
         pass
