@@ -278,7 +278,7 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("mirrors.debian", "ftp://mirror.example/debian", "ftp://mirror.example/debian is no place to fetch"),
         (
             "mirrors.debian_security",
-            "https://mirror.example/a?b=c",
+            "'https://mirror.example/a?b=c'",
             "'https://mirror.example/a?b=c' is no place",
         ),
         ("mirrors.kubernetes_packages", "[a]", "a list is no place to fetch from"),
