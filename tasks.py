@@ -284,6 +284,8 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (10 minutes)",
+        "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
+        "whole": "with --vm: also bring up a real lab of three machines and verify it (up to an hour there)",
         "k": "as pytest's -k",
     }
 )
@@ -293,11 +295,18 @@ def test(
     live: bool = True,
     sabotage: bool = False,
     drills: bool = False,
+    vm: bool = False,
+    whole: bool = False,
     k: str = "",
 ) -> None:
     """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
     from lab import selftest
 
+    if vm:
+        virtual = _open(str(HERE / "tests" / "vm" / "lab.yaml"))
+        virtual.bake(consent=yes)
+        code = selftest.run_virtual(virtual, whole=whole, select=k)
+        raise Exit(code=code) if code else Exit(code=0)
     breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
     code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, select=k)
     if code:

@@ -40,12 +40,24 @@ class Remote:
 
         Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
         """
+        if self.lab.libvirt and self.lab.libvirt.remote:
+            return self._no_way_to(self.lab.libvirt.uri)
         answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
         if "gateway" in routes[0] or source != str(self.lab.network.gateway):
             return f"the lab's network {self.lab.network.subnet} is not up on this host"
         return ""
+
+    def _no_way_to(self, uri: str) -> str:
+        """Machines on another host are reached by a route that somebody made for them, never a default one."""
+        words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.balancer.address)]
+        answer = process.run(words, accept=None)
+        routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
+        # VPNs write a default route as two halves.
+        if any(route["dst"] != "default" and not route["dst"].endswith(("/0", "/1")) for route in routes):
+            return ""
+        return f"no route of this host leads to {self.lab.network.subnet}, on the host of {uri}"
 
     def require_route(self) -> None:
         """Raise LabStateError unless the lab's network is up."""

@@ -10,9 +10,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab.model import Lab
+from lab.model import EMULATION_PATIENCE, Lab
 from lab.progress import Progress
 from lab.workspace import Workspace
+
+EMULATED = (
+    "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
+    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 15 to 30 minutes on two CPUs\n"
+    "that do nothing else."
+)
+"""What `up` says before it begins where no hardware helps."""
 
 
 def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> None:
@@ -21,6 +28,7 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
         "lab": lab.name,
         "kubernetes": lab.kubernetes.version,
         "provider": lab.provider,
+        "emulated": lab.emulated,
         "ended": datetime.now(UTC).isoformat(timespec="seconds"),
         "changed": changed,
         "seconds": round(progress.seconds, 1),

@@ -17,6 +17,8 @@ NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/browser")
 NEEDS_LABS = "tests/labs"
 BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
 """Suites that break a lab of their own, again and again, and take their time."""
+VIRTUAL = "tests/vm"
+"""Suites on virtual machines, emulated where there is no KVM."""
 
 
 def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str], select: str) -> int:
@@ -34,6 +36,14 @@ def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str],
         # The tests of one lab build on one another.
         code = _pytest(NEEDS_LABS, "--exitfirst", select=select)
     return code
+
+
+def run_virtual(session: Session, *, whole: bool, select: str) -> int:
+    """Run the tests on virtual machines, whose golden disk is there; return 0 only when all passed.
+
+    With `whole`, also a real lab of three, which takes up to an hour where machines are emulated.
+    """
+    return _pytest(VIRTUAL, "--disk", str(session.golden_disk), *(["--whole"] if whole else []), select=select)
 
 
 def _pytest(*words: str, select: str) -> int:

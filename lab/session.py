@@ -25,6 +25,7 @@ from lab import (
     report,
 )
 from lab.errors import ConfigError, LabError, LabStateError
+from lab.image import disk
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
@@ -57,6 +58,11 @@ class Session:
             image.key(self.lab)  # without upstream's lock nothing else need be looked at
         self.make_fit({"up"} if baked else {"up", "bake"}, consent=consent)
         return image.bake(self.lab, self.progress)
+
+    @property
+    def golden_disk(self) -> Path:
+        """Where the golden disk is, once it is baked."""
+        return disk.folder(disk.key(self.lab)) / disk.DISK
 
     def make_fit(self, purposes: set[str], *, consent: bool) -> None:
         """Let the doctor look at this host, and mend it where that was consented to."""
@@ -120,13 +126,25 @@ class Session:
             self.workspace.rotate_logs()
             self.require_same_lab()
             golden = self.bake(consent=consent)
-            self._require_own_machines()
-            self.render(golden)
-            with self.progress.live():
-                changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
-            self._keep_kubeconfig()
-            self._keep_bill_of_materials(golden)
-            report.write(self.lab, self.workspace, self.progress, changed=changed)
+            self._settled()._bring_up(golden)
+
+    def _settled(self) -> Session:
+        """The same lab, now that baking has left a kernel by which KVM can be tried."""
+        if self.lab.provider != "libvirt":
+            return self
+        lab = config.load(self.path, lambda file: choice.settle(file, self.workspace))
+        return replace(self, lab=lab, remote=Remote(lab, self.workspace))
+
+    def _bring_up(self, golden: str) -> None:
+        if self.lab.emulated:
+            self.progress.say(report.EMULATED)
+        self._require_own_machines()
+        self.render(golden)
+        with self.progress.live():
+            changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
+        self._keep_kubeconfig()
+        self._keep_bill_of_materials(golden)
+        report.write(self.lab, self.workspace, self.progress, changed=changed)
         self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
 
     def destroy(self) -> bool:

@@ -2,7 +2,7 @@
 
     finding.py       what is said, to people and to programs
     case.py          what every check is given
-    tools.py  resources.py  kernel.py  addresses.py     the checks
+    tools.py  resources.py  kernel.py  addresses.py  libvirt.py     the checks
     mending.py       the only one that changes the host, after consent
 
 `lab.host` asks the system; the checks only judge, and every one looks at the same facts.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from lab import host
-from lab.doctor import addresses, kernel, resources, tools
+from lab.doctor import addresses, kernel, libvirt, resources, tools
 from lab.doctor.case import PURPOSES, Case
 from lab.doctor.finding import Finding, Verdict, exit_code, shown, to_json
 from lab.doctor.mending import mend
@@ -42,7 +42,7 @@ Check = Callable[[Case], Iterable[Finding]]
 
 # In the order of mending: programs before the daemon that they bring.
 FOR_TOOLS: tuple[Check, ...] = (tools.packages, tools.toolchains)
-FOR_MACHINES: tuple[Check, ...] = (
+FOR_CONTAINERS: tuple[Check, ...] = (
     tools.daemon,
     tools.vagrant,
     resources.memory,
@@ -57,6 +57,34 @@ FOR_MACHINES: tuple[Check, ...] = (
     addresses.networks,
     addresses.names,
 )
+FOR_LIBVIRT: tuple[Check, ...] = (
+    libvirt.daemon,
+    tools.vagrant,
+    libvirt.plugin,
+    libvirt.hypervisor,
+    libvirt.pool,
+    libvirt.firewall,
+    resources.memory,
+    resources.disk,
+    resources.folders,
+    addresses.networks,
+    libvirt.management,
+    libvirt.names,
+    libvirt.leases,
+    libvirt.remote,
+)
+FOR_VIRTUALBOX: tuple[Check, ...] = (
+    tools.vagrant,
+    resources.memory,
+    resources.disk,
+    resources.folders,
+    addresses.networks,
+)
+FOR_MACHINES = {"docker": FOR_CONTAINERS, "libvirt": FOR_LIBVIRT, "virtualbox": FOR_VIRTUALBOX}
+"""What a host must have for its machines, by the lab's provider."""
+
+ROUNDS = 3
+"""How often mending is gone over: what is installed in one can be asked in the next."""
 
 
 def examine(
@@ -74,7 +102,7 @@ def examine(
     """
     case = Case(lab, facts, workspace, purposes, baked)
     # To lint or to lock, nothing is asked of a host but its programs.
-    checks = FOR_TOOLS + (FOR_MACHINES if purposes - {"lint", "lock"} else ())
+    checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - {"lint", "lock"} else ())
     return tuple(finding for check in checks for finding in check(case))
 
 
@@ -112,10 +140,14 @@ def make_fit(
     """Return the facts of a fit host, mended with `consent` where it has to be. Raises HostNotFit."""
     facts, findings = _look(lab, workspace, purposes, baked)
     require(findings, consent=consent)
-    if any(finding.verdict == "mendable" for finding in findings):
+    for _ in range(ROUNDS):
+        if not any(finding.verdict == "mendable" for finding in findings):
+            break
         mend(findings, progress)
+        before = findings
         facts, findings = _look(lab, workspace, purposes, baked)
-        require(findings, consent=False)
+        require(findings, consent=consent and findings != before)
+    require(findings, consent=False)
     return facts
 
 

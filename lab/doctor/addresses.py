@@ -32,6 +32,9 @@ ROLE_KEYS = {
 }
 """A role's key in lab.yaml, and the last part of its first address by default."""
 
+MANAGEMENT = "vagrant-libvirt"
+"""What Vagrant's plugin calls its management network."""
+
 DOCKER_BRIDGE = re.compile(r"docker0|br-[0-9a-f]{12}")
 
 _WHY = {
@@ -46,16 +49,16 @@ def networks(case: Case) -> Iterator[Finding]:
     lab = case.lab.network
     wanted = {"subnet": lab.subnet, "pods": lab.pods, "services": lab.services}
     yield from _unasked(case)
-    used = dict(_used(case))
+    taken = dict(used(case))
     for key, network in wanted.items():
         others = {f"network.{name}": other for name, other in wanted.items() if name != key}
-        clashes = [who for who, other in (others | used).items() if other.overlaps(network)]
+        clashes = [who for who, other in (others | taken).items() if other.overlaps(network)]
         if key == "subnet":
             clashes += [who for who in _foreign_ways(case) if who not in clashes]
         if not clashes:
             yield fit(f"network-{key}", f"Network of {key}", f"{network} overlaps nothing that is known")
             continue
-        mend = _advice(case.lab, key, [*used.values(), *others.values()])
+        mend = _advice(case.lab, key, [*taken.values(), *others.values()])
         what = f"{network} overlaps {', '.join(clashes)}"
         yield unfit(f"network-{key}", f"Network of {key}", what, _WHY[key], mend)
     yield from _virtualbox(case, wanted)
@@ -93,6 +96,28 @@ def own_network(case: Case) -> DockerNetwork | None:
     return None
 
 
+def own_by_libvirt(lab: Lab) -> dict[str, IPv4Network]:
+    """The networks that Vagrant's plugin makes for a lab, by their names."""
+    if lab.libvirt is None:
+        return {}
+    return {lab.name: lab.network.subnet, MANAGEMENT: lab.libvirt.management}
+
+
+def _own_bridges(case: Case) -> list[str]:
+    """The devices of the lab's own networks in libvirt."""
+    found, host = case.host.libvirt_networks, case.host.libvirt
+    if host is None or isinstance(found, Unknown):
+        return []
+    own = [name for name, subnet in own_by_libvirt(case.lab).items() if found.get(name) == subnet]
+    return [host.bridges[name] for name in own if name in host.bridges]
+
+
+def _is_way_to_remote(case: Case, route: Route) -> bool:
+    """Whether it leads to machines on another host, as it should."""
+    remote = case.lab.libvirt is not None and case.lab.libvirt.remote
+    return remote and bool(route.gateway) and route.network == case.lab.network.subnet
+
+
 def _out_of_the_way(container: Container) -> str:
     if container.workspace:
         lab_file = shlex.quote(str(Path(container.workspace).parent / "lab.yaml"))
@@ -101,8 +126,8 @@ def _out_of_the_way(container: Container) -> str:
     return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"
 
 
-def _used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
-    """What this host uses, each with the words for it; the lab's own network is left out."""
+def used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
+    """What this host uses, each with the words for it; the lab's own networks are left out."""
     own, host = own_network(case), case.host
     docker_networks = () if isinstance(host.docker_networks, Unknown) else host.docker_networks
     for each in docker_networks:
@@ -110,10 +135,13 @@ def _used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
             yield from ((f"docker's network {each.name} ({subnet})", subnet) for subnet in each.subnets)
     if not isinstance(host.libvirt_networks, Unknown):
         for name, subnet in host.libvirt_networks.items():
+            if own_by_libvirt(case.lab).get(name) == subnet:
+                continue
             yield f"libvirt's network {name} ({subnet})", subnet
     bridges = {each.device for each in docker_networks}  # said above, by name
     for route in () if isinstance(host.routes, Unknown) else host.routes:
-        if not (_is_default(route) or route.device in bridges or _may_be_own(case, route.device)):
+        theirs = _is_default(route) or route.device in bridges or _may_be_own(case, route.device)
+        if not (theirs or route.device in _own_bridges(case) or _is_way_to_remote(case, route)):
             yield f"the route {route}", route.network
 
 
@@ -122,11 +150,13 @@ def _foreign_ways(case: Case) -> list[str]:
     way, own = case.host.way, own_network(case)
     if isinstance(way, Unknown) or not way.device or isinstance(case.host.routes, Unknown):
         return []
-    ways = [own.device] if own else []
+    ways = [*_own_bridges(case), *([own.device] if own else [])]
     defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
+    if case.lab.libvirt and case.lab.libvirt.remote:
+        return []  # the lab is elsewhere; whether its way is one is asked apart
     if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
         return []
-    if any(case.lab.balancer.address in network for network in dict(_used(case)).values()):
+    if any(case.lab.balancer.address in network for network in dict(used(case)).values()):
         return []  # said already, with the route's or the network's name
     return [f"the way to {case.lab.balancer.address} via {way.gateway or way.device}"]
 
@@ -181,7 +211,7 @@ def _virtualbox(case: Case, wanted: dict[str, IPv4Network]) -> Iterator[Finding]
             continue
         what = f"network.{key} {network} overlaps VirtualBox's NAT network {VIRTUALBOX_NAT}"
         why = "Every VirtualBox machine has an address in that network, and would mix the two up."
-        mend = _advice(case.lab, key, [*dict(_used(case)).values(), *wanted.values()])
+        mend = _advice(case.lab, key, [*dict(used(case)).values(), *wanted.values()])
         if case.lab.provider == "virtualbox":
             yield unfit("network-virtualbox", "VirtualBox", what, why, mend)
         else:

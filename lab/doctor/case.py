@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.host import Container, HostFacts, Unknown
 from lab.model import Lab, Node
-from lab.render import container_name
+from lab.render import LABEL, container_name
 from lab.supply import source
 from lab.supply.releases import release
 
@@ -50,4 +50,7 @@ class Case:
     def waiting(self) -> tuple[Node, ...]:
         """The machines that do not run yet: the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
+        if self.host.libvirt:
+            owner = f"{LABEL}={self.workspace}"
+            running = {each.name for each in self.host.libvirt.domains if each.running and each.owner == owner}
         return tuple(node for node in self.lab.nodes if container_name(self.lab, node) not in running)

@@ -40,8 +40,10 @@ def memory(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         yield note("memory", "Memory", f"could not be asked: {found.reason}", "The lab may not fit.")
         return
-    needed = sum(MEMORY_MIB[node.role] for node in case.waiting) + MEMORY_RESERVE_MIB
     declared = sum(node.memory_mib for node in case.waiting)
+    # Containers take what they use; a virtual machine takes, sooner or later, what it was given.
+    used = declared if case.lab.provider != "docker" else sum(MEMORY_MIB[node.role] for node in case.waiting)
+    needed = used + MEMORY_RESERVE_MIB
     what = f"{found.available} MiB available, {len(case.waiting)} machines to start need {needed} MiB"
     if case.waiting and found.available < needed:
         why = "The kernel would end processes of the cluster, and etcd loses its leader while it swaps."
@@ -65,7 +67,9 @@ def cpus(case: Case) -> Iterator[Finding]:
 
 def disk(case: Case) -> Iterator[Finding]:
     """Is there room where docker keeps its data, and where builds are kept? They may be one disk."""
-    needs = [("docker's data", case.host.docker_data, DISK_LAB_MIB)]
+    needs = []
+    if case.lab.provider == "docker":
+        needs.append(("docker's data", case.host.docker_data, DISK_LAB_MIB))
     if case.wants("bake") and not case.baked:
         needs.append(("the cache", case.host.cache, DISK_BAKE_MIB))
         needs.append(("temporary files", case.host.tmp, DISK_TMP_MIB))

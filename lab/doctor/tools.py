@@ -18,6 +18,9 @@ DOCKER = (20, 10)
 DOCKER_CLIENT = "?exact-name(docker-cli)"
 """From Debian 13 on the client is a package of its own; before, apt's pattern matches nothing."""
 
+LIBVIRT = ("libvirt-daemon-system", "dnsmasq-base")
+"""libvirt's daemon, and what gives addresses on its networks."""
+
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
 LOCK_TIMEOUT = 120
 """Seconds that another apt has to let go of its lock."""
@@ -42,15 +45,25 @@ class Tool:
     packages: tuple[str, ...]
     upstream: str
     why: str
+    provider: str = ""
+    """The only provider that needs it; "" for all."""
 
 
 TOOLS = (
-    Tool("docker", "up", ("docker.io", DOCKER_CLIENT), "Docker Engine", "it is what machines run in"),
-    Tool("dockerd", "up", ("docker.io",), "Docker Engine", "it is what machines run in"),
+    Tool("docker", "up", ("docker.io", DOCKER_CLIENT), "Docker Engine", "it is what machines run in", "docker"),
+    Tool("dockerd", "up", ("docker.io",), "Docker Engine", "it is what machines run in", "docker"),
+    Tool("virsh", "up", ("libvirt-clients",), "libvirt", "it speaks to libvirt", "libvirt"),
+    Tool("libvirtd", "up", LIBVIRT, "libvirt", "it makes the machines", "libvirt"),
+    Tool("qemu-system-x86_64", "up", ("qemu-system-x86",), "QEMU", "it is what machines run in", "libvirt"),
+    Tool("qemu-img", "up", ("qemu-utils",), "QEMU", "the machines' disks are its files", "libvirt"),
+    Tool("iptables", "up", ("iptables",), "iptables", "libvirt's networks need its rules", "libvirt"),
+    Tool(
+        "vagrant-libvirt", "up", ("vagrant-libvirt",), "vagrant-libvirt", "it is Vagrant's way there", "libvirt"
+    ),
     Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it makes the machines"),
     Tool("ssh", "up", ("openssh-client",), "the OpenSSH client", "machines are set up over it"),
     Tool("ip", "up", ("iproute2",), "iproute2", "it tells where packets for the lab would go"),
-    Tool("sysctl", "up", ("procps",), "procps", "it raises the kernel's limits"),
+    Tool("sysctl", "up", ("procps",), "procps", "it raises the kernel's limits", "docker"),
     Tool("mmdebstrap", "bake", ("mmdebstrap",), "mmdebstrap", "it makes the golden machine's Debian root"),
     Tool(
         "trixie's key",
@@ -94,7 +107,9 @@ TOOLS = (
 
 def packages(case: Case) -> Iterator[Finding]:
     """Is everything installed that the purposes need? One finding, and one command, for all of it."""
-    missing = [tool for tool in TOOLS if case.wants(tool.purpose) and not _has(case, tool)]
+    provider = case.lab.provider
+    wanted_tools = [tool for tool in TOOLS if case.wants(tool.purpose) and tool.provider in ("", provider)]
+    missing = [tool for tool in wanted_tools if not _has(case, tool)]
     title = "Programs"
     if not missing:
         yield fit("packages", title, "all are installed")
@@ -195,6 +210,11 @@ def _has(case: Case, tool: Tool) -> bool:
     if tool.name == "dockerd":
         # One that answers, or is someone else's, need not be on PATH.
         return tool.name in host.programs or host.daemon.state not in ("absent", "no client")
+    elsewhere = case.lab.libvirt is not None and case.lab.libvirt.remote
+    if elsewhere and tool.name in ("libvirtd", "qemu-system-x86_64", "iptables"):
+        return True  # that host's to have
+    if tool.name == "vagrant-libvirt":
+        return case.host.libvirt is not None and case.host.libvirt.plugin
     if tool.name == "trixie's key":
         return host.trixie_key
     if tool.name == "authorities":

@@ -14,17 +14,20 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab.host import docker, kernel, network
+from lab.host import docker, kernel, libvirt, network
 from lab.host.ask import ask
 from lab.host.facts import (
     Cgroups,
     Container,
     Daemon,
     DockerNetwork,
+    Domain,
     Folder,
     HostFacts,
     Inotify,
+    LibvirtHost,
     Memory,
+    Pool,
     Presence,
     Route,
     Unknown,
@@ -39,10 +42,13 @@ __all__ = [
     "Container",
     "Daemon",
     "DockerNetwork",
+    "Domain",
     "Folder",
     "HostFacts",
     "Inotify",
+    "LibvirtHost",
     "Memory",
+    "Pool",
     "Presence",
     "Route",
     "Unknown",
@@ -56,22 +62,9 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *(
-        "apt-ftparchive",
-        "apt-get",
-        "chromium",
-        "docker",
-        "docker-registry",
-        "dockerd",
-        "gcc",
-        "go",
-        "gpg",
-        "ip",
-        "mmdebstrap",
-        "ruby",
-        "service",
-    ),
-    *("shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+    *("apt-ftparchive", "apt-get", "chromium", "docker", "docker-registry", "dockerd", "gcc", "go", "gpg"),
+    *("ip", "iptables", "libvirtd", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "ruby", "service"),
+    *("shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant", "virsh"),
 )
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")
@@ -94,7 +87,8 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
     """
     uid, release = os.geteuid(), os.uname().release
     with ThreadPoolExecutor() as pool:
-        vagrant, libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
+        vagrant, networks_of_libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
+        virtual = pool.submit(libvirt.look, lab) if lab.provider == "libvirt" else None
         routes, way = pool.submit(network.routes), pool.submit(network.way, lab.balancer.address)
         daemon = _daemon()
         silence = Unknown("docker's daemon does not answer")
@@ -121,13 +115,14 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             daemon=daemon,
             containers=_answer(containers),
             docker_networks=_answer(networks),
-            libvirt_networks=_answer(libvirt),
+            libvirt_networks=_answer(networks_of_libvirt),
             routes=_answer(routes),
             way=_answer(way),
             cgroups=kernel.cgroups(root),
             inotify=kernel.inotify(root, uid=uid),
             capabilities=kernel.capabilities(root),
             features=kernel.features(root, release),
+            libvirt=virtual.result() if virtual else None,
         )
 
 

@@ -17,9 +17,11 @@ ENVIRONMENT = {
 }
 
 
-def ask(argv: Sequence[str], accept: Collection[int] | None = (0,)) -> process.Result | Unknown:
+def ask(
+    argv: Sequence[str], accept: Collection[int] | None = (0,), timeout: float = PATIENCE
+) -> process.Result | Unknown:
     """Run a command that changes nothing; Unknown when it is missing, slow or ends with another code."""
     try:
-        return process.run(argv, accept=accept, timeout=PATIENCE, env=ENVIRONMENT)
+        return process.run(argv, accept=accept, timeout=timeout, env=ENVIRONMENT)
     except CommandFailed as error:
         return Unknown(" ".join(error.message.split()))

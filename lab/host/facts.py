@@ -6,7 +6,7 @@ A question that could not be asked is `Unknown`, with the reason: never a no, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal
@@ -72,6 +72,46 @@ class DockerNetwork:
     name: str
     device: str
     subnets: tuple[IPv4Network, ...]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files."""
+
+    name: str
+    running: bool
+    free: int
+    volumes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's."""
+
+    name: str
+    running: bool
+    owner: str
+
+
+@dataclass(frozen=True)
+class LibvirtHost:
+    """libvirt as its client finds it, and `words`, what was said where it did not answer.
+
+    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
+    `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
+    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
+    out, and to whom.
+    """
+
+    state: Literal["answers", "no client", "absent", "denied", "mute"]
+    plugin: bool
+    kvm: bool | Unknown
+    words: str = ""
+    hypervisor: str = ""
+    pool: Pool | None = None
+    domains: tuple[Domain, ...] = ()
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    leases: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -147,3 +187,5 @@ class HostFacts:
     inotify: Inotify | Unknown
     capabilities: frozenset[str] | Unknown
     features: Mapping[str, Presence | Unknown]
+    libvirt: LibvirtHost | None = None
+    """None where the lab's provider is another one: then it is not asked."""

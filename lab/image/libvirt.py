@@ -12,6 +12,9 @@ from lab.model import Lab, Libvirt
 from lab.progress import Progress
 
 PREFIX = "ha-lab/golden-"
+BOX = ("metadata.json", "Vagrantfile", "box.img", disk.BILL)
+"""What is in a box; the list of what went into its disk is for us."""
+
 ENVIRONMENT = {"LC_ALL": "C.UTF-8", "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
 
 
@@ -27,7 +30,7 @@ def name(lab: Lab) -> str:
 
 def exists(box: str) -> bool:
     """Whether Vagrant has the box of that name. Asks files: Vagrant itself would take two seconds."""
-    return any(_boxes().glob(f"{box.replace('/', '-VAGRANTSLASH-')}/*/libvirt/metadata.json"))
+    return any(_boxes().glob(f"{_folder(box)}/*/libvirt/metadata.json"))
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -51,12 +54,12 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    return (disk.folder(box.removeprefix(PREFIX)) / disk.BILL).read_text(encoding="utf-8")
+    return next(_boxes().glob(f"{_folder(box)}/*/libvirt/{disk.BILL}")).read_text(encoding="utf-8")
 
 
 def baked() -> list[str]:
     """The names of all golden boxes for libvirt."""
-    found = _boxes().glob(f"{PREFIX.replace('/', '-VAGRANTSLASH-')}*/*/libvirt/metadata.json")
+    found = _boxes().glob(f"{_folder(PREFIX)}*/*/libvirt/metadata.json")
     return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
 
 
@@ -81,9 +84,15 @@ def _pack(made: Path, folder: Path) -> Path:
     # Vagrant's own defaults; the lab's Vagrantfile says the rest.
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
     os.link(made, folder / "box.img")
+    os.link(made.parent / disk.BILL, folder / disk.BILL)
     box = folder / "golden.box"
-    process.run(["tar", "-cf", box, "-C", folder, "metadata.json", "Vagrantfile", "box.img"], timeout=600)
+    process.run(["tar", "-cf", box, "-C", folder, *BOX], timeout=600)
     return box
+
+
+def _folder(box: str) -> str:
+    """What Vagrant calls the folder of a box, and its plugin the volumes made of it."""
+    return box.replace("/", "-VAGRANTSLASH-")
 
 
 def _boxes() -> Path:
@@ -93,7 +102,7 @@ def _boxes() -> Path:
 def _volumes(lab: Lab, box: str) -> list[str]:
     """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
     listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    start = f"{box.replace('/', '-VAGRANTSLASH-')}_vagrant_box_image_"
+    start = f"{_folder(box)}_vagrant_box_image_"
     return [
         words[0]
         for line in listed.stdout.splitlines()

@@ -29,11 +29,26 @@ EXPLAINED = (
         "libvirt has machines with this lab's names that the lab did not make, or has lost",
         "`virsh list --all` shows them; give this lab another `name:` in lab.yaml, or remove them",
     ),
+    (
+        "Volume for domain is already created",
+        "the storage pool has a disk of one of this lab's machines, without the machine",
+        "`virsh vol-list default` shows it; `./inv doctor` says what to do",
+    ),
     ("No space left on device", "the disk is full", "free some space; `./inv bake --prune` removes old boxes"),
     (
         "Network is already in use",
         "another network of libvirt's already uses the lab's subnet",
         "`virsh net-list --all` shows it; choose another network.subnet in lab.yaml",
+    ),
+    (
+        "Failed to apply firewall rules",
+        "libvirt could not set the firewall rules that its networks need",
+        "is iptables installed, and does the kernel have it? `iptables -S` says; then restart libvirtd",
+    ),
+    (
+        "wait_for timeout",
+        "a machine got no address on the management network",
+        "a firewall of this host may drop DHCP (UDP port 67) on libvirt's bridges, virbr*: let it pass",
     ),
 )
 

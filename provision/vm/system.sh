@@ -7,7 +7,8 @@ set -euo pipefail
 uuid=$1
 readonly grub=/usr/lib/grub/i386-pc
 
-echo "UUID=$uuid / ext4 errors=remount-ro 0 1" >/etc/fstab
+# Not checked at boot: the kernel replays the journal, and a machine whose disk is broken is made anew.
+echo "UUID=$uuid / ext4 errors=remount-ro 0 0" >/etc/fstab
 systemctl enable systemd-networkd.service systemd-timesyncd.service ha-lab-authorize.service ha-lab-resolver.path
 # Docker starts that one itself, and nobody else should: it makes a container fit to be a machine.
 rm -f /usr/lib/ha-lab/container-entrypoint
@@ -16,6 +17,7 @@ rm -f /usr/lib/ha-lab/container-entrypoint
 update-initramfs -u -k all
 
 # net.ifnames=0: eth0 is every provider's first network, eth1 the lab's.
+mkdir -p /boot/grub
 cat >/boot/grub/grub.cfg <<CFG
 linux /vmlinuz root=UUID=$uuid rw net.ifnames=0 quiet systemd.show_status=1 console=tty0 console=ttyS0,115200
 initrd /initrd.img

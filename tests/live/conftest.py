@@ -35,7 +35,7 @@ ROLES: dict[str, Callable[[Lab], tuple[Node, ...]]] = {
 }
 
 # A connection of its own, which gives up on a machine that answers nothing: the kept one may hang with it.
-BOUNDED = "-o ControlPath=none -o ConnectTimeout=5 -o ServerAliveInterval=4 -o ServerAliveCountMax=3"
+BOUNDED = "-o ControlPath=none -o ConnectTimeout={} -o ServerAliveInterval={} -o ServerAliveCountMax=3"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -102,14 +102,13 @@ def facts(request: pytest.FixtureRequest, session: Session) -> Facts:
 
 def by_testinfra(session: Session) -> Asker:
     """Run facts.sh through testinfra's ssh host: one command, one round trip, bounded on both sides."""
-
     patience = MACHINE_TIMEOUT * session.lab.patience
 
     def ask(node: Node) -> str:
         machine = testinfra.get_host(
             f"ssh://{node.name}",
             ssh_config=str(session.workspace.ssh_config),
-            ssh_extra_args=BOUNDED,
+            ssh_extra_args=BOUNDED.format(5 * session.lab.patience, 4 * session.lab.patience),
             sudo=True,
         )
         try:

@@ -239,7 +239,7 @@ class ExecRemote(FakeRemote):
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ExecRemote:
     monkeypatch.setattr(probing, "START", 0.0)
-    monkeypatch.setattr(probing, "_node_port", lambda node, port: node.name)
+    monkeypatch.setattr(probing, "_node_port", lambda lab, node, port: node.name)
     return ExecRemote(lab(), Workspace(tmp_path))
 
 

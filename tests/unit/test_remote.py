@@ -12,7 +12,7 @@ import pytest
 from lab import process
 from lab.config import default
 from lab.errors import LabError, LabStateError, NodeFailed
-from lab.model import Node
+from lab.model import Libvirt, Node
 from lab.remote import Remote, control_folder, side_by_side
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
@@ -69,6 +69,40 @@ def test_no_route_at_all_is_no_network_of_ours(
 ) -> None:
     fake(tmp_path, monkeypatch, "ip", "echo 'RTNETLINK answers: Network is unreachable' >&2; exit 2")
     assert "is not up" in remote.route_is_ours()
+
+
+@pytest.mark.parametrize(
+    ("routes", "reached"),
+    [
+        ('[{"dst":"default","gateway":"192.0.2.1"},{"dst":"192.168.56.0/24","gateway":"192.0.2.7"}]', True),
+        ('[{"dst":"default","gateway":"192.0.2.1","dev":"eth0"}]', False),
+        ('[{"dst":"128.0.0.0/1","dev":"tun0"},{"dst":"default","dev":"eth0"}]', False),
+        ("[]", False),
+    ],
+)
+def test_another_host_s_lab_is_reached_by_a_route_of_its_own_and_no_default_one(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, routes: str, reached: bool
+) -> None:
+    settings = Libvirt(uri="qemu+ssh://ada@big/system")
+    remote.lab = LAB.model_copy(update={"provider": "libvirt", "libvirt": settings})
+    seen = fake(tmp_path, monkeypatch, "ip", f"echo '{routes}'")
+    assert (remote.route_is_ours() == "") is reached
+    assert seen.read_text().split() == ["-4", "-json", "route", "show", "match", "192.168.56.10"]
+
+
+def test_commands_on_emulated_machines_have_longer(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+
+    def door(argv: list[str], **options: object) -> process.Result:
+        given.append(options["timeout"])
+        return process.Result((), 0, "", "", 0.0)
+
+    monkeypatch.setattr(process, "run", door)
+    remote.run(CP1, ["true"], timeout=20)
+    remote.lab = LAB.model_copy(update={"provider": "libvirt", "libvirt": Libvirt(emulated=True)})
+    remote.run(CP1, ["true"], timeout=20)
+    remote.run(CP1, ["true"])
+    assert given == [20, 100, None]
 
 
 def test_why_a_machine_does_not_answer_is_ssh_s_last_line(

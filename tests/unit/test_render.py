@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -14,7 +15,8 @@ import pytest
 import yaml
 
 from lab import config, render
-from lab.model import Lab, LoadBalancer
+from lab.host import hypervisor
+from lab.model import Lab, Libvirt, LoadBalancer
 from lab.render import REPOSITORY, Site
 from tests.unit.fakes import GOLDEN, SITE
 
@@ -45,7 +47,13 @@ def labs() -> dict[str, Lab]:
         "default": default,
         "smallest": config.load(REPOSITORY / "examples" / "smallest.yaml"),
         "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
+        "libvirt": virtual(default),
+        "emulated": virtual(config.load(REPOSITORY / "examples" / "smallest.yaml"), emulated=True),
     }
+
+
+def virtual(lab: Lab, **settings: Any) -> Lab:
+    return lab.model_copy(update={"provider": "libvirt", "libvirt": Libvirt(**settings)})
 
 
 def texts(lab: Lab, site: Site = SITE) -> dict[str, str]:
@@ -90,11 +98,14 @@ def sourced(text: str, names: list[str]) -> list[str]:
     return said.stdout.split("\0")[:-1]
 
 
-@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile"])
+@pytest.mark.parametrize("name", ["default", "smallest", "reference-profile", "libvirt", "emulated"])
 def test_rendered_files_are_the_golden_ones(name: str) -> None:
-    found = texts(labs()[name])
+    site = replace(SITE, image="ha-lab/golden-0123456789abcdef") if labs()[name].libvirt else SITE
+    found = texts(labs()[name], site)
     if name == "reference-profile":  # only this file differs from the default lab's
         found = {"nodes/lb1/haproxy.cfg": found["nodes/lb1/haproxy.cfg"]}
+    if name == "libvirt":
+        found = {"Vagrantfile": found["Vagrantfile"]}
     if os.environ.get("UPDATE_GOLDEN"):
         shutil.rmtree(GOLDEN / name, ignore_errors=True)
         for path, text in found.items():
@@ -106,6 +117,52 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
 def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
     plain, reference = texts(labs()["default"]), texts(labs()["reference-profile"])
     assert [path for path in plain if plain[path] != reference[path]] == ["nodes/lb1/haproxy.cfg"]
+
+
+def test_another_provider_changes_the_vagrantfile_only() -> None:
+    plain, libvirt = texts(labs()["default"]), texts(labs()["libvirt"])
+    assert [path for path in plain if plain[path] != libvirt[path]] == ["Vagrantfile"]
+
+
+def test_the_firmware_tells_a_virtual_machine_the_lab_s_key_and_no_other(tmp_path: Path) -> None:
+    seen = evaluated(texts(labs()["libvirt"])["Vagrantfile"], tmp_path)
+    (value,) = [
+        words[1]["value"] for words in seen if words[0] == "qemuargs" and words[1]["value"] != "-smbios"
+    ]
+    head, _, key = value.rpartition(f":{render.CREDENTIAL}=")
+    assert head == "type=11,value=io.systemd.credential.binary"
+    assert base64.b64decode(key).decode() == f"{SITE.authorized_key}\n"
+
+
+@pytest.mark.skipif(not shutil.which("vagrant"), reason="Vagrant is not installed; `./inv test` wants it")
+@pytest.mark.parametrize("name", ["default", "libvirt", "emulated"])
+def test_vagrant_takes_the_rendered_file(name: str, tmp_path: Path) -> None:
+    if name != "default" and not hypervisor.plugin():
+        pytest.skip("Vagrant has no plugin for libvirt here; `./inv test --vm` wants it")
+    (tmp_path / "Vagrantfile").write_text(texts(labs()[name])["Vagrantfile"])
+    for node in labs()[name].nodes:
+        (tmp_path / "nodes" / node.name).mkdir(parents=True)
+        (tmp_path / "secrets" / node.name).mkdir(parents=True)
+    (tmp_path / "secrets" / "id_ed25519").touch(mode=0o600)
+    environment = {**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1", "HA_LAB_BOOT_ONLY": "1"}
+    environment["VAGRANT_DEFAULT_PROVIDER"] = labs()[name].provider
+    said = subprocess.run(
+        ["vagrant", "validate"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+
+def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_else() -> None:
+    lab = labs()["emulated"]
+    assert (lab.patience, labs()["libvirt"].patience, labs()["default"].patience) == (5, 1, 1)
+    found = documents("nodes/cp1/kubeadm-init.yaml", lab)
+    assert found["InitConfiguration"]["timeouts"]["controlPlaneComponentHealthCheck"] == "30m0s"
+    leases = {each["name"]: each["value"] for each in found["ClusterConfiguration"]["scheduler"]["extraArgs"]}
+    assert leases["leader-elect-lease-duration"] == "75s"
+    assert "scheduler" not in documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]
+    assert "timeout check 5s" in texts(lab)["nodes/lb1/haproxy.cfg"]
+    assert "LAB_PATIENCE=5" in texts(lab)["nodes/w1/node.env"]
+    assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
 
 
 def test_the_same_lab_gives_the_same_texts() -> None:

@@ -1,0 +1,236 @@
+"""This room judges libvirt: its daemon, its hypervisors, its pool, and who else's things are there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv4Network
+
+from lab.doctor.addresses import MANAGEMENT, SUBNETS, free_network, used
+from lab.doctor.case import Case
+from lab.doctor.finding import Action, Finding, fit, note, unfit
+from lab.host import LibvirtHost, Unknown
+from lab.model import EMULATION_PATIENCE, Libvirt
+from lab.render import LABEL, container_name
+
+MACHINE_MIB = 1536
+"""What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""
+
+BOX_MIB = 1024
+"""What the golden disk takes in the pool, in MiB."""
+
+POOL_FOLDER = "/var/lib/libvirt/images"
+START = {
+    True: (Action(("systemctl", "start", "libvirtd")),),
+    False: (Action(("virtlogd", "--daemon")), Action(("libvirtd", "--daemon"))),
+}
+"""How the daemon is started, by whether systemd runs. virtlogd keeps machines' consoles; it may run already."""
+
+_DAEMON = "It makes the machines and their networks."
+
+
+def daemon(case: Case) -> Iterator[Finding]:
+    """Does libvirt answer, and let this user in?"""
+    found, check, title = _host(case), "libvirtd", "libvirt"
+    settings = _settings(case)
+    if found.state == "answers":
+        yield fit(check, title, f"{settings.uri} answers")
+    elif settings.remote:
+        mend = (
+            f"virsh --connect {settings.uri} version   # says what is wrong; it wants a key that asks nothing"
+        )
+        yield unfit(check, title, f"{settings.uri} does not answer: {found.words}", _DAEMON, mend)
+    elif found.state in ("absent", "no client"):
+        what = "does not run" if found.state == "absent" else "can't be asked: virsh is not installed"
+        actions = START[case.host.systemd]
+        mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+        if found.state == "no client" and "apt-get" not in case.host.programs:
+            yield unfit(check, title, what, _DAEMON, f"# install libvirt, then: {mend}")
+        else:
+            yield Finding(check, title, "mendable", what, _DAEMON, mend, actions)
+    elif found.state == "denied":
+        mend = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
+        yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, mend)
+    else:
+        mend = f"virsh --connect {settings.uri} version   # says what is wrong"
+        yield unfit(check, title, f"gives no clear answer: {found.words}", _DAEMON, mend)
+
+
+def plugin(case: Case) -> Iterator[Finding]:
+    """Has Vagrant its plugin for libvirt? Debian's package is the programs' to install."""
+    if _host(case).plugin:
+        yield fit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is there")
+    elif "apt-get" not in case.host.programs:
+        mend = "vagrant plugin install vagrant-libvirt"
+        yield unfit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is missing", _DAEMON, mend)
+
+
+def hypervisor(case: Case) -> Iterator[Finding]:
+    """Can it run machines at all, and are they emulated?"""
+    found, check, title = _host(case), "hypervisor", "Hypervisor"
+    if found.state == "answers" and "QEMU" not in found.hypervisor:
+        mend = "# install qemu-system-x86, and restart libvirtd"
+        yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", mend)
+    elif case.lab.emulated:
+        why = (
+            f"Every step takes many times as long, so all times are {EMULATION_PATIENCE} times as long; run "
+            "nothing beside it. A lab of 1 + 1 + 1 takes 15 to 30 minutes on two CPUs. With `provider: docker` "
+            "it takes one."
+        )
+        yield note(check, title, f"machines are emulated: {_why_emulated(case)}", why)
+    elif found.kvm is False:
+        why = "lab.yaml says `libvirt: {emulated: false}`, and no machine would start."
+        mend = "# load kvm_intel or kvm_amd and join the group kvm, or let lab.yaml say `emulated: auto`"
+        yield unfit(check, title, "KVM runs no kernel on this host", why, mend)
+    elif isinstance(found.kvm, Unknown):
+        yield note(
+            check, title, f"KVM has not been tried: {found.kvm.reason}", "`up` tries it once it has baked."
+        )
+    else:
+        yield fit(check, title, "KVM runs a kernel")
+
+
+def pool(case: Case) -> Iterator[Finding]:
+    """Is the storage pool there, and is there room for the machines that don't exist yet?"""
+    found, settings, check, title = _host(case), _settings(case), "pool", "Storage pool"
+    if found.state != "answers":
+        return
+    why = "The machines' disks are in it."
+    virsh = ("virsh", "--connect", settings.uri)
+    if found.pool is None and settings.pool == Libvirt().pool:
+        actions = (
+            Action((*virsh, "pool-define-as", settings.pool, "dir", "--target", POOL_FOLDER)),
+            Action((*virsh, "pool-build", settings.pool)),
+            Action((*virsh, "pool-start", settings.pool)),
+            Action((*virsh, "pool-autostart", settings.pool)),
+        )
+        yield _mendable(case, check, title, f"{settings.pool} does not exist", why, actions)
+    elif found.pool is None:
+        mend = "virsh pool-list --all   # which there are; then `libvirt: {pool: …}` in lab.yaml"
+        yield unfit(check, title, f"{settings.pool} does not exist", why, mend)
+    elif not found.pool.running:
+        action = Action((*virsh, "pool-start", settings.pool))
+        yield _mendable(case, check, title, f"{settings.pool} is not started", why, (action,))
+    else:
+        missing = len(case.lab.nodes) - len(_own_domains(case))
+        needed = missing * MACHINE_MIB + (BOX_MIB if missing else 0)
+        what = f"{found.pool.free} MiB free in {settings.pool}, {needed} MiB needed"
+        if found.pool.free < needed:
+            mend = f"virsh vol-list {settings.pool}   # what could go\n./inv bake --prune  # old boxes"
+            yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
+        else:
+            yield fit(check, title, what)
+
+
+def names(case: Case) -> Iterator[Finding]:
+    """Is there a machine or a disk of our names that this lab did not make? Neither is ever removed."""
+    found = _host(case)
+    wanted = {container_name(case.lab, node) for node in case.lab.nodes}
+    foreign = sorted(each.name for each in found.domains if each.owner != _owner(case))
+    if foreign:
+        why = "libvirt's names are unique, so the machines could not be made. Nobody else's are removed."
+        mend = f"virsh dominfo {foreign[0]}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
+        yield unfit(
+            "names", "Names", f"domains exist that this lab did not make: {', '.join(foreign)}", why, mend
+        )
+        return
+    own = {each.name for each in found.domains}
+    volumes = found.pool.volumes if found.pool else frozenset()
+    stale = sorted(f"{name}.img" for name in wanted - own if f"{name}.img" in volumes)
+    if stale:
+        why = "Vagrant makes no machine over a disk that is there. It may be somebody's, so it is not removed."
+        mend = f"virsh vol-delete --pool {_settings(case).pool} {stale[0]}   # after a look at whose it is"
+        yield unfit("names", "Names", f"disks without a machine are in the pool: {', '.join(stale)}", why, mend)
+    elif found.state == "answers":
+        yield fit("names", "Names", "free, or this lab's own")
+
+
+def leases(case: Case) -> Iterator[Finding]:
+    """Has one of libvirt's DHCP servers given an address of ours to somebody?"""
+    given = _host(case).leases
+    taken = [(node, given[str(node.address)]) for node in case.lab.nodes if str(node.address) in given]
+    if taken:
+        listed = ", ".join(f"{node.name}'s {node.address} by {who}" for node, who in taken)
+        why = "Two machines would answer at one address."
+        mend = "# choose other addresses (first_address) in lab.yaml, or end that machine"
+        yield unfit("leases", "Addresses", f"taken: {listed}", why, mend)
+
+
+def management(case: Case) -> Iterator[Finding]:
+    """Is the management network as lab.yaml has it, where it exists already?"""
+    networks, settings = case.host.libvirt_networks, _settings(case)
+    if isinstance(networks, Unknown) or settings.remote:
+        return
+    found = networks.get(MANAGEMENT)
+    clashes = [who for who, other in used(case) if other.overlaps(settings.management)]
+    if found is not None and found != settings.management:
+        why = "Vagrant's plugin takes that network only with the addresses that it has."
+        mend = f"# in lab.yaml:\nlibvirt: {{management: {found}}}"
+        what = f"{MANAGEMENT} is {found}, not {settings.management}"
+        yield unfit("network-management", "Management network", what, why, mend)
+    elif clashes:
+        taken = [other for _, other in used(case)]
+        free = free_network(SUBNETS[1:], 24, [*taken, case.lab.network.subnet])
+        why = "Vagrant reaches the machines by it, and they reach the world."
+        what = f"{settings.management} overlaps {', '.join(clashes)}"
+        mend = f"# in lab.yaml:\nlibvirt: {{management: {free or '…'}}}"
+        yield unfit("network-management", "Management network", what, why, mend)
+
+
+def remote(case: Case) -> Iterator[Finding]:
+    """Are the addresses of machines on another host reached from here?"""
+    settings, ways = _settings(case), case.host.routes
+    if not settings.remote:
+        return
+    subnet = case.lab.network.subnet
+    reached = [] if isinstance(ways, Unknown) else [way for way in ways if _leads(way.network, subnet)]
+    if reached:
+        yield fit("remote", "Way to the lab", f"{reached[0]}")
+        return
+    why = (
+        f"Machines have their addresses on {settings.uri}'s host; a default route would send packets anywhere."
+    )
+    mend = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # and it has to forward them"
+    yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, mend)
+
+
+def firewall(case: Case) -> Iterator[Finding]:
+    """Can libvirt set the rules that its networks need?"""
+    if _settings(case).remote:
+        return
+    if "iptables" not in case.host.programs and "apt-get" not in case.host.programs:
+        why = "libvirt's networks need its rules."
+        yield unfit("firewall", "Firewall", "there is no iptables", why, "# install iptables")
+
+
+def _leads(network: IPv4Network, subnet: IPv4Network) -> bool:
+    """Whether a route is the lab's, and no default one (VPNs write that as two halves)."""
+    return network.prefixlen > 1 and network.supernet_of(subnet)
+
+
+def _why_emulated(case: Case) -> str:
+    kvm = _host(case).kvm
+    if kvm is False:
+        return "KVM is missing here, or runs no kernel"
+    return "lab.yaml says so" if kvm is True else "the machines there are were made so, or lab.yaml says so"
+
+
+def _own_domains(case: Case) -> list[str]:
+    return [each.name for each in _host(case).domains if each.owner == _owner(case)]
+
+
+def _owner(case: Case) -> str:
+    return f"{LABEL}={case.workspace}"
+
+
+def _mendable(case: Case, check: str, title: str, what: str, why: str, actions: tuple[Action, ...]) -> Finding:
+    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    return Finding(check, title, "mendable", what, why, mend, actions)
+
+
+def _settings(case: Case) -> Libvirt:
+    return case.lab.libvirt or Libvirt()
+
+
+def _host(case: Case) -> LibvirtHost:
+    unasked = Unknown("libvirt was not asked")
+    return case.host.libvirt or LibvirtHost("mute", False, unasked, unasked.reason)

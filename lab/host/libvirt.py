@@ -1,0 +1,116 @@
+"""This room asks libvirt's client, in few calls, about its machines, its storage pool and its networks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Literal
+
+from lab.host import hypervisor
+from lab.host.ask import ask
+from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
+from lab.host.places import disks_folder
+from lab.model import Lab, Libvirt
+from lab.process import Result
+from lab.render import container_name
+
+DENIED = (
+    *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),
+    "Unable to get system bus connection",  # where no bus runs, nobody can let a plain user in
+)
+ABSENT = ("No such file or directory", "Connection refused")
+RUNNING = "Running hypervisor:"
+BRIDGE = re.compile(r"<bridge name='([^']+)'")
+PATIENCE = 20.0
+"""Seconds for one question: a daemon that has just started tries its emulators first, which takes four."""
+
+State = Literal["no client", "absent", "denied", "mute"]
+TABLE_HEAD = 2
+"""Lines that virsh's tables begin with: the titles, and a rule."""
+
+
+def look(lab: Lab) -> LibvirtHost:
+    """Ask all that the doctor wants to know of libvirt; nothing is changed, nothing raises."""
+    settings = lab.libvirt or Libvirt()
+    plugin = hypervisor.plugin()
+    disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
+    kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm_works(hypervisor.kernels(disks))
+    # Not `capabilities`: where KVM hangs, that takes ten seconds each time.
+    version = _virsh(settings, "version")
+    if isinstance(version, Unknown):
+        return LibvirtHost(_state(version.reason), plugin, kvm, version.reason)
+    networks = _words(_virsh(settings, "net-list", "--name"))
+    return LibvirtHost(
+        "answers",
+        plugin,
+        kvm,
+        hypervisor=_after(RUNNING, version.stdout),
+        pool=_pool(settings),
+        domains=tuple(_domains(settings, {container_name(lab, node) for node in lab.nodes})),
+        bridges=dict(_bridges(settings, networks)),
+        leases=dict(_leases(settings, networks)),
+    )
+
+
+def _virsh(settings: Libvirt, *words: str) -> Result | Unknown:
+    return ask(["virsh", "--connect", settings.uri, *words], timeout=PATIENCE)
+
+
+def _state(words: str) -> State:
+    """What a refusal means, by its own words: libvirt's are the same in every version."""
+    if "no such program" in words:
+        return "no client"
+    if any(each in words for each in DENIED):
+        return "denied"
+    return "absent" if any(each in words for each in ABSENT) else "mute"
+
+
+def _after(title: str, text: str) -> str:
+    """What follows a title on its line; "" where there is no such line."""
+    return next((line.partition(title)[2].strip() for line in text.splitlines() if title in line), "")
+
+
+def _words(answer: Result | Unknown) -> list[str]:
+    return [] if isinstance(answer, Unknown) else answer.stdout.split()
+
+
+def _rows(answer: Result | Unknown) -> list[list[str]]:
+    """A table's rows, as words; none where there was no answer."""
+    lines = [] if isinstance(answer, Unknown) else answer.stdout.splitlines()[TABLE_HEAD:]
+    return [line.split() for line in lines if line.strip()]
+
+
+def _pool(settings: Libvirt) -> Pool | None:
+    info = _virsh(settings, "pool-info", "--bytes", settings.pool)
+    if isinstance(info, Unknown):
+        return None
+    said = dict(line.split(":", 1) for line in info.stdout.splitlines() if ":" in line)
+    running = said.get("State", "").strip() == "running"
+    volumes = _rows(_virsh(settings, "vol-list", settings.pool)) if running else []
+    free = int(said.get("Available", "0").strip() or 0) // 2**20
+    return Pool(settings.pool, running, free, frozenset(row[0] for row in volumes))
+
+
+def _domains(settings: Libvirt, names: set[str]) -> Iterator[Domain]:
+    """The domains of these names; others are nobody's business here."""
+    running = set(_words(_virsh(settings, "list", "--name")))
+    for name in _words(_virsh(settings, "list", "--all", "--name")):
+        if name in names:
+            said = _virsh(settings, "desc", name)
+            yield Domain(name, name in running, "" if isinstance(said, Unknown) else said.stdout.strip())
+
+
+def _bridges(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]]:
+    for network in networks:
+        described = _virsh(settings, "net-dumpxml", network)
+        found = None if isinstance(described, Unknown) else BRIDGE.search(described.stdout)
+        if found:
+            yield network, found.group(1)
+
+
+def _leases(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]]:
+    """Address → who has it, of all networks: `DATE TIME MAC ipv4 ADDRESS/PREFIX HOSTNAME ID` a row."""
+    for network in networks:
+        for row in _rows(_virsh(settings, "net-dhcp-leases", network)):
+            if len(row) > 5 and row[3] == "ipv4":
+                yield row[4].partition("/")[0], f"{row[5]} ({row[2]}), on {network}"

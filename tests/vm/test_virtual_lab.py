@@ -1,0 +1,51 @@
+"""Labs of virtual machines, through the kit as a user drives it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.labs.conftest import TestLab
+
+WITHIN = 30 * 60
+"""Seconds for three machines to be Ready where they are emulated on two CPUs; what the kit is held to."""
+
+HOST_FACTS = "host_facts or load_balancer"
+
+
+def test_a_load_balancer_and_a_node_come_up_and_pass_their_host_checks(pair: TestLab) -> None:
+    said = pair.inv("up", timeout=2400)
+    assert said.code == 0, said.said
+    report = json.loads((pair.folder / ".lab" / "report.json").read_text())
+    assert report["provider"] == "libvirt"
+    if report["emulated"]:
+        assert "Machines are emulated" in said.said
+    print({step["name"]: step["seconds"] for step in report["steps"]})
+    verified = pair.succeed("verify", "-k", HOST_FACTS)
+    assert "all hold" in verified.said
+
+
+def test_up_again_changes_nothing(pair: TestLab) -> None:
+    assert "nothing was changed" in pair.succeed("up").said
+
+
+def test_destroy_leaves_no_machine_no_disk_and_no_network(pair: TestLab) -> None:
+    pair.succeed("destroy", "--yes")
+    for words in (["list", "--all", "--name"], ["net-list", "--all", "--name"], ["vol-list", "default"]):
+        assert "ha-lab-vm-test" not in _virsh(*words)
+
+
+@pytest.mark.whole
+def test_a_lab_of_three_is_ready_in_time_and_verify_is_green(three: TestLab) -> None:
+    up = three.inv("up", timeout=3600)
+    assert up.code == 0, up.said
+    verified = three.inv("verify", timeout=900)
+    assert verified.code == 0, verified.said
+    assert up.seconds < WITHIN
+
+
+def _virsh(*words: str) -> str:
+    from lab import process
+
+    return process.run(["virsh", "--connect", "qemu:///system", *words], timeout=60).stdout
