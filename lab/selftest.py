@@ -13,23 +13,23 @@ from lab.render import REPOSITORY
 if TYPE_CHECKING:
     from lab.session import Session
 
-NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/browser")
+NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
 NEEDS_LABS = "tests/labs"
-BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
-"""Suites that break a lab of their own, again and again, and take their time."""
+APART = {"sabotage": "tests/sabotage", "drills": "tests/drills", "sources": "tests/golden"}
+"""Suites that take their time: they break a lab of their own, or bake another golden machine."""
 VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 
 
-def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str], select: str) -> int:
+def run(session: Session, *, consent: bool, live: bool, apart: Sequence[str], select: str) -> int:
     """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
 
-    With any of BREAKING, those and nothing else.
+    With any of APART, those and nothing else.
     """
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
-    if breaking:
+    if apart:
         session.bake(consent=consent)
-        return max(_pytest(BREAKING[suite], select=select) for suite in breaking)
+        return max(_pytest(APART[suite], select=select) for suite in apart)
     code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
         session.bake(consent=consent)

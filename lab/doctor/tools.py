@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, unfit
 from lab.host import Daemon, Unknown
+from lab.supply import lock
 from lab.supply.releases import release
 
 VAGRANT = (2, 3)
@@ -203,6 +204,14 @@ def toolchains(case: Case) -> Iterator[Finding]:
     if case.wants("modules"):
         go = release(case.lab.kubernetes.version).go
         yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
+    if case.wants("bake") and case.lab.kubernetes.source == "upstream":
+        version = case.lab.kubernetes.version
+        if lock.exists(version):
+            yield fit("upstream", "Kubernetes from upstream", f"{version} is pinned")
+        else:
+            why = "Nothing goes into a golden machine that is not pinned."
+            mend = "./inv lock   # where upstream or a mirror is reached; else `source: modules`"
+            yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, mend)
 
 
 def _has(case: Case, tool: Tool) -> bool:

@@ -61,7 +61,7 @@ MEANINGS = (
     Meaning("was not found", "it has no such version", f"{MIRROR}; {ANEW}"),
     Meaning("unable to locate package", "it has no such package", MIRROR),
     Meaning("no matching manifest", "it has none for this host's kind of processor", MIRROR),
-    Meaning("no image found in manifest list", "it has none for this host's kind of processor", MIRROR),
+    Meaning("no image found in", "it has none for this host's kind of processor", MIRROR),
     Meaning("unauthorized", "it wants a login", "`skopeo login HOST` keeps one for images"),
     Meaning("403", "it refuses (403)", MIRROR),
     Meaning(

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import base64
 import functools
+import hashlib
 import http.server
+import json
 import shutil
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -200,6 +203,27 @@ class Registry:
             archive = Path(work) / "image.tar"
             write_image(archive, "stand-in", files, entrypoint=[next(iter(files))])
             self.push(archive, name)
+
+    def push_list(self, name: str, files: Mapping[str, Mapping[str, Path]]) -> None:
+        """Take in a list of images, one for each architecture, with gzipped layers, as upstream's are."""
+        with tempfile.TemporaryDirectory() as work:
+            layout, entries = Path(work) / "layout", []
+            for arch, own in files.items():
+                archive = Path(work) / f"{arch}.tar"
+                write_image(archive, "stand-in", own, entrypoint=[next(iter(own))])
+                with tarfile.open(archive) as content:
+                    content.extractall(layout, filter="data")
+                (entry,) = json.loads((layout / "index.json").read_text())["manifests"]
+                entries.append(entry | {"platform": {"os": "linux", "architecture": arch}, "annotations": {}})
+            media_type = "application/vnd.oci.image.index.v1+json"
+            text = json.dumps({"schemaVersion": 2, "mediaType": media_type, "manifests": entries}).encode()
+            digest = hashlib.sha256(text).hexdigest()
+            (layout / "blobs" / "sha256" / digest).write_bytes(text)
+            whole = {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(text)}
+            named = whole | {"annotations": {"org.opencontainers.image.ref.name": "list"}}
+            (layout / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+            words = ["skopeo", "--insecure-policy", "copy", "--all", "--dest-tls-verify=false"]
+            run([*words, f"oci:{layout}:list", f"docker://{self.host}/{name}"])
 
     def digest(self, name: str) -> str:
         words = ["skopeo", "inspect", "--tls-verify=false", "--format", "{{.Digest}}"]

@@ -14,7 +14,7 @@ import pytest
 
 from lab import proxies
 from lab.errors import LabError
-from lab.supply import bom, hosts, images, lock, recipe, registry, source, upstream
+from lab.supply import bom, hosts, images, lock, oci, recipe, registry, source, upstream
 from lab.supply.mirrors import Mirrors
 from tests.supply.conftest import VERSION, Upstream
 from tests.supply.standins import Faults, SigningKey, web_server
@@ -226,6 +226,40 @@ def test_a_lock_that_lacks_an_image_which_kubeadm_asks_for_is_named(stand_in: Up
     with pytest.raises(LabError, match=r"does not pin registry.k8s.io/coredns/coredns"):
         stand_in.build()
     assert stand_in.nothing_under_its_name()
+
+
+@pytest.fixture
+def listed(stand_in: Upstream, programs: Path) -> str:
+    """pause, as upstream has it: a list of images for several architectures."""
+    name = f"registry.k8s.io/pause:{stand_in.release.pause}"
+    files = {arch: {"/pause": programs / program} for arch, program in (("arm64", "etcd"), ("amd64", "pause"))}
+    stand_in.registry.push_list(name.partition("/")[2], files)
+    return name
+
+
+@pytest.mark.parametrize(("arch", "program"), [("amd64", "pause"), ("arm64", "etcd")])
+def test_of_a_list_of_images_this_hosts_own_is_taken(
+    stand_in: Upstream,
+    listed: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arch: str,
+    program: str,
+) -> None:
+    monkeypatch.setattr(registry, "architecture", lambda: arch)
+    digest = registry.digest(listed, stand_in.mirrors)
+    registry.fetch(listed, digest, stand_in.mirrors, tmp_path / "layout", tmp_path / "log")
+    assert oci.take_file(tmp_path / "layout", "/pause", tmp_path / "pause")
+    assert (tmp_path / "pause").read_text().endswith(f"echo {program}\n")
+
+
+def test_a_list_without_this_hosts_architecture_is_named(
+    stand_in: Upstream, listed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(registry, "architecture", lambda: "riscv64")
+    digest = registry.digest(listed, stand_in.mirrors)
+    with pytest.raises(LabError, match=r"none for this host's kind of processor"):
+        registry.fetch(listed, digest, stand_in.mirrors, tmp_path / "layout", tmp_path / "log")
 
 
 # Hosts that do not answer, or do not want to.

@@ -244,6 +244,16 @@ def test_each_source_needs_programs_of_its_own(
     assert set(re.findall(r"\b(gcc|skopeo)\b", missed.what)) == needed
 
 
+@pytest.mark.parametrize(("pinned", "verdict"), [(True, "fit"), (False, "unfit")])
+def test_upstream_that_nobody_has_pinned_is_unfit(
+    monkeypatch: pytest.MonkeyPatch, pinned: bool, verdict: str
+) -> None:
+    monkeypatch.setattr(lock, "exists", lambda version: pinned)
+    lab = LAB.model_copy(update={"kubernetes": Kubernetes(source="upstream")})
+    assert finding("upstream", FIT, lab=lab).verdict == verdict
+    assert "upstream" not in {each.check for each in examine(FIT, lab=lab, purposes=frozenset({"up", "lock"}))}
+
+
 def test_to_lock_only_upstreams_programs_are_needed() -> None:
     bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"apt-get", "skopeo"}))
     assert {each.verdict for each in examine(bare, purposes=frozenset({"lock"}))} == {"fit"}
