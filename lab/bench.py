@@ -22,6 +22,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from lab import process
+from lab.errors import LabStateError
 from lab.host import node_capabilities
 from lab.image import name as image_name
 from lab.render import REPOSITORY
@@ -43,6 +44,11 @@ class Run:
 
 def bench(session: Session, *, consent: bool, pairs: int) -> RenderableType:
     """Run `pairs` of (up, floor), alternately, on a lab of its own; return the table."""
+    if session.lab.provider != "docker":
+        raise LabStateError(
+            "the bare floor is made of containers, so only they can be measured against it",
+            hint="let lab.yaml say `provider: docker`, or name such a file with --lab",
+        )
     session.bake(consent=consent)
     ups, floors = [], []
     for number in range(1, pairs + 1):

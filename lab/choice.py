@@ -6,9 +6,6 @@ started.
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 from lab.config import Choice
 from lab.host import hypervisor
 from lab.host.facts import Unknown
@@ -52,12 +49,3 @@ def _emulated(file: File, made: dict[str, object]) -> bool:
 def _kvm() -> bool | Unknown:
     disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
     return hypervisor.kvm_works(hypervisor.kernels(disks))
-
-
-def why_emulated(path: Path = hypervisor.KVM) -> str:
-    """Say in words why nothing better is there."""
-    if not path.exists():
-        return f"there is no {path}"
-    if shutil.which(hypervisor.EMULATOR) is None:
-        return f"{hypervisor.EMULATOR} is not installed"
-    return f"{path} is there, and runs no kernel (or lets this user not in)"

@@ -110,6 +110,11 @@ def pool(case: Case) -> Iterator[Finding]:
     elif not found.pool.running:
         action = Action((*virsh, "pool-start", settings.pool))
         yield _mendable(case, check, title, f"{settings.pool} is not started", why, (action,))
+    elif found.pool.torn:
+        what = f"{', '.join(found.pool.torn)} in {settings.pool} is not whole"
+        why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
+        mend = f"virsh vol-delete --pool {settings.pool} {found.pool.torn[0]}   # `up` copies it again"
+        yield unfit(check, title, what, why, mend)
     else:
         missing = len(case.lab.nodes) - len(_own_domains(case))
         needed = missing * MACHINE_MIB + (BOX_MIB if missing else 0)

@@ -76,12 +76,16 @@ class DockerNetwork:
 
 @dataclass(frozen=True)
 class Pool:
-    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files."""
+    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files.
+
+    `torn` are those that are copies of a box's disk, and shorter than it is.
+    """
 
     name: str
     running: bool
     free: int
     volumes: frozenset[str] = frozenset()
+    torn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Literal
 from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
-from lab.host.places import disks_folder
+from lab.host.places import boxes_folder, disks_folder
 from lab.model import Lab, Libvirt
 from lab.process import Result
 from lab.render import container_name
@@ -25,6 +25,10 @@ PATIENCE = 20.0
 """Seconds for one question: a daemon that has just started tries its emulators first, which takes four."""
 
 State = Literal["no client", "absent", "denied", "mute"]
+PHYSICAL = re.compile(r"<physical unit='bytes'>([0-9]+)<")
+GOLDEN, COPY = "ha-lab-VAGRANTSLASH-golden-", "_vagrant_box_image_"
+"""What Vagrant's plugin calls a box's disk in the pool: the box, this mark, and when the box was added."""
+
 TABLE_HEAD = 2
 """Lines that virsh's tables begin with: the titles, and a rule."""
 
@@ -88,7 +92,20 @@ def _pool(settings: Libvirt) -> Pool | None:
     running = said.get("State", "").strip() == "running"
     volumes = _rows(_virsh(settings, "vol-list", settings.pool)) if running else []
     free = int(said.get("Available", "0").strip() or 0) // 2**20
-    return Pool(settings.pool, running, free, frozenset(row[0] for row in volumes))
+    names = frozenset(row[0] for row in volumes)
+    return Pool(settings.pool, running, free, names, tuple(sorted(_torn(settings, names))))
+
+
+def _torn(settings: Libvirt, names: frozenset[str]) -> Iterator[str]:
+    """The copies of golden disks that are shorter than their boxes': a run was killed while it made them."""
+    for name in names:
+        box, mark, _ = name.partition(COPY)
+        whole = [path.stat().st_size for path in boxes_folder().glob(f"{box}/*/libvirt/box.img")]
+        if mark and whole and box.startswith(GOLDEN):
+            said = _virsh(settings, "vol-dumpxml", "--pool", settings.pool, name)
+            found = None if isinstance(said, Unknown) else PHYSICAL.search(said.stdout)
+            if found and int(found.group(1)) < min(whole):
+                yield name
 
 
 def _domains(settings: Libvirt, names: set[str]) -> Iterator[Domain]:

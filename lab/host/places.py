@@ -11,6 +11,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ha-lab"
 
 
+def boxes_folder() -> Path:
+    """Where Vagrant keeps boxes."""
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
+
+
 def disks_folder() -> Path:
     """Where golden disks are kept, one folder each (`lab/image/disk.py` says what is in it)."""
     return cache_folder() / "disks"

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from lab import process
+from lab.host.places import boxes_folder
 from lab.image import disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
@@ -30,7 +31,7 @@ def name(lab: Lab) -> str:
 
 def exists(box: str) -> bool:
     """Whether Vagrant has the box of that name. Asks files: Vagrant itself would take two seconds."""
-    return any(_boxes().glob(f"{_folder(box)}/*/libvirt/metadata.json"))
+    return any(boxes_folder().glob(f"{_folder(box)}/*/libvirt/metadata.json"))
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -54,12 +55,12 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    return next(_boxes().glob(f"{_folder(box)}/*/libvirt/{disk.BILL}")).read_text(encoding="utf-8")
+    return next(boxes_folder().glob(f"{_folder(box)}/*/libvirt/{disk.BILL}")).read_text(encoding="utf-8")
 
 
 def baked() -> list[str]:
     """The names of all golden boxes for libvirt."""
-    found = _boxes().glob(f"{_folder(PREFIX)}*/*/libvirt/metadata.json")
+    found = boxes_folder().glob(f"{_folder(PREFIX)}*/*/libvirt/metadata.json")
     return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
 
 
@@ -93,10 +94,6 @@ def _pack(made: Path, folder: Path) -> Path:
 def _folder(box: str) -> str:
     """What Vagrant calls the folder of a box, and its plugin the volumes made of it."""
     return box.replace("/", "-VAGRANTSLASH-")
-
-
-def _boxes() -> Path:
-    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
 
 
 def _volumes(lab: Lab, box: str) -> list[str]:

@@ -1,17 +1,24 @@
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lab import doctor
+from lab import doctor, process
 from lab.config import default
+from lab.doctor import mending
 from lab.doctor.finding import Finding
+from lab.errors import WaitTimedOut
 from lab.host import Domain, HostFacts, LibvirtHost, Memory, Pool, Route, Unknown
 from lab.model import Lab, Libvirt
-from tests.unit.hosts import DEFAULT_ROUTE, WORKSPACE, host
+from lab.process import Result
+from tests.unit.fakes import progress
+from tests.unit.hosts import DEFAULT_ROUTE, WORKSPACE, FakeRun, host
 
 OWNER = f"ha-lab.workspace={WORKSPACE}"
 LIBVIRT = LibvirtHost("answers", True, True, hypervisor="QEMU 7.2.22", pool=Pool("default", True, 60_000))
@@ -64,6 +71,12 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         ("pool", "mendable", "default does not exist", {"pool": None}),
         ("pool", "mendable", "default is not started", {"pool": Pool("default", False, 0)}),
         ("pool", "unfit", "900 MiB free in default", {"pool": Pool("default", True, 900)}),
+        (
+            "pool",
+            "unfit",
+            "x_box.img in default is not whole",
+            {"pool": Pool("default", True, 60_000, torn=("x_box.img",))},
+        ),
         (
             "names",
             "unfit",
@@ -190,3 +203,45 @@ def test_another_hosts_lab_wants_a_way_there_and_no_hypervisor_here() -> None:
     routed = replace(bare, routes=(DEFAULT_ROUTE, Route(IPv4Network("192.168.56.0/24"), "eth0", "192.0.2.7")))
     assert examined(remote, routed)["remote"].verdict == "fit"
     assert examined(remote, routed)["network-subnet"].verdict == "fit"
+
+
+VIRSH_VERSION = "virsh --connect qemu:///system version"
+
+
+def mended(monkeypatch: pytest.MonkeyPatch, logs: Path, *answers: int) -> list[str]:
+    """What is run to mend an absent libvirtd, virsh answering with these codes one after another."""
+    findings = [examined(lab(), facts(replace(LIBVIRT, state="absent"), systemd=False))["libvirtd"]]
+    left, run = list(answers), FakeRun()
+    run.tell("virtlogd --daemon", code=1, stderr="cannot lock /run/virtlogd.pid: it runs already")
+    run.tell("libvirtd --daemon")
+
+    def door(argv: Sequence[str], **options: Any) -> Result:
+        if " ".join(argv) == VIRSH_VERSION:
+            return Result(tuple(argv), left.pop(0), "", "error: failed to connect", 0.0)
+        return run(argv, **options)
+
+    monkeypatch.setattr(process, "run", door)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    doctor.mend(findings, progress(logs))
+    return [" ".join(words) for words in run.asked]
+
+
+def test_both_of_libvirts_daemons_are_started_and_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert mended(monkeypatch, tmp_path, 1, 1, 0) == ["virtlogd --daemon", "libvirtd --daemon"]
+
+
+def test_a_daemon_that_libvirts_package_started_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert mended(monkeypatch, tmp_path, 0) == []
+
+
+def test_a_daemon_that_never_answers_is_an_error_with_its_log(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(mending, "DAEMON_TIMEOUT", 0.1)
+    with pytest.raises(WaitTimedOut) as caught:
+        mended(monkeypatch, tmp_path, *([1] * 10))
+    assert "/var/log/libvirt" in caught.value.hint

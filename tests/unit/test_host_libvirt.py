@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab import process
@@ -73,6 +75,25 @@ def test_only_machines_of_the_labs_names_are_looked_at(virsh: FakeRun) -> None:
 def test_a_pool_that_is_not_there_is_none(virsh: FakeRun) -> None:
     virsh.tell(f"{VIRSH} pool-info --bytes default", code=1, stderr="error: failed to get pool 'default'")
     assert libvirt.look(LAB).pool is None
+
+
+@pytest.mark.parametrize(("physical", "torn"), [(99, True), (100, False)])
+def test_a_copy_of_the_golden_disk_that_is_shorter_than_its_box_is_torn(
+    virsh: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, physical: int, torn: bool
+) -> None:
+    monkeypatch.setenv("VAGRANT_HOME", str(tmp_path))
+    box = tmp_path / "boxes" / "ha-lab-VAGRANTSLASH-golden-01" / "0" / "libvirt" / "box.img"
+    box.parent.mkdir(parents=True)
+    box.write_bytes(b"x" * 100)
+    name = "ha-lab-VAGRANTSLASH-golden-01_vagrant_box_image_0_1764036000_box.img"
+    virsh.tell(
+        f"{VIRSH} vol-list default", f" Name   Path\n---\n {name}   /pool/{name}\n other.img   /pool/o\n"
+    )
+    described = f"<volume><physical unit='bytes'>{physical}</physical></volume>"
+    virsh.tell(f"{VIRSH} vol-dumpxml --pool default {name}", described)
+    pool = libvirt.look(LAB).pool
+    assert pool is not None
+    assert pool.torn == ((name,) if torn else ())
 
 
 def test_a_pool_that_is_stopped_is_not_listed(virsh: FakeRun) -> None:

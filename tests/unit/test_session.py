@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, host, image, machines
+from lab import choice, config, host, image, machines
+from lab.config import Choice
 from lab.errors import ConfigError, LabStateError
 from lab.remote import Remote
 from lab.session import Session, open_session
@@ -140,3 +141,35 @@ def test_a_destroy_that_fails_keeps_the_folder(opened: Session, monkeypatch: pyt
 
 def test_a_missing_lab_file_is_the_default_lab(tmp_path: Path) -> None:
     assert open_session(tmp_path / "none.yaml", printed()[0]).lab == config.default()
+
+
+def test_up_asks_again_whether_machines_are_emulated_once_it_has_baked(
+    opened: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = [Choice("libvirt", False), Choice("libvirt", True)]
+    monkeypatch.setattr(choice, "settle", lambda file, workspace: answers.pop(0))
+    virtual = reopened(tmp_path, LAB_YAML)
+    monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden-0123")
+    seen: list[bool] = []
+    monkeypatch.setattr(Session, "_bring_up", lambda self, golden: seen.append(self.lab.emulated))
+    virtual.up(consent=False)
+    assert (virtual.lab.emulated, seen) == (False, [True])
+
+
+def test_a_docker_lab_is_settled_once(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choice, "settle", lambda *_: pytest.fail("asked again"))
+    monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden:0123")
+    brought_up: list[str] = []
+    monkeypatch.setattr(Session, "_bring_up", lambda self, golden: brought_up.append(golden))
+    opened.up(consent=False)
+    assert brought_up == ["ha-lab/golden:0123"]
+
+
+def test_a_docker_lab_s_identity_says_nothing_of_libvirt(opened: Session) -> None:
+    opened.render()
+    identity = opened.workspace.read_identity()
+    assert (identity["provider"], identity["libvirt"]) == ("docker", None)
+    # As an earlier version wrote it: still the same lab.
+    opened.workspace.write_identity({key: value for key, value in identity.items() if key != "libvirt"})
+    boot(opened)
+    opened.render()
