@@ -41,7 +41,7 @@ NAMED_BY_CONTENT = "/usr/lib/ha-lab/containerd/"
 
 @dataclass(frozen=True)
 class Pair:
-    """The golden machines' names, a lab file that leads to the second, and the names of the first one's images."""
+    """The golden machines' names, a lab file that leads to the second, and the images' names."""
 
     modules: str
     upstream: str
