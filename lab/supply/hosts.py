@@ -7,6 +7,7 @@ do next.
 from __future__ import annotations
 
 import queue
+import shlex
 import threading
 import urllib.error
 import urllib.request
@@ -37,7 +38,7 @@ class Meaning(NamedTuple):
     hint: str
 
 
-# The first that fits is said, so what is more exact comes first.
+# The first that fits is said, so what is more exact comes first. No bare numbers: ports and digests have any.
 MEANINGS = (
     Meaning("no space left on device", "the disk is full", "free some space (`./inv doctor` says how much)"),
     Meaning("disk quota exceeded", "the disk quota is used up", "free some space, or ask for a larger quota"),
@@ -62,13 +63,19 @@ MEANINGS = (
     Meaning("unable to locate package", "it has no such package", MIRROR),
     Meaning("no matching manifest", "it has none for this host's kind of processor", MIRROR),
     Meaning("no image found in", "it has none for this host's kind of processor", MIRROR),
-    Meaning("unauthorized", "it wants a login", "`skopeo login HOST` keeps one for images"),
-    Meaning("403", "it refuses (403)", MIRROR),
+    Meaning("forbidden", "it refuses (403)", MIRROR),
     Meaning(
-        "401", "it wants a login", "`skopeo login HOST` keeps one for images, apt_auth.conf(5) for packages"
+        "unauthorized",
+        "it wants a login",
+        "`skopeo login HOST` keeps one for images, apt_auth.conf(5) for packages",
     ),
-    Meaning("407", "the proxy wants a login", "put it into http_proxy and https_proxy"),
-    Meaning("404", "it has nothing at that place (404)", MIRROR),
+    Meaning(
+        "proxy authentication required", "the proxy wants a login", "put it into http_proxy and https_proxy"
+    ),
+    Meaning("does not have a release file", "it has no such repository (404)", MIRROR),
+    Meaning("404  not found", "it has nothing at that place (404)", MIRROR),
+    Meaning("404 not found", "it has nothing at that place (404)", MIRROR),
+    Meaning("404 (not found", "it has nothing at that place (404)", MIRROR),
     Meaning(
         "certificate", "its certificate is not trusted here", "add its authority to this system's CA bundle"
     ),
@@ -93,7 +100,7 @@ def explained(what: str, host: str) -> Iterator[None]:
     except CommandFailed as error:
         if error.returncode is None and "could not start" in error.message:
             raise
-        said = f"{error.message}\n{_log(error)}".lower()
+        said = _said(error).lower()
         found = next((each for each in MEANINGS if each.sign in said), None)
         why = found.what if found else (error.tail or error.message).splitlines()[-1].strip()
         hint = found.hint if found else "the log has all it said"
@@ -137,9 +144,11 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     return urllib.request.build_opener(urllib.request.ProxyHandler(through))
 
 
-def _log(error: CommandFailed) -> str:
-    """What the failed command alone said: a step's log has those before it, too."""
+def _said(error: CommandFailed) -> str:
+    """What the failed command said and how it ended, without its own words: paths and digests mean nothing."""
+    ended = error.message.removeprefix(f"`{shlex.join(error.argv)}`")
     if error.log is None or not error.log.exists():
-        return error.tail
+        return ended
     text = error.log.read_text(encoding="utf-8", errors="replace")
-    return text[max(0, text.rfind("\n$ ")) :]
+    own = text[max(0, text.rfind("\n$ ")) :].lstrip("\n")  # a step's log has the commands before it, too
+    return f"{ended}\n{own.partition(chr(10))[2]}"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lab import proxies
-from lab.errors import LabError
+from lab.errors import CommandFailed, LabError
 from lab.supply import bom, hosts, images, lock, oci, recipe, registry, source, upstream
 from lab.supply.mirrors import Mirrors
 from tests.supply.conftest import VERSION, Upstream
@@ -323,6 +323,18 @@ def test_a_host_where_nobody_listens_is_named(stand_in: Upstream, kind: str) -> 
         stand_in, ANYWHERE, "connection refused", mirrors=stand_in.mirrors.model_copy(update=gone[kind])
     )
     assert "proxy" in error.hint
+
+
+def test_numbers_in_ports_and_digests_mean_nothing() -> None:
+    failed = CommandFailed(
+        ["skopeo", "127.0.0.1:40401", "sha256:403404"], "ended with exit code 1", tail="E: odd: 40301"
+    )
+    with (
+        pytest.raises(LabError, match=r"^it can't be had from here: E: odd: 40301$") as caught,
+        hosts.explained("it", "here"),
+    ):
+        raise failed
+    assert "the log has all it said" in caught.value.hint
 
 
 def test_what_came_whole_is_kept_for_the_next_try(stand_in: Upstream) -> None:
