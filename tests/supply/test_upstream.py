@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from lab import proxies
 from lab.errors import CommandFailed, LabError
-from lab.supply import bom, hosts, images, lock, oci, recipe, registry, source, upstream
+from lab.session import Session, open_session
+from lab.supply import bom, hosts, images, lock, oci, recipe, registry, releases, source, upstream
 from lab.supply.mirrors import Mirrors
 from tests.supply.conftest import VERSION, Upstream
 from tests.supply.standins import Faults, SigningKey, web_server
-from tests.unit.fakes import program
+from tests.unit.fakes import printed, program
 
 ANYWHERE = "127.0.0.1:1"
 """Nothing listens there."""
@@ -63,6 +65,37 @@ def test_the_lock_pins_versions_sums_and_digests(stand_in: Upstream) -> None:
         f"kube-proxy:v{VERSION}"
     )
     assert "BEGIN PGP PUBLIC KEY BLOCK" in lock.path(VERSION).read_text()
+
+
+def session_of(stand_in: Upstream, folder: Path) -> Session:
+    data = {"kubernetes": {"source": "upstream"}, "mirrors": stand_in.mirrors.model_dump(exclude_defaults=True)}
+    (folder / "lab.yaml").write_text(yaml.safe_dump(data))
+    return open_session(folder / "lab.yaml", printed()[0])
+
+
+def test_the_verb_writes_the_lock_by_what_lab_yaml_says(
+    stand_in: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock.path(VERSION).unlink()
+    session = session_of(stand_in, tmp_path)
+    with pytest.raises(LabError, match=r"another key than the pinned one"):  # which is upstream's own
+        session.pin(consent=False)
+    assert not lock.path(VERSION).exists()
+    pinned = releases.Upstream(packages="https://packages.invalid", signed_by=stand_in.key.fingerprint)
+    monkeypatch.setattr(releases, "upstream", lambda: pinned)
+    assert session.pin(consent=False) == lock.path(VERSION)
+    assert lock.read(VERSION) == stand_in.lock
+
+
+def test_without_a_lock_nothing_is_tried(stand_in: Upstream, tmp_path: Path) -> None:
+    lock.path(VERSION).unlink()
+    stand_in.faults.asked.clear()
+    with pytest.raises(
+        LabError, match=r"what upstream's Kubernetes 1\.36\.3 is made of is not pinned"
+    ) as caught:
+        session_of(stand_in, tmp_path).up(consent=True)
+    assert "./inv lock" in caught.value.hint
+    assert stand_in.faults.asked == []
 
 
 def test_the_folder_has_the_files_that_a_build_from_modules_has(stand_in: Upstream) -> None:
