@@ -284,7 +284,6 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (10 minutes)",
-        "sources": "instead: bake from stand-ins of upstream, compare with the build from modules (5 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
         "whole": "with --vm: also bring up a real lab of three machines and verify it (up to an hour there)",
         "k": "as pytest's -k",
@@ -296,7 +295,6 @@ def test(
     live: bool = True,
     sabotage: bool = False,
     drills: bool = False,
-    sources: bool = False,
     vm: bool = False,
     whole: bool = False,
     k: str = "",
@@ -309,9 +307,8 @@ def test(
         virtual.bake(consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
         raise Exit(code=code) if code else Exit(code=0)
-    suites = {"sabotage": sabotage, "drills": drills, "sources": sources}
-    apart = [suite for suite, wanted in suites.items() if wanted]
-    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, apart=apart, select=k)
+    breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
+    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, select=k)
     if code:
         raise Exit(code=code)
 

@@ -14,27 +14,27 @@ if TYPE_CHECKING:
     from lab.session import Session
 
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
-NEEDS_LABS = "tests/labs"
-APART = {"sabotage": "tests/sabotage", "drills": "tests/drills", "sources": "tests/golden"}
-"""Suites that take their time: they break a lab of their own, or bake another golden machine."""
+NEEDS_LABS = ("tests/labs", "tests/golden")
+BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
+"""Suites that break a lab of their own, again and again, and take their time."""
 VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 
 
-def run(session: Session, *, consent: bool, live: bool, apart: Sequence[str], select: str) -> int:
+def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str], select: str) -> int:
     """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
 
-    With any of APART, those and nothing else.
+    With any of BREAKING, those and nothing else.
     """
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
-    if apart:
+    if breaking:
         session.bake(consent=consent)
-        return max(_pytest(APART[suite], select=select) for suite in apart)
+        return max(_pytest(BREAKING[suite], select=select) for suite in breaking)
     code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
         session.bake(consent=consent)
         # The tests of one lab build on one another.
-        code = _pytest(NEEDS_LABS, "--exitfirst", select=select)
+        code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
     return code
 
 
