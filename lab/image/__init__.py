@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from types import ModuleType
 
+from lab.errors import LabError
 from lab.image import docker, golden, libvirt
 from lab.image.debian import packages
 from lab.model import Lab
@@ -76,7 +77,15 @@ def settled(lab: Lab) -> Lab:
     choices = [_with_source(lab, each) for each in source.possible(wanted, lab.kubernetes.source)]
     if len(choices) == 1:
         return choices[0]
-    return next((each for each in choices if form.exists(form.name(each))), choices[-1])
+    return next((each for each in choices if _is_there(form, each)), choices[-1])
+
+
+def _is_there(form: ModuleType, lab: Lab) -> bool:
+    """Whether the golden machine is there; where the provider can't be asked, it is none to settle by."""
+    try:
+        return bool(form.exists(form.name(lab)))
+    except LabError:
+        return False
 
 
 def _with_source(lab: Lab, chosen: source.Source) -> Lab:

@@ -45,6 +45,9 @@ Unit files are the kit's own, for both sources. The CNI plugins are those that `
 ETCD_TOOLS = {f"bin/{name}": f"/usr/local/bin/{name}" for name in ("etcdctl", "etcdutl")}
 """What is taken out of etcd's image."""
 
+SPARED = "bin/etcdutl"
+"""Upstream has etcd images without it, and nothing of the kit calls it."""
+
 PLUGIN = {"cni/flannel": "/flannel"}
 """What is taken out of the image of flannel's plugin, which no cluster runs."""
 
@@ -124,12 +127,12 @@ def _images(pinned: Lock, mirrors: Mirrors, layouts: Path, whole: Path, progress
             layout = _layout(name, digest, mirrors, layouts, step.log)
             inside = {"etcd": ETCD_TOOLS, "flannel-cni-plugin": PLUGIN}.get(short, {})
             for target, path in inside.items():
-                if not oci.take_file(layout, path, whole / target):
+                if not oci.take_file(layout, path, whole / target) and target != SPARED:
                     raise LabError(f"the image {name} has no {path}", hint=_NOT_THIS_RELEASE, log=step.log)
             if short != "flannel-cni-plugin":
                 oci.pack_image(layout, name, fetched / f"{short}.tar")
             place, _, tag = name.rpartition(":")
-            used_in = tuple(Path(target).name for target in inside)
+            used_in = tuple(Path(target).name for target in inside if (whole / target).exists())
             materials.append(Material("upstream-image", place, tag, licences.UNKNOWN, digest, used_in))
         step.note = ""
     return materials

@@ -253,6 +253,29 @@ def test_an_image_that_is_not_there_is_named(stand_in: Upstream) -> None:
     refused(stand_in, f"the image {name}", stand_in.registry.host, "no image of that digest")
 
 
+def etcd_without(stand_in: Upstream, programs: Path, tool: str) -> None:
+    """Let upstream's etcd image lack a program, and pin it so."""
+    name = f"registry.k8s.io/etcd:{stand_in.release.etcd_tag}"
+    tools = {
+        f"/usr/local/bin/{each}": programs / each for each in ("etcd", "etcdctl", "etcdutl") if each != tool
+    }
+    stand_in.registry.push_files(name.partition("/")[2], tools)
+    stand_in.change_lock(images=stand_in.pin().images)
+
+
+def test_an_etcd_image_without_etcdctl_is_named(stand_in: Upstream, programs: Path) -> None:
+    etcd_without(stand_in, programs, "etcdctl")
+    refused(stand_in, "registry.k8s.io/etcd", "has no /usr/local/bin/etcdctl")
+
+
+def test_an_etcd_image_may_lack_etcdutl(stand_in: Upstream, programs: Path) -> None:
+    etcd_without(stand_in, programs, "etcdutl")
+    folder = stand_in.build()
+    assert {path.name for path in (folder / "bin").glob("etcd*")} == {"etcdctl"}
+    etcd = next(each for each in bom.read(folder / "bom.json") if each.name == "registry.k8s.io/etcd")
+    assert etcd.used_in == ("etcdctl",)
+
+
 def test_a_lock_that_lacks_an_image_which_kubeadm_asks_for_is_named(stand_in: Upstream) -> None:
     fewer = {name: digest for name, digest in stand_in.lock.images.items() if "coredns" not in name}
     stand_in.change_lock(images=fewer)

@@ -118,6 +118,12 @@ def test_auto_is_the_source_of_the_golden_machine_that_is_there(docker: FakeRun,
 
 
 @pytest.mark.usefixtures("locked")
+def test_without_a_provider_to_ask_auto_is_modules_for_now(docker: FakeRun) -> None:
+    docker.fail("docker image inspect", "could not start: no such program")
+    assert image.name(of_source("auto")) == image.name(of_source("modules"))
+
+
+@pytest.mark.usefixtures("locked")
 @pytest.mark.parametrize("chosen", ["modules", "upstream"])
 def test_bake_decides_what_auto_comes_to(
     docker: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: Wanted
