@@ -149,6 +149,13 @@ def bake(
     console.print(f"{name} is ready\nnext: ./inv up")
 
 
+@verb(help=LAB_HELP | YES_HELP)
+def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Pin what upstream's packages and images of this Kubernetes version are now; for maintainers."""
+    written = _open(lab).pin(consent=yes)
+    console.print(f"{written} is written\nnext: git diff, and commit it", soft_wrap=True)
+
+
 @verb(help=LAB_HELP)
 def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Write .lab/ (Vagrantfile, configuration of every machine) without touching a machine."""

@@ -109,6 +109,7 @@ def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
 
     A golden machine that is there already stays as it is.
     """
+    lab = image.with_key(lab, manifest.golden) or lab  # `auto` comes to the source that the machine has
     with _explained(cache_folder()), tarfile.open(file, "r:") as bundle:
         _place_wheels(bundle, manifest)
         if not image.exists(lab, image.name(lab)):
@@ -174,7 +175,7 @@ def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
     if manifest.provider != lab.provider:
         what = f"its golden machine is for provider {manifest.provider}, and this lab has {lab.provider}"
         problems.append((what, "export one with this lab's lab.yaml, or change `provider` here"))
-    elif manifest.golden != image.key(lab):
+    elif image.with_key(lab, manifest.golden) is None:
         what = (
             f"its golden machine is {manifest.golden} (Kubernetes {manifest.kubernetes}), and this checkout's "
             f"lab wants {image.key(lab)} (Kubernetes {lab.kubernetes.version})"

@@ -20,6 +20,7 @@ from lab import yamlfile
 from lab.errors import ConfigError
 from lab.model import Kubernetes, Lab, Libvirt, LoadBalancer, Network, Node, Provider, Role
 from lab.shape import File, Group, guess, shown
+from lab.supply.mirrors import Mirrors
 from lab.yamlfile import Key
 
 HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
@@ -84,16 +85,24 @@ def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, st
     try:
         return File.model_validate(data, context=context), {}
     except ValidationError as error:
-        broken = {tuple(map(str, one["loc"])): _sentence(one) for one in error.errors(include_url=False)}
+        broken = {_place(one): _sentence(one) for one in error.errors(include_url=False)}
     for *parents, last in broken:
         del reduce(getitem, parents, data)[last]
     return File.model_validate(data, context=context), broken
+
+
+def _place(error: ErrorDetails) -> Key:
+    """The key that an error is about; pydantic marks the name of a mapping's own key by a word behind it."""
+    place = tuple(map(str, error["loc"]))
+    return place[:-1] if place[-1] == "[key]" else place
 
 
 def _sentence(error: ErrorDetails) -> str:
     """Tell pydantic's finding in our words; of values, `lab.shape` has told it already."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
+    if error["type"] == "dict_type":
+        return f"wants keys of its own, not {shown(error['input'])} (registries, such as registry.k8s.io)"
     section: Any = File
     for key in error["loc"][:-1]:
         section = section.model_fields[key].annotation
@@ -128,6 +137,7 @@ def _lab(file: File, choice: Choice) -> Lab:
         kubernetes=Kubernetes(**dict(file.kubernetes)),
         network=Network(**dict(file.network)),
         load_balancer=LoadBalancer(**dict(file.load_balancer)),
+        mirrors=Mirrors(**dict(file.mirrors)),
         libvirt=Libvirt(**dict(file.libvirt) | {"emulated": choice.emulated})
         if choice.provider == "libvirt"
         else None,

@@ -7,6 +7,7 @@ run. Keys stay in `.lab/secrets/` (0600 in 0700) and reach machines by standard 
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import string
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from lab import proxies
 from lab.errors import LabStateError
 from lab.model import Lab, Node, Role
 from lab.workspace import Workspace
@@ -45,14 +47,14 @@ def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str
     """What one machine is given besides its rendered files: name under /run/ha-lab → content.
 
     Each gets what it needs and no more: workers no certificate key, the first control plane the CA's
-    key, the load balancer nothing.
+    key, the load balancer nothing. A proxy's URL may hold a password, so it is one of them.
     """
     if node.role is Role.LOAD_BALANCER:
         return {}
     text = f"BOOTSTRAP_TOKEN={run.token}\n"
     if node.role is Role.CONTROL_PLANE:
         text += f"CERTIFICATE_KEY={run.certificate_key}\n"
-    return {"secrets": text} | ({"ca.key": ca_key} if node == lab.first else {})
+    return {"secrets": text, "proxy.env": _proxy_env(lab)} | ({"ca.key": ca_key} if node == lab.first else {})
 
 
 def ca_certificate(workspace: Workspace) -> str:
@@ -91,6 +93,18 @@ def authorized_key(workspace: Workspace) -> str:
         workspace.write_secret(private, openssh.decode())
         workspace.write_secret(public, line.decode() + " ha-lab\n")
     return public.read_text(encoding="utf-8").strip()
+
+
+def _proxy_env(lab: Lab) -> str:
+    """This host's proxies for systemd's EnvironmentFile, quoted as systemd.exec(5) says; may be empty.
+
+    Nothing of the lab goes through them: not its machines, not its pods, not its services.
+    """
+    network = lab.network
+    own = (str(network.subnet), str(network.pods), str(network.services), ".svc", ".cluster.local")
+    given = proxies.for_nodes((*own, *(node.name for node in lab.nodes)))
+    quoted = {name: re.sub(r'(["\\$`])', r"\\\1", value) for name, value in given.items() if "\n" not in value}
+    return "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
 def _missing(*pair: Path) -> bool:

@@ -32,6 +32,8 @@ SECRETS = (
     # The same, packed once more (kubeconfigs), and service accounts' tokens.
     (re.compile(r"LS0tLS1CRUdJTi(?!BDRVJUSUZJQ0FUR)[A-Za-z0-9+/=]+"), "[key]"),
     (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"), "[token]"),
+    # A login in a URL, as a proxy's may have.
+    (re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+@"), r"\1[login]@"),
     (re.compile(r"((?:client-key-data|token)[\"']?:\s*[\"']?)[^\s\"']{16,}"), r"\1[removed]"),
 )
 

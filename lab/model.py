@@ -11,6 +11,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lab.supply.mirrors import Mirrors
+
 Provider = Literal["docker", "libvirt", "virtualbox"]
 
 
@@ -97,6 +99,7 @@ class Lab(Frozen):
     kubernetes: Kubernetes = Kubernetes()
     network: Network = Network()
     load_balancer: LoadBalancer = LoadBalancer()
+    mirrors: Mirrors = Mirrors()
     libvirt: Libvirt | None = None
     """None with any other provider."""
     nodes: tuple[Node, ...]

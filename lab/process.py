@@ -1,8 +1,8 @@
 """This room is the one door to commands on the host: every one starts, is logged, and ends here.
 
 A command is a list of words, never a shell line. What is given on standard input is never logged, so
-secrets travel that way and no other. A command that is interrupted or runs out of time is ended with
-its whole process group, so nothing is left behind.
+secrets travel that way and no other. Every command knows the user's proxies. One that is interrupted or
+runs out of time is ended with its whole process group, so nothing is left behind.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lab import proxies
 from lab.errors import CommandFailed, LabError
 
 TAIL_LINES = 12
@@ -60,13 +61,15 @@ def run(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     output: Path | None = None,
+    growing: Path | None = None,
     hint: str = "",
 ) -> Result:
     """Run a command to its end and return what it said.
 
     `accept` lists the exit codes that count as answers (None: any). `env` adds to the environment.
     With `log`, standard output and error go to that file, together, as they come, and the result's
-    texts are empty; with `output`, standard output goes to that file, byte for byte. Raises
+    texts are empty; with `output`, standard output goes to that file, byte for byte. With `growing`,
+    a folder that the command fills, `timeout` counts the seconds in which that gets no larger. Raises
     CommandFailed on any other exit code, a missing program or a timeout.
     """
     words = [str(word) for word in argv]
@@ -74,12 +77,11 @@ def run(
     given = stdin.encode() if isinstance(stdin, str) else stdin
     process = _start(words, given is not None, cwd, env, log, output, hint)
     try:
-        stdout, stderr = process.communicate(given, timeout=timeout)
+        stdout, stderr = _communicate(process, given, timeout, growing)
     except subprocess.TimeoutExpired:
         _end(process)
-        raise CommandFailed(
-            words, f"did not end within {timeout:.0f} s", tail=_tail(log, ""), hint=hint, log=log
-        ) from None
+        what = f"did not end within {timeout:.0f} s" if growing is None else f"got nothing for {timeout:.0f} s"
+        raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from None
     except BaseException:
         _end(process)
         raise
@@ -118,10 +120,16 @@ def replace(argv: Sequence[str | Path]) -> None:
         raise CommandFailed(words, "could not start: no such program") from None
 
 
-def as_root(*words: str | Path) -> list[str]:
-    """The command, through sudo where this process isn't root; `run` leaves sudo its terminal."""
+def as_root(*words: str | Path, online: bool = False) -> list[str]:
+    """The command, through sudo where this process isn't root; `run` leaves sudo its terminal.
+
+    sudo keeps no environment; what goes `online` is given the proxies all the same, by their names.
+    """
     plain = [str(word) for word in words]
-    return plain if os.geteuid() == 0 else ["sudo", "--", *plain]
+    if os.geteuid() == 0:
+        return plain
+    kept = ",".join(proxies.environment()) if online else ""
+    return ["sudo", *([f"--preserve-env={kept}"] if kept else []), "--", *plain]
 
 
 def raise_if_interrupted(what: str) -> None:
@@ -197,7 +205,7 @@ def _start(
             stdout=stdout,
             stderr=subprocess.STDOUT if log is not None else subprocess.PIPE,
             cwd=cwd,
-            env={**os.environ, **env} if env else None,
+            env={**os.environ, **proxies.environment(), **(env or {})},
             # sudo asks for a password on its terminal, which a session of its own would not have.
             start_new_session=words[0] != "sudo",
         )
@@ -217,6 +225,28 @@ def _start(
         _end(process)
         raise CommandFailed(words, _INTERRUPTED)
     return process
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], given: bytes | None, timeout: float | None, growing: Path | None
+) -> tuple[bytes | None, bytes | None]:
+    while True:
+        before = _bytes_in(growing)
+        try:
+            return process.communicate(given, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            if _bytes_in(growing) == before:
+                raise
+            given = None  # it has it
+
+
+def _bytes_in(folder: Path | None) -> int:
+    """How much a folder holds; what comes and goes meanwhile is left out."""
+    total = 0
+    for path in folder.rglob("*") if folder is not None and folder.exists() else ():
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -53,8 +53,12 @@ class Step:
     on: Callable[[Lab, Situation], tuple[Node, ...]]
     after: tuple[str, ...] = ()
     one_at_a_time: bool = False
-    secrets: bool = False
+    secrets: tuple[str, ...] = ()
     words: Callable[[Lab, Situation], tuple[str, ...]] = field(default=lambda lab, situation: ())
+
+
+FOR_KUBEADM = ("secrets", "ca.key")
+"""Of a machine's secrets, those that kubeadm's steps need."""
 
 
 def _first(lab: Lab, situation: Situation) -> tuple[Node, ...]:
@@ -65,7 +69,12 @@ BRING_UP = (
     # HAProxy first: its address is the cluster's, and kubeadm init already speaks through it.
     Step("load-balancer", "HAProxy stands before the API servers", lambda lab, _: (lab.balancer,)),
     # Whatever does not touch membership, everywhere and as early as possible.
-    Step("node", "names, routes, container runtime", lambda lab, _: lab.kubernetes_nodes),
+    Step(
+        "node",
+        "names, routes, container runtime",
+        lambda lab, _: lab.kubernetes_nodes,
+        secrets=("proxy.env",),
+    ),
     Step(
         "control-plane-init",
         "kubeadm init",
@@ -76,7 +85,7 @@ BRING_UP = (
             *(("--alone",) if s.fresh else ()),
             *(node.name for node in s.newcomers(lab)),
         ),
-        secrets=True,
+        secrets=FOR_KUBEADM,
     ),
     Step("pod-network", "the pod network", _first, after=("control-plane-init",)),
     # Workers all at once, beside the control planes: they don't touch etcd's membership.
@@ -85,7 +94,7 @@ BRING_UP = (
         "kubeadm join",
         lambda lab, _: lab.workers,
         after=("control-plane-init", "node"),
-        secrets=True,
+        secrets=FOR_KUBEADM,
     ),
     # Control planes one by one: etcd takes one learner at a time.
     Step(
@@ -94,7 +103,7 @@ BRING_UP = (
         lambda lab, s: s.joining(lab),
         after=("control-plane-init", "node"),
         one_at_a_time=True,
-        secrets=True,
+        secrets=FOR_KUBEADM,
         words=lambda _, situation: ("--ordered", *(("--former",) if situation.joined else ())),
     ),
     Step(
@@ -243,9 +252,10 @@ class _Jobs:
         self._remote.deliver(node)
         return False
 
-    def _secrets(self, node: Node) -> dict[str, str]:
+    def _secrets(self, node: Node, names: tuple[str, ...]) -> dict[str, str]:
         key = credentials.ca_key(self._workspace)
-        return credentials.secret_files(node, self._lab, self._run, key)
+        given = credentials.secret_files(node, self._lab, self._run, key)
+        return {name: text for name, text in given.items() if name in names}
 
     def _do(self, step: Step, node: Node, needed: list[Future[bool]]) -> bool:
         wait(needed)
@@ -253,7 +263,7 @@ class _Jobs:
             raise _Skipped(f"{step.name} on {node.name} was not tried")
         with self._progress.step(step.name, step.title, node.name) as shown:
             words = step.words(self._lab, self._situation)
-            secrets = self._secrets(node) if step.secrets else None
+            secrets = self._secrets(node, step.secrets) if step.secrets else None
             changed = self._remote.script(node, step.name, words, secrets=secrets, log=shown.log)
             if not changed:
                 shown.unchanged()

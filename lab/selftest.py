@@ -13,8 +13,8 @@ from lab.render import REPOSITORY
 if TYPE_CHECKING:
     from lab.session import Session
 
-NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/browser")
-NEEDS_LABS = "tests/labs"
+NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
+NEEDS_LABS = ("tests/labs", "tests/golden")
 BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
 """Suites that break a lab of their own, again and again, and take their time."""
 VIRTUAL = "tests/vm"
@@ -34,7 +34,7 @@ def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str],
     if live and not code:
         session.bake(consent=consent)
         # The tests of one lab build on one another.
-        code = _pytest(NEEDS_LABS, "--exitfirst", select=select)
+        code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
     return code
 
 

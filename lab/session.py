@@ -32,6 +32,7 @@ from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
 from lab.render import Site
+from lab.supply import lock, pinning, releases
 from lab.workspace import Workspace
 
 
@@ -54,7 +55,10 @@ class Session:
         if own:
             self.make_fit({"up"}, consent=consent)
             return own
-        self.make_fit({"up", "bake"} if not self.is_baked() else {"up"}, consent=consent)
+        baked = self.is_baked()
+        if not baked:
+            image.key(self.lab)  # without upstream's lock nothing else need be looked at
+        self.make_fit({"up"} if baked else {"up", "bake"}, consent=consent)
         return image.bake(self.lab, self.progress)
 
     def export(self, target: Path, *, consent: bool) -> bundle.Manifest:
@@ -86,6 +90,13 @@ class Session:
             consent=consent,
             progress=self.progress,
         )
+
+    def pin(self, *, consent: bool) -> Path:
+        """Write the lock of upstream's parts of the lab's Kubernetes version, and return its path."""
+        self.make_fit({"lock"}, consent=consent)
+        signed_by = releases.upstream().signed_by
+        wanted = releases.release(self.lab.kubernetes.version)
+        return lock.write(pinning.make(wanted, self.lab.mirrors, signed_by, self.progress))
 
     def is_baked(self) -> bool:
         """Whether the golden machine is there; False also where docker can't be asked."""
@@ -250,11 +261,12 @@ class Session:
 def _made_from(identity: dict[str, object]) -> dict[str, object]:
     """What machines are made from; a change of any of it needs other machines.
 
-    How HAProxy checks and what it does then is not among it: `up` gives it another configuration.
+    How HAProxy checks and what it does then is not among it: `up` gives it another configuration. Nor is
+    whence things were fetched: they are the same from everywhere.
     """
     balancer = identity.get("load_balancer")
     kept = {key: balancer[key] for key in balancer if key == "port"} if isinstance(balancer, dict) else balancer
-    return identity | {"load_balancer": kept}
+    return {key: value for key, value in identity.items() if key != "mirrors"} | {"load_balancer": kept}
 
 
 def open_session(path: Path, console: Console) -> Session:

@@ -13,9 +13,10 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, cast
 
-from pydantic import BeforeValidator, ValidationInfo
+from pydantic import BeforeValidator, Field, ValidationInfo
 
 from lab.model import Frozen, Kubernetes, Libvirt, LoadBalancer, Network, Provider
+from lab.supply.mirrors import Mirrors
 
 Ip = TypeVar("Ip", IPv4Address, IPv4Network)
 
@@ -157,6 +158,47 @@ def pool_name(value: object) -> str:
     return value
 
 
+URL = re.compile(
+    r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[\w.:~%+@/-]*)?", re.ASCII | re.IGNORECASE
+)
+REGISTRY = re.compile(
+    r"(https?://)?([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[a-z0-9._/-]*[a-z0-9])?", re.ASCII | re.IGNORECASE
+)
+
+
+def mirror_url(value: object) -> str:
+    """A place that stands for an upstream host: http or https, without a login, a query or a fragment."""
+    rule = "a URL such as https://mirror.example/debian"
+    _no_login(value)
+    if not isinstance(value, str) or not URL.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no place to fetch from ({rule})")
+    return value.rstrip("/")
+
+
+def mirror_registry(value: object) -> str:
+    """A registry, and a path in it, that stands for another registry; http only where it is said."""
+    rule = "HOST, HOST:PORT or HOST/PATH, with http:// before it where it has no TLS"
+    _no_login(value)
+    if not isinstance(value, str) or not REGISTRY.fullmatch(value):
+        raise ValueError(f"{shown(value)} is no registry ({rule})")
+    return value.removeprefix("https://")
+
+
+def registry_name(value: object) -> str:
+    """A registry as it stands at the start of images' names."""
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?", value, re.ASCII
+    ):
+        raise ValueError(f"{shown(value)} is not the name of a registry (a host, such as registry.k8s.io)")
+    return value
+
+
+def _no_login(value: object) -> None:
+    """Refuse a password where anyone may read it; it is not repeated in the message either."""
+    if isinstance(value, str) and "@" in value.partition("://")[2].partition("/")[0]:
+        raise ValueError("holds a login, which does not belong in this file (apt_auth.conf(5), `skopeo login`)")
+
+
 # The keys. Sections inherit from the model, so that what comes out fits into it.
 
 Address = Annotated[IPv4Address | None, BeforeValidator(address)]
@@ -169,9 +211,7 @@ class KubernetesSection(Kubernetes):
     """Which Kubernetes, and from where."""
 
     version: Annotated[str, BeforeValidator(pinned_version)] = Kubernetes().version
-    source: Annotated[Literal["auto", "modules", "upstream"], choice("auto", "modules", later=["upstream"])] = (
-        "auto"
-    )
+    source: Annotated[Literal["auto", "modules", "upstream"], choice("auto", "modules", "upstream")] = "auto"
 
 
 class NetworkSection(Network):
@@ -189,6 +229,18 @@ class LoadBalancerSection(LoadBalancer):
     profile: Annotated[Literal["tuned", "reference"], choice("tuned", "reference")] = "tuned"
     health_path: Annotated[str, choice("/healthz", "/livez", "/readyz")] = "/healthz"
     port: Annotated[int, number(PORTS, "1 to 65535, not 22 (sshd), not 8404 (statistics)")] = 6443
+
+
+class MirrorsSection(Mirrors):
+    """Other hosts for what is fetched."""
+
+    debian: Annotated[str, BeforeValidator(mirror_url)] = ""
+    debian_security: Annotated[str, BeforeValidator(mirror_url)] = ""
+    kubernetes_packages: Annotated[str, BeforeValidator(mirror_url)] = ""
+    images: dict[
+        Annotated[str, BeforeValidator(registry_name)], Annotated[str, BeforeValidator(mirror_registry)]
+    ] = Field(default_factory=dict)
+    go: Annotated[str, BeforeValidator(mirror_url)] = ""
 
 
 class LibvirtSection(Frozen):
@@ -254,4 +306,5 @@ class File(Frozen):
     network: NetworkSection = NetworkSection()
     nodes: Nodes = Nodes()
     load_balancer: LoadBalancerSection = LoadBalancerSection()
+    mirrors: MirrorsSection = MirrorsSection()
     libvirt: LibvirtSection = LibvirtSection()

@@ -107,8 +107,8 @@ def examine(
     machine is there. Machines that run already need nothing more.
     """
     case = Case(lab, facts, workspace, purposes, baked)
-    # To lint, nothing is asked of a host but its linters.
-    checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - {"lint"} else ())
+    # To lint or to lock, nothing is asked of a host but its programs.
+    checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - {"lint", "lock"} else ())
     return tuple(finding for check in checks for finding in check(case))
 
 

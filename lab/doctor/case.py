@@ -8,8 +8,10 @@ from pathlib import Path
 from lab.host import Container, HostFacts, Unknown
 from lab.model import Lab, Node
 from lab.render import LABEL, container_name
+from lab.supply import source
+from lab.supply.releases import release
 
-PURPOSES = frozenset({"up", "bake", "lint", "test"})
+PURPOSES = frozenset({"up", "bake", "lint", "test", "lock"})
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,16 @@ class Case:
     baked: bool
 
     def wants(self, purpose: str) -> bool:
-        """Whether the host is wanted for this; the tests need all."""
-        return purpose in self.purposes or "test" in self.purposes
+        """Whether the host is wanted for this; the tests need all.
+
+        To bake from Go modules or from upstream are purposes of their own, and so `auto` may need both.
+        """
+        if "test" in self.purposes or purpose in self.purposes:
+            return True
+        if purpose in ("modules", "upstream") and "bake" in self.purposes:
+            wanted = self.lab.kubernetes
+            return purpose in source.possible(release(wanted.version), wanted.source)
+        return purpose == "upstream" and "lock" in self.purposes
 
     @property
     def containers(self) -> tuple[Container, ...]:

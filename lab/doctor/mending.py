@@ -52,7 +52,7 @@ def _require_root(mendable: Sequence[Finding]) -> None:
 
 
 def _run(name: str, action: Action, progress: Progress) -> None:
-    words = process.as_root(*action.argv)
+    words = process.as_root(*action.argv, online=True)
     with progress.step(name, shlex.join(words)) as step:
         wait_until(
             lambda: _unless_locked(words, action.stdin, step.log),

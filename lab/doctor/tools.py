@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Daemon, Unknown
+from lab.supply import lock
 from lab.supply.releases import release
 
 VAGRANT = (2, 3)
@@ -20,6 +21,9 @@ DOCKER_CLIENT = "?exact-name(docker-cli)"
 
 LIBVIRT = ("libvirt-daemon-system", "dnsmasq-base")
 """libvirt's daemon, and what gives addresses on its networks."""
+
+BAKING = ("bake", "modules", "upstream")
+"""What only hosts that bake need."""
 
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
 LOCK_TIMEOUT = 120
@@ -80,11 +84,34 @@ TOOLS = (
         "Debian's archive keys",
         "Debian 13 is signed",
     ),
-    Tool("authorities", "bake", ("ca-certificates",), "CA certificates", "Go's modules come over HTTPS"),
-    Tool("gcc", "bake", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
-    Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool(
+        "authorities",
+        "bake",
+        ("ca-certificates",),
+        "CA certificates",
+        "modules, packages and images come over HTTPS",
+    ),
+    Tool("gcc", "modules", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
+    Tool("libc.a", "modules", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool("skopeo", "upstream", ("skopeo",), "skopeo", "it fetches images by their digests"),
+    Tool("apt-get", "upstream", ("apt",), "apt and dpkg", "they fetch and verify Kubernetes' packages"),
     Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
     Tool("shfmt", "lint", ("shfmt",), "shfmt", "it formats the provisioning scripts"),
+    Tool(
+        "docker-registry",
+        "test",
+        ("docker-registry",),
+        "Docker's registry",
+        "it stands for upstream's (its service, which a package starts, is not used)",
+    ),
+    Tool(
+        "apt-ftparchive",
+        "test",
+        ("apt-utils",),
+        "apt-utils",
+        "it makes the repository that stands for upstream's",
+    ),
+    Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the repository that stands for upstream's"),
     Tool("chromium", "test", ("chromium",), "Chromium", "a test looks at the drills' report in it"),
     Tool("Korean letters", "test", ("fonts-noto-cjk",), "a Korean font", "the drills' report is Korean too"),
 )
@@ -107,7 +134,7 @@ def packages(case: Case) -> Iterator[Finding]:
     provider = case.lab.provider
     wanted_tools = [tool for tool in TOOLS if case.wants(tool.purpose) and tool.provider in ("", provider)]
     if case.host.system != "linux":
-        wanted_tools = [tool for tool in wanted_tools if tool.purpose != "bake"]  # it is not done here
+        wanted_tools = [tool for tool in wanted_tools if tool.purpose not in BAKING]  # it is not done here
     missing = [tool for tool in wanted_tools if not _has(case, tool)]
     title = "Programs"
     if not missing:
@@ -199,9 +226,17 @@ def vagrant(case: Case) -> Iterator[Finding]:
 def toolchains(case: Case) -> Iterator[Finding]:
     """Which Python runs this, and which Go builds Kubernetes?"""
     yield fit("python", "Python", ".".join(map(str, case.host.python)))
-    if case.wants("bake"):
+    if case.wants("modules"):
         go = release(case.lab.kubernetes.version).go
         yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
+    if case.wants("bake") and case.lab.kubernetes.source == "upstream":
+        version = case.lab.kubernetes.version
+        if lock.exists(version):
+            yield fit("upstream", "Kubernetes from upstream", f"{version} is pinned")
+        else:
+            why = "Nothing goes into a golden machine that is not pinned."
+            mend = "./inv lock   # where upstream or a mirror is reached; else `source: modules`"
+            yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, mend)
 
 
 def _has(case: Case, tool: Tool) -> bool:

@@ -66,9 +66,9 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-get", "chromium", "docker", "dockerd", "gcc", "go", "ip", "iptables", "libvirtd"),
-    *("mmdebstrap", "qemu-img", "qemu-system-x86_64", "ruby", "service", "virsh"),
-    *("shellcheck", "shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+    *("apt-ftparchive", "apt-get", "chromium", "docker", "docker-registry", "dockerd", "gcc", "go", "gpg"),
+    *("ip", "iptables", "libvirtd", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "ruby", "service"),
+    *("shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant", "virsh"),
 )
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")

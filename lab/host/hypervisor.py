@@ -56,11 +56,11 @@ def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
     return True
 
 
-<<<<<<< HEAD
 def virtualbox(driver: Path = Path("/dev/vboxdrv")) -> bool:
     """Whether VirtualBox is here with its driver loaded, which on macOS it always is."""
     return shutil.which("VBoxManage") is not None and (driver.exists() or os.uname().sysname == "Darwin")
-=======
+
+
 def closed_to_libvirt(device: Path = KVM) -> bool:
     """Whether the device is there, and shut to the group kvm, in which libvirt's own user is."""
     try:
@@ -69,7 +69,6 @@ def closed_to_libvirt(device: Path = KVM) -> bool:
         return not everyone and (about.st_mode & 0o060 != 0o060 or grp.getgrgid(about.st_gid).gr_name != "kvm")
     except (OSError, KeyError):
         return False
->>>>>>> vm
 
 
 def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:

@@ -12,6 +12,7 @@ from lab import process
 from lab.host import cache_folder
 from lab.progress import Progress
 from lab.render import PROVISION
+from lab.supply.mirrors import Mirrors
 
 SUITE = "trixie"
 """Debian 13: systemd 257, HAProxy 3.0, containerd 1.7."""
@@ -23,7 +24,7 @@ def packages(name: str = "packages.txt") -> list[str]:
     return [word for line in lines if (word := line.partition("#")[0].strip())]
 
 
-def root(wanted: Sequence[str], progress: Progress) -> Path:
+def root(wanted: Sequence[str], mirrors: Mirrors, progress: Progress) -> Path:
     """Return the tar of a Debian root with those packages; made if it isn't there, as root through sudo."""
     mark = hashlib.sha256(json.dumps([SUITE, list(wanted)]).encode()).hexdigest()[:16]
     tar = cache_folder() / "debian" / f"{SUITE}-{mark}.tar"
@@ -34,14 +35,31 @@ def root(wanted: Sequence[str], progress: Progress) -> Path:
     with progress.step("debian", f"make a Debian {SUITE} root (mmdebstrap{through_sudo()})") as step:
         include = f"--include={','.join(wanted)}"
         process.run(
-            process.as_root("mmdebstrap", "--variant=minbase", "--mode=root", include, SUITE, str(partial)),
+            process.as_root(
+                *("mmdebstrap", "--variant=minbase", "--mode=root", include, SUITE, str(partial)),
+                *_sources(mirrors),
+                online=True,
+            ),
             log=step.log,
             timeout=1800,
-            hint="Debian's package servers must be reachable for `bake`; then run it again",
+            hint="Debian's package servers, or their mirrors, must be reachable for `bake`; then run it again",
         )
         own(partial)
         partial.rename(tar)
     return tar
+
+
+def _sources(mirrors: Mirrors) -> list[str]:
+    """Return apt's sources where they are not mmdebstrap's own, which are those of Debian's servers."""
+    if not (mirrors.debian or mirrors.debian_security):
+        return []
+    archive = mirrors.debian or "http://deb.debian.org/debian"
+    security = mirrors.debian_security or "http://deb.debian.org/debian-security"
+    return [
+        f"deb {archive} {SUITE} main",
+        f"deb {archive} {SUITE}-updates main",
+        f"deb {security} {SUITE}-security main",
+    ]
 
 
 def through_sudo() -> str:

@@ -1,8 +1,8 @@
 """This room makes the golden machine's root, the same for every provider but for the packages in it.
 
-Its name is the hash of all that went in: the Kubernetes modules' pins, the Debian packages' names, every
-script and file under provision/ that ends up in it. What is being made is in `CACHE/golden/KEY.partial/`,
-which no `up` ever looks at.
+Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the Debian packages'
+names, every script and file under provision/ that ends up in it. What is being made is in
+`CACHE/golden/KEY.partial/`, which no `up` ever looks at.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab.image import debian
 from lab.model import Lab
 from lab.progress import Progress
 from lab.render import PROVISION, REPOSITORY
-from lab.supply import bom, images, modules, oci, shelf
+from lab.supply import bom, images, oci, shelf, source
 from lab.supply.releases import release
 
 BILL = "usr/share/ha-lab/bom.json"
@@ -36,11 +36,17 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
     `others` are files that go in besides those of every golden machine.
     """
     digest = hashlib.sha256()
-    digest.update(json.dumps([modules.key(release(lab.kubernetes.version)), debian.SUITE, packages]).encode())
+    wanted = release(lab.kubernetes.version)
+    digest.update(json.dumps([source.key(wanted, source_of(lab)), debian.SUITE, packages]).encode())
     for path in sorted([*_own_files(), *others]):
         digest.update(f"\0{path.relative_to(REPOSITORY)}\0{path.stat().st_mode & 0o100:o}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def source_of(lab: Lab) -> source.Source:
+    """Return where this golden machine's Kubernetes is from; an `auto` that nobody has settled is modules."""
+    return source.possible(release(lab.kubernetes.version), lab.kubernetes.source)[-1]
 
 
 @contextmanager
@@ -76,8 +82,9 @@ def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) ->
     Needs root for Debian and for containerd: through sudo, announced by its step. Raises LabError.
     """
     with ThreadPoolExecutor(max_workers=2) as pool:
-        building = pool.submit(modules.build, release(lab.kubernetes.version), cache_folder(), progress)
-        base = pool.submit(debian.root, packages, progress).result()
+        wanted = release(lab.kubernetes.version)
+        building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache_folder(), progress)
+        base = pool.submit(debian.root, packages, lab.mirrors, progress).result()
         built = building.result()
     _payload(folder, built, base, lab, progress)
     return _assemble(folder, base, progress)
@@ -140,6 +147,6 @@ def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
 
 
 def _write_bill(built: Path, base: Path, target: Path) -> None:
-    """List Go modules and Debian packages, with versions and licences, in one file."""
+    """List what Kubernetes is made of and Debian's packages, with versions and licences, in one file."""
     status = process.run(["tar", "-xOf", str(base), "./var/lib/dpkg/status"], timeout=60).stdout
     bom.write(target, bom.merge(bom.read(built / "bom.json"), bom.debian_packages(status)))

@@ -1,4 +1,4 @@
-"""This room lists what went in, with versions and licences: Go modules, C code, Debian packages."""
+"""This room lists what went in, with versions and licences: Go modules, C code, packages, images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from lab.supply import licences
 from lab.supply.golang import Go
 from lab.supply.releases import Release
 
-Kind = Literal["go-module", "c-source", "c-library", "toolchain", "debian-package"]
+Kind = Literal[
+    "go-module", "c-source", "c-library", "toolchain", "debian-package", "upstream-package", "upstream-image"
+]
+"""Where a thing came from: built here from Go modules and C, or Debian's, or the Kubernetes project's own."""
 
 WITH_C = ("flanneld", "pause")
 """The programs that have the build host's C library linked into them."""
@@ -22,7 +25,10 @@ WITH_C = ("flanneld", "pause")
 
 @dataclass(frozen=True)
 class Material:
-    """One thing that went in: its SPDX licence or `unknown`, its go.sum hash, the programs it is in."""
+    """One thing that went in: its SPDX licence or `unknown`, its hash, the programs it is in.
+
+    The hash is go.sum's, a package's sum or an image's digest.
+    """
 
     kind: Kind
     name: str

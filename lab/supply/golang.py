@@ -16,9 +16,10 @@ TIMEOUT = 3600.0
 
 @dataclass(frozen=True)
 class Go:
-    """The pinned `go` program."""
+    """The pinned `go` program. `proxy` is the module proxy to use; empty: the user's own, or Go's."""
 
     program: Path
+    proxy: str = ""
 
     def download(self, component: Component, log: Path) -> None:
         """Fetch all modules of a component's pin, verified by its go.sum. Raises CommandFailed."""
@@ -61,7 +62,7 @@ class Go:
             return process.run(
                 [self.program, *words],
                 cwd=component.pin,
-                env=self._home() | settings(component),
+                env=self._home() | settings(component) | ({"GOPROXY": self.proxy} if self.proxy else {}),
                 log=log,
                 timeout=TIMEOUT,
             ).stdout

@@ -1,15 +1,15 @@
-"""This room makes the images that a cluster needs out of built programs, under the names it asks for."""
+"""This room gives the images that a cluster needs, under the names it asks for: fetched or made."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-
 from lab import process
 from lab.errors import LabError
+from lab.supply import flannel
 from lab.supply.oci import write_image
 from lab.supply.releases import Release
 
@@ -18,6 +18,10 @@ PROBE = "localhost/ha-lab/probe:1"
 
 NAMES = "names.txt"
 """The file beside the archives that holds the images' full names, one a line."""
+
+
+FETCHED = "images"
+"""The folder of images that were fetched, `SHORT-NAME.tar` each, beside the programs."""
 
 
 @dataclass(frozen=True)
@@ -50,49 +54,52 @@ RECIPES = {
 }
 
 
-def write_images(modules: Path, release: Release, tools_layer: Path, folder: Path) -> tuple[Path, ...]:
+def write_images(built: Path, release: Release, tools_layer: Path, folder: Path) -> tuple[Path, ...]:
     """Write `FOLDER/IMAGE.tar` for every image a cluster needs, and `FOLDER/names.txt`; return the tars.
 
-    `modules` is what `modules.build` returned; `tools_layer` a tar with a shell and what programs the
-    kernel (iptables, nft, conntrack, ipset). Raises LabError for an image that nobody here makes.
+    `built` is what `source.build` returned: an image that was fetched is taken as it is, the others are
+    made. `tools_layer` is a tar with a shell and what programs the kernel (iptables, nft, conntrack,
+    ipset). Raises LabError for an image that nobody here makes.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    names = image_names(modules, release)
+    names = image_names(built, release)
     archives = []
     for name in names:
-        short = name.rpartition("/")[2].partition(":")[0]
+        short = short_name(name)
+        archive = folder / f"{short}.tar"
+        archives.append(archive)
+        fetched = built / FETCHED / archive.name
+        if fetched.exists():
+            os.link(fetched, archive)
+            continue
         recipe = RECIPES.get(short)
         if recipe is None:
             raise LabError(
                 f"Kubernetes {release.kubernetes} asks for an image that the kit doesn't make: {name}",
                 hint="add it to RECIPES in lab/supply/images.py",
             )
-        archive = folder / f"{short}.tar"
         write_image(
             archive,
             name,
-            {inside: modules / "bin" / program for inside, program in recipe.files.items()},
+            {inside: built / "bin" / program for inside, program in recipe.files.items()},
             entrypoint=recipe.entrypoint,
             user=recipe.user,
             base_layers=[tools_layer] if recipe.tools else [],
         )
-        archives.append(archive)
     (folder / NAMES).write_text("\n".join(names) + "\n", encoding="utf-8")
     return tuple(archives)
 
 
-def image_names(modules: Path, release: Release) -> tuple[str, ...]:
+def short_name(name: str) -> str:
+    """Return the last part of an image's full name, without its tag."""
+    return name.rpartition("/")[2].partition(":")[0]
+
+
+def image_names(built: Path, release: Release) -> tuple[str, ...]:
     """Return the names that kubeadm and flannel's manifest themselves ask for, and the probe's."""
     words = ["config", "images", "list", "--kubernetes-version", f"v{release.kubernetes}"]
-    listed = process.run([modules / "bin" / "kubeadm", *words], timeout=60).stdout.split()
+    listed = process.run([built / "bin" / "kubeadm", *words], timeout=60).stdout.split()
     # kubeadm's configuration (etcd.local.imageTag) and the image must agree on etcd's tag.
     tagged = [f"{name.rpartition(':')[0]}:{release.etcd_tag}" if "/etcd:" in name else name for name in listed]
-    return (*tagged, flannel_image(modules / "kube-flannel.yml"), PROBE)
-
-
-def flannel_image(manifest: Path) -> str:
-    """Return the image of flannel's agent, as its manifest names it."""
-    for document in yaml.safe_load_all(manifest.read_text(encoding="utf-8")):
-        if document and document["kind"] == "DaemonSet":
-            return str(document["spec"]["template"]["spec"]["containers"][0]["image"])
-    raise LabError(f"{manifest} has no DaemonSet", hint="remove that folder; the next run builds it again")
+    manifest = (built / "kube-flannel.yml").read_text(encoding="utf-8")
+    return (*tagged, flannel.agent_image(manifest), PROBE)

@@ -14,12 +14,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import yaml
-
 from lab import process
 from lab.progress import Progress
-from lab.supply import bom, complaints, shelf, toolchain
+from lab.supply import bom, complaints, flannel, shelf, toolchain
 from lab.supply.golang import Go, settings
+from lab.supply.mirrors import Mirrors
 from lab.supply.recipe import FLAGS, PAUSE_FLAGS, Component, components
 from lab.supply.releases import Release
 
@@ -42,13 +41,13 @@ def key(release: Release) -> str:
     return digest.hexdigest()[:16]
 
 
-def build(release: Release, cache: Path, progress: Progress) -> Path:
+def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -> Path:
     """Return the folder of this release's programs, built if it isn't there: 12 min on two cores.
 
     Each program is a step of `progress`. Raises LabError; what was built till then is kept.
     """
     folder = cache / "modules" / key(release)
-    return shelf.keep(folder, lambda partial: _make(release, cache, partial, progress))
+    return shelf.keep(folder, lambda partial: _make(release, mirrors, cache, partial, progress))
 
 
 def _recipe(component: Component) -> dict[str, object]:
@@ -56,11 +55,11 @@ def _recipe(component: Component) -> dict[str, object]:
     return {name: value for name, value in asdict(component).items() if name not in ("pin", "at_once")}
 
 
-def _make(release: Release, cache: Path, partial: Path, progress: Progress) -> Path:
+def _make(release: Release, mirrors: Mirrors, cache: Path, partial: Path, progress: Progress) -> Path:
     """Build what isn't in `partial` yet, then lay out the folder to be kept."""
     wanted = components(release)
     with progress.step("go", f"get Go {release.go}") as step:
-        go = Go(toolchain.ensure(cache, step.log))
+        go = Go(toolchain.ensure(cache, step.log), mirrors.go)
     with progress.step("download", "get the Go modules") as step:
         for component in wanted:
             step.note = f"{component.name} {component.version}"
@@ -71,7 +70,7 @@ def _make(release: Release, cache: Path, partial: Path, progress: Progress) -> P
         for targets in component.steps:
             _build(go, component, targets, partial, progress)
     with progress.step("licences", "list modules and licences"):
-        return _lay_out(go, release, wanted, partial)
+        return _lay_out(go, release, partial)
 
 
 def _build(go: Go, component: Component, targets: Sequence[str], partial: Path, progress: Progress) -> None:
@@ -108,7 +107,7 @@ def _build_pause(
         unfinished.rename(output)
 
 
-def _lay_out(go: Go, release: Release, wanted: Sequence[Component], partial: Path) -> Path:
+def _lay_out(go: Go, release: Release, partial: Path) -> Path:
     """Put what is built, flannel's manifest and the bill of materials into one new folder."""
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
@@ -116,24 +115,9 @@ def _lay_out(go: Go, release: Release, wanted: Sequence[Component], partial: Pat
         shutil.copytree(
             partial / folder, whole / folder, copy_function=os.link, ignore=shutil.ignore_patterns(".*")
         )
-    flannel = go.source(_named("flannel", wanted), "github.com/flannel-io/flannel")
-    manifest = (flannel / "Documentation" / "kube-flannel.yml").read_text(encoding="utf-8")
-    (whole / "kube-flannel.yml").write_text(_without_plugin_step(manifest), encoding="utf-8")
+    (whole / "kube-flannel.yml").write_text(flannel.manifest(release), encoding="utf-8")
     bom.write(whole / "bom.json", bom.built(go, whole, release))
     return whole
-
-
-def _without_plugin_step(manifest: str) -> str:
-    """Leave out the step that brings flannel's CNI plugin: the golden machine has it already."""
-    documents = [document for document in yaml.safe_load_all(manifest) if document]
-    for document in documents:
-        if document["kind"] == "DaemonSet":
-            spec = document["spec"]["template"]["spec"]
-            spec["initContainers"] = [
-                step for step in spec["initContainers"] if step["name"] != "install-cni-plugin"
-            ]
-            spec["volumes"] = [volume for volume in spec["volumes"] if volume["name"] != "cni-plugin"]
-    return yaml.safe_dump_all(documents, sort_keys=False)
 
 
 def _named(name: str, wanted: Sequence[Component]) -> Component:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -52,6 +53,49 @@ def write_image(
         os.replace(unfinished, archive)
 
 
+def pack_image(layout: Path, name: str, archive: Path) -> None:
+    """Write an image that lies unpacked in an OCI layout as an archive, under its full name.
+
+    The archive appears when it is whole. Raises OSError.
+    """
+    index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
+    for entry in index["manifests"]:
+        entry["annotations"] = _names(name)
+    unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
+    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as out:
+        _add(out, "oci-layout", (layout / "oci-layout").read_bytes())
+        _add(out, "index.json", _json(index))
+        for blob in sorted((layout / "blobs").glob("*/*")):
+            _add_file(out, str(blob.relative_to(layout)), blob, 0o644)
+    os.replace(unfinished, archive)
+
+
+def take_file(layout: Path, path: str, target: Path) -> bool:
+    """Copy one file of an image that lies in an OCI layout; False when no layer has it.
+
+    `path` is absolute, and of a plain file: what the topmost layer has under that name counts.
+    """
+    (entry,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
+    manifest = json.loads((layout / _blob(entry["digest"])).read_text(encoding="utf-8"))
+    for layer in reversed(manifest["layers"]):
+        with tarfile.open(layout / _blob(layer["digest"])) as content:
+            for member in content:
+                if member.isfile() and member.name.removeprefix("./").strip("/") == path.strip("/"):
+                    source = content.extractfile(member)
+                    if source is not None:
+                        with source, target.open("wb") as file:
+                            shutil.copyfileobj(source, file)
+                        target.chmod(0o755 if member.mode & 0o100 else 0o644)
+                        return True
+    return False
+
+
+def _names(name: str) -> dict[str, str]:
+    """The annotations that say what an image is called."""
+    # containerd takes the first name as it is; the second is the specification's own.
+    return {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
+
+
 def _write(out: tarfile.TarFile, name: str, layers: Sequence[Path], run: dict[str, Any]) -> None:
     """Write index, manifest, configuration and layers; each names the next by its hash."""
     described = [_describe_file(layer) for layer in layers]
@@ -71,9 +115,7 @@ def _write(out: tarfile.TarFile, name: str, layers: Sequence[Path], run: dict[st
             "layers": described,
         }
     )
-    # containerd takes the first name as it is; the second is the specification's own.
-    names = {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
-    entry = _describe(MANIFEST, manifest) | {"annotations": names}
+    entry = _describe(MANIFEST, manifest) | {"annotations": _names(name)}
     _add(out, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
     _add(out, "index.json", _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
     for blob in (config, manifest):

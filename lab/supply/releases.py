@@ -45,6 +45,19 @@ class Release:
         return {name: SUPPLY / name / version for name, version in versions.items()}
 
 
+@dataclass(frozen=True)
+class Upstream:
+    """The Kubernetes project's own packages: their host's URL, and their signing key's fingerprint."""
+
+    packages: str
+    signed_by: str
+
+
+def upstream() -> Upstream:
+    """Return where upstream's packages are, and whose signature counts."""
+    return Upstream(**_data()["upstream"])
+
+
 def supported() -> tuple[str, ...]:
     """The Kubernetes versions that can be built, newest first."""
     return tuple(_data()["releases"])

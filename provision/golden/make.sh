@@ -18,7 +18,11 @@ chmod -R u=rwX,go=rX "$payload/files"
 mkdir -p "$root"
 tar -xf "$debian" -C "$root" --numeric-owner
 cp -a --no-preserve=ownership "$payload/files/." "$root/"
-install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl,etcdutl} "$root/usr/bin/"
+install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl} "$root/usr/bin/"
+# Not every source has these: crictl is no Go module that is served, some of upstream's etcd images lack etcdutl.
+for program in etcdutl crictl; do
+	[[ ! -e $payload/bin/$program ]] || install -m 755 "$payload/bin/$program" "$root/usr/bin/"
+done
 install -d "$root/opt/cni/bin"
 install -m 755 "$payload"/cni/* "$root/opt/cni/bin/"
 install -D -m 644 "$payload/kube-flannel.yml" "$root/usr/share/ha-lab/kube-flannel.yml"

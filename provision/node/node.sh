@@ -3,6 +3,8 @@
 # this machine can tell the kubelet.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
 
 names_and_routes() {
 	place 644 /etc/ha-lab/network.env <"$HERE/network.env" && restart=yes
@@ -25,6 +27,20 @@ kubelet_drop_in() {
 	} | place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf || true
 }
 
+# What the host's environment names, without anything of the lab: see lab/credentials.py. kubeadm gets none of
+# it, or it would put the proxy into the manifests of the control plane.
+proxies() {
+	local given=/run/ha-lab/proxy.env kept=/etc/ha-lab/proxy.env
+	if [[ -s $given ]]; then
+		place 600 "$kept" <"$given" || return 0
+	else
+		[[ -e $kept ]] || return 0
+		rm "$kept"
+		changed=yes
+	fi
+	systemctl try-restart containerd kubelet
+}
+
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {
@@ -35,10 +51,13 @@ container_runtime() {
 
 main() {
 	exclusively
+	trap 'rm -f /run/ha-lab/proxy.env' EXIT
+	[[ ${1:-} != --stdin ]] || take_secrets
+	proxies
 	names_and_routes
 	kubelet_drop_in
 	container_runtime
 	finish
 }
 
-main
+main "$@"

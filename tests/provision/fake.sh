@@ -51,7 +51,7 @@ case "$name $*" in
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
-"systemctl reload haproxy") ;;
+"systemctl reload haproxy" | "systemctl try-restart "*) ;;
 "haproxy -c -q -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$4" || {
 	echo "parsing [$4:3]: unknown keyword 'BROKEN'"
 	exit 1

@@ -67,6 +67,24 @@ def test_a_second_run_finds_everything_done_and_touches_nothing(
     assert second.changes == []
 
 
+def test_a_node_keeps_the_proxies_where_root_alone_reads_them(machine: Machine) -> None:
+    world = machine("w1")
+    world.given["proxy.env"] = 'http_proxy="http://ada:pa55word@proxy.example:3128"\n'
+    first = world.run("node", secrets=True)
+    kept = world.path("/etc/ha-lab/proxy.env")
+    assert kept.read_text() == world.given["proxy.env"]
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert not world.has("/run/ha-lab/proxy.env")
+    assert "pa55word" not in first.said
+    assert count(first.calls, "systemctl try-restart containerd kubelet") == 1
+    again = world.run("node", secrets=True)
+    assert (again.last, count(again.calls, "try-restart")) == ("ha-lab: unchanged", 0)
+    world.given["proxy.env"] = ""
+    without = world.run("node", secrets=True)
+    assert (without.last, count(without.calls, "try-restart")) == ("ha-lab: changed", 1)
+    assert not kept.exists()
+
+
 @pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
 def test_secrets_are_gone_when_a_script_ends_well_or_badly(machine: Machine, script: str, name: str) -> None:
     words = ["--ordered"] if script == "control-plane-join" else []

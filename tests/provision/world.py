@@ -103,6 +103,7 @@ class World:
                 target.write_text(text)
         for program in FAKED:
             (root / "bin" / program).symlink_to(HERE / "fake.sh")
+        self.given: dict[str, str] = {}
         self.let(names=" ".join(each.name for each in lab.kubernetes_nodes))
 
     def let(self, **state: str) -> None:
@@ -169,6 +170,7 @@ class World:
         texts = {"secrets": f"BOOTSTRAP_TOKEN={TOKEN}\nCERTIFICATE_KEY={CERTIFICATE_KEY}\n"}
         if self.name == "cp1":
             texts["ca.key"] = CA_KEY
+        texts |= self.given
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w") as archive:
             for name, text in texts.items():

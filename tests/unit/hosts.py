@@ -106,8 +106,10 @@ FIT_HOST = HostFacts(
     programs=frozenset(
         (
             *(
+                "apt-ftparchive",
                 "apt-get",
                 "docker",
+                "docker-registry",
                 "dockerd",
                 "gcc",
                 "ip",
@@ -116,7 +118,7 @@ FIT_HOST = HostFacts(
                 "service",
                 "shellcheck",
             ),
-            *("shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+            *("gpg", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
         )
     ),
     static_libc=True,

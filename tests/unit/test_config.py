@@ -12,6 +12,7 @@ import pytest
 from lab.config import default, load
 from lab.errors import ConfigError
 from lab.model import Kubernetes, Lab, LoadBalancer, Network
+from lab.supply.mirrors import Mirrors
 from lab.supply.releases import supported
 
 ROOT = Path(__file__).parents[2]
@@ -96,6 +97,57 @@ def test_the_reference_example_has_the_write_ups_addresses() -> None:
 
 def test_the_smallest_example_has_one_machine_of_each_role() -> None:
     assert [node.name for node in load(ROOT / "examples/smallest.yaml").nodes] == ["lb1", "cp1", "w1"]
+
+
+def test_mirrors_are_taken_as_they_are() -> None:
+    lab = lab_from("""
+        mirrors:
+          debian: http://10.1.2.3:8081/debian/
+          kubernetes_packages: https://mirror.example/k8s
+          go: http://[::1]:3000
+          images: {registry.k8s.io: "mirror.example:5000/k8s", ghcr.io: "http://127.0.0.1:5000", docker.io: https://m.example}
+        """)
+    assert lab.mirrors == Mirrors(
+        debian="http://10.1.2.3:8081/debian",
+        kubernetes_packages="https://mirror.example/k8s",
+        go="http://[::1]:3000",
+        images={
+            "registry.k8s.io": "mirror.example:5000/k8s",
+            "ghcr.io": "http://127.0.0.1:5000",
+            "docker.io": "m.example",
+        },
+    )
+
+
+def test_all_that_is_wrong_with_mirrors_is_said_at_once_with_its_line() -> None:
+    assert [
+        problem.partition(": ")[0]
+        for problem in problems_of(
+            "mirrors:\n  debian: x\n  images:\n    k8s: mirror.example\n    ghcr.io: ' '\n  cargo: y\n"
+        )
+    ] == ["lab.yaml:2", "lab.yaml:4", "lab.yaml:5", "lab.yaml:6"]
+
+
+@pytest.mark.parametrize(
+    ("images", "problem"),
+    [
+        ("{k8s: mirror.example}", "k8s: k8s is not the name of a registry (a host, such as registry.k8s.io)"),
+        (
+            "{ghcr.io: 'a b'}",
+            "ghcr.io: 'a b' is no registry (HOST, HOST:PORT or HOST/PATH, with http:// before",
+        ),
+        ("{ghcr.io: 'https://a:b@mirror.example'}", "ghcr.io: holds a login, which does not belong in this"),
+        ("{ghcr.io: {}}", "ghcr.io: a mapping is no registry"),
+    ],
+)
+def test_a_wrong_mirror_of_images_is_named_by_its_registry(images: str, problem: str) -> None:
+    (found,) = problems_of(f"mirrors: {{images: {images}}}")
+    assert found.startswith(f"lab.yaml:1: mirrors.images.{problem}")
+
+
+def test_a_login_in_a_mirror_is_not_repeated() -> None:
+    (problem,) = problems_of("mirrors: {go: 'https://ada:s3cret@mirror.example'}")
+    assert "s3cret" not in problem
 
 
 def test_machines_move_with_the_subnet() -> None:
@@ -215,12 +267,27 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("libvirt.emulated", "maybe", "maybe is not known here (auto, true, false)"),
         ("libvirt.pool", "a/b", "a/b is no storage pool's name"),
         ("libvirt.management", "192.168.121.1/24", "192.168.121.1/24 has host bits set"),
+        ("kubernetes.source", "go", "go is not known here (auto, modules, upstream)"),
         (
-            "kubernetes.source",
-            "upstream",
-            "upstream is not supported yet by this version (auto, modules)",
+            "mirrors",
+            "x",
+            "wants keys of its own, not x (debian, debian_security, kubernetes_packages, images, go)",
         ),
-        ("kubernetes.source", "go", "go is not known here (auto, modules)"),
+        ("mirrors.debian", "mirror.example", "mirror.example is no place to fetch from (a URL such as"),
+        ("mirrors.debian", "ftp://mirror.example/debian", "ftp://mirror.example/debian is no place to fetch"),
+        (
+            "mirrors.debian_security",
+            "'https://mirror.example/a?b=c'",
+            "'https://mirror.example/a?b=c' is no place",
+        ),
+        ("mirrors.kubernetes_packages", "[a]", "a list is no place to fetch from"),
+        ("mirrors.go", '"https://mirror.example/ x"', "'https://mirror.example/ x' is no place to fetch from"),
+        (
+            "mirrors.go",
+            "https://ada:secret@mirror.example",
+            "holds a login, which does not belong in this file",
+        ),
+        ("mirrors.images", "[registry.k8s.io]", "wants keys of its own, not a list (registries, such as"),
         ("kubernetes.version", "1.36", "1.36 is not a supported version, did you mean 1.36.3? ("),
         ("kubernetes.version", "1.30", "1.30 is not a supported version"),
         ("kubernetes.version", "v1.36.3", "v1.36.3 is not a supported version, did you mean 1.36.3? ("),

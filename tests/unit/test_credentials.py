@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-from lab import credentials
+from lab import credentials, proxies
 from lab.config import default
 from lab.credentials import RunSecrets
 from lab.errors import LabStateError
@@ -54,8 +54,15 @@ def test_secrets_are_never_shown() -> None:
     assert repr(RUN) == str(RUN) == "RunSecrets()"
 
 
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*proxies.NAMES, *(name.upper() for name in proxies.NAMES)):
+        monkeypatch.delenv(name, raising=False)
+
+
 def test_the_first_control_plane_is_given_the_ca_s_key() -> None:
     assert given("cp1") == {
+        "proxy.env": "",
         "secrets": f"BOOTSTRAP_TOKEN={RUN.token}\nCERTIFICATE_KEY={RUN.certificate_key}\n",
         "ca.key": "the key",
     }
@@ -63,13 +70,26 @@ def test_the_first_control_plane_is_given_the_ca_s_key() -> None:
 
 @pytest.mark.parametrize("name", ["cp2", "cp3"])
 def test_other_control_planes_are_given_no_ca_key(name: str) -> None:
-    assert set(given(name)) == {"secrets"}
+    assert set(given(name)) == {"secrets", "proxy.env"}
     assert RUN.certificate_key in given(name)["secrets"]
 
 
 @pytest.mark.parametrize("name", ["w1", "w2", "w3"])
 def test_workers_are_given_no_certificate_key(name: str) -> None:
-    assert given(name) == {"secrets": f"BOOTSTRAP_TOKEN={RUN.token}\n"}
+    assert given(name) == {"secrets": f"BOOTSTRAP_TOKEN={RUN.token}\n", "proxy.env": ""}
+
+
+def test_nodes_are_given_the_hosts_proxies_and_none_for_the_lab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", 'http://ada:a"b$c@proxy.example:3128')
+    monkeypatch.setenv("no_proxy", "intern.example")
+    lines = given("w1")["proxy.env"].splitlines()
+    assert 'https_proxy="http://ada:a\\"b\\$c@proxy.example:3128"' in lines
+    (exempt,) = [line for line in lines if line.startswith("NO_PROXY=")]
+    assert {"intern.example", "192.168.56.0/24", "10.244.0.0/16", "10.96.0.0/16", ".svc", "cp1"} < set(
+        exempt.partition("=")[2].strip('"').split(",")
+    )
+    monkeypatch.setenv("HTTPS_PROXY", "http://localhost:3128")  # a machine could not reach it
+    assert given("w1")["proxy.env"] == ""
 
 
 def test_the_load_balancer_is_given_nothing() -> None:

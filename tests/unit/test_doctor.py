@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
@@ -29,9 +30,11 @@ from lab.host import (
     Way,
 )
 from lab.host.kernel import CAPABILITIES
-from lab.model import Lab, Network, Node, Role
+from lab.model import Kubernetes, Lab, Network, Node, Role
 from lab.process import Result
 from lab.progress import Progress
+from lab.supply import lock
+from lab.supply.source import Wanted
 from lab.workspace import Workspace
 
 WORKSPACE = Path("/home/me/lab/.lab")
@@ -46,6 +49,10 @@ ALL_PROGRAMS = frozenset(
             "chromium",
             "docker",
             "dockerd",
+            "apt-ftparchive",
+            "docker-registry",
+            "gpg",
+            "skopeo",
             "gcc",
             "ip",
             "mmdebstrap",
@@ -216,6 +223,43 @@ def test_only_the_tests_need_a_browser_and_korean_letters() -> None:
     missed = finding("packages", bare, purposes=frozenset({"test"}))
     assert missed.verdict == "mendable"
     assert missed.mend.endswith("chromium fonts-noto-cjk")
+
+
+@pytest.mark.parametrize(
+    ("source", "pinned", "needed"),
+    [
+        ("modules", True, {"gcc"}),
+        ("upstream", True, {"skopeo"}),
+        ("auto", False, {"gcc"}),
+        ("auto", True, {"gcc", "skopeo"}),
+    ],
+)
+def test_each_source_needs_programs_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, source: Wanted, pinned: bool, needed: set[str]
+) -> None:
+    monkeypatch.setattr(lock, "exists", lambda version: pinned)
+    lab = LAB.model_copy(update={"kubernetes": Kubernetes(source=source)})
+    bare = replace(FIT, programs=ALL_PROGRAMS - {"gcc", "skopeo"})
+    missed = finding("packages", bare, lab=lab, purposes=frozenset({"bake"}))
+    assert set(re.findall(r"\b(gcc|skopeo)\b", missed.what)) == needed
+
+
+@pytest.mark.parametrize(("pinned", "verdict"), [(True, "fit"), (False, "unfit")])
+def test_upstream_that_nobody_has_pinned_is_unfit(
+    monkeypatch: pytest.MonkeyPatch, pinned: bool, verdict: str
+) -> None:
+    monkeypatch.setattr(lock, "exists", lambda version: pinned)
+    lab = LAB.model_copy(update={"kubernetes": Kubernetes(source="upstream")})
+    assert finding("upstream", FIT, lab=lab).verdict == verdict
+    assert "upstream" not in {each.check for each in examine(FIT, lab=lab, purposes=frozenset({"up", "lock"}))}
+
+
+def test_to_lock_only_upstreams_programs_are_needed() -> None:
+    bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"apt-get", "skopeo"}))
+    assert {each.verdict for each in examine(bare, purposes=frozenset({"lock"}))} == {"fit"}
+    assert finding(
+        "packages", replace(bare, programs=frozenset({"apt-get"})), purposes=frozenset({"lock"})
+    ).what == ("missing: skopeo")
 
 
 def test_a_host_needs_no_docker_to_lint() -> None:

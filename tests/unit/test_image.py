@@ -8,8 +8,12 @@ import pytest
 
 from lab import image, process
 from lab.config import default
-from lab.image import disk, golden
-from lab.model import Kubernetes
+from lab.errors import LabError
+from lab.image import debian, disk, golden
+from lab.model import Kubernetes, Lab
+from lab.supply import lock, source
+from lab.supply.lock import Lock, Package
+from lab.supply.source import Wanted
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
 
@@ -39,8 +43,8 @@ def test_what_a_lab_s_machines_are_called_changes_no_golden_machine() -> None:
 
 
 def test_packages_are_words_without_their_reasons() -> None:
-    assert {"haproxy", "containerd", "openssh-server"} <= set(image.packages())
-    assert not any(" " in word or "#" in word for word in image.packages())
+    assert {"haproxy", "containerd", "openssh-server"} <= set(debian.packages())
+    assert not any(" " in word or "#" in word for word in debian.packages())
 
 
 def test_a_golden_machine_that_is_there_is_not_made_again(docker: FakeRun, tmp_path: Path) -> None:
@@ -86,3 +90,72 @@ def test_a_golden_disk_is_taken_along_and_nothing_is_built_from_it(
         name: name for name in (disk.DISK, disk.KERNEL, disk.BILL)
     }
     assert docker.asked[-1][:3] == ("vagrant", "box", "add")
+
+
+# Where Kubernetes comes from.
+
+
+@pytest.fixture
+def locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A lock of upstream's parts."""
+    monkeypatch.setattr(lock, "FOLDER", tmp_path / "locks")
+    package = Package(version="1.36.3-1.1", sha256={"amd64": "0" * 64, "arm64": "1" * 64})
+    images = {"registry.k8s.io/pause:3.10.2": f"sha256:{'2' * 64}"}
+    return lock.write(
+        Lock(
+            kubernetes="1.36.3", signed_by="A" * 40, packages={"kubelet": package}, images=images, key="-\n-\n"
+        )
+    )
+
+
+def of_source(source: Wanted) -> Lab:
+    return LAB.model_copy(update={"kubernetes": Kubernetes(source=source)})
+
+
+def test_without_a_lock_upstream_is_nothing_and_auto_is_modules(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
+    with pytest.raises(
+        LabError, match=r"what upstream's Kubernetes 1\.36\.3 is made of is not pinned"
+    ) as caught:
+        image.name(of_source("upstream"))
+    assert "./inv lock" in caught.value.hint
+    assert image.name(of_source("auto")) == image.name(of_source("modules"))
+
+
+def test_each_source_has_a_golden_machine_of_its_own(locked: Path) -> None:
+    before = image.name(of_source("upstream"))
+    assert before != image.name(of_source("modules"))
+    text = locked.read_text()
+    locked.write_text(text.replace("2" * 64, "3" * 64))
+    assert image.name(of_source("upstream")) not in (before, image.name(of_source("modules")))
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("there", ["modules", "upstream"])
+def test_auto_is_the_source_of_the_golden_machine_that_is_there(docker: FakeRun, there: Wanted) -> None:
+    docker.tell("docker image inspect", code=1)
+    mine = image.name(of_source(there))
+    docker.tell(f"docker image inspect --format {{{{.Id}}}} {mine}", "sha256:1\n")
+    assert image.name(of_source("auto")) == mine
+    assert image.settled(of_source("auto")).kubernetes.source == there
+
+
+@pytest.mark.usefixtures("locked")
+def test_without_a_provider_to_ask_auto_is_modules_for_now(docker: FakeRun) -> None:
+    docker.fail("docker image inspect", "could not start: no such program")
+    assert image.name(of_source("auto")) == image.name(of_source("modules"))
+
+
+@pytest.mark.usefixtures("locked")
+@pytest.mark.parametrize("chosen", ["modules", "upstream"])
+def test_bake_decides_what_auto_comes_to(
+    docker: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chosen: Wanted
+) -> None:
+    docker.tell("docker image inspect", code=1)
+    made: list[Lab] = []
+    monkeypatch.setattr(source, "choose", lambda *_: chosen)
+    monkeypatch.setattr(image.docker, "make", lambda lab, progress: made.append(lab))
+    assert image.bake(of_source("auto"), progress(tmp_path)) == image.name(of_source(chosen))
+    assert [lab.kubernetes.source for lab in made] == [chosen]

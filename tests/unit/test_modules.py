@@ -15,18 +15,10 @@ from lab import process
 from lab.errors import CommandFailed, LabError
 from lab.process import Result
 from lab.progress import Progress
-from lab.supply import complaints, golang, modules, recipe, releases, shelf, toolchain
+from lab.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
+from lab.supply.mirrors import Mirrors
 from lab.supply.releases import Release, release
 
-MANIFEST = """
-kind: DaemonSet
-spec:
-  template:
-    spec:
-      initContainers: [{name: install-cni-plugin, image: a}, {name: install-cni, image: b}]
-      containers: [{name: kube-flannel, image: b}]
-      volumes: [{name: cni-plugin}, {name: cni}]
-"""
 PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
@@ -86,9 +78,6 @@ class FakeTools:
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
-    documentation = tmp_path / "sources" / "github.com" / "flannel-io" / "flannel" / "Documentation"
-    documentation.mkdir(parents=True)
-    (documentation / "kube-flannel.yml").write_text(MANIFEST)
     fake = FakeTools(tmp_path / "sources")
     monkeypatch.setattr(process, "run", fake)
     monkeypatch.setattr(toolchain, "ensure", lambda cache, log: cache / "go" / "tree" / "bin" / "go")
@@ -108,7 +97,7 @@ def progress(tmp_path: Path) -> Iterator[Progress]:
 
 @pytest.mark.usefixtures("tools")
 def test_everything_lies_under_its_name(wanted: Release, progress: Progress, tmp_path: Path) -> None:
-    folder = modules.build(wanted, tmp_path, progress)
+    folder = modules.build(wanted, Mirrors(), tmp_path, progress)
     assert folder == tmp_path / "modules" / modules.key(wanted)
     assert {path.name for path in (folder / "bin").iterdir()} == PROGRAMS
     assert {"bridge", "flannel", "host-local", "loopback", "portmap"} < {
@@ -122,19 +111,37 @@ def test_everything_lies_under_its_name(wanted: Release, progress: Progress, tmp
 def test_flannels_manifest_does_not_bring_its_plugin(
     wanted: Release, progress: Progress, tmp_path: Path
 ) -> None:
-    folder = modules.build(wanted, tmp_path, progress)
-    spec = yaml.safe_load((folder / "kube-flannel.yml").read_text(encoding="utf-8"))["spec"]["template"]["spec"]
+    text = (modules.build(wanted, Mirrors(), tmp_path, progress) / "kube-flannel.yml").read_text()
+    (agent,) = [each for each in yaml.safe_load_all(text) if each["kind"] == "DaemonSet"]
+    spec = agent["spec"]["template"]["spec"]
     assert [step["name"] for step in spec["initContainers"]] == ["install-cni"]
-    assert spec["volumes"] == [{"name": "cni"}]
+    assert "cni-plugin" not in [volume["name"] for volume in spec["volumes"]]
+    assert flannel.agent_image(text) == f"ghcr.io/flannel-io/flannel:v{wanted.flannel}"
+    assert flannel.plugin_image(wanted).startswith("ghcr.io/flannel-io/flannel-cni-plugin:")
+
+
+@pytest.mark.parametrize(("proxy", "said"), [("", None), ("http://mirror.example", "http://mirror.example")])
+def test_a_mirror_of_modules_is_go_s_proxy(
+    wanted: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: str, said: str | None
+) -> None:
+    environments: list[dict[str, str]] = []
+
+    def run(argv: Sequence[str | Path], **named: Any) -> Result:
+        environments.append(named["env"])
+        return Result(tuple(map(str, argv)), 0, "", "", 0.0)
+
+    monkeypatch.setattr(process, "run", run)
+    golang.Go(tmp_path / "go", proxy).download(recipe.components(wanted)[0], tmp_path / "log")
+    assert [environment.get("GOPROXY") for environment in environments] == [said]
 
 
 def test_what_is_whole_is_not_built_again(
     tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path
 ) -> None:
-    first = modules.build(wanted, tmp_path, progress)
+    first = modules.build(wanted, Mirrors(), tmp_path, progress)
     tools.built.clear()
     steps = len(progress.finished)
-    assert modules.build(wanted, tmp_path, progress) == first
+    assert modules.build(wanted, Mirrors(), tmp_path, progress) == first
     assert (tools.built, len(progress.finished)) == ([], steps)
 
 
@@ -144,10 +151,10 @@ def test_a_stopped_build_looks_never_whole_and_goes_on(
 ) -> None:
     tools.fails_at = stopped_at
     with pytest.raises(KeyboardInterrupt):
-        modules.build(wanted, tmp_path, progress)
+        modules.build(wanted, Mirrors(), tmp_path, progress)
     assert not (tmp_path / "modules" / modules.key(wanted)).exists()
     done, tools.built, tools.fails_at = tools.built, [], ""
-    folder = modules.build(wanted, tmp_path, progress)
+    folder = modules.build(wanted, Mirrors(), tmp_path, progress)
     assert stopped_at in tools.built
     assert len(done) + len(tools.built) == len(PROGRAMS) + 17
     programs = [*(folder / "bin").iterdir(), *(folder / "cni").iterdir()]
@@ -159,7 +166,7 @@ def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(
 ) -> None:
     tools.fails_at, tools.error = "etcd", OSError(errno.ENOSPC, "No space left on device", "etcd")
     with pytest.raises(LabError, match="No space left") as caught:
-        modules.build(wanted, tmp_path, progress)
+        modules.build(wanted, Mirrors(), tmp_path, progress)
     assert "free some space" in caught.value.hint
     assert not (tmp_path / "modules" / modules.key(wanted)).exists()
 
@@ -190,7 +197,7 @@ def test_what_go_complains_of_becomes_something_to_do(
     tools.fails_at = "kubelet"
     tools.error = CommandFailed(["go", "build"], "ended with exit code 1", tail=go_says)
     with pytest.raises(CommandFailed) as caught:
-        modules.build(wanted, tmp_path, progress)
+        modules.build(wanted, Mirrors(), tmp_path, progress)
     assert hint in caught.value.hint
     assert complaints.GOES_ON in caught.value.hint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.supply.oci import write_image
+from lab.supply.oci import pack_image, take_file, write_image
 
 NAME = "registry.example/team/tool:v1"
 
@@ -116,3 +116,40 @@ def test_a_missing_program_leaves_no_archive(tmp_path: Path, program: Path) -> N
     with pytest.raises(FileNotFoundError):
         write_image(archive, NAME, {"/a": program, "/b": tmp_path / "none"}, entrypoint=["/b"])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["program"]
+
+
+# Images that were fetched.
+
+
+@pytest.fixture
+def layout(tmp_path: Path, program: Path, base: Path) -> Path:
+    """An image as skopeo lays it out: under no name that anybody asks for."""
+    write_image(tmp_path / "x.tar", "image", {"/usr/bin/tool": program}, entrypoint=["x"], base_layers=[base])
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        tar.extractall(tmp_path / "layout", filter="data")
+    return tmp_path / "layout"
+
+
+def test_a_fetched_image_gets_its_full_name(tmp_path: Path, layout: Path) -> None:
+    archive = tmp_path / "image.tar"
+    pack_image(layout, NAME, archive)
+    content = read(archive)
+    (entry,) = json.loads(content["index.json"])["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == NAME
+    manifest = json.loads(blob(content, entry))
+    assert [blob(content, layer) for layer in manifest["layers"]]
+    assert [path.name for path in tmp_path.glob(".*")] == []
+
+
+def test_a_file_is_taken_out_of_the_topmost_layer_that_has_it(
+    tmp_path: Path, layout: Path, program: Path
+) -> None:
+    assert take_file(layout, "/usr/bin/tool", tmp_path / "taken")
+    assert (tmp_path / "taken").read_bytes() == program.read_bytes()
+    assert (tmp_path / "taken").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_file_that_no_layer_has_is_not_made(tmp_path: Path, layout: Path) -> None:
+    assert not take_file(layout, "/usr/bin/other", tmp_path / "taken")
+    assert not take_file(layout, "/usr/bin", tmp_path / "taken")
+    assert not (tmp_path / "taken").exists()

@@ -108,6 +108,8 @@ def test_machines_that_were_just_made_are_not_asked_what_they_have(world: World)
 def test_only_scripts_that_join_machines_are_given_secrets_and_each_its_own(world: World) -> None:
     world.bring_up()
     given = {job: files for job, files in world.remote.given.items() if files}
+    nodes = [given.pop(job) for job in list(given) if job.startswith("node ")]
+    assert {name for files in nodes for name in files} == {"proxy.env"}
     assert {job.split()[0] for job in given} == {"control-plane-init", "control-plane-join", "worker-join"}
     assert set(given["control-plane-init cp1"]) == {"secrets", "ca.key"}
     assert set(given["control-plane-join cp2"]) == {"secrets"}

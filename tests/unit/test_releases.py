@@ -5,7 +5,7 @@ import pytest
 
 from lab.errors import ConfigError
 from lab.model import Kubernetes
-from lab.supply import toolchain
+from lab.supply import flannel, toolchain
 from lab.supply.recipe import components
 from lab.supply.releases import release, supported
 
@@ -72,3 +72,10 @@ def test_the_staging_modules_are_those_of_the_same_kubernetes(version: str) -> N
 
 def test_the_toolchain_is_the_one_whose_hashes_are_pinned() -> None:
     assert {release(version).go for version in supported()} == {toolchain.version()}
+
+
+@pytest.mark.parametrize("version", supported())
+def test_the_manifest_beside_flannels_pin_is_of_that_version(version: str) -> None:
+    wanted = release(version)
+    assert flannel.agent_image(flannel.manifest(wanted)).endswith(f":v{wanted.flannel}")
+    assert flannel.plugin_image(wanted).partition(":")[0].endswith("/flannel-cni-plugin")

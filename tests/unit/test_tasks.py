@@ -25,6 +25,7 @@ VERBS = (
         "drill",
         "kubeconfig",
         "lint",
+        "lock",
         "logs",
         "render",
         "ssh",

@@ -1,0 +1,164 @@
+"""Two golden machines, from Go modules and from stand-ins of upstream's hosts: nothing tells them apart.
+
+The stand-ins are filled with the programs that were built from modules, so that the second machine is whole,
+and a lab comes up from it. What is made here is removed again: the first machine is `bake`'s own.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+from rich.console import Console
+
+from lab import image, process, verify
+from lab.config import load
+from lab.host import cache_folder
+from lab.image import debian
+from lab.model import Lab
+from lab.progress import Progress
+from lab.render import PROVISION, REPOSITORY
+from lab.session import open_session
+from lab.supply import flannel, images, lock, pinning, source, upstream
+from lab.supply.releases import release
+from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
+from tests.unit.fakes import program
+
+ONLY_FROM_UPSTREAM = {
+    "/usr/bin/crictl": "cri-tools is no Go module that the module proxy serves",
+}
+"""Files that the machine from Go modules lacks, and why."""
+
+NAMED_BY_CONTENT = "/usr/lib/ha-lab/containerd/"
+"""containerd's store, whose files are named by their own hashes: other programs, other names."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The golden machines' names, a lab file that leads to the second, and the images' names."""
+
+    modules: str
+    upstream: str
+    lab_file: Path
+    images: tuple[str, ...]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder for 2 GiB."""
+    made = Path(tempfile.mkdtemp(prefix="sources-", dir=cache_folder()))
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture(scope="module")
+def pair(folder: Path) -> Iterator[Pair]:
+    progress = Progress(Console(), folder / "logs")
+    example = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
+    example |= {"name": "ha-lab-upstream-test", "provider": "docker", "network": {"subnet": "192.168.60.0/24"}}
+    from_modules = lab_of(folder, example, {"source": "modules"}, {})
+    repository = Repository(folder / "host", "1.36")
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        signing_key("stand-in") as key,
+        registry(folder / "registry") as running,
+        web_server(folder / "host", Faults()) as web,
+    ):
+        patch.setattr(lock, "FOLDER", folder / "locks")
+        fill(from_modules, key, repository, running, folder / "work", progress)
+        places = {"registry.k8s.io": f"http://{running.host}", "ghcr.io": f"http://{running.host}"}
+        mirrors = {"kubernetes_packages": web, "images": places}
+        from_upstream = lab_of(folder, example, {"source": "upstream"}, mirrors)
+        wanted = release(from_upstream.kubernetes.version)
+        lock.write(pinning.make(wanted, from_upstream.mirrors, key.fingerprint, progress))
+        fetched = cache_folder() / "upstream" / upstream.key(wanted)
+        golden = image.name(from_upstream)
+        try:
+            image.bake(from_upstream, progress)
+            built = source.build(wanted, "modules", from_modules.mirrors, cache_folder(), progress)
+            names = images.image_names(built, wanted)
+            yield Pair(image.bake(from_modules, progress), golden, folder / "lab.yaml", names)
+        finally:
+            process.run(["docker", "image", "rm", golden], accept=None)
+            for made in (fetched, fetched.with_name(f"{fetched.name}.partial")):
+                shutil.rmtree(made, ignore_errors=True)
+
+
+def lab_of(folder: Path, example: dict[str, object], kubernetes: object, mirrors: object) -> Lab:
+    data = example | {"kubernetes": kubernetes, "mirrors": mirrors}
+    (folder / "lab.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    return load(folder / "lab.yaml")
+
+
+def fill(
+    lab: Lab, key: SigningKey, repository: Repository, running: Registry, work: Path, progress: Progress
+) -> None:
+    """Give the stand-ins what was built from modules."""
+    wanted = release(lab.kubernetes.version)
+    built = source.build(wanted, "modules", lab.mirrors, cache_folder(), progress)
+    versions = {"kubernetes-cni": "1.8.0-1.1", "cri-tools": "1.36.0-1.1"}
+    for name, parts in upstream.PROGRAMS.items():
+        files = {f"/{place}": built / target for target, place in parts.items()}
+        if name == "cri-tools":
+            files = {"/usr/bin/crictl": program(work, "crictl", "echo crictl")}
+        repository.add(name, versions.get(name, f"{wanted.kubernetes}-1.1"), files)
+    repository.publish(key)
+    base = debian.root(debian.packages(), lab.mirrors, progress)
+    tools = work / "tools.tar"
+    script = PROVISION / "golden" / "tools-layer.sh"
+    process.run(process.as_root(script, base, work / "tools", tools), log=work / "log", timeout=300)
+    archives = images.write_images(built, wanted, tools, work / "images")
+    for archive, name in zip(archives, images.image_names(built, wanted), strict=True):
+        if name != images.PROBE:
+            running.push(archive, name.partition("/")[2])
+    running.push_files(flannel.plugin_image(wanted).partition("/")[2], {"/flannel": built / "cni" / "flannel"})
+    shutil.rmtree(work / "images")
+
+
+def files(golden: str) -> dict[str, str]:
+    """Every file of a golden machine: kind, mode, owner, and where a link leads."""
+    words = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "find", golden, "/", "-xdev"]
+    listed = process.run([*words, "-printf", r"%p\t%y %m %U:%G %l\n"], timeout=120).stdout
+    found = dict(line.split("\t") for line in listed.splitlines())
+    return {path: about for path, about in found.items() if not path.startswith(NAMED_BY_CONTENT)}
+
+
+def test_both_machines_have_the_same_files(pair: Pair) -> None:
+    from_modules, from_upstream = files(pair.modules), files(pair.upstream)
+    assert {"/usr/bin/kubelet", "/usr/bin/etcdctl", "/opt/cni/bin/flannel"} < set(from_modules)
+    assert "/usr/lib/systemd/system/kubelet.service.d/10-kubeadm.conf" in from_modules
+    different = {
+        path: (from_modules.get(path), from_upstream.get(path))
+        for path in {*from_modules, *from_upstream}
+        if from_modules.get(path) != from_upstream.get(path)
+    }
+    assert set(different) == set(ONLY_FROM_UPSTREAM), different
+
+
+def test_each_machines_bill_says_where_its_kubernetes_came_from(pair: Pair, folder: Path) -> None:
+    kinds = {}
+    for golden in (pair.modules, pair.upstream):
+        bill = json.loads(image.bill_of_materials(load(pair.lab_file), golden))
+        kinds[golden] = {each["kind"] for each in bill} - {"debian-package"}
+    assert kinds[pair.modules] == {"go-module", "c-source", "c-library", "toolchain"}
+    assert kinds[pair.upstream] == {"upstream-package", "upstream-image"}
+
+
+def test_a_lab_comes_up_from_upstream_with_every_check_green_and_the_same_images(pair: Pair) -> None:
+    session = open_session(pair.lab_file, Console())
+    try:
+        session.up(consent=False)
+        assert session.workspace.read_identity()["image"] == pair.upstream
+        outcome = verify.run(session, select="", junit=None)
+        assert outcome.green, verify.to_json(outcome)
+        words = ["sudo", "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"]
+        has = session.remote.run(session.lab.first, words, timeout=60).stdout.split()
+        assert set(pair.images) <= set(has)
+    finally:
+        session.destroy()

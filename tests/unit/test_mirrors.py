@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from lab.image import debian
+from lab.supply.mirrors import Mirrors, Place, is_loopback
+
+ETCD = "registry.k8s.io/etcd:3.6.8-0"
+
+
+def test_without_a_mirror_upstream_itself_is_asked() -> None:
+    assert Mirrors().packages("1.36.3") == "https://pkgs.k8s.io/core:/stable:/v1.36/deb/"
+    assert Mirrors().image(ETCD) == Place("registry.k8s.io/etcd", tls=True)
+    assert debian._sources(Mirrors()) == []
+
+
+def test_a_mirror_of_packages_stands_for_their_host() -> None:
+    mirror = Mirrors(kubernetes_packages="http://mirror.example/k8s/")
+    assert mirror.packages("1.37.2") == "http://mirror.example/k8s/core:/stable:/v1.37/deb/"
+
+
+@pytest.mark.parametrize(
+    ("instead", "place"),
+    [
+        ("mirror.example", Place("mirror.example/etcd", tls=True)),
+        ("mirror.example:5000/k8s/", Place("mirror.example:5000/k8s/etcd", tls=True)),
+        ("http://127.0.0.1:5000/a/b", Place("127.0.0.1:5000/a/b/etcd", tls=False)),
+    ],
+)
+def test_a_mirror_of_images_stands_for_their_registry(instead: str, place: Place) -> None:
+    mirrors = Mirrors(images={"registry.k8s.io": instead})
+    assert mirrors.image(ETCD) == place
+    assert mirrors.image("ghcr.io/flannel-io/flannel:v1") == Place("ghcr.io/flannel-io/flannel", tls=True)
+
+
+def test_one_mirror_of_debians_leaves_the_other_as_it_is() -> None:
+    assert debian._sources(Mirrors(debian="https://mirror.example/debian")) == [
+        "deb https://mirror.example/debian trixie main",
+        "deb https://mirror.example/debian trixie-updates main",
+        "deb http://deb.debian.org/debian-security trixie-security main",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("host", "own"),
+    [
+        ("localhost:5000", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8:1", True),
+        ("[::1]:5000", True),
+        ("localhost.example", False),
+        ("10.0.0.1:5000", False),
+        ("mirror.example", False),
+    ],
+)
+def test_loopback_is_this_machine(host: str, own: bool) -> None:
+    assert is_loopback(host) is own
