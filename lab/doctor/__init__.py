@@ -62,6 +62,7 @@ FOR_LIBVIRT: tuple[Check, ...] = (
     tools.vagrant,
     libvirt.plugin,
     libvirt.hypervisor,
+    libvirt.kvm_device,
     libvirt.pool,
     libvirt.firewall,
     resources.memory,

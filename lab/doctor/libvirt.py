@@ -89,6 +89,14 @@ def hypervisor(case: Case) -> Iterator[Finding]:
         yield fit(check, title, "KVM runs a kernel")
 
 
+def kvm_device(case: Case) -> Iterator[Finding]:
+    """May libvirt's own user open /dev/kvm? udev sees to that; build machines have none."""
+    if _host(case).kvm_closed:
+        why = "libvirt runs machines as another user, and so tries its emulators anew at each question."
+        actions = (Action(("chgrp", "kvm", "/dev/kvm")), Action(("chmod", "660", "/dev/kvm")))
+        yield _mendable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
+
+
 def pool(case: Case) -> Iterator[Finding]:
     """Is the storage pool there, and is there room for the machines that don't exist yet?"""
     found, settings, check, title = _host(case), _settings(case), "pool", "Storage pool"

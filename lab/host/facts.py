@@ -104,7 +104,7 @@ class LibvirtHost:
     `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
     `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
     lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
-    out, and to whom.
+    out, and to whom. `kvm_closed`: /dev/kvm is there, and libvirt's own user may not open it.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "mute"]
@@ -115,6 +115,7 @@ class LibvirtHost:
     pool: Pool | None = None
     domains: tuple[Domain, ...] = ()
     bridges: Mapping[str, str] = field(default_factory=dict)
+    kvm_closed: bool = False
     leases: Mapping[str, str] = field(default_factory=dict)
 
 

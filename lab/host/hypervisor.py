@@ -7,6 +7,7 @@ to say a word on its serial console. The answer is kept until this host starts a
 from __future__ import annotations
 
 import contextlib
+import grp
 import json
 import os
 import shutil
@@ -58,6 +59,16 @@ def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
 def virtualbox(driver: Path = Path("/dev/vboxdrv")) -> bool:
     """Whether VirtualBox is here with its driver loaded, which on macOS it always is."""
     return shutil.which("VBoxManage") is not None and (driver.exists() or os.uname().sysname == "Darwin")
+
+
+def closed_to_libvirt(device: Path = KVM) -> bool:
+    """Whether the device is there, and shut to the group kvm, in which libvirt's own user is."""
+    try:
+        about = device.stat()
+        everyone = about.st_mode & 0o006 == 0o006
+        return not everyone and (about.st_mode & 0o060 != 0o060 or grp.getgrgid(about.st_gid).gr_name != "kvm")
+    except (OSError, KeyError):
+        return False
 
 
 def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:

@@ -53,6 +53,7 @@ def look(lab: Lab) -> LibvirtHost:
         domains=tuple(_domains(settings, {container_name(lab, node) for node in lab.nodes})),
         bridges=dict(_bridges(settings, networks)),
         leases=dict(_leases(settings, networks)),
+        kvm_closed=not settings.remote and hypervisor.closed_to_libvirt(),
     )
 
 

@@ -68,6 +68,7 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         ("hypervisor", "unfit", "neither KVM nor QEMU", {"hypervisor": ""}),
         ("hypervisor", "unfit", "KVM runs no kernel", {"kvm": False}),
         ("hypervisor", "note", "KVM has not been tried", {"kvm": Unknown("no kernel")}),
+        ("kvm-device", "mendable", "is shut to the group kvm", {"kvm_closed": True}),
         ("pool", "mendable", "default does not exist", {"pool": None}),
         ("pool", "mendable", "default is not started", {"pool": Pool("default", False, 0)}),
         ("pool", "unfit", "900 MiB free in default", {"pool": Pool("default", True, 900)}),

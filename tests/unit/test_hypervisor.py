@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import grp
 import json
 import os
 import socket
@@ -100,6 +101,26 @@ def test_what_can_t_be_tried_is_not_known(
     assert hypervisor.kvm_works([], device) == Unknown("there is no kernel to try it with")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert isinstance(hypervisor.kvm_works([kernel], device), Unknown)
+
+
+@pytest.mark.parametrize(
+    ("mode", "group", "closed"),
+    [
+        (0o600, "root", True),
+        (0o660, "root", True),
+        (0o660, "kvm", False),
+        (0o640, "kvm", True),
+        (0o666, "root", False),
+    ],
+)
+def test_kvm_s_device_is_open_to_libvirt_by_its_group_or_to_all(
+    device: Path, monkeypatch: pytest.MonkeyPatch, mode: int, group: str, closed: bool
+) -> None:
+    device.chmod(mode)
+    named = grp.struct_group((group, "x", 1, []))
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: named)
+    assert hypervisor.closed_to_libvirt(device) is closed
+    assert not hypervisor.closed_to_libvirt(device.with_name("none"))
 
 
 def test_kernels_are_the_golden_disks_first_and_only_readable_ones(tmp_path: Path) -> None:
