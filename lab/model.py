@@ -69,7 +69,7 @@ class LoadBalancer(Frozen):
     port: int = Field(default=6443, ge=1, le=65535)
 
 
-EMULATION_PATIENCE = 5
+EMULATION_PATIENCE = 10
 """How much longer things may take without KVM; what was measured is in docs/measurements.md."""
 
 

@@ -43,7 +43,8 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
 
     With `whole`, also a real lab of three, which takes up to an hour where machines are emulated.
     """
-    return _pytest(VIRTUAL, "--disk", str(session.golden_disk), *(["--whole"] if whole else []), select=select)
+    words = ["--disk", str(session.golden_disk), "--durations", "0", *(["--whole"] if whole else [])]
+    return _pytest(VIRTUAL, *words, select=select)
 
 
 def _pytest(*words: str, select: str) -> int:

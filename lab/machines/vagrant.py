@@ -37,9 +37,11 @@ class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
         self._timeout = timeout
         self._extra = ENVIRONMENT | extra
 
-    def destroy(self, vm_name: str | None = None) -> None:
-        """Remove machines, all at once, which python-vagrant has no word for."""
-        self._call_vagrant_command(["destroy", vm_name, "--force", "--parallel"])
+    def destroy(self, vm_name: str | None = None, *, at_once: bool = True) -> None:
+        """Remove machines; all at once, which python-vagrant has no word for, or one by one."""
+        self._call_vagrant_command(
+            ["destroy", vm_name, "--force", "--parallel" if at_once else "--no-parallel"]
+        )
 
     def _call_vagrant_command(self, args: list[Any]) -> None:
         self._start(args, log=self._log)

@@ -22,6 +22,12 @@ from lab.workspace import Workspace
 POWER_TIMEOUT = 120.0
 """Seconds for a hypervisor to start a machine or to cut its power; one is usual."""
 
+ATTEMPTS = 3
+"""How often `vagrant up` is tried when threads of its plugin have tripped over one another."""
+
+TRIPPED = "constant VagrantPlugins::"
+"""What Ruby says then: one thread took for missing what another one was just loading."""
+
 # What Vagrant or the hypervisor says, the sentence about the lab, and what to do.
 EXPLAINED = (
     (
@@ -58,19 +64,23 @@ def boot(workspace: Workspace, log: Path) -> None:
     settings = _settings(workspace)
     timeout = vagrant.BOOT_TIMEOUT * (EMULATION_PATIENCE if settings and settings.emulated else 1)
     provider = str(workspace.read_identity()["provider"])
-    try:
-        LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1").up(
-            provision=False, provider=provider
-        )
-    except CommandFailed as error:
-        _explain(error, log)
-        raise
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1").up(
+                provision=False, provider=provider
+            )
+            return
+        except CommandFailed as error:
+            if attempt == ATTEMPTS or TRIPPED not in log.read_text(encoding="utf-8", errors="replace"):
+                _explain(error, log)
+                raise
 
 
 def remove(workspace: Workspace, log: Path) -> None:
     """Remove every machine and the lab's networks; nothing that this lab did not make."""
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
-        LoggedVagrant(workspace, log).destroy()
+        # One by one, in two seconds each: all at once its plugin's threads sometimes trip over one another.
+        LoggedVagrant(workspace, log).destroy(at_once=False)
     if _settings(workspace):
         for domain in lost_sight_of(workspace):
             process.run(_virsh(workspace, "destroy", domain), accept=None, log=log, timeout=60)

@@ -62,6 +62,17 @@ def test_what_libvirt_refuses_becomes_a_sentence_about_the_lab(
     assert (bool(caught.value.hint), caught.value.log) == (True, log)
 
 
+def test_threads_of_the_plugin_that_trip_over_one_another_get_up_again(
+    run: FakeRun, workspace: Workspace
+) -> None:
+    # Recorded from `vagrant destroy --parallel`, vagrant-libvirt 0.11.2.
+    said = "constant VagrantPlugins::ProviderLibvirt::Action::ProvisionerCleanup not defined"
+    run.tell("vagrant up", said, code=1)
+    with pytest.raises(CommandFailed):
+        machines.boot(workspace, workspace.logs / "01-boot.log")
+    assert len(run.asked) == virtual.ATTEMPTS
+
+
 def test_a_vagrant_that_fails_in_words_of_its_own_has_failed(run: FakeRun, workspace: Workspace) -> None:
     run.tell("vagrant up", "a strange word", code=1)
     with pytest.raises(CommandFailed):
@@ -90,7 +101,7 @@ def test_removing_takes_the_labs_own_and_nothing_else(run: FakeRun, workspace: W
     run.tell(f"{VIRSH} destroy bbb", code=1, stderr="domain is not running")
     run.tell(f"{VIRSH} undefine bbb")
     machines.remove(workspace, workspace.logs / "01-destroy.log")
-    assert ("vagrant", "destroy", "--force", "--parallel") in run.asked
+    assert ("vagrant", "destroy", "--force", "--no-parallel") in run.asked
     undone = [words for words in run.asked if "undefine" in words]
     assert [words[-2:] for words in undone] == [("bbb", "--remove-all-storage")]
 
@@ -144,4 +155,4 @@ def test_emulated_machines_have_longer_to_boot(monkeypatch: pytest.MonkeyPatch, 
     machines.boot(workspace, workspace.logs / "01-boot.log")
     workspace.write_identity({"provider": "libvirt", "libvirt": {"emulated": True}})
     machines.boot(workspace, workspace.logs / "02-boot.log")
-    assert given == [900, 4500]
+    assert given == [900, 9000]

@@ -102,7 +102,7 @@ def test_commands_on_emulated_machines_have_longer(remote: Remote, monkeypatch: 
     remote.lab = LAB.model_copy(update={"provider": "libvirt", "libvirt": Libvirt(emulated=True)})
     remote.run(CP1, ["true"], timeout=20)
     remote.run(CP1, ["true"])
-    assert given == [20, 100, None]
+    assert given == [20, 200, None]
 
 
 def test_why_a_machine_does_not_answer_is_ssh_s_last_line(

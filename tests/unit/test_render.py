@@ -154,14 +154,14 @@ def test_vagrant_takes_the_rendered_file(name: str, tmp_path: Path) -> None:
 
 def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_else() -> None:
     lab = labs()["emulated"]
-    assert (lab.patience, labs()["libvirt"].patience, labs()["default"].patience) == (5, 1, 1)
+    assert (lab.patience, labs()["libvirt"].patience, labs()["default"].patience) == (10, 1, 1)
     found = documents("nodes/cp1/kubeadm-init.yaml", lab)
-    assert found["InitConfiguration"]["timeouts"]["controlPlaneComponentHealthCheck"] == "30m0s"
+    assert found["InitConfiguration"]["timeouts"]["controlPlaneComponentHealthCheck"] == "60m0s"
     leases = {each["name"]: each["value"] for each in found["ClusterConfiguration"]["scheduler"]["extraArgs"]}
-    assert leases["leader-elect-lease-duration"] == "75s"
+    assert leases["leader-elect-lease-duration"] == "150s"
     assert "scheduler" not in documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]
-    assert "timeout check 5s" in texts(lab)["nodes/lb1/haproxy.cfg"]
-    assert "LAB_PATIENCE=5" in texts(lab)["nodes/w1/node.env"]
+    assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]
+    assert "LAB_PATIENCE=10" in texts(lab)["nodes/w1/node.env"]
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
 
 
