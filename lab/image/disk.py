@@ -2,7 +2,7 @@
 
 Every provider of virtual machines takes the same one. It is kept as `CACHE/disks/KEY/`:
 
-    disk.qcow2    compressed; 20 GiB to the machine, about 0.7 GiB on this host
+    disk.qcow2    compressed; 20 GiB to the machine, about 0.6 GiB on this host
     vmlinuz       the disk's own kernel, by which is found out whether KVM runs one
     bom.json      what went in
 
