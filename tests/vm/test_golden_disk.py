@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -40,6 +41,7 @@ class Machine:
     console: Path
     key: Path
     port: int
+    uuid: str
 
     def ssh(self, *command: str, key: Path | None = None) -> subprocess.CompletedProcess[str]:
         options = [
@@ -90,10 +92,19 @@ def machine(request: pytest.FixtureRequest, disk: Path, tmp_path: Path) -> Itera
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk), "-F", "qcow2", str(overlay)]
     subprocess.run(words, check=True)
     public = base64.b64encode(key.with_suffix(".pub").read_bytes()).decode()
-    found = Machine(tmp_path / "console", key, free_port())
+    found = Machine(tmp_path / "console", key, free_port(), str(uuid4()))
     words = [
         *("qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "qemu64", "-smp", "2", "-m", "1024"),
-        *("-display", "none", "-nodefaults", "-no-reboot", "-serial", f"file:{found.console}"),
+        *(
+            "-display",
+            "none",
+            "-nodefaults",
+            "-no-reboot",
+            "-uuid",
+            found.uuid,
+            "-serial",
+            f"file:{found.console}",
+        ),
         *("-netdev", f"user,id=net,restrict=on,hostfwd=tcp:127.0.0.1:{found.port}-:22"),
         *("-smbios", f"type=11,value=io.systemd.credential.binary:{CREDENTIAL}={public}"),
         *(word.format(disk=overlay) for word in HARDWARE[request.param]),
@@ -116,7 +127,7 @@ def test_it_boots_by_itself_and_is_a_machine_of_its_own(machine: Machine, tmp_pa
     assert "ha-lab: GRUB starts the kernel" in console
     assert machine.says("cat /proc/1/comm") == "systemd"
     assert re.fullmatch("[0-9a-f]{32}", machine.says("cat /etc/machine-id"))
-    assert machine.says("sudo cat /sys/class/dmi/id/product_uuid")
+    assert machine.says("sudo cat /sys/class/dmi/id/product_uuid") == machine.uuid
     assert machine.says("ls /etc/ssh/ssh_host_*_key") == "/etc/ssh/ssh_host_ed25519_key"
     # The lab's key and no other, least of all the one that everybody has.
     assert machine.says("cat .ssh/authorized_keys") == machine.key.with_suffix(".pub").read_text().strip()
