@@ -18,6 +18,17 @@ nodes_not_ready() {
 	done
 }
 
+# The controller manager takes these taints away some moments after a node has become Ready, and until then
+# pods do not go there.
+nodes_tainted() {
+	local tainted
+	tainted=$(as_admin get nodes --output \
+		'jsonpath={range .items[*]}{.metadata.name}={.spec.taints[*].key}{"\n"}{end}') || return 1
+	tainted=$(grep -E 'node.kubernetes.io/(not-ready|unreachable)' <<<"$tainted") || return 0
+	echo "still tainted: ${tainted//$'\n'/, }"
+	return 1
+}
+
 pods_not_ready() {
 	local pods
 	# A Job's pod that has ended is not Ready and never will be.
@@ -34,6 +45,7 @@ main() {
 	began=$(date +%s%3N)
 	wait_for 300 "all nodes Ready" nodes_not_ready
 	echo "ha-lab: all nodes are Ready after $(($(date +%s%3N) - began)) ms"
+	wait_for 60 "pods may go to every node" nodes_tainted
 	wait_for 300 "all system pods Ready" pods_not_ready
 	finish
 }

@@ -368,6 +368,44 @@ def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) ->
     assert ran.changes == []
 
 
+READY = {
+    "nodes_ready": "".join(f"{name}=True\n" for name in ("cp1", "cp2", "cp3", "w1", "w2", "w3")),
+    "taints": "cp1=node-role.kubernetes.io/control-plane\nw1=\n",
+    "pods_ready": "kube-system/coredns-1=True\ndefault/somebody-s=False\n",
+}
+"""What kubectl says of a lab that is ready."""
+
+
+def test_a_lab_is_ready_when_its_nodes_and_its_system_pods_are(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(**READY)
+    ran = world.run("ready")
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
+
+
+@pytest.mark.parametrize(
+    ("what", "said", "why"),
+    [
+        ("nodes_ready", "cp1=True\ncp2=True\ncp3=True\nw1=True\nw2=Unknown\nw3=True\n", "w2 is not Ready"),
+        ("nodes_ready", "cp1=True\ncp2=True\ncp3=True\nw1=True\nw2=True\n", "w3 is not Ready"),
+        (
+            "taints",
+            "cp1=node-role.kubernetes.io/control-plane\nw1=node.kubernetes.io/not-ready\n",
+            "still tainted: w1=node.kubernetes.io/not-ready",
+        ),
+        ("pods_ready", "kube-flannel/flannel-1=False\n", "not ready: kube-flannel/flannel-1=False"),
+    ],
+)
+def test_a_lab_that_is_not_ready_is_waited_for_and_then_told_of(
+    machine: Machine, what: str, said: str, why: str
+) -> None:
+    world = machine("cp1")
+    world.let(**READY | {what: said})
+    ran = world.run("ready")
+    assert ran.code == 1
+    assert why in ran.said
+
+
 # What a machine has.
 
 
