@@ -309,9 +309,10 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     | {
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
-        "drills": "instead: run failure drills on a lab of its own, and interrupt them (10 minutes)",
+        "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
-        "whole": "with --vm: also bring up a real lab of three machines and verify it (up to an hour there)",
+        "whole": "with --drills: also every other drill (10 minutes more); with --vm: also a real lab of three "
+        "machines, and the golden image on another docker (up to an hour more)",
         "k": "as pytest's -k",
     }
 )
@@ -334,7 +335,7 @@ def test(
         code = selftest.run_virtual(virtual, whole=whole, select=k)
         raise Exit(code=code) if code else Exit(code=0)
     breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
-    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, select=k)
+    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k)
     if code:
         raise Exit(code=code)
 

@@ -21,15 +21,18 @@ VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 
 
-def run(session: Session, *, consent: bool, live: bool, breaking: Sequence[str], select: str) -> int:
+def run(
+    session: Session, *, consent: bool, live: bool, breaking: Sequence[str], whole: bool, select: str
+) -> int:
     """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
 
-    With any of BREAKING, those and nothing else.
+    With any of BREAKING, those and nothing else; with `whole`, also their longest tests.
     """
     session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
     if breaking:
         session.bake(consent=consent)
-        return max(_pytest(BREAKING[suite], select=select) for suite in breaking)
+        words = ["--whole"] if whole else []
+        return max(_pytest(BREAKING[suite], *words, select=select) for suite in breaking)
     code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
         session.bake(consent=consent)

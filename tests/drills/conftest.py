@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from tests.labs.conftest import TestLab, make_lab
+from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--lab", default="", help="a running lab to drill instead of one made for it")
+    add_option(parser)
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,11 @@ from lab import verify
 from lab.session import Session, open_session
 from lab.wait import wait_until
 from tests.labs.conftest import make_lab
+from tests.whole import add_option
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
     parser.addoption("--lab", default="", help="a running lab to break instead of one made for it")
 
 

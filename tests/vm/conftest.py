@@ -9,26 +9,16 @@ import pytest
 import yaml
 
 from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
+from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_makereport"]
 
 HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--disk", type=Path, help="the golden disk, as `./inv bake` has made it")
-    parser.addoption("--whole", action="store_true", help="also a real lab of three machines")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "whole: takes up to an hour where machines are emulated")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = bool(config.getoption("--whole"))
-    left = [item for item in items if item.get_closest_marker("whole") and not wanted]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in left]
+    add_option(parser)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ from lab import disc, process
 from lab.image import virtualbox
 from lab.wait import wait_until
 
+pytestmark = pytest.mark.whole
+
 BOOT_TIMEOUT = 300
 
 QEMU = (

@@ -1,0 +1,23 @@
+"""Tests that take long, marked `whole`, run with --whole only; the others are what CI has the time for."""
+
+from __future__ import annotations
+
+import pytest
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+
+
+def add_option(parser: pytest.Parser) -> None:
+    """For a suite's own pytest_addoption."""
+    parser.addoption("--whole", action="store_true", help="also what CI has no time for")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "whole: takes longer than CI has for it")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = bool(config.getoption("--whole"))
+    left = [item for item in items if item.get_closest_marker("whole") and not wanted]
+    config.hook.pytest_deselected(items=left)
+    items[:] = [item for item in items if item not in left]
