@@ -22,7 +22,9 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
 LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
 GOES_ON = "the same command goes on from where it was stopped"
-YES_HELP = {"yes": "consent to install what is missing and to start a docker daemon"}
+YES_HELP = {
+    "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
+}
 
 # invoke knows words that must be given and flags that may be: this makes a word that is named among a task's
 # `optional` one that may be left out, so that `./inv drill --list` can be typed.
@@ -121,16 +123,18 @@ def bake(
     lab: str = DEFAULT_LAB,
     yes: bool = False,
     prune: bool = False,
-    export: str = "",
-    import_: str = "",
+    export: str | None = None,
+    import_: str | None = None,
 ) -> None:
     """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
     from lab import image
     from lab.errors import ConfigError
 
     session = _open(lab)
-    if [prune, bool(export), bool(import_)].count(True) > 1:
+    if [prune, export is not None, import_ is not None].count(True) > 1:
         raise ConfigError(["--prune, --export and --import are three different things"], hint="choose one")
+    if "" in (export, import_):
+        raise ConfigError(["--export and --import want a file's name"], hint="./inv bake --export lab.tar")
     if export:
         packed = session.export(Path(export), consent=yes)
         console.print(
@@ -311,8 +315,9 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
-        "whole": "with --drills: also every other drill (10 minutes more); with --vm: also a real lab of three "
-        "machines, and the golden image on another docker (up to an hour more)",
+        "whole": "with --drills: also every other drill, and both load balancers side by side (10 minutes "
+        "more); with --vm: also a real lab of three machines, VirtualBox's disk, and the golden image on "
+        "another docker (up to an hour more)",
         "k": "as pytest's -k",
     }
 )

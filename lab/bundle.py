@@ -82,8 +82,7 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
     Whole or not at all; a file that is there is never overwritten. Raises LabError.
     """
     target = target.absolute()
-    if target.exists():
-        raise LabStateError(f"{target} is there already", hint="choose another name, or remove it first")
+    require_new(target)
     unpacked = image.size(lab)
     folder = target.with_name(f".{target.name}.partial")
     with _explained(target):
@@ -102,6 +101,16 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     return manifest
+
+
+def require_new(target: Path) -> None:
+    """Raise LabStateError where a bundle could not be written: its name is taken, or has no folder to be in."""
+    if os.path.lexists(target):
+        raise LabStateError(f"{target} is there already", hint="choose another name, or remove it first")
+    if not os.access(target.absolute().parent, os.W_OK | os.X_OK):
+        raise LabStateError(
+            f"{target.parent} is no folder that you can write to", hint="make it, or choose another"
+        )
 
 
 def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:

@@ -17,7 +17,7 @@ from lab.workspace import Workspace
 
 def settle(file: File, workspace: Workspace) -> Choice:
     """Return what the file's `auto` comes to here, for this lab."""
-    made = workspace.read_identity()
+    made = workspace.read_identity() if workspace.has_machines() else {}
     provider = _provider(file, made)
     return Choice(provider, provider == "libvirt" and _emulated(file, made))
 

@@ -63,6 +63,7 @@ class Session:
 
     def export(self, target: Path, *, consent: bool) -> bundle.Manifest:
         """Pack this checkout's golden machine for hosts without a network, made first where it isn't there."""
+        bundle.require_new(target)
         self.make_fit({"up"} if self.is_baked() else {"up", "bake"}, consent=consent)
         image.bake(self.lab, self.progress)
         return bundle.write(self.lab, target, self.progress)
@@ -112,6 +113,7 @@ class Session:
         for path, text in render.render(self.lab, self._site(golden)).items():
             self.workspace.write(self.workspace.root / path, text)
         self._render_disc()
+        self.workspace.shut_secrets()
         run = credentials.new_run_secrets()
         key = credentials.ca_key(self.workspace)
         for node in self.lab.nodes:

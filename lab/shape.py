@@ -135,7 +135,10 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
     try:
         if not manifest.is_file():
             raise ValueError(f"{shown(value)} is not a file ({rule})")
-        manifest.open("rb").close()
+        with manifest.open("rb") as file:
+            file.read().decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"{shown(value)} is not a text in UTF-8 ({rule})") from None
     except OSError as error:
         raise ValueError(f"{shown(value)} can't be read: {error.strerror} ({rule})") from None
     return str(manifest)
@@ -195,7 +198,7 @@ def registry_name(value: object) -> str:
 
 def _no_login(value: object) -> None:
     """Refuse a password where anyone may read it; it is not repeated in the message either."""
-    if isinstance(value, str) and "@" in value.partition("://")[2].partition("/")[0]:
+    if isinstance(value, str) and "@" in value:  # anywhere, since a password may hold any other sign
         raise ValueError("holds a login, which does not belong in this file (apt_auth.conf(5), `skopeo login`)")
 
 

@@ -114,6 +114,16 @@ class Workspace:
         """Put a secret where only its owner can read it."""
         return self.write(path, text, mode=PRIVATE_FILE)
 
+    def shut_secrets(self) -> None:
+        """Give what is in the folder of secrets back to its owner alone, as after a copy that let others in."""
+        for path in [self.secrets, *self.secrets.rglob("*")]:
+            if path.exists() and not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else PRIVATE_FILE)
+
+    def has_machines(self) -> bool:
+        """Whether a machine was ever made here that was not removed. Asks Vagrant's files, in no time."""
+        return any((self.root / ".vagrant" / "machines").glob("*/*/id"))
+
     def read_identity(self) -> dict[str, Any]:
         """What `lab.json` says; empty when there is none."""
         try:

@@ -2,7 +2,7 @@
 
     finding.py       what is said, to people and to programs
     case.py          what every check is given
-    tools.py  resources.py  kernel.py  addresses.py  libvirt.py     the checks
+    tools.py  resources.py  kernel.py  addresses.py  libvirt.py  virtualbox.py     the checks
     mending.py       the only one that changes the host, after consent
 
 `lab.host` asks the system; the checks only judge, and every one looks at the same facts.

@@ -9,7 +9,7 @@ from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Folder, Unknown
 from lab.model import Role
 
-# MiB; measured: seven container machines took 2.0 to 2.1 GiB in all (FACTS.md).
+# MiB; measured: seven container machines took 2.0 to 2.1 GiB in all.
 MEMORY_MIB = {Role.CONTROL_PLANE: 400, Role.WORKER: 200, Role.LOAD_BALANCER: 100}
 MEMORY_RESERVE_MIB = 512
 
@@ -23,7 +23,7 @@ DISK_TMP_MIB = 1024
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
-# Instances held by one machine; measured: 115 for seven (FACTS.md).
+# Instances held by one machine; measured: 115 for seven.
 INOTIFY = {Role.CONTROL_PLANE: 17, Role.WORKER: 17, Role.LOAD_BALANCER: 13}
 INOTIFY_SECOND_LAB = 17 + 17 + 13
 """The tests stand the smallest lab (1+1+1) beside this one."""

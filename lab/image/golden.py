@@ -68,7 +68,9 @@ def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
             try:
                 yield folder
             finally:
-                clear(folder)
+                # Also after Ctrl-C, when no command may start otherwise.
+                with process.undoing():
+                    clear(folder)
     except OSError as error:
         raise LabError(
             f"the golden machine could not be made: {error.strerror} ({error.filename})",

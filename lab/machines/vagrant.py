@@ -57,8 +57,8 @@ class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
 
 
 def known(workspace: Workspace) -> bool:
-    """Whether this workspace ever made a machine that it has not removed. Asks files, in no time."""
-    return any((workspace.root / ".vagrant" / "machines").glob("*/*/id"))
+    """Whether this workspace ever made a machine that it has not removed."""
+    return workspace.has_machines()
 
 
 def ids(workspace: Workspace) -> set[str]:

@@ -99,8 +99,18 @@ def test_machines_that_exist_have_settled_it(
 ) -> None:
     asked["kvm"] = not expected.emulated if expected.provider == "libvirt" else True
     workspace.write_identity(identity)
+    made = workspace.root / ".vagrant" / "machines" / "lb1" / expected.provider / "id"
+    made.parent.mkdir(parents=True)
+    made.write_text("1")
     asked["kvm"] = expected.emulated  # the opposite of what it was made with
     assert choice.settle(file(), workspace) == expected
+
+
+def test_what_was_only_rendered_settles_nothing(asked: dict[str, bool | Unknown], workspace: Workspace) -> None:
+    workspace.write_identity({"provider": "virtualbox", "libvirt": {"emulated": False}})
+    asked["kvm"] = False
+    assert choice.settle(file(), workspace) == Choice("docker", False)
+    assert choice.settle(file(provider="libvirt"), workspace) == Choice("libvirt", True)
 
 
 def test_the_files_own_words_come_before_everything(

@@ -145,9 +145,19 @@ def test_a_wrong_mirror_of_images_is_named_by_its_registry(images: str, problem:
     assert found.startswith(f"lab.yaml:1: mirrors.images.{problem}")
 
 
-def test_a_login_in_a_mirror_is_not_repeated() -> None:
-    (problem,) = problems_of("mirrors: {go: 'https://ada:s3cret@mirror.example'}")
-    assert "s3cret" not in problem
+@pytest.mark.parametrize(
+    "mirrors",
+    [
+        "{go: 'https://ada:s3cret@mirror.example'}",
+        "{go: 'ada:s3cret@mirror.example'}",
+        "{go: 'https://ada:s3c/s3cret@mirror.example/x'}",
+        "{images: {registry.k8s.io: 'ada:s3cret@mirror.example/x'}}",
+    ],
+)
+def test_a_login_in_a_mirror_is_not_repeated(mirrors: str) -> None:
+    (problem,) = problems_of(f"mirrors: {mirrors}")
+    assert "holds a login" in problem
+    assert "s3c" not in problem
 
 
 def test_machines_move_with_the_subnet() -> None:
@@ -363,6 +373,12 @@ def test_an_unreadable_manifest_is_a_problem(tmp_path: Path, monkeypatch: pytest
     forbid_opening(monkeypatch, "net.yaml")
     (found,) = problems_of("network: {pod_network: net.yaml}")
     assert found.startswith("lab.yaml:1: network.pod_network: net.yaml can't be read: Permission denied")
+
+
+def test_a_manifest_that_is_no_text_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "net.yaml").write_bytes(b"\xff\xfe")
+    (found,) = problems_of("network: {pod_network: net.yaml}")
+    assert found.startswith("lab.yaml:1: network.pod_network: net.yaml is not a text in UTF-8")
 
 
 def test_a_key_given_twice_is_told_with_both_lines() -> None:

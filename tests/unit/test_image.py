@@ -92,6 +92,27 @@ def test_a_golden_disk_is_taken_along_and_nothing_is_built_from_it(
     assert docker.asked[-1][:3] == ("vagrant", "box", "add")
 
 
+def test_what_was_half_made_is_removed_after_an_interrupt_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(process, "as_root", lambda *words: list(words))
+
+    def make_and_be_interrupted() -> None:
+        with golden.workshop("mark", lambda: True) as folder:
+            assert folder is not None
+            (folder / "half").touch()
+            process.interrupt()
+            raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            make_and_be_interrupted()
+        assert not list((tmp_path / "ha-lab" / "golden").glob("*.partial"))
+    finally:
+        process._stopped.clear()
+
+
 # Where Kubernetes comes from.
 
 

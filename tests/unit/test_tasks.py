@@ -258,6 +258,24 @@ def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bi
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.parametrize("flag", ["--export", "--import"])
+def test_a_bundle_without_a_name_is_no_bake(tmp_path: Path, bin_folder: Path, flag: str) -> None:
+    ran = typed(tmp_path, "bake", "--lab", "lab.yaml", flag, "")
+    assert ran.returncode == 2
+    assert "want a file's name" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize("target", ["lab.yaml", "nowhere/lab.tar"])
+def test_where_a_bundle_can_t_be_is_said_before_anything_is_made(
+    tmp_path: Path, bin_folder: Path, target: str
+) -> None:
+    ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", target)
+    assert ran.returncode == 1
+    assert "is there already" in ran.stderr or "no folder that you can write to" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
 def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
     (tmp_path / "notes.tar").write_text("notes\n")
     for name, words in (("notes.tar", "is no bundle"), ("missing.tar", "there is no file")):

@@ -107,6 +107,15 @@ def test_a_mode_that_was_widened_is_narrowed_again(workspace: Workspace) -> None
     assert mode(workspace.kubeconfig) == 0o600
 
 
+def test_secrets_that_were_opened_are_shut_again(workspace: Workspace) -> None:
+    key = workspace.secrets / "cp1" / "ca.key"
+    workspace.write_secret(key, "nobody's")
+    for path, wide in ((key, 0o644), (key.parent, 0o755), (workspace.secrets, 0o755)):
+        path.chmod(wide)
+    workspace.shut_secrets()
+    assert [mode(path) for path in (key, key.parent, workspace.secrets)] == [0o600, 0o700, 0o700]
+
+
 def test_a_folder_that_can_t_be_written_is_an_error(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
