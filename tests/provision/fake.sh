@@ -43,6 +43,9 @@ joins() {
 		exit 1
 	fi
 	rm -f $kubernetes/bootstrap-kubelet.conf
+	# The kubelet has its certificate by then, or it would be started anew to ask again.
+	mkdir -p /var/lib/kubelet/pki
+	touch /var/lib/kubelet/pki/kubelet-client-current.pem
 	touch "$state/own-api" "$state/label"
 }
 
