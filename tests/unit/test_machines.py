@@ -46,6 +46,12 @@ def made(workspace: Workspace, name: str, container: str) -> None:
     workspace.write(workspace.root / ".vagrant" / "machines" / name / "docker" / "id", container)
 
 
+@pytest.fixture(autouse=True)
+def no_containers(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A docker that has no container of the lab's, so that no test asks this host's own."""
+    tell(workspace, monkeypatch, "docker", ps="true")
+
+
 def test_booting_makes_machines_with_docker_and_does_not_provision(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

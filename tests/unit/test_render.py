@@ -18,7 +18,7 @@ from lab import config, render
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.render import REPOSITORY, Site
-from tests.unit.fakes import GOLDEN, SITE
+from tests.unit.fakes import GOLDEN, SITE, program
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 HOSTILE = "a'b\"c `id` $(id) ${HOME} #{`id`} \\' \\ %x(id) {{ 1 }} é"
@@ -159,6 +159,9 @@ def test_vagrant_takes_the_rendered_file(name: str, tmp_path: Path) -> None:
     (tmp_path / "secrets" / "id_ed25519").touch(mode=0o600)
     environment = {**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1", "HA_LAB_BOOT_ONLY": "1"}
     environment["VAGRANT_DEFAULT_PROVIDER"] = labs()[name].provider
+    # Vagrant asks docker whether it is there, whose daemon need not run for this.
+    program(tmp_path / "bin", "docker", '[ "$1" = version ]')
+    environment["PATH"] = f"{tmp_path / 'bin'}{os.pathsep}{environment['PATH']}"
     said = subprocess.run(
         ["vagrant", "validate"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
