@@ -338,9 +338,11 @@ def test(
         virtual = _open(str(HERE / "tests" / "vm" / "lab.yaml"))
         virtual.bake(consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
-        raise Exit(code=code) if code else Exit(code=0)
-    breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
-    code = selftest.run(_open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k)
+    else:
+        breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
+        code = selftest.run(
+            _open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k
+        )
     if code:
         raise Exit(code=code)
 

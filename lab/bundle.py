@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import shutil
 import sys
 import tarfile
@@ -30,7 +29,7 @@ from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
 from lab.progress import Progress
 from lab.render import REPOSITORY
-from lab.supply.recipe import ARCHITECTURES
+from lab.supply.recipe import machine_architecture
 
 MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine"
 LOCK = REPOSITORY / "requirements.txt"
@@ -178,8 +177,8 @@ def _manifest_of(bundle: tarfile.TarFile, file: Path) -> Manifest:
 
 def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
     problems = []
-    if manifest.architecture != architecture():
-        what = f"it is for {manifest.architecture} machines, and this is one of {architecture()}"
+    if manifest.architecture != machine_architecture():
+        what = f"it is for {manifest.architecture} machines, and this is one of {machine_architecture()}"
         problems.append((what, "export one on a machine like this"))
     if manifest.provider != lab.provider:
         what = f"its golden machine is for provider {manifest.provider}, and this lab has {lab.provider}"
@@ -217,9 +216,9 @@ def _unreadable(file: Path, why: str) -> LabError:
 
 def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
     """Get every package of the lock as a wheel for each Python; pip checks the lock's hashes."""
-    systems = [PLATFORMS[architecture()]]
+    systems = [PLATFORMS[machine_architecture()]]
     if lab.provider == "virtualbox":
-        systems.append(MACOS[architecture()])
+        systems.append(MACOS[machine_architecture()])
     with progress.step("wheels", "get the kit's Python packages for the bundle") as step:
         for python in PYTHONS:
             for names in systems:
@@ -243,7 +242,7 @@ def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
         golden=image.key(lab),
         provider=lab.provider,
         kubernetes=lab.kubernetes.version,
-        architecture=architecture(),
+        architecture=machine_architecture(),
         unpacked=unpacked,
         parts=tuple(_part(path, str(path.relative_to(folder))) for path in files),
     )
@@ -319,12 +318,6 @@ def _extract(bundle: tarfile.TarFile, part: Part, target: Path) -> None:
 
 
 # Both ways.
-
-
-def architecture() -> str:
-    """This machine's architecture, in Go's words."""
-    machine = platform.machine()
-    return ARCHITECTURES.get(machine, machine)
 
 
 def _sum_of(data: object) -> str:

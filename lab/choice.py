@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from lab.config import Choice
 from lab.host import hypervisor
-from lab.host.facts import Unknown
-from lab.host.places import disks_folder
 from lab.model import Libvirt, Provider
 from lab.shape import File
 from lab.workspace import Workspace
@@ -29,7 +27,12 @@ def _provider(file: File, made: dict[str, object]) -> Provider:
     for known in ("docker", "libvirt", "virtualbox"):
         if made.get("provider") == known:
             return known
-    if hypervisor.KVM.exists() and hypervisor.plugin() and hypervisor.libvirtd_answers() and _kvm() is True:
+    if (
+        hypervisor.KVM.exists()
+        and hypervisor.plugin()
+        and hypervisor.libvirtd_answers()
+        and hypervisor.kvm() is True
+    ):
         return "libvirt"
     return "virtualbox" if hypervisor.virtualbox() else "docker"
 
@@ -43,9 +46,4 @@ def _emulated(file: File, made: dict[str, object]) -> bool:
         return settings["emulated"] is True
     if Libvirt(uri=file.libvirt.uri).remote:
         return False  # that host's KVM can't be tried from here; lab.yaml can say
-    return _kvm() is False
-
-
-def _kvm() -> bool | Unknown:
-    disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
-    return hypervisor.kvm_works(hypervisor.kernels(disks))
+    return hypervisor.kvm() is False

@@ -90,6 +90,11 @@ class Libvirt(Frozen):
         """Whether the machines are on another host."""
         return "+" in self.uri.partition("://")[0]
 
+    @property
+    def patience(self) -> int:
+        """How many times as long things may take."""
+        return EMULATION_PATIENCE if self.emulated else 1
+
 
 class Lab(Frozen):
     """A whole lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
@@ -112,7 +117,7 @@ class Lab(Frozen):
     @property
     def patience(self) -> int:
         """The one factor for all times that bite when machines are emulated; 1 when they are not."""
-        return EMULATION_PATIENCE if self.emulated else 1
+        return self.libvirt.patience if self.libvirt else 1
 
     def by_role(self, role: Role) -> tuple[Node, ...]:
         """The nodes of one role, in order. Nobody else filters by role."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from lab import process
 from lab.errors import CommandFailed
 from lab.host.facts import Unknown
-from lab.host.places import cache_folder
+from lab.host.places import cache_folder, disks_folder, vagrant_home
 
 KVM = Path("/dev/kvm")
 EMULATOR = "qemu-system-x86_64"
@@ -35,11 +35,10 @@ LIBVIRT_SOCKET = Path("/run/libvirt/libvirt-sock")
 
 def plugin(home: Path | None = None, system: Path = Path("/usr/share/rubygems-integration")) -> bool:
     """Whether Vagrant has its plugin for libvirt: Debian's package, or one that the user installed."""
-    vagrant_home = home or Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
     if any(True for _ in system.glob(f"*/gems/{PLUGIN}-*")):
         return True
     try:
-        installed = json.loads((vagrant_home / "plugins.json").read_text(encoding="utf-8"))
+        installed = json.loads(((home or vagrant_home()) / "plugins.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
     return isinstance(installed, dict) and PLUGIN in installed.get("installed", {})
@@ -75,6 +74,12 @@ def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:
     """Kernels that the probe may start, the likeliest first: the golden disks', then this host's own."""
     own = boot / f"vmlinuz-{os.uname().release}"
     return [path for path in (*disks, own, *sorted(boot.glob("vmlinuz-*"))) if os.access(path, os.R_OK)]
+
+
+def kvm() -> bool | Unknown:
+    """Whether KVM runs a kernel here, tried with the newest golden disk's own where there is one."""
+    disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
+    return kvm_works(kernels(disks))
 
 
 def kvm_works(candidates: Sequence[Path], device: Path = KVM) -> bool | Unknown:

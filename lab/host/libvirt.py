@@ -9,7 +9,7 @@ from typing import Literal
 from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
-from lab.host.places import boxes_folder, disks_folder
+from lab.host.places import boxes_folder
 from lab.model import Lab, Libvirt
 from lab.process import Result
 from lab.render import container_name
@@ -37,8 +37,7 @@ def look(lab: Lab) -> LibvirtHost:
     """Ask all that the doctor wants to know of libvirt; nothing is changed, nothing raises."""
     settings = lab.libvirt or Libvirt()
     plugin = hypervisor.plugin()
-    disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
-    kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm_works(hypervisor.kernels(disks))
+    kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm()
     # Not `capabilities`: where KVM hangs, that takes ten seconds each time.
     version = _virsh(settings, "version")
     if isinstance(version, Unknown):

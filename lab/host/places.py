@@ -24,9 +24,14 @@ def folder(path: Path) -> Folder | Unknown:
         return Unknown(f"{there} can't be looked at: {error.strerror}")
 
 
+def vagrant_home() -> Path:
+    """Where Vagrant keeps boxes and plugins."""
+    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d")
+
+
 def boxes_folder() -> Path:
     """Where Vagrant keeps boxes."""
-    return Path(os.environ.get("VAGRANT_HOME") or Path.home() / ".vagrant.d") / "boxes"
+    return vagrant_home() / "boxes"
 
 
 def disks_folder() -> Path:

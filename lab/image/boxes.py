@@ -9,10 +9,11 @@ from pathlib import Path
 
 from lab import process
 from lab.host.places import boxes_folder
+from lab.image import disk
+from lab.machines.vagrant import ENVIRONMENT
 from lab.model import Provider
 
 PREFIX = "ha-lab/golden-"
-ENVIRONMENT = {"LC_ALL": "C.UTF-8", "VAGRANT_CHECKPOINT_DISABLE": "1", "VAGRANT_NO_COLOR": "1"}
 
 
 def name(mark: str) -> str:
@@ -29,6 +30,17 @@ def folder(box: str, provider: Provider) -> Path | None:
     """Return where Vagrant keeps what is in a box; None when it has no such box."""
     found = boxes_folder().glob(f"{as_folder(box)}/*/{provider}/metadata.json")
     return next((path.parent for path in sorted(found)), None)
+
+
+def exists(box: str, provider: Provider) -> bool:
+    """Whether Vagrant has the box of that name."""
+    return folder(box, provider) is not None
+
+
+def bill_of_materials(box: str, provider: Provider) -> str:
+    """Return the list, as JSON text, of what went into the disk in that box; "" where there is no such box."""
+    found = folder(box, provider)
+    return (found / disk.BILL).read_text(encoding="utf-8") if found else ""
 
 
 def baked(provider: Provider) -> list[str]:

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 from lab import process
+from lab.host.libvirt import COPY
 from lab.image import boxes, disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
@@ -28,7 +29,7 @@ def name(lab: Lab) -> str:
 
 def exists(box: str) -> bool:
     """Whether Vagrant has the box of that name."""
-    return boxes.folder(box, "libvirt") is not None
+    return boxes.exists(box, "libvirt")
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -44,8 +45,7 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's own list of what went in, as JSON text."""
-    folder = boxes.folder(box, "libvirt")
-    return (folder / disk.BILL).read_text(encoding="utf-8") if folder else ""
+    return boxes.bill_of_materials(box, "libvirt")
 
 
 def prune(lab: Lab) -> list[str]:
@@ -95,7 +95,7 @@ def _pack(made: Path, folder: Path) -> Path:
 def _volumes(lab: Lab, box: str) -> list[str]:
     """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
     listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    start = f"{boxes.as_folder(box)}_vagrant_box_image_"
+    start = f"{boxes.as_folder(box)}{COPY}"
     return [
         words[0]
         for line in listed.stdout.splitlines()

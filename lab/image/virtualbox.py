@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tarfile
 import uuid
@@ -25,7 +24,7 @@ from lab.image import boxes, disk, golden
 from lab.model import Lab
 from lab.progress import Progress
 from lab.render import template
-from lab.supply.recipe import ARCHITECTURES
+from lab.supply.recipe import machine_architecture
 
 OVF, SUMS, VMDK = "box.ovf", "box.mf", "box-disk001.vmdk"
 FILES = (OVF, SUMS, VMDK, "metadata.json", "Vagrantfile", disk.BILL)
@@ -47,7 +46,7 @@ def name(lab: Lab) -> str:
 
 def exists(box: str) -> bool:
     """Whether Vagrant has the box of that name."""
-    return boxes.folder(box, "virtualbox") is not None
+    return boxes.exists(box, "virtualbox")
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -65,8 +64,7 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(box: str) -> str:
     """Return the box's own list of what went in, as JSON text."""
-    folder = boxes.folder(box, "virtualbox")
-    return (folder / disk.BILL).read_text(encoding="utf-8") if folder else ""
+    return boxes.bill_of_materials(box, "virtualbox")
 
 
 def prune(lab: Lab) -> list[str]:
@@ -124,7 +122,7 @@ def describe(folder: Path, mark: str) -> None:
     (folder / OVF).write_text(template("box.ovf.j2", **known), encoding="utf-8")
     sums = (f"SHA256 ({each}) = {_sha256(folder / each)}\n" for each in (OVF, VMDK))
     (folder / SUMS).write_text("".join(sums), encoding="utf-8")
-    about = {"provider": "virtualbox", "architecture": _architecture()}
+    about = {"provider": "virtualbox", "architecture": machine_architecture()}
     (folder / "metadata.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
     # No base_mac: each clone's first adapter then gets an address of its own.
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
@@ -168,8 +166,3 @@ def _settle_content_id(vmdk: Path, mark: str) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _architecture() -> str:
-    machine = os.uname().machine
-    return ARCHITECTURES.get(machine, machine)

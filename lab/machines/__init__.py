@@ -11,6 +11,7 @@ them, whatever lab.yaml says by now.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -63,17 +64,24 @@ def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> No
 
     `silent` is called as each falls silent.
     """
-    _by_name(lab.provider).power_off(lab, nodes, silent)
+    maker = _by_name(lab.provider)
+    _at_once(nodes, lambda node: maker.cut(lab, node, silent) if maker.is_on(lab, node) else None)
 
 
 def power_on(lab: Lab, nodes: Iterable[Node]) -> None:
     """Start machines that are off, all at once; they come up by themselves, without provisioning."""
-    _by_name(lab.provider).power_on(lab, nodes)
+    maker = _by_name(lab.provider)
+    _at_once(nodes, lambda node: None if maker.is_on(lab, node) else maker.start(lab, node))
 
 
 def is_on(lab: Lab, node: Node) -> bool:
     """Whether a machine has power. Raises CommandFailed when there is no such machine."""
     return bool(_by_name(lab.provider).is_on(lab, node))
+
+
+def _at_once(nodes: Iterable[Node], work: Callable[[Node], None]) -> None:
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        list(pool.map(work, nodes))
 
 
 def _makers(workspace: Workspace) -> ModuleType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -55,34 +55,19 @@ def remove(workspace: Workspace, log: Path) -> None:
         process.run(["docker", "network", "rm", network], log=log, timeout=60)
 
 
-def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> None:
-    """Cut the power of machines, all at once: nothing on them gets a chance to say goodbye.
-
-    `silent` is called as each falls silent, which is before docker has taken it down.
-    """
-
-    def cut(node: Node) -> None:
-        if is_on(lab, node):
-            # A container takes a second to die, and its kernel goes on taking connections, to reset them
-            # at the end. A machine without power is silent at once, so its network goes first.
-            name = container_name(lab, node)
-            process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
-            silent()
-            process.run(["docker", "kill", name], timeout=60)
-
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(cut, nodes))
+def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
+    """Cut the power of a machine that is on; `silent` is called before docker has taken it down."""
+    # A container takes a second to die, and its kernel goes on taking connections, to reset them at the end.
+    # A machine without power is silent at once, so its network goes first.
+    name = container_name(lab, node)
+    process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
+    silent()
+    process.run(["docker", "kill", name], timeout=60)
 
 
-def power_on(lab: Lab, nodes: Iterable[Node]) -> None:
-    """Start machines that are off, all at once; they come up by themselves, without provisioning."""
-
-    def start(node: Node) -> None:
-        if not is_on(lab, node):
-            process.run(["docker", "start", container_name(lab, node)], timeout=120)
-
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(start, nodes))
+def start(lab: Lab, node: Node) -> None:
+    """Give a machine that is off its power."""
+    process.run(["docker", "start", container_name(lab, node)], timeout=120)
 
 
 def is_on(lab: Lab, node: Node) -> bool:

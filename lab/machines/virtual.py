@@ -7,15 +7,14 @@ has lost sight of).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from pathlib import Path
 
 from lab import process
 from lab.errors import CommandFailed, LabStateError
 from lab.machines import vagrant
 from lab.machines.vagrant import LoggedVagrant
-from lab.model import EMULATION_PATIENCE, Lab, Libvirt, Node
+from lab.model import Lab, Libvirt, Node
 from lab.render import LABEL, container_name
 from lab.workspace import Workspace
 
@@ -82,7 +81,7 @@ EXPLAINED = (
 def boot(workspace: Workspace, log: Path) -> None:
     """Make and start every machine that is not running; side by side where the provider can."""
     settings = _settings(workspace)
-    timeout = vagrant.BOOT_TIMEOUT * (EMULATION_PATIENCE if settings and settings.emulated else 1)
+    timeout = vagrant.BOOT_TIMEOUT * (settings.patience if settings else 1)
     provider = str(workspace.read_identity()["provider"])
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -134,27 +133,15 @@ def owner(workspace: Workspace) -> str:
     return f"{LABEL}={workspace.root}"
 
 
-def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> None:
-    """Cut the power of machines, all at once; the hypervisor ends them on the spot."""
-
-    def cut(node: Node) -> None:
-        if is_on(lab, node):
-            process.run(_client(lab, "off", node), timeout=POWER_TIMEOUT)
-            silent()
-
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(cut, nodes))
+def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
+    """Cut the power of a machine that is on; the hypervisor ends it on the spot."""
+    process.run(_client(lab, "off", node), timeout=POWER_TIMEOUT)
+    silent()
 
 
-def power_on(lab: Lab, nodes: Iterable[Node]) -> None:
-    """Start machines that are off, all at once."""
-
-    def start(node: Node) -> None:
-        if not is_on(lab, node):
-            process.run(_client(lab, "on", node), timeout=POWER_TIMEOUT)
-
-    with ThreadPoolExecutor(max_workers=16) as pool:
-        list(pool.map(start, nodes))
+def start(lab: Lab, node: Node) -> None:
+    """Give a machine that is off its power."""
+    process.run(_client(lab, "on", node), timeout=POWER_TIMEOUT)
 
 
 def is_on(lab: Lab, node: Node) -> bool:

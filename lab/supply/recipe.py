@@ -109,14 +109,20 @@ def components(release: Release) -> tuple[Component, ...]:
 
 
 def architecture() -> str:
-    """Return this host's architecture in Go's words. Raises HostNotFit for an unknown one."""
-    machine = platform.machine()
-    if machine not in ARCHITECTURES:
+    """Return this host's architecture in Go's words. Raises HostNotFit for one that nothing is built for."""
+    found = machine_architecture()
+    if found not in ARCHITECTURES.values():
         raise HostNotFit(
-            f"Kubernetes can't be built for {machine} here",
+            f"Kubernetes can't be built for {found} here",
             hint=f"use a host with one of {', '.join(ARCHITECTURES)}",
         )
-    return ARCHITECTURES[machine]
+    return found
+
+
+def machine_architecture() -> str:
+    """Return this host's architecture in Go's words, or in the kernel's for one that nothing is built for."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
 
 
 def _kubernetes_version(version: str) -> str:

@@ -28,7 +28,7 @@ def asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bool | U
     monkeypatch.setattr(hypervisor, "virtualbox", lambda: host["virtualbox"])
     monkeypatch.setattr(hypervisor, "plugin", lambda: host["plugin"])
     monkeypatch.setattr(hypervisor, "libvirtd_answers", lambda: host["libvirtd"])
-    monkeypatch.setattr(choice, "_kvm", lambda: host["kvm"])
+    monkeypatch.setattr(hypervisor, "kvm", lambda: host["kvm"])
     return host
 
 
