@@ -97,7 +97,7 @@ def render(lab: Lab, site: Site) -> dict[str, str]:
     return texts
 
 
-def container_name(lab: Lab, node: Node) -> str:
+def machine_name(lab: Lab, node: Node) -> str:
     """Return the name that docker, or a hypervisor, knows a machine by."""
     return f"{lab.name}-{node.name}"
 
@@ -126,7 +126,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
     machines = [
         {
             "node": node,
-            "container": container_name(lab, node),
+            "container": machine_name(lab, node),
             "create_args": _create_args(site),
             "steps": provisioners(lab, node),
         }

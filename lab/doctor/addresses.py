@@ -17,7 +17,7 @@ from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Container, DockerNetwork, Route, Unknown
 from lab.machines import network_name
 from lab.model import Lab, Role
-from lab.render import container_name
+from lab.render import machine_name
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 
@@ -66,7 +66,7 @@ def networks(case: Case) -> Iterator[Finding]:
 
 def names(case: Case) -> Iterator[Finding]:
     """Does a container that this lab did not make have a name of its machines?"""
-    wanted = {container_name(case.lab, node) for node in case.lab.nodes}
+    wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
     foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
     if foreign:
         why = "docker names are unique, so the machines could not be made. Nobody else's are removed."

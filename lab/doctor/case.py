@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab.host import Container, HostFacts, Unknown
 from lab.model import Lab, Node
-from lab.render import LABEL, container_name
+from lab.render import LABEL, machine_name
 from lab.supply import source
 from lab.supply.releases import release
 
@@ -53,4 +53,4 @@ class Case:
         if self.host.libvirt:
             owner = f"{LABEL}={self.workspace}"
             running = {each.name for each in self.host.libvirt.domains if each.running and each.owner == owner}
-        return tuple(node for node in self.lab.nodes if container_name(self.lab, node) not in running)
+        return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) not in running)

@@ -10,7 +10,7 @@ from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import LibvirtHost, Unknown
 from lab.model import EMULATION_PATIENCE, Libvirt
-from lab.render import LABEL, container_name
+from lab.render import LABEL, machine_name
 
 MACHINE_MIB = 1536
 """What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""
@@ -137,7 +137,7 @@ def pool(case: Case) -> Iterator[Finding]:
 def names(case: Case) -> Iterator[Finding]:
     """Is there a machine or a disk of our names that this lab did not make? Neither is ever removed."""
     found = _host(case)
-    wanted = {container_name(case.lab, node) for node in case.lab.nodes}
+    wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
     foreign = sorted(each.name for each in found.domains if each.owner != _owner(case))
     if foreign:
         why = "libvirt's names are unique, so the machines could not be made. Nobody else's are removed."

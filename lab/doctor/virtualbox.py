@@ -8,7 +8,7 @@ from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Unknown, VirtualBoxHost
 from lab.host.virtualbox import ALLOWED
-from lab.render import container_name
+from lab.render import machine_name
 
 NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
 """From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""
@@ -117,7 +117,7 @@ def names(case: Case) -> Iterator[Finding]:
     if isinstance(found.machines, Unknown):
         yield note("names", "Names", f"could not be asked: {found.machines.reason}", "Some may be taken.")
         return
-    taken = [container_name(case.lab, node) for node in case.lab.nodes]
+    taken = [machine_name(case.lab, node) for node in case.lab.nodes]
     foreign = [name for name in taken if name in found.machines and found.machines[name] not in found.own]
     if foreign:
         why = "VirtualBox's names are unique, so the machines could not be made. Nobody else's are removed."

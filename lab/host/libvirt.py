@@ -12,7 +12,7 @@ from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
 from lab.host.places import boxes_folder
 from lab.model import Lab, Libvirt
 from lab.process import Result
-from lab.render import container_name
+from lab.render import machine_name
 
 DENIED = (
     *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),
@@ -49,7 +49,7 @@ def look(lab: Lab) -> LibvirtHost:
         kvm,
         hypervisor=_after(RUNNING, version.stdout),
         pool=_pool(settings),
-        domains=tuple(_domains(settings, {container_name(lab, node) for node in lab.nodes})),
+        domains=tuple(_domains(settings, {machine_name(lab, node) for node in lab.nodes})),
         bridges=dict(_bridges(settings, networks)),
         leases=dict(_leases(settings, networks)),
         kvm_closed=not settings.remote and hypervisor.closed_to_libvirt(),

@@ -13,7 +13,7 @@ from lab.errors import CommandFailed, LabStateError
 from lab.machines import vagrant
 from lab.machines.vagrant import LoggedVagrant
 from lab.model import Lab, Node
-from lab.render import LABEL, container_name
+from lab.render import LABEL, machine_name
 from lab.workspace import Workspace
 
 ATTEMPTS = 3
@@ -59,7 +59,7 @@ def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
     """Cut the power of a machine that is on; `silent` is called before docker has taken it down."""
     # A container takes a second to die, and its kernel goes on taking connections, to reset them at the end.
     # A machine without power is silent at once, so its network goes first.
-    name = container_name(lab, node)
+    name = machine_name(lab, node)
     process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
     silent()
     process.run(["docker", "kill", name], timeout=60)
@@ -67,12 +67,12 @@ def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
 
 def start(lab: Lab, node: Node) -> None:
     """Give a machine that is off its power."""
-    process.run(["docker", "start", container_name(lab, node)], timeout=120)
+    process.run(["docker", "start", machine_name(lab, node)], timeout=120)
 
 
 def is_on(lab: Lab, node: Node) -> bool:
     """Whether a machine has power. Raises CommandFailed when there is no such machine."""
-    words = ["docker", "inspect", "--format", "{{.State.Running}}", container_name(lab, node)]
+    words = ["docker", "inspect", "--format", "{{.State.Running}}", machine_name(lab, node)]
     return process.run(words, timeout=60).stdout.strip() == "true"
 
 
@@ -95,7 +95,7 @@ def adopt(lab: Lab, workspace: Workspace) -> None:
         words = ["docker", "inspect", "--format", "{{.Name}}", container]
         name = process.run(words).stdout.strip().removeprefix("/")
         for node in lab.nodes:
-            if name == container_name(lab, node):
+            if name == machine_name(lab, node):
                 vagrant.remember(workspace, node.name, "docker", container)
 
 

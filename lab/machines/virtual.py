@@ -15,7 +15,7 @@ from lab.errors import CommandFailed, LabStateError
 from lab.machines import vagrant
 from lab.machines.vagrant import LoggedVagrant
 from lab.model import Lab, Libvirt, Node
-from lab.render import LABEL, container_name
+from lab.render import LABEL, machine_name
 from lab.workspace import Workspace
 
 POWER_TIMEOUT = 120.0
@@ -121,7 +121,7 @@ def lost_sight_of(workspace: Workspace) -> list[str]:
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
     """Tell Vagrant again which domains are its machines, by their names."""
-    names = {container_name(lab, node): node.name for node in lab.nodes}
+    names = {machine_name(lab, node): node.name for node in lab.nodes}
     for domain in lost_sight_of(workspace):
         name = process.run(_virsh(workspace, "domname", domain), timeout=30).stdout.strip()
         if name in names:
@@ -152,7 +152,7 @@ def is_on(lab: Lab, node: Node) -> bool:
 
 def _client(lab: Lab, verb: str, node: Node) -> list[str]:
     """The hypervisor's own words for cutting a machine's power, giving it, or asking for it."""
-    name = container_name(lab, node)
+    name = machine_name(lab, node)
     if lab.provider == "virtualbox":
         words = {
             "off": ["controlvm", name, "poweroff"],
