@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails
 
 from lab import yamlfile
 from lab.errors import ConfigError
-from lab.model import Kubernetes, Lab, Libvirt, LoadBalancer, Network, Node, Provider, Role
+from lab.model import EMULATED_CPUS, Kubernetes, Lab, Libvirt, LoadBalancer, Network, Node, Provider, Role
 from lab.shape import File, Group, guess, shown
 from lab.supply.mirrors import Mirrors
 from lab.yamlfile import Key
@@ -126,7 +126,7 @@ def _lab(file: File, choice: Choice) -> Lab:
                 name=f"{group.prefix}{index + 1}",
                 role=role,
                 address=first + index,
-                cpus=group.cpus,
+                cpus=EMULATED_CPUS if choice.emulated else group.cpus,
                 memory_mib=group.memory_mib,
             )
             for index in range(group.count)

@@ -72,6 +72,9 @@ class LoadBalancer(Frozen):
 EMULATION_PATIENCE = 10
 """How much longer things may take without KVM; what was measured is in docs/measurements.md."""
 
+EMULATED_CPUS = 1
+"""CPUs of a machine without KVM, whatever lab.yaml says: with two, kernels were seen to die (decision 0015)."""
+
 
 class Libvirt(Frozen):
     """Where libvirt is, and what its machines stand on.

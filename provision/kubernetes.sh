@@ -9,11 +9,13 @@ readonly FILLED=/run/ha-lab/kubeadm.yaml
 # for that); it only forbids undoing a control plane that may hold somebody's work.
 readonly INITIALISED=/etc/ha-lab/initialised
 
-# On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35).
+# On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35). An emulated
+# machine has one CPU, with which kubeadm makes no control plane (NumCPU).
 preflight() {
-	if [[ -e /sys/fs/cgroup/cgroup.controllers ]]; then echo --ignore-preflight-errors=Swap; else
-		echo --ignore-preflight-errors=Swap,SystemVerification
-	fi
+	local ignored=Swap
+	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || ignored+=,SystemVerification
+	((LAB_PATIENCE == 1)) || ignored+=,NumCPU
+	echo "--ignore-preflight-errors=$ignored"
 }
 
 as_admin() { kubectl --kubeconfig "$ADMIN" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }

@@ -1,10 +1,11 @@
 """Real labs of their own names and subnets, brought up, broken, healed and removed by the tests.
 
-A failure collects the lab's logs (its path is printed) before the lab is removed.
+A failure collects the lab's logs into the test's own folder (their path is printed) before the lab is removed.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -82,7 +83,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     if report.when == "call" and report.failed:
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, TestLab) and (value.folder / ".lab").exists():
-                value.inv("logs")
+                for archive in value.inv("logs").said.split():
+                    if archive.endswith(".tar.gz") and Path(archive).is_absolute():
+                        print("kept:", shutil.move(archive, value.folder))
 
 
 @pytest.fixture(scope="session")

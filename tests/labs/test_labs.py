@@ -78,10 +78,11 @@ def test_up_killed_in_the_middle_of_kubeadm_init_is_finished_by_the_next_up(seve
 
 
 def test_every_check_of_verify_holds_and_all_are_asked_within_30_s(seven: TestLab) -> None:
-    ended = seven.succeed("verify", "--json")
+    ended = seven.inv("verify", "--json")
     found = json.loads(ended.said)
+    assert [verdict for verdict in found["verdicts"] if verdict["outcome"] != "holds"] == []
     assert found["green"] is True
-    assert {verdict["outcome"] for verdict in found["verdicts"]} == {"holds"}
+    assert ended.code == 0
     assert ended.seconds <= 30
 
 

@@ -182,6 +182,20 @@ def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(machine: Machi
     assert world.has("/etc/ha-lab/initialised")
 
 
+@pytest.mark.parametrize("emulated", [False, True])
+def test_kubeadm_bears_one_cpu_where_machines_are_emulated_and_nowhere_else(
+    machine: Machine, emulated: bool
+) -> None:
+    world = machine("cp1")
+    if emulated:
+        with (world.root / "opt/node.env").open("a") as file:
+            file.write("LAB_PATIENCE=10\n")
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert ran.code == 0, ran.said
+    ignored = next(call for call in ran.calls if call.startswith("kubeadm init --config")).rpartition("=")[2]
+    assert ("NumCPU" in ignored.split(",")) is emulated
+
+
 def test_half_a_first_control_plane_is_undone_while_it_is_alone(machine: Machine) -> None:
     world = machine("cp1")
     world.let(failing_init="1")

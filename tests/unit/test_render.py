@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lab import config, render
+from lab.config import Choice
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.render import REPOSITORY, Site
@@ -49,7 +50,7 @@ def labs() -> dict[str, Lab]:
         "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
         "virtualbox": default.model_copy(update={"provider": "virtualbox"}),
         "libvirt": virtual(default),
-        "emulated": virtual(config.load(REPOSITORY / "examples" / "smallest.yaml"), emulated=True),
+        "emulated": config.load(REPOSITORY / "examples" / "smallest.yaml", lambda _: Choice("libvirt", True)),
     }
 
 
@@ -179,6 +180,7 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]
     assert "LAB_PATIENCE=10" in texts(lab)["nodes/w1/node.env"]
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
+    assert {node.cpus for node in lab.nodes} == {1}
 
 
 # What docker 26 says of its networks, two of which have no addresses, before Vagrant's own class.
