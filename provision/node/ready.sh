@@ -29,6 +29,21 @@ nodes_tainted() {
 	return 1
 }
 
+# A node is Ready once there is a configuration for its pods' networks, and flannel's pod once its program has
+# begun: flannel itself says, in a condition of the node, that it is up.
+flannel_not_up() {
+	local said name
+	said=$(as_admin get nodes --output \
+		'jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=="NetworkUnavailable")].status}{"\n"}{end}') ||
+		return 1
+	for name in $KUBERNETES_NODES; do
+		grep -qx "$name=False" <<<"$said" || {
+			echo "flannel is not up on $name"
+			return 1
+		}
+	done
+}
+
 pods_not_ready() {
 	local pods
 	# A Job's pod that has ended is not Ready and never will be.
@@ -45,6 +60,7 @@ main() {
 	began=$(date +%s%3N)
 	wait_for 300 "all nodes Ready" nodes_not_ready
 	echo "ha-lab: all nodes are Ready after $(($(date +%s%3N) - began)) ms"
+	[[ -e $HERE/pod-network/manifest.yaml ]] || wait_for 60 "the pod network on every node" flannel_not_up
 	wait_for 60 "pods may go to every node" nodes_tainted
 	wait_for 300 "all system pods Ready" pods_not_ready
 	finish

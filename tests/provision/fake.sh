@@ -105,6 +105,7 @@ case "$name $*" in
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name") has api ;;
 *" get nodes --output jsonpath={.items[*].metadata.name}") cat "$state/names" ;;
 *" get nodes --output jsonpath={range .items[*]}"*"{.status.conditions[?(@.type==\"Ready\")].status}"*) cat "$state/nodes-ready" ;;
+*" get nodes --output jsonpath={range .items[*]}"*"{.status.conditions[?(@.type==\"NetworkUnavailable\")].status}"*) cat "$state/nodes-network" ;;
 *" get nodes --output jsonpath={range .items[*]}"*"{.spec.taints[*].key}"*) cat "$state/taints" ;;
 *" get pods --all-namespaces "*) cat "$state/pods-ready" ;;
 *" get secrets --output go-template="*) cat "$state/secrets" ;;

@@ -384,6 +384,7 @@ def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) ->
 
 READY = {
     "nodes_ready": "".join(f"{name}=True\n" for name in ("cp1", "cp2", "cp3", "w1", "w2", "w3")),
+    "nodes_network": "".join(f"{name}=False\n" for name in ("cp1", "cp2", "cp3", "w1", "w2", "w3")),
     "taints": "cp1=node-role.kubernetes.io/control-plane\nw1=\n",
     "pods_ready": "kube-system/coredns-1=True\ndefault/somebody-s=False\n",
 }
@@ -402,6 +403,7 @@ def test_a_lab_is_ready_when_its_nodes_and_its_system_pods_are(machine: Machine)
     [
         ("nodes_ready", "cp1=True\ncp2=True\ncp3=True\nw1=True\nw2=Unknown\nw3=True\n", "w2 is not Ready"),
         ("nodes_ready", "cp1=True\ncp2=True\ncp3=True\nw1=True\nw2=True\n", "w3 is not Ready"),
+        ("nodes_network", "cp1=False\ncp2=False\ncp3=False\nw1=\nw2=False\nw3=False\n", "not up on w1"),
         (
             "taints",
             "cp1=node-role.kubernetes.io/control-plane\nw1=node.kubernetes.io/not-ready\n",
