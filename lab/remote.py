@@ -41,8 +41,8 @@ class Remote:
 
         Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
         """
-        if self.lab.libvirt and self.lab.libvirt.remote:
-            return self._no_way_to(self.lab.libvirt.uri)
+        if self.lab.elsewhere:
+            return self._no_way_to(self.lab.elsewhere)
         answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")

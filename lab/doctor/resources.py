@@ -37,6 +37,13 @@ SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
 def memory(case: Case) -> Iterator[Finding]:
     """Is there memory for the machines that don't run yet?"""
     found = case.host.memory
+    if case.lab.elsewhere and case.waiting:
+        wanted = sum(node.memory_mib for node in case.waiting)
+        what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.elsewhere}"
+        yield note(
+            "memory", "Memory", what, "How much that host has, and how many CPUs, is not asked from here."
+        )
+        return
     if isinstance(found, Unknown):
         yield note("memory", "Memory", f"could not be asked: {found.reason}", "The lab may not fit.")
         return
@@ -80,17 +87,19 @@ def disk(case: Case) -> Iterator[Finding]:
         else:
             known.append((whose, folder, needed))
     for device in dict.fromkeys(folder.device for _, folder, _ in known):
-        yield _one_disk([each for each in known if each[1].device == device])
+        yield _one_disk(case, [each for each in known if each[1].device == device])
 
 
-def _one_disk(uses: list[tuple[str, Folder, int]]) -> Finding:
+def _one_disk(case: Case, uses: list[tuple[str, Folder, int]]) -> Finding:
     free = min(folder.free for _, folder, _ in uses)
     needed = sum(need for _, _, need in uses)
     places = " and ".join(f"{whose} ({folder.path})" for whose, folder, _ in uses)
     what = f"{free} MiB free for {places}, {needed} MiB needed"
     if free >= needed:
         return fit("disk", "Disk", what)
-    mend = "docker system df   # what could go\n./inv bake --prune  # golden machines that no lab uses"
+    mend = "./inv bake --prune  # golden machines that no lab uses"
+    if case.lab.provider == "docker":
+        mend = f"docker system df   # what could go\n{mend}"
     return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", mend)
 
 
