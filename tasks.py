@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.parser.parser import ParseMachine
 from invoke.tasks import task
 
-from lab.terminal import Terminal
+from lab.terminal import Terminal, print_anything
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
@@ -40,6 +41,8 @@ def _without_optional_words(self: ParseMachine) -> None:
 
 ParseMachine.complete_context = _without_optional_words
 
+for stream in (sys.stdout, sys.stderr):
+    print_anything(stream)
 console = Terminal(highlight=False)
 errors_console = Terminal(stderr=True, highlight=False)
 
@@ -348,7 +351,7 @@ def test(
 
 
 @verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
-def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: int = 3) -> None:
+def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
     """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
     from lab import bench as room
 
@@ -420,8 +423,18 @@ def _tell(message: str, hint: str, log: Path | None) -> None:
 
 
 def _keep_traceback() -> Path:
-    folder = Path.home() / ".cache" / "ha-lab"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "fault.txt"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
+    """Keep what the kit's makers need, beside the builds; where that can't be, among temporary files."""
+    from lab.errors import LabError
+    from lab.host.places import cache_folder
+
+    said = traceback.format_exc()
+    try:
+        path = cache_folder() / "fault.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(said, encoding="utf-8", errors="backslashreplace")
+    except (OSError, LabError):
+        handle, name = tempfile.mkstemp(prefix="ha-lab-fault-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(said)
+        return Path(name)
     return path

@@ -52,16 +52,17 @@ def choice(*allowed: str, later: Sequence[str] = ()) -> BeforeValidator:
 
 
 def number(allowed: Container[int], rule: str) -> BeforeValidator:
-    """A whole number. Leading zeros are refused: 010 is eight to YAML 1.1 and ten to everyone else."""
+    """A whole number."""
+    return BeforeValidator(lambda value: whole(value, allowed, rule))
 
-    def check(value: object) -> int:
-        if not isinstance(value, str) or not re.fullmatch(r"-?(0|[1-9][0-9]{0,30})", value):
-            raise ValueError(f"{shown(value)} is not a whole number ({rule})")
-        if int(value) not in allowed:
-            raise ValueError(f"{value} is not possible ({rule})")
-        return int(value)
 
-    return BeforeValidator(check)
+def whole(value: object, allowed: Container[int], rule: str) -> int:
+    """Read a whole number. Leading zeros are refused: 010 is eight to YAML 1.1 and ten to everyone else."""
+    if not isinstance(value, str) or not re.fullmatch(r"-?(0|[1-9][0-9]{0,30})", value):
+        raise ValueError(f"{shown(value)} is not a whole number ({rule})")
+    if int(value) not in allowed:
+        raise ValueError(f"{value} is not possible ({rule})")
+    return int(value)
 
 
 def at_least(least: int, why: str = "") -> BeforeValidator:

@@ -65,27 +65,32 @@ def bin_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def typed(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def typed(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(
         [INVOKE, "--search-root", REPOSITORY, *words],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "HOME": str(tmp_path / "home")},
+        env={**os.environ, "PATH": path, "HOME": str(tmp_path / "home"), **environment},
         stdin=subprocess.DEVNULL,
         timeout=60,
         check=False,
     )
 
 
-def raising(tmp_path: Path, statement: str) -> subprocess.CompletedProcess[str]:
+NOBODY = "import os, pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown\n"
+
+
+def raising(
+    tmp_path: Path, statement: str, *, nobody: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", RAISING.format(statement=statement)],
+        [sys.executable, "-c", (NOBODY if nobody else "") + RAISING.format(statement=statement)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "HOME": str(tmp_path)},
+        env={**os.environ, "HOME": str(tmp_path), **environment},
         timeout=60,
         check=False,
     )
@@ -149,6 +154,45 @@ def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) 
     assert "a fault of the kit: ZeroDivisionError" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "ZeroDivisionError" in (tmp_path / ".cache/ha-lab/fault.txt").read_text()
+
+
+def test_a_fault_is_kept_also_where_the_home_folder_can_t_be_used(tmp_path: Path) -> None:
+    (tmp_path / "shut").write_text("no folder\n")
+    ran = raising(tmp_path, "1 / 0", XDG_CACHE_HOME=str(tmp_path / "shut"), TMPDIR=str(tmp_path))
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    (kept,) = tmp_path.glob("ha-lab-fault-*.txt")
+    assert f"log:  {kept}" in ran.stderr
+    assert "ZeroDivisionError" in kept.read_text()
+
+
+def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
+    ran = raising(tmp_path, "from lab.host.places import home; del os.environ['HOME']; home()", nobody=True)
+    assert ran.returncode == 3
+    assert "this user has no home folder" in ran.stderr
+    assert "next: export HOME=" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [("--list",), ("--help", "ssh"), ("status", "--lab", "lab.yaml")])
+def test_an_encoding_without_our_signs_gets_plain_ones(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
+) -> None:
+    ran = typed(tmp_path, *words, PYTHONIOENCODING="ascii")
+    assert "Traceback" not in ran.stderr
+    assert "fault of the kit" not in ran.stderr
+    assert ran.stdout
+    assert ran.returncode == (2 if words[0] == "status" else 0)
+
+
+@pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
+def test_a_number_of_pairs_that_is_none_is_told_before_anything(
+    tmp_path: Path, bin_folder: Path, pairs: str
+) -> None:
+    ran = typed(tmp_path, "bench", "--lab", "lab.yaml", "--pairs", pairs)
+    assert ran.returncode == 2
+    assert f"--pairs: {pairs} is not" in ran.stderr
+    assert "from 1 to 50" in ran.stderr
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
