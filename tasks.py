@@ -14,9 +14,9 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.parser.parser import ParseMachine
 from invoke.tasks import task
 
+from lab import commandline
 from lab.terminal import Terminal, print_anything
 
 HERE = Path(__file__).resolve().parent
@@ -27,20 +27,7 @@ YES_HELP = {
     "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
 }
 
-# invoke knows words that must be given and flags that may be: this makes a word that is named among a task's
-# `optional` one that may be left out, so that `./inv drill --list` can be typed.
-_complete_context = ParseMachine.complete_context
-
-
-def _without_optional_words(self: ParseMachine) -> None:
-    for argument in self.context.missing_positional_args if self.context else ():
-        if argument.optional:
-            argument.set_value("", cast=False)
-    _complete_context(self)
-
-
-ParseMachine.complete_context = _without_optional_words
-
+commandline.speak_our_words()
 for stream in (sys.stdout, sys.stderr):
     print_anything(stream)
 console = Terminal(highlight=False)
@@ -290,7 +277,7 @@ def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
     session = _open(lab)
     machine = session.node(node)
     session.remote.require_route()
-    session.remote.shell(machine, _after_dashes())
+    session.remote.shell(machine, commandline.after_dashes())
 
 
 @verb(help=LAB_HELP)
@@ -397,10 +384,6 @@ def _open(lab: str, speaking: Terminal = console) -> Any:
     if lab != DEFAULT_LAB and not Path(lab).exists():
         raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
     return open_session(Path(lab), speaking)
-
-
-def _after_dashes() -> list[str]:
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
 def _agreed(name: str) -> bool:

@@ -184,6 +184,43 @@ def test_an_encoding_without_our_signs_gets_plain_ones(
     assert ran.returncode == (2 if words[0] == "status" else 0)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("upp",),
+            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` has all verbs\n",
+        ),
+        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` has all verbs\n"),
+        (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
+        (
+            ("up", "--yess"),
+            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` says",
+        ),
+        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
+        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
+        (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
+        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: nothing can follow `ssh` in one line\n"),
+        (
+            ("up", "status", "--", "id"),
+            "error: words after `--` are a command for a machine, and `status` takes",
+        ),
+    ],
+)
+def test_a_line_that_is_not_understood_is_told_with_what_to_type(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...], said: str
+) -> None:
+    ran = typed(tmp_path, *words)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(said)
+    assert not (tmp_path / "asked").exists()
+
+
+def test_ssh_may_be_the_last_of_a_line_with_its_words(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "destroy", "--lab", "lab.yaml", "ssh", "cp9", "--lab", "lab.yaml", "--", "id")
+    assert "there is no machine 'cp9'" in ran.stderr
+
+
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
 def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     tmp_path: Path, bin_folder: Path, pairs: str
