@@ -26,7 +26,7 @@ def after_dashes() -> list[str]:
 
 
 def _without_optional_words(self: ParseMachine) -> None:
-    """Let a word that is named among a task's `optional` be left out, so that `./inv drill --list` can be typed.
+    """Let a word among a task's `optional` be left out, so that `./inv drill --list` can be typed.
 
     invoke itself knows words that must be given, and flags that may be.
     """
