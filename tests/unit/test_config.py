@@ -11,7 +11,9 @@ import pytest
 
 from lab.config import default, load
 from lab.errors import ConfigError
+from lab.image import golden
 from lab.model import Kubernetes, Lab, LoadBalancer, Network
+from lab.supply import lock
 from lab.supply.mirrors import Mirrors
 from lab.supply.releases import supported
 
@@ -85,6 +87,15 @@ def test_every_example_loads_with_its_own_name_and_subnet(example: Path) -> None
     lab = load(example)
     assert lab.name != default().name
     assert not lab.network.subnet.overlaps(default().network.subnet)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_can_be_baked_before_anybody_has_pinned_upstream(
+    example: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
+    lab = load(example)
+    assert golden.key(lab, ["a"])
 
 
 def test_the_reference_example_has_the_write_ups_addresses() -> None:
