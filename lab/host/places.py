@@ -46,6 +46,15 @@ def boxes_folder() -> Path:
     return vagrant_home() / "boxes"
 
 
+GOLDEN_BOX = "ha-lab/golden-"
+"""How the names of golden boxes begin; the golden disk's content hash follows."""
+
+
+def as_folder(box: str) -> str:
+    """What Vagrant calls the folder of a box, and its plugin for libvirt the volumes made of it."""
+    return box.replace("/", "-VAGRANTSLASH-")
+
+
 def disks_folder() -> Path:
     """Where golden disks are kept, one folder each (`lab/image/disk.py` says what is in it)."""
     return cache_folder() / "disks"
