@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.parser.parser import ParseMachine
 from invoke.tasks import task
 
-from lab.terminal import Terminal
+from lab import commandline
+from lab.terminal import Terminal, print_anything
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
@@ -26,20 +27,9 @@ YES_HELP = {
     "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
 }
 
-# invoke knows words that must be given and flags that may be: this makes a word that is named among a task's
-# `optional` one that may be left out, so that `./inv drill --list` can be typed.
-_complete_context = ParseMachine.complete_context
-
-
-def _without_optional_words(self: ParseMachine) -> None:
-    for argument in self.context.missing_positional_args if self.context else ():
-        if argument.optional:
-            argument.set_value("", cast=False)
-    _complete_context(self)
-
-
-ParseMachine.complete_context = _without_optional_words
-
+commandline.speak_our_words()
+for stream in (sys.stdout, sys.stderr):
+    print_anything(stream)
 console = Terminal(highlight=False)
 errors_console = Terminal(stderr=True, highlight=False)
 
@@ -287,7 +277,7 @@ def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
     session = _open(lab)
     machine = session.node(node)
     session.remote.require_route()
-    session.remote.shell(machine, _after_dashes())
+    session.remote.shell(machine, commandline.after_dashes())
 
 
 @verb(help=LAB_HELP)
@@ -348,7 +338,7 @@ def test(
 
 
 @verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
-def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: int = 3) -> None:
+def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
     """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
     from lab import bench as room
 
@@ -396,10 +386,6 @@ def _open(lab: str, speaking: Terminal = console) -> Any:
     return open_session(Path(lab), speaking)
 
 
-def _after_dashes() -> list[str]:
-    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-
-
 def _agreed(name: str) -> bool:
     if not sys.stdin.isatty():
         _tell("destroy asks first, and nobody is here to answer", "./inv destroy --yes", None)
@@ -420,8 +406,18 @@ def _tell(message: str, hint: str, log: Path | None) -> None:
 
 
 def _keep_traceback() -> Path:
-    folder = Path.home() / ".cache" / "ha-lab"
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "fault.txt"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
+    """Keep what the kit's makers need, beside the builds; where that can't be, among temporary files."""
+    from lab.errors import LabError
+    from lab.host.places import cache_folder
+
+    said = traceback.format_exc()
+    try:
+        path = cache_folder() / "fault.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(said, encoding="utf-8", errors="backslashreplace")
+    except (OSError, LabError):
+        handle, name = tempfile.mkstemp(prefix="ha-lab-fault-", suffix=".txt")
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(said)
+        return Path(name)
     return path

@@ -22,15 +22,18 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from lab import process
-from lab.errors import LabStateError
+from lab.errors import ConfigError, LabStateError
 from lab.host import node_capabilities
 from lab.image import name as image_name
 from lab.render import REPOSITORY
+from lab.shape import whole
 
 if TYPE_CHECKING:
     from lab.session import Session
 
 FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"
+MOST_PAIRS = 50
+"""The most that is taken for meant: an afternoon."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,15 @@ class Run:
     steps: dict[str, float]
 
 
-def bench(session: Session, *, consent: bool, pairs: int) -> RenderableType:
-    """Run `pairs` of (up, floor), alternately, on a lab of its own; return the table."""
+def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
+    """Run `pairs` of (up, floor), alternately, on a lab of its own; return the table.
+
+    Raises ConfigError, before anything is made, where `pairs` is not their number.
+    """
+    try:
+        count = whole(pairs, range(1, MOST_PAIRS + 1), f"from 1 to {MOST_PAIRS}")
+    except ValueError as error:
+        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from None
     if session.lab.provider != "docker":
         raise LabStateError(
             "the bare floor is made of containers, so only they can be measured against it",
@@ -51,10 +61,10 @@ def bench(session: Session, *, consent: bool, pairs: int) -> RenderableType:
         )
     session.bake(consent=consent)
     ups, floors = [], []
-    for number in range(1, pairs + 1):
-        with session.progress.step("up", f"pair {number} of {pairs}: up"):
+    for number in range(1, count + 1):
+        with session.progress.step("up", f"pair {number} of {count}: up"):
             ups.append(_up(session))
-        with session.progress.step("floor", f"pair {number} of {pairs}: floor"):
+        with session.progress.step("floor", f"pair {number} of {count}: floor"):
             floors.append(_floor(session))
     result = _result(ups, floors)
     session.workspace.root.mkdir(parents=True, exist_ok=True)
@@ -69,7 +79,7 @@ def _up(session: Session) -> Run:
     with tempfile.TemporaryDirectory(prefix="ha-lab-bench-") as folder:
         path = Path(folder) / "lab.yaml"
         path.write_text(yaml.safe_dump(_lab_file(session)), encoding="utf-8")
-        with (Path(folder) / "out.txt").open("w") as out:
+        with (Path(folder) / "out.txt").open("w", encoding="utf-8") as out:
             own = open_session(path, Console(file=out))
             try:
                 with _Memory(f"^{own.lab.name}-") as memory:

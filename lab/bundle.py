@@ -44,6 +44,9 @@ PLATFORMS: dict[str, tuple[str, ...]] = {
 MACOS: dict[str, tuple[str, ...]] = {"amd64": ("macosx_12_0_x86_64",), "arm64": ("macosx_12_0_arm64",)}
 """pip's names for systems; those of macOS go where the provider runs there."""
 
+UNKNOWN = "unknown"
+"""The commit of a checkout that is none of git's, such as a copied folder."""
+
 WHEELS_MIB = 150
 PIECE = 1 << 20
 
@@ -139,11 +142,16 @@ def check(lab: Lab, file: Path) -> Manifest:
             manifest = _manifest_of(bundle, file)
             problems = _not_for_us(lab, manifest) + _damage(bundle, manifest)
     except FileNotFoundError:
-        raise LabError(f"there is no file {file}", hint="`./inv bake --export FILE` makes one") from None
+        raise LabError(f"there is no file {file}", hint=f"look at its name and folder; {MADE_BY}") from None
+    except IsADirectoryError:
+        raise LabError(f"{file} is a folder", hint=f"name the file itself; {MADE_BY}") from None
     except (tarfile.TarError, EOFError) as error:
-        raise _unreadable(file, f"it is no bundle, or only part of one ({error})") from None
+        raise _no_bundle(
+            file, f"it is no file of `./inv bake --export`, or only the beginning of one ({error})"
+        ) from None
     except OSError as error:
-        raise LabError(f"{file} can't be read: {error.strerror}", hint="copy it again") from None
+        hint = "make it readable for you, or copy it to this machine again"
+        raise LabError(f"{file} can't be read: {error.strerror}", hint=hint) from None
     if problems:
         lines = [f"{file} can't be imported:", *(f"- {what}" for what, _ in problems)]
         hints = dict.fromkeys(hint for _, hint in problems)
@@ -154,6 +162,7 @@ def check(lab: Lab, file: Path) -> Manifest:
 # Checking. A problem is what is wrong, and what to do.
 
 Problem = tuple[str, str]
+MADE_BY = "`./inv bake --export FILE` makes such a file, on a machine with a network"
 AGAIN = "copy the file again: it was damaged on its way"
 
 
@@ -161,35 +170,41 @@ def _manifest_of(bundle: tarfile.TarFile, file: Path) -> Manifest:
     first = bundle.next()
     packed = bundle.extractfile(first) if first is not None and first.name == MANIFEST else None
     if packed is None:
-        raise _unreadable(file, f"its first part is not {MANIFEST}")
+        raise _no_bundle(file, f"it is an archive, but none of `./inv bake --export` ({MANIFEST} is not first)")
     try:
         data = json.loads(packed.read(PIECE))
         if data.get("format") != 1:
-            raise _unreadable(file, f"it has format {data.get('format')!r}, and this checkout knows 1")
+            what = f"it has format {data.get('format')!r}, and this checkout knows 1"
+            raise LabError(
+                f"{file} can't be imported: {what}", hint="take the checkout that made it, or export anew"
+            )
         whole = data.pop("sha256", None) == _sum_of(data)
         manifest = Manifest.model_validate(data)
     except (ValueError, ValidationError, AttributeError):
         whole = False
     if not whole:
-        raise _unreadable(file, f"its {MANIFEST} is damaged")
+        raise LabError(f"{file} can't be imported: its {MANIFEST} is damaged", hint=AGAIN)
     return manifest
 
 
 def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
     problems = []
     if manifest.architecture != machine_architecture():
-        what = f"it is for {manifest.architecture} machines, and this is one of {machine_architecture()}"
-        problems.append((what, "export one on a machine like this"))
+        here = machine_architecture()
+        what = f"it was made on a machine with an {manifest.architecture} processor, and this one has {here}"
+        problems.append((what, f"make one on a machine with {here}: `./inv bake --export FILE`"))
     if manifest.provider != lab.provider:
-        what = f"its golden machine is for provider {manifest.provider}, and this lab has {lab.provider}"
-        problems.append((what, "export one with this lab's lab.yaml, or change `provider` here"))
+        what = f"it is for labs with provider {manifest.provider}, and this lab has {lab.provider}"
+        hint = f"let lab.yaml say `provider: {manifest.provider}` here, or make a file for {lab.provider}"
+        problems.append((what, hint))
     elif image.with_key(lab, manifest.golden) is None:
         what = (
-            f"its golden machine is {manifest.golden} (Kubernetes {manifest.kubernetes}), and this checkout's "
-            f"lab wants {image.key(lab)} (Kubernetes {lab.kubernetes.version})"
+            f"it was made by another checkout or lab.yaml: its golden machine is {manifest.golden} (Kubernetes "
+            f"{manifest.kubernetes}), and this lab wants {image.key(lab)} (Kubernetes {lab.kubernetes.version})"
         )
-        hint = f"take the checkout and lab.yaml that it was made with (git checkout {manifest.commit})"
-        problems.append((what, f"{hint}, or export one with these"))
+        commit = "" if manifest.commit == UNKNOWN else f" (git checkout {manifest.commit})"
+        hint = f"take the checkout and the lab.yaml that made it{commit}"
+        problems.append((what, f"{hint}, or make a file with these"))
     return problems
 
 
@@ -207,8 +222,9 @@ def _damage(bundle: tarfile.TarFile, manifest: Manifest) -> list[Problem]:
     return problems + [(f"{name} is missing", AGAIN) for name in expected]
 
 
-def _unreadable(file: Path, why: str) -> LabError:
-    return LabError(f"{file} can't be imported: {why}", hint=AGAIN)
+def _no_bundle(file: Path, why: str) -> LabError:
+    hint = f"look whether it is the right file; {MADE_BY}; if it is, {AGAIN}"
+    return LabError(f"{file} can't be imported: {why}", hint=hint)
 
 
 # Packing.
@@ -270,7 +286,7 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
 
 def _commit() -> str:
     words = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
-    return process.run(words, accept=None, timeout=10).stdout.strip() or "unknown"
+    return process.run(words, accept=None, timeout=10).stdout.strip() or UNKNOWN
 
 
 # Unpacking.

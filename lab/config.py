@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
+from ipaddress import IPv4Network
 from itertools import combinations
 from operator import getitem
 from pathlib import Path
@@ -60,7 +61,7 @@ def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
     problems = document.problems + [document.problem([key], what) for key, what in broken.items()]
     problems += [
         document.problem(keys, what)
-        for keys, what in _clashes(lab)
+        for keys, what in _clashes(lab, _management(file, lab))
         if not any(key[: len(bad)] == bad for key in keys for bad in broken)
     ]
     if problems:
@@ -150,10 +151,16 @@ def _lab(file: File, choice: Choice) -> Lab:
 Clash = tuple[Sequence[Key], str]
 
 
-def _clashes(lab: Lab) -> Iterator[Clash]:
+def _management(file: File, lab: Lab) -> IPv4Network | None:
+    """The management network, where libvirt makes the machines or the file speaks of it for another host."""
+    return file.libvirt.management if lab.libvirt or file.libvirt.model_fields_set & {"management"} else None
+
+
+def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
     networks = {SUBNET: lab.network.subnet, PODS: lab.network.pods, SERVICES: lab.network.services}
-    if lab.libvirt:
-        networks[MANAGEMENT] = lab.libvirt.management
+    if management:
+        networks[MANAGEMENT] = management
+        yield from _wrong_management(management, machines=len(lab.nodes))
     for (one, its), (other, others) in combinations(networks.items(), 2):
         if its.overlaps(others):
             yield (
@@ -165,13 +172,29 @@ def _clashes(lab: Lab) -> Iterator[Clash]:
         yield from _twins(lab, one_role, other_role)
 
 
+def _wrong_management(management: IPv4Network, machines: int) -> Iterator[Clash]:
+    smallest = _smallest(machines)
+    if not 16 <= management.prefixlen <= smallest:  # of a larger one libvirt refuses to give addresses
+        rule = f"/16 to /{smallest}: libvirt gives each of {machines} machines an address of it"
+        yield (MANAGEMENT, *_counts()), f"{management} has the wrong size ({rule})"
+
+
+def _smallest(machines: int) -> int:
+    """The prefix length of the smallest network for them, itself, the host as gateway, and broadcast."""
+    return 32 - (machines + 2).bit_length()
+
+
+def _counts() -> list[Key]:
+    return [_key(role, "count") for role in Role]
+
+
 def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
     subnet, pods, services = lab.network.subnet, lab.network.pods, lab.network.services
-    counts = [_key(role, "count") for role in Role]
+    counts = _counts()
     machines, nodes = len(lab.nodes), len(lab.kubernetes_nodes)
-    if subnet.num_addresses < machines + 3:  # the network, the host as gateway, broadcast
-        smallest = 32 - (machines + 2).bit_length()
-        yield (SUBNET, *counts), f"{subnet} is too small for {machines} machines (/{smallest} or larger)"
+    if subnet.prefixlen > _smallest(machines):
+        rule = f"/{_smallest(machines)} or larger"
+        yield (SUBNET, *counts), f"{subnet} is too small for {machines} machines ({rule})"
     else:
         for role in Role:
             yield from _wrong_place(lab, role)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from lab.errors import LabStateError
+from lab.host.places import home
 from lab.model import Lab, Node
 from lab.remote import Remote
 from lab.workspace import Workspace
@@ -61,7 +62,7 @@ def user_kubeconfig() -> Path:
     """Where kubectl looks: the first file of $KUBECONFIG that is no lab's own, else ~/.kube/config."""
     listed = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(":") if part]
     own = [path for path in listed if not Workspace(path.parent).exists()]
-    return own[0] if own else Path.home() / ".kube" / "config"
+    return own[0] if own else home() / ".kube" / "config"
 
 
 def _named(config: dict[str, Any], name: str) -> dict[str, Any]:

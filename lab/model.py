@@ -118,6 +118,11 @@ class Lab(Frozen):
         return self.libvirt is not None and self.libvirt.emulated
 
     @property
+    def elsewhere(self) -> str:
+        """Where the machines are, when on another host: libvirt's URI of it; "" when they are on this one."""
+        return self.libvirt.uri if self.libvirt and self.libvirt.remote else ""
+
+    @property
     def patience(self) -> int:
         """The one factor for all times that bite when machines are emulated; 1 when they are not."""
         return self.libvirt.patience if self.libvirt else 1

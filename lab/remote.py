@@ -24,6 +24,9 @@ from lab.model import Lab, Node
 from lab.workspace import Workspace
 
 T = TypeVar("T")
+SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner is checked
+"""Where the folders of ssh's sockets are; a socket's path has to be short."""
+
 SSH_FAILED = 255
 """OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
 
@@ -41,8 +44,8 @@ class Remote:
 
         Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
         """
-        if self.lab.libvirt and self.lab.libvirt.remote:
-            return self._no_way_to(self.lab.libvirt.uri)
+        if self.lab.elsewhere:
+            return self._no_way_to(self.lab.elsewhere)
         answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
@@ -93,7 +96,7 @@ class Remote:
         `timeout` is for machines that are as quick as this host; emulated ones get more.
         """
         return process.run(
-            ["ssh", "-F", self.workspace.ssh_config, node.name, "--", *command],
+            [*self._ssh(), node.name, "--", *command],
             stdin=stdin,
             timeout=None if timeout is None else timeout * self.lab.patience,
             accept=accept,
@@ -104,8 +107,7 @@ class Remote:
 
     def shell(self, node: Node, command: Sequence[str]) -> None:
         """Become an ssh session on a machine: a login, or a command whose exit code is ours."""
-        terminal = [] if command else ["-t"]
-        words = ["ssh", "-F", str(self.workspace.ssh_config), *terminal, node.name]
+        words = [*self._ssh(), *([] if command else ["-t"]), node.name]
         # One word is a line for the remote shell, as with ssh itself; of several, each stays a word there.
         line = [*command] if len(command) < 2 else [shlex.join(command)]
         process.replace([*words, *(["--", *line] if line else [])])
@@ -140,6 +142,14 @@ class Remote:
         self.run(node, argv, stdin=given, timeout=timeout, log=log)
         return "ha-lab: unchanged" not in log.read_text(encoding="utf-8", errors="replace")
 
+    def _ssh(self) -> list[str]:
+        """How a connection begins. ssh's sockets have a folder by then, private, and made by nobody else."""
+        folder = control_folder(self.workspace)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.stat().st_uid != os.getuid():
+            raise LabStateError(f"{folder} belongs to another user", hint=f"remove {folder}")
+        return ["ssh", "-F", str(self.workspace.ssh_config)]
+
     def hang_up(self) -> None:
         """End the shared ssh connections; nothing of the lab's stays running on the host."""
         for node in self.lab.nodes:
@@ -170,13 +180,9 @@ def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) ->
 
 
 def control_folder(workspace: Workspace) -> Path:
-    """The folder of ssh's sockets: short and private, told apart by the workspace's path."""
+    """Where ssh's sockets are once there is a connection: a short name, told apart by the workspace's path."""
     mark = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:12]
-    folder = Path(f"/tmp/ha-lab-{os.getuid()}-{mark}")  # noqa: S108  0700, and its owner is checked
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise LabStateError(f"{folder} belongs to another user", hint=f"remove {folder}")
-    return folder
+    return SOCKETS / f"ha-lab-{os.getuid()}-{mark}"
 
 
 def _folder_archive(folder: Path) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Container, Sequence
 from difflib import get_close_matches
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar, cast
 
@@ -52,16 +52,17 @@ def choice(*allowed: str, later: Sequence[str] = ()) -> BeforeValidator:
 
 
 def number(allowed: Container[int], rule: str) -> BeforeValidator:
-    """A whole number. Leading zeros are refused: 010 is eight to YAML 1.1 and ten to everyone else."""
+    """A whole number."""
+    return BeforeValidator(lambda value: whole(value, allowed, rule))
 
-    def check(value: object) -> int:
-        if not isinstance(value, str) or not re.fullmatch(r"-?(0|[1-9][0-9]{0,30})", value):
-            raise ValueError(f"{shown(value)} is not a whole number ({rule})")
-        if int(value) not in allowed:
-            raise ValueError(f"{value} is not possible ({rule})")
-        return int(value)
 
-    return BeforeValidator(check)
+def whole(value: object, allowed: Container[int], rule: str) -> int:
+    """Read a whole number. Leading zeros are refused: 010 is eight to YAML 1.1 and ten to everyone else."""
+    if not isinstance(value, str) or not re.fullmatch(r"-?(0|[1-9][0-9]{0,30})", value):
+        raise ValueError(f"{shown(value)} is not a whole number ({rule})")
+    if int(value) not in allowed:
+        raise ValueError(f"{value} is not possible ({rule})")
+    return int(value)
 
 
 def at_least(least: int, why: str = "") -> BeforeValidator:
@@ -147,11 +148,10 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
 def libvirt_uri(value: object) -> str:
     """Where libvirt is: this host's system instance, or another host's over ssh."""
     rule = "qemu:///system, or qemu+ssh://USER@HOST/system"
-    if not isinstance(value, str) or not re.fullmatch(
-        r"qemu:///system|qemu\+ssh://([\w.-]+@)?[\w.-]+(:[0-9]{1,5})?/system", value, re.ASCII
-    ):
+    elsewhere = r"qemu\+ssh://([\w.-]+@)?(?P<host>[\w.-]+)(:(?P<port>[0-9]{1,5}))?/system"
+    if value != "qemu:///system" and not _is_place(re.fullmatch(elsewhere, str(value), re.ASCII)):
         raise ValueError(f"{shown(value)} is not possible ({rule})")
-    return value
+    return str(value)
 
 
 def pool_name(value: object) -> str:
@@ -161,19 +161,33 @@ def pool_name(value: object) -> str:
     return value
 
 
-URL = re.compile(
-    r"https?://([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[\w.:~%+@/-]*)?", re.ASCII | re.IGNORECASE
-)
-REGISTRY = re.compile(
-    r"(https?://)?([a-z0-9.-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?(/[a-z0-9._/-]*[a-z0-9])?", re.ASCII | re.IGNORECASE
-)
+AT = r"(?P<host>[a-z0-9.-]+|\[[0-9a-f:]+\])(:(?P<port>[0-9]{1,5}))?"
+URL = re.compile(rf"https?://{AT}(/[\w.:~%+@/-]*)?", re.ASCII | re.IGNORECASE)
+REGISTRY = re.compile(rf"(https?://)?{AT}(/[a-z0-9._/-]*[a-z0-9])?", re.ASCII | re.IGNORECASE)
+
+
+def _is_place(found: re.Match[str] | None) -> bool:
+    """Whether what was read of a place has a host that can be one, and a port that can be one or none."""
+    if found is None:
+        return False
+    host, port = found["host"], found["port"]
+    if host.startswith("["):
+        try:
+            IPv6Address(host[1:-1])
+        except ValueError:
+            return False
+    elif not all(
+        re.fullmatch(r"\w([\w-]{0,61}\w)?", part, re.ASCII) for part in host.removesuffix(".").split(".")
+    ):
+        return False
+    return port is None or 1 <= int(port) <= 65535
 
 
 def mirror_url(value: object) -> str:
     """A place that stands for an upstream host: http or https, without a login, a query or a fragment."""
     rule = "a URL such as https://mirror.example/debian"
     _no_login(value)
-    if not isinstance(value, str) or not URL.fullmatch(value):
+    if not isinstance(value, str) or not _is_place(URL.fullmatch(value)):
         raise ValueError(f"{shown(value)} is no place to fetch from ({rule})")
     return value.rstrip("/")
 
@@ -182,16 +196,15 @@ def mirror_registry(value: object) -> str:
     """A registry, and a path in it, that stands for another registry; http only where it is said."""
     rule = "HOST, HOST:PORT or HOST/PATH, with http:// before it where it has no TLS"
     _no_login(value)
-    if not isinstance(value, str) or not REGISTRY.fullmatch(value):
+    if not isinstance(value, str) or not _is_place(REGISTRY.fullmatch(value)):
         raise ValueError(f"{shown(value)} is no registry ({rule})")
     return value.removeprefix("https://")
 
 
 def registry_name(value: object) -> str:
     """A registry as it stands at the start of images' names."""
-    if not isinstance(value, str) or not re.fullmatch(
-        r"[a-z0-9-]+(\.[a-z0-9-]+)+(:[0-9]{1,5})?", value, re.ASCII
-    ):
+    named = re.fullmatch(r"(?P<host>[a-z0-9-]+(\.[a-z0-9-]+)+)(:(?P<port>[0-9]{1,5}))?", str(value), re.ASCII)
+    if not isinstance(value, str) or not _is_place(named):
         raise ValueError(f"{shown(value)} is not the name of a registry (a host, such as registry.k8s.io)")
     return value
 

@@ -1,7 +1,12 @@
-"""This room is the terminal: rich's console, which names the lab in every command it tells people to type."""
+"""This room is the terminal: rich's console, which names the lab in every command it tells people to type.
+
+Where a terminal's encoding has no letter for one of our signs, it prints another one and goes on.
+"""
 
 from __future__ import annotations
 
+import codecs
+import io
 import re
 import shlex
 from typing import Any
@@ -13,6 +18,33 @@ from rich.text import Text
 COMMAND = re.compile(
     r"\./inv (up|status|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|bench|lock)\b(?! --lab)"
 )
+
+PLAIN = {"✓": "+", "✗": "x", "·": "-", "…": "..."}
+"""What stands for our signs in ASCII."""
+SPINNER = range(0x2800, 0x2900)
+"""The signs of braille, of which rich makes a wheel that turns."""
+
+
+def print_anything(stream: object) -> None:
+    """Let a stream print what its encoding has no letter for: our signs as plain ones, others by number."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="ha-lab-plain")
+
+
+def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(_stand_in(sign) for sign in signs), error.end
+
+
+def _stand_in(sign: str) -> str:
+    if ord(sign) in SPINNER:
+        return "*"
+    return PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode("ascii")
+
+
+codecs.register_error("ha-lab-plain", _plain)
 
 
 class Terminal(Console):

@@ -16,7 +16,7 @@ from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Container, DockerNetwork, Route, Unknown
 from lab.machines import network_name
-from lab.model import Lab, Role
+from lab.model import Lab, Provider, Role
 from lab.render import machine_name
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
@@ -37,8 +37,11 @@ MANAGEMENT = "vagrant-libvirt"
 
 DOCKER_BRIDGE = re.compile(r"docker0|br-[0-9a-f]{12}")
 
+CALLED: dict[Provider, str] = {"docker": "docker", "libvirt": "libvirt", "virtualbox": "VirtualBox"}
+"""What providers are called in a sentence."""
+
 _WHY = {
-    "subnet": "Traffic for the lab's machines would go elsewhere, and docker may refuse the network.",
+    "subnet": "Traffic for the lab's machines would go elsewhere, and {provider} may refuse the network.",
     "pods": "Pods could not reach what this host or its networks have at these addresses, nor it them.",
     "services": "Services would hide what this host or its networks have at these addresses.",
 }
@@ -60,7 +63,8 @@ def networks(case: Case) -> Iterator[Finding]:
             continue
         mend = _advice(case.lab, key, [*taken.values(), *others.values()])
         what = f"{network} overlaps {', '.join(clashes)}"
-        yield unfit(f"network-{key}", f"Network of {key}", what, _WHY[key], mend)
+        why = _WHY[key].format(provider=CALLED[case.lab.provider])
+        yield unfit(f"network-{key}", f"Network of {key}", what, why, mend)
     yield from _virtualbox(case, wanted)
 
 
@@ -114,8 +118,7 @@ def _own_bridges(case: Case) -> list[str]:
 
 def _is_way_to_remote(case: Case, route: Route) -> bool:
     """Whether it leads to machines on another host, as it should."""
-    remote = case.lab.libvirt is not None and case.lab.libvirt.remote
-    return remote and bool(route.gateway) and route.network == case.lab.network.subnet
+    return bool(case.lab.elsewhere and route.gateway) and route.network == case.lab.network.subnet
 
 
 def _out_of_the_way(container: Container) -> str:
@@ -152,7 +155,7 @@ def _foreign_ways(case: Case) -> list[str]:
         return []
     ways = [*_own_bridges(case), *([own.device] if own else [])]
     defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
-    if case.lab.libvirt and case.lab.libvirt.remote:
+    if case.lab.elsewhere:
         return []  # the lab is elsewhere; whether its way is one is asked apart
     if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
         return []

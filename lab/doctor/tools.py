@@ -217,7 +217,9 @@ def vagrant(case: Case) -> Iterator[Finding]:
         return
     version = ".".join(map(str, found))
     if found < VAGRANT:
-        why = "Its docker provider can't give machines fixed addresses as the lab needs them."
+        why = "The kit is made for 2.3 and later."
+        if case.lab.provider == "docker":
+            why = "Its docker provider can't give machines fixed addresses as the lab needs them."
         yield unfit("vagrant", "Vagrant", f"is {version}", why, "# install Vagrant 2.3 or later")
     else:
         yield fit("vagrant", "Vagrant", version)
@@ -244,8 +246,7 @@ def _has(case: Case, tool: Tool) -> bool:
     if tool.name == "dockerd":
         # One that answers, or is someone else's, need not be on PATH.
         return tool.name in host.programs or host.daemon.state not in ("absent", "no client")
-    elsewhere = case.lab.libvirt is not None and case.lab.libvirt.remote
-    if elsewhere and tool.name in ("libvirtd", "qemu-system-x86_64", "iptables"):
+    if case.lab.elsewhere and tool.name in ("libvirtd", "qemu-system-x86_64", "iptables"):
         return True  # that host's to have
     if tool.name == "vagrant-libvirt":
         return case.host.libvirt is not None and case.host.libvirt.plugin

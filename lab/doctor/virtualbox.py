@@ -40,15 +40,18 @@ def program(case: Case) -> Iterator[Finding]:
         return
     version, vagrant = ".".join(map(str, found)), case.host.vagrant
     if found < OLDEST:
-        yield unfit(check, title, f"is {version}", "It is too old.", "# install VirtualBox 6.1 or later")
+        why = "The kit's machines are made for VirtualBox 6.1 and later."
+        yield unfit(check, title, f"{version} is too old", why, "# install VirtualBox 6.1 or later")
     elif isinstance(vagrant, Unknown):
         yield note(check, title, version, "Whether Vagrant knows it could not be found out.")
     elif found[:2] > _newest(vagrant):
         known = ".".join(map(str, _newest(vagrant)))
         needed = min((first for first, newest in NEWEST.items() if newest >= found[:2]), default=None)
         other = f"Vagrant {'.'.join(map(str, needed))} or later, or " if needed else "a newer Vagrant, or "
-        why = f"Vagrant {'.'.join(map(str, vagrant))} knows none after {known}, and refuses this one."
-        yield unfit(check, title, f"is {version}", why, f"# install {other}VirtualBox {known}")
+        what = (
+            f"{version} is newer than what Vagrant {'.'.join(map(str, vagrant))} knows, which ends with {known}"
+        )
+        yield unfit(check, title, what, "Vagrant would refuse it.", f"# install {other}VirtualBox {known}")
     else:
         yield fit(check, title, version)
 

@@ -16,6 +16,7 @@ from lab.drill import catalogue, report, run, undo
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError
+from lab.shape import whole
 
 if TYPE_CHECKING:
     from lab.session import Session
@@ -113,14 +114,17 @@ def to_json(found: Report) -> str:
 
 def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence[str]]:
     problems = []
-    if not repeat.isdecimal() or not 1 <= int(repeat) <= AS_MANY:
-        problems.append(f"--repeat {repeat}: from 1 to {AS_MANY}")
+    times = 0
+    try:
+        times = whole(repeat, range(1, AS_MANY + 1), f"from 1 to {AS_MANY}")
+    except ValueError as error:
+        problems.append(f"--repeat: {error}")
     if compare and compare not in PROFILES:
         problems.append(f"--compare {compare}: the load balancer's profiles are {' and '.join(PROFILES)}")
     if problems:
         raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
     profiles = dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])])
-    return int(repeat), tuple(profiles)
+    return times, tuple(profiles)
 
 
 def _host() -> dict[str, str]:

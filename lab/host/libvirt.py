@@ -9,7 +9,7 @@ from typing import Literal
 from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
-from lab.host.places import boxes_folder
+from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
 from lab.model import Lab, Libvirt
 from lab.process import Result
 from lab.render import machine_name
@@ -26,7 +26,7 @@ PATIENCE = 20.0
 
 State = Literal["no client", "absent", "denied", "mute"]
 PHYSICAL = re.compile(r"<physical unit='bytes'>([0-9]+)<")
-GOLDEN, COPY = "ha-lab-VAGRANTSLASH-golden-", "_vagrant_box_image_"
+COPY = "_vagrant_box_image_"
 """What Vagrant's plugin calls a box's disk in the pool: the box, this mark, and when the box was added."""
 
 TABLE_HEAD = 2
@@ -101,7 +101,7 @@ def _torn(settings: Libvirt, names: frozenset[str]) -> Iterator[str]:
     for name in names:
         box, mark, _ = name.partition(COPY)
         whole = [path.stat().st_size for path in boxes_folder().glob(f"{box}/*/libvirt/box.img")]
-        if mark and whole and box.startswith(GOLDEN):
+        if mark and whole and box.startswith(as_folder(GOLDEN_BOX)):
             said = _virsh(settings, "vol-dumpxml", "--pool", settings.pool, name)
             found = None if isinstance(said, Unknown) else PHYSICAL.search(said.stdout)
             if found and int(found.group(1)) < min(whole):

@@ -5,25 +5,25 @@ Files are asked, since Vagrant itself takes two seconds. Names have the golden d
 
 from __future__ import annotations
 
+import tarfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from lab import process
-from lab.host.places import boxes_folder
+from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
 from lab.image import disk
 from lab.machines.vagrant import ENVIRONMENT
 from lab.model import Provider
 
-PREFIX = "ha-lab/golden-"
-
 
 def name(mark: str) -> str:
     """Return the name of the box with the golden disk of that key."""
-    return f"{PREFIX}{mark}"
+    return f"{GOLDEN_BOX}{mark}"
 
 
 def key(box: str) -> str:
     """Return the key of the disk that is in the box of that name."""
-    return box.removeprefix(PREFIX)
+    return box.removeprefix(GOLDEN_BOX)
 
 
 def folder(box: str, provider: Provider) -> Path | None:
@@ -45,8 +45,17 @@ def bill_of_materials(box: str, provider: Provider) -> str:
 
 def baked(provider: Provider) -> list[str]:
     """The names of all golden boxes for a provider."""
-    found = boxes_folder().glob(f"{as_folder(PREFIX)}*/*/{provider}/metadata.json")
+    found = boxes_folder().glob(f"{as_folder(GOLDEN_BOX)}*/*/{provider}/metadata.json")
     return sorted({path.parents[2].name.replace("-VAGRANTSLASH-", "/") for path in found})
+
+
+def pack(folder: Path, names: Iterable[str]) -> Path:
+    """Make a box file of files in that folder, in it, and return its path."""
+    box = folder / "golden.box"
+    with tarfile.open(box, "w") as packed:
+        for each in names:
+            packed.add(folder / each, each)
+    return box
 
 
 def add(box: str, provider: Provider, file: Path, log: Path) -> None:
@@ -64,8 +73,3 @@ def remove(box: str, provider: Provider) -> None:
     """Take a box from the shelf."""
     words = ["vagrant", "box", "remove", box, "--provider", provider, "--all", "--force"]
     process.run(words, env=ENVIRONMENT, timeout=120)
-
-
-def as_folder(box: str) -> str:
-    """What Vagrant calls the folder of a box, and its plugin for libvirt the volumes made of it."""
-    return box.replace("/", "-VAGRANTSLASH-")

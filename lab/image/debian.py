@@ -24,8 +24,12 @@ def packages(name: str = "packages.txt") -> list[str]:
     return [word for line in lines if (word := line.partition("#")[0].strip())]
 
 
-def root(wanted: Sequence[str], mirrors: Mirrors, progress: Progress) -> Path:
-    """Return the tar of a Debian root with those packages; made if it isn't there, as root through sudo."""
+def root(wanted: Sequence[str], mirrors: Mirrors, folder: Path, progress: Progress) -> Path:
+    """Return the tar of a Debian root with those packages; made if it isn't there, as root through sudo.
+
+    It is laid out in `folder`, which whoever calls clears, since mmdebstrap can't where it is killed. Where
+    that lies in a home that is shut to others, apt fetches as root; what it fetches is verified all the same.
+    """
     mark = hashlib.sha256(json.dumps([SUITE, list(wanted)]).encode()).hexdigest()[:16]
     tar = cache_folder() / "debian" / f"{SUITE}-{mark}.tar"
     if tar.exists():
@@ -36,6 +40,7 @@ def root(wanted: Sequence[str], mirrors: Mirrors, progress: Progress) -> Path:
         include = f"--include={','.join(wanted)}"
         process.run(
             process.as_root(
+                *("env", f"TMPDIR={folder}"),
                 *("mmdebstrap", "--variant=minbase", "--mode=root", include, SUITE, str(partial)),
                 *_sources(mirrors),
                 online=True,

@@ -86,7 +86,7 @@ def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) ->
     with ThreadPoolExecutor(max_workers=2) as pool:
         wanted = release(lab.kubernetes.version)
         building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache_folder(), progress)
-        base = pool.submit(debian.root, packages, lab.mirrors, progress).result()
+        base = pool.submit(debian.root, packages, lab.mirrors, folder, progress).result()
         built = building.result()
     _payload(folder, built, base, lab, progress)
     return _assemble(folder, base, progress)

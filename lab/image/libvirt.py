@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from lab import process
-from lab.host.libvirt import COPY
+from lab.host.libvirt import COPY, TABLE_HEAD
+from lab.host.places import as_folder
 from lab.image import boxes, disk, golden
 from lab.model import Lab, Libvirt
 from lab.progress import Progress
@@ -53,11 +54,15 @@ def prune(lab: Lab) -> list[str]:
 
     A volume that a machine stands on stays, and so does its box.
     """
-    removed = []
+    removed, volumes = [], _volumes(lab)
     for old in boxes.baked("libvirt"):
-        if old != name(lab) and not _in_use(lab, old):
+        # One for each time that it was added.
+        copies = [volume for volume in volumes if volume.startswith(f"{as_folder(old)}{COPY}")]
+        if old != name(lab) and not _in_use(lab, copies, volumes):
             boxes.remove(old, "libvirt")
-            removed += [old, *_remove_volumes(lab, old)]
+            for copy in copies:
+                process.run(_virsh(lab, "vol-delete", "--pool", _pool(lab), copy), timeout=60)
+            removed += [old, *copies]
     return [*removed, *disk.prune(key(lab))]
 
 
@@ -87,41 +92,23 @@ def _pack(made: Path, folder: Path) -> Path:
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
     os.link(made, folder / "box.img")
     os.link(made.parent / disk.BILL, folder / disk.BILL)
-    box = folder / "golden.box"
-    process.run(["tar", "-cf", box, "-C", folder, *BOX], timeout=600)
-    return box
+    return boxes.pack(folder, BOX)
 
 
-def _volumes(lab: Lab, box: str) -> list[str]:
-    """The pool's volumes that vagrant-libvirt made of a box; one for each time it was added."""
+def _volumes(lab: Lab) -> list[str]:
+    """The names of the pool's volumes; none where there is no pool yet."""
     listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    start = f"{boxes.as_folder(box)}{COPY}"
-    return [
-        words[0]
-        for line in listed.stdout.splitlines()
-        if (words := line.split()) and words[0].startswith(start)
-    ]
+    return [line.split()[0] for line in listed.stdout.splitlines()[TABLE_HEAD:] if line.strip()]
 
 
-def _in_use(lab: Lab, box: str) -> bool:
-    """Whether a volume in the pool stands on one of the box's."""
-    bases = _volumes(lab, box)
-    if not bases:
-        return False
-    listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), timeout=30).stdout
-    names = [line.split()[0] for line in listed.splitlines()[2:] if line.strip()]
+def _in_use(lab: Lab, copies: list[str], volumes: list[str]) -> bool:
+    """Whether a volume in the pool stands on one of a box's copies."""
     described = [
         process.run(_virsh(lab, "vol-dumpxml", "--pool", _pool(lab), each), accept=None, timeout=30).stdout
-        for each in names
+        for each in (volumes if copies else ())
     ]
-    return any(f"{base}</path>" in text.partition("<backingStore>")[2] for text in described for base in bases)
-
-
-def _remove_volumes(lab: Lab, box: str) -> list[str]:
-    volumes = _volumes(lab, box)
-    for volume in volumes:
-        process.run(_virsh(lab, "vol-delete", "--pool", _pool(lab), volume), timeout=60)
-    return volumes
+    stood_on = [text.partition("<backingStore>")[2] for text in described]
+    return any(f"{copy}</path>" in text for copy in copies for text in stood_on)
 
 
 def _pool(lab: Lab) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tarfile
 import uuid
 from pathlib import Path
 
@@ -130,11 +129,7 @@ def describe(folder: Path, mark: str) -> None:
 
 def _add(lab: Lab, folder: Path, progress: Progress) -> None:
     with progress.step("box", f"give it to Vagrant as {name(lab)}") as step:
-        box = folder / "golden.box"
-        with tarfile.open(box, "w") as packed:
-            for each in FILES:
-                packed.add(folder / each, each)
-        boxes.add(name(lab), "virtualbox", box, step.log)
+        boxes.add(name(lab), "virtualbox", boxes.pack(folder, FILES), step.log)
 
 
 def _folder(lab: Lab) -> Path:

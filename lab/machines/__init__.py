@@ -1,6 +1,6 @@
 """This room makes, starts, stops and removes machines.
 
-    vagrant.py       the only import of python-vagrant
+    vagrant.py       the only import of python-vagrant; explained.py    what it means when it refuses
     containers.py    machines that are containers, where docker itself is quicker
     virtual.py       machines that are virtual, through Vagrant's own verbs
 

@@ -2,37 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from lab import process
-from lab.errors import CommandFailed, LabStateError
 from lab.machines import vagrant
 from lab.machines.vagrant import LoggedVagrant
 from lab.model import Lab, Node
 from lab.render import LABEL, machine_name
 from lab.workspace import Workspace
 
-ATTEMPTS = 3
-"""How often `vagrant up` is tried when something that it looked at went away meanwhile."""
+PASSING = ("No such object", "No such network")
+"""Vagrant looks at every container and network of the host, and fails where one goes away meanwhile."""
 
 
 def boot(workspace: Workspace, log: Path) -> None:
     """Make and start every machine that is not running, all at once, without provisioning."""
     _stop_unconnected(workspace, log)
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            LoggedVagrant(workspace, log, HA_LAB_BOOT_ONLY="1").up(provision=False, provider="docker")
-            return
-        except CommandFailed as error:
-            # Vagrant looks at every container and network of the host, and fails when one that is not
-            # even ours goes away while it looks.
-            if attempt == ATTEMPTS or not ("No such object" in error.tail or "No such network" in error.tail):
-                _explain(error, log)
-                raise
+    vagrant.up(workspace, log, provider="docker", passing=PASSING)
 
 
 def remove(workspace: Workspace, log: Path) -> None:
@@ -114,22 +103,3 @@ def _stop_unconnected(workspace: Workspace, log: Path) -> None:
 def network_name(lab: Lab) -> str:
     """What Vagrant's docker provider calls the network of a lab (its action/prepare_networks.rb)."""
     return f"vagrant_network_{lab.network.subnet}"
-
-
-def _explain(error: CommandFailed, log: Path) -> None:
-    """Turn what Vagrant or docker said into a sentence about the lab, where we know one."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    if "is already in use by container" in text:
-        raise LabStateError(
-            "docker has containers with this lab's names that the lab did not make, or has lost",
-            hint="`docker ps -a` shows them; `./inv destroy` removes the lab's own",
-            log=log,
-        ) from error
-    if "Pool overlaps with other one" in text:
-        raise LabStateError(
-            "another docker network already uses the lab's subnet",
-            hint="`docker network ls` shows it; choose another network.subnet in lab.yaml",
-            log=log,
-        ) from error
-    if "No space left on device" in text or "no space left on device" in text:
-        raise LabStateError("the disk is full", hint=f"free some space ({os.fspath(log)})", log=log) from error

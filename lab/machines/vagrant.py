@@ -6,17 +6,23 @@ that start a process are replaced by our own door, so that exit codes count and 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import vagrant
 
 from lab import process
+from lab.errors import CommandFailed
+from lab.machines.explained import raise_explained
 from lab.wait import wait_until
 from lab.workspace import Workspace
 
 BOOT_TIMEOUT = 900.0
 """Seconds for `vagrant up` of all machines where nothing is emulated; 24 s were measured for seven."""
+
+ATTEMPTS = 3
+"""How often `vagrant up` is tried where it fails for what passes."""
 
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",  # python-vagrant and we read Vagrant's words
@@ -54,6 +60,26 @@ class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
         return process.run(
             words, cwd=Path(self.root), env=self._extra, log=log, timeout=self._timeout, hint=_HINT
         )
+
+
+def up(
+    workspace: Workspace, log: Path, *, provider: str, timeout: float = BOOT_TIMEOUT, passing: Collection[str]
+) -> None:
+    """Make and start every machine that is not running, without provisioning.
+
+    `passing` are words of failures that pass: after one of them it is tried again. Raises LabStateError where
+    what was said has a meaning for the lab, else CommandFailed.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            machines = LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1")
+            machines.up(provision=False, provider=provider)
+            return
+        except CommandFailed as error:
+            said = log.read_text(encoding="utf-8", errors="replace")
+            if attempt == ATTEMPTS or not any(words in said for words in passing):
+                raise_explained(error, said, log)
+                raise
 
 
 def known(workspace: Workspace) -> bool:

@@ -6,12 +6,10 @@ has lost sight of).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from lab import process
-from lab.errors import CommandFailed, LabStateError
 from lab.machines import vagrant
 from lab.machines.vagrant import LoggedVagrant
 from lab.model import Lab, Libvirt, Node
@@ -21,61 +19,8 @@ from lab.workspace import Workspace
 POWER_TIMEOUT = 120.0
 """Seconds for a hypervisor to start a machine or to cut its power; one is usual."""
 
-ATTEMPTS = 3
-"""How often `vagrant up` is tried when threads of its plugin have tripped over one another."""
-
 TRIPPED = "constant VagrantPlugins::"
-"""What Ruby says then: one thread took for missing what another one was just loading."""
-
-# What Vagrant or the hypervisor says, the sentence about the lab, and what to do.
-EXPLAINED = (
-    (
-        "already taken",
-        "libvirt has machines with this lab's names that the lab did not make, or has lost",
-        "`virsh list --all` shows them; give this lab another `name:` in lab.yaml, or remove them",
-    ),
-    (
-        "Volume for domain is already created",
-        "the storage pool has a disk of one of this lab's machines, without the machine",
-        "`virsh vol-list default` shows it; `./inv doctor` says what to do",
-    ),
-    ("No space left on device", "the disk is full", "free some space; `./inv bake --prune` removes old boxes"),
-    (
-        "Network is already in use",
-        "another network of libvirt's already uses the lab's subnet",
-        "`virsh net-list --all` shows it; choose another network.subnet in lab.yaml",
-    ),
-    (
-        "another VM with that name already exists",
-        "VirtualBox has machines with this lab's names that the lab did not make, or has lost",
-        "`VBoxManage list vms` shows them; give this lab another `name:` in lab.yaml, or remove them",
-    ),
-    (
-        "host-only network is not within the",
-        "VirtualBox does not allow the lab's subnet",
-        "`./inv doctor` has the lines for /etc/vbox/networks.conf; or choose a subnet in 192.168.56.0/21",
-    ),
-    (
-        "VERR_VMX_IN_VMX_ROOT_MODE",
-        "KVM holds the processor's virtualization, which VirtualBox wants for itself",
-        "end what runs on KVM and unload its modules: `./inv doctor` has the command",
-    ),
-    (
-        "VERR_SVM_IN_USE",
-        "KVM holds the processor's virtualization, which VirtualBox wants for itself",
-        "end what runs on KVM and unload its modules: `./inv doctor` has the command",
-    ),
-    (
-        "Failed to apply firewall rules",
-        "libvirt could not set the firewall rules that its networks need",
-        "is iptables installed, and does the kernel have it? `iptables -S` says; then restart libvirtd",
-    ),
-    (
-        "wait_for timeout",
-        "a machine got no address on the management network",
-        "a firewall of this host may drop DHCP (UDP port 67) on libvirt's bridges, virbr*: let it pass",
-    ),
-)
+"""What Ruby says when one thread of a plugin's took for missing what another one was just loading."""
 
 
 def boot(workspace: Workspace, log: Path) -> None:
@@ -83,16 +28,7 @@ def boot(workspace: Workspace, log: Path) -> None:
     settings = _settings(workspace)
     timeout = vagrant.BOOT_TIMEOUT * (settings.patience if settings else 1)
     provider = str(workspace.read_identity()["provider"])
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1").up(
-                provision=False, provider=provider
-            )
-            return
-        except CommandFailed as error:
-            if attempt == ATTEMPTS or TRIPPED not in log.read_text(encoding="utf-8", errors="replace"):
-                _explain(error, log)
-                raise
+    vagrant.up(workspace, log, provider=provider, timeout=timeout, passing=(TRIPPED,))
 
 
 def remove(workspace: Workspace, log: Path) -> None:
@@ -178,11 +114,3 @@ def _virsh(workspace: Workspace, *words: str) -> list[str]:
 
 def _description(workspace: Workspace, domain: str) -> str:
     return process.run(_virsh(workspace, "desc", domain), accept=None, timeout=30).stdout.strip()
-
-
-def _explain(error: CommandFailed, log: Path) -> None:
-    """Turn what was said into a sentence about the lab, where we know one."""
-    text = log.read_text(encoding="utf-8", errors="replace")
-    for words, sentence, hint in EXPLAINED:
-        if words.lower() in text.lower():
-            raise LabStateError(sentence, hint=f"{hint} ({os.fspath(log)})", log=log) from error

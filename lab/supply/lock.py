@@ -67,14 +67,15 @@ def read(version: str) -> Lock:
         lock = Lock.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise LabError(
-            f"what upstream's Kubernetes {version} is made of is not pinned: there is no {file}",
-            hint="on a host that reaches upstream (or a mirror: `mirrors` in lab.yaml) run `./inv lock`, and "
-            "keep that file; or set kubernetes.source to modules",
+            f"Kubernetes {version} can't be taken from upstream: its packages and images are not pinned "
+            f"(there is no {file})",
+            hint="let lab.yaml say `kubernetes: {source: modules}`, which needs no such file; or make it, with "
+            "`./inv lock` on a machine that reaches upstream or a mirror (`mirrors` in lab.yaml)",
         ) from None
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(f"{file} is no lock: {_first_line(error)}", hint=_ANEW) from None
+        raise LabError(f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_ANEW) from None
     if lock.kubernetes != version:
-        raise LabError(f"{file} is the lock of Kubernetes {lock.kubernetes}", hint=_ANEW)
+        raise LabError(f"{file} is the lock of Kubernetes {lock.kubernetes}, not of {version}", hint=_ANEW)
     return lock
 
 
@@ -94,7 +95,7 @@ def write(lock: Lock) -> Path:
     return file
 
 
-_ANEW = "restore it as it was committed, or make it anew: `./inv lock`"
+_ANEW = "restore it as it was committed (`git checkout` it), or make it anew: `./inv lock`"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -114,5 +115,18 @@ def _text(lock: Lock) -> str:
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=1000)
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def _wrong(error: ValidationError | yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Say in a few words what is wrong with the file."""
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not a text in UTF-8"
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        return f"it is not YAML{f' (line {mark.line + 1})' if mark else ''}"
+    found = error.errors(include_url=False)
+    if not found[0]["loc"]:
+        return "it is empty, or no mapping of keys"
+    said = {"missing": "is missing", "extra_forbidden": "is no key of a lock"}
+    each = [
+        f"{'.'.join(map(str, one['loc']))} {said.get(one['type'], 'is not as it should be')}" for one in found
+    ]
+    return ", ".join(each[:3]) + (f", and {len(each) - 3} more" if len(each) > 3 else "")

@@ -109,7 +109,7 @@ def fill(
             files = {"/usr/bin/crictl": program(work, "crictl", "echo crictl")}
         repository.add(name, versions.get(name, f"{wanted.kubernetes}-1.1"), files)
     repository.publish(key)
-    base = debian.root(debian.packages(), lab.mirrors, progress)
+    base = debian.root(debian.packages(), lab.mirrors, work, progress)
     tools = work / "tools.tar"
     script = PROVISION / "golden" / "tools-layer.sh"
     process.run(process.as_root(script, base, work / "tools", tools), log=work / "log", timeout=300)

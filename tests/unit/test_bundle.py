@@ -191,8 +191,8 @@ def test_every_reason_is_told_at_once(file: Path) -> None:
     with pytest.raises(LabError) as caught:
         bundle.check(LAB, repacked(file, change))
     told = caught.value.message
-    assert "it is for s390x machines" in told
-    assert f"is {'f' * 16} (Kubernetes 1.35.4), and this checkout's lab wants {image.key(LAB)}" in told
+    assert "it was made on a machine with an s390x processor, and this one has" in told
+    assert f"is {'f' * 16} (Kubernetes 1.35.4), and this lab wants {image.key(LAB)}" in told
     assert "machine/image.tar.gz is not what it was" in told
     assert "'wheels/extra.whl' is in it, which its manifest does not name" in told
     assert "wheels/invoke-3-py3-none-any.whl is missing" in told
@@ -201,7 +201,7 @@ def test_every_reason_is_told_at_once(file: Path) -> None:
 
 
 def test_another_provider_s_machine_is_refused(file: Path) -> None:
-    with pytest.raises(LabError, match="for provider libvirt, and this lab has docker"):
+    with pytest.raises(LabError, match="for labs with provider libvirt, and this lab has docker"):
         bundle.check(LAB, repacked(file, manifest_with(provider="libvirt")))
 
 
@@ -235,10 +235,28 @@ def test_one_byte_that_changed_in_any_part_is_found(file: Path) -> None:
 def test_what_is_no_bundle_is_refused(file: Path) -> None:
     text = file.with_name("notes.txt")
     text.write_text("notes\n")
-    with pytest.raises(LabError, match="it is no bundle"):
+    with pytest.raises(LabError, match=r"it is no file of `\./inv bake --export`") as caught:
         bundle.check(LAB, text)
-    with pytest.raises(LabError, match=r"there is no file .*missing"):
+    assert (
+        "look whether it is the right file; `./inv bake --export FILE` makes such a file" in caught.value.hint
+    )
+    with pytest.raises(LabError, match=r"there is no file .*missing") as caught:
         bundle.check(LAB, file.with_name("missing"))
+    assert "on a machine with a network" in caught.value.hint
+    with pytest.raises(LabError, match="is a folder"):
+        bundle.check(LAB, file.parent)
+    other = file.with_name("other.tar")
+    with tarfile.open(other, "w") as packed:
+        packed.add(text, "notes.txt")
+    with pytest.raises(LabError, match=r"it is an archive, but none of `\./inv bake --export`"):
+        bundle.check(LAB, other)
+
+
+def test_a_copied_folder_s_bundle_names_no_commit(file: Path) -> None:
+    with pytest.raises(LabError) as caught:
+        bundle.check(LAB, repacked(file, manifest_with(golden="f" * 16, commit="unknown")))
+    assert "it was made by another checkout or lab.yaml" in caught.value.message
+    assert "git checkout" not in caught.value.hint
 
 
 def test_a_later_format_is_refused_as_such(file: Path) -> None:

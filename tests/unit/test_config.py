@@ -11,7 +11,9 @@ import pytest
 
 from lab.config import default, load
 from lab.errors import ConfigError
+from lab.image import golden
 from lab.model import Kubernetes, Lab, LoadBalancer, Network
+from lab.supply import lock
 from lab.supply.mirrors import Mirrors
 from lab.supply.releases import supported
 
@@ -85,6 +87,15 @@ def test_every_example_loads_with_its_own_name_and_subnet(example: Path) -> None
     lab = load(example)
     assert lab.name != default().name
     assert not lab.network.subnet.overlaps(default().network.subnet)
+
+
+@pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_example_can_be_baked_before_anybody_has_pinned_upstream(
+    example: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(lock, "FOLDER", tmp_path)
+    lab = load(example)
+    assert golden.key(lab, ["a"])
 
 
 def test_the_reference_example_has_the_write_ups_addresses() -> None:
@@ -625,3 +636,64 @@ def forbid_opening(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         return real(path, *args, **kwargs)
 
     monkeypatch.setattr(Path, "open", forbidden)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("http://mirror.example:0", "http://mirror.example:99999/x", "http://mirror.example:/x", "http://./x"),
+        *(
+            "http://a..b/x",
+            "http://-a.example/x",
+            "http://a-/x",
+            "http://[::1::2]/x",
+            "http://mirror example/x",
+        ),
+        f"http://{'a' * 64}.example",
+    ],
+)
+def test_a_host_or_a_port_that_can_t_be_one_is_told_with_the_other_problems(place: str) -> None:
+    text = f"mirrors:\n  debian: '{place}'\n  images:\n    ghcr.io: '{place}'\nbogus: 1\n"
+    found = [problem.split(": ")[1] for problem in problems_of(text)]
+    assert found == ["mirrors.debian", "mirrors.images.ghcr.io", "bogus"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("mirrors.images", "{'ghcr.io:0': mirror.example}"), ("libvirt.uri", "qemu+ssh://ada@big:70000/system")],
+)
+def test_a_port_that_can_t_be_one_is_told_wherever_it_stands(key: str, value: str) -> None:
+    section, _, name = key.partition(".")
+    (problem,) = problems_of(f"{section}: {{{name}: {value}}}")
+    assert problem.startswith(f"lab.yaml:1: {key}")
+
+
+@pytest.mark.parametrize("provider", ["docker", "libvirt", "virtualbox"])
+@pytest.mark.parametrize(
+    ("management", "words"),
+    [
+        (
+            "10.64.0.0/15",
+            "libvirt.management: 10.64.0.0/15 has the wrong size (/16 to /28: libvirt gives each of 7",
+        ),
+        ("192.168.121.0/29", "libvirt.management: 192.168.121.0/29 has the wrong size"),
+        (
+            "192.168.56.128/25",
+            "network.subnet 192.168.56.0/24 and libvirt.management 192.168.56.128/25 overlap",
+        ),
+        ("10.244.8.0/24", "network.pods 10.244.0.0/16 and libvirt.management 10.244.8.0/24 overlap"),
+    ],
+)
+def test_a_management_network_is_judged_whatever_the_provider(
+    provider: str, management: str, words: str
+) -> None:
+    (problem,) = problems_of(f"provider: {provider}\nlibvirt:\n  management: {management}\n")
+    assert problem.startswith("lab.yaml:3")
+    assert words in problem
+
+
+def test_the_management_network_that_no_file_speaks_of_is_in_no_other_provider_s_way() -> None:
+    subnet = "network: {subnet: 192.168.121.0/24}\n"
+    assert lab_from(f"provider: docker\n{subnet}").provider == "docker"
+    (problem,) = problems_of(f"provider: libvirt\n{subnet}")
+    assert "libvirt.management 192.168.121.0/24 overlap" in problem

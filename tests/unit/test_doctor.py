@@ -332,13 +332,13 @@ def test_inotify_is_raised_now_and_kept_in_our_own_file_and_never_lowered() -> N
 def test_baking_needs_room_once_and_one_disk_holds_both() -> None:
     small = replace(
         FIT,
-        cache=Folder(Path("/c"), 9000, 1, True),
-        docker_data=Folder(Path("/d"), 9000, 1, True),
+        cache=Folder(Path("/c"), 9500, 1, True),
+        docker_data=Folder(Path("/d"), 9500, 1, True),
     )
     assert finding("disk", small).verdict == "unfit"
     assert finding("disk", small, baked=True).verdict == "fit"
-    apart = replace(small, docker_data=Folder(Path("/d"), 2048, 2, True), tmp=Folder(Path("/t"), 1024, 3, True))
-    assert [each.verdict for each in examine(apart) if each.check == "disk"] == ["fit"] * 3
+    apart = replace(small, docker_data=Folder(Path("/d"), 2048, 2, True))
+    assert [each.verdict for each in examine(apart) if each.check == "disk"] == ["fit"] * 2
 
 
 def test_the_labs_own_network_is_no_clash() -> None:

@@ -14,7 +14,7 @@ from lab.config import default
 from lab.doctor import mending
 from lab.doctor.finding import Finding
 from lab.errors import WaitTimedOut
-from lab.host import Domain, HostFacts, LibvirtHost, Memory, Pool, Route, Unknown
+from lab.host import Domain, Folder, HostFacts, LibvirtHost, Memory, Pool, Route, Unknown
 from lab.model import Lab, Libvirt
 from lab.process import Result
 from tests.unit.fakes import progress
@@ -246,3 +246,37 @@ def test_a_daemon_that_never_answers_is_an_error_with_its_log(
     with pytest.raises(WaitTimedOut) as caught:
         mended(monkeypatch, tmp_path, *([1] * 10))
     assert "/var/log/libvirt" in caught.value.hint
+
+
+REMOTE = {"uri": "qemu+ssh://ada@big/system"}
+ELSEWHERE = replace(LIBVIRT, kvm=Unknown("it is that host's"))
+
+
+def test_another_host_is_not_judged_by_the_memory_of_this_one() -> None:
+    small = replace(facts(ELSEWHERE), memory=Memory(2_000, 1_000, 0), cpus=1)
+    finding = examined(lab(**REMOTE), small)["memory"]
+    assert finding.verdict == "note"
+    assert "11264 MiB on the host of qemu+ssh://ada@big/system" in finding.what
+    assert "available" not in finding.what
+    running = tuple(Domain(f"ha-lab-{node.name}", True, OWNER) for node in lab().nodes)
+    up = replace(small, libvirt=replace(ELSEWHERE, domains=running))
+    assert examined(lab(**REMOTE), up)["memory"].what == "all machines run already"
+
+
+def test_another_host_s_kvm_is_never_promised_to_be_tried() -> None:
+    finding = examined(lab(**REMOTE), facts(ELSEWHERE))["hypervisor"]
+    assert (finding.verdict, "can't be tried from here" in finding.what) == ("note", True)
+    assert "tries it" not in finding.why
+    assert "emulated: true" in finding.why
+    assert (
+        "machines are emulated" in examined(lab(**REMOTE, emulated=True), facts(ELSEWHERE))["hypervisor"].what
+    )
+
+
+def test_what_is_said_of_virtual_machines_speaks_of_no_docker() -> None:
+    full = Folder(Path("/"), 10, 1, writable=True)
+    clash = {"default": IPv4Network("192.168.56.0/22")}
+    worst = replace(facts(libvirt_networks=clash), vagrant=(2, 2, 0), cache=full, tmp=full)
+    for purposes in (frozenset({"up"}), frozenset({"up", "bake"})):
+        for finding in doctor.examine(lab(), worst, workspace=WORKSPACE, purposes=purposes):
+            assert "docker" not in f"{finding.what} {finding.why} {finding.mend}", finding

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ from lab.image import debian, disk, golden
 from lab.model import Kubernetes, Lab
 from lab.supply import lock, source
 from lab.supply.lock import Lock, Package
+from lab.supply.mirrors import Mirrors
 from lab.supply.source import Wanted
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
@@ -138,7 +140,7 @@ def test_without_a_lock_upstream_is_nothing_and_auto_is_modules(
 ) -> None:
     monkeypatch.setattr(lock, "FOLDER", tmp_path)
     with pytest.raises(
-        LabError, match=r"what upstream's Kubernetes 1\.36\.3 is made of is not pinned"
+        LabError, match=r"Kubernetes 1\.36\.3 can't be taken from upstream: .* not pinned"
     ) as caught:
         image.name(of_source("upstream"))
     assert "./inv lock" in caught.value.hint
@@ -180,3 +182,25 @@ def test_bake_decides_what_auto_comes_to(
     monkeypatch.setattr(image.docker, "make", lambda lab, progress: made.append(lab))
     assert image.bake(of_source("auto"), progress(tmp_path)) == image.name(of_source(chosen))
     assert [lab.kubernetes.source for lab in made] == [chosen]
+
+
+def test_a_debian_root_is_laid_out_where_the_next_bake_clears(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    asked: list[list[str]] = []
+
+    def run(words: list[str], **_: object) -> None:
+        asked.append(words)
+        for word in words:
+            if word.endswith(".partial.tar"):
+                Path(word).touch()
+
+    monkeypatch.setattr(process, "run", run)
+    folder = tmp_path / "ha-lab" / "golden" / "0123.partial"
+    made = debian.root(["a"], Mirrors(), folder, progress(tmp_path / "logs"))
+    assert made.exists()
+    words = asked[0]
+    assert words[0] == "sudo"
+    assert words[words.index("--") + 1 :][:3] == ["env", f"TMPDIR={folder}", "mmdebstrap"]

@@ -119,6 +119,7 @@ def test_pruning_keeps_this_labs_and_what_machines_stand_on(home: Path, run: Fak
     run.tell("vagrant box remove ha-lab/golden-old")
     assert image.prune(LAB) == ["ha-lab/golden-old", base.format("old"), "disks/old", "disks/used"]
     assert [path.name for path in places.disks_folder().iterdir()] == [image.key(LAB)]
+    assert sum("vol-list" in words for words in run.asked) == 1
 
 
 def test_pruning_works_where_there_is_no_pool_yet(home: Path, run: FakeRun) -> None:

@@ -49,13 +49,13 @@ class Copy:
         """Put a Python on PATH; each number is the exit code of one question to it."""
         program(self.bin, "python3", PYTHON.format(kept=f"'{self.kept}'", old=old, bare=bare, pip=pip))
 
-    def start(self, *words: str) -> subprocess.CompletedProcess[str]:
+    def start(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Type the command."""
         return subprocess.run(
             [self.root / "inv", *words],
             capture_output=True,
             text=True,
-            env={"PATH": str(self.bin), "XDG_CACHE_HOME": str(self.cache)},
+            env={"PATH": str(self.bin), "XDG_CACHE_HOME": str(self.cache), **environment},
             cwd="/",
             timeout=30,
             check=False,
@@ -144,15 +144,31 @@ def test_a_python_without_venv_is_told_with_its_package_and_nothing_is_installed
     assert not any(line.startswith("apt-get") for line in copy.asked())
 
 
-def test_with_consent_the_venv_module_is_installed(copy: Copy) -> None:
+@pytest.mark.parametrize("flag", ["--yes", "-y"])
+def test_with_consent_the_venv_module_is_installed(copy: Copy, flag: str) -> None:
     copy.python(bare=1)
     for name in ("apt-get", "sudo"):
         body = f"echo \"{name} $*\" >>'{copy.kept}'" + ('\nexec "$@"' if name == "sudo" else "")
         program(copy.bin, name, body)
-    assert copy.start("up", "--yes").returncode == 7
+    assert copy.start("up", flag).returncode == 7
     asked = [line for line in copy.asked() if line.startswith("apt-get")]
     assert asked[0].startswith("apt-get update")
     assert asked[1].endswith("python3.11-venv")
+
+
+def test_a_word_for_a_machine_is_no_consent(copy: Copy) -> None:
+    copy.python(bare=1)
+    assert copy.start("ssh", "cp1", "--", "apt-get", "install", "--yes").returncode == 3
+
+
+def test_a_home_that_is_shut_or_gone_is_told_before_anything(copy: Copy) -> None:
+    copy.python()
+    ran = copy.start("up", HOME="/nowhere/at/all")
+    assert (ran.returncode, ran.stdout) == (3, "")
+    assert (
+        "HOME is /nowhere/at/all, which is no folder that this user can use\n  next: export HOME" in ran.stderr
+    )
+    assert copy.asked() == []
 
 
 def bundle(folder: Path, lock: str) -> Path:
@@ -166,7 +182,7 @@ def bundle(folder: Path, lock: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("words", [["--import", "{}"], ["--import={}"]])
+@pytest.mark.parametrize("words", [["--import", "{}"], ["--import={}"], ["-i", "{}"], ["-i={}"], ["-i{}"]])
 def test_a_first_start_with_a_bundle_takes_its_packages_and_asks_no_index(
     copy: Copy, tmp_path: Path, words: list[str]
 ) -> None:
@@ -175,16 +191,38 @@ def test_a_first_start_with_a_bundle_takes_its_packages_and_asks_no_index(
     assert copy.start("bake", *(word.format(file) for word in words)).returncode == 7
     pip = [line for line in copy.asked() if line.startswith("pip ")]
     assert len(pip) == 1
-    assert f"--no-index --find-links {copy.cache}/ha-lab/wheels" in pip[0]
+    assert f"--no-index --find-links {copy.root}/.venv/wheels" in pip[0]
     assert "--require-hashes" in pip[0]
-    shutil.rmtree(copy.root / ".venv")
+    assert not (copy.root / ".venv" / "wheels").exists(), "they are no use once they are installed"
+    assert not copy.cache.exists(), "the file is checked before anything of it is kept"
+
+
+def test_what_was_imported_once_serves_every_start(copy: Copy, tmp_path: Path) -> None:
+    copy.python()
+    kept = copy.cache / "ha-lab" / "wheels"
+    kept.mkdir(parents=True)
+    shutil.copy(copy.root / "requirements.txt", kept)
     copy.start("up")
-    assert "--no-index" in copy.asked()[-1], "what was imported once serves every start"
+    assert f"--no-index --find-links {kept}" in copy.asked()[-1]
+
+
+def test_the_letter_that_names_a_bundle_is_another_verb_s_flag(copy: Copy) -> None:
+    copy.python()
+    assert copy.start("drill", "-i", "all").returncode == 7
+    assert copy.start("ssh", "cp1", "--", "bake", "-i", "x").returncode == 7
+
+
+def test_a_bundle_that_is_not_there_is_told(copy: Copy) -> None:
+    copy.python()
+    ran = copy.start("bake", "--import", "/nowhere/lab.tar")
+    assert ran.returncode == 3
+    assert "there is no file /nowhere/lab.tar\n  next: './inv bake --export FILE' makes one" in ran.stderr
 
 
 def test_packages_of_another_lock_are_not_taken(copy: Copy, tmp_path: Path) -> None:
     copy.python()
-    copy.start("bake", "--import", str(bundle(tmp_path, "a==2\n")))
+    ran = copy.start("bake", "--import", str(bundle(tmp_path, "a==2\n")))
+    assert "was made by another checkout" in ran.stderr
     assert "--no-index" not in "".join(copy.asked())
 
 
@@ -201,5 +239,5 @@ def test_a_bundle_that_is_none_is_told_before_anything_is_installed(copy: Copy, 
     (tmp_path / "text").write_text("no tar\n")
     ran = copy.start("bake", "--import", str(tmp_path / "text"))
     assert ran.returncode == 3
-    assert "text has no Python packages in it\n  next: name a file of 'bake --export'" in ran.stderr
+    assert "text is no file of 'bake --export', or is not whole\n  next: name one that is" in ran.stderr
     assert not any(line.startswith("pip ") for line in copy.asked())

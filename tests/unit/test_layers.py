@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.render import REPOSITORY
 
 ORDER = (
-    *("errors", "proxies", "process", "wait", "terminal", "progress", "workspace"),
+    *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
     *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),

@@ -105,6 +105,16 @@ def test_what_docker_refuses_becomes_a_sentence_about_the_lab(
     assert caught.value.log == log
 
 
+def test_a_container_of_somebody_s_that_went_away_meanwhile_is_no_failure(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = workspace.root / "tried"
+    once = f"[ -e {tried} ] && exit 0; touch {tried}; echo 'No such object: 1f' >&2; exit 1"
+    seen = tell(workspace, monkeypatch, "vagrant", up=once)
+    machines.boot(workspace, log)
+    assert len(seen.read_text().splitlines()) == 2
+
+
 def test_a_host_without_vagrant_is_told_so(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

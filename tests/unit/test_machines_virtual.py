@@ -7,7 +7,7 @@ import pytest
 from lab import machines, process
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
-from lab.machines import virtual
+from lab.machines import vagrant
 from lab.model import Lab, Libvirt
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun
@@ -70,7 +70,7 @@ def test_threads_of_the_plugin_that_trip_over_one_another_get_up_again(
     run.tell("vagrant up", said, code=1)
     with pytest.raises(CommandFailed):
         machines.boot(workspace, workspace.logs / "01-boot.log")
-    assert len(run.asked) == virtual.ATTEMPTS
+    assert len(run.asked) == vagrant.ATTEMPTS
 
 
 def test_a_vagrant_that_fails_in_words_of_its_own_has_failed(run: FakeRun, workspace: Workspace) -> None:
@@ -151,7 +151,7 @@ def test_emulated_machines_have_longer_to_boot(monkeypatch: pytest.MonkeyPatch, 
         def up(self, **_: object) -> None:
             pass
 
-    monkeypatch.setattr(virtual, "LoggedVagrant", Kept)
+    monkeypatch.setattr(vagrant, "LoggedVagrant", Kept)
     machines.boot(workspace, workspace.logs / "01-boot.log")
     workspace.write_identity({"provider": "libvirt", "libvirt": {"emulated": True}})
     machines.boot(workspace, workspace.logs / "02-boot.log")

@@ -7,7 +7,7 @@ import pytest
 from lab import choice, config, host, image, machines
 from lab.config import Choice
 from lab.errors import ConfigError, LabStateError
-from lab.remote import Remote
+from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
 from tests.unit.fakes import printed
 
@@ -58,6 +58,23 @@ def test_what_is_secret_of_a_rendered_lab_is_private(opened: Session) -> None:
         path for path in opened.workspace.root.rglob("*") if path.is_file() and "secrets" not in path.parts
     ]
     assert not any(token in path.read_text() for path in others)
+
+
+def test_rendering_makes_no_folder_for_connections(opened: Session) -> None:
+    opened.render()
+    assert str(control_folder(opened.workspace)) in opened.workspace.ssh_config.read_text()
+    assert not control_folder(opened.workspace).exists()
+
+
+def test_rendering_shuts_secrets_that_others_were_let_into(opened: Session) -> None:
+    opened.render()
+    key = opened.workspace.secrets / "ca.key"
+    assert key.exists()
+    key.chmod(0o644)
+    opened.workspace.secrets.chmod(0o755)
+    opened.render()
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert opened.workspace.secrets.stat().st_mode & 0o777 == 0o700
 
 
 def test_rendering_again_changes_only_this_run_s_secrets(opened: Session) -> None:

@@ -65,27 +65,32 @@ def bin_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def typed(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
+def typed(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(
         [INVOKE, "--search-root", REPOSITORY, *words],
         capture_output=True,
         text=True,
         cwd=tmp_path,
-        env={**os.environ, "PATH": path, "HOME": str(tmp_path / "home")},
+        env={**os.environ, "PATH": path, "HOME": str(tmp_path / "home"), **environment},
         stdin=subprocess.DEVNULL,
         timeout=60,
         check=False,
     )
 
 
-def raising(tmp_path: Path, statement: str) -> subprocess.CompletedProcess[str]:
+NOBODY = "import os, pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown\n"
+
+
+def raising(
+    tmp_path: Path, statement: str, *, nobody: bool = False, **environment: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", RAISING.format(statement=statement)],
+        [sys.executable, "-c", (NOBODY if nobody else "") + RAISING.format(statement=statement)],
         capture_output=True,
         text=True,
         cwd=REPOSITORY,
-        env={**os.environ, "HOME": str(tmp_path)},
+        env={**os.environ, "HOME": str(tmp_path), **environment},
         timeout=60,
         check=False,
     )
@@ -149,6 +154,82 @@ def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) 
     assert "a fault of the kit: ZeroDivisionError" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "ZeroDivisionError" in (tmp_path / ".cache/ha-lab/fault.txt").read_text()
+
+
+def test_a_fault_is_kept_also_where_the_home_folder_can_t_be_used(tmp_path: Path) -> None:
+    (tmp_path / "shut").write_text("no folder\n")
+    ran = raising(tmp_path, "1 / 0", XDG_CACHE_HOME=str(tmp_path / "shut"), TMPDIR=str(tmp_path))
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    (kept,) = tmp_path.glob("ha-lab-fault-*.txt")
+    assert f"log:  {kept}" in ran.stderr
+    assert "ZeroDivisionError" in kept.read_text()
+
+
+def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
+    ran = raising(tmp_path, "from lab.host.places import home; del os.environ['HOME']; home()", nobody=True)
+    assert ran.returncode == 3
+    assert "this user has no home folder" in ran.stderr
+    assert "next: export HOME=" in ran.stderr
+
+
+@pytest.mark.parametrize("words", [("--list",), ("--help", "ssh"), ("status", "--lab", "lab.yaml")])
+def test_an_encoding_without_our_signs_gets_plain_ones(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
+) -> None:
+    ran = typed(tmp_path, *words, PYTHONIOENCODING="ascii")
+    assert "Traceback" not in ran.stderr
+    assert "fault of the kit" not in ran.stderr
+    assert ran.stdout
+    assert ran.returncode == (2 if words[0] == "status" else 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("upp",),
+            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` has all verbs\n",
+        ),
+        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` has all verbs\n"),
+        (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
+        (
+            ("up", "--yess"),
+            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` says",
+        ),
+        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
+        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
+        (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
+        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: nothing can follow `ssh` in one line\n"),
+        (
+            ("up", "status", "--", "id"),
+            "error: words after `--` are a command for a machine, and `status` takes",
+        ),
+    ],
+)
+def test_a_line_that_is_not_understood_is_told_with_what_to_type(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...], said: str
+) -> None:
+    ran = typed(tmp_path, *words)
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(said)
+    assert not (tmp_path / "asked").exists()
+
+
+def test_ssh_may_be_the_last_of_a_line_with_its_words(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "destroy", "--lab", "lab.yaml", "ssh", "cp9", "--lab", "lab.yaml", "--", "id")
+    assert "there is no machine 'cp9'" in ran.stderr
+
+
+@pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
+def test_a_number_of_pairs_that_is_none_is_told_before_anything(
+    tmp_path: Path, bin_folder: Path, pairs: str
+) -> None:
+    ran = typed(tmp_path, "bench", "--lab", "lab.yaml", "--pairs", pairs)
+    assert ran.returncode == 2
+    assert f"--pairs: {pairs} is not" in ran.stderr
+    assert "from 1 to 50" in ran.stderr
+    assert not (tmp_path / "asked").exists()
 
 
 def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
@@ -278,7 +359,7 @@ def test_where_a_bundle_can_t_be_is_said_before_anything_is_made(
 
 def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
     (tmp_path / "notes.tar").write_text("notes\n")
-    for name, words in (("notes.tar", "is no bundle"), ("missing.tar", "there is no file")):
+    for name, words in (("notes.tar", "it is no file of"), ("missing.tar", "there is no file")):
         ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--import", name)
         assert ran.returncode == 1
         assert words in ran.stderr

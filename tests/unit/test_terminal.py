@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from rich.console import Group
 from rich.text import Text
 
-from lab.terminal import Terminal
+from lab.progress import Progress
+from lab.terminal import Terminal, print_anything
 
 
 def said(lab_file: str, *objects: object) -> str:
@@ -35,3 +38,17 @@ def test_the_lab_that_commands_mean_anyway_is_not_named() -> None:
 
 def test_a_lab_is_named_once() -> None:
     assert said("/a.yaml", "./inv up --lab /b.yaml").strip() == "./inv up --lab /b.yaml"
+
+
+def test_signs_that_an_encoding_lacks_become_plain_ones(tmp_path: Path) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    print_anything(out)
+    with Progress(Terminal(file=out), tmp_path).step("node", "names", "cp1"):
+        pass
+    print("⠋ ✗ · {}".format(json.dumps({"ko": "장애"}, ensure_ascii=False)), file=out)
+    out.flush()
+    assert isinstance(out.buffer, io.BytesIO)
+    start, end, last = out.buffer.getvalue().decode("ascii").splitlines()
+    assert "  ... cp1  names" in start
+    assert "  + cp1  names" in end
+    assert last == '* x - {"ko": "\\uc7a5\\uc560"}', "JSON stays JSON"

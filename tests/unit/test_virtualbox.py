@@ -305,3 +305,10 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
     assert found["packages"].verdict == "fit", "nobody is told to install what bakes"
     baked = doctor.examine(LAB, host, workspace=WORKSPACE, purposes=frozenset({"up"}), baked=True)
     assert doctor.exit_code(baked) == 0
+
+
+def test_a_virtualbox_that_vagrant_does_not_know_is_told_in_whole_sentences() -> None:
+    newer = examined(version=(7, 1, 4))["virtualbox"]
+    assert newer.what == "7.1.4 is newer than what Vagrant 2.3.4 knows, which ends with 7.0"
+    assert newer.mend == "# install Vagrant 2.4.2 or later, or VirtualBox 7.0"
+    assert examined(version=(6, 0, 24))["virtualbox"].what == "6.0.24 is too old"

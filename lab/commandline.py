@@ -1,0 +1,71 @@
+"""This room is how a typed line is read: invoke's parser, with our words for what it can't make out."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from invoke.exceptions import ParseError
+from invoke.parser.parser import ParseMachine, Parser, ParseResult
+
+_complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_argv
+
+
+def speak_our_words() -> None:
+    """Have invoke take what the verbs need; once, before it reads the line."""
+    ParseMachine.complete_context = _without_optional_words
+    ParseMachine.error = _not_understood
+    Parser.parse_argv = _with_ssh_at_the_end
+
+
+def after_dashes() -> list[str]:
+    """The words behind `--`: a command for a machine."""
+    return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def _without_optional_words(self: ParseMachine) -> None:
+    """Let a word among a task's `optional` be left out, so that `./inv drill --list` can be typed.
+
+    invoke itself knows words that must be given, and flags that may be.
+    """
+    for argument in self.context.missing_positional_args if self.context else ():
+        if argument.optional:
+            argument.set_value("", cast=False)
+    _complete_context(self)
+
+
+def _not_understood(self: ParseMachine, message: str) -> None:
+    """Say what can't be made out of a line, and what to do next, where invoke says the first alone."""
+    verb = self.context.name if self.context else None
+    known = f"`./inv --help {verb}` says what `{verb}` takes" if verb else "`./inv --list` has all verbs"
+    unknown = re.fullmatch(r"No idea what '(.*)' is!", message)
+    if unknown and unknown[1].startswith("-"):
+        message = f"there is no flag {unknown[1]}"
+        known = _near(unknown[1], self.context.flags, "{}") + known
+    elif unknown:
+        message = f"there is no verb {unknown[1]}"
+        known = _near(unknown[1], self.contexts, "`./inv {}`") + "`./inv --list` has all verbs"
+    elif self.flag and "needed value" in message:
+        message = f"--{self.flag.name} needs a value"
+    elif verb and "did not receive" in message:
+        message = f"`{verb}` needs: {', '.join(each.name for each in self.context.missing_positional_args)}"
+    raise ParseError(f"error: {message}\n  next: {known}", self.context)
+
+
+def _near(word: str, known: Iterable[str], as_typed: str) -> str:
+    found = get_close_matches(word, list(known), n=1)
+    return f"did you mean {as_typed.format(found[0])}? " if found else ""
+
+
+def _with_ssh_at_the_end(self: Parser, argv: list[str]) -> ParseResult:
+    """Read a line whose last verb may be `ssh`: that becomes the session, and has what follows `--`."""
+    found = _parse_argv(self, argv)
+    verbs = [context.name for context in found if context.name]
+    if "ssh" in verbs[:-1]:
+        raise ParseError("error: nothing can follow `ssh` in one line\n  next: type it by itself")
+    if verbs and verbs[-1] != "ssh" and after_dashes():
+        what = f"words after `--` are a command for a machine, and `{verbs[-1]}` takes none"
+        raise ParseError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND")
+    return found
