@@ -57,6 +57,9 @@ UNCONFINED = (
 CREDENTIAL = "ha-lab.authorized_keys"
 """What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
 
+LAB_NETWORK = "network.network.20-lab"
+"""systemd-network-generator makes /run/systemd/network/20-lab.network of it at every boot."""
+
 # libvirt's words for a machine's CPU, and for how its disk is cached. An emulated CPU has few features, since
 # each costs time, and its disk never waits for the host's: if the host loses power, the lab is made again.
 HARDWARE_CPU = {"driver": "kvm", "mode": "host-passthrough", "model": "", "cache": "default"}
@@ -128,6 +131,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
             "node": node,
             "container": machine_name(lab, node),
             "create_args": _create_args(site),
+            "credentials": _credentials(lab, node, site),
             "steps": provisioners(lab, node),
         }
         for node in lab.nodes
@@ -139,19 +143,23 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         image=site.image,
         authorized_key=site.authorized_key,
         label=f"{LABEL}={site.workspace}",
-        credential=_credential(site.authorized_key),
         disc=disc.name(site.authorized_key),
         cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
 
 
-def _credential(authorized_key: str) -> str:
-    """The lab's public key as a virtual machine's firmware tells it: systemd takes it for a credential.
+def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
+    """What a virtual machine's firmware tells it, where systemd looks for credentials.
 
-    systemd.io, "System and Service Credentials": an SMBIOS type 11 string, in base64.
+    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd itself does with
+    a hostname and a network's file is in systemd.system-credentials(7).
     """
-    text = base64.b64encode(f"{authorized_key}\n".encode()).decode()
-    return f"type=11,value=io.systemd.credential.binary:{CREDENTIAL}={text}"
+    network = template("lab.network.j2", lab=lab, node=node)
+    texts = {CREDENTIAL: f"{site.authorized_key}\n", "system.hostname": node.name, LAB_NETWORK: network}
+    return [
+        f"type=11,value=io.systemd.credential.binary:{name}={base64.b64encode(text.encode()).decode()}"
+        for name, text in texts.items()
+    ]
 
 
 def _create_args(site: Site) -> list[str]:

@@ -13,6 +13,9 @@ systemctl enable systemd-networkd.service systemd-timesyncd.service ha-lab-autho
 # Docker starts that one itself, and nobody else should: it makes a container fit to be a machine.
 rm -f /usr/lib/ha-lab/container-entrypoint
 
+# For menus that nobody sees here.
+systemctl mask --quiet grub-common.service
+
 # Made when the kernel was installed, for any hardware; files/ has the list of what counts.
 update-initramfs -u -k all
 
@@ -38,3 +41,6 @@ cp "$grub/boot.img" /boot/grub/boot.img
 # New on every clone: what the kernel's and systemd's installation may have left.
 rm -f /etc/ssh/ssh_host_* /etc/hostname /var/lib/systemd/random-seed /var/lib/dbus/machine-id
 : >/etc/machine-id
+
+# A first boot need not make again what was made while packages were installed (systemd-update-done.service(8)).
+touch -r /usr /etc/.updated /var/.updated

@@ -138,14 +138,29 @@ def test_another_provider_changes_the_vagrantfile_only() -> None:
     assert [path for path in plain if plain[path] != libvirt[path]] == ["Vagrantfile"]
 
 
-def test_the_firmware_tells_a_virtual_machine_the_lab_s_key_and_no_other(tmp_path: Path) -> None:
+def test_the_firmware_tells_a_virtual_machine_its_name_its_address_and_the_lab_s_key(tmp_path: Path) -> None:
     seen = evaluated(texts(labs()["libvirt"])["Vagrantfile"], tmp_path)
-    (value,) = [
-        words[1]["value"] for words in seen if words[0] == "qemuargs" and words[1]["value"] != "-smbios"
+    values = [words[1]["value"] for words in seen if words[0] == "qemuargs"]
+    assert values[::2] == ["-smbios"] * 21
+    told = []
+    for value in values[1::2]:
+        head, _, text = value.rpartition("=") if not value.endswith("=") else value.rstrip("=").rpartition("=")
+        kind, _, name = head.rpartition(":")
+        assert kind == "type=11,value=io.systemd.credential.binary"
+        told.append((name, base64.b64decode(text + "=" * (-len(text) % 4)).decode()))
+    key, name, network = told[:3]
+    assert key == (render.CREDENTIAL, f"{SITE.authorized_key}\n")
+    assert name == ("system.hostname", "lb1")
+    assert network[0] == "network.network.20-lab"
+    assert "Name=eth1" in network[1]
+    assert "Address=192.168.56.10/24" in network[1]
+    assert [text for name, text in told if name == "system.hostname"] == [
+        n.name for n in labs()["libvirt"].nodes
     ]
-    head, _, key = value.rpartition(f":{render.CREDENTIAL}=")
-    assert head == "type=11,value=io.systemd.credential.binary"
-    assert base64.b64decode(key).decode() == f"{SITE.authorized_key}\n"
+    # So that Vagrant does not log in to set them, half a minute where machines are emulated.
+    assert not [words for words in seen if words[0] == "hostname"]
+    networks = [words[-1] for words in seen if words[0] == "network"]
+    assert {each["auto_config"] for each in networks} == {False}
 
 
 @pytest.mark.skipif(not shutil.which("vagrant"), reason="Vagrant is not installed; `./inv test` wants it")
