@@ -57,6 +57,11 @@ UNCONFINED = (
 CREDENTIAL = "ha-lab.authorized_keys"
 """What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
 
+NOT_ON_LOAD_BALANCERS = frozenset(
+    {"node", "control-plane-init", "control-plane-join", "worker-join", "pod-network", "ready", "revoke"}
+)
+"""Scripts for machines with a kubelet; Vagrant takes a second for each file where machines are emulated."""
+
 LAB_NETWORK = "network.network.20-lab"
 """systemd-network-generator makes /run/systemd/network/20-lab.network of it at every boot."""
 
@@ -151,8 +156,8 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
 def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
     """What a virtual machine's firmware tells it, where systemd looks for credentials.
 
-    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd itself does with
-    a hostname and a network's file is in systemd.system-credentials(7).
+    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd does with a
+    hostname and a network's file is in systemd.system-credentials(7).
     """
     network = template("lab.network.j2", lab=lab, node=node)
     texts = {CREDENTIAL: f"{site.authorized_key}\n", "system.hostname": node.name, LAB_NETWORK: network}
@@ -209,7 +214,7 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         if site.manifest:
             files["pod-network/manifest.yaml"] = site.manifest
     files["ca.crt"] = site.ca_certificate
-    return files | _scripts()
+    return files | _scripts(node)
 
 
 def _previous(lab: Lab, node: Node) -> str:
@@ -219,9 +224,11 @@ def _previous(lab: Lab, node: Node) -> str:
     return lab.control_planes[lab.control_planes.index(node) - 1].name
 
 
-def _scripts() -> dict[str, str]:
+def _scripts(node: Node) -> dict[str, str]:
     scripts = [PROVISION / "lib.sh", PROVISION / "kubernetes.sh", PROVISION / "settle.sh"]
     scripts += sorted((PROVISION / "node").glob("*.sh"))
+    if node.role is Role.LOAD_BALANCER:
+        scripts = [path for path in scripts if path.stem not in NOT_ON_LOAD_BALANCERS]
     return {path.name: path.read_text(encoding="utf-8") for path in scripts}
 
 

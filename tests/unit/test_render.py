@@ -133,6 +133,18 @@ def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> 
     ]
 
 
+def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() -> None:
+    found = render.render(labs()["default"], SITE)
+    scripts = {path.removeprefix("nodes/lb1/") for path in found if path.startswith("nodes/lb1/")}
+    assert {
+        step.command.rpartition("/")[2]
+        for step in render.provisioners(labs()["default"], labs()["default"].balancer)
+    } <= scripts
+    assert {"facts.sh", "pods.sh", "collect.sh", "probe.sh", "lib.sh", "kubernetes.sh", "settle.sh"} <= scripts
+    assert not {"control-plane-init.sh", "worker-join.sh", "node.sh"} & scripts
+    assert "nodes/w1/node.sh" in found
+
+
 def test_another_provider_changes_the_vagrantfile_only() -> None:
     plain, libvirt = texts(labs()["default"]), texts(labs()["libvirt"])
     assert [path for path in plain if plain[path] != libvirt[path]] == ["Vagrantfile"]
