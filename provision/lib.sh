@@ -35,14 +35,14 @@ exclusively() {
 }
 
 # wait_for SECONDS WHAT FUNCTION [ARG…]: FUNCTION prints why not yet and returns non-zero until it holds.
-# Where machines are emulated, it waits longer.
+# Where machines are emulated, it waits longer, and asks less often: kubectl alone takes a second of CPU there.
 wait_for() {
 	local seconds=$(($1 * LAB_PATIENCE)) what=$2 deadline reason
 	shift 2
 	deadline=$((SECONDS + seconds))
 	until reason=$("$@" 2>&1); do
 		((SECONDS < deadline)) || die "$what: not after $seconds s: ${reason:-no reason given}"
-		sleep 0.3
+		sleep "$PAUSE"
 	done
 }
 
@@ -68,3 +68,5 @@ finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchang
 [[ ! -e $HERE/node.env ]] || source "$HERE/node.env"
 # By how much all times are longer; it is in node.env where machines are emulated.
 readonly LAB_PATIENCE=${LAB_PATIENCE:-1}
+if ((LAB_PATIENCE == 1)); then PAUSE=0.3; else PAUSE=5; fi # seconds between two questions
+readonly PAUSE
