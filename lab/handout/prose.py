@@ -33,6 +33,8 @@ WAYS = ("watch", "hand")
 FOR_INSTRUCTORS = ("instructor", "answer")
 BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
 HOST = "host"
+CHECK = re.compile(r"\./inv task(?: --lab \S+)? (\d+)")
+"""The command at a chapter's end."""
 OPEN, CLOSE = "container_box_open", "container_box_close"
 
 
@@ -90,19 +92,23 @@ def html(chapter: Chapter, reader: Reader) -> Markup:
 def figure(reader: Reader, on: str, command: str) -> Markup:
     """Return a command as it is shown: where it is typed, as whom, a button that copies it."""
     word = reader.word
-    if on == HOST:
-        how = Markup("{}").format(word("on_host"))
+    checks = CHECK.fullmatch(command)
+    if checks:
+        how = escape(word("check_note", checks[1]))
+    elif on == HOST:
+        how = escape(word("on_host"))
     else:
         how = Markup('{}: <code class="login">./inv ssh {}</code>, {} <code class="login">sudo -i</code>').format(
             word("as_root"), on, word("then")
         )
     return Markup(
-        '<figure class="command" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
+        '<figure class="{kind}" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
         '<span class="how">{how}</span> <button type="button" class="copy">{copy}</button></figcaption>\n'
         '<pre tabindex="0"><code>{code}</code></pre>\n</figure>\n'
     ).format(
+        kind="command check" if checks else "command",
         on=on,
-        where=word("host") if on == HOST else on,
+        where=word("check") if checks else word("host") if on == HOST else on,
         how=how,
         copy=word("copy"),
         code=_coloured(command, "sh"),
@@ -257,6 +263,12 @@ def _table(self: Any, tokens: Sequence[Token], place: int, options: Any, told: d
     return "</table></div>\n"
 
 
+def _cell(self: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
+    """A class says where its text stands: the page's policy lets no style of an element count."""
+    right = "right" in str(tokens[place].attrs.get("style", ""))
+    return f'<{tokens[place].tag} class="right">' if right else f"<{tokens[place].tag}>"
+
+
 def _parser() -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     container_plugin(markdown, name="box", validate=lambda *_: True)
@@ -266,6 +278,8 @@ def _parser() -> MarkdownIt:
         "heading_close": _heading,
         "table_open": _table,
         "table_close": _table,
+        "th_open": _cell,
+        "td_open": _cell,
         OPEN: _open,
         CLOSE: _close,
     }
