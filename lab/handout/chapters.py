@@ -54,13 +54,19 @@ class Chapter:
         return ChapterError(self.path, self._source(line), what)
 
     def _source(self, line: int) -> int:
-        """The file's line that reads like a rendered one; what stands between {{ }} may be anything."""
-        wanted = self.text.splitlines()[line - 1]
-        for number, written in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1):
-            pattern = ".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", written)))
-            if written.strip() and re.fullmatch(pattern, wanted):
-                return number
-        return line
+        """The file's line that reads like a rendered one; of many alike, the one with as many before it."""
+        rendered = self.text.splitlines()[:line]
+        alike = [
+            number
+            for number, written in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1)
+            if written.strip() and _pattern(written).fullmatch(rendered[-1])
+        ]
+        return alike[min(rendered.count(rendered[-1]), len(alike)) - 1] if alike else line
+
+
+def _pattern(written: str) -> re.Pattern[str]:
+    """What a template's line can become; what stands between {{ }} may be anything."""
+    return re.compile(".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", written))))
 
 
 def read(language: str, context: Mapping[str, Any], folder: Path = FOLDER) -> tuple[Chapter, ...]:

@@ -35,6 +35,9 @@ BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
 HOST = "host"
 CHECK = re.compile(r"\./inv task(?: --lab \S+)? (\d+)")
 """The command at a chapter's end."""
+BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
+DEEPEST = 20
+"""Colons; more than boxes are ever nested."""
 OPEN, CLOSE = "container_box_open", "container_box_close"
 
 
@@ -131,35 +134,45 @@ class HAProxy(RegexLexer):
 
 
 def _tokens(chapter: Chapter, lab: Lab) -> list[Token]:
-    tokens = _MARKDOWN.parse(chapter.text)
-    lines = chapter.text.splitlines()
+    tokens = _MARKDOWN.parse(_nested(chapter))
     for token in tokens:
-        what = _wrong(token, lines, lab)
+        what = _wrong(token, lab)
         if what:
             raise chapter.error(_line(token), what)
     return tokens
 
 
-def _wrong(token: Token, lines: Sequence[str], lab: Lab) -> str:
+def _nested(chapter: Chapter) -> str:
+    """The text, each box having fewer colons than that around it, by which the parser tells their ends."""
+    lines, around, fenced = [], [], False
+    for number, line in enumerate(chapter.text.splitlines(), start=1):
+        fenced ^= line.lstrip().startswith("```")
+        found = None if fenced else BOX.fullmatch(line)
+        if found and found[2]:
+            if found[2] not in BOXES:
+                raise chapter.error(number, f"there is no box {found[2]!r} ({', '.join(BOXES)})")
+            around.append(number)
+            line = f"{found[1]}{':' * (DEEPEST - len(around))} {found[2]}"
+        elif found:
+            if not around:
+                raise chapter.error(number, "closes a box, and none is open")
+            line = f"{found[1]}{':' * (DEEPEST - len(around))}"
+            around.pop()
+        lines.append(line)
+    if around:
+        raise chapter.error(around[-1], "this box is never closed")
+    return "\n".join(lines) + "\n"
+
+
+def _wrong(token: Token, lab: Lab) -> str:
     """What is wrong with a block; "" when nothing is."""
-    if token.type == OPEN:
-        if not _box(token):
-            return "closes a box that is not open (one around another has more colons than that)"
-        if _box(token) not in BOXES:
-            return f"there is no box {_box(token)!r} ({', '.join(BOXES)})"
-        end = (token.map or [0, 0])[1]
-        if end >= len(lines) or not re.fullmatch(r"\s*:{3,}\s*", lines[end]):
-            return f"the box {_box(token)!r} is never closed"
-    elif token.type == "fence":
+    if token.type == "fence":
         return _wrong_fence(token, lab)
-    elif token.type == "inline":
-        if re.search(r"^:{3,}", token.content, re.MULTILINE):
-            return "closes a box that is not open, or opens one in the middle of a paragraph"
-        for child in token.children or ():
-            if child.type == "image" or (
-                child.type == "link_open" and not str(child.attrs["href"]).startswith("#")
-            ):
-                return "leads out of the handout; name an address as plain text"
+    for child in token.children or ():
+        if child.type == "image" or (
+            child.type == "link_open" and not str(child.attrs["href"]).startswith("#")
+        ):
+            return "leads out of the handout; name an address as plain text"
     return ""
 
 
