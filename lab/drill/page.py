@@ -187,4 +187,3 @@ def _both(said: Said, element: str) -> Markup:
         Markup('<{0} class="t" lang="{1}">{2}</{0}>').format(element, language, text)
         for language, text in parts
     )
-

@@ -119,6 +119,7 @@ def described(lab: Lab, language: str) -> str:
         (word["workers"], lab.workers),
     )
     return "; ".join(
-        f"{role}: {', '.join(f'{node.name} {node.address}' for node in nodes)}" for role, nodes in roles if nodes
+        f"{role}: {', '.join(f'{node.name} {node.address}' for node in nodes)}"
+        for role, nodes in roles
+        if nodes
     )
-

@@ -16,8 +16,7 @@ WORDS = {
     "api": Said("API", "API"),
     "no_lab": Said(
         "This lab was not up when the handout was made: names, addresses and versions are those of its lab.yaml.",
-        "이 교재를 만들 때 랩은 아직 기동되지 않은 상태였습니다. "
-        "이름, 주소, 버전은 lab.yaml에 적힌 값입니다.",
+        "이 교재를 만들 때 랩은 아직 기동되지 않은 상태였습니다. 이름, 주소, 버전은 lab.yaml에 적힌 값입니다.",
     ),
     "seat_note": Said(
         "The file lab.yaml that came with this handout is your seat's lab. Put it in the place of the checkout's "
