@@ -25,7 +25,7 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def parts(folder: Path) -> dict[str, Markup]:
-    """Return a folder's page.css as `style`, its page.js as `script`, and the `policy` that lets only them in."""
+    """Return a folder's page.css as `style`, its page.js as `script`, the `policy` that lets only them in."""
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

@@ -101,9 +101,8 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
     elif on == HOST:
         how = escape(word("on_host"))
     else:
-        how = Markup(
-            '{}: <code class="login">./inv ssh {}</code>, {} <code class="login">sudo -i</code>'
-        ).format(word("as_root"), on, word("then"))
+        login = Markup('<code class="login">./inv ssh {}</code>, {} <code class="login">sudo -i</code>')
+        how = Markup("{}: {}").format(word("as_root"), login.format(on, word("then")))
     return Markup(
         '<figure class="{kind}" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
         '<span class="how">{how}</span> <button type="button" class="copy">{copy}</button></figcaption>\n'

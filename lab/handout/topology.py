@@ -1,7 +1,7 @@
-"""This room is where things stand in the drawn picture of a lab: from the top, the host, the load balancer, the
-control planes with their etcd members, the workers. In units of the picture, which a page scales. Pure.
+"""This room is where things stand in the drawn picture of a lab, in units of the picture. Pure.
 
-It is as wide as a phone, three machines in a row, so that its letters need not be scaled down there.
+From the top: the host, the load balancer, the control planes with their etcd members, the workers. It is as
+wide as a phone, three machines in a row, so that its letters need not be scaled down there.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def picture(lab: Lab, language: str) -> Markup:
 
 
 def group(nodes: tuple[Node, ...], y: float, height: float, above: float = 0) -> Group:
-    """Return the places of one role's machines, `height` each, in a frame from `y` on, its title above or below."""
+    """Return the places of one role's machines, `height` each, from `y` on, with a title above or below."""
     boxes = []
     rows = [nodes[start : start + ROW] for start in range(0, len(nodes), ROW)]
     for number, row in enumerate(rows):
@@ -118,8 +118,5 @@ def described(lab: Lab, language: str) -> str:
         (word["control_planes"], lab.control_planes),
         (word["workers"], lab.workers),
     )
-    return "; ".join(
-        f"{role}: {', '.join(f'{node.name} {node.address}' for node in nodes)}"
-        for role, nodes in roles
-        if nodes
-    )
+    listed = {role: ", ".join(f"{node.name} {node.address}" for node in nodes) for role, nodes in roles}
+    return "; ".join(f"{role}: {names}" for role, names in listed.items() if names)

@@ -15,12 +15,12 @@ WORDS = {
     "kubernetes": Said("Kubernetes", "쿠버네티스"),
     "api": Said("API", "API"),
     "no_lab": Said(
-        "This lab was not up when the handout was made: names, addresses and versions are those of its lab.yaml.",
+        "This lab was not up when the handout was made: names, addresses and versions are lab.yaml's.",
         "이 교재를 만들 때 랩은 아직 기동되지 않은 상태였습니다. 이름, 주소, 버전은 lab.yaml에 적힌 값입니다.",
     ),
     "seat_note": Said(
-        "The file lab.yaml that came with this handout is your seat's lab. Put it in the place of the checkout's "
-        "own lab.yaml before you begin.",
+        "The file lab.yaml that came with this handout is your seat's lab. "
+        "Put it in the place of the checkout's own lab.yaml before you begin.",
         "이 교재와 함께 받은 lab.yaml이 이 좌석의 랩입니다. "
         "시작하기 전에 체크아웃의 lab.yaml을 이 파일로 바꾸세요.",
     ),
@@ -32,7 +32,8 @@ WORDS = {
     "top": Said("Contents", "차례로"),
     "ways": Said("Two ways through", "두 가지 진행 방식"),
     "ways_note": Said(
-        "Watch: the kit brings the lab up, and you look at it. By hand: the kit stops early, and you do the rest.",
+        "Watch: the kit brings the lab up, and you look at it. "
+        "By hand: the kit stops early, and you do the rest.",
         "살펴보기: 도구가 랩을 모두 구성하고, 여러분은 살펴봅니다. "
         "직접 하기: 도구가 중간에 멈추고, 나머지를 직접 구성합니다.",
     ),
