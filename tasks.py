@@ -261,6 +261,40 @@ def drill(
         raise Exit(code=1)
 
 
+@verb(
+    help=LAB_HELP
+    | YES_HELP
+    | {
+        "lang": "en or ko",
+        "for_": "student or instructor",
+        "format": "html, or pdf (made from it)",
+        "class_": "a file with a line for each seat (seat,name): a lab and a handout for each",
+        "out": "the folder for it (default: handouts/ beside the lab file)",
+    },
+)
+def handout(
+    c: Context,
+    lab: str = DEFAULT_LAB,
+    lang: str = "en",
+    for_: str = "student",
+    format: str = "html",  # noqa: A002  the flag's name
+    class_: str = "",
+    out: str = "",
+    yes: bool = False,
+) -> None:
+    """Write the workshop's handout for this lab: its own names and addresses, commands to copy."""
+    from lab.handout import command
+
+    session = _open(lab)
+    named = "" if lab == DEFAULT_LAB or class_ else lab
+    asked = command.wish(session, lang, for_, format, out, named, of=class_)
+    if class_:
+        written = command.write_class(session, asked, Path(class_), consent=yes)
+    else:
+        written = command.write(session, asked, consent=yes)
+    console.print(f"{written} is written\nnext: open it in a browser", soft_wrap=True)
+
+
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""

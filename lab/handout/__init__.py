@@ -6,6 +6,7 @@
     topology.py   where things stand in the drawn picture
     words.py      what a handout says besides its chapters, in English and Korean
     page.py       chapters → one HTML file, for students or for instructors
+    pdf.py        that file, printed
     seats.py      a class: one lab for each seat, and none overlaps another
     command.py    the verb: what is written where
 

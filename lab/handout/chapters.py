@@ -16,6 +16,7 @@ from typing import Any
 import jinja2
 import yaml
 
+from lab import terminal
 from lab.errors import LabError
 from lab.render import REPOSITORY
 
@@ -69,24 +70,29 @@ def _pattern(written: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", written))))
 
 
-def read(language: str, context: Mapping[str, Any], folder: Path = FOLDER) -> tuple[Chapter, ...]:
-    """Return all chapters of a language, in order, with the context's values. Raises ChapterError."""
+def read(
+    language: str, context: Mapping[str, Any], folder: Path = FOLDER, *, lab_file: str = ""
+) -> tuple[Chapter, ...]:
+    """Return all chapters of a language, in order, with the context's values. Raises ChapterError.
+
+    `lab_file` is named in every command; "" is the one that they mean anyway.
+    """
     paths = sorted((folder / language).glob("[0-9][0-9]-*.md"))
     if not paths:
         raise LabError(
             f"there are no chapters in {folder / language}", hint="take the whole checkout: `git status` says"
         )
-    return tuple(_chapter(path, context) for path in paths)
+    return tuple(_chapter(path, context, lab_file) for path in paths)
 
 
-def _chapter(path: Path, context: Mapping[str, Any]) -> Chapter:
+def _chapter(path: Path, context: Mapping[str, Any], lab_file: str) -> Chapter:
     source = path.read_text(encoding="utf-8")
     found = FRONT.match(source)
     if not found:
         raise ChapterError(path, 1, "begins with no front matter (title, minutes, task between lines of `---`)")
     # Its lines stay, empty, so that those of the template are those of the file.
     blank = "\n" * found[0].count("\n")
-    text = _rendered(path, blank + source[found.end() :], context)
+    text = terminal.naming(_rendered(path, blank + source[found.end() :], context), lab_file)
     return Chapter(path=path, number=int(path.name[:2]), text=text, **_front(path, found[1]))
 
 

@@ -18,6 +18,7 @@ from lab.handout import prose, topology
 from lab.handout.chapters import Chapter
 from lab.handout.prose import Edition, Reader
 from lab.model import Lab
+from lab.terminal import naming
 
 HERE = Path(__file__).parent
 
@@ -27,17 +28,18 @@ OURS = "ha-lab handout"
 
 @dataclass(frozen=True)
 class Cover:
-    """What a handout says of itself: the day it was made, whether the lab was up then, and whose it is."""
+    """What a handout says of itself: the day it was made, whether the lab was up, whose it is, its lab file."""
 
     made: str
     up: bool
     seat: str = ""
     name: str = ""
+    lab_file: str = ""
 
 
 def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter], cover: Cover) -> str:
     """Return a handout as the text of an HTML file. Raises ChapterError."""
-    reader = Reader(lab, language, edition, topology.picture(lab, language))
+    reader = Reader(lab, language, edition, topology.picture(lab, language), cover.lab_file)
     template = _environment(reader).get_template("page.html.j2")
     return template.render(
         lab=lab,
@@ -48,7 +50,7 @@ def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter],
         chapters=[_chapter(each, reader) for each in chapters],
         timings=_timings(chapters),
         in_all=_clock(sum(each.minutes for each in chapters)),
-        progress=prose.figure(reader, prose.HOST, "./inv task"),
+        progress=prose.figure(reader, prose.HOST, naming("./inv task", cover.lab_file)),
         **onepage.parts(HERE),
     )
 

@@ -22,6 +22,7 @@ from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Name, Text
 from pygments.util import ClassNotFound
 
+from lab import terminal
 from lab.handout.chapters import Chapter
 from lab.handout.words import WORDS
 from lab.model import Lab
@@ -33,7 +34,7 @@ WAYS = ("watch", "hand")
 FOR_INSTRUCTORS = ("instructor", "answer")
 BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
 HOST = "host"
-CHECK = re.compile(r"\./inv task(?: --lab \S+)? (\d+)")
+CHECK = re.compile(r"\./inv task(?: --lab .+)? (\d+)")
 """The command at a chapter's end."""
 BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
 DEEPEST = 20
@@ -54,12 +55,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Reader:
-    """For whom a chapter becomes HTML: a lab, a language, an edition; `picture` is the lab's, as SVG."""
+    """For whom a chapter becomes HTML: a lab and its file, a language, an edition, the lab's `picture` as SVG."""
 
     lab: Lab
     language: str
     edition: Edition
     picture: Markup
+    lab_file: str = ""
 
     def word(self, name: str, *values: object) -> str:
         """Return one of our words in the reader's language."""
@@ -101,8 +103,9 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
     elif on == HOST:
         how = escape(word("on_host"))
     else:
-        login = Markup('<code class="login">./inv ssh {}</code>, {} <code class="login">sudo -i</code>')
-        how = Markup("{}: {}").format(word("as_root"), login.format(on, word("then")))
+        login = Markup("{}: <code>{}</code>, {} <code>sudo -i</code>")
+        typed = terminal.naming(f"./inv ssh {on}", reader.lab_file)
+        how = login.format(word("as_root"), typed, word("then"))
     return Markup(
         '<figure class="{kind}" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
         '<span class="how">{how}</span> <button type="button" class="copy">{copy}</button></figcaption>\n'
