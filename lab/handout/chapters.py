@@ -24,6 +24,7 @@ FOLDER = REPOSITORY / "docs" / "handout"
 LANGUAGES = ("en", "ko")
 
 FRONT = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
+VALUE = re.compile(r"\{\{.*?\}\}")
 KEYS = {"title": str, "minutes": int, "task": int}
 """Front matter, all of it."""
 
@@ -55,19 +56,18 @@ class Chapter:
         return ChapterError(self.path, self._source(line), what)
 
     def _source(self, line: int) -> int:
-        """The file's line that reads like a rendered one; of many alike, the one with as many before it."""
+        """The file's line that reads most like a rendered one; of many alike, the one as far on."""
         rendered = self.text.splitlines()[:line]
-        alike = [
-            number
-            for number, written in enumerate(self.path.read_text(encoding="utf-8").splitlines(), start=1)
-            if written.strip() and _pattern(written).fullmatch(rendered[-1])
-        ]
-        return alike[min(rendered.count(rendered[-1]), len(alike)) - 1] if alike else line
+        written = self.path.read_text(encoding="utf-8").splitlines()
+        alike = [number for number, each in enumerate(written, 1) if _pattern(each).fullmatch(rendered[-1])]
+        fixed = {number: len(VALUE.sub("", written[number - 1])) for number in alike}
+        best = [number for number in alike if fixed[number] == max(fixed.values())]
+        return best[min(rendered.count(rendered[-1]), len(best)) - 1] if best else line
 
 
 def _pattern(written: str) -> re.Pattern[str]:
-    """What a template's line can become; what stands between {{ }} may be anything."""
-    return re.compile(".*".join(map(re.escape, re.split(r"\{\{.*?\}\}", written))))
+    """What a template's line can become."""
+    return re.compile(".*".join(map(re.escape, VALUE.split(written))))
 
 
 def read(

@@ -90,11 +90,8 @@ def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> 
             session.workspace.write(folder / name, text)
         pages.append(folder / f"{asked.name}.html")
         session.workspace.write(pages[-1], texts[each.seat])
-    rows = [
-        {"seat": each.seat, "name": each.name, "lab": each.lab, "files": ("lab.yaml", *endings)}
-        for each in found
-    ]
-    session.workspace.write(asked.folder / INDEX, index(rows, session.lab, asked.language))
+    listed = index(found, ("lab.yaml", *endings), session.lab, asked.language)
+    session.workspace.write(asked.folder / INDEX, listed)
     _printed(session, asked, pages, consent=consent)
     return asked.folder / INDEX
 

@@ -55,12 +55,12 @@ def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter],
     )
 
 
-def index(seats: Sequence[dict[str, Any]], lab: Lab, language: str) -> str:
-    """Return the instructor's list of a class as the text of an HTML file."""
+def index(seats: Sequence[Any], files: Sequence[str], lab: Lab, language: str) -> str:
+    """Return the instructor's list of a class as the text of an HTML file; `files` are those of each seat."""
     reader = Reader(lab, language, "instructor", Markup(""))
     title = f"{lab.name}: {reader.word('class')}"
     template = _environment(reader).get_template("index.html.j2")
-    return template.render(seats=seats, lang=language, title=title, **onepage.parts(HERE))
+    return template.render(seats=seats, files=files, lang=language, title=title, **onepage.parts(HERE))
 
 
 def _environment(reader: Reader) -> Any:

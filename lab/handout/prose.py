@@ -55,7 +55,7 @@ class Command:
 
 @dataclass(frozen=True)
 class Reader:
-    """For whom a chapter becomes HTML: a lab and its file, a language, an edition, the lab's `picture` as SVG."""
+    """For whom a chapter becomes HTML. `picture` is the lab's, as SVG; `lab_file` as commands name it."""
 
     lab: Lab
     language: str
@@ -228,7 +228,8 @@ def _coloured(text: str, language: str) -> Markup:
     lexer = _lexer(language)
     if lexer is None or language == "text":
         return escape(text)
-    return Markup(highlight(text, lexer, HtmlFormatter(nowrap=True)).rstrip("\n"))  # noqa: S704
+    coloured = highlight(text, lexer, HtmlFormatter(nowrap=True)).rstrip("\n")
+    return Markup(re.sub(r'<span class="w">(\s*)</span>', r"\1", coloured))  # noqa: S704  pygments escapes
 
 
 # How tokens become HTML. Each rule is given all tokens, the place of its own, and what `html` handed on.

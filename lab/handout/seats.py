@@ -1,4 +1,4 @@
-"""This room gives each seat of a class a lab of its own: class.csv → a lab.yaml for each, none overlapping another.
+"""This room gives each seat of a class a lab of its own: class.csv → lab.yaml files, none overlapping another.
 
 The file has a line for each seat under a head of columns: seat, and if wanted name (of a person) and subnet.
 """
