@@ -1,4 +1,4 @@
-"""This room is chapters for tests: a folder of two, in both languages, with everything that chapters can have."""
+"""This room is chapters for tests: a folder of two, in both languages, with all that chapters can have."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ task: 1
 
 ```sh on={{{{ first.name }}}}
 umask 077; printf 'a/%s\\n' "$(kubeadm token generate)" > /root/secrets.sed
-sed -f /root/secrets.sed /opt/ha-lab/kubeadm-init.yaml > /root/kubeadm-init.yaml # a long line, wider than a phone
+sed -f /root/secrets.sed /opt/ha-lab/kubeadm-init.yaml > /root/kubeadm-init.yaml # wider than a phone
 ```
 :::
 
