@@ -70,10 +70,8 @@ def _pattern(written: str) -> re.Pattern[str]:
     return re.compile(".*".join(map(re.escape, VALUE.split(written))))
 
 
-def read(
-    language: str, context: Mapping[str, Any], folder: Path = FOLDER, *, lab_file: str = ""
-) -> tuple[Chapter, ...]:
-    """Return all chapters of a language, in order, with the context's values. Raises ChapterError.
+def read(language: str, context: Mapping[str, Any], folder: Path, *, lab_file: str = "") -> tuple[Chapter, ...]:
+    """Return a folder's chapters in a language, in order, with the context's values. Raises ChapterError.
 
     `lab_file` is named in every command; "" is the one that they mean anyway.
     """

@@ -105,7 +105,7 @@ def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
         found=newest_report(session.workspace.root),
         cgroups=groups.version if isinstance(groups, Cgroups) else 2,
     )
-    read = chapters.read(asked.language, told, lab_file=asked.lab_file)
+    read = chapters.read(asked.language, told, chapters.FOLDER, lab_file=asked.lab_file)
     return page(lab, asked.language, asked.edition, read, cover)
 
 

@@ -71,7 +71,8 @@ def seats(file: Path, lab_file: Path, lab: Lab) -> tuple[Seat, ...]:
         taken.append(subnet)
         found.append((row, subnet))
     if problems:
-        raise ConfigError([f"{file}:{line}: {what}" for line, what in sorted(problems)], hint=HINT)
+        problems.sort(key=lambda problem: problem[0])
+        raise ConfigError([f"{file}:{line}: {what}" for line, what in problems], hint=HINT)
     return tuple(_seat(row, subnet, lab_file, lab) for row, subnet in found)
 
 
