@@ -6,13 +6,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from lab.errors import ConfigError, LabStateError
 from lab.handout import chapters, pdf
 from lab.handout.context import context, newest_report
 from lab.handout.page import OURS, Cover, index, page
-from lab.handout.prose import Edition
+from lab.handout.prose import EDITIONS, Edition
 from lab.handout.seats import Seat, seats
 from lab.host import ROOT, Cgroups, kernel
 from lab.model import Lab
@@ -50,7 +50,7 @@ def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_fil
         f"--{flag} {value}: not known here{guess(value, known)}"
         for flag, value, known in (
             ("lang", lang, chapters.LANGUAGES),
-            ("for", edition, get_args(Edition)),
+            ("for", edition, EDITIONS),
             ("format", form, FORMATS),
         )
         if value not in known

@@ -30,6 +30,7 @@ from lab.model import Lab
 Edition = Literal["student", "instructor"]
 Way = Literal["", "watch", "hand"]
 
+EDITIONS: tuple[Edition, ...] = ("student", "instructor")
 WAYS = ("watch", "hand")
 FOR_INSTRUCTORS = ("instructor", "answer")
 BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
