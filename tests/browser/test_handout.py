@@ -37,8 +37,8 @@ OUTSIDE = """[...document.querySelectorAll("main *, header *, nav *")].filter((e
 """What reaches over the edge of the screen and can't be scrolled by itself."""
 
 TEXTS = """[...document.querySelectorAll("svg.topology text")].map((text) => {
-  const [inner, outer] = [text.getBBox(), text.closest("svg").viewBox.baseVal];
-  return [text.textContent, inner.x, inner.y, inner.x + inner.width, inner.y + inner.height, outer.width, outer.height];
+  const [own, whole] = [text.getBBox(), text.closest("svg").viewBox.baseVal];
+  return [text.textContent, own.x, own.y, own.x + own.width, own.y + own.height, whole.width, whole.height];
 })"""
 
 NAMES = """[...document.querySelectorAll("svg.topology text.name, svg.topology text.address")].map((text) => {
