@@ -22,6 +22,13 @@ haproxy_cfg() {
 	rm -f "$checked"
 }
 
+# Files that were put here by hand, as ours are, after HAProxy had last read any.
+runs_what_was_before() {
+	local since
+	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
+	[[ -n $(find /etc/haproxy -type f -newermt "$since") ]]
+}
+
 main() {
 	exclusively
 	own_network
@@ -33,8 +40,9 @@ main() {
 	if ! systemctl is-active --quiet haproxy; then
 		systemctl restart haproxy
 		changed=yes
-	elif [[ ${reload:-no} == yes ]]; then
+	elif [[ ${reload:-no} == yes ]] || runs_what_was_before; then
 		systemctl reload haproxy
+		changed=yes
 	fi
 	finish
 }
