@@ -159,15 +159,23 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
 
 
-@verb(interrupted=GOES_ON, help=LAB_HELP | YES_HELP)
-def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+@verb(
+    interrupted=GOES_ON,
+    help=LAB_HELP
+    | YES_HELP
+    | {"until": "stop before load-balancer, control-plane, pod-network or joins; the rest is yours"},
+)
+def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None) -> None:
     """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
+    from lab import provision
+
     session = _open(lab)
+    provision.require_stop(until)
     if session.workspace.drill.exists():
         from lab.drill import command
 
         console.print(command.heal(session))
-    session.up(consent=yes)
+    session.up(consent=yes, until=until or "")
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})

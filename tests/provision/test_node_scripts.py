@@ -477,7 +477,11 @@ def test_an_init_that_was_stopped_before_its_addons_gets_them(machine: Machine) 
     ("file", "text", "why"),
     [
         ("/etc/kubernetes/pki/ca.crt", "another one\n", "its CA is not the lab's"),
-        ("/etc/kubernetes/admin.conf", "server: https://192.168.56.11:6443\n", "its API is not at the load balancer"),
+        (
+            "/etc/kubernetes/admin.conf",
+            "server: https://192.168.56.11:6443\n",
+            "its API is not at the load balancer",
+        ),
     ],
 )
 def test_a_cluster_that_can_t_become_the_lab_s_is_refused_and_kept(
@@ -501,7 +505,9 @@ def test_what_another_ca_signed_does_not_keep_init_from_its_work(machine: Machin
     assert not kept.exists()
 
 
-def test_machines_that_the_cluster_does_not_have_are_admitted_whatever_their_files_say(machine: Machine) -> None:
+def test_machines_that_the_cluster_does_not_have_are_admitted_whatever_their_files_say(
+    machine: Machine,
+) -> None:
     world = machine("cp1")
     world.run("control-plane-init", "--alone", secrets=True)
     world.let(names="cp1 cp2 cp3 w1 w3")

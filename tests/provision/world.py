@@ -105,7 +105,10 @@ class World:
         for program in FAKED:
             (root / "bin" / program).symlink_to(HERE / "fake.sh")
         self.given: dict[str, str] = {}
-        self.let(names=" ".join(each.name for each in lab.kubernetes_nodes), haproxy_since="2100-01-01 00:00:00.5 UTC")
+        self.let(
+            names=" ".join(each.name for each in lab.kubernetes_nodes),
+            haproxy_since="2100-01-01 00:00:00.5 UTC",
+        )
 
     def let(self, **state: str) -> None:
         """Set what the fakes play by: a file of that name with that text."""
