@@ -22,13 +22,6 @@ haproxy_cfg() {
 	rm -f "$checked"
 }
 
-# Files that were put here by hand, as ours are, after HAProxy had last read any.
-runs_what_was_before() {
-	local since
-	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
-	[[ -n $(find /etc/haproxy -type f -newermt "$since") ]]
-}
-
 main() {
 	exclusively
 	own_network
@@ -40,7 +33,8 @@ main() {
 	if ! systemctl is-active --quiet haproxy; then
 		systemctl restart haproxy
 		changed=yes
-	elif [[ ${reload:-no} == yes ]] || runs_what_was_before; then
+	elif [[ ${reload:-no} == yes ]] || [[ -n $(unread_by_haproxy) ]]; then
+		# Files as ours may be there by hand, and HAProxy may not have been told.
 		systemctl reload haproxy
 		changed=yes
 	fi
