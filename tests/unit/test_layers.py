@@ -11,7 +11,19 @@ ORDER = (
     *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
-    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
+    *(
+        "facts",
+        "checks",
+        "status",
+        "verify",
+        "diagnose",
+        "session",
+        "bench",
+        "drill",
+        "task",
+        "selftest",
+        "tasks",
+    ),
 )
 """From what everyone may use to what nobody may."""
 
