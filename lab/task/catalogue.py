@@ -73,7 +73,7 @@ TASKS = (
         ),
         hints=(
             "what you need is in /opt/ha-lab on {balancer}, and the packaged file in /usr/share/ha-lab",
-            "the CA and cut-off.lua go to /etc/haproxy; haproxy.cfg is the packaged file and the lab's behind it",
+            "the CA and cut-off.lua go to /etc/haproxy; haproxy.cfg is the packaged one, then the lab's",
             "`haproxy -c -f /etc/haproxy/haproxy.cfg` says what is wrong; then `systemctl enable haproxy` and "
             "`systemctl restart haproxy`",
             "`./inv up --until control-plane` does it for you",
