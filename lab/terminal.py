@@ -16,7 +16,7 @@ from rich.text import Text
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
 COMMAND = re.compile(
-    r"\./inv (up|status|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|bench|lock|handout|task)\b"
+    r"\./inv (up|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|handout|bench|lock)\b"
     r"(?! --lab)"
 )
 

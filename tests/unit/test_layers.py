@@ -11,7 +11,7 @@ ORDER = (
     *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace", "onepage"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
-    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "handout"),
+    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "task", "handout"),
     *("selftest", "tasks"),
 )
 """From what everyone may use to what nobody may."""

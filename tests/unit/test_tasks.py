@@ -221,6 +221,15 @@ def test_ssh_may_be_the_last_of_a_line_with_its_words(tmp_path: Path, bin_folder
     assert "there is no machine 'cp9'" in ran.stderr
 
 
+@pytest.mark.parametrize("until", ["", "workers"])
+def test_a_stop_that_there_is_not_is_told_before_anything(tmp_path: Path, bin_folder: Path, until: str) -> None:
+    ran = typed(tmp_path, "up", "--yes", "--lab", "lab.yaml", "--until", until)
+    assert ran.returncode == 2
+    assert "next: one of: load-balancer, control-plane, pod-network, joins" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / ".lab").exists()
+
+
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
 def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     tmp_path: Path, bin_folder: Path, pairs: str
