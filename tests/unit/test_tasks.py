@@ -30,6 +30,7 @@ VERBS = (
         "render",
         "ssh",
         "status",
+        "task",
         "test",
     ),
     *("up", "verify"),
