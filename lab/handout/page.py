@@ -18,6 +18,8 @@ from lab.handout import prose, topology
 from lab.handout.chapters import Chapter
 from lab.handout.prose import Edition, Reader
 from lab.model import Lab
+from lab.task.catalogue import TASKS
+from lab.task.look import filled
 from lab.terminal import naming
 
 HERE = Path(__file__).parent
@@ -49,6 +51,7 @@ def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter],
         title=f"{lab.name}: {reader.word('title')}",
         chapters=[_chapter(each, reader) for each in chapters],
         timings=_timings(chapters),
+        tasks=_tasks(lab, cover.lab_file),
         in_all=_clock(sum(each.minutes for each in chapters)),
         progress=prose.figure(reader, prose.HOST, naming("./inv task", cover.lab_file)),
         **onepage.parts(HERE),
@@ -80,7 +83,7 @@ def _chapter(chapter: Chapter, reader: Reader) -> dict[str, Any]:
 
 
 def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """When each chapter begins, from the first on, and which task is its."""
+    """When each chapter begins, from the first on."""
     begins = accumulate((each.minutes for each in chapters), initial=0)
     return [
         {
@@ -88,9 +91,21 @@ def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
             "title": each.title,
             "begins": _clock(start),
             "minutes": each.minutes,
-            "task": each.task,
         }
         for each, start in zip(chapters, begins, strict=False)
+    ]
+
+
+def _tasks(lab: Lab, lab_file: str) -> list[dict[str, Any]]:
+    """What each task asks for, in the words of `./inv task`."""
+    return [
+        {
+            "number": task.number,
+            "title": task.title,
+            "hints": [naming(filled(hint, lab), lab_file) for hint in task.hints],
+            "command": naming(f"./inv task {task.number}", lab_file),
+        }
+        for task in TASKS
     ]
 
 

@@ -59,7 +59,8 @@ WORDS = {
     "sum": Said("In all", "합계"),
     "sheet": Said("All tasks", "전체 과제"),
     "task": Said("Task", "과제"),
-    "asked_by": Said("Command", "명령"),
+    "asks": Said("Done when", "완료 조건"),
+    "hints": Said("Hints, one more each time it is asked", "힌트(물을 때마다 하나씩 늘어남)"),
     "sheet_note": Said(
         "A student's progress over all tasks; with --json for a program that collects it from many.",
         "수강생의 전체 진행 상황입니다. 여러 명의 결과를 모을 때는 --json을 붙입니다.",

@@ -62,7 +62,7 @@ def ask(session: Session, task: Task) -> Result:
     """How one task stands, with one hint more than the last time."""
     (found,) = _judged(session, (task,))
     asked = _count(session, task, done=not found)
-    hints = tuple(_filled(hint, session.lab) for hint in task.hints[:asked])
+    hints = tuple(filled(hint, session.lab) for hint in task.hints[:asked])
     return Result(task.number, task.name, task.title, state(found), found, hints, asked)
 
 
@@ -120,5 +120,6 @@ def _count(session: Session, task: Task, *, done: bool) -> int:
     return asked
 
 
-def _filled(hint: str, lab: Lab) -> str:
+def filled(hint: str, lab: Lab) -> str:
+    """Return a hint with the lab's own machines in it."""
     return hint.format(first=lab.first.name, balancer=lab.balancer.name)

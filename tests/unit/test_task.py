@@ -218,7 +218,7 @@ def test_tasks_are_numbered_in_a_row_and_named_as_the_chapters() -> None:
 def test_every_task_has_hints_that_can_be_filled_in(each: Task) -> None:
     assert each.hints
     for hint in each.hints:
-        assert "{" not in look._filled(hint, lab())
+        assert "{" not in look.filled(hint, lab())
 
 
 @pytest.mark.parametrize("each", TASKS, ids=lambda each: each.name)
