@@ -14,7 +14,7 @@ from typing import Any
 
 from invoke.context import Context
 from invoke.exceptions import Exit
-from invoke.tasks import task
+from invoke.tasks import task as invoke_task
 
 from lab import commandline
 from lab.terminal import Terminal, print_anything
@@ -75,7 +75,7 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
                 _tell(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
                 raise Exit(code=1) from None
 
-        return task(**options)(safely)
+        return invoke_task(**options)(safely)
 
     return decorate
 
@@ -159,15 +159,23 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
 
 
-@verb(interrupted=GOES_ON, help=LAB_HELP | YES_HELP)
-def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+@verb(
+    interrupted=GOES_ON,
+    help=LAB_HELP
+    | YES_HELP
+    | {"until": "stop before load-balancer, control-plane, pod-network or joins; the rest is yours"},
+)
+def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None) -> None:
     """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
+    from lab import provision
+
     session = _open(lab)
+    provision.require_stop(until)
     if session.workspace.drill.exists():
         from lab.drill import command
 
         console.print(command.heal(session))
-    session.up(consent=yes)
+    session.up(consent=yes, until=until or "")
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -259,6 +267,66 @@ def drill(
         console.print(report.shown(found), f"\nreport: {folder}/report.html", soft_wrap=True)
     if not found.passed:
         raise Exit(code=1)
+
+
+@verb(
+    help=LAB_HELP
+    | YES_HELP
+    | {
+        "lang": "en or ko",
+        "for_": "student or instructor",
+        "format": "html, or pdf (made from it)",
+        "class_": "a file with a line for each seat (seat,name): a lab and a handout for each",
+        "out": "the folder for it (default: handouts/ beside the lab file)",
+    },
+)
+def handout(
+    c: Context,
+    lab: str = DEFAULT_LAB,
+    lang: str = "en",
+    for_: str = "student",
+    format: str = "html",  # noqa: A002  the flag's name
+    class_: str = "",
+    out: str = "",
+    yes: bool = False,
+) -> None:
+    """Write the workshop's handout for this lab: its own names and addresses, commands to copy."""
+    from lab.handout import command
+
+    session = _open(lab)
+    named = "" if lab == DEFAULT_LAB or class_ else lab
+    asked = command.wish(session, lang, for_, format, out, named, of=class_)
+    if class_:
+        written = command.write_class(session, asked, Path(class_), consent=yes)
+    else:
+        written = command.write(session, asked, consent=yes)
+    console.print(f"{written} is written\nnext: open it in a browser", soft_wrap=True)
+
+
+@verb(
+    positional=["number"],
+    optional=["number"],
+    help=LAB_HELP
+    | {"number": "which task, 1 to 11; without it, progress over all", "json": "as JSON, for programs"},
+)
+def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bool = False) -> None:
+    """How far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
+    from lab.task import command, look
+
+    session = _open(lab)
+    if not number:
+        results = look.progress(session)
+        print(command.to_json(session.lab, results)) if json else console.print(
+            command.shown(session.lab, results)
+        )
+        return
+    result = look.ask(session, look.numbered(number))
+    print(command.to_json(session.lab, [result])) if json else console.print(
+        command.shown_one(result), soft_wrap=True
+    )
+    _tell_of_a_drill(session)
+    if result.state != "done":
+        raise Exit(code=command.EXIT_CODES[result.state])
 
 
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})

@@ -18,16 +18,19 @@ from lab.workspace import Workspace
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), under the lab's own names.
 
-    Returns whether the file changed. Raises LabStateError when its server isn't the load balancer.
+    Returns whether there is one. Raises LabStateError when its server isn't the load balancer.
     """
-    text = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30).stdout
-    config = yaml.safe_load(text)
+    said = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30, accept=(0, 1))
+    if not said.ok:
+        return False
+    config = yaml.safe_load(said.stdout)
     if not isinstance(config, dict) or config["clusters"][0]["cluster"]["server"] != lab.api_url:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api_url}",
             hint="`./inv destroy` and `./inv up` make the lab anew",
         )
-    return workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(_named(config, lab.name)))
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(_named(config, lab.name)))
+    return True
 
 
 def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:

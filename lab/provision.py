@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from lab import credentials, machines
 from lab.credentials import RunSecrets
-from lab.errors import LabError, LabStateError, NodeFailed
+from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, side_by_side
@@ -28,12 +28,13 @@ class Situation:
     """What was found before anything was done, and so what there is to do.
 
     `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined whole;
-    `fresh` is true when no machine has anything of a cluster.
+    `fresh` is true when no machine has anything of a cluster. `until` is one of STOPS, or "" for the whole.
     """
 
     first: Node
     joined: frozenset[str] = frozenset()
     fresh: bool = True
+    until: str = ""
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""
@@ -42,6 +43,11 @@ class Situation:
     def newcomers(self, lab: Lab) -> tuple[Node, ...]:
         """The machines besides the first that have yet to join."""
         return tuple(n for n in lab.kubernetes_nodes if n != self.first and n.name not in self.joined)
+
+    @property
+    def init_by_hand(self) -> bool:
+        """Whether somebody is to do `kubeadm init`, who needs the lab's CA for it."""
+        return self.fresh and bool(self.until) and "control-plane-init" not in STOPS[self.until]
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,13 @@ class Step:
     on: Callable[[Lab, Situation], tuple[Node, ...]]
     after: tuple[str, ...] = ()
     one_at_a_time: bool = False
-    secrets: tuple[str, ...] = ()
+    secrets: Callable[[Situation], tuple[str, ...]] = field(default=lambda situation: ())
     words: Callable[[Lab, Situation], tuple[str, ...]] = field(default=lambda lab, situation: ())
 
 
-FOR_KUBEADM = ("secrets", "ca.key")
-"""Of a machine's secrets, those that kubeadm's steps need."""
+def _for_kubeadm(situation: Situation) -> tuple[str, ...]:
+    """Of a machine's secrets, those that kubeadm's steps need."""
+    return ("secrets", "ca.key")
 
 
 def _first(lab: Lab, situation: Situation) -> tuple[Node, ...]:
@@ -73,7 +80,7 @@ BRING_UP = (
         "node",
         "names, routes, container runtime",
         lambda lab, _: lab.kubernetes_nodes,
-        secrets=("proxy.env",),
+        secrets=lambda s: ("proxy.env", "ca.key") if s.init_by_hand else ("proxy.env",),
     ),
     Step(
         "control-plane-init",
@@ -83,9 +90,10 @@ BRING_UP = (
         # Where it is done already, the machines that join a cluster which is up are named to it.
         words=lambda lab, s: (
             *(("--alone",) if s.fresh else ()),
+            *(("--by-hand",) if s.until else ()),
             *(node.name for node in s.newcomers(lab)),
         ),
-        secrets=FOR_KUBEADM,
+        secrets=_for_kubeadm,
     ),
     Step("pod-network", "the pod network", _first, after=("control-plane-init",)),
     # Workers all at once, beside the control planes: they don't touch etcd's membership.
@@ -94,7 +102,7 @@ BRING_UP = (
         "kubeadm join",
         lambda lab, _: lab.workers,
         after=("control-plane-init", "node"),
-        secrets=FOR_KUBEADM,
+        secrets=_for_kubeadm,
     ),
     # Control planes one by one: etcd takes one learner at a time.
     Step(
@@ -103,7 +111,7 @@ BRING_UP = (
         lambda lab, s: s.joining(lab),
         after=("control-plane-init", "node"),
         one_at_a_time=True,
-        secrets=FOR_KUBEADM,
+        secrets=_for_kubeadm,
         words=lambda _, situation: ("--ordered", *(("--former",) if situation.joined else ())),
     ),
     Step(
@@ -116,11 +124,31 @@ BRING_UP = (
     Step("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("ready",)),
 )
 
+STOPS = {
+    "load-balancer": ("node",),
+    "control-plane": ("node", "load-balancer"),
+    "pod-network": ("node", "load-balancer", "control-plane-init"),
+    "joins": ("node", "load-balancer", "control-plane-init", "pod-network"),
+}
+"""Where `up --until` stops: before the step of that name, having run these; somebody does the rest by hand."""
 
-def bring_up(lab: Lab, workspace: Workspace, remote: Remote, progress: Progress) -> bool:
+
+def require_stop(until: str | None) -> None:
+    """Raise ConfigError, naming those there are, unless it is one of STOPS or None for the whole."""
+    if until is not None and until not in STOPS:
+        what = f"--until {until}: `up` does not stop there" if until else "--until wants a word"
+        raise ConfigError([what], hint=f"one of: {', '.join(STOPS)}")
+
+
+def before(until: str) -> tuple[str, ...]:
+    """What `up --until` has done, in words."""
+    return tuple(step.title for step in BRING_UP if step.name in STOPS[until])
+
+
+def bring_up(lab: Lab, workspace: Workspace, remote: Remote, progress: Progress, until: str = "") -> bool:
     """Boot what isn't running, provision it, and return whether anything was changed.
 
-    Raises LabError: the first failure of each step, with its machine and log.
+    `until` is where to stop. Raises LabError: the first failure of each step, with its machine and log.
     """
     known = machines.known_to_vagrant(workspace)
     run = credentials.new_run_secrets()
@@ -129,11 +157,12 @@ def bring_up(lab: Lab, workspace: Workspace, remote: Remote, progress: Progress)
         answers = {node.name: pool.submit(_machine, node, remote, booting, progress) for node in lab.nodes}
         # Machines made by this very run have nothing on them; others are asked before anything is done.
         try:
-            situation = _survey(lab, remote, answers) if known else Situation(lab.first)
+            found = _survey(lab, remote, answers) if known else Situation(lab.first)
         except LabError:
             if booting is not None:
                 booting.result()  # what Vagrant said comes first
             raise
+        situation = replace(found, until=until)
         jobs = _Jobs(lab, workspace, remote, progress, run, situation, answers)
         failures = jobs.carry_out(pool)
         if booting is not None:
@@ -214,13 +243,15 @@ class _Jobs:
         """Keep what every job needs."""
         self._lab, self._workspace, self._remote, self._progress = lab, workspace, remote, progress
         self._run, self._situation, self._answers = run, situation, answers
+        until = situation.until
+        self._steps = tuple(step for step in BRING_UP if not until or step.name in STOPS[until])
         self._futures: dict[str, dict[str, Future[bool]]] = {}
         self.changed = False
 
     def carry_out(self, pool: ThreadPoolExecutor) -> list[LabError]:
         """Run everything; return one error for each step that failed by itself."""
         delivered = {node.name: pool.submit(self._deliver, node) for node in self._lab.nodes}
-        for step in BRING_UP:
+        for step in self._steps:
             nodes = step.on(self._lab, self._situation)
             self._futures[step.name] = {}
             previous: Future[bool] | None = None
@@ -231,7 +262,7 @@ class _Jobs:
                 previous = pool.submit(self._do, step, node, needed)
                 self._futures[step.name][node.name] = previous
         failures = _own_failures("preparing", delivered)
-        for step in BRING_UP:
+        for step in self._steps:
             failures += _own_failures(step.title, self._futures[step.name])
         self.changed = any(
             future.exception() is None and future.result()
@@ -263,7 +294,8 @@ class _Jobs:
             raise _Skipped(f"{step.name} on {node.name} was not tried")
         with self._progress.step(step.name, step.title, node.name) as shown:
             words = step.words(self._lab, self._situation)
-            secrets = self._secrets(node, step.secrets) if step.secrets else None
+            needed_secrets = step.secrets(self._situation)
+            secrets = self._secrets(node, needed_secrets) if needed_secrets else None
             changed = self._remote.script(node, step.name, words, secrets=secrets, log=shown.log)
             if not changed:
                 shown.unchanged()

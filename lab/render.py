@@ -185,18 +185,10 @@ def _ssh_config(lab: Lab, site: Site) -> str:
 
 
 def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
-    known: dict[str, Any] = {
-        "lab": lab,
-        "node": node,
-        "release": release(lab.kubernetes.version),
-        "runs_kubernetes": node.role is not Role.LOAD_BALANCER,
-        "previous": _previous(lab, node),
-        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.control_planes),
+    known = told_of(lab, node) | {
         "ca_hash": ca_hash(site.ca_certificate),
         "ca_base64": base64.b64encode(site.ca_certificate.encode()).decode(),
-        "flannel": FLANNEL,
         "manifest": "manifest.yaml" if site.manifest else FLANNEL,
-        "apart": len(lab.kubernetes_nodes) > 1,
     }
     names = ["node.env", "network.env", "hosts"]
     if node.role is Role.CONTROL_PLANE:
@@ -215,6 +207,20 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
             files["pod-network/manifest.yaml"] = site.manifest
     files["ca.crt"] = site.ca_certificate
     return files | _scripts(node)
+
+
+def told_of(lab: Lab, node: Node) -> dict[str, Any]:
+    """What a machine's templates are told that comes from lab.yaml alone; nothing of the CA."""
+    return {
+        "lab": lab,
+        "node": node,
+        "release": release(lab.kubernetes.version),
+        "runs_kubernetes": node.role is not Role.LOAD_BALANCER,
+        "previous": _previous(lab, node),
+        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.control_planes),
+        "flannel": FLANNEL,
+        "apart": len(lab.kubernetes_nodes) > 1,
+    }
 
 
 def _previous(lab: Lab, node: Node) -> str:

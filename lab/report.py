@@ -38,15 +38,21 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
     workspace.write(workspace.report, json.dumps(report, indent=2) + "\n")
 
 
+BY_HAND = {
+    "load-balancer": (3, "HAProxy, kubeadm init, the joins, the pod network"),
+    "control-plane": (4, "kubeadm init, the joins, the pod network"),
+    "pod-network": (6, "the joins, the pod network"),
+    "joins": (6, "the joins"),
+}
+"""By where `up --until` stops: the handout's task that comes next, and what is left to do by hand."""
+
+
 def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
     """Return what `up` ends with: machines, where the API is, where time went, what to type next."""
-    machines = Table("machine", "role", "address", box=None, pad_edge=False)
-    for node in lab.nodes:
-        machines.add_row(node.name, node.role.value, str(node.address))
     said = "the lab is up" if changed else "the lab was up already; nothing was changed"
     return Group(
         "",
-        machines,
+        _machines(lab),
         "",
         Text(f"API         {lab.api_url} (Kubernetes {lab.kubernetes.version})"),
         Text(f"kubeconfig  {workspace.kubeconfig}"),
@@ -55,6 +61,33 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
         Text(f"{lab.name}: {said}.", style="bold green"),
         Text(f"next: export KUBECONFIG={workspace.kubeconfig}; ./inv verify"),
     )
+
+
+def stopped(
+    lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
+) -> RenderableType:
+    """Return what `up --until` ends with: machines, what was done, what is left, what to type next."""
+    task, left = BY_HAND[until]
+    kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
+    return Group(
+        "",
+        _machines(lab),
+        "",
+        Text(f"done        machines run; {'; '.join(done)}"),
+        Text(f"by hand     {left}"),
+        Text(f"kubeconfig  {kubeconfig}"),
+        Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        "",
+        Text(f"{lab.name}: stopped before {until}; ./inv up does all that is left.", style="bold green"),
+        Text(f"next: ./inv task {task}"),
+    )
+
+
+def _machines(lab: Lab) -> Table:
+    table = Table("machine", "role", "address", box=None, pad_edge=False)
+    for node in lab.nodes:
+        table.add_row(node.name, node.role.value, str(node.address))
+    return table
 
 
 def _by_step(progress: Progress) -> str:

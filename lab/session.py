@@ -139,13 +139,16 @@ class Session:
         with self.progress.step("load-balancer", "HAProxy's configuration", balancer.name) as step:
             self.remote.script(balancer, "load-balancer", log=step.log)
 
-    def up(self, *, consent: bool) -> None:
-        """Take the lab from whatever state it is in to six Ready nodes, and say what was done."""
+    def up(self, *, consent: bool, until: str = "") -> None:
+        """Take the lab from whatever state it is in to six Ready nodes, and say what was done.
+
+        `until` is one of provision.STOPS, before which to stop.
+        """
         with self.workspace.lock():
             self.workspace.rotate_logs()
             self.require_same_lab()
             golden = self.bake(consent=consent)
-            self._settled()._bring_up(golden)
+            self._settled()._bring_up(golden, until)
 
     def _settled(self) -> Session:
         """The same lab, now that baking has left a kernel by which KVM can be tried."""
@@ -154,17 +157,21 @@ class Session:
         lab = config.load(self.path, lambda file: choice.settle(file, self.workspace))
         return replace(self, lab=lab, remote=Remote(lab, self.workspace))
 
-    def _bring_up(self, golden: str) -> None:
+    def _bring_up(self, golden: str, until: str) -> None:
         if self.lab.emulated:
             self.progress.say(report.EMULATED)
         self._require_own_machines()
         self.render(golden)
         with self.progress.live():
-            changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress)
-        self._keep_kubeconfig()
+            changed = provision.bring_up(self.lab, self.workspace, self.remote, self.progress, until)
+        self.keep_kubeconfig()
         self._keep_bill_of_materials(golden)
         report.write(self.lab, self.workspace, self.progress, changed=changed)
-        self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
+        if until:
+            done = provision.before(until)
+            self.progress.say(report.stopped(self.lab, self.workspace, self.progress, until, done))
+        else:
+            self.progress.say(report.closing(self.lab, self.workspace, self.progress, changed=changed))
 
     def destroy(self) -> bool:
         """Remove machines, network, connections and `.lab/`; False when there was nothing."""
@@ -177,6 +184,14 @@ class Session:
                 machines.remove(self.workspace, step.log)
             self.workspace.remove()
         return True
+
+    def keep_kubeconfig(self) -> bool:
+        """Fetch the kubeconfig of the first control plane that has one; False where none has."""
+        return any(
+            kubeconfig.fetch(self.lab, self.workspace, self.remote, node)
+            for node in self.lab.control_planes
+            if not self.remote.unreachable(node)
+        )
 
     def node(self, name: str) -> Node:
         """The machine of that name. Raises ConfigError naming those there are."""
@@ -247,12 +262,6 @@ class Session:
                 f"{len(lost)} containers of this lab run that {self.workspace.root}/.vagrant does not know",
                 hint="`./inv destroy` removes them; then bring the lab up again",
             )
-
-    def _keep_kubeconfig(self) -> None:
-        for node in self.lab.control_planes:
-            if not self.remote.unreachable(node):
-                kubeconfig.fetch(self.lab, self.workspace, self.remote, node)
-                return
 
     def _keep_bill_of_materials(self, golden: str) -> None:
         target = self.workspace.root / "bom.json"

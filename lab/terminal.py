@@ -16,8 +16,16 @@ from rich.text import Text
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
 COMMAND = re.compile(
-    r"\./inv (up|status|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|bench|lock)\b(?! --lab)"
+    r"\./inv (up|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|handout|bench|lock)\b"
+    r"(?! --lab)"
 )
+
+
+def naming(text: str, lab_file: str) -> str:
+    """Return a text whose commands name the lab file; "" is the one that they mean anyway."""
+    named = f" --lab {shlex.quote(lab_file)}" if lab_file else ""
+    return COMMAND.sub(lambda found: found[0] + named, text)
+
 
 PLAIN = {"✓": "+", "✗": "x", "·": "-", "…": "..."}
 """What stands for our signs in ASCII."""
@@ -63,5 +71,5 @@ class Terminal(Console):
         if isinstance(said, Text) and COMMAND.search(said.plain):
             return Text(self._named(said.plain), style=said.style)
         if isinstance(said, str):
-            return COMMAND.sub(rf"./inv \1 --lab {shlex.quote(self.lab_file)}", said)
+            return naming(said, self.lab_file)
         return said

@@ -6,6 +6,7 @@
   kubeconfig                                0600: its server is the load balancer
   lab.json                                  which lab this is, and what the machines were made from
   drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
+  tasks.json                                how often each of the handouts' tasks was asked
   logs/NN-step.log  report.json  bom.json   what happened, what went in
 """
 
@@ -68,6 +69,11 @@ class Workspace:
     def drill(self) -> Path:
         """What a failure drill has changed and has not changed back yet; empty or missing when nothing."""
         return self.root / "drill"
+
+    @property
+    def tasks(self) -> Path:
+        """How often each task was asked since it was last done, as JSON; missing while none was."""
+        return self.root / "tasks.json"
 
     @property
     def identity(self) -> Path:

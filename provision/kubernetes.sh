@@ -4,10 +4,13 @@
 # Sourced after lib.sh.
 
 readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
-readonly FILLED=/run/ha-lab/kubeadm.yaml
+readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init has ended well. It never says that something is done (the API server is asked
 # for that); it only forbids undoing a control plane that may hold somebody's work.
 readonly INITIALISED=/etc/ha-lab/initialised
+# Where whoever works by hand has a run's secrets, as the handouts say: worthless once the kit has gone on.
+readonly FOR_HANDS=/root/secrets.sed
+readonly BY_HAND=("$FOR_HANDS" /root/kubeadm-init.yaml /root/kubeadm-join.yaml)
 
 # On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35). An emulated
 # machine has one CPU, with which kubeadm makes no control plane (NumCPU).
@@ -51,6 +54,19 @@ take_secrets() {
 }
 
 forget_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key; }
+forget_by_hand() { rm -f "${BY_HAND[@]}"; }
+
+nothing_of_a_cluster() {
+	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
+}
+
+# The CA was made on the host, so that the load balancer and the joins can verify it from the start; kubeadm uses
+# what it finds (kubernetes.io, "Using custom certificates"). What another CA has signed is of no use beside it.
+lab_s_ca() {
+	cmp -s "$HERE/ca.crt" "$PKI/ca.crt" || rm -rf "$PKI"
+	place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
+	place 600 "$PKI/ca.key" </run/ha-lab/ca.key || true
+}
 
 # The label is among the last things that init and a control plane's join do.
 labelled_control_plane() {
@@ -88,7 +104,7 @@ undo() { # [alone]: nobody else is in this cluster, so there is no membership to
 			die "etcd does not give up its member $member of this machine, so its data is kept; is another one down?"
 	fi
 	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset ended badly"
-	rm -rf /etc/cni/net.d/* /etc/kubernetes/pki /var/lib/etcd/member "$INITIALISED"
+	rm -rf /etc/cni/net.d/* "$PKI" /var/lib/etcd/member "$INITIALISED"
 	ip link delete cni0 2>/dev/null || true
 	ip link delete flannel.1 2>/dev/null || true
 	changed=yes

@@ -89,6 +89,9 @@ FOR_VIRTUALBOX: tuple[Check, ...] = (
 FOR_MACHINES = {"docker": FOR_CONTAINERS, "libvirt": FOR_LIBVIRT, "virtualbox": FOR_VIRTUALBOX}
 """What a host must have for its machines, by the lab's provider."""
 
+WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
+"""For these, nothing is asked of a host but its programs."""
+
 ROUNDS = 3
 """How often mending is gone over: what is installed in one can be asked in the next."""
 
@@ -107,8 +110,7 @@ def examine(
     machine is there. Machines that run already need nothing more.
     """
     case = Case(lab, facts, workspace, purposes, baked)
-    # To lint or to lock, nothing is asked of a host but its programs.
-    checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - {"lint", "lock"} else ())
+    checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - WITHOUT_MACHINES else ())
     return tuple(finding for check in checks for finding in check(case))
 
 

@@ -11,7 +11,7 @@ from lab.render import LABEL, machine_name
 from lab.supply import source
 from lab.supply.releases import release
 
-PURPOSES = frozenset({"up", "bake", "lint", "test", "lock"})
+PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 
 
 @dataclass(frozen=True)

@@ -112,8 +112,9 @@ TOOLS = (
         "it makes the repository that stands for upstream's",
     ),
     Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the repository that stands for upstream's"),
-    Tool("chromium", "test", ("chromium",), "Chromium", "a test looks at the drills' report in it"),
-    Tool("Korean letters", "test", ("fonts-noto-cjk",), "a Korean font", "the drills' report is Korean too"),
+    Tool("pdftoppm", "test", ("poppler-utils",), "poppler", "it makes pictures of a handout's pages"),
+    Tool("chromium", "pdf", ("chromium",), "Chromium", "it makes a handout's pages, and tests look in it"),
+    Tool("Korean letters", "korean", ("fonts-noto-cjk",), "a Korean font", "a page in Korean needs them"),
 )
 
 

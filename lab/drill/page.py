@@ -6,8 +6,6 @@ and a content security policy lets nothing run or load but the page's own style 
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import itertools
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from lab import onepage
 from lab.drill import words
 from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
@@ -37,7 +36,6 @@ MAIN = (
 def page(report: Report) -> str:
     """Return the report as the text of an HTML file."""
     drills = summarise(report)
-    style, script = _part("page.css"), _part("page.js")
     columns = [name for name in MAIN if any(runs.row(name) is not None for d in drills for runs in d.profiles)]
     template = _environment().get_template("page.html.j2")
     return template.render(
@@ -48,10 +46,7 @@ def page(report: Report) -> str:
         profiles=profiles(report),
         groups=_groups(columns),
         drills=[_drill(drill, columns) for drill in drills],
-        style=Markup(style),  # noqa: S704  this repository's own files
-        script=Markup(script),  # noqa: S704
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        **onepage.parts(HERE),
     )
 
 
@@ -151,13 +146,7 @@ def _date(text: str) -> str:
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=True,
-    )
+    environment = onepage.environment(HERE)
     environment.filters["place"] = lambda place: f"{place:.2f}".rstrip("0").rstrip(".")
     environment.globals |= {
         "H": HEADINGS,
@@ -198,11 +187,3 @@ def _both(said: Said, element: str) -> Markup:
         Markup('<{0} class="t" lang="{1}">{2}</{0}>').format(element, language, text)
         for language, text in parts
     )
-
-
-def _part(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

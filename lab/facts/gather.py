@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,10 @@ MACHINE_TIMEOUT = 14.0
 
 @dataclass(frozen=True)
 class HostFiles:
-    """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths."""
+    """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths.
+
+    Without a kubeconfig yet its mode is 0 and it points at "".
+    """
 
     kubeconfig_mode: int
     kubeconfig_server: str
@@ -59,31 +62,44 @@ class Facts:
         return known(self.machines[node.name])
 
 
-def gather(lab: Lab, workspace: Workspace, remote: Remote, asker: Asker, *, probes: bool) -> Facts:
+def gather(
+    lab: Lab,
+    workspace: Workspace,
+    remote: Remote,
+    asker: Asker,
+    *,
+    probes: bool,
+    of: Collection[Node] | None = None,
+    cluster: bool = True,
+) -> Facts:
     """Ask everything once. Never raises LabError: what can't be asked is Unknown.
 
     The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
-    takes most of the time; without, what they would tell is Unknown.
+    takes most of the time; without, what they would tell is Unknown. So is what other machines than `of`
+    would, and what the API would where `cluster` is false.
     """
     files = _host_files(workspace)
-    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience)
-    ca = files if isinstance(files, Unknown) else files.ca
+    unasked = Unknown("the API was not asked")
+    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience) if cluster else unasked
+    ca = unasked if not cluster else files if isinstance(files, Unknown) else files.ca
+    nodes = lab.nodes if of is None else [node for node in lab.nodes if node in of]
     with ThreadPoolExecutor(max_workers=len(lab.nodes) + 2) as pool:
-        asked = {node: pool.submit(_ask_machine, node, asker) for node in lab.nodes}
+        asked = {node: pool.submit(_ask_machine, node, asker) for node in nodes}
         answers = pool.submit(ask_api, lab, api, ca)
         patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
         seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
-        machines = {node.name: future.result() for node, future in asked.items()}
+        machines: dict[str, Machine | Unknown] = {n.name: Unknown(f"{n.name} was not asked") for n in lab.nodes}
+        machines |= {node.name: future.result() for node, future in asked.items()}
         said = answers.result()
         found = seen.result() if seen else Unknown("pods were not asked")
     return Facts(machines, _complete(said, api), found, files)
 
 
-def by_ssh(remote: Remote) -> Asker:
-    """The asker of everything but verify: OpenSSH, over the kept connection."""
+def by_ssh(remote: Remote, *answers: str) -> Asker:
+    """The asker of everything but verify: OpenSSH, over the kept connection. All answers, or those named."""
 
     def ask(node: Node) -> str:
-        answer = remote.run(node, ["sudo", COMMAND], timeout=MACHINE_TIMEOUT, accept=None)
+        answer = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None)
         if answer.returncode == SSH_FAILED:
             raise LabStateError((answer.stderr.strip().splitlines() or ["ssh said no"])[-1])
         return answer.stdout
@@ -135,10 +151,11 @@ def _complete(said: ApiFacts, api: Api | Unknown) -> ApiFacts:
 
 def _host_files(workspace: Workspace) -> HostFiles | Unknown:
     try:
-        text = workspace.kubeconfig.read_text(encoding="utf-8")
+        there = workspace.kubeconfig.exists()
+        text = workspace.kubeconfig.read_text(encoding="utf-8") if there else ""
         lines = [line.strip() for line in text.splitlines()]
         return HostFiles(
-            _mode(workspace.kubeconfig),
+            _mode(workspace.kubeconfig) if there else 0,
             next((line.removeprefix("server: ") for line in lines if line.startswith("server: ")), ""),
             (workspace.secrets / "ca.crt").read_text(encoding="utf-8"),
             _mode(workspace.secrets),

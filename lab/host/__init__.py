@@ -67,8 +67,8 @@ ROOT = Path("/")
 
 PROGRAMS = (
     *("apt-ftparchive", "apt-get", "chromium", "docker", "docker-registry", "dockerd", "gcc", "go", "gpg"),
-    *("ip", "iptables", "libvirtd", "mmdebstrap", "qemu-img", "qemu-system-x86_64", "ruby", "service"),
-    *("shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant", "virsh"),
+    *("ip", "iptables", "libvirtd", "mmdebstrap", "pdftoppm", "qemu-img", "qemu-system-x86_64", "ruby"),
+    *("service", "shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant", "virsh"),
 )
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")

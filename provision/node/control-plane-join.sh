@@ -101,7 +101,7 @@ join() {
 main() {
 	local patience=60
 	exclusively
-	trap forget_secrets EXIT
+	trap 'forget_secrets; forget_by_hand' EXIT
 	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \

@@ -53,6 +53,7 @@ services() { bounded systemctl show --property Id,ActiveState,UnitFileState "$@"
 
 left_by_runs() {
 	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
+	find "${BY_HAND[@]}" 2>/dev/null || true
 }
 
 # Certificates as PEM, each under its file's name. Of files that also hold a key only the certificate is
@@ -114,9 +115,36 @@ connections_spread() {
 	haproxy_says
 }
 
+# Whether HAProxy's file is the packaged one, or that with the lab's part behind it, or else how it differs;
+# comments and spaces apart.
+lab_configuration() {
+	local own=/etc/haproxy/haproxy.cfg packaged=/usr/share/ha-lab/haproxy.packaged.cfg said
+	if cmp -s "$packaged" "$own"; then
+		echo packaged
+	elif said=$(diff -bB <(cat "$packaged" "$HERE/haproxy.cfg" | without_comments) <(without_comments <"$own")); then
+		echo the lab\'s
+	else
+		grep '^[<>]' <<<"$said" | head -n 4
+	fi
+}
+
+without_comments() { sed 's/^[[:space:]]*#.*//'; }
+
+listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
+
+programs() {
+	local name
+	for name in kubeadm kubelet kubectl etcdctl crictl; do command -v "$name"; done
+}
+
+images() { bounded ctr --namespace k8s.io images list --quiet; }
+
 load_balancer() {
 	tell services services haproxy.service ha-lab-network.service
 	tell configuration bounded haproxy -c -q -f /etc/haproxy/haproxy.cfg
+	tell lab-configuration lab_configuration
+	tell unread unread_by_haproxy
+	tell listening listening
 	tell backends haproxy_at_rest
 	tell spread connections_spread
 	tell certificates certificates /etc/haproxy/kubernetes-ca.crt
@@ -124,6 +152,7 @@ load_balancer() {
 
 kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
+	tell membership "$HERE/probe.sh"
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers
@@ -132,6 +161,9 @@ kubernetes_node() {
 }
 
 control_plane() {
+	tell programs programs
+	tell images images
+	tell ca-key find "$PKI/ca.key"
 	tell admin-server server_in "$ADMIN"
 	tell open-keys open_keys
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub

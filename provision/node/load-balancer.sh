@@ -33,8 +33,10 @@ main() {
 	if ! systemctl is-active --quiet haproxy; then
 		systemctl restart haproxy
 		changed=yes
-	elif [[ ${reload:-no} == yes ]]; then
+	elif [[ ${reload:-no} == yes ]] || [[ -n $(unread_by_haproxy) ]]; then
+		# Files as ours may be there by hand, and HAProxy may not have been told.
 		systemctl reload haproxy
+		changed=yes
 	fi
 	finish
 }

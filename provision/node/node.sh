@@ -49,10 +49,19 @@ container_runtime() {
 	}
 }
 
+# Given where somebody is to do kubeadm init by hand.
+ca_for_hands() {
+	trap 'rm -f /run/ha-lab/proxy.env /run/ha-lab/ca.key' EXIT
+	if nothing_of_a_cluster; then lab_s_ca; fi
+}
+
 main() {
 	exclusively
 	trap 'rm -f /run/ha-lab/proxy.env' EXIT
-	[[ ${1:-} != --stdin ]] || take_secrets
+	if [[ ${1:-} == --stdin ]]; then
+		take_secrets
+		[[ ! -s /run/ha-lab/ca.key ]] || ca_for_hands
+	fi
 	proxies
 	names_and_routes
 	kubelet_drop_in

@@ -8,7 +8,7 @@ source "$HERE/kubernetes.sh"
 
 if [[ $NODE_ROLE == load-balancer ]]; then
 	echo joined
-elif [[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]; then
+elif nothing_of_a_cluster; then
 	echo fresh
 elif [[ -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] &&
 	[[ $NODE_ROLE == worker || (-e $ADMIN && -e $MANIFESTS/etcd.yaml && -d /var/lib/etcd/member) ]]; then

@@ -35,6 +35,7 @@ main() {
 		as_admin --namespace kube-system delete secret $secrets --ignore-not-found >/dev/null
 		changed=yes
 	fi
+	forget_by_hand
 	finish
 }
 

@@ -33,7 +33,7 @@ join() {
 
 main() {
 	exclusively
-	trap forget_secrets EXIT
+	trap 'forget_secrets; forget_by_hand' EXIT
 	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
 	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]]; then
 		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \

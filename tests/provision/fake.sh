@@ -30,7 +30,8 @@ fails() {
 control_plane() {
 	mkdir -p $kubernetes/manifests $kubernetes/pki/etcd /var/lib/etcd/member
 	touch $kubernetes/manifests/{kube-apiserver,etcd}.yaml $kubernetes/pki/etcd/healthcheck-client.crt
-	touch "$state/member" $kubernetes/admin.conf
+	touch "$state/member"
+	echo "    server: https://192.168.56.10:6443" >$kubernetes/admin.conf
 }
 
 joins() {
@@ -54,6 +55,7 @@ case "$name $*" in
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
+"systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
 "systemctl reload haproxy" | "systemctl try-restart "*) ;;
 "haproxy -c -q -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$4" || {
 	echo "parsing [$4:3]: unknown keyword 'BROKEN'"
@@ -68,7 +70,14 @@ case "$name $*" in
 	[[ $(stat -c %a $kubernetes/pki/ca.key) == 600 ]] || refuse "a key that others can read"
 	control_plane
 	if fails init; then exit 1; fi
-	touch "$state/own-api" "$state/label" "$state/addons" $kubernetes/kubelet.conf
+	touch "$state/own-api" "$state/label"
+	echo "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem" >$kubernetes/kubelet.conf
+	if fails addons; then exit 1; fi
+	touch "$state/addons"
+	;;
+"kubeadm init phase addon all --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf")
+	filled "$6"
+	touch "$state/addons"
 	;;
 "kubeadm init phase bootstrap-token --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-token-print") filled "$5" ;;
 "kubeadm init phase upload-certs --upload-certs --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print") filled "$6" ;;

@@ -12,13 +12,13 @@ from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 
 EVERYWHERE = {"script", "here", "identity", "left-by-runs", "logins", "services", "certificates", "clock"}
-NODES = EVERYWHERE | {"kubelet-server", "kernel", "cgroup-drivers"}
+NODES = EVERYWHERE | {"membership", "kubelet-server", "kernel", "cgroup-drivers"}
 TOLD = {
-    "lb1": EVERYWHERE | {"configuration", "backends", "spread"},
+    "lb1": EVERYWHERE | {"configuration", "lab-configuration", "unread", "listening", "backends", "spread"},
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"etcd-alarms"},
+    | {"etcd-alarms", "programs", "images", "ca-key"},
 }
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"
 

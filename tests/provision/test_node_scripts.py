@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.provision.world import World
+from tests.provision.world import CA_KEY, CERTIFICATE_KEY, TOKEN, World
 
 Machine = Callable[[str], World]
 SECRET_SCRIPTS = (("control-plane-init", "cp1"), ("control-plane-join", "cp2"), ("worker-join", "w1"))
@@ -436,3 +436,156 @@ def test_a_machine_says_what_it_has(machine: Machine) -> None:
     world.let(failing_join="0")
     world.run("control-plane-join", "--ordered", secrets=True)
     assert world.run("probe").last == "joined"
+
+
+# What somebody has done by hand.
+
+
+def by_hand(world: World) -> World:
+    """A first control plane that somebody initialised: whole, and without a word of it from the kit."""
+    assert world.run("control-plane-init", "--alone", secrets=True).code == 0
+    world.path("/etc/ha-lab/initialised").unlink()
+    return world
+
+
+def test_an_init_by_hand_is_taken_over_as_it_is_and_never_undone_after(machine: Machine) -> None:
+    world = by_hand(machine("cp1"))
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
+    assert world.has("/etc/ha-lab/initialised")
+
+
+def test_an_init_by_hand_is_not_undone_while_its_api_server_is_away(machine: Machine) -> None:
+    world = by_hand(machine("cp1"))
+    (world.root / "state/own-api").unlink()
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "not after 180 s" in ran.said
+
+
+def test_an_init_that_was_stopped_before_its_addons_gets_them(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(failing_addons="1")
+    assert world.run("control-plane-init", "--alone", secrets=True).code != 0
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call[:29] for call in ran.changes] == ["kubeadm init phase addon all "]
+    assert world.secrets_left() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("/etc/kubernetes/pki/ca.crt", "another one\n", "its CA is not the lab's"),
+        (
+            "/etc/kubernetes/admin.conf",
+            "server: https://192.168.56.11:6443\n",
+            "its API is not at the load balancer",
+        ),
+    ],
+)
+def test_a_cluster_that_can_t_become_the_lab_s_is_refused_and_kept(
+    machine: Machine, file: str, text: str, why: str
+) -> None:
+    world = by_hand(machine("cp1"))
+    world.path(file).write_text(text)
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert (ran.code, ran.changes) == (1, [])
+    assert why in ran.said
+    assert "kubeadm reset --force" in ran.said
+
+
+def test_what_another_ca_signed_does_not_keep_init_from_its_work(machine: Machine) -> None:
+    world = machine("cp1")
+    kept = world.path("/etc/kubernetes/pki/apiserver.crt")
+    kept.parent.mkdir(parents=True)
+    kept.write_text("signed by another one\n")
+    (kept.parent / "ca.crt").write_text("another one\n")
+    assert world.run("control-plane-init", "--alone", secrets=True).code == 0
+    assert not kept.exists()
+
+
+def test_machines_that_the_cluster_does_not_have_are_admitted_whatever_their_files_say(
+    machine: Machine,
+) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", secrets=True)
+    world.let(names="cp1 cp2 cp3 w1 w3")
+    ran = world.run("control-plane-init", "cp3", secrets=True)
+    assert ran.changes[-1].endswith("delete node cp3 w2 --ignore-not-found"), ran.said
+
+
+def test_nobody_is_taken_for_missing_while_the_nodes_can_t_be_listed(machine: Machine) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", secrets=True)
+    (world.root / "state/names").unlink()
+    ran = world.run("control-plane-init", secrets=True)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+
+
+@pytest.mark.parametrize("initialised", [False, True])
+def test_whoever_joins_machines_by_hand_finds_this_run_s_secrets(machine: Machine, initialised: bool) -> None:
+    world = machine("cp1")
+    if initialised:
+        world.run("control-plane-init", "--alone", secrets=True)
+    ran = world.run("control-plane-init", "--alone", "--by-hand", "cp2", "w1", secrets=True)
+    assert ran.code == 0, ran.said
+    kept = world.path("/root/secrets.sed")
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert kept.read_text() == f"s/@BOOTSTRAP_TOKEN@/{TOKEN}/\ns/@CERTIFICATE_KEY@/{CERTIFICATE_KEY}/\n"
+    assert world.secrets_left() == ["root/secrets.sed"]
+
+
+@pytest.mark.parametrize(
+    ("script", "name", "secrets"),
+    [("control-plane-join", "cp2", True), ("worker-join", "w1", True), ("revoke", "cp1", False)],
+)
+def test_secrets_of_somebody_s_hands_are_gone_once_the_kit_has_gone_on(
+    machine: Machine, script: str, name: str, secrets: bool
+) -> None:
+    world = machine(name)
+    world.let(secrets="")
+    for file in ("secrets.sed", "kubeadm-init.yaml", "kubeadm-join.yaml", "somebody-s.yaml"):
+        world.path(f"/root/{file}").write_text(TOKEN)
+    assert world.run(script, secrets=secrets).code == 0
+    assert world.secrets_left() == ["root/somebody-s.yaml"]
+
+
+def test_the_ca_is_put_where_init_by_hand_finds_it_and_the_machine_is_fresh_still(machine: Machine) -> None:
+    world = machine("cp1")
+    world.given["secrets"] = ""
+    first = world.run("node", secrets=True)
+    assert (first.code, first.last) == (0, "ha-lab: changed"), first.said
+    assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
+    key = world.path("/etc/kubernetes/pki/ca.key")
+    assert (key.read_text(), key.stat().st_mode & 0o777) == (CA_KEY, 0o600)
+    assert not world.has("/run/ha-lab/ca.key")
+    assert world.run("probe").last == "fresh"
+    assert world.run("node", secrets=True).last == "ha-lab: unchanged"
+
+
+def test_a_cluster_s_ca_is_not_replaced_by_hand_or_otherwise(machine: Machine) -> None:
+    world = by_hand(machine("cp1"))
+    world.path("/etc/kubernetes/pki/ca.crt").write_text("another one\n")
+    world.given["secrets"] = ""
+    assert world.run("node", secrets=True).code == 0
+    assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == "another one\n"
+    assert not world.has("/run/ha-lab/ca.key")
+
+
+def test_a_bare_vagrant_up_keeps_the_ca_s_key_for_init(machine: Machine) -> None:
+    world = machine("cp1")
+    key = world.path("/run/ha-lab/ca.key")
+    key.parent.mkdir()
+    key.write_text(CA_KEY)
+    assert world.run("node").code == 0
+    assert key.exists()
+    assert not world.has("/etc/kubernetes/pki/ca.key")
+
+
+def test_haproxy_that_has_not_read_what_was_put_there_by_hand_is_reloaded(machine: Machine) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    world.let(haproxy_since="2020-01-01 00:00:00.5 UTC")
+    ran = world.run("load-balancer")
+    assert (ran.changes, ran.last) == (["systemctl reload haproxy"], "ha-lab: changed")

@@ -27,13 +27,13 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl is-|haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
+    r"systemctl (is-|show )|haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get |etcdctl .* member list"
 )
 
 ENTER = """
 set -eu
-for pair in etc:/etc run:/run var-lib:/var/lib usr-share:/usr/share; do
+for pair in etc:/etc run:/run root:/root var-lib:/var/lib usr-share:/usr/share; do
 	mount --bind "$WORLD/${pair%%:*}" "${pair#*:}"
 done
 export PATH="$WORLD/bin:$PATH"
@@ -74,6 +74,7 @@ class World:
             "etc/haproxy",
             "etc/ha-lab",
             "run",
+            "root",
             "var-lib",
             "usr-share/ha-lab",
             "state",
@@ -104,7 +105,10 @@ class World:
         for program in FAKED:
             (root / "bin" / program).symlink_to(HERE / "fake.sh")
         self.given: dict[str, str] = {}
-        self.let(names=" ".join(each.name for each in lab.kubernetes_nodes))
+        self.let(
+            names=" ".join(each.name for each in lab.kubernetes_nodes),
+            haproxy_since="2100-01-01 00:00:00.5 UTC",
+        )
 
     def let(self, **state: str) -> None:
         """Set what the fakes play by: a file of that name with that text."""
@@ -117,7 +121,7 @@ class World:
 
     def path(self, path: str) -> Path:
         """Where an absolute path of the machine lies."""
-        for inside, outside in (("/etc", "etc"), ("/run", "run"), ("/var/lib", "var-lib")):
+        for inside, outside in (("/etc", "etc"), ("/run", "run"), ("/root", "root"), ("/var/lib", "var-lib")):
             if path.startswith(f"{inside}/"):
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
@@ -158,7 +162,7 @@ class World:
 
     def secrets_left(self) -> list[str]:
         """Every file of the machine's scratch folders that still holds one of this run's secrets."""
-        files = [path for part in ("etc", "run", "var-lib") for path in (self.root / part).rglob("*")]
+        files = [path for part in ("etc", "run", "root", "var-lib") for path in (self.root / part).rglob("*")]
         return [
             str(path.relative_to(self.root))
             for path in files

@@ -56,6 +56,7 @@ ALL_PROGRAMS = frozenset(
             "gcc",
             "ip",
             "mmdebstrap",
+            "pdftoppm",
             "shellcheck",
             "shfmt",
             "ssh",
@@ -223,6 +224,14 @@ def test_only_the_tests_need_a_browser_and_korean_letters() -> None:
     missed = finding("packages", bare, purposes=frozenset({"test"}))
     assert missed.verdict == "mendable"
     assert missed.mend.endswith("chromium fonts-noto-cjk")
+
+
+def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_machines() -> None:
+    bare = replace(FIT, programs=frozenset({"apt-get"}), korean_font=False)
+    [missed, *others] = examine(bare, purposes=frozenset({"pdf"}))
+    assert (missed.verdict, missed.what) == ("mendable", "missing: chromium")
+    assert {each.check for each in others} == {"python"}
+    assert "Korean letters" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
 
 
 @pytest.mark.parametrize(

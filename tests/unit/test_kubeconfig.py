@@ -53,14 +53,14 @@ def workspace(tmp_path: Path) -> Workspace:
     return made
 
 
-def fetch(workspace: Workspace, text: str) -> bool:
+def fetch(workspace: Workspace, text: str, code: int = 0) -> bool:
     class Serving(Remote):
         """A control plane with that admin.conf."""
 
         def run(self, node: Node, command: Any, **options: Any) -> process.Result:
             """Give the one file that is asked for."""
             assert (node, command) == (LAB.first, ["sudo", "cat", "/etc/kubernetes/admin.conf"])
-            return process.Result(tuple(command), 0, text, "", 0.0)
+            return process.Result(tuple(command), code, text, "", 0.0)
 
     return kubeconfig.fetch(LAB, workspace, Serving(LAB, workspace), LAB.first)
 
@@ -83,7 +83,15 @@ def test_the_lab_s_kubeconfig_bears_its_name_and_is_private(workspace: Workspace
 
 
 def test_the_same_kubeconfig_is_not_written_again(workspace: Workspace) -> None:
-    assert not fetch(workspace, admin_conf())
+    before = workspace.kubeconfig.stat().st_ino
+    assert fetch(workspace, admin_conf())
+    assert workspace.kubeconfig.stat().st_ino == before
+
+
+def test_a_control_plane_without_one_gives_none(workspace: Workspace) -> None:
+    before = workspace.kubeconfig.read_text()
+    assert not fetch(workspace, "", code=1)
+    assert workspace.kubeconfig.read_text() == before
 
 
 @pytest.mark.parametrize("text", [admin_conf("https://192.168.56.11:6443"), "", "nothing"])

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from lab.render import REPOSITORY
 
 ORDER = (
-    *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace"),
+    *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace", "onepage"),
     *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
     *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
-    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "selftest", "tasks"),
+    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "task", "handout"),
+    *("selftest", "tasks"),
 )
 """From what everyone may use to what nobody may."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from lab import machines, provision
 from lab.config import default
-from lab.errors import LabError, LabStateError, NodeFailed
+from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Lab
 from lab.progress import Progress
 from lab.provision import BRING_UP, bring_up
@@ -43,9 +43,9 @@ class World:
             raise self.boot_error
         self.remote.down = set()
 
-    def bring_up(self) -> bool:
-        """Run the whole of it."""
-        return bring_up(self.lab, self.workspace, self.remote, self.progress)
+    def bring_up(self, until: str = "") -> bool:
+        """Run the whole of it, or what is before a stop."""
+        return bring_up(self.lab, self.workspace, self.remote, self.progress, until)
 
     @property
     def events(self) -> list[str]:
@@ -282,3 +282,73 @@ def test_a_lab_without_workers_comes_up(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(machines, "boot", world.boot)
     world.bring_up()
     assert world.events[-1] == "end revoke cp1"
+
+
+# Stopping on the way, for whoever works by hand.
+
+STEPS = {
+    "load-balancer": {"node"},
+    "control-plane": {"node", "load-balancer"},
+    "pod-network": {"node", "load-balancer", "control-plane-init"},
+    "joins": {"node", "load-balancer", "control-plane-init", "pod-network"},
+}
+
+
+@pytest.mark.parametrize("until", STEPS)
+def test_a_stop_runs_the_steps_before_it_and_no_other(world: World, until: str) -> None:
+    assert world.bring_up(until)
+    assert world.boots == 1
+    assert sorted(world.remote.delivered) == sorted(node.name for node in LAB.nodes)
+    assert {event.split()[1] for event in world.events} == STEPS[until]
+    assert sorted(world.started("node")) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
+
+
+def test_a_stop_has_run_whatever_its_steps_come_after() -> None:
+    assert set(provision.STOPS) == set(STEPS)
+    for names in provision.STOPS.values():
+        for step in BRING_UP:
+            assert step.name not in names or set(step.after) <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("until", "given"), [("load-balancer", True), ("control-plane", True), ("joins", False)]
+)
+def test_the_first_control_plane_alone_has_the_ca_for_init_by_hand(
+    world: World, until: str, given: bool
+) -> None:
+    world.bring_up(until)
+    keys = [job for job, files in world.remote.given.items() if "ca.key" in files and job.startswith("node ")]
+    assert keys == (["node cp1"] if given else [])
+
+
+def test_nobody_is_given_the_ca_s_key_where_there_is_a_cluster(world: World) -> None:
+    world.made(cp1="joined", w1="joined")
+    world.bring_up("control-plane")
+    assert not any("ca.key" in files for files in world.remote.given.values())
+
+
+@pytest.mark.parametrize("until", ["pod-network", "joins"])
+def test_who_joins_machines_by_hand_is_left_the_secrets_for_it(world: World, until: str) -> None:
+    world.made(cp1="joined", w1="joined")
+    world.bring_up(until)
+    assert world.remote.words["control-plane-init cp1"] == ("--by-hand", "cp2", "cp3", "w2", "w3")
+
+
+def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World) -> None:
+    world.made(cp1="joined", w2="joined", cp2="partial")
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp1"] == ("cp2", "cp3", "w1", "w3")
+    assert world.started("control-plane-join") == ["cp2", "cp3"]
+    assert world.events[-1] == "end revoke cp1"
+
+
+@pytest.mark.parametrize("wrong", ["loadbalancer", "", "node", "ready"])
+def test_a_stop_that_there_is_not_is_refused_with_those_there_are(wrong: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        provision.require_stop(wrong)
+    assert caught.value.hint == "one of: load-balancer, control-plane, pod-network, joins"
+
+
+@pytest.mark.parametrize("right", [None, *STEPS])
+def test_a_stop_that_there_is_is_taken(right: str | None) -> None:
+    provision.require_stop(right)

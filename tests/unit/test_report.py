@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from lab import report
+import pytest
+
+from lab import provision, report
 from lab.config import default
 from lab.progress import Progress, StepTime
 from lab.workspace import Workspace
@@ -56,3 +58,30 @@ def test_the_end_tells_the_longest_steps_by_their_slowest_machine(tmp_path: Path
 
 def test_the_end_says_when_nothing_was_changed(tmp_path: Path) -> None:
     assert "the lab was up already; nothing was changed" in closing(tmp_path, changed=False)
+
+
+@pytest.mark.parametrize(
+    ("until", "task", "left"),
+    [
+        ("load-balancer", 3, "HAProxy, kubeadm init, the joins, the pod network"),
+        ("control-plane", 4, "kubeadm init, the joins, the pod network"),
+        ("pod-network", 6, "the joins, the pod network"),
+        ("joins", 6, "the joins"),
+    ],
+)
+def test_a_stop_tells_what_is_done_what_is_left_and_what_to_type_next(
+    tmp_path: Path, until: str, task: int, left: str
+) -> None:
+    console, text = printed()
+    workspace = Workspace(tmp_path / ".lab")
+    console.print(report.stopped(LAB, workspace, progress(workspace.logs), until, ("names", "HAProxy")))
+    said = text.getvalue()
+    assert "done        machines run; names; HAProxy\n" in said
+    assert f"by hand     {left}\n" in said
+    assert "kubeconfig  none yet" in said
+    assert f"stopped before {until}; ./inv up does all that is left." in said
+    assert said.endswith(f"next: ./inv task {task}\n")
+
+
+def test_every_stop_has_its_words() -> None:
+    assert set(report.BY_HAND) == set(provision.STOPS)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import choice, config, host, image, machines
+from lab import choice, config, host, image, kubeconfig, machines, provision
 from lab.config import Choice
 from lab.errors import ConfigError, LabStateError
+from lab.progress import Progress
 from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
 from tests.unit.fakes import printed
@@ -168,7 +169,7 @@ def test_up_asks_again_whether_machines_are_emulated_once_it_has_baked(
     virtual = reopened(tmp_path, LAB_YAML)
     monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden-0123")
     seen: list[bool] = []
-    monkeypatch.setattr(Session, "_bring_up", lambda self, golden: seen.append(self.lab.emulated))
+    monkeypatch.setattr(Session, "_bring_up", lambda self, golden, until: seen.append(self.lab.emulated))
     virtual.up(consent=False)
     assert (virtual.lab.emulated, seen) == (False, [True])
 
@@ -176,10 +177,11 @@ def test_up_asks_again_whether_machines_are_emulated_once_it_has_baked(
 def test_a_docker_lab_is_settled_once(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "settle", lambda *_: pytest.fail("asked again"))
     monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden:0123")
-    brought_up: list[str] = []
-    monkeypatch.setattr(Session, "_bring_up", lambda self, golden: brought_up.append(golden))
+    brought_up: list[tuple[str, str]] = []
+    monkeypatch.setattr(Session, "_bring_up", lambda self, golden, until: brought_up.append((golden, until)))
     opened.up(consent=False)
-    assert brought_up == ["ha-lab/golden:0123"]
+    opened.up(consent=False, until="joins")
+    assert brought_up == [("ha-lab/golden:0123", ""), ("ha-lab/golden:0123", "joins")]
 
 
 def test_a_docker_lab_s_identity_says_nothing_of_libvirt(opened: Session) -> None:
@@ -190,3 +192,36 @@ def test_a_docker_lab_s_identity_says_nothing_of_libvirt(opened: Session) -> Non
     opened.workspace.write_identity({key: value for key, value in identity.items() if key != "libvirt"})
     boot(opened)
     opened.render()
+
+
+@pytest.mark.parametrize("until", ["", "load-balancer"])
+def test_a_run_that_stops_on_the_way_says_so_and_has_a_kubeconfig_where_there_is_one(
+    opened: Session, monkeypatch: pytest.MonkeyPatch, until: str
+) -> None:
+    stops: list[str] = []
+    said: list[object] = []
+    monkeypatch.setattr(
+        provision,
+        "bring_up",
+        lambda *words: stops.append(words[-1]) or True,  # type: ignore[func-returns-value]
+    )
+    monkeypatch.setattr(Session, "_require_own_machines", lambda self: None)
+    monkeypatch.setattr(Session, "keep_kubeconfig", lambda self: until == "")
+    monkeypatch.setattr(Session, "_keep_bill_of_materials", lambda self, golden: None)
+    monkeypatch.setattr(Progress, "say", lambda self, what: said.append(what))
+    opened._bring_up("ha-lab/golden:0123", until)
+    assert stops == [until]
+    console, text = printed()
+    console.print(said[-1])
+    assert ("./inv task 3" in text.getvalue()) is bool(until)
+    assert ("the lab is up" in text.getvalue()) is not bool(until)
+
+
+def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
+    opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Remote, "unreachable", lambda self, node: "down" if node.name == "cp1" else "")
+    monkeypatch.setattr(kubeconfig, "fetch", lambda *words: bool(asked.append(words[-1].name)))
+    assert not opened.keep_kubeconfig()
+    assert asked == ["cp2", "cp3"]

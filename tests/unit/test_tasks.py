@@ -30,6 +30,7 @@ VERBS = (
         "render",
         "ssh",
         "status",
+        "task",
         "test",
     ),
     *("up", "verify"),
@@ -219,6 +220,15 @@ def test_a_line_that_is_not_understood_is_told_with_what_to_type(
 def test_ssh_may_be_the_last_of_a_line_with_its_words(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "destroy", "--lab", "lab.yaml", "ssh", "cp9", "--lab", "lab.yaml", "--", "id")
     assert "there is no machine 'cp9'" in ran.stderr
+
+
+@pytest.mark.parametrize("until", ["", "workers"])
+def test_a_stop_that_there_is_not_is_told_before_anything(tmp_path: Path, bin_folder: Path, until: str) -> None:
+    ran = typed(tmp_path, "up", "--yes", "--lab", "lab.yaml", "--until", until)
+    assert ran.returncode == 2
+    assert "next: one of: load-balancer, control-plane, pod-network, joins" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / ".lab").exists()
 
 
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])

@@ -1,0 +1,78 @@
+"""What chapters 8 to 11 leave behind: all checks green, something broken and mended, and nothing at last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab import status
+from lab.checks import cases
+from lab.task.task import Found, Sight, State
+
+FINISHED_BY_UP = (
+    *("no-bootstrap-token", "no-uploaded-certificates", "no-run-secret", "kubeconfig-private"),
+    *("own-name", "network-services", "exact-nodes", "node-ready", "pod-network-agent", "system-pods-ready"),
+)
+"""Checks that need not hold before the kit has finished what was done by hand."""
+
+
+def all_hold(sight: Sight) -> Iterator[Found]:
+    """Every check that needs no pod of its own, judged now."""
+    for case in cases(sight.lab):
+        if case.check.probes:
+            continue
+        verdict = case.judge(sight.facts)
+        if verdict.good:
+            continue
+        amiss: State = "not yet" if verdict.name in FINISHED_BY_UP else "broken"
+        hint = "`./inv up` finishes what is left" if amiss == "not yet" else verdict.hint
+        yield Found(amiss, verdict.machine, f"{verdict.name}: {verdict.expected}", verdict.found, hint)
+
+
+def verified(sight: Sight) -> Iterator[Found]:
+    """The checks with pods take longer than a task may: what the last `verify` found of them counts."""
+    found, expected = sight.kept.verified, f"`./inv verify` found all {len(cases(sight.lab))} checks to hold"
+    if found is None:
+        yield Found("not yet", "", expected, "it was not run", "run it: it takes ten seconds")
+    elif found.bad:
+        what = f"{found.bad} of {found.checks} did not, when it was last run"
+        yield Found("broken", "", expected, what, "`./inv verify` says which, and what to try")
+    elif found.checks < len(cases(sight.lab)):
+        what = f"it was last run for {found.checks} of them"
+        yield Found("not yet", "", expected, what, "run it without -k")
+
+
+def drilled(sight: Sight) -> Iterator[Found]:
+    kept = sight.kept
+    if kept.reports or kept.was_broken:
+        return
+    if kept.unfinished:
+        what = f"{kept.unfinished[-1]} has no report"
+        yield Found(
+            "broken", "", "a drill that went to its end", what, "`./inv drill --heal`, then run it again"
+        )
+    else:
+        expected = "a drill was run, or its fault is in"
+        yield Found("not yet", "", expected, "neither was seen")
+
+
+def fault_is_out(sight: Sight) -> Iterator[Found]:
+    if sight.kept.fault:
+        yield Found("not yet", "", "no fault is in", sight.kept.fault, "`./inv drill --heal` takes it out")
+
+
+def healthy(sight: Sight) -> Iterator[Found]:
+    found = status.judge(sight.lab, sight.facts)
+    hint = "it takes a minute after the fault is out; then `./inv up` mends what is still amiss"
+    for what in (found.problem,) if found.problem else found.amiss:
+        yield Found("broken", "", "status is healthy", f"{found.health}: {what}", hint)
+
+
+def nothing_left(sight: Sight) -> Iterator[Found]:
+    kept = sight.kept
+    hint = "`./inv destroy` removes machines, network and folder"
+    if kept.folder:
+        yield Found("not yet", "", "no machine, no network and no .lab", f"{kept.folder} is there", hint)
+    elif kept.strays:
+        what = f"{len(kept.strays)} machines of this lab, whose .lab was removed"
+        again = "`./inv render` makes the folder again, and `./inv destroy` removes all of it"
+        yield Found("broken", "", "no machine, no network and no .lab", what, again)

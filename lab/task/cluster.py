@@ -1,0 +1,89 @@
+"""What chapters 4 to 7 leave behind: the first control plane, certificates, joins, the pod network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.facts.known import known
+from lab.model import Role
+from lab.task.task import Found, Sight
+
+FLANNEL = "kube-flannel"
+FAILING = 2
+"""So many starts of an agent's container are no accident."""
+
+
+def initialised(sight: Sight) -> Iterator[Found]:
+    node = sight.lab.first
+    if sight.facts.machine(node).text("membership").strip() == "fresh":
+        yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
+
+
+def lets_machines_in(sight: Sight) -> Iterator[Found]:
+    """While machines have yet to join, what they need for it is there."""
+    missing = [node for node in sight.lab.kubernetes_nodes if node.name in _missing(sight)]
+    secrets = known(sight.facts.api.secrets)
+    lost = []
+    if missing and not any(kind == "bootstrap.kubernetes.io/token" for _, kind in secrets):
+        lost.append("no bootstrap token")
+    if any(node.role is Role.CONTROL_PLANE for node in missing) and "kubeadm-certs" not in dict(secrets):
+        lost.append("no Secret kubeadm-certs")
+    if lost:
+        names = ", ".join(node.name for node in missing)
+        hint = (
+            f"certificates last two hours: `./inv up --until pod-network` puts a new token and certificate key "
+            f"into /root/secrets.sed on {sight.lab.first.name}"
+        )
+        yield Found("broken", "", f"what {names} will join with", ", ".join(lost), hint)
+
+
+def joined(sight: Sight) -> Iterator[Found]:
+    missing = _missing(sight)
+    for node in sight.lab.kubernetes_nodes:
+        has = sight.facts.machine(node).text("membership").strip()
+        half = f"on it: `kubeadm reset --force`, and join again; or `./inv up`, which does both for {node.name}"
+        if has == "partial":
+            yield Found("broken", node.name, "`kubeadm join` went to its end", "half of it was done", half)
+        elif node.name in missing and has == "joined":
+            found = "it has joined some cluster, and this one does not know it"
+            yield Found("broken", node.name, "a node of the cluster", found, half)
+        elif node.name in missing:
+            yield Found("not yet", node.name, "`kubeadm join` was done", "nothing of a cluster is there")
+
+
+def all_joined(sight: Sight) -> Iterator[Found]:
+    missing = sorted(_missing(sight))
+    if missing:
+        found = f"{', '.join(missing)} not in it"
+        yield Found("not yet", "", "all nodes in the cluster", found, "joining them is task 6")
+
+
+def network_applied(sight: Sight) -> Iterator[Found]:
+    if sight.lab.network.pod_network != "flannel":
+        return
+    if not any(pod.namespace == FLANNEL for pod in known(sight.facts.api.pods)):
+        yield Found("not yet", "", "flannel's pods", "there are none: the pod network was not applied")
+
+
+def agents_live(sight: Sight) -> Iterator[Found]:
+    starts = known(sight.facts.api.restarts)[1]
+    for pod in known(sight.facts.api.pods):
+        count = starts.get(f"{pod.namespace}/{pod.name}", 0)
+        if pod.namespace == FLANNEL and not pod.ready and count >= FAILING:
+            hint = (
+                f"`kubectl -n {FLANNEL} logs {pod.name}` says why; podSubnet and flannel's Network must agree"
+            )
+            yield Found("broken", pod.node, f"{pod.name} is Ready", f"it was started {count} times anew", hint)
+
+
+def coredns_ready(sight: Sight) -> Iterator[Found]:
+    pods = [pod for pod in known(sight.facts.api.pods) if pod.name.startswith("coredns-")]
+    if not any(pod.ready for pod in pods):
+        found = "none is" if pods else "there is none"
+        hint = "they wait for a node with a network; then it takes half a minute"
+        yield Found("not yet", "", "CoreDNS's pods are Ready", found, hint)
+
+
+def _missing(sight: Sight) -> set[str]:
+    there = {node.name for node in known(sight.facts.api.nodes)}
+    return {node.name for node in sight.lab.kubernetes_nodes} - there

@@ -1,0 +1,74 @@
+"""This room reads what this host keeps of a lab: whether anything is left, and what verify and drills left."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import machines
+from lab.drill import undo
+from lab.errors import LabError
+from lab.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the last `verify` came to: how many checks it judged, and how many of them did not hold."""
+
+    checks: int
+    bad: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What this host keeps of a lab.
+
+    `strays` are machines that its `.lab/` does not know. `reports` are the drills' folders, and `unfinished`
+    those of them without a report. `fault` is what a drill has left in, "" when nothing; `was_broken` whether
+    one ever put a fault in.
+    """
+
+    folder: Path | None = None
+    strays: tuple[str, ...] = ()
+    verified: Verified | None = None
+    reports: tuple[str, ...] = ()
+    unfinished: tuple[str, ...] = ()
+    fault: str = ""
+    was_broken: bool = False
+
+
+def look(session: Session) -> Kept:
+    """Read it. Never raises LabError: where docker can't be asked it has nothing of the lab."""
+    workspace = session.workspace
+    drills = sorted((workspace.root / "drills").glob("*/"))
+    try:
+        strays = tuple(machines.lost_sight_of(workspace))
+    except LabError:
+        strays = ()
+    return Kept(
+        folder=workspace.root if workspace.root.exists() else None,
+        strays=strays,
+        verified=_verified(workspace),
+        reports=tuple(each.name for each in drills if (each / "report.json").exists()),
+        unfinished=tuple(each.name for each in drills if not (each / "report.json").exists()),
+        fault=undo.pending(session),
+        was_broken=workspace.drill.exists(),
+    )
+
+
+def _verified(workspace: Workspace) -> Verified | None:
+    """Read what verify wrote for programs; None where it has written nothing that can be read."""
+    try:
+        text = (workspace.root / "verify.xml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    suite = re.search(r"<testsuite\b[^>]*>", text)
+    said = {} if suite is None else dict(re.findall(r'\b(tests|errors|failures)="(\d+)"', suite[0]))
+    if len(said) < 3:
+        return None
+    return Verified(int(said["tests"]), int(said["errors"]) + int(said["failures"]))

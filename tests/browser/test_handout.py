@@ -1,0 +1,223 @@
+"""A handout in a real browser and on paper: on a phone and a desk, in both languages, by day and by night."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab import config
+from lab.handout import chapters, pdf, prose
+from lab.handout.context import context
+from lab.handout.page import Cover, page
+from tests.browser.chromium import Chromium, Page, opened, started
+from tests.browser.test_page import GLYPHS, SHOWN, fits
+from tests.unit import drills
+from tests.unit.handouts import folder
+
+WIDTHS = (390, 1280)
+LANGUAGES = {"en": "en-US", "ko": "ko-KR"}
+EDITIONS = ("student", "instructor")
+
+TAKE_OVER_THE_CLIPBOARD = """
+globalThis.written = [];
+Object.defineProperty(navigator, "clipboard", {configurable: true, value: {
+  writeText: async (text) => { written.push(text); },
+}})"""
+
+NO_CLIPBOARD = 'Object.defineProperty(navigator, "clipboard", {configurable: true, value: undefined})'
+
+OUTSIDE = """[...document.querySelectorAll("main *, header *, nav *")].filter((each) => {
+  if (each.closest("svg, pre, .scroll") && !each.matches("svg, pre, .scroll")) return false;
+  const box = each.getBoundingClientRect();
+  return box.width && (box.right > innerWidth + 0.5 || box.left < -0.5);
+}).map((each) => each.outerHTML.slice(0, 120))"""
+"""What reaches over the edge of the screen and can't be scrolled by itself."""
+
+TEXTS = """[...document.querySelectorAll("svg.topology text")].map((text) => {
+  const [own, whole] = [text.getBBox(), text.closest("svg").viewBox.baseVal];
+  return [text.textContent, own.x, own.y, own.x + own.width, own.y + own.height, whole.width, whole.height];
+})"""
+
+NAMES = """[...document.querySelectorAll("svg.topology text.name, svg.topology text.address")].map((text) => {
+  const boxes = [...document.querySelectorAll("svg.topology rect.machine")].map((each) => each.getBBox());
+  const own = text.getBBox();
+  return [text.textContent, boxes.some((box) => box.x <= own.x && box.x + box.width >= own.x + own.width
+    && box.y <= own.y && box.y + box.height >= own.y + own.height)];
+})"""
+"""Of every name and address in the picture, whether it lies within a machine."""
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    with started(tmp_path_factory.mktemp("chromium") / "profile") as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each edition in each language, of the kit's own chapters, or where there are none of a test's."""
+    root = tmp_path_factory.mktemp("handout")
+    source = chapters.FOLDER if (chapters.FOLDER / "en").is_dir() else folder(root / "docs")
+    lab, made = config.default(), {}
+    for language in LANGUAGES:
+        told = context(lab, language, found=drills.whole_report(runs=1, count=50))
+        read = chapters.read(language, told, source)
+        for edition in prose.EDITIONS:
+            made[f"{edition}-{language}"] = path = root / f"{edition}-{language}.html"
+            path.write_text(page(lab, language, edition, read, Cover("2025-11-24", up=True)), encoding="utf-8")
+    return made
+
+
+def commands(tab: Page) -> list[str]:
+    """The text of every command that is on the screen."""
+    found: list[str] = tab.value(
+        '[...document.querySelectorAll("figure.command")].filter((each) => each.offsetParent)'
+        '.map((each) => each.querySelector("pre").textContent)'
+    )
+    return found
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_fits_the_screen_both_ways(
+    chromium: Chromium, files: dict[str, Path], width: int, language: str, edition: str, tmp_path: Path
+) -> None:
+    file = files[f"{edition}-{language}"]
+    with opened(chromium, file, width=width, language=LANGUAGES[language]) as tab:
+        assert tab.value("innerWidth") == width
+        for way in prose.WAYS:
+            tab.click(f"button[data-choose={way}]")
+            fits(tab)
+            assert tab.value(OUTSIDE) == []
+        tab.photograph(tmp_path / "page.png", height=6000)
+        assert tab.requests == [file.as_uri()]
+        assert tab.complaints == []
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_picture_is_inside_its_frame_and_follows_the_light(
+    chromium: Chromium, files: dict[str, Path], width: int, dark: bool
+) -> None:
+    for language in LANGUAGES:
+        with opened(chromium, files[f"student-{language}"], width=width, dark=dark) as tab:
+            for text, left, top, right, bottom, wide, high in tab.value(TEXTS):
+                assert left >= 0, text
+                assert top >= 0, text
+                assert right <= wide, text
+                assert bottom <= high, text
+            assert [name for name, inside in tab.value(NAMES) if not inside] == []
+            shown = tab.value('document.querySelector("svg.topology").getBoundingClientRect().width')
+            assert shown > 300
+            ink = tab.value('getComputedStyle(document.querySelector("svg.topology text.name")).fill')
+            assert ink == ("rgb(230, 233, 236)" if dark else "rgb(27, 31, 36)")
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_click_copies_exactly_the_command(chromium: Chromium, files: dict[str, Path], width: int) -> None:
+    with opened(chromium, files["student-en"], width=width) as tab:
+        tab.click("button[data-choose=hand]")
+        tab.value(TAKE_OVER_THE_CLIPBOARD)
+        shown = commands(tab)
+        tab.click('.hand figure[data-on="cp1"] .copy')
+        first = tab.value("document.querySelector('.hand figure[data-on=\"cp1\"] pre').textContent")
+        assert tab.value("written") == [first]
+        assert first in shown
+        assert first == first.strip()
+        assert (
+            tab.value("document.querySelector('.hand figure[data-on=\"cp1\"] .copy').textContent") == "Copied"
+        )
+
+
+def test_every_copy_button_has_its_own_command(chromium: Chromium, files: dict[str, Path]) -> None:
+    with opened(chromium, files["instructor-ko"], width=1280, language="ko-KR") as tab:
+        tab.value(TAKE_OVER_THE_CLIPBOARD)
+        tab.value('document.querySelectorAll(".copy").forEach((button) => button.click())')
+        all_of_them = '[...document.querySelectorAll("figure.command pre")].map((each) => each.textContent)'
+        assert tab.value("written") == tab.value(all_of_them)
+
+
+def test_without_a_clipboard_the_command_is_copied_another_way(
+    chromium: Chromium, files: dict[str, Path]
+) -> None:
+    with opened(chromium, files["student-en"], width=390) as tab:
+        tab.value(NO_CLIPBOARD)
+        tab.value(
+            'globalThis.heard = []; addEventListener("copy", () => heard.push(getSelection().toString()))'
+        )
+        tab.click("figure.check .copy")
+        assert tab.value("heard") == ["./inv task 1"]
+        assert tab.value('document.querySelector("figure.check .copy").textContent') == "Copied"
+
+
+def test_the_way_is_kept_in_the_address_and_in_every_link(
+    chromium: Chromium, files: dict[str, Path], tmp_path: Path
+) -> None:
+    file = files["student-en"]
+    visible = "(kind) => [...document.querySelectorAll('.way.' + kind)].some((each) => each.offsetParent)"
+    with opened(chromium, file, width=390) as tab:
+        assert (tab.value(f"({visible})('watch')"), tab.value(f"({visible})('hand')")) == (True, False)
+        tab.click("button[data-choose=hand]")
+        assert (tab.value(f"({visible})('watch')"), tab.value(f"({visible})('hand')")) == (False, True)
+        assert tab.value("location.hash") == "#hand"
+        tab.click(".contents li:nth-child(2) a")
+        assert tab.value("location.hash") == "#hand/chapter-2"
+        top = 'document.getElementById("chapter-2").getBoundingClientRect().top'
+        assert tab.value(f"new Promise((done) => setTimeout(() => done({top}), 1500))") < 120
+        assert "./inv up --until load-balancer" in commands(tab)[:2]
+    # The address as it would be sent to somebody: another browser begins where this one was.
+    there = tmp_path / "link.html"
+    there.write_text(f'<meta http-equiv="refresh" content="0; url={file.as_uri()}#hand/chapter-2">')
+    with opened(chromium, there, width=390) as tab:
+        tab.value("new Promise((done) => setTimeout(done, 1500))")
+        assert tab.value("document.documentElement.dataset.way") == "hand"
+
+
+def test_without_scripts_both_ways_are_there_and_labelled(chromium: Chromium, files: dict[str, Path]) -> None:
+    with opened(chromium, files["student-en"], width=390, scripts=False) as tab:
+        shown = tab.value(SHOWN)
+        assert "./inv up --until load-balancer" in shown
+        assert "Watch\n" in shown
+        assert "By hand\n" in shown
+        assert tab.value("getComputedStyle(document.querySelector('.bar')).display") == "none"
+        assert tab.value("getComputedStyle(document.querySelector('.copy')).display") == "none"
+        fits(tab)
+
+
+@pytest.mark.parametrize("edition", EDITIONS)
+def test_every_korean_letter_has_a_glyph(chromium: Chromium, files: dict[str, Path], edition: str) -> None:
+    with opened(chromium, files[f"{edition}-ko"], width=1280, language="ko-KR") as tab:
+        letters = sorted(
+            {letter for letter in tab.value("document.body.textContent") if "가" <= letter <= "힣"}
+        )
+        assert len(letters) > 40
+        assert tab.value(f"{GLYPHS}({letters!r})") == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_on_paper_both_ways_are_there_and_no_page_is_blank(
+    files: dict[str, Path], language: str, tmp_path: Path
+) -> None:
+    target = tmp_path / "handout.pdf"
+    pdf.write(files[f"student-{language}"], target, mark="ours")
+    said = subprocess.run(
+        ["pdftotext", "-layout", target, "-"], check=True, capture_output=True, text=True
+    ).stdout
+    sheets = said.split("\f")[:-1]
+    for number, sheet in enumerate(sheets, start=1):
+        assert f"{number} / {len(sheets)}" in sheet, "each page has its number"
+        assert len("".join(sheet.split())) > 20, f"page {number} is blank"
+    for words in {"en": ("Watch", "By hand"), "ko": ("살펴보기", "직접 하기")}[language]:
+        assert words in said
+    assert "./inv up --until load-balancer" in said
+    assert "Copy" not in said
+    subprocess.run(["pdftoppm", "-r", "40", "-gray", target, tmp_path / "sheet"], check=True)
+    pictures = sorted(tmp_path.glob("sheet-*.pgm"))
+    assert len(pictures) == len(sheets)
+    for picture in pictures:
+        dark = sum(point < 128 for point in picture.read_bytes()[20:])
+        assert dark > 100, f"{picture.name} is blank"

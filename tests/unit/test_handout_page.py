@@ -1,0 +1,193 @@
+"""The page of a handout, and the picture in it: who gets what, and that nothing comes from elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from html import unescape
+from html.parser import HTMLParser
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from lab import config
+from lab.drill.recording import Report
+from lab.handout import context, topology
+from lab.handout.words import WORDS
+from lab.model import Lab, Node, Role
+from tests.unit import drills
+from tests.unit.handouts import folder, made
+
+LAB = config.default()
+SIZES = [(1, 0), (1, 1), (3, 3), (5, 9)]
+VOID = frozenset(("meta", "br", "rect", "path"))
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return folder(tmp_path_factory.mktemp("handout") / "docs")
+
+
+class Reader(HTMLParser):
+    """Reads a page: every element with its attributes; sees that each is closed."""
+
+    def __init__(self, text: str) -> None:
+        """Read all of it."""
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element."""
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keep an element that ends where it starts."""
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        """See that what ends is what was open."""
+        assert self.open.pop() == tag
+
+
+def sized(control_planes: int, workers: int, prefix: str = "") -> Lab:
+    roles = [(Role.LOAD_BALANCER, "lb", 1, 10), (Role.CONTROL_PLANE, "cp", control_planes, 11)]
+    nodes = tuple(
+        Node(
+            name=f"{prefix or name}{n + 1}",
+            role=role,
+            address=IPv4Address(f"192.168.156.{first + n}"),
+            cpus=2,
+            memory_mib=2048,
+        )
+        for role, name, count, first in (*roles, (Role.WORKER, "w", workers, 21))
+        for n in range(count)
+    )
+    return Lab(nodes=nodes)
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("edition", ["student", "instructor"])
+def test_the_page_is_whole_and_asks_for_nothing(root: Path, language: str, edition: str) -> None:
+    text = made(root, language, "instructor" if edition == "instructor" else "student")
+    page = Reader(text)
+    assert {name for name, _ in page.found} & {"img", "link", "iframe", "object"} == set()
+    for name, attributes in page.found:
+        assert not {"src", "srcset", "style"} & set(attributes), name
+        assert not [key for key in attributes if key.startswith("on")], name
+        assert (attributes.get("href") or "#").startswith("#")
+    ids = [attributes["id"] for _, attributes in page.found if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = {(attributes.get("href") or "#top")[1:] for name, attributes in page.found if name == "a"}
+    assert links <= set(ids)
+    assert "@import" not in text
+    assert "url(" not in text.replace("url(#tip)", "")
+    assert text.splitlines()[1].startswith(f'<html lang="{language}"')
+
+
+def test_a_student_has_no_bytes_of_what_is_for_instructors(root: Path) -> None:
+    student, instructor = made(root), made(root, edition="instructor")
+    for word in ("ANSWER", "TROUBLE", 'id="sheet"', 'id="timing"', WORDS["sheet"].en):
+        assert word not in student
+        assert word in instructor
+    assert re.search(r'<td class="right">0:20</td><td class="right">45 min</td>', instructor)
+    assert '<td class="right">1:05</td>' in instructor
+    assert "<code>./inv task 2</code>" in instructor
+
+
+def test_a_handout_without_a_lab_says_so(root: Path) -> None:
+    assert WORDS["no_lab"].en in unescape(made(root))
+    assert WORDS["no_lab"].ko in made(root, "ko")
+
+
+def test_every_word_is_in_both_languages_and_takes_the_same_values() -> None:
+    for name, said in WORDS.items():
+        assert said.en, name
+        assert said.ko, name
+        assert said.en.count("{") == said.ko.count("{"), name
+
+
+@pytest.mark.parametrize(("control_planes", "workers"), SIZES)
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_machine_is_drawn_inside_the_picture_and_none_upon_another(
+    control_planes: int, workers: int, language: str
+) -> None:
+    lab = sized(control_planes, workers)
+    drawn = topology.picture(lab, language)
+    width, height = map(float, re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', drawn)[0])
+    boxes = [
+        tuple(map(float, box))
+        for box in re.findall(
+            r'<rect class="machine[^"]*" x="([\d.-]+)" y="([\d.-]+)" width="([\d.]+)" height="([\d.]+)"', drawn
+        )
+    ]
+    assert len(boxes) == 1 + len(lab.nodes)
+    for x, y, wide, high in boxes:
+        assert x >= 0
+        assert x + wide <= width
+        assert y >= 0
+        assert y + high <= height
+    for (ax, ay, aw, ah), (bx, by, bw, bh) in itertools.combinations(boxes, 2):
+        assert ax + aw <= bx or bx + bw <= ax or ay + ah <= by or by + bh <= ay
+    for node in lab.nodes:
+        assert f">{node.name}</text>" in drawn
+        assert f">{node.address}</text>" in drawn
+    assert drawn.count('class="etcd"') == control_planes
+    assert "<title" in drawn
+    assert f"{lab.workers[-1].name} {lab.workers[-1].address}" in drawn if workers else True
+
+
+def test_no_arrow_crosses_a_control_plane() -> None:
+    """Those of a second row come down between two of the first."""
+    found = topology.group(sized(5, 0).control_planes, 100, 70)
+    first, second = found.boxes[:3], found.boxes[3:]
+    for below in second:
+        assert all(abs(below.x - above.x) > topology.BOX_WIDTH / 2 for above in first)
+
+
+def test_the_longest_name_fits_its_box() -> None:
+    name = sized(5, 9, "a" * 20).workers[-1].name
+    assert len(name) * topology.size(name) * topology.LETTER <= topology.BOX_WIDTH
+    assert topology.size("cp1") == 15
+
+
+@pytest.mark.parametrize(("members", "majority", "lost"), [(1, 1, 0), (3, 2, 1), (5, 3, 2)])
+def test_quorums(members: int, majority: int, lost: int) -> None:
+    assert (context.quorum(members), context.survives(members)) == (majority, lost)
+
+
+def test_preflight_is_what_the_scripts_pass_over() -> None:
+    assert context.preflight(LAB, 2) == "Swap"
+    assert context.preflight(LAB, 1) == "Swap,SystemVerification"
+    assert context.preflight(LAB.model_copy(update={"provider": "virtualbox"}), 1) == "Swap"
+
+
+def test_measured_figures_are_those_of_this_labs_newest_report(tmp_path: Path) -> None:
+    for name, runs in (("20250101-000000-all", 3), ("20250202-000000-all", 1)):
+        path = tmp_path / "drills" / name / "report.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(drills.whole_report(runs=runs, count=50).model_dump_json())
+    broken = tmp_path / "drills" / "20250303-000000-all" / "report.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    found = context.newest_report(tmp_path)
+    assert isinstance(found, Report)
+    measured = context.measured(found, LAB, "ko")
+    assert measured is not None
+    assert measured.date == "2025-11-24"
+    assert measured.table.splitlines()[2].startswith("| 컨트롤 플레인 노드 강제 종료 | ")
+    assert len({line.count("|") for line in measured.table.splitlines()}) == 1
+    figures = measured.drill("kill-control-plane")
+    assert figures is not None
+    assert set(context.COLUMNS) <= set(figures)
+    assert figures["writes.lost"] == "0"
+    assert measured.drill("none") is None
+    assert context.measured(found, LAB.model_copy(update={"name": "other"}), "en") is None
+    assert context.measured(None, LAB, "en") is None
+    assert context.newest_report(tmp_path / "nowhere") is None

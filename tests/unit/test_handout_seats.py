@@ -1,0 +1,134 @@
+"""A class: each seat a lab that `./inv` reads, none overlapping another, and all that is wrong told at once."""
+
+from __future__ import annotations
+
+import itertools
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from lab import config
+from lab.errors import ConfigError
+from lab.handout.seats import Seat, seats
+from lab.model import Lab, Libvirt
+
+ALLOWED_BY_VIRTUALBOX = IPv4Network("192.168.56.0/21")
+
+
+def class_of(tmp_path: Path, text: str, lab_yaml: str = "") -> tuple[Seat, ...]:
+    file, lab_file = tmp_path / "class.csv", tmp_path / "lab.yaml"
+    file.write_bytes(text.encode())
+    lab_file.write_text(lab_yaml)
+    return seats(file, lab_file, config.load(lab_file))
+
+
+def problems(tmp_path: Path, text: str, lab_yaml: str = "") -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        class_of(tmp_path, text, lab_yaml)
+    assert caught.value.hint
+    return [each.removeprefix(f"{tmp_path}/class.csv:") for each in caught.value.problems]
+
+
+def test_thirty_seats_have_thirty_labs_that_lie_apart(tmp_path: Path) -> None:
+    found = class_of(tmp_path, "seat,name\n" + "".join(f"s{n:02},Ada {n}\n" for n in range(30)))
+    shared = [Lab(nodes=config.default().nodes).network, *(each.lab.network for each in found)]
+    networks = [each.subnet for each in shared]
+    networks += [shared[0].pods, shared[0].services, Libvirt().management]
+    assert not [(a, b) for a, b in itertools.combinations(networks, 2) if a.overlaps(b)]
+    assert len({each.lab.name for each in found}) == 30
+    first = [each.lab.network.subnet for each in found[:8]]
+    assert [each.subnet_of(ALLOWED_BY_VIRTUALBOX) for each in first] == [True] * 7 + [False]
+
+
+def test_a_seat_has_the_labs_other_settings(tmp_path: Path) -> None:
+    lab_yaml = (
+        "name: kurs\nkubernetes: {version: 1.35.4}\nnetwork: {subnet: 10.1.0.0/22, pod_network: net.yaml}\n"
+        "nodes: {workers: {count: 1, first_address: 10.1.1.7}}\n"
+    )
+    (tmp_path / "net.yaml").write_text("kind: DaemonSet\n")
+    [found] = class_of(tmp_path, "\ufeffSeat\r\nA-1\r\n", lab_yaml)
+    assert found.seat == "a-1"
+    assert found.lab.name == "kurs-a-1"
+    assert found.lab.kubernetes.version == "1.35.4"
+    assert [str(node.address) for node in found.lab.workers] == ["192.168.57.7"]
+    assert found.lab.network.subnet == IPv4Network("192.168.56.0/22")
+    assert found.files["pod-network.yaml"] == "kind: DaemonSet\n"
+    folder = tmp_path / "a-1"
+    folder.mkdir()
+    for name, text in found.files.items():
+        (folder / name).write_text(text)
+    assert config.load(folder / "lab.yaml").nodes == found.lab.nodes
+
+
+def test_the_kits_own_lab_file_can_be_a_classs(tmp_path: Path) -> None:
+    own = (Path(__file__).parents[2] / "lab.yaml").read_text(encoding="utf-8")
+    [found] = class_of(tmp_path, "seat,name\na1,김아다\n", own)
+    assert found.files["lab.yaml"].startswith("# The lab of seat a1, 김아다.\nname: ha-lab-a1\n")
+    assert "'" not in found.files["lab.yaml"].replace("''", "")
+
+
+def test_a_seat_may_bring_its_own_subnet(tmp_path: Path) -> None:
+    found = class_of(tmp_path, "seat,subnet\na1,192.168.57.0/24\na2,\n")
+    assert [str(each.lab.network.subnet) for each in found] == ["192.168.57.0/24", "192.168.58.0/24"]
+
+
+def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
+    text = (
+        "seat,name,subnet\n"
+        "a1,Ada,192.168.60.0/24\n"
+        "a 2,Bob,\n"
+        "A1,Cem,\n"
+        "\n"
+        "a3,Dan,192.168.60.128/25\n"
+        "a4,Eva,10.244.1.0/24\n"
+        "a5,Fay,somewhere\n"
+        f"{'x' * 40},Gus,\n"
+        "a6,Ho\x07,\n"
+        "a7,Ida,,more\n"
+    )
+    told = problems(tmp_path, text)
+    assert [each.partition(": ")[0] for each in told] == ["3", "4", "6", "6", "7", "8", "9", "10", "11"]
+    for what, each in zip(
+        (
+            *("'a 2' is not made of", "'a1' is there twice, first on line 2"),
+            "overlaps 192.168.60.0/24 of 'a1'",
+            *("is smaller than", "overlaps 10.244.0.0/16", "has no prefix length", "too long for a lab's name"),
+            *("a sign that can't be shown", "more cells than the head"),
+        ),
+        told,
+        strict=True,
+    ):
+        assert what in each
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", ["1: there is no column seat"]),
+        ("seat\n", ["1: has no seats"]),
+        ("name\nAda\n", ["1: there is no column seat"]),
+        ("seat,sead\na1,\n", ["1: unknown column 'sead', did you mean seat? (seat, name, subnet)"]),
+        ("seat,seat\na1,a2\n", ["1: column seat is there twice"] * 2),
+    ],
+)
+def test_a_file_that_is_no_class_is_refused(tmp_path: Path, text: str, told: list[str]) -> None:
+    assert problems(tmp_path, text) == told
+
+
+@pytest.mark.parametrize(
+    ("content", "what"), [(b"seat\n\xff\n", "not UTF-8"), (b'seat\n"a', "no CSV"), (b"x" * 70_000, "larger")]
+)
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, what: str) -> None:
+    file = tmp_path / "class.csv"
+    file.write_bytes(content)
+    with pytest.raises(ConfigError, match=what):
+        seats(file, tmp_path / "lab.yaml", config.default())
+    with pytest.raises(ConfigError, match="can't be read"):
+        seats(tmp_path / "none.csv", tmp_path / "lab.yaml", config.default())
+
+
+def test_where_no_network_is_left_it_is_said(tmp_path: Path) -> None:
+    lab_yaml = "network: {subnet: 172.16.0.0/8}\n".replace("172.16.0.0/8", "11.0.0.0/8")
+    [told] = problems(tmp_path, "seat\na1\n", lab_yaml)
+    assert told == "2: no network as large as 11.0.0.0/8 is free for 'a1'"

@@ -1,0 +1,460 @@
+"""Every task on recorded facts: done as recorded, and seen not yet and broken when what it looks at differs."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import config, machines
+from lab.checks import GROUPS, cases
+from lab.errors import ConfigError, LabError, LabStateError
+from lab.facts.api import ask_api
+from lab.facts.gather import Facts
+from lab.facts.known import Unknown, known
+from lab.facts.machine import Machine
+from lab.model import Lab
+from lab.progress import Progress
+from lab.session import Session
+from lab.task import command, kept, look
+from lab.task.catalogue import TASKS
+from lab.task.kept import Kept, Verified
+from lab.task.look import Result
+from lab.task.task import Checks, Found, Sight, Task, state
+from lab.workspace import Workspace
+from tests.unit.fakes import CA, FakeRemote, printed
+from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent, told_otherwise
+
+KEPT = Kept(Path("/lab/.lab"), verified=Verified(len(cases(lab())), 0), reports=("20261126-100000-all",))
+
+
+def sight(*alter: Alter, **left: Any) -> Sight:
+    found: Facts = facts()
+    for each in alter:
+        found = each(found)
+    return Sight(lab(), found, replace(KEPT, **left))
+
+
+def task(number: int) -> Task:
+    return TASKS[number - 1]
+
+
+def without_nodes(*names: str) -> Alter:
+    return api(nodes=tuple(node for node in known(facts().api.nodes) if node.name not in names))
+
+
+def without_pods(start: str) -> Alter:
+    return api(pods=tuple(pod for pod in known(facts().api.pods) if not pod.name.startswith(start)))
+
+
+def not_ready(start: str) -> Alter:
+    pods = known(facts().api.pods)
+    return api(pods=tuple(replace(p, ready=False) if p.name.startswith(start) else p for p in pods))
+
+
+def nodes(name: str, **changes: Any) -> Alter:
+    return api(nodes=tuple(replace(n, **changes) if n.name == name else n for n in known(facts().api.nodes)))
+
+
+def started_anew(start: str, count: int) -> Alter:
+    before, after = known(facts().api.restarts)
+    more = {name: count for name in after if name.partition("/")[2].startswith(start)}
+    return api(restarts=(before, {**after, **more}))
+
+
+def api_secrets(secrets: tuple[tuple[str, str], ...]) -> Alter:
+    return lambda found: replace(found, api=replace(found.api, secrets=secrets))
+
+
+def both(*alter: Alter) -> Alter:
+    def altered(found: Facts) -> Facts:
+        for each in alter:
+            found = each(found)
+        return found
+
+    return altered
+
+
+FRESH = section("cp1", "membership", "fresh")
+BARE_NODE = both(section("w1", "membership", "fresh"), without_nodes("w1"))
+NO_NODE = without_nodes("w1")
+SAID_NO = api(health={path: (503, "no") for path in facts().api.health})
+RUNS = "Id=containerd.service\nActiveState=active"
+ADMISSION = (("kubeadm-certs", "Opaque"), ("bootstrap-token-abc", "bootstrap.kubernetes.io/token"))
+HAPROXY_SAYS = "cp1,0,0,8,20,,151,401839,4843330,,0,,0,1,0,0,UP"
+
+NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
+    (1, silent("w3"), {}, "w3 can't be asked"),
+    (2, section("cp1", "ca-key", ""), {}, "no /etc/kubernetes/pki/ca.key"),
+    (2, section("cp1", "certificates", ""), {}, "no /etc/kubernetes/pki/ca.crt"),
+    (3, section("lb1", "lab-configuration", "packaged"), {}, "only the packaged one"),
+    (3, told_otherwise("lb1", "services", "active", "inactive"), {}, "not running"),
+    (3, told_otherwise("lb1", "services", "enabled", "disabled"), {}, "not enabled"),
+    (3, section("lb1", "unread", "/etc/haproxy/haproxy.cfg"), {}, "haproxy.cfg changed after"),
+    (4, FRESH, {}, "nothing of a cluster is there"),
+    (5, FRESH, {}, "nothing of a cluster is there"),
+    (6, FRESH, {}, "nothing of a cluster is there"),
+    (6, BARE_NODE, {}, "nothing of a cluster is there"),
+    (7, FRESH, {}, "nothing of a cluster is there"),
+    (7, NO_NODE, {}, "w1 not in it"),
+    (7, without_pods("kube-flannel"), {}, "the pod network was not applied"),
+    (7, not_ready("kube-flannel"), {}, "is not Ready"),
+    (7, nodes("w2", ready=False, reason="cni plugin not initialized"), {}, "cni plugin not initialized"),
+    (7, not_ready("coredns"), {}, "none is"),
+    (8, FRESH, {}, "nothing of a cluster is there"),
+    (8, api(secrets=(("kubeadm-certs", "Opaque"),)), {}, "kubeadm-certs"),
+    (8, section("cp1", "left-by-runs", "/root/secrets.sed"), {}, "/root/secrets.sed"),
+    (8, None, {"verified": None}, "it was not run"),
+    (8, None, {"verified": Verified(3, 0)}, "it was last run for 3 of them"),
+    (9, None, {"reports": ()}, "neither was seen"),
+    (10, None, {"reports": ()}, "neither was seen"),
+    (10, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
+    (11, None, {}, "/lab/.lab is there"),
+]  # fmt: skip
+
+BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
+    (1, told_otherwise("w1", "here", "w1", "w9"), {}, "w9"),
+    (1, told_otherwise("w2", "kernel", "ip_forward = 1", "ip_forward = 0"), {}, "net.ipv4.ip_forward: 0"),
+    (1, told_otherwise("w2", "services", RUNS, RUNS.replace("active", "failed")), {}, "it does not"),
+    (2, told_otherwise("cp2", "programs", "/usr/bin/etcdctl", ""), {}, "no etcdctl"),
+    (2, told_otherwise("cp3", "images", "kube-apiserver:v1.36.3", "other:v1"), {}, "no kube-apiserver:v1.36.3"),
+    (2, section("cp1", "certificates", f"# /etc/kubernetes/pki/ca.crt\n{CA}"), {}, "another one in"),
+    (3, section("lb1", "configuration", "unknown keyword 'serve'", 1), {}, "unknown keyword 'serve'"),
+    (3, section("lb1", "lab-configuration", ">     balance first"), {}, "balance first"),
+    (3, section("lb1", "listening", ""), {}, "nobody does"),
+    (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
+    (4, told_otherwise("lb1", "backends", HAPROXY_SAYS, HAPROXY_SAYS.replace("UP", "DOWN")), {}, "DOWN"),
+    (4, SAID_NO, {}, "503 no"),
+    (4, nodes("cp1", control_plane=False), {}, "a worker"),
+    (5, both(section("w1", "membership", "fresh"), NO_NODE), {}, "no bootstrap token"),
+    (5, without_nodes("cp2"), {}, "no bootstrap token, no Secret kubeadm-certs"),
+    (6, section("w1", "membership", "partial"), {}, "half of it was done"),
+    (6, NO_NODE, {}, "this one does not know it"),
+    (6, told_otherwise("cp2", "etcd-members", '"name":"cp3"', '"name":"cp9"'), {}, "cp9"),
+    (6, nodes("cp2", control_plane=False), {}, "a worker"),
+    (7, both(not_ready("kube-flannel"), started_anew("kube-flannel", 4)), {}, "it was started 4 times anew"),
+    (8, section("cp2", "open-keys", "/etc/kubernetes/pki/ca.key"), {}, "/etc/kubernetes/pki/ca.key"),
+    (8, None, {"verified": Verified(201, 2)}, "2 of 201 did not"),
+    (9, None, {"reports": (), "unfinished": ("20261126-110000-all",)}, "20261126-110000-all has no report"),
+    (10, silent("w1"), {}, "degraded: w1 can't be asked"),
+    (10, SAID_NO, {}, "down: the API answered 503"),
+    (11, None, {"folder": None, "strays": ("0123", "4567")}, "2 machines of this lab"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(1, 11))
+def test_a_lab_that_is_well_and_was_drilled_has_every_task_done_but_the_last(number: int) -> None:
+    assert task(number).judge(sight()) == ()
+
+
+def test_the_last_task_is_done_when_nothing_is_left() -> None:
+    assert task(11).judge(sight(folder=None)) == ()
+
+
+@pytest.mark.parametrize(("number", "alter", "left", "said"), NOT_YET)
+def test_what_is_missing_is_not_yet(number: int, alter: Alter | None, left: dict[str, Any], said: str) -> None:
+    found = task(number).judge(sight(*([alter] if alter else []), **left))
+    assert state(found) == "not yet"
+    assert said in " ".join(each.found for each in found)
+
+
+@pytest.mark.parametrize(("number", "alter", "left", "said"), BROKEN)
+def test_what_is_wrong_is_broken_and_says_what_to_try(
+    number: int, alter: Alter | None, left: dict[str, Any], said: str
+) -> None:
+    found = task(number).judge(sight(*([alter] if alter else []), **left))
+    assert state(found) == "broken", found
+    assert said in " ".join(each.found for each in found)
+    assert all(each.hint for each in found)
+
+
+def test_every_task_has_been_seen_not_yet_and_broken() -> None:
+    for seen in (NOT_YET, BROKEN):
+        assert {number for number, *_ in seen} == set(range(1, 12))
+
+
+def test_a_kept_fault_or_one_that_was_healed_counts_as_broken_on_purpose() -> None:
+    assert task(9).judge(sight(reports=(), was_broken=True, fault="kill-control-plane on cp1")) == ()
+    assert task(10).judge(sight(reports=(), was_broken=True)) == ()
+
+
+def test_machines_let_in_while_some_have_yet_to_join() -> None:
+    def judged(missing: str, secrets: tuple[tuple[str, str], ...]) -> str:
+        return state(task(5).judge(sight(without_nodes(missing), api_secrets(secrets))))
+
+    assert judged("cp3", ADMISSION) == judged("w1", ADMISSION) == "done"
+    assert judged("cp3", ADMISSION[:1]) == judged("w1", ADMISSION[:1]) == "broken"
+    assert (judged("cp3", ADMISSION[1:]), judged("w1", ADMISSION[1:])) == ("broken", "done")
+    assert judged("nobody", ()) == judged("nobody", ADMISSION) == "done"
+
+
+@pytest.mark.parametrize("number", [4, 5, 6, 7, 8])
+def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -> None:
+    why = Unknown("the API can't be asked: timed out")
+    gone = api(nodes=why, pods=why, secrets=why, restarts=why)
+    found = task(number).judge(sight(gone))
+    assert (state(found), "timed out" in " ".join(each.found for each in found)) == ("broken", True)
+
+
+def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
+    (found,) = task(10).judge(sight(api(health={})))
+    assert found.state == "broken"
+    assert "can't be read" in found.found
+
+
+# What tasks are made of.
+
+
+def test_tasks_are_numbered_in_a_row_and_named_as_the_chapters() -> None:
+    assert [each.number for each in TASKS] == list(range(1, 12))
+    names = "machines quorum load-balancer control-plane certificates joins pod-network look-around break mend"
+    assert [each.name for each in TASKS] == [*names.split(), "clean-up"]
+
+
+@pytest.mark.parametrize("each", TASKS, ids=lambda each: each.name)
+def test_every_task_has_hints_that_can_be_filled_in(each: Task) -> None:
+    assert each.hints
+    for hint in each.hints:
+        assert "{" not in look.filled(hint, lab())
+
+
+@pytest.mark.parametrize("each", TASKS, ids=lambda each: each.name)
+def test_checks_that_a_task_uses_exist_and_need_no_pods(each: Task) -> None:
+    there = {check.name: check for _, checks in GROUPS for check in checks}
+    for part in each.parts:
+        if isinstance(part, Checks):
+            assert set(part.names) <= set(there)
+            assert not any(there[name].probes for name in part.names)
+
+
+@pytest.mark.parametrize("each", [each for each in TASKS if each.asks], ids=lambda each: each.name)
+def test_what_a_task_asks_is_all_that_it_needs(each: Task) -> None:
+    assert each.asks
+    answers = each.asks.answers
+    told: dict[str, Machine | Unknown] = {node.name: Unknown("was not asked") for node in lab().nodes}
+    for node in each.asks.machines(lab()):
+        machine = known(facts().machines[node.name])
+        sections = {name: said for name, said in machine.sections.items() if not answers or name in answers}
+        told[node.name] = replace(machine, sections=sections)
+    only = replace(facts(), machines=told, probes=Unknown("pods were not asked"))
+    if not each.asks.api:
+        only = replace(only, api=ask_api(lab(), Unknown("was not asked"), Unknown("was not asked")))
+    assert each.judge(Sight(lab(), only, KEPT)) == ()
+
+
+# Looking: what is asked, and how often.
+
+
+class Way(FakeRemote):
+    """Machines that answer as recorded, and keep what they were asked."""
+
+    def __init__(self, lab: Lab, workspace: Workspace) -> None:
+        """Ask nobody yet."""
+        super().__init__(lab, workspace)
+        self.asked: list[tuple[str, ...]] = []
+        self.way = ""
+
+    def route_is_ours(self) -> str:
+        """Say whether the lab's network is up."""
+        return self.way
+
+    def run(self, node: Any, command: Any, **words: Any) -> Any:
+        """Keep it, and fail: what is judged is not this test's."""
+        assert not self.way, "something was sent while the lab's network is down"
+        self.asked.append((node.name, *command))
+        raise LabStateError("no route to host")
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    workspace = Workspace(tmp_path / ".lab")
+    monkeypatch.setattr(machines, "lost_sight_of", lambda workspace: [])
+    way = Way(config.default(), workspace)
+    return Session(tmp_path / "lab.yaml", way.lab, workspace, way, Progress(printed()[0], workspace.logs))
+
+
+def made(session: Session) -> Way:
+    session.workspace.write(session.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
+    session.workspace.write(session.workspace.ssh_config, "")
+    assert isinstance(session.remote, Way)
+    return session.remote
+
+
+def test_a_lab_that_was_never_brought_up_is_not_yet_and_keeps_no_count(session: Session) -> None:
+    for number in range(1, 11):
+        result = look.ask(session, task(number))
+        assert (result.state, result.hints) == ("not yet", ())
+        assert "./inv up --until load-balancer" in result.found[0].hint
+    assert look.ask(session, task(11)).state == "done"
+    assert not session.workspace.root.exists()
+
+
+def test_nothing_is_sent_while_the_lab_s_network_is_down(session: Session) -> None:
+    made(session).way = "the lab's network 192.168.56.0/24 is not up on this host"
+    results = look.progress(session)
+    assert [each.state for each in results[:10]] == ["broken"] * 10
+    assert "is not up on this host" in results[3].found[0].found
+    assert results[10].state == "not yet"
+    assert look.ask(session, task(4)).state == "broken"
+
+
+@pytest.mark.parametrize(
+    ("number", "machines_asked", "answers"),
+    [
+        (2, {"cp1", "cp2", "cp3"}, ("programs", "images", "certificates", "ca-key")),
+        (3, {"lb1"}, ("services", "configuration", "lab-configuration", "unread", "listening")),
+        (8, {"lb1", "cp1", "cp2", "cp3", "w1", "w2", "w3"}, ()),
+        (9, set(), ()),
+    ],
+)
+def test_only_what_a_task_needs_is_asked(
+    session: Session, number: int, machines_asked: set[str], answers: tuple[str, ...]
+) -> None:
+    way = made(session)
+    look.ask(session, task(number))
+    asked = [each for each in way.asked if "facts.sh" in each[2]]
+    assert {each[0] for each in asked} == machines_asked
+    assert {each[3:] for each in asked} <= {answers}
+
+
+def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+
+    def keep(self: Session) -> bool:
+        fetched.append("once")
+        raise LabStateError("it does not point at the load balancer")
+
+    monkeypatch.setattr(Session, "keep_kubeconfig", keep)
+    made(session)
+    look.ask(session, task(3))
+    assert fetched == []
+    look.ask(session, task(4))
+    assert fetched == ["once"]
+    session.workspace.write_secret(session.workspace.kubeconfig, "x")
+    look.ask(session, task(4))
+    assert fetched == ["once"]
+
+
+def test_hints_grow_each_time_and_begin_anew_once_the_task_is_done(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(session)
+    asked = [look.ask(session, task(3)) for _ in range(6)]
+    assert [len(each.hints) for each in asked] == [1, 2, 3, 4, 4, 4]
+    assert [each.asked for each in asked] == [1, 2, 3, 4, 5, 6]
+    assert "lb1" in asked[0].hints[0]
+    look.progress(session)
+    assert look.ask(session, task(3)).asked == 7
+    assert look.ask(session, task(1)).asked == 1
+    monkeypatch.setattr(look, "_judged", lambda session, tasks: [()])
+    assert look.ask(session, task(3)) == Result(3, "load-balancer", task(3).title, "done")
+    monkeypatch.undo()
+    assert json.loads(session.workspace.tasks.read_text()) == {"1": 1, "3": 0}
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nothing", '{"3": "x"}', '{"3": {}}'])
+def test_a_count_that_can_t_be_read_begins_anew(session: Session, text: str) -> None:
+    made(session)
+    session.workspace.write(session.workspace.tasks, text)
+    assert look.ask(session, task(3)).asked == 1
+
+
+@pytest.mark.parametrize("word", ["0", "12", "x", "-1", "03", "1.5"])
+def test_a_number_that_no_task_has_is_refused_with_those_there_are(word: str) -> None:
+    with pytest.raises(ConfigError, match=f"there is no task '{word}'") as caught:
+        look.numbered(word)
+    assert "from 1 to 11" in caught.value.hint
+
+
+def test_a_number_finds_its_task() -> None:
+    assert [look.numbered(str(number)).number for number in range(1, 12)] == list(range(1, 12))
+
+
+# What this host keeps.
+
+
+def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kept.look(session) == Kept()
+    root = session.workspace.root
+    session.workspace.write(root / "drills" / "1-all" / "report.json", "{}")
+    session.workspace.write(root / "drills" / "2-all" / "x", "")
+    session.workspace.write(
+        root / "drill" / "fault.json", json.dumps({"drill": "kill-control-plane", "victims": ["cp1"]})
+    )
+    session.workspace.write(
+        root / "verify.xml",
+        '<?xml version="1.0"?><testsuites name="pytest tests"><testsuite name="pytest" errors="1" failures="2" '
+        'skipped="0" tests="201" time="9.9">',
+    )
+    assert kept.look(session) == Kept(
+        root, (), Verified(201, 3), ("1-all",), ("2-all",), "kill-control-plane on cp1", was_broken=True
+    )
+
+    def no_docker(workspace: Workspace) -> list[str]:
+        raise LabError("docker is not there")
+
+    monkeypatch.setattr(machines, "lost_sight_of", no_docker)
+    session.workspace.write(root / "verify.xml", "<testsuite>")
+    assert (kept.look(session).strays, kept.look(session).verified) == ((), None)
+
+
+# What is shown.
+
+RESULTS = (
+    Result(1, "machines", "the machines answer", "done"),
+    Result(
+        3,
+        "load-balancer",
+        "HAProxy stands",
+        "broken",
+        (Found("broken", "lb1", "the lab's", "< one\n> two", "put it together again"),),
+        ("look there", "`./inv up --until control-plane` does it"),
+        2,
+    ),
+)
+
+
+def shown(what: object) -> str:
+    console, text = printed(width=100)
+    console.print(what, soft_wrap=True)
+    return text.getvalue()
+
+
+def test_progress_shows_each_task_and_the_first_thing_missing() -> None:
+    said = shown(command.shown(lab(), RESULTS))
+    assert "3     HAProxy stands       broken  lb1: < one" in said
+    assert "1 of 2 done" in said
+    assert said.rstrip().endswith("next: ./inv task 3")
+    assert "next:" not in shown(command.shown(lab(), RESULTS[:1]))
+
+
+def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
+    assert shown(command.shown_one(RESULTS[1])) == (
+        "task 3, HAProxy stands: broken\n"
+        "\n"
+        "  machine   lb1\n"
+        "  expected  the lab's\n"
+        "  found     < one\n"
+        "            > two\n"
+        "  try       put it together again\n"
+        "\n"
+        "  hint      look there\n"
+        "  hint      `./inv up --until control-plane` does it\n"
+    )
+    assert shown(command.shown_one(RESULTS[0])) == "task 1, the machines answer: done\n"
+
+
+def test_programs_have_the_same_keys_for_one_and_for_all() -> None:
+    all_of_them = json.loads(command.to_json(lab(), RESULTS))
+    one = json.loads(command.to_json(lab(), RESULTS[1:]))
+    assert set(one) == set(all_of_them) == {"lab", "done", "tasks"}
+    assert (all_of_them["lab"], all_of_them["done"]) == ("ha-lab-verify", 1)
+    assert one["tasks"][0] == all_of_them["tasks"][1]
+    keys = {"number", "name", "title", "state", "found", "hints", "asked"}
+    assert {key for each in all_of_them["tasks"] for key in each} == keys
+    assert set(one["tasks"][0]["found"][0]) == {"state", "machine", "expected", "found", "hint"}
