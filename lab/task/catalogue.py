@@ -53,7 +53,7 @@ TASKS = (
             Checks(("cluster-ca",), first),
         ),
         hints=(
-            "look on {first}: `ls /etc/kubernetes/pki`, `crictl images`",
+            "look on {first}: `ls /etc/kubernetes/pki`, `ctr --namespace k8s.io images list`",
             "the CA comes from this host, so that HAProxy can verify the API servers before there are any",
             "`./inv up --until control-plane` puts the CA there",
         ),

@@ -9,7 +9,7 @@ from lab.model import Lab, Node
 from lab.supply.releases import release
 from lab.task.task import Found, Sight
 
-PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl", "crictl")
+PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
 MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
 
 

@@ -134,7 +134,7 @@ listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
 programs() {
 	local name
-	for name in kubeadm kubelet kubectl etcdctl crictl; do command -v "$name"; done
+	for name in kubeadm kubelet kubectl etcdctl; do command -v "$name"; done
 }
 
 images() { bounded ctr --namespace k8s.io images list --quiet; }
