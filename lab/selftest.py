@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lab.session import Session
 
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
-NEEDS_LABS = ("tests/labs", "tests/golden")
+NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
 BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
 """Suites that break a lab of their own, again and again, and take their time."""
 VIRTUAL = "tests/vm"

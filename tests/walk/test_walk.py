@@ -1,0 +1,75 @@
+"""Every command of the handout, typed in its order into a real lab: once by each of the two ways through it.
+
+What a chapter's commands are is asked when it is their turn: one that has a drill's figures may tell
+other things than before. The languages have the same commands, which tests/unit holds.
+"""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import time
+
+import pytest
+
+from lab.handout import chapters
+from lab.handout.context import context, newest_report
+from lab.handout.prose import HOST, WAYS, Command, commands
+from lab.host import ROOT, Cgroups, kernel
+from lab.render import REPOSITORY
+from tests.labs.conftest import TestLab
+
+NUMBERS = range(1, 12)
+LONGEST = 600
+"""Seconds for one command; the longest are `up` and a drill."""
+BY_HAND = {3, 4, 6, 7}
+"""Chapters whose task is not done before their commands are typed, by hand."""
+
+
+def _commands(lab: TestLab, number: int, way: str) -> list[Command]:
+    session = lab.session
+    groups = kernel.cgroups(ROOT)
+    told = context(
+        session.lab,
+        "en",
+        found=newest_report(session.workspace.root),
+        cgroups=groups.version if isinstance(groups, Cgroups) else 2,
+    )
+    read = chapters.read("en", told, chapters.FOLDER, lab_file=str(session.path))
+    found = [each for chapter in read if chapter.number == number for each in commands(chapter, session.lab)]
+    assert found, f"chapter {number} has no command"
+    return [each for each in found if each.way in ("", way)]
+
+
+def _argv(lab: TestLab, command: Command) -> list[str]:
+    """As it is typed: on the host in the checkout, on a machine by root in a login shell."""
+    if command.on == HOST:
+        return ["bash", "-ec", command.text]
+    typed = f"sudo bash -lec {shlex.quote(command.text)}"
+    return ["ssh", "-F", str(lab.folder / ".lab" / "ssh_config"), command.on, "--", typed]
+
+
+def _type(lab: TestLab, command: Command) -> None:
+    started = time.monotonic()
+    done = subprocess.run(
+        _argv(lab, command),
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    print(f"{command.on}, line {command.line}, {time.monotonic() - started:.1f} s: {done.returncode}")
+    print(f"$ {command.text}\n{done.stdout}{done.stderr}")
+    assert done.returncode == 0, f"on {command.on}: {command.text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize(("way", "number"), [(way, number) for way in WAYS for number in NUMBERS])
+def test_a_chapters_commands_do_on_a_lab_what_its_task_asks(walked: TestLab, way: str, number: int) -> None:
+    asked = _commands(walked, number, way)
+    assert any(each.text.startswith("./inv task") and each.text.endswith(f" {number}") for each in asked)
+    if way == "hand" and number in BY_HAND:
+        assert walked.inv("task", str(number)).code == 1
+    for command in asked:
+        _type(walked, command)
