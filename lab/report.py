@@ -16,7 +16,7 @@ from lab.workspace import Workspace
 
 EMULATED = (
     "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
-    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 15 to 30 minutes on two CPUs\n"
+    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 8 to 15 minutes on two CPUs\n"
     "that do nothing else."
 )
 """What `up` says before it begins where no hardware helps."""

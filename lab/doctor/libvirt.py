@@ -77,7 +77,7 @@ def hypervisor(case: Case) -> Iterator[Finding]:
     elif case.lab.emulated:
         why = (
             f"Every step takes many times as long, so all times are {EMULATION_PATIENCE} times as long; run "
-            "nothing beside it. A lab of 1 + 1 + 1 takes 15 to 30 minutes on two CPUs. With `provider: docker` "
+            "nothing beside it. A lab of 1 + 1 + 1 takes 8 to 15 minutes on two CPUs. With `provider: docker` "
             "it takes one."
         )
         yield note(check, title, f"machines are emulated: {_why_emulated(case)}", why)

@@ -94,7 +94,7 @@ def machine(request: pytest.FixtureRequest, disk: Path, tmp_path: Path) -> Itera
     public = base64.b64encode(key.with_suffix(".pub").read_bytes()).decode()
     found = Machine(tmp_path / "console", key, free_port(), str(uuid4()))
     words = [
-        *("qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "qemu64", "-smp", "2", "-m", "1024"),
+        *("qemu-system-x86_64", "-machine", "pc,accel=tcg", "-cpu", "qemu64", "-smp", "1", "-m", "1024"),
         *(
             "-display",
             "none",

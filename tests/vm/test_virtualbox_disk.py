@@ -24,7 +24,7 @@ pytestmark = pytest.mark.whole
 BOOT_TIMEOUT = 300
 
 QEMU = (
-    *("qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "2"),
+    *("qemu-system-x86_64", "-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "qemu64", "-smp", "1"),
     *("-m", "1024", "-display", "none", "-monitor", "none", "-serial", "none", "-parallel", "none"),
     *(
         "-device",
