@@ -15,8 +15,8 @@ from lab import onepage
 from lab.handout.words import WORDS
 from lab.model import Lab, Node
 
-WIDTH = 420
-MIDDLE = 200
+WIDTH = 448
+MIDDLE = 215
 """Of the machines; on their right is the way of the workers to the load balancer."""
 BOX_WIDTH, GAP, ROW = 122, 10, 3
 STEP = BOX_WIDTH + GAP
