@@ -27,7 +27,7 @@ PLACES = r"\b(?:\d{1,3}\.){3}\d{1,3}\b"
 VERSIONS = re.compile(r"\bv?(?:1\.3\d(?:\.\d+)?|3\.\d\.\d+|0\.28\.\d+)\b")
 PLAIN_HOSTS = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
 KNOWN_HOSTS = {"kubernetes.io", "etcd.io", "haproxy.org", "docs.haproxy.org", "k8s.io"}
-KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|kubeadm\.k8s\.io|config\.k8s\.io)|(kubeadm|coordination)\.k8s\.io")
+KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|config\.k8s\.io)|(kubeadm|coordination)\.k8s\.io")
 """Names of labels, finalizers and groups of its API, which nobody resolves."""
 
 
