@@ -40,6 +40,8 @@ CHECK = re.compile(r"\./inv task(?: --lab .+)? (\d+)")
 BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
 DEEPEST = 20
 """Colons; more than boxes are ever nested."""
+SHORT = 20
+"""Lines; what is shown and has no more stays on one page of paper."""
 OPEN, CLOSE = "container_box_open", "container_box_close"
 
 
@@ -244,7 +246,9 @@ def _fence(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict
     if on:
         return figure(reader, on, text)
     language = (token.info.split() or ["text"])[0]
-    return Markup('<pre class="shown" tabindex="0"><code>{}</code></pre>\n').format(_coloured(text, language))
+    kind = "shown short" if text.count("\n") < SHORT else "shown"
+    shown = Markup('<pre class="{}" tabindex="0"><code>{}</code></pre>\n')
+    return shown.format(kind, _coloured(text, language))
 
 
 def _open(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
