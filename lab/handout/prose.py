@@ -97,6 +97,11 @@ def html(chapter: Chapter, reader: Reader) -> Markup:
     return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, environment))  # noqa: S704
 
 
+def inline(text: str) -> Markup:
+    """Return a sentence as HTML: what stands between backticks is code."""
+    return Markup(_MARKDOWN.renderInline(text))  # noqa: S704  HTML in it is escaped
+
+
 def figure(reader: Reader, on: str, command: str) -> Markup:
     """Return a command as it is shown: where it is typed, as whom, a button that copies it."""
     word = reader.word
@@ -123,7 +128,7 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
     )
 
 
-class HAProxy(RegexLexer):
+class HAProxy(RegexLexer):  # type: ignore[misc]  # pygments has no types
     """HAProxy's configuration: comments, section heads, and the word that begins each line."""
 
     name = "HAProxy"
