@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment
 from markupsafe import Markup
 
 from lab import onepage
@@ -66,7 +67,7 @@ def index(seats: Sequence[Any], files: Sequence[str], lab: Lab, language: str) -
     return template.render(seats=seats, files=files, lang=language, title=title, **onepage.parts(HERE))
 
 
-def _environment(reader: Reader) -> Any:
+def _environment(reader: Reader) -> Environment:
     environment = onepage.environment(HERE)
     environment.globals |= {"word": reader.word, "OURS": OURS}
     return environment
@@ -102,7 +103,7 @@ def _tasks(lab: Lab, lab_file: str) -> list[dict[str, Any]]:
         {
             "number": task.number,
             "title": task.title,
-            "hints": [naming(filled(hint, lab), lab_file) for hint in task.hints],
+            "hints": [prose.inline(naming(filled(hint, lab), lab_file)) for hint in task.hints],
             "command": naming(f"./inv task {task.number}", lab_file),
         }
         for task in TASKS

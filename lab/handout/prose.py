@@ -40,6 +40,8 @@ CHECK = re.compile(r"\./inv task(?: --lab .+)? (\d+)")
 BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
 DEEPEST = 20
 """Colons; more than boxes are ever nested."""
+SHORT = 20
+"""Lines; what is shown and has no more stays on one page of paper."""
 OPEN, CLOSE = "container_box_open", "container_box_close"
 
 
@@ -95,6 +97,11 @@ def html(chapter: Chapter, reader: Reader) -> Markup:
     return Markup(_MARKDOWN.renderer.render(tokens, _MARKDOWN.options, environment))  # noqa: S704
 
 
+def inline(text: str) -> Markup:
+    """Return a sentence as HTML: what stands between backticks is code."""
+    return Markup(_MARKDOWN.renderInline(text))  # noqa: S704  HTML in it is escaped
+
+
 def figure(reader: Reader, on: str, command: str) -> Markup:
     """Return a command as it is shown: where it is typed, as whom, a button that copies it."""
     word = reader.word
@@ -121,7 +128,7 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
     )
 
 
-class HAProxy(RegexLexer):
+class HAProxy(RegexLexer):  # type: ignore[misc]  # pygments has no types
     """HAProxy's configuration: comments, section heads, and the word that begins each line."""
 
     name = "HAProxy"
@@ -244,7 +251,9 @@ def _fence(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict
     if on:
         return figure(reader, on, text)
     language = (token.info.split() or ["text"])[0]
-    return Markup('<pre class="shown" tabindex="0"><code>{}</code></pre>\n').format(_coloured(text, language))
+    kind = "shown short" if text.count("\n") < SHORT else "shown"
+    shown = Markup('<pre class="{}" tabindex="0"><code>{}</code></pre>\n')
+    return shown.format(kind, _coloured(text, language))
 
 
 def _open(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:

@@ -15,8 +15,8 @@ from lab import onepage
 from lab.handout.words import WORDS
 from lab.model import Lab, Node
 
-WIDTH = 420
-MIDDLE = 200
+WIDTH = 448
+MIDDLE = 215
 """Of the machines; on their right is the way of the workers to the load balancer."""
 BOX_WIDTH, GAP, ROW = 122, 10, 3
 STEP = BOX_WIDTH + GAP
@@ -63,7 +63,7 @@ class Group:
 def picture(lab: Lab, language: str) -> Markup:
     """Return the picture as an SVG element; its colours are the page's."""
     balancer_y = 84.0
-    control_planes = group(lab.control_planes, balancer_y + 88, 74)
+    control_planes = group(lab.control_planes, balancer_y + 91, 74)
     workers = group(lab.workers, control_planes.bottom + 16, 50, above=TITLE) if lab.workers else None
     bottom = (workers or control_planes).bottom
     return Markup(  # noqa: S704  the template escapes what it is told
@@ -74,11 +74,11 @@ def picture(lab: Lab, language: str) -> Markup:
             word=lambda name, *values: (WORDS[name].ko if language == "ko" else WORDS[name].en).format(*values),
             described=described(lab, language),
             balancer=Box(
-                lab.balancer.name, str(lab.balancer.address), MIDDLE, balancer_y, 58, size(lab.balancer.name)
+                lab.balancer.name, str(lab.balancer.address), MIDDLE, balancer_y, 61, size(lab.balancer.name)
             ),
             control_planes=control_planes,
             workers=workers,
-            bus=balancer_y + 58 + 16,
+            bus=balancer_y + 61 + 16,
             members=len(lab.control_planes),
             quorum=len(lab.control_planes) // 2 + 1,
             frame=bottom + 10,

@@ -54,6 +54,7 @@ WORDS = {
     "check_note": Said("Task {}: what this chapter leaves behind", "과제 {}: 이 장을 마친 상태인지 확인합니다"),
     "timing": Said("Timing", "시간 배분"),
     "number": Said("No.", "번호"),
+    "about": Said("Chapter", "장"),
     "begins": Said("from", "시작"),
     "takes": Said("takes", "소요"),
     "sum": Said("In all", "합계"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lab.errors import ConfigError, HostNotFit, LabStateError
+from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.handout import chapters, command, pdf
 from lab.handout.command import Wish
 from lab.render import REPOSITORY
@@ -156,7 +156,7 @@ def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: p
 def test_a_browser_that_makes_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "a.html").write_text("a")
-    with pytest.raises(pdf.LabError, match="made no PDF"):
+    with pytest.raises(LabError, match="made no PDF"):
         pdf.write(tmp_path / "a.html", tmp_path / "a.pdf", mark="x")
     assert not (tmp_path / "a.pdf").exists()
 

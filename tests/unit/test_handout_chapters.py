@@ -9,6 +9,7 @@ import pytest
 from markupsafe import Markup
 
 from lab import config
+from lab.errors import LabError
 from lab.handout import chapters, prose
 from lab.handout.chapters import ChapterError
 from lab.handout.context import context
@@ -150,5 +151,5 @@ def test_a_lab_of_three_and_one_of_two_can_be_written_about(root: Path) -> None:
 
 
 def test_a_folder_without_chapters_is_told(tmp_path: Path) -> None:
-    with pytest.raises(chapters.LabError, match="there are no chapters"):
+    with pytest.raises(LabError, match="there are no chapters"):
         read(tmp_path)

@@ -6,7 +6,7 @@ import itertools
 import re
 from html import unescape
 from html.parser import HTMLParser
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,7 @@ from lab import config
 from lab.drill.recording import Report
 from lab.handout import context, topology
 from lab.handout.words import WORDS
-from lab.model import Lab, Node, Role
+from lab.model import Lab, Network, Node, Role
 from tests.unit import drills
 from tests.unit.handouts import folder, made
 
@@ -69,7 +69,7 @@ def sized(control_planes: int, workers: int, prefix: str = "") -> Lab:
         for role, name, count, first in (*roles, (Role.WORKER, "w", workers, 21))
         for n in range(count)
     )
-    return Lab(nodes=nodes)
+    return Lab(nodes=nodes, network=Network(subnet=IPv4Network("192.168.156.0/24")))
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

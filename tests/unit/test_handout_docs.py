@@ -1,0 +1,109 @@
+"""The chapters themselves: both languages alike, each with its task, every command one that the kit takes."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from lab import config
+from lab.handout import chapters, prose
+from lab.handout.chapters import Chapter
+from lab.handout.context import context
+from lab.handout.page import Cover, page
+from lab.model import Lab
+from lab.task.catalogue import TASKS
+from tests.unit import drills
+from tests.unit.test_handout_page import SIZES, sized
+from tests.unit.test_readme import parse
+
+LAB = config.default()
+NAMES = {
+    language: sorted(path.name for path in (chapters.FOLDER / language).glob("*.md"))
+    for language in chapters.LANGUAGES
+}
+PLACES = r"\b(?:\d{1,3}\.){3}\d{1,3}\b"
+"""An address; loopback's and documentation's may be typed in by hand."""
+VERSIONS = re.compile(r"\bv?(?:1\.3\d(?:\.\d+)?|3\.\d\.\d+|0\.28\.\d+)\b")
+PLAIN_HOSTS = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
+KNOWN_HOSTS = {"kubernetes.io", "etcd.io", "haproxy.org", "docs.haproxy.org", "k8s.io"}
+KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|config\.k8s\.io)|(kubeadm|coordination)\.k8s\.io")
+"""Names of labels, finalizers and groups of its API, which nobody resolves."""
+
+
+def read(language: str, lab: Lab = LAB) -> tuple[Chapter, ...]:
+    told = context(lab, language, found=drills.whole_report(runs=1, count=50))
+    return chapters.read(language, told, chapters.FOLDER)
+
+
+def test_every_chapter_is_there_in_both_languages_and_every_task_has_one() -> None:
+    assert NAMES["en"] == NAMES["ko"]
+    assert [int(name[:2]) for name in NAMES["en"]] == [task.number for task in TASKS]
+    for language in chapters.LANGUAGES:
+        assert [each.task for each in read(language)] == [task.number for task in TASKS]
+
+
+def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
+    for english, korean in zip(read("en"), read("ko"), strict=True):
+        assert english.minutes == korean.minutes, english.path.name
+        ways = [
+            [(each.on, each.text, each.way, each.instructor) for each in prose.commands(chapter, LAB)]
+            for chapter in (english, korean)
+        ]
+        assert ways[0] == ways[1], english.path.name
+        boxes = [re.findall(r"^\s*:{3,}\s*(\w+)$", each.text, re.MULTILINE) for each in (english, korean)]
+        assert boxes[0] == boxes[1], english.path.name
+
+
+def test_every_chapter_ends_with_the_command_that_asks_for_its_task() -> None:
+    for language in chapters.LANGUAGES:
+        for chapter in read(language):
+            last = prose.commands(chapter, LAB)[-1]
+            assert (last.on, last.text, last.way) == ("host", f"./inv task {chapter.task}", ""), chapter.path
+
+
+def test_a_way_begins_as_it_should() -> None:
+    first = prose.commands(read("en")[0], LAB)
+    assert next(each.text for each in first if each.way == "watch") == "./inv up"
+    assert next(each.text for each in first if each.way == "hand") == "./inv up --until load-balancer"
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+@pytest.mark.parametrize(("control_planes", "workers"), SIZES)
+def test_chapters_make_sense_for_labs_of_every_size(language: str, control_planes: int, workers: int) -> None:
+    lab = sized(control_planes, workers)
+    for edition in prose.EDITIONS:
+        text = page(lab, language, edition, read(language, lab), Cover("2025-11-24", up=False))
+        assert "192.168.56." not in text, "an address is typed in by hand"
+    told = context(lab, language)
+    assert told["measured"] is None
+    assert chapters.read(language, told, chapters.FOLDER)
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_every_command_of_the_kit_is_one_that_it_understands(language: str) -> None:
+    for chapter in read(language):
+        for command in prose.commands(chapter, LAB):
+            for line in re.findall(r"\./inv [^|;&\n>]*", command.text):
+                parse(line.split(" -- ")[0].strip())
+        for span in re.findall(r"`(\./inv [^`]+)`", chapter.text):
+            parse(" ".join(span.split()).split(" -- ")[0].split(" | ")[0])
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_no_version_is_typed_in_and_no_registry_is_named(language: str) -> None:
+    for name in NAMES[language]:
+        text = (chapters.FOLDER / language / name).read_text(encoding="utf-8")
+        addresses = [each for each in re.findall(PLACES, text) if not each.startswith(("127.", "0."))]
+        assert addresses == [], name
+        assert VERSIONS.findall(re.sub(r"\{\{.*?\}\}", "", text)) == [], name
+        hosts = set(PLAIN_HOSTS.findall(text.lower())) - KNOWN_HOSTS
+        assert sorted(each for each in hosts if not KUBERNETES_OWN.fullmatch(each)) == [], name
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_no_secret_and_nothing_that_looks_like_one_is_in_a_chapter(language: str) -> None:
+    for chapter in read(language):
+        assert not re.search(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", chapter.text), chapter.path
+        assert not re.search(r"\b[0-9a-f]{64}\b", chapter.text), chapter.path
+        assert "PRIVATE KEY-----" not in chapter.text, chapter.path
