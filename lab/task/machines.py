@@ -22,7 +22,7 @@ def first(lab: Lab) -> tuple[Node, ...]:
 
 
 def all_answer(sight: Sight) -> Iterator[Found]:
-    hint = "`./inv up --until load-balancer` makes and starts what is missing, and gives each its files"
+    hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
     for node in sight.lab.nodes:
         machine = sight.facts.machines[node.name]
         if isinstance(machine, Unknown):
