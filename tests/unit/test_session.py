@@ -7,9 +7,11 @@ import pytest
 from lab import choice, config, host, image, kubeconfig, machines, provision
 from lab.config import Choice
 from lab.errors import ConfigError, LabStateError
+from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
+from lab.workspace import Workspace
 from tests.unit.fakes import printed
 
 LAB_YAML = "name: mine\n"
@@ -222,6 +224,11 @@ def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(Remote, "unreachable", lambda self, node: "down" if node.name == "cp1" else "")
-    monkeypatch.setattr(kubeconfig, "fetch", lambda *words: bool(asked.append(words[-1].name)))
+
+    def refuse(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
+        asked.append(node.name)
+        return False
+
+    monkeypatch.setattr(kubeconfig, "fetch", refuse)
     assert not opened.keep_kubeconfig()
     assert asked == ["cp2", "cp3"]
