@@ -23,6 +23,7 @@ VERBS = (
         "destroy",
         "doctor",
         "drill",
+        "handout",
         "kubeconfig",
         "lint",
         "lock",
