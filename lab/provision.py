@@ -47,7 +47,8 @@ class Situation:
     @property
     def init_by_hand(self) -> bool:
         """Whether somebody is to do `kubeadm init`, who needs the lab's CA for it."""
-        return self.fresh and bool(self.until) and "control-plane-init" not in STOPS[self.until]
+        there = self.first.name in self.joined
+        return bool(self.until) and "control-plane-init" not in STOPS[self.until] and not there
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,10 @@ take_secrets() {
 forget_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key; }
 forget_by_hand() { rm -f "${BY_HAND[@]}"; }
 
+# kubeadm gives it one late: in init's last phase but the addons (kubelet-finalize), and at the end of a join's
+# bootstrap, where the kubelet itself writes the file.
+kubelet_has_its_certificate() { grep -qs kubelet-client-current.pem "$KUBELET"; }
+
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }

@@ -62,9 +62,14 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
-    hint = "it takes a minute after the fault is out; then `./inv up` mends what is still amiss"
+    amiss: State = "not yet" if sight.kept.settling else "broken"
+    hint = (
+        "wait: it takes a minute after the fault is out"
+        if sight.kept.settling
+        else "`./inv up` mends what it can"
+    )
     for what in (found.problem,) if found.problem else found.amiss:
-        yield Found("broken", "", "status is healthy", f"{found.health}: {what}", hint)
+        yield Found(amiss, "", "status is healthy", f"{found.health}: {what}", hint)
 
 
 def nothing_left(sight: Sight) -> Iterator[Found]:

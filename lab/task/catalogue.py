@@ -53,7 +53,7 @@ TASKS = (
             Checks(("cluster-ca",), first),
         ),
         hints=(
-            "look on {first}: `ls /etc/kubernetes/pki`, `crictl images`",
+            "look on {first}: `ls /etc/kubernetes/pki`, `ctr --namespace k8s.io images list`",
             "the CA comes from this host, so that HAProxy can verify the API servers before there are any",
             "`./inv up --until control-plane` puts the CA there",
         ),
@@ -161,7 +161,14 @@ TASKS = (
         "look-around",
         "all checks hold",
         asks=Asks(_everywhere, api=True),
-        parts=(cluster.initialised, afterwards.all_hold, afterwards.verified),
+        before=(afterwards.fault_is_out,),
+        parts=(
+            machines.all_answer,
+            cluster.initialised,
+            cluster.all_joined,
+            afterwards.all_hold,
+            afterwards.verified,
+        ),
         hints=(
             "`./inv up` finishes what was done by hand, and takes away what lets machines in",
             "then `./inv verify`: each check that does not hold says what it means and what to try",
@@ -182,7 +189,8 @@ TASKS = (
         "mend",
         "the lab is whole again",
         asks=Asks(_everywhere, api=True),
-        parts=(afterwards.drilled, afterwards.fault_is_out, afterwards.healthy),
+        before=(afterwards.drilled, afterwards.fault_is_out),
+        parts=(afterwards.healthy,),
         hints=(
             "`./inv drill --heal` takes out what a drill left in",
             "`./inv status` says what is still amiss, and `./inv up` mends what it can",

@@ -15,8 +15,15 @@ FAILING = 2
 
 def initialised(sight: Sight) -> Iterator[Found]:
     node = sight.lab.first
-    if sight.facts.machine(node).text("membership").strip() == "fresh":
+    has = sight.facts.machine(node).text("membership").strip()
+    if has == "fresh":
         yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
+    elif has == "partial":
+        hint = (
+            "where kubeadm still runs, wait for it; else on it: `kubeadm reset --force`, then "
+            "`./inv up --until control-plane`, which puts the CA back, and init again"
+        )
+        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", hint)
 
 
 def lets_machines_in(sight: Sight) -> Iterator[Found]:

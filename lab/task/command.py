@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import zip_longest
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,6 +16,9 @@ from lab.task.look import Result
 from lab.task.task import Found, State
 
 EXIT_CODES: dict[State, int] = {"done": 0, "not yet": 1, "broken": 2}
+NAMED = 6
+"""How much of what was found is shown in full; programs get it all."""
+
 COLOURS: dict[State, str] = {"done": "green", "not yet": "yellow", "broken": "red"}
 
 
@@ -41,15 +45,14 @@ def shown_one(result: Result) -> RenderableType:
     """Return one task for people: what is missing or wrong, in full, and the hints so far."""
     # Lines and no table: the terminal names the lab in the commands of a Text.
     lines = [Text(f"task {result.number}, {result.title}: ").append(result.state, COLOURS[result.state])]
-    for each in result.found:
-        lines.append(Text(""))
-        said = (
-            ("machine", each.machine),
-            ("expected", each.expected),
-            ("found", each.found),
-            ("try", each.hint),
-        )
-        lines += [_line(label, text) for label, text in said if text]
+    for each, following in zip_longest(result.found[:NAMED], result.found[1:NAMED]):
+        hint = (
+            "" if following and following.hint == each.hint else each.hint
+        )  # once for all that it is good for
+        said = (("machine", each.machine), ("expected", each.expected), ("found", each.found), ("try", hint))
+        lines += [Text(""), *(_line(label, text) for label, text in said if text)]
+    more = len(result.found) - NAMED
+    lines += [Text(""), Text(f"  and {more} more")] if more > 0 else []
     lines += [Text("")] if result.hints else []
     lines += [_line("hint", hint) for hint in result.hints]
     return Group(*lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ from lab.workspace import Workspace
 
 if TYPE_CHECKING:
     from lab.session import Session
+
+
+SETTLING = 120.0
+"""Seconds after a fault in which a lab need not be whole again; 30 are usual."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Kept:
 
     `strays` are machines that its `.lab/` does not know. `reports` are the drills' folders, and `unfinished`
     those of them without a report. `fault` is what a drill has left in, "" when nothing; `was_broken` whether
-    one ever put a fault in.
+    one ever put a fault in, and `settling` whether one came out so lately that all need not be whole again.
     """
 
     folder: Path | None = None
@@ -40,6 +45,7 @@ class Kept:
     unfinished: tuple[str, ...] = ()
     fault: str = ""
     was_broken: bool = False
+    settling: bool = False
 
 
 def look(session: Session) -> Kept:
@@ -51,14 +57,23 @@ def look(session: Session) -> Kept:
     except LabError:
         strays = ()
     return Kept(
-        folder=workspace.root if workspace.root.exists() else None,
+        folder=workspace.root if workspace.exists() or workspace.has_machines() else None,
         strays=strays,
         verified=_verified(workspace),
         reports=tuple(each.name for each in drills if (each / "report.json").exists()),
         unfinished=tuple(each.name for each in drills if not (each / "report.json").exists()),
         fault=undo.pending(session),
         was_broken=workspace.drill.exists(),
+        settling=_changed_within(workspace.drill, SETTLING * session.lab.patience),
     )
+
+
+def _changed_within(folder: Path, seconds: float) -> bool:
+    """Whether a file was put into a folder, or taken out of it, in these last seconds."""
+    try:
+        return time.time() - folder.stat().st_mtime < seconds
+    except FileNotFoundError:
+        return False
 
 
 def _verified(workspace: Workspace) -> Verified | None:

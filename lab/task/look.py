@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lab.errors import ConfigError, LabError
@@ -68,11 +68,15 @@ def ask(session: Session, task: Task) -> Result:
 
 def _judged(session: Session, tasks: Sequence[Task]) -> list[tuple[Found, ...]]:
     session.require_same_lab()
-    there = kept.look(session)
     absent = _absent(session)
-    facts = _nothing(session) if absent else _gathered(session, tasks)
-    sight = Sight(session.lab, facts, there)
-    return [(absent,) if absent and task.number != len(TASKS) else task.judge(sight) for task in tasks]
+    nothing = Sight(session.lab, _nothing(session), kept.look(session))
+    if absent:
+        return [task.judge(nothing) if task.number == len(TASKS) else (absent,) for task in tasks]
+    barred = [task.barred(nothing) for task in tasks]
+    sight = replace(
+        nothing, facts=_gathered(session, [t for t, why in zip(tasks, barred, strict=True) if not why])
+    )
+    return [why or task.judge(sight) for task, why in zip(tasks, barred, strict=True)]
 
 
 def _absent(session: Session) -> Found | None:

@@ -9,7 +9,7 @@ from lab.model import Lab, Node
 from lab.supply.releases import release
 from lab.task.task import Found, Sight
 
-PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl", "crictl")
+PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
 MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
 
 
@@ -22,7 +22,7 @@ def first(lab: Lab) -> tuple[Node, ...]:
 
 
 def all_answer(sight: Sight) -> Iterator[Found]:
-    hint = "`./inv up --until load-balancer` makes and starts what is missing, and gives each its files"
+    hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
     for node in sight.lab.nodes:
         machine = sight.facts.machines[node.name]
         if isinstance(machine, Unknown):

@@ -79,7 +79,8 @@ class Asks:
 class Task:
     """What a chapter leaves behind. `hints` come one more each time; {first} and the like are filled in.
 
-    `asks` is None where this host's own files say it all.
+    `asks` is None where this host's own files say it all; `before` are parts that need nothing else, so that
+    nobody waits for a machine that a drill has stopped.
     """
 
     number: int
@@ -88,16 +89,25 @@ class Task:
     parts: tuple[Part, ...]
     hints: tuple[str, ...]
     asks: Asks | None = None
+    before: tuple[Part, ...] = ()
+
+    def barred(self, sight: Sight) -> tuple[Found, ...]:
+        """What keeps it from being done before anybody is asked."""
+        return _first(self.before, sight)
 
     def judge(self, sight: Sight) -> tuple[Found, ...]:
         """What keeps it from being done, of the first part that finds something; nothing when it is done."""
         try:
-            return next(filter(None, (tuple(part(sight)) for part in self.parts)), ())
+            return _first((*self.before, *self.parts), sight)
         except CouldNotAsk as error:
             return (Found("broken", "", "an answer", error.message),)
         except (ValueError, LookupError, TypeError) as error:
             what = f"what was answered can't be read: {type(error).__name__}: {error}"
             return (Found("broken", "", "an answer", what),)
+
+
+def _first(parts: Iterable[Part], sight: Sight) -> tuple[Found, ...]:
+    return next(filter(None, (tuple(part(sight)) for part in parts)), ())
 
 
 def state(found: Iterable[Found]) -> State:

@@ -27,9 +27,8 @@ no_addons() {
 		--output name >/dev/null
 }
 
-# Whether this control plane may hold somebody's work. One that was initialised by hand has no word of it from
-# us; there kubeadm has given the kubelet its own certificate (kubelet-finalize, the last phase but the addons).
-initialised_once() { [[ -e $INITIALISED ]] || grep -qs kubelet-client-current.pem "$KUBELET"; }
+# Whether this control plane may hold somebody's work; one that was initialised by hand has no word of it from us.
+initialised_once() { [[ -e $INITIALISED ]] || kubelet_has_its_certificate; }
 
 init() {
 	wait_for 60 "the container runtime" systemctl is-active containerd

@@ -134,14 +134,14 @@ listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
 programs() {
 	local name
-	for name in kubeadm kubelet kubectl etcdctl crictl; do command -v "$name"; done
+	for name in kubeadm kubelet kubectl etcdctl; do command -v "$name"; done
 }
 
 images() { bounded ctr --namespace k8s.io images list --quiet; }
 
 load_balancer() {
 	tell services services haproxy.service ha-lab-network.service
-	tell configuration bounded haproxy -c -q -f /etc/haproxy/haproxy.cfg
+	tell configuration bounded haproxy -c -f /etc/haproxy/haproxy.cfg
 	tell lab-configuration lab_configuration
 	tell unread unread_by_haproxy
 	tell listening listening

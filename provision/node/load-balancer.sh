@@ -17,7 +17,7 @@ own_network() {
 haproxy_cfg() {
 	local checked=/etc/haproxy/haproxy.cfg.new
 	cat /usr/share/ha-lab/haproxy.packaged.cfg "$HERE/haproxy.cfg" >"$checked"
-	haproxy -c -q -f "$checked" || die "HAProxy refuses the rendered configuration (its own words are above)"
+	haproxy -c -f "$checked" || die "HAProxy refuses the rendered configuration (its own words are above)"
 	place 644 /etc/haproxy/haproxy.cfg <"$checked" && reload=yes
 	rm -f "$checked"
 }

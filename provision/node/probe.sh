@@ -10,7 +10,7 @@ if [[ $NODE_ROLE == load-balancer ]]; then
 	echo joined
 elif nothing_of_a_cluster; then
 	echo fresh
-elif [[ -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] &&
+elif kubelet_has_its_certificate && [[ ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] &&
 	[[ $NODE_ROLE == worker || (-e $ADMIN && -e $MANIFESTS/etcd.yaml && -d /var/lib/etcd/member) ]]; then
 	echo joined
 else

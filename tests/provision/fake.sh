@@ -27,6 +27,8 @@ fails() {
 	echo $((left - 1)) >"$state/failing-$1"
 }
 
+has_certificate() { echo "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem" >$kubernetes/kubelet.conf; }
+
 control_plane() {
 	mkdir -p $kubernetes/manifests $kubernetes/pki/etcd /var/lib/etcd/member
 	touch $kubernetes/manifests/{kube-apiserver,etcd}.yaml $kubernetes/pki/etcd/healthcheck-client.crt
@@ -36,7 +38,7 @@ control_plane() {
 
 joins() {
 	mkdir -p $kubernetes
-	touch $kubernetes/kubelet.conf
+	has_certificate
 	grep -q '^controlPlane:' "$1" && control_plane
 	if fails join; then
 		touch $kubernetes/bootstrap-kubelet.conf
@@ -57,8 +59,8 @@ case "$name $*" in
 "systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
 "systemctl reload haproxy" | "systemctl try-restart "*) ;;
-"haproxy -c -q -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$4" || {
-	echo "parsing [$4:3]: unknown keyword 'BROKEN'"
+"haproxy -c -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$3" || {
+	echo "parsing [$3:3]: unknown keyword 'BROKEN'"
 	exit 1
 } ;;
 
@@ -71,7 +73,7 @@ case "$name $*" in
 	control_plane
 	if fails init; then exit 1; fi
 	touch "$state/own-api" "$state/label"
-	echo "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem" >$kubernetes/kubelet.conf
+	has_certificate
 	if fails addons; then exit 1; fi
 	touch "$state/addons"
 	;;

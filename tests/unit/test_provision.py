@@ -352,3 +352,11 @@ def test_a_stop_that_there_is_not_is_refused_with_those_there_are(wrong: str) ->
 @pytest.mark.parametrize("right", [None, *STEPS])
 def test_a_stop_that_there_is_is_taken(right: str | None) -> None:
     provision.require_stop(right)
+
+
+def test_the_ca_is_given_again_where_the_first_control_plane_was_reset_and_a_worker_was_not(
+    world: World,
+) -> None:
+    world.made(w1="joined")
+    world.bring_up("control-plane")
+    assert "ca.key" in world.remote.given["node cp1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,9 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (7, nodes("w2", ready=False, reason="cni plugin not initialized"), {}, "cni plugin not initialized"),
     (7, not_ready("coredns"), {}, "none is"),
     (8, FRESH, {}, "nothing of a cluster is there"),
+    (8, silent("cp3"), {}, "cp3 can't be asked"),
+    (8, NO_NODE, {}, "w1 not in it"),
+    (8, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
     (8, api(secrets=(("kubeadm-certs", "Opaque"),)), {}, "kubeadm-certs"),
     (8, section("cp1", "left-by-runs", "/root/secrets.sed"), {}, "/root/secrets.sed"),
     (8, None, {"verified": None}, "it was not run"),
@@ -112,6 +116,7 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (9, None, {"reports": ()}, "neither was seen"),
     (10, None, {"reports": ()}, "neither was seen"),
     (10, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
+    (10, silent("w1"), {"settling": True}, "degraded: w1 can't be asked"),
     (11, None, {}, "/lab/.lab is there"),
 ]  # fmt: skip
 
@@ -125,6 +130,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (3, section("lb1", "configuration", "unknown keyword 'serve'", 1), {}, "unknown keyword 'serve'"),
     (3, section("lb1", "lab-configuration", ">     balance first"), {}, "balance first"),
     (3, section("lb1", "listening", ""), {}, "nobody does"),
+    (4, section("cp1", "membership", "partial"), {}, "half of it was done"),
     (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
     (4, told_otherwise("lb1", "backends", HAPROXY_SAYS, HAPROXY_SAYS.replace("UP", "DOWN")), {}, "DOWN"),
     (4, SAID_NO, {}, "503 no"),
@@ -391,9 +397,14 @@ def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.Mon
         '<?xml version="1.0"?><testsuites name="pytest tests"><testsuite name="pytest" errors="1" failures="2" '
         'skipped="0" tests="201" time="9.9">',
     )
-    assert kept.look(session) == Kept(
-        root, (), Verified(201, 3), ("1-all",), ("2-all",), "kill-control-plane on cp1", was_broken=True
+    session.workspace.write_identity({"name": "ha-lab"})
+    was = kept.look(session)
+    fault = "kill-control-plane on cp1"
+    assert was == Kept(
+        root, (), Verified(201, 3), ("1-all",), ("2-all",), fault, was_broken=True, settling=True
     )
+    os.utime(session.workspace.drill, (0, 0))
+    assert kept.look(session) == replace(was, settling=False)
 
     def no_docker(workspace: Workspace) -> list[str]:
         raise LabError("docker is not there")
@@ -401,6 +412,20 @@ def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.Mon
     monkeypatch.setattr(machines, "lost_sight_of", no_docker)
     session.workspace.write(root / "verify.xml", "<testsuite>")
     assert (kept.look(session).strays, kept.look(session).verified) == ((), None)
+
+
+def test_a_folder_with_nothing_of_a_lab_is_nothing_left(session: Session) -> None:
+    with session.workspace.lock():
+        assert kept.look(session).folder is None
+
+
+def test_nobody_is_waited_for_while_a_fault_is_in(session: Session) -> None:
+    way = made(session)
+    fault = {"drill": "kill-control-plane", "victims": ["cp1"]}
+    session.workspace.write(session.workspace.drill / "fault.json", json.dumps(fault))
+    for number in (8, 10):
+        assert look.ask(session, task(number)).state == "not yet"
+    assert way.asked == []
 
 
 # What is shown.
@@ -447,6 +472,13 @@ def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
         "  hint      `./inv up --until control-plane` does it\n"
     )
     assert shown(command.shown_one(RESULTS[0])) == "task 1, the machines answer: done\n"
+
+
+def test_what_is_much_is_cut_and_a_hint_for_several_stands_once() -> None:
+    many = tuple(Found("broken", f"w{n}", "Ready", "not", "wait" if n < 9 else "") for n in range(1, 10))
+    said = shown(command.shown_one(replace(RESULTS[0], state="broken", found=many)))
+    assert (said.count("machine"), said.count("wait")) == (6, 1)
+    assert said.endswith("\n  and 3 more\n")
 
 
 def test_programs_have_the_same_keys_for_one_and_for_all() -> None:
