@@ -125,7 +125,7 @@ def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: b
     session.make_fit({"pdf", "korean"} if asked.language == "ko" else {"pdf"}, consent=consent)
     printed = [each.with_suffix(".pdf") for each in pages]
     for each, target in zip(pages, printed, strict=True):
-        with session.progress.step("pdf", f"print {target.name}"):
+        with session.progress.step("pdf", f"print {target.parent.name}/{target.name}"):
             pdf.write(each, target, mark=OURS)
     return printed
 

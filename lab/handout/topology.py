@@ -23,7 +23,7 @@ STEP = BOX_WIDTH + GAP
 TITLE = 20
 """What a group's title takes: below control planes, since arrows come from above."""
 LETTER = 0.62
-"""How wide a letter of the names is, to its size."""
+"""How wide a letter of the names is, to its size: they are monospaced, and so as wide as told."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ WORDS = {
     "control_planes": Said("control planes", "컨트롤 플레인"),
     "workers": Said("workers", "워커 노드"),
     "balancer": Said("load balancer", "로드 밸런서"),
-    "members": Said("etcd: {} of {} are a quorum", "etcd: {1}개 중 {0}개가 쿼럼"),
+    "members": Said("etcd: quorum {} of {}", "etcd: {1}개 중 {0}개가 쿼럼"),
     "through": Said("kubelets, through the load balancer", "kubelet도 로드 밸런서를 거침"),
     "pods": Said("pods", "파드"),
     "services": Said("services", "서비스"),

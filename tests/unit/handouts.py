@@ -84,6 +84,7 @@ task: 2
 
 ```yaml
 {{{{ kubeadm_init }}}}
+{{{{ kubeadm_join_control_plane }}}}
 ```
 
 ```text
