@@ -108,8 +108,14 @@ undo() { # [alone]: nobody else is in this cluster, so there is no membership to
 			die "etcd does not give up its member $member of this machine, so its data is kept; is another one down?"
 	fi
 	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset ended badly"
-	rm -rf /etc/cni/net.d/* "$PKI" /var/lib/etcd/member "$INITIALISED"
+	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED"
+	forget_pod_network
+	changed=yes
+}
+
+# kubeadm reset leaves it to others.
+forget_pod_network() {
+	rm -rf /etc/cni/net.d/*
 	ip link delete cni0 2>/dev/null || true
 	ip link delete flannel.1 2>/dev/null || true
-	changed=yes
 }

@@ -54,6 +54,10 @@ def joined(sight: Sight) -> Iterator[Found]:
         elif node.name in missing and has == "joined":
             found = "it has joined some cluster, and this one does not know it"
             yield Found("broken", node.name, "a node of the cluster", found, half)
+        elif has == "fresh" and node.name not in missing:
+            found = "its Node is there, and the machine has nothing of the cluster"
+            again = f"`kubectl delete node {node.name}`, and join again; or `./inv up`, which does both"
+            yield Found("broken", node.name, "`kubeadm join` was done", found, again)
         elif node.name in missing:
             yield Found("not yet", node.name, "`kubeadm join` was done", "nothing of a cluster is there")
 

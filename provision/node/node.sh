@@ -41,6 +41,22 @@ proxies() {
 	systemctl try-restart containerd kubelet
 }
 
+# Where somebody undid a node by hand, the pods' bridge has its former address, and beside that no pod starts once
+# the node has joined anew and been given another subnet.
+former_pod_network() {
+	local bridge now
+	bridge=$(ip -brief -4 address show dev cni0 2>/dev/null | awk '{ print $3 }') || return 0
+	now=$(sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null) || now=
+	if nothing_of_a_cluster; then
+		forget_pod_network
+	elif [[ -n $now && $bridge != "$now" ]]; then
+		ip link delete cni0
+	else
+		return 0
+	fi
+	changed=yes
+}
+
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {
@@ -65,6 +81,7 @@ main() {
 	proxies
 	names_and_routes
 	kubelet_drop_in
+	former_pod_network
 	container_runtime
 	finish
 }

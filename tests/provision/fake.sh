@@ -128,6 +128,8 @@ case "$name $*" in
 	[[ ! -e $state/member ]] || cat "$state/member-line"
 	;;
 "etcdctl "*" member remove bbbb") rm "$state/member" ;;
+"ip -brief -4 address show dev cni0") cat "$state/bridge" 2>/dev/null ;;
+"ip link delete cni0") rm "$state/bridge" 2>/dev/null ;;
 "ip link delete "*) exit 1 ;;
 *) refuse "$*" ;;
 esac

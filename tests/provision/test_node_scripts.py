@@ -589,3 +589,38 @@ def test_haproxy_that_has_not_read_what_was_put_there_by_hand_is_reloaded(machin
     world.let(haproxy_since="2020-01-01 00:00:00.5 UTC")
     ran = world.run("load-balancer")
     assert (ran.changes, ran.last) == (["systemctl reload haproxy"], "ha-lab: changed")
+
+
+BRIDGE = "cni0             DOWN           10.244.7.1/24\n"
+
+
+def test_the_pods_bridge_of_before_goes_where_a_node_was_reset_by_hand(machine: Machine) -> None:
+    world = machine("w1")
+    world.run("node")
+    world.let(bridge=BRIDGE)
+    configuration = world.path("/etc/cni/net.d/10-flannel.conflist")
+    configuration.parent.mkdir(parents=True)
+    configuration.touch()
+    ran = world.run("node")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert not (world.root / "state/bridge").exists()
+    assert not configuration.exists()
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+@pytest.mark.parametrize(("subnet", "kept"), [("10.244.7.1/24", True), ("10.244.8.1/24", False), ("", True)])
+def test_the_pods_bridge_of_a_node_that_has_joined_goes_only_where_it_is_another_one_s(
+    machine: Machine, subnet: str, kept: bool
+) -> None:
+    world = machine("w1")
+    world.run("node")
+    world.run("worker-join", secrets=True)
+    world.let(bridge=BRIDGE)
+    if subnet:
+        flannel = world.path("/run/flannel/subnet.env")
+        flannel.parent.mkdir()
+        flannel.write_text(f"FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET={subnet}\n")
+    ran = world.run("node")
+    assert ran.code == 0, ran.said
+    assert (world.root / "state/bridge").exists() is kept
+    assert ran.changes == ([] if kept else ["ip link delete cni0"])

@@ -27,7 +27,7 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
+    r"systemctl (is-|show )|ip -brief |haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get |etcdctl .* member list"
 )
 

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import choice, config, host, image, kubeconfig, machines, provision
 from lab.config import Choice
 from lab.errors import ConfigError, LabStateError
-from lab.model import Lab, Node
 from lab.progress import Progress
 from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
-from lab.workspace import Workspace
 from tests.unit.fakes import printed
 
 LAB_YAML = "name: mine\n"
@@ -202,11 +201,12 @@ def test_a_run_that_stops_on_the_way_says_so_and_has_a_kubeconfig_where_there_is
 ) -> None:
     stops: list[str] = []
     said: list[object] = []
-    monkeypatch.setattr(
-        provision,
-        "bring_up",
-        lambda *words: stops.append(words[-1]) or True,  # type: ignore[func-returns-value]
-    )
+
+    def bring_up(*words: Any) -> bool:
+        stops.append(words[-1])
+        return True
+
+    monkeypatch.setattr(provision, "bring_up", bring_up)
     monkeypatch.setattr(Session, "_require_own_machines", lambda self: None)
     monkeypatch.setattr(Session, "keep_kubeconfig", lambda self: until == "")
     monkeypatch.setattr(Session, "_keep_bill_of_materials", lambda self, golden: None)
@@ -223,12 +223,12 @@ def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(Remote, "unreachable", lambda self, node: "down" if node.name == "cp1" else "")
 
-    def refuse(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
-        asked.append(node.name)
+    def fetch(*words: Any) -> bool:
+        asked.append(words[-1].name)
         return False
 
-    monkeypatch.setattr(kubeconfig, "fetch", refuse)
+    monkeypatch.setattr(Remote, "unreachable", lambda self, node: "down" if node.name == "cp1" else "")
+    monkeypatch.setattr(kubeconfig, "fetch", fetch)
     assert not opened.keep_kubeconfig()
     assert asked == ["cp2", "cp3"]

@@ -139,6 +139,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (5, without_nodes("cp2"), {}, "no bootstrap token, no Secret kubeadm-certs"),
     (6, section("w1", "membership", "partial"), {}, "half of it was done"),
     (6, NO_NODE, {}, "this one does not know it"),
+    (6, section("w1", "membership", "fresh"), {}, "the machine has nothing of the cluster"),
     (6, told_otherwise("cp2", "etcd-members", '"name":"cp3"', '"name":"cp9"'), {}, "cp9"),
     (6, nodes("cp2", control_plane=False), {}, "a worker"),
     (7, both(not_ready("kube-flannel"), started_anew("kube-flannel", 4)), {}, "it was started 4 times anew"),
@@ -477,7 +478,7 @@ def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
 def test_what_is_much_is_cut_and_a_hint_for_several_stands_once() -> None:
     many = tuple(Found("broken", f"w{n}", "Ready", "not", "wait" if n < 9 else "") for n in range(1, 10))
     said = shown(command.shown_one(replace(RESULTS[0], state="broken", found=many)))
-    assert (said.count("machine"), said.count("wait")) == (6, 1)
+    assert (said.count("  machine   "), said.count("wait")) == (6, 1)
     assert said.endswith("\n  and 3 more\n")
 
 
