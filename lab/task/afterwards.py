@@ -23,8 +23,9 @@ def all_hold(sight: Sight) -> Iterator[Found]:
         verdict = case.judge(sight.facts)
         if verdict.good:
             continue
-        amiss: State = "not yet" if verdict.name in FINISHED_BY_UP else "broken"
-        hint = "`./inv up` finishes what is left" if amiss == "not yet" else verdict.hint
+        finished_by_up = verdict.name in FINISHED_BY_UP
+        amiss: State = "not yet" if finished_by_up or sight.kept.settling else "broken"
+        hint = "`./inv up` finishes what is left" if finished_by_up else verdict.hint
         yield Found(amiss, verdict.machine, f"{verdict.name}: {verdict.expected}", verdict.found, hint)
 
 
@@ -35,7 +36,8 @@ def verified(sight: Sight) -> Iterator[Found]:
         yield Found("not yet", "", expected, "it was not run", "run it: it takes ten seconds")
     elif found.bad:
         what = f"{found.bad} of {found.checks} did not, when it was last run"
-        yield Found("broken", "", expected, what, "`./inv verify` says which, and what to try")
+        amiss: State = "not yet" if sight.kept.was_broken else "broken"  # maybe it looked at a fault
+        yield Found(amiss, "", expected, what, "run it again: it says which, and what to try")
     elif found.checks < len(cases(sight.lab)):
         what = f"it was last run for {found.checks} of them"
         yield Found("not yet", "", expected, what, "run it without -k")

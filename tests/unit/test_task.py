@@ -113,6 +113,8 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (8, section("cp1", "left-by-runs", "/root/secrets.sed"), {}, "/root/secrets.sed"),
     (8, None, {"verified": None}, "it was not run"),
     (8, None, {"verified": Verified(3, 0)}, "it was last run for 3 of them"),
+    (8, None, {"verified": Verified(201, 2), "was_broken": True}, "2 of 201 did not"),
+    (8, section("cp2", "open-keys", "/x.key"), {"settling": True}, "/x.key"),
     (9, None, {"reports": ()}, "neither was seen"),
     (10, None, {"reports": ()}, "neither was seen"),
     (10, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
