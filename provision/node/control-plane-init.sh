@@ -108,7 +108,7 @@ main() {
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, a word each.
-		# shellcheck disable=SC2086
+		# shellcheck disable=SC2046
 		[[ -z ${newcomers//$'\n'/} ]] || admit $(sort -u <<<"$newcomers")
 	fi
 	[[ $by_hand == no || $# == 0 ]] || leave_secrets
