@@ -75,7 +75,7 @@ STORIES = {
             "follower are a majority. A slow leader holds up every write, and may lose its office when its "
             "heartbeats come late. Watch the slow requests and the leader changes rather than failures: "
             "nothing acknowledged may be lost, for etcd answers only once a majority has written.",
-            "etcd 멤버 하나의 디스크 쓰기를 느리게 만듭니다. 느린 멤버가 팔로어라면 리더와 다른 팔로어가 "
+            "etcd 멤버 하나의 디스크 쓰기를 느리게 만듭니다. 느린 멤버가 팔로워라면 리더와 다른 팔로워가 "
             "과반수를 이루므로 영향이 작습니다. 리더가 느리면 모든 쓰기가 지연되고, 하트비트까지 늦어지면 "
             "리더가 바뀔 수 있습니다. 실패보다는 지연된 요청과 리더 변경 횟수를 보십시오. etcd는 과반수가 "
             "디스크에 기록한 뒤에만 응답하므로, 응답받은 쓰기는 유실되지 않아야 합니다.",

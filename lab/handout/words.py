@@ -22,7 +22,7 @@ WORDS = {
         "The file lab.yaml that came with this handout is your seat's lab. "
         "Put it in the place of the checkout's own lab.yaml before you begin.",
         "이 교재와 함께 받은 lab.yaml이 이 좌석의 랩입니다. "
-        "시작하기 전에 체크아웃의 lab.yaml을 이 파일로 바꾸세요.",
+        "시작하기 전에 체크아웃의 lab.yaml을 이 파일로 바꾸십시오.",
     ),
     "contents": Said("Contents", "차례"),
     "chapter": Said("Chapter {}", "{}장"),
@@ -34,8 +34,8 @@ WORDS = {
     "ways_note": Said(
         "Watch: the kit brings the lab up, and you look at it. "
         "By hand: the kit stops early, and you do the rest.",
-        "살펴보기: 도구가 랩을 모두 구성하고, 여러분은 살펴봅니다. "
-        "직접 하기: 도구가 중간에 멈추고, 나머지를 직접 구성합니다.",
+        "살펴보기: 키트가 랩을 모두 구성하고, 여러분은 결과를 살펴봅니다. "
+        "직접 하기: 키트가 초반에 멈추고, 나머지를 직접 구성합니다.",
     ),
     "watch": Said("Watch", "살펴보기"),
     "hand": Said("By hand", "직접 하기"),
@@ -47,7 +47,7 @@ WORDS = {
     "copied": Said("Copied", "복사됨"),
     "select": Said("Press Ctrl+C", "Ctrl+C로 복사"),
     "host": Said("this host", "호스트"),
-    "on_host": Said("in the kit's folder", "체크아웃 폴더에서"),
+    "on_host": Said("in the kit's folder", "체크아웃 디렉터리에서"),
     "as_root": Said("as root", "root로"),
     "then": Said("then", "다음"),
     "check": Said("Check yourself", "스스로 확인하기"),
@@ -61,7 +61,7 @@ WORDS = {
     "sheet": Said("All tasks", "전체 과제"),
     "task": Said("Task", "과제"),
     "asks": Said("Done when", "완료 조건"),
-    "hints": Said("Hints, one more each time it is asked", "힌트(물을 때마다 하나씩 늘어남)"),
+    "hints": Said("Hints, one more each time it is asked", "힌트(확인할 때마다 하나씩 더 보임)"),
     "sheet_note": Said(
         "A student's progress over all tasks; with --json for a program that collects it from many.",
         "수강생의 전체 진행 상황입니다. 여러 명의 결과를 모을 때는 --json을 붙입니다.",
