@@ -64,4 +64,4 @@ def _line(label: str, text: str) -> Text:
 
 def _short(found: Found) -> str:
     where = f"{found.machine}: " if found.machine else ""
-    return f"{where}{found.found.splitlines()[0]}"
+    return f"{where}{found.found.partition(chr(10))[0]}"

@@ -294,17 +294,18 @@ def test_a_lab_that_was_never_brought_up_is_not_yet_and_keeps_no_count(session: 
     for number in range(1, 11):
         result = look.ask(session, task(number))
         assert (result.state, result.hints) == ("not yet", ())
-        assert "./inv up --until load-balancer" in result.found[0].hint
+        assert "./inv up --until load-balancer" in result.found[0].hint or number == 9
+    assert look.ask(session, task(9)).found[0].found == "neither was seen"
     assert look.ask(session, task(11)).state == "done"
     assert not session.workspace.root.exists()
 
 
 def test_nothing_is_sent_while_the_lab_s_network_is_down(session: Session) -> None:
     made(session).way = "the lab's network 192.168.56.0/24 is not up on this host"
+    session.workspace.write(session.workspace.root / "drills" / "1-all" / "report.json", "{}")
     results = look.progress(session)
-    assert [each.state for each in results[:10]] == ["broken"] * 10
+    assert [each.state for each in results] == [*["broken"] * 8, "done", "broken", "not yet"]
     assert "is not up on this host" in results[3].found[0].found
-    assert results[10].state == "not yet"
     assert look.ask(session, task(4)).state == "broken"
 
 
@@ -325,6 +326,17 @@ def test_only_what_a_task_needs_is_asked(
     asked = [each for each in way.asked if "facts.sh" in each[2]]
     assert {each[0] for each in asked} == machines_asked
     assert {each[3:] for each in asked} <= {answers}
+
+
+def test_progress_asks_all_that_is_needed_also_while_a_fault_bars_the_tasks_that_need_everything(
+    session: Session,
+) -> None:
+    way = made(session)
+    fault = {"drill": "kill-control-plane", "victims": ["cp1"]}
+    session.workspace.write(session.workspace.drill / "fault.json", json.dumps(fault))
+    look.progress(session)
+    asked = next(each[3:] for each in way.asked if "facts.sh" in each[2])
+    assert set(asked) == {name for each in TASKS if each.asks for name in each.asks.answers}
 
 
 def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
@@ -369,6 +381,14 @@ def test_a_count_that_can_t_be_read_begins_anew(session: Session, text: str) -> 
     made(session)
     session.workspace.write(session.workspace.tasks, text)
     assert look.ask(session, task(3)).asked == 1
+
+
+def test_a_count_that_can_t_be_kept_costs_nobody_the_answer(session: Session) -> None:
+    made(session)
+    session.workspace.tasks.mkdir()
+    for _ in range(2):
+        result = look.ask(session, task(3))
+        assert (result.state, result.asked, len(result.hints)) == ("broken", 1, 1)
 
 
 @pytest.mark.parametrize("word", ["0", "12", "x", "-1", "03", "1.5"])
@@ -457,6 +477,11 @@ def test_progress_shows_each_task_and_the_first_thing_missing() -> None:
     assert "1 of 2 done" in said
     assert said.rstrip().endswith("next: ./inv task 3")
     assert "next:" not in shown(command.shown(lab(), RESULTS[:1]))
+
+
+def test_progress_shows_what_was_found_to_be_empty() -> None:
+    said = shown(command.shown(lab(), (replace(RESULTS[1], found=(Found("broken", "lb1", "words", ""),)),)))
+    assert "broken  lb1:" in said
 
 
 def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
