@@ -83,6 +83,7 @@ FRESH = section("cp1", "membership", "fresh")
 BARE_NODE = both(section("w1", "membership", "fresh"), without_nodes("w1"))
 NO_NODE = without_nodes("w1")
 SAID_NO = api(health={path: (503, "no") for path in facts().api.health})
+AT_WORK = {name: section(name, "kubeadm", "4711") for name in ("cp1", "cp2", "w1")}
 RUNS = "Id=containerd.service\nActiveState=active"
 ADMISSION = (("kubeadm-certs", "Opaque"), ("bootstrap-token-abc", "bootstrap.kubernetes.io/token"))
 HAPROXY_SAYS = "cp1,0,0,8,20,,151,401839,4843330,,0,,0,1,0,0,UP"
@@ -96,8 +97,12 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (3, told_otherwise("lb1", "services", "enabled", "disabled"), {}, "not enabled"),
     (3, section("lb1", "unread", "/etc/haproxy/haproxy.cfg"), {}, "haproxy.cfg changed after"),
     (4, FRESH, {}, "nothing of a cluster is there"),
+    (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is at work"),
+    (4, AT_WORK["cp1"], {}, "kubeadm is at work"),
     (5, FRESH, {}, "nothing of a cluster is there"),
     (6, FRESH, {}, "nothing of a cluster is there"),
+    (6, both(section("w1", "membership", "partial"), AT_WORK["w1"]), {}, "kubeadm is at work"),
+    (6, both(nodes("cp2", control_plane=False), AT_WORK["cp2"]), {}, "kubeadm is at work"),
     (6, BARE_NODE, {}, "nothing of a cluster is there"),
     (7, FRESH, {}, "nothing of a cluster is there"),
     (7, NO_NODE, {}, "w1 not in it"),
