@@ -24,7 +24,7 @@ from pygments.util import ClassNotFound
 
 from lab import terminal
 from lab.handout.chapters import Chapter
-from lab.handout.words import WORDS
+from lab.handout.words import word
 from lab.model import Lab
 
 Edition = Literal["student", "instructor"]
@@ -68,7 +68,7 @@ class Reader:
 
     def word(self, name: str, *values: object) -> str:
         """Return one of our words in the reader's language."""
-        return (WORDS[name].ko if self.language == "ko" else WORDS[name].en).format(*values)
+        return word(self.language, name, *values)
 
 
 def commands(chapter: Chapter, lab: Lab) -> tuple[Command, ...]:
