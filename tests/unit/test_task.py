@@ -209,12 +209,14 @@ def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -
     gone = api(nodes=why, pods=why, secrets=why, restarts=why)
     found = task(number).judge(sight(gone))
     assert (state(found), "timed out" in " ".join(each.found for each in found)) == ("broken", True)
+    assert all(each.hint for each in found)
 
 
 def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
     (found,) = task(10).judge(sight(api(health={})))
     assert found.state == "broken"
     assert "can't be read" in found.found
+    assert "./inv logs" in found.hint
 
 
 # What tasks are made of.
