@@ -101,7 +101,8 @@ def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
     told = context(
         lab,
         asked.language,
-        found=newest_report(session.workspace.root),
+        # Drills were run in this lab file's own lab at most, and a report has megabytes.
+        found=newest_report(session.workspace.root) if lab is session.lab else None,
         cgroups=groups.version if isinstance(groups, Cgroups) else 2,
     )
     read = chapters.read(asked.language, told, chapters.FOLDER, lab_file=asked.lab_file)

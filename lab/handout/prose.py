@@ -116,7 +116,8 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
         how = login.format(word("as_root"), typed, word("then"))
     return Markup(
         '<figure class="{kind}" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
-        '<span class="how">{how}</span> <button type="button" class="copy">{copy}</button></figcaption>\n'
+        '<span class="how">{how}</span> '
+        '<button type="button" class="copy" aria-live="polite">{copy}</button></figcaption>\n'
         '<pre tabindex="0"><code>{code}</code></pre>\n</figure>\n'
     ).format(
         kind="command check" if checks else "command",

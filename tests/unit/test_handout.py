@@ -107,6 +107,19 @@ def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
     command.write_class(own, asked, tmp_path / "class.csv", consent=False)
 
 
+def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\na2\n")
+    looked: list[Path] = []
+    monkeypatch.setattr(command, "newest_report", looked.append)
+    command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
+    assert looked == [], "a report has megabytes, and no seat's lab has one"
+    command.write(own, wish(own), consent=False)
+    assert looked == [own.workspace.root]
+
+
 def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None:
     own = session(tmp_path)
     root = own.workspace.root
