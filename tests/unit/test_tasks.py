@@ -232,6 +232,17 @@ def test_a_stop_that_there_is_not_is_told_before_anything(tmp_path: Path, bin_fo
     assert not (tmp_path / ".lab").exists()
 
 
+@pytest.mark.parametrize("number", [[], ["3"]])
+def test_task_tells_that_what_does_not_hold_may_be_meant(
+    tmp_path: Path, bin_folder: Path, number: list[str]
+) -> None:
+    (tmp_path / ".lab" / "drill").mkdir(parents=True)
+    (tmp_path / ".lab" / "drill" / "fault.json").write_text('{"drill": "lose-quorum", "victims": ["cp1"]}')
+    ran = typed(tmp_path, "task", "--lab", "lab.yaml", *number)
+    assert ran.returncode == len(number)
+    assert "a drill's fault is in: lose-quorum on cp1; ./inv drill --lab lab.yaml --heal" in ran.stderr
+
+
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
 def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     tmp_path: Path, bin_folder: Path, pairs: str
