@@ -28,6 +28,8 @@ YES_HELP = {
 }
 
 commandline.speak_our_words()
+# `./inv --list | head` ends quietly; a verb says itself what becomes of it.
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 for stream in (sys.stdout, sys.stderr):
     print_anything(stream)
 console = Terminal(highlight=False)
@@ -47,6 +49,7 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
             from lab import process
             from lab.errors import LabError
 
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             signal.signal(signal.SIGINT, _interrupted)
             signal.signal(signal.SIGTERM, _interrupted)
             try:
@@ -314,19 +317,16 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
     from lab.task import command, look
 
     session = _open(lab)
-    if not number:
-        results = look.progress(session)
-        print(command.to_json(session.lab, results)) if json else console.print(
-            command.shown(session.lab, results)
-        )
-        return
-    result = look.ask(session, look.numbered(number))
-    print(command.to_json(session.lab, [result])) if json else console.print(
-        command.shown_one(result), soft_wrap=True
-    )
+    results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
+    if json:
+        print(command.to_json(session.lab, results))
+    elif number:
+        console.print(command.shown_one(results[0]), soft_wrap=True)
+    else:
+        console.print(command.shown(session.lab, results))
     _tell_of_a_drill(session)
-    if result.state != "done":
-        raise Exit(code=command.EXIT_CODES[result.state])
+    if number and results[0].state != "done":
+        raise Exit(code=command.EXIT_CODES[results[0].state])
 
 
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})

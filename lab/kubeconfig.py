@@ -18,18 +18,22 @@ from lab.workspace import Workspace
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), under the lab's own names.
 
-    Returns whether there is one. Raises LabStateError when its server isn't the load balancer.
+    Returns whether there is one. Raises LabStateError when it is not whole, or not the load balancer's.
     """
     said = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30, accept=(0, 1))
     if not said.ok:
         return False
-    config = yaml.safe_load(said.stdout)
-    if not isinstance(config, dict) or config["clusters"][0]["cluster"]["server"] != lab.api_url:
+    try:
+        config = _named(yaml.safe_load(said.stdout), lab.name)
+        server = config["clusters"][0]["cluster"]["server"]
+    except (yaml.YAMLError, KeyError, IndexError, TypeError):
+        server = ""  # kubeadm may be writing it just now
+    if server != lab.api_url:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api_url}",
             hint="`./inv destroy` and `./inv up` make the lab anew",
         )
-    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(_named(config, lab.name)))
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
     return True
 
 

@@ -110,9 +110,10 @@ class Workspace:
                 os.unlink(temporary)
                 raise
         except OSError as error:
+            folder = self.root if self.root in path.parents else path.parent
             raise LabStateError(
                 f"{path} can't be written: {error.strerror}",
-                hint=f"make {self.root} yours and writable (`ls -ld {self.root}`)",
+                hint=f"make {folder} yours and writable (`ls -ld {folder}`)",
             ) from None
         return True
 

@@ -75,9 +75,10 @@ def leftovers(session: Session) -> tuple[str, ...]:
 
 def pending(session: Session) -> str:
     """What a drill has put in and not taken out; "" when nothing. Asks files only."""
-    if not _fault(session).exists():
+    try:
+        left = json.loads(_fault(session).read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return ""
-    left = json.loads(_fault(session).read_text(encoding="utf-8"))
     return f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
 
 

@@ -64,8 +64,7 @@ def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_fil
 
 def write(session: Session, asked: Wish, *, consent: bool) -> Path:
     """Write one handout and return its file. Raises LabStateError where something else is in its place."""
-    up = session.workspace.has_machines()
-    cover = Cover(made=date.today().isoformat(), up=up, lab_file=asked.lab_file)
+    cover = Cover(made=date.today().isoformat(), up=_is_up(session), lab_file=asked.lab_file)
     text = handout(session, session.lab, asked, cover)
     _require_ours(asked.folder / f"{asked.name}.{form}" for form in _forms(asked))
     written = asked.folder / f"{asked.name}.html"
@@ -102,11 +101,21 @@ def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
     told = context(
         lab,
         asked.language,
-        found=newest_report(session.workspace.root),
+        # Drills were run in this lab file's own lab at most, and a report has megabytes.
+        found=newest_report(session.workspace.root) if lab is session.lab else None,
         cgroups=groups.version if isinstance(groups, Cgroups) else 2,
     )
     read = chapters.read(asked.language, told, chapters.FOLDER, lab_file=asked.lab_file)
     return page(lab, asked.language, asked.edition, read, cover)
+
+
+def _is_up(session: Session) -> bool:
+    """Whether there are machines, made from this lab file: of another one's a handout says nothing."""
+    try:
+        session.require_same_lab()
+    except LabStateError:
+        return False
+    return session.workspace.has_machines()
 
 
 def _cover(seat: Seat) -> Cover:

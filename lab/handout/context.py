@@ -17,6 +17,7 @@ from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.drill.summary import Drill, Runs, summarise
 from lab.drill.words import Said
+from lab.handout.words import told
 from lab.model import Lab
 from lab.supply.releases import release
 
@@ -87,11 +88,6 @@ class Measured:
     def _figures(self, drill: Drill) -> dict[str, str]:
         runs = next((each for each in drill.profiles if each.profile == self.profile), drill.profiles[0])
         return {name: _median(runs, name) for name in dict.fromkeys((*COLUMNS, *drill.names))}
-
-
-def told(said: Said, language: str) -> str:
-    """Return one of a text's two languages."""
-    return said.ko if language == "ko" else said.en
 
 
 def newest_report(workspace: Path) -> Report | None:

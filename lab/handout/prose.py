@@ -24,7 +24,7 @@ from pygments.util import ClassNotFound
 
 from lab import terminal
 from lab.handout.chapters import Chapter
-from lab.handout.words import WORDS
+from lab.handout.words import word
 from lab.model import Lab
 
 Edition = Literal["student", "instructor"]
@@ -68,7 +68,7 @@ class Reader:
 
     def word(self, name: str, *values: object) -> str:
         """Return one of our words in the reader's language."""
-        return (WORDS[name].ko if self.language == "ko" else WORDS[name].en).format(*values)
+        return word(self.language, name, *values)
 
 
 def commands(chapter: Chapter, lab: Lab) -> tuple[Command, ...]:
@@ -116,7 +116,8 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
         how = login.format(word("as_root"), typed, word("then"))
     return Markup(
         '<figure class="{kind}" data-on="{on}">\n<figcaption><span class="where">{where}</span> '
-        '<span class="how">{how}</span> <button type="button" class="copy">{copy}</button></figcaption>\n'
+        '<span class="how">{how}</span> '
+        '<button type="button" class="copy" aria-live="polite">{copy}</button></figcaption>\n'
         '<pre tabindex="0"><code>{code}</code></pre>\n</figure>\n'
     ).format(
         kind="command check" if checks else "command",

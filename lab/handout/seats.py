@@ -6,6 +6,7 @@ The file has a line for each seat under a head of columns: seat, and if wanted n
 from __future__ import annotations
 
 import csv
+import io
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ LARGEST = 64 * 1024
 LONGEST_NAME = 30
 """Of a lab: what lab.yaml allows."""
 MANIFEST = "pod-network.yaml"
+AT_HOME = IPv4Network("192.168.0.0/23")
+"""Where most routers of homes and offices put their own network, and so perhaps a student's host."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def seats(file: Path, lab_file: Path, lab: Lab) -> tuple[Seat, ...]:
     rows, problems = _read(file)
     problems += _clashes(rows, lab)
     given = [row.subnet for row in rows if row.subnet]
-    taken = [*_reserved(lab), *given]
+    taken = [*_reserved(lab), *given, AT_HOME]
     found = []
     for row in rows:
         subnet = row.subnet or _free(lab, taken)
@@ -81,7 +84,7 @@ Problem = tuple[int, str]
 
 def _read(file: Path) -> tuple[list[Row], list[Problem]]:
     """The file's rows, and what is wrong with them one by one."""
-    reader = csv.DictReader(_lines(file), strict=True)
+    reader = csv.DictReader(_text(file), strict=True)
     try:
         head = [(name or "").strip().lower() for name in reader.fieldnames or ()]
         problems = list(_wrong_head(head))
@@ -100,7 +103,8 @@ def _read(file: Path) -> tuple[list[Row], list[Problem]]:
     return rows, problems
 
 
-def _lines(file: Path) -> list[str]:
+def _text(file: Path) -> io.StringIO:
+    """The file's text, whose lines end as the csv module wants them, and at no other sign."""
     try:
         with file.open("rb") as opened:
             content = opened.read(LARGEST + 1)
@@ -108,7 +112,7 @@ def _lines(file: Path) -> list[str]:
             raise ConfigError(
                 [f"{file}: is larger than {LARGEST // 1024} KiB, which no class needs"], hint=HINT
             )
-        return content.decode("utf-8-sig").splitlines(keepends=True)
+        return io.StringIO(content.decode("utf-8-sig"), newline="")
     except OSError as error:
         raise ConfigError([f"{file}: can't be read: {error.strerror}"], hint=HINT) from None
     except UnicodeDecodeError:

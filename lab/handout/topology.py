@@ -7,12 +7,14 @@ wide as a phone, three machines in a row, so that its letters need not be scaled
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from markupsafe import Markup
 
 from lab import onepage
-from lab.handout.words import WORDS
+from lab.handout.context import quorum
+from lab.handout.words import word
 from lab.model import Lab, Node
 
 WIDTH = 448
@@ -71,7 +73,7 @@ def picture(lab: Lab, language: str) -> Markup:
         .get_template("topology.svg.j2")
         .render(
             lab=lab,
-            word=lambda name, *values: (WORDS[name].ko if language == "ko" else WORDS[name].en).format(*values),
+            word=partial(word, language),
             described=described(lab, language),
             balancer=Box(
                 lab.balancer.name, str(lab.balancer.address), MIDDLE, balancer_y, 61, size(lab.balancer.name)
@@ -80,7 +82,7 @@ def picture(lab: Lab, language: str) -> Markup:
             workers=workers,
             bus=balancer_y + 61 + 16,
             members=len(lab.control_planes),
-            quorum=len(lab.control_planes) // 2 + 1,
+            quorum=quorum(len(lab.control_planes)),
             frame=bottom + 10,
             height=bottom + 62,
             width=WIDTH,
@@ -112,11 +114,10 @@ def size(name: str) -> float:
 
 def described(lab: Lab, language: str) -> str:
     """Return in words what the picture shows, for those who can't see it."""
-    word = {key: (said.ko if language == "ko" else said.en) for key, said in WORDS.items()}
     roles = (
-        (word["balancer"], (lab.balancer,)),
-        (word["control_planes"], lab.control_planes),
-        (word["workers"], lab.workers),
+        (word(language, "balancer"), (lab.balancer,)),
+        (word(language, "control_planes"), lab.control_planes),
+        (word(language, "workers"), lab.workers),
     )
     listed = {role: ", ".join(f"{node.name} {node.address}" for node in nodes) for role, nodes in roles}
     return "; ".join(f"{role}: {names}" for role, names in listed.items() if names)

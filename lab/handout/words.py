@@ -81,3 +81,13 @@ WORDS = {
     "subnet": Said("Subnet", "서브넷"),
     "files": Said("Files", "파일"),
 }
+
+
+def told(said: Said, language: str) -> str:
+    """Return one of a text's two languages."""
+    return said.ko if language == "ko" else said.en
+
+
+def word(language: str, name: str, *values: object) -> str:
+    """Return one of WORDS in a language, with its values."""
+    return told(WORDS[name], language).format(*values)

@@ -23,9 +23,9 @@ def all_hold(sight: Sight) -> Iterator[Found]:
         verdict = case.judge(sight.facts)
         if verdict.good:
             continue
-        finished_by_up = verdict.name in FINISHED_BY_UP
-        amiss: State = "not yet" if finished_by_up or sight.kept.settling else "broken"
-        hint = "`./inv up` finishes what is left" if finished_by_up else verdict.hint
+        amiss, hint = _meanwhile(sight, verdict.hint)
+        if verdict.name in FINISHED_BY_UP:
+            amiss, hint = "not yet", "`./inv up` finishes what is left"
         yield Found(amiss, verdict.machine, f"{verdict.name}: {verdict.expected}", verdict.found, hint)
 
 
@@ -33,7 +33,7 @@ def verified(sight: Sight) -> Iterator[Found]:
     """The checks with pods take longer than a task may: what the last `verify` found of them counts."""
     found, expected = sight.kept.verified, f"`./inv verify` found all {len(cases(sight.lab))} checks to hold"
     if found is None:
-        yield Found("not yet", "", expected, "it was not run", "run it: it takes ten seconds")
+        yield Found("not yet", "", expected, "it was not run", "run it")
     elif found.bad:
         what = f"{found.bad} of {found.checks} did not, when it was last run"
         amiss: State = "not yet" if sight.kept.was_broken else "broken"  # maybe it looked at a fault
@@ -64,14 +64,16 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
-    amiss: State = "not yet" if sight.kept.settling else "broken"
-    hint = (
-        "wait: it takes a minute after the fault is out"
-        if sight.kept.settling
-        else "`./inv up` mends what it can"
-    )
+    amiss, hint = _meanwhile(sight, "`./inv up` mends what it can")
     for what in (found.problem,) if found.problem else found.amiss:
         yield Found(amiss, "", "status is healthy", f"{found.health}: {what}", hint)
+
+
+def _meanwhile(sight: Sight, hint: str) -> tuple[State, str]:
+    """What it means that something does not hold, and what to try: in the minute after a fault, to wait."""
+    if sight.kept.settling:
+        return "not yet", "wait: it takes a minute after the fault is out"
+    return "broken", hint
 
 
 def nothing_left(sight: Sight) -> Iterator[Found]:

@@ -83,7 +83,9 @@ TASKS = (
         4,
         "control-plane",
         "the first control plane serves the API",
-        asks=Asks(_balancer_and_first, ("membership", "admin-server", "certificates", "backends"), api=True),
+        asks=Asks(
+            _balancer_and_first, ("membership", "kubeadm", "admin-server", "certificates", "backends"), api=True
+        ),
         parts=(
             cluster.initialised,
             Checks(("admin-kubeconfig", "cluster-ca"), first),
@@ -104,7 +106,7 @@ TASKS = (
         5,
         "certificates",
         "certificates are right, and machines are let in",
-        asks=Asks(first, ("membership", "certificates"), api=True),
+        asks=Asks(first, ("membership", "kubeadm", "certificates"), api=True),
         parts=(
             cluster.initialised,
             Checks(("cluster-ca", "certificate-names", "certificate-expiry", "api-server-healthy"), first),
@@ -121,7 +123,7 @@ TASKS = (
         6,
         "joins",
         "every machine has joined",
-        asks=Asks(_nodes, ("membership", "etcd-members"), api=True),
+        asks=Asks(_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
         parts=(
             cluster.initialised,
             cluster.joined,
@@ -139,7 +141,7 @@ TASKS = (
         7,
         "pod-network",
         "pods have a network",
-        asks=Asks(first, ("membership",), api=True),
+        asks=Asks(first, ("membership", "kubeadm"), api=True),
         parts=(
             cluster.initialised,
             cluster.all_joined,

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.facts.known import known
+from lab.facts.machine import Machine
 from lab.model import Role
 from lab.task.task import Found, Sight
 
 FLANNEL = "kube-flannel"
 FAILING = 2
 """So many starts of an agent's container are no accident."""
+WAIT = "wait for it, and ask again"
 
 
 def initialised(sight: Sight) -> Iterator[Found]:
     node = sight.lab.first
-    has = sight.facts.machine(node).text("membership").strip()
-    if has == "fresh":
+    machine = sight.facts.machine(node)
+    has = machine.text("membership").strip()
+    if _at_work(machine):
+        yield Found("not yet", node.name, "`kubeadm init` went to its end", "kubeadm is at work", WAIT)
+    elif has == "fresh":
         yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
     elif has == "partial":
         hint = (
-            "where kubeadm still runs, wait for it; else on it: `kubeadm reset --force`, then "
-            "`./inv up --until control-plane`, which puts the CA back, and init again"
+            "on it: `kubeadm reset --force`, then `./inv up --until control-plane`, which puts the CA back, "
+            "and init again"
         )
         yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", hint)
 
@@ -47,9 +52,12 @@ def lets_machines_in(sight: Sight) -> Iterator[Found]:
 def joined(sight: Sight) -> Iterator[Found]:
     missing = _missing(sight)
     for node in sight.lab.kubernetes_nodes:
-        has = sight.facts.machine(node).text("membership").strip()
+        machine = sight.facts.machine(node)
+        has = machine.text("membership").strip()
         half = f"on it: `kubeadm reset --force`, and join again; or `./inv up`, which does both for {node.name}"
-        if has == "partial":
+        if _at_work(machine):
+            yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is at work", WAIT)
+        elif has == "partial":
             yield Found("broken", node.name, "`kubeadm join` went to its end", "half of it was done", half)
         elif node.name in missing and has == "joined":
             found = "it has joined some cluster, and this one does not know it"
@@ -93,6 +101,11 @@ def coredns_ready(sight: Sight) -> Iterator[Found]:
         found = "none is" if pods else "there is none"
         hint = "they wait for a node with a network; then it takes half a minute"
         yield Found("not yet", "", "CoreDNS's pods are Ready", found, hint)
+
+
+def _at_work(machine: Machine) -> bool:
+    """Whether kubeadm runs there now: what it has made so far is neither missing nor wrong."""
+    return machine.section("kubeadm").code == 0
 
 
 def _missing(sight: Sight) -> set[str]:

@@ -46,9 +46,8 @@ def shown_one(result: Result) -> RenderableType:
     # Lines and no table: the terminal names the lab in the commands of a Text.
     lines = [Text(f"task {result.number}, {result.title}: ").append(result.state, COLOURS[result.state])]
     for each, following in zip_longest(result.found[:NAMED], result.found[1:NAMED]):
-        hint = (
-            "" if following and following.hint == each.hint else each.hint
-        )  # once for all that it is good for
+        # What is good for several in a row stands once, below the last.
+        hint = "" if following and following.hint == each.hint else each.hint
         said = (("machine", each.machine), ("expected", each.expected), ("found", each.found), ("try", hint))
         lines += [Text(""), *(_line(label, text) for label, text in said if text)]
     more = len(result.found) - NAMED
@@ -64,4 +63,4 @@ def _line(label: str, text: str) -> Text:
 
 def _short(found: Found) -> str:
     where = f"{found.machine}: " if found.machine else ""
-    return f"{where}{found.found.splitlines()[0]}"
+    return f"{where}{found.found.partition(chr(10))[0]}"

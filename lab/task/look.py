@@ -71,7 +71,7 @@ def _judged(session: Session, tasks: Sequence[Task]) -> list[tuple[Found, ...]]:
     absent = _absent(session)
     nothing = Sight(session.lab, _nothing(session), kept.look(session))
     if absent:
-        return [task.judge(nothing) if task.number == len(TASKS) else (absent,) for task in tasks]
+        return [(absent,) if task.asks else task.judge(nothing) for task in tasks]
     barred = [task.barred(nothing) for task in tasks]
     sight = replace(
         nothing, facts=_gathered(session, [t for t, why in zip(tasks, barred, strict=True) if not why])
@@ -98,7 +98,9 @@ def _gathered(session: Session, tasks: Sequence[Task]) -> Facts:
     if cluster and not session.workspace.kubeconfig.exists():
         with contextlib.suppress(LabError):  # one that was made otherwise than the lab's is a task's to find
             session.keep_kubeconfig()
-    answers = () if any(not each.answers for each in asks) else asks[0].answers
+    # Named for all that are asked at once; a machine leaves out what its part does not know.
+    named = dict.fromkeys(name for each in asks for name in each.answers)
+    answers = () if any(not each.answers for each in asks) else tuple(named)
     of = {node for each in asks for node in each.machines(lab)}
     asker = by_ssh(session.remote, *answers)
     return gather(lab, session.workspace, session.remote, asker, probes=False, of=of, cluster=cluster)
@@ -110,7 +112,10 @@ def _nothing(session: Session) -> Facts:
 
 
 def _count(session: Session, task: Task, *, done: bool) -> int:
-    """Keep that it was asked once more, or begin anew once it is done. A lab that isn't there keeps nothing."""
+    """Keep that it was asked once more, or begin anew once it is done. A lab that isn't there keeps nothing.
+
+    Where the count can't be kept, hints don't grow; how the task stands is worth more.
+    """
     file = session.workspace.tasks
     if not session.workspace.has_machines():
         return 0
@@ -120,7 +125,8 @@ def _count(session: Session, task: Task, *, done: bool) -> int:
         counts = {key: count for key, count in read.items() if isinstance(count, int)}
     asked = 0 if done else counts.get(str(task.number), 0) + 1
     counts[str(task.number)] = asked
-    session.workspace.write(file, json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    with contextlib.suppress(LabError):
+        session.workspace.write(file, json.dumps(counts, indent=2, sort_keys=True) + "\n")
     return asked
 
 

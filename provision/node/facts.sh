@@ -153,6 +153,7 @@ load_balancer() {
 kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
 	tell membership "$HERE/probe.sh"
+	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers

@@ -12,7 +12,7 @@ from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 
 EVERYWHERE = {"script", "here", "identity", "left-by-runs", "logins", "services", "certificates", "clock"}
-NODES = EVERYWHERE | {"membership", "kubelet-server", "kernel", "cgroup-drivers"}
+NODES = EVERYWHERE | {"membership", "kubeadm", "kubelet-server", "kernel", "cgroup-drivers"}
 TOLD = {
     "lb1": EVERYWHERE | {"configuration", "lab-configuration", "unread", "listening", "backends", "spread"},
     "w1": NODES,

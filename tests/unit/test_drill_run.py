@@ -173,6 +173,13 @@ def test_a_fault_that_is_in_can_be_told(session: Session) -> None:
     assert undo.pending(session) == "kill-control-plane on cp1"
 
 
+def test_a_fault_that_is_taken_out_while_somebody_looks_is_none(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "exists", lambda path: True)
+    assert undo.pending(session) == ""
+
+
 def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
     with pytest.raises(LabError, match="has not been brought up"):
         command.drill(session, "lose-quorum", repeat="1", compare="")

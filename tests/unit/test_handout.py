@@ -6,6 +6,7 @@ import ast
 import json
 import sys
 import time
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.handout import chapters, command, pdf
 from lab.handout.command import Wish
+from lab.handout.words import WORDS
 from lab.render import REPOSITORY
 from lab.session import Session, open_session
 from tests.unit.fakes import first_on_path, printed, program
@@ -47,6 +49,20 @@ def test_a_handout_lies_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Pa
     assert written == tmp_path / "lab" / "handouts" / "ha-lab" / "student-en.html"
     assert command.write(own, wish(own), consent=False) == written, "ours is written again"
     assert not own.workspace.root.exists()
+
+
+def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_path: Path) -> None:
+    def says_not_up(text: str) -> bool:
+        own = session(tmp_path, text)
+        return WORDS["no_lab"].en in unescape(command.write(own, wish(own), consent=False).read_text())
+
+    lab_yaml = "provider: docker\n"
+    assert says_not_up(lab_yaml)
+    own = session(tmp_path, lab_yaml)
+    own.workspace.write(own.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
+    own.workspace.write_identity(json.loads(own.lab.model_dump_json()))
+    assert not says_not_up(lab_yaml)
+    assert says_not_up(lab_yaml + "network: {subnet: 192.168.57.0/24}\n")
 
 
 def test_what_is_not_known_is_told_at_once(tmp_path: Path) -> None:
@@ -89,6 +105,19 @@ def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
     assert "ha-lab-a1" in first
     assert "Ada &lt;b&gt;" in first
     command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+
+
+def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\na2\n")
+    looked: list[Path] = []
+    monkeypatch.setattr(command, "newest_report", looked.append)
+    command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
+    assert looked == [], "a report has megabytes, and no seat's lab has one"
+    command.write(own, wish(own), consent=False)
+    assert looked == [own.workspace.root]
 
 
 def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None:

@@ -168,6 +168,11 @@ def test_preflight_is_what_the_scripts_pass_over() -> None:
     assert context.preflight(LAB.model_copy(update={"provider": "virtualbox"}), 1) == "Swap"
 
 
+def test_a_button_that_copies_says_so_to_those_who_hear_the_page(root: Path) -> None:
+    buttons = [each for name, each in Reader(made(root)).found if each.get("class") == "copy"]
+    assert {each.get("aria-live") for each in buttons} == {"polite"}
+
+
 def test_measured_figures_are_those_of_this_labs_newest_report(tmp_path: Path) -> None:
     for name, runs in (("20250101-000000-all", 3), ("20250202-000000-all", 1)):
         path = tmp_path / "drills" / name / "report.json"

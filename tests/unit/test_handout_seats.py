@@ -41,6 +41,32 @@ def test_thirty_seats_have_thirty_labs_that_lie_apart(tmp_path: Path) -> None:
     assert [each.subnet_of(ALLOWED_BY_VIRTUALBOX) for each in first] == [True] * 7 + [False]
 
 
+def test_no_seat_is_given_what_most_homes_have(tmp_path: Path) -> None:
+    found = class_of(tmp_path, "seat\n" + "".join(f"s{n:02}\n" for n in range(30)))
+    at_home = IPv4Network("192.168.0.0/23")
+    assert not [each.seat for each in found if each.lab.network.subnet.overlaps(at_home)]
+    [asked] = class_of(tmp_path, "seat,subnet\na1,192.168.1.0/24\n")
+    assert asked.lab.network.subnet == IPv4Network("192.168.1.0/24")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_spreadsheet_ends_them(tmp_path: Path, end: str) -> None:
+    text = end.join(["\ufeffseat,name", 'a1,"Kim, Ada"', "", 'a2,"Bob ""B"" Lee"', ""])
+    assert [each.name for each in class_of(tmp_path, text)] == ["Kim, Ada", 'Bob "B" Lee']
+
+
+@pytest.mark.parametrize("sign", ["\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_only_an_end_of_a_line_makes_another_seat(tmp_path: Path, sign: str) -> None:
+    [told] = problems(tmp_path, f"seat,name\na1,Kim{sign}ada\n")
+    assert "a sign that can't be shown" in told
+
+
+@pytest.mark.parametrize("seat", ["..", ".", "a/b", "/", "-", "a_b", "a.b", "김", "\x00"])
+def test_a_seat_is_no_path_and_no_odd_name(tmp_path: Path, seat: str) -> None:
+    [told] = problems(tmp_path, f"seat,name\n{seat},Ada\n")
+    assert "is not made of letters" in told
+
+
 def test_a_seat_has_the_labs_other_settings(tmp_path: Path) -> None:
     lab_yaml = (
         "name: kurs\nkubernetes: {version: 1.35.4}\nnetwork: {subnet: 10.1.0.0/22, pod_network: net.yaml}\n"

@@ -65,6 +65,19 @@ def fetch(workspace: Workspace, text: str, code: int = 0) -> bool:
     return kubeconfig.fetch(LAB, workspace, Serving(LAB, workspace), LAB.first)
 
 
+NOBODY = admin_conf().partition("users:")[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "- x", "kind: Config", "clusters: []", "clusters: [{cluster: x}]", NOBODY]
+)
+def test_half_an_admin_conf_is_refused_and_no_fault_of_the_kit(tmp_path: Path, text: str) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    with pytest.raises(LabStateError, match="does not point at the load balancer"):
+        fetch(workspace, text)
+    assert not workspace.kubeconfig.exists()
+
+
 def load(path: Path) -> Any:
     return yaml.safe_load(path.read_text())
 

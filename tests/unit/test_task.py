@@ -83,9 +83,11 @@ FRESH = section("cp1", "membership", "fresh")
 BARE_NODE = both(section("w1", "membership", "fresh"), without_nodes("w1"))
 NO_NODE = without_nodes("w1")
 SAID_NO = api(health={path: (503, "no") for path in facts().api.health})
+AT_WORK = {name: section(name, "kubeadm", "4711") for name in ("cp1", "cp2", "w1")}
 RUNS = "Id=containerd.service\nActiveState=active"
 ADMISSION = (("kubeadm-certs", "Opaque"), ("bootstrap-token-abc", "bootstrap.kubernetes.io/token"))
 HAPROXY_SAYS = "cp1,0,0,8,20,,151,401839,4843330,,0,,0,1,0,0,UP"
+BACKEND_DOWN = told_otherwise("lb1", "backends", HAPROXY_SAYS, HAPROXY_SAYS.replace("UP", "DOWN"))
 
 NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (1, silent("w3"), {}, "w3 can't be asked"),
@@ -96,8 +98,12 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (3, told_otherwise("lb1", "services", "enabled", "disabled"), {}, "not enabled"),
     (3, section("lb1", "unread", "/etc/haproxy/haproxy.cfg"), {}, "haproxy.cfg changed after"),
     (4, FRESH, {}, "nothing of a cluster is there"),
+    (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is at work"),
+    (4, AT_WORK["cp1"], {}, "kubeadm is at work"),
     (5, FRESH, {}, "nothing of a cluster is there"),
     (6, FRESH, {}, "nothing of a cluster is there"),
+    (6, both(section("w1", "membership", "partial"), AT_WORK["w1"]), {}, "kubeadm is at work"),
+    (6, both(nodes("cp2", control_plane=False), AT_WORK["cp2"]), {}, "kubeadm is at work"),
     (6, BARE_NODE, {}, "nothing of a cluster is there"),
     (7, FRESH, {}, "nothing of a cluster is there"),
     (7, NO_NODE, {}, "w1 not in it"),
@@ -115,6 +121,7 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (8, None, {"verified": Verified(3, 0)}, "it was last run for 3 of them"),
     (8, None, {"verified": Verified(201, 2), "was_broken": True}, "2 of 201 did not"),
     (8, section("cp2", "open-keys", "/x.key"), {"settling": True}, "/x.key"),
+    (8, BACKEND_DOWN, {"settling": True}, "DOWN"),
     (9, None, {"reports": ()}, "neither was seen"),
     (10, None, {"reports": ()}, "neither was seen"),
     (10, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
@@ -134,7 +141,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (3, section("lb1", "listening", ""), {}, "nobody does"),
     (4, section("cp1", "membership", "partial"), {}, "half of it was done"),
     (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
-    (4, told_otherwise("lb1", "backends", HAPROXY_SAYS, HAPROXY_SAYS.replace("UP", "DOWN")), {}, "DOWN"),
+    (4, BACKEND_DOWN, {}, "DOWN"),
     (4, SAID_NO, {}, "503 no"),
     (4, nodes("cp1", control_plane=False), {}, "a worker"),
     (5, both(section("w1", "membership", "fresh"), NO_NODE), {}, "no bootstrap token"),
@@ -206,12 +213,14 @@ def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -
     gone = api(nodes=why, pods=why, secrets=why, restarts=why)
     found = task(number).judge(sight(gone))
     assert (state(found), "timed out" in " ".join(each.found for each in found)) == ("broken", True)
+    assert all(each.hint for each in found)
 
 
 def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
     (found,) = task(10).judge(sight(api(health={})))
     assert found.state == "broken"
     assert "can't be read" in found.found
+    assert "./inv logs" in found.hint
 
 
 # What tasks are made of.
@@ -296,17 +305,18 @@ def test_a_lab_that_was_never_brought_up_is_not_yet_and_keeps_no_count(session: 
     for number in range(1, 11):
         result = look.ask(session, task(number))
         assert (result.state, result.hints) == ("not yet", ())
-        assert "./inv up --until load-balancer" in result.found[0].hint
+        assert "./inv up --until load-balancer" in result.found[0].hint or number == 9
+    assert look.ask(session, task(9)).found[0].found == "neither was seen"
     assert look.ask(session, task(11)).state == "done"
     assert not session.workspace.root.exists()
 
 
 def test_nothing_is_sent_while_the_lab_s_network_is_down(session: Session) -> None:
     made(session).way = "the lab's network 192.168.56.0/24 is not up on this host"
+    session.workspace.write(session.workspace.root / "drills" / "1-all" / "report.json", "{}")
     results = look.progress(session)
-    assert [each.state for each in results[:10]] == ["broken"] * 10
+    assert [each.state for each in results] == [*["broken"] * 8, "done", "broken", "not yet"]
     assert "is not up on this host" in results[3].found[0].found
-    assert results[10].state == "not yet"
     assert look.ask(session, task(4)).state == "broken"
 
 
@@ -327,6 +337,17 @@ def test_only_what_a_task_needs_is_asked(
     asked = [each for each in way.asked if "facts.sh" in each[2]]
     assert {each[0] for each in asked} == machines_asked
     assert {each[3:] for each in asked} <= {answers}
+
+
+def test_progress_asks_all_that_is_needed_also_while_a_fault_bars_the_tasks_that_need_everything(
+    session: Session,
+) -> None:
+    way = made(session)
+    fault = {"drill": "kill-control-plane", "victims": ["cp1"]}
+    session.workspace.write(session.workspace.drill / "fault.json", json.dumps(fault))
+    look.progress(session)
+    asked = next(each[3:] for each in way.asked if "facts.sh" in each[2])
+    assert set(asked) == {name for each in TASKS if each.asks for name in each.asks.answers}
 
 
 def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
@@ -371,6 +392,14 @@ def test_a_count_that_can_t_be_read_begins_anew(session: Session, text: str) -> 
     made(session)
     session.workspace.write(session.workspace.tasks, text)
     assert look.ask(session, task(3)).asked == 1
+
+
+def test_a_count_that_can_t_be_kept_costs_nobody_the_answer(session: Session) -> None:
+    made(session)
+    session.workspace.tasks.mkdir()
+    for _ in range(2):
+        result = look.ask(session, task(3))
+        assert (result.state, result.asked, len(result.hints)) == ("broken", 1, 1)
 
 
 @pytest.mark.parametrize("word", ["0", "12", "x", "-1", "03", "1.5"])
@@ -459,6 +488,11 @@ def test_progress_shows_each_task_and_the_first_thing_missing() -> None:
     assert "1 of 2 done" in said
     assert said.rstrip().endswith("next: ./inv task 3")
     assert "next:" not in shown(command.shown(lab(), RESULTS[:1]))
+
+
+def test_progress_shows_what_was_found_to_be_empty() -> None:
+    said = shown(command.shown(lab(), (replace(RESULTS[1], found=(Found("broken", "lb1", "words", ""),)),)))
+    assert "broken  lb1:" in said
 
 
 def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:

@@ -98,6 +98,12 @@ def raising(
     )
 
 
+def test_a_list_that_nobody_reads_to_its_end_ends_quietly() -> None:
+    line = f"{REPOSITORY}/inv --list | true"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stderr == ""
+
+
 def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
     said = typed(tmp_path, "--list").stdout
     found = re.findall(r"^  (\w+)   +\S", said, re.MULTILINE)
@@ -230,6 +236,17 @@ def test_a_stop_that_there_is_not_is_told_before_anything(tmp_path: Path, bin_fo
     assert "next: one of: load-balancer, control-plane, pod-network, joins" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert not (tmp_path / ".lab").exists()
+
+
+@pytest.mark.parametrize("number", [[], ["3"]])
+def test_task_tells_that_what_does_not_hold_may_be_meant(
+    tmp_path: Path, bin_folder: Path, number: list[str]
+) -> None:
+    (tmp_path / ".lab" / "drill").mkdir(parents=True)
+    (tmp_path / ".lab" / "drill" / "fault.json").write_text('{"drill": "lose-quorum", "victims": ["cp1"]}')
+    ran = typed(tmp_path, "task", "--lab", "lab.yaml", *number)
+    assert ran.returncode == len(number)
+    assert "a drill's fault is in: lose-quorum on cp1; ./inv drill --lab lab.yaml --heal" in ran.stderr
 
 
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])

@@ -125,6 +125,16 @@ def test_a_folder_that_can_t_be_written_is_an_error(
     assert f"ls -ld {workspace.root}" in caught.value.hint
 
 
+def test_what_lies_elsewhere_and_can_t_be_written_is_told_of_its_own_folder(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.workspace.tempfile.mkstemp", denied)
+    elsewhere = workspace.root.parent / "handouts"
+    with pytest.raises(LabStateError, match="can't be written: Permission denied") as caught:
+        workspace.write(elsewhere / "student-en.html", "text")
+    assert f"ls -ld {elsewhere}`" in caught.value.hint
+
+
 def test_a_folder_that_can_t_be_used_can_t_be_locked(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
