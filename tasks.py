@@ -28,8 +28,6 @@ YES_HELP = {
 }
 
 commandline.speak_our_words()
-# `./inv --list | head` ends quietly; a verb says itself what becomes of it.
-signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 for stream in (sys.stdout, sys.stderr):
     print_anything(stream)
 console = Terminal(highlight=False)
@@ -49,7 +47,6 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
             from lab import process
             from lab.errors import LabError
 
-            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
             signal.signal(signal.SIGINT, _interrupted)
             signal.signal(signal.SIGTERM, _interrupted)
             try:

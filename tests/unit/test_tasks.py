@@ -98,12 +98,6 @@ def raising(
     )
 
 
-def test_a_list_that_nobody_reads_to_its_end_ends_quietly() -> None:
-    line = f"{REPOSITORY}/inv --list | true"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stderr == ""
-
-
 def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
     said = typed(tmp_path, "--list").stdout
     found = re.findall(r"^  (\w+)   +\S", said, re.MULTILINE)
