@@ -32,7 +32,7 @@ another one, which takes client-go some seconds.
 
 AT_HAND = """
 source /opt/ha-lab/lib.sh; source /opt/ha-lab/kubernetes.sh
-trap - ERR; set -eu -o pipefail; PKI=/etc/kubernetes/pki
+trap - ERR; set -eu -o pipefail
 """
 
 
