@@ -26,9 +26,16 @@ CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
 
+FLANNEL_ADDRESS = "flannel.alpha.coreos.com/public-ip"
+"""The annotation by which flannel's agents find one another (flannel, Documentation/kubernetes.md)."""
+
+
 @dataclass(frozen=True)
 class NodeFact:
-    """One node as the API has it. `internal_ips` are all its addresses of that type."""
+    """One node as the API has it. `internal_ips` are all its addresses of that type.
+
+    `pod_network_address` is where flannel's agent there takes packets of other nodes' pods; "" until it says.
+    """
 
     name: str
     ready: bool
@@ -37,6 +44,7 @@ class NodeFact:
     control_plane: bool
     internal_ips: tuple[str, ...]
     taints: tuple[str, ...]
+    pod_network_address: str
 
 
 @dataclass(frozen=True)
@@ -213,6 +221,7 @@ def _node(item: dict[str, Any]) -> NodeFact:
         "node-role.kubernetes.io/control-plane" in item["metadata"].get("labels", {}),
         tuple(a["address"] for a in item["status"].get("addresses", ()) if a["type"] == "InternalIP"),
         tuple(taint["key"] for taint in item["spec"].get("taints", ())),
+        item["metadata"].get("annotations", {}).get(FLANNEL_ADDRESS, ""),
     )
 
 

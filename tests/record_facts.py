@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.cluster import Api
+from lab.cluster import FLANNEL_ADDRESS, Api
 from lab.facts.gather import by_ssh, gather
 from lab.facts.known import known
 from lab.model import Node
@@ -59,7 +59,11 @@ def main(path: Path) -> None:
 def _read_part(answer: Any) -> Any:
     """The answer without what no reader of ours looks at."""
     if isinstance(answer, dict):
-        return {key: _read_part(value) for key, value in answer.items() if key not in UNREAD}
+        kept = {key: _read_part(value) for key, value in answer.items() if key not in UNREAD}
+        said = answer.get("annotations", {})
+        return kept | (
+            {"annotations": {FLANNEL_ADDRESS: said[FLANNEL_ADDRESS]}} if FLANNEL_ADDRESS in said else {}
+        )
     return [_read_part(each) for each in answer] if isinstance(answer, list) else answer
 
 

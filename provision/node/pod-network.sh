@@ -14,7 +14,14 @@ as_wanted() {
 	local applied
 	applied=$(as_admin --namespace kube-system get configmap ha-lab-pod-network --output 'jsonpath={.data.sha256}') &&
 		[[ $applied == "$(hash_of_manifest)" ]] &&
-		as_admin get --filename "$MANIFEST" --output name >/dev/null
+		as_admin get --filename "$MANIFEST" --output name >/dev/null && with_labs_part
+}
+
+# Somebody may have applied flannel's manifest as its project ships it, later.
+with_labs_part() {
+	[[ -e $HERE/pod-network/manifest.yaml ]] ||
+		as_admin --namespace kube-flannel get daemonset kube-flannel-ds --output \
+			'jsonpath={.spec.template.spec.containers[*].args}' | grep -q -- --iface-can-reach
 }
 
 hash_of_manifest() { sha256sum <"$MANIFEST" | cut -d' ' -f1; }

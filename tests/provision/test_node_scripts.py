@@ -355,6 +355,9 @@ def test_the_pod_network_is_applied_once_and_again_when_it_changed(machine: Mach
     manifest = world.root / "opt/pod-network/kustomization.yaml"
     manifest.write_text(manifest.read_text() + "# changed\n")
     assert count(world.run("pod-network").changes, " apply ") == 2
+    world.let(as_shipped="")
+    assert count(world.run("pod-network").changes, " apply ") == 2
+    assert world.run("pod-network").last == "ha-lab: unchanged"
 
 
 def test_what_could_add_a_machine_is_removed_and_nothing_else(machine: Machine) -> None:

@@ -168,7 +168,7 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
     ),
     "a node too few": (
         api(nodes=tuple(node for node in known(facts().api.nodes) if node.name != "w3")),
-        {"exact-nodes", "node-ready[w3]", "node-as-declared[w3]", "node-taints[w3]"},
+        {"exact-nodes", "node-ready[w3]", "node-as-declared[w3]", "node-taints[w3]", "pod-network-agent[w3]"},
     ),
     "a node is not Ready": (nodes("w1", ready=False), {"node-ready[w1]"}),
     "a node has another address": (nodes("w1", internal_ips=("10.0.2.15",)), {"node-as-declared[w1]"}),
@@ -198,6 +198,10 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
     "the pod network's agent is gone": (
         pods(lambda p: None if p.namespace == "kube-flannel" and p.node == "w3" else p),
         {"pod-network-agent[w3]"},
+    ),
+    "flannel's manifest without the lab's part": (
+        nodes("w1", pod_network_address="172.17.0.4"),
+        {"pod-network-agent[w1]"},
     ),
     "no system pods": (
         pods(lambda p: None),
