@@ -120,6 +120,9 @@ def _text(file: Path) -> io.StringIO:
 
 
 def _wrong_head(head: Sequence[str]) -> Iterator[Problem]:
+    if any(";" in name for name in head):
+        yield 1, "use commas between columns, not semicolons"
+        return
     for name in head:
         if name not in COLUMNS:
             yield 1, f"unknown column {name!r}{shape.guess(name, COLUMNS)}"
@@ -136,8 +139,10 @@ def _row(line: int, cells: Mapping[Any, Any]) -> tuple[Row | None, list[Problem]
     problems = []
     if None in cells:
         problems.append((line, "has more cells than the head"))
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", seat):
+    if not re.fullmatch(r"[a-z0-9-]+", seat):
         problems.append((line, f"seat {said['seat']!r} is not made of letters, digits and '-' alone"))
+    elif seat.strip("-") != seat:
+        problems.append((line, f"seat {said['seat']!r} does not begin and end with a letter or digit"))
     if not name.isprintable():
         problems.append((line, f"name {name!r} has a sign that can't be shown"))
     if said.get("subnet"):

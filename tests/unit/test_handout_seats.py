@@ -61,10 +61,17 @@ def test_only_an_end_of_a_line_makes_another_seat(tmp_path: Path, sign: str) -> 
     assert "a sign that can't be shown" in told
 
 
-@pytest.mark.parametrize("seat", ["..", ".", "a/b", "/", "-", "a_b", "a.b", "김", "\x00"])
+@pytest.mark.parametrize("seat", ["..", ".", "a/b", "/", "", "a_b", "a.b", "김", "\x00"])
 def test_a_seat_is_no_path_and_no_odd_name(tmp_path: Path, seat: str) -> None:
     [told] = problems(tmp_path, f"seat,name\n{seat},Ada\n")
     assert "is not made of letters" in told
+
+
+@pytest.mark.parametrize("seat", ["B-", "-x", "-"])
+def test_a_seat_begins_and_ends_with_a_letter_or_digit(tmp_path: Path, seat: str) -> None:
+    assert problems(tmp_path, f"seat\n{seat}\n") == [
+        f"2: seat {seat!r} does not begin and end with a letter or digit"
+    ]
 
 
 def test_a_seat_has_the_labs_other_settings(tmp_path: Path) -> None:
@@ -135,6 +142,7 @@ def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("seat\n", ["1: has no seats"]),
         ("name\nAda\n", ["1: there is no column seat"]),
         ("seat,sead\na1,\n", ["1: unknown column 'sead', did you mean seat? (seat, name, subnet)"]),
+        ("seat;name\na1;Ada\n", ["1: use commas between columns, not semicolons"]),
         ("seat,seat\na1,a2\n", ["1: column seat is there twice"] * 2),
     ],
 )
