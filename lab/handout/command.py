@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -75,23 +75,23 @@ def write(session: Session, asked: Wish, *, consent: bool) -> Path:
 def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> Path:
     """Write a folder for each seat of a class, and the instructor's list of them; return that.
 
-    Raises ConfigError with all that is wrong with the class's file, before anything is written.
+    Raises, before anything is written, ConfigError with all that is wrong with the class's file, and
+    LabStateError with all files that are in the way.
     """
-    found = seats(file, session.path, session.lab)
+    found = seats(file, session.path, session.lab, asked.folder)
     texts = {each.seat: handout(session, each.lab, asked, _cover(each)) for each in found}
     endings = [f"{asked.name}.{form}" for form in _forms(asked)]
-    _require_ours(asked.folder / each.seat / name for each in found for name in (*each.files, *endings))
-    _require_ours([asked.folder / INDEX])
-    pages = []
-    for each in found:
-        folder = asked.folder / each.seat
-        for name, text in each.files.items():
-            session.workspace.write(folder / name, text)
-        pages.append(folder / f"{asked.name}.html")
-        session.workspace.write(pages[-1], texts[each.seat])
+    handouts = [asked.folder / each.seat / name for each in found for name in endings]
+    labs = {asked.folder / each.seat / name: text for each in found for name, text in each.files.items()}
+    _require_ours([*handouts, asked.folder / INDEX], labs)
+    for path, text in labs.items():
+        session.workspace.write(path, text)
+    pages = {asked.folder / each.seat / f"{asked.name}.html": texts[each.seat] for each in found}
+    for path, text in pages.items():
+        session.workspace.write(path, text)
     listed = index(found, ("lab.yaml", *endings), session.lab, asked.language)
     session.workspace.write(asked.folder / INDEX, listed)
-    _printed(session, asked, pages, consent=consent)
+    _printed(session, asked, [*pages], consent=consent)
     return asked.folder / INDEX
 
 
@@ -139,14 +139,23 @@ def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: b
     return printed
 
 
-def _require_ours(paths: Iterable[Path]) -> None:
-    """Raise LabStateError naming what is in the way that we did not write."""
-    foreign = [str(path) for path in paths if path.exists() and not _is_ours(path)]
+def _require_ours(handouts: Iterable[Path], labs: Mapping[Path, str] | None = None) -> None:
+    """Raise LabStateError naming what is in the way: handouts that we did not write, labs that would change.
+
+    Once written, a lab's files belong to whoever has the seat: they edit them, and machines come from them.
+    """
+    foreign = [path for path in handouts if path.exists() and not _is_ours(path)]
+    foreign += [path for path, text in (labs or {}).items() if path.exists() and not _has(path, text)]
     if foreign:
         raise LabStateError(
-            f"not written by this kit, and so not overwritten: {', '.join(foreign)}",
+            "not written by this kit, or not as it would be now, and so not overwritten: "
+            + ", ".join(map(str, foreign)),
             hint="move it away, or name another folder: --out FOLDER",
         )
+
+
+def _has(path: Path, text: str) -> bool:
+    return path.is_file() and path.read_bytes() == text.encode()
 
 
 def _is_ours(path: Path) -> bool:

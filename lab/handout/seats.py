@@ -10,7 +10,7 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 from pathlib import Path
@@ -31,19 +31,23 @@ LARGEST = 64 * 1024
 """Bytes; a class has some thirty lines."""
 LONGEST_NAME = 30
 """Of a lab: what lab.yaml allows."""
-MANIFEST = "pod-network.yaml"
+LAB_FILE, MANIFEST = "lab.yaml", "pod-network.yaml"
 AT_HOME = IPv4Network("192.168.0.0/23")
 """Where most routers of homes and offices put their own network, and so perhaps a student's host."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the file. `seat` is in lowercase; `subnet` is None where the kit is to choose."""
+    """One line of the file. `seat` is in lowercase; `subnet` is None where the kit is to choose.
+
+    `kept` is the lab.yaml that an earlier class left in the seat's folder, where the subnet is from there.
+    """
 
     line: int
     seat: str
     name: str
     subnet: IPv4Network | None
+    kept: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -56,15 +60,20 @@ class Seat:
     files: Mapping[str, str]
 
 
-def seats(file: Path, lab_file: Path, lab: Lab) -> tuple[Seat, ...]:
+def seats(file: Path, lab_file: Path, lab: Lab, folder: Path) -> tuple[Seat, ...]:
     """Return every seat of a class, each with the lab of `lab_file` under a name and in a subnet of its own.
+
+    A seat that has a lab.yaml in `folder` already keeps that one's subnet, where `file` has none for it; and as
+    labs may be up from there, no seat is given the subnet of another one's, though it left the class.
 
     Raises ConfigError with everything that is wrong in the file, line by line.
     """
     rows, problems = _read(file)
+    there = _subnets(folder)
+    rows = [_keeping(row, folder / row.seat / LAB_FILE, there) for row in rows]
     problems += _clashes(rows, lab)
     given = [row.subnet for row in rows if row.subnet]
-    taken = [*_reserved(lab), *given, AT_HOME]
+    taken = [*_reserved(lab), *given, *there.values(), AT_HOME]
     found = []
     for row in rows:
         subnet = row.subnet or _free(lab, taken)
@@ -77,6 +86,25 @@ def seats(file: Path, lab_file: Path, lab: Lab) -> tuple[Seat, ...]:
         problems.sort(key=lambda problem: problem[0])
         raise ConfigError([f"{file}:{line}: {what}" for line, what in problems], hint=HINT)
     return tuple(_seat(row, subnet, lab_file, lab) for row, subnet in found)
+
+
+def _subnets(folder: Path) -> dict[Path, IPv4Network]:
+    """The subnet of each lab.yaml in the class's folder, but for what can't be read: no lab comes up so."""
+    found = {}
+    for path in folder.glob(f"*/{LAB_FILE}"):
+        try:
+            network = yamlfile.read(path, str(path), hint=config.HINT).data.get("network")
+            if isinstance(network, dict) and "subnet" in network:
+                found[path] = shape.network(network["subnet"])
+        except (ConfigError, ValueError):
+            continue
+    return found
+
+
+def _keeping(row: Row, path: Path, there: Mapping[Path, IPv4Network]) -> Row:
+    if row.subnet or path not in there:
+        return row
+    return replace(row, subnet=there[path], kept=path)
 
 
 Problem = tuple[int, str]
@@ -120,6 +148,9 @@ def _text(file: Path) -> io.StringIO:
 
 
 def _wrong_head(head: Sequence[str]) -> Iterator[Problem]:
+    if any(";" in name for name in head):
+        yield 1, "use commas between columns, not semicolons"
+        return
     for name in head:
         if name not in COLUMNS:
             yield 1, f"unknown column {name!r}{shape.guess(name, COLUMNS)}"
@@ -136,8 +167,10 @@ def _row(line: int, cells: Mapping[Any, Any]) -> tuple[Row | None, list[Problem]
     problems = []
     if None in cells:
         problems.append((line, "has more cells than the head"))
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?", seat):
+    if not re.fullmatch(r"[a-z0-9-]+", seat):
         problems.append((line, f"seat {said['seat']!r} is not made of letters, digits and '-' alone"))
+    elif seat.strip("-") != seat:
+        problems.append((line, f"seat {said['seat']!r} does not begin and end with a letter or digit"))
     if not name.isprintable():
         problems.append((line, f"name {name!r} has a sign that can't be shown"))
     if said.get("subnet"):
@@ -170,14 +203,15 @@ def _overlaps(row: Row, before: Sequence[Row], lab: Lab) -> Iterator[str]:
     subnet = row.subnet
     if subnet is None:
         return
+    what = f"subnet {subnet} of {row.seat!r}" + (f", as in {row.kept}," if row.kept else "")
     for each in before:
-        if each.subnet and each.subnet.overlaps(subnet):
-            yield f"subnet {subnet} of {row.seat!r} overlaps {each.subnet} of {each.seat!r}, line {each.line}"
+        if each.seat != row.seat and each.subnet and each.subnet.overlaps(subnet):
+            yield f"{what} overlaps {each.subnet} of {each.seat!r}, line {each.line}"
     for network in _reserved(lab):
         if network.overlaps(subnet):
-            yield f"subnet {subnet} of {row.seat!r} overlaps {network}, which the labs use themselves"
+            yield f"{what} overlaps {network}, which the labs use themselves"
     if subnet.prefixlen > lab.network.subnet.prefixlen:
-        yield f"subnet {subnet} of {row.seat!r} is smaller than the lab's own {lab.network.subnet}"
+        yield f"{what} is smaller than the lab's own {lab.network.subnet}"
 
 
 def _reserved(lab: Lab) -> list[IPv4Network]:
@@ -197,13 +231,13 @@ def _free(lab: Lab, taken: Sequence[IPv4Network]) -> IPv4Network | None:
 
 def _seat(row: Row, subnet: IPv4Network, lab_file: Path, lab: Lab) -> Seat:
     """A seat with its lab, which is read as `./inv` will read it."""
-    files = {"lab.yaml": _lab_yaml(row, subnet, lab_file, lab)}
+    files = {LAB_FILE: _lab_yaml(row, subnet, lab_file, lab)}
     if lab.network.pod_network != "flannel":
         files[MANIFEST] = Path(lab.network.pod_network).read_text(encoding="utf-8")
     with tempfile.TemporaryDirectory(prefix="ha-lab-seat-") as folder:
         for name, text in files.items():
             (Path(folder) / name).write_text(text, encoding="utf-8")
-        own = config.load(Path(folder) / "lab.yaml", lambda _: Choice(lab.provider, lab.emulated))
+        own = config.load(Path(folder) / LAB_FILE, lambda _: Choice(lab.provider, lab.emulated))
     return Seat(row.seat, row.name, own, files)
 
 

@@ -107,6 +107,33 @@ def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
     command.write_class(own, asked, tmp_path / "class.csv", consent=False)
 
 
+def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path: Path) -> None:
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "net.yaml").write_text("kind: DaemonSet\n")
+    own = session(tmp_path, "provider: docker\nnetwork: {pod_network: net.yaml}\n")
+    classes = {"first": "seat\na1\na2\n", "then": "seat\nnew\na2\na1\n"}
+    for name, text in classes.items():
+        (tmp_path / f"{name}.csv").write_text(text)
+    asked = wish(own, of="class.csv")
+    out = command.write_class(own, asked, tmp_path / "first.csv", consent=False).parent
+    before = {path: path.read_bytes() for path in out.glob("*/*")}
+    command.write_class(own, asked, tmp_path / "then.csv", consent=False)
+    assert {path: path.read_bytes() for path in before} == before
+    assert "192.168.59.0/24" in (out / "new" / "lab.yaml").read_text()
+
+    changed = [out / "a1" / "lab.yaml", out / "a2" / "pod-network.yaml"]
+    for path in changed:
+        path.write_text("# mine\n" + path.read_text())
+    (out / "index.html").unlink()
+    with pytest.raises(LabStateError, match="so not overwritten") as caught:
+        command.write_class(own, asked, tmp_path / "then.csv", consent=False)
+    assert all(str(path) in caught.value.message for path in changed)
+    assert caught.value.message.count("/lab.yaml") == 1
+    assert "--out" in caught.value.hint
+    assert not (out / "index.html").exists()
+    assert all(path.read_text().startswith("# mine\n") for path in changed)
+
+
 def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

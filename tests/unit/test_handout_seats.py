@@ -20,7 +20,7 @@ def class_of(tmp_path: Path, text: str, lab_yaml: str = "") -> tuple[Seat, ...]:
     file, lab_file = tmp_path / "class.csv", tmp_path / "lab.yaml"
     file.write_bytes(text.encode())
     lab_file.write_text(lab_yaml)
-    return seats(file, lab_file, config.load(lab_file))
+    return seats(file, lab_file, config.load(lab_file), tmp_path / "class")
 
 
 def problems(tmp_path: Path, text: str, lab_yaml: str = "") -> list[str]:
@@ -61,10 +61,17 @@ def test_only_an_end_of_a_line_makes_another_seat(tmp_path: Path, sign: str) -> 
     assert "a sign that can't be shown" in told
 
 
-@pytest.mark.parametrize("seat", ["..", ".", "a/b", "/", "-", "a_b", "a.b", "김", "\x00"])
+@pytest.mark.parametrize("seat", ["..", ".", "a/b", "/", "", "a_b", "a.b", "김", "\x00"])
 def test_a_seat_is_no_path_and_no_odd_name(tmp_path: Path, seat: str) -> None:
     [told] = problems(tmp_path, f"seat,name\n{seat},Ada\n")
     assert "is not made of letters" in told
+
+
+@pytest.mark.parametrize("seat", ["B-", "-x", "-"])
+def test_a_seat_begins_and_ends_with_a_letter_or_digit(tmp_path: Path, seat: str) -> None:
+    assert problems(tmp_path, f"seat\n{seat}\n") == [
+        f"2: seat {seat!r} does not begin and end with a letter or digit"
+    ]
 
 
 def test_a_seat_has_the_labs_other_settings(tmp_path: Path) -> None:
@@ -97,6 +104,38 @@ def test_the_kits_own_lab_file_can_be_a_classs(tmp_path: Path) -> None:
 def test_a_seat_may_bring_its_own_subnet(tmp_path: Path) -> None:
     found = class_of(tmp_path, "seat,subnet\na1,192.168.57.0/24\na2,\n")
     assert [str(each.lab.network.subnet) for each in found] == ["192.168.57.0/24", "192.168.58.0/24"]
+
+
+def lies(tmp_path: Path, seat: str, text: str) -> None:
+    """Put a lab.yaml into a seat's folder, as an earlier class left it."""
+    (tmp_path / "class" / seat).mkdir(parents=True)
+    (tmp_path / "class" / seat / "lab.yaml").write_text(text)
+
+
+def test_a_seat_keeps_the_subnet_of_its_folder_and_others_leave_it_alone(tmp_path: Path) -> None:
+    for each in class_of(tmp_path, "seat\na1\na2\na3\n"):
+        lies(tmp_path, each.seat, each.files["lab.yaml"])
+    lies(tmp_path, "broken", "network: [\n")
+    lies(tmp_path, "odd", "network: {subnet: somewhere}\n")
+    lies(tmp_path, "flat", "network: none\n")
+    found = class_of(tmp_path, "seat,subnet\nnew,\na3,192.168.61.0/24\na2,\nbroken,\n")
+    assert {each.seat: str(each.lab.network.subnet) for each in found} == {
+        "new": "192.168.60.0/24",
+        "a3": "192.168.61.0/24",
+        "a2": "192.168.58.0/24",
+        "broken": "192.168.62.0/24",
+    }
+
+
+def test_a_kept_subnet_that_overlaps_is_told_with_where_it_is_from(tmp_path: Path) -> None:
+    lies(tmp_path, "a1", "network: {subnet: 192.168.57.0/24}\n")
+    lies(tmp_path, "a2", "network: {subnet: 192.168.56.0/24}\n")
+    where = tmp_path / "class"
+    assert problems(tmp_path, "seat,subnet\na1,\na2,\na3,192.168.57.0/24\n") == [
+        f"3: subnet 192.168.56.0/24 of 'a2', as in {where}/a2/lab.yaml, overlaps 192.168.56.0/24, "
+        "which the labs use themselves",
+        "4: subnet 192.168.57.0/24 of 'a3' overlaps 192.168.57.0/24 of 'a1', line 2",
+    ]
 
 
 def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
@@ -135,6 +174,7 @@ def test_everything_wrong_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         ("seat\n", ["1: has no seats"]),
         ("name\nAda\n", ["1: there is no column seat"]),
         ("seat,sead\na1,\n", ["1: unknown column 'sead', did you mean seat? (seat, name, subnet)"]),
+        ("seat;name\na1;Ada\n", ["1: use commas between columns, not semicolons"]),
         ("seat,seat\na1,a2\n", ["1: column seat is there twice"] * 2),
     ],
 )
@@ -149,9 +189,9 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, what:
     file = tmp_path / "class.csv"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=what):
-        seats(file, tmp_path / "lab.yaml", config.default())
+        seats(file, tmp_path / "lab.yaml", config.default(), tmp_path)
     with pytest.raises(ConfigError, match="can't be read"):
-        seats(tmp_path / "none.csv", tmp_path / "lab.yaml", config.default())
+        seats(tmp_path / "none.csv", tmp_path / "lab.yaml", config.default(), tmp_path)
 
 
 def test_where_no_network_is_left_it_is_said(tmp_path: Path) -> None:
