@@ -42,6 +42,16 @@ def initialised(sight: Sight) -> Iterator[Found]:
         yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", ANEW)
 
 
+def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
+    """Control planes can join. An API server that does not answer is the next parts' to find."""
+    node = sight.lab.first
+    said = sight.facts.machine(node).section("endpoint")
+    has, wanted = said.text.strip(), sight.lab.api_url.removeprefix("https://")
+    if not said.code and has != wanted:
+        expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
+        yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
+
+
 def lets_machines_in(sight: Sight) -> Iterator[Found]:
     """While machines have yet to join, what they need for it is there."""
     missing = [node for node in sight.lab.kubernetes_nodes if node.name in _missing(sight)]

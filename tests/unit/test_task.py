@@ -147,6 +147,8 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (4, ANOTHER_CA, {}, "another one in"),
     (4, both(FRESH, ANOTHER_CA), {}, "another one in"),
     (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
+    (4, section("cp1", "endpoint", ""), {}, "it has none"),
+    (4, section("cp1", "endpoint", "192.168.57.11:6443"), {}, "192.168.57.11:6443"),
     (4, BACKEND_DOWN, {}, "DOWN"),
     (4, SAID_NO, {}, "503 no"),
     (4, nodes("cp1", control_plane=False), {}, "a worker"),
@@ -199,6 +201,15 @@ def test_a_first_control_plane_with_a_ca_of_its_own_is_reset_and_given_the_lab_s
     assert found.hint == cluster.ANEW
     steps = ("kubeadm reset --force", "./inv up --until control-plane", "/opt/ha-lab/kubeadm-init.yaml")
     assert sorted(steps, key=found.hint.index) == list(steps)
+
+
+def test_an_init_without_the_load_balancer_is_made_anew_whatever_admin_conf_says() -> None:
+    own = section("cp1", "admin-server", "https://192.168.57.11:6443")
+    for alter in (section("cp1", "endpoint", ""), both(section("cp1", "endpoint", ""), own)):
+        assert [found.hint for found in task(4).judge(sight(alter))] == [cluster.ANEW]
+    for alter in (own, both(section("cp1", "endpoint", "refused", 1), own)):
+        (found,) = task(4).judge(sight(alter))
+        assert "server:" in found.hint
 
 
 def test_a_ca_that_went_with_a_reset_is_put_back_before_init() -> None:
