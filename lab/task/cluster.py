@@ -46,7 +46,7 @@ def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
     """Control planes can join. An API server that does not answer is the next parts' to find."""
     node = sight.lab.first
     said = sight.facts.machine(node).section("endpoint")
-    has, wanted = said.text.strip(), sight.lab.api_url.removeprefix("https://")
+    has, wanted = said.text.strip(), sight.lab.endpoint
     if not said.code and has != wanted:
         expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
         yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
