@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
@@ -30,6 +30,8 @@ COLOURS: dict[Health, str] = {"healthy": "bold green", "degraded": "bold yellow"
 
 WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network")
 """The groups of checks that say whether the lab works; what is private or unique is verify's to say."""
+
+NO_CLUSTER = "there is no cluster yet that this host knows of"
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def look(session: Session) -> Status:
     reason = _not_up(session)
     if reason:
         return _down(session.lab, reason)
-    return judge(
-        session.lab,
-        gather(session.lab, session.workspace, session.remote, by_ssh(session.remote), probes=False),
-    )
+    lab, workspace, remote = session.lab, session.workspace, session.remote
+    cluster = workspace.kubeconfig.exists()
+    found = judge(lab, gather(lab, workspace, remote, by_ssh(remote), probes=False, cluster=cluster))
+    return found if cluster else replace(found, problem=NO_CLUSTER, amiss=())
 
 
 def judge(lab: Lab, facts: Facts) -> Status:
@@ -108,7 +110,8 @@ def _lines(status: Status) -> list[str]:
     if status.health == "healthy":
         return [f"{status.lab}: healthy; the API is {status.api}"]
     if status.health == "down":
-        return [f"{status.lab}: down: {status.problem}", "next: ./inv up"]
+        by_hand = ", or by hand: ./inv task" if status.problem == NO_CLUSTER else ""
+        return [f"{status.lab}: down: {status.problem}", f"next: ./inv up{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
     lines += [f"  amiss: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
@@ -116,7 +119,8 @@ def _lines(status: Status) -> list[str]:
 
 
 def _not_up(session: Session) -> str:
-    if not session.workspace.ssh_config.exists() or not session.workspace.kubeconfig.exists():
+    workspace = session.workspace
+    if not workspace.ssh_config.exists() or not (workspace.kubeconfig.exists() or workspace.has_machines()):
         return "the lab is not up"
     try:
         return session.remote.route_is_ours()

@@ -84,11 +84,16 @@ TASKS = (
         "control-plane",
         "the first control plane serves the API",
         asks=Asks(
-            _balancer_and_first, ("membership", "kubeadm", "admin-server", "certificates", "backends"), api=True
+            _balancer_and_first,
+            ("membership", "kubeadm", "admin-server", "endpoint", "certificates", "ca-key", "backends"),
+            api=True,
         ),
         parts=(
+            cluster.ready_for_init,
             cluster.initialised,
-            Checks(("admin-kubeconfig", "cluster-ca"), first),
+            cluster.with_the_lab_s_ca,
+            cluster.endpoint_is_the_balancer,
+            Checks(("admin-kubeconfig",), first),
             Checks(("api-server-healthy",), first),
             Checks(("backend-up",), first),
             Checks(("api-through-it",)),

@@ -7,12 +7,27 @@ from collections.abc import Iterator
 from lab.facts.known import known
 from lab.facts.machine import Machine
 from lab.model import Role
-from lab.task.task import Found, Sight
+from lab.task.machines import ca_there, first
+from lab.task.task import Checks, Found, Sight
 
 FLANNEL = "kube-flannel"
 FAILING = 2
 """So many starts of an agent's container are no accident."""
 WAIT = "wait for it, and ask again"
+ANEW = (
+    "on it: `kubeadm reset --force`, then `./inv up --until control-plane`, which puts the lab's CA back, "
+    "and init again with /opt/ha-lab/kubeadm-init.yaml"
+)
+"""The way back from an init whose cluster nobody of the lab could join."""
+
+with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=ANEW)
+
+
+def ready_for_init(sight: Sight) -> Iterator[Found]:
+    """The lab's CA is there before init: kubeadm makes its own where it finds none."""
+    machine = sight.facts.machine(sight.lab.first)
+    if machine.text("membership").strip() == "fresh" and not _at_work(machine):
+        yield from tuple(ca_there(sight)) or with_the_lab_s_ca(sight)
 
 
 def initialised(sight: Sight) -> Iterator[Found]:
@@ -24,11 +39,17 @@ def initialised(sight: Sight) -> Iterator[Found]:
     elif has == "fresh":
         yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
     elif has == "partial":
-        hint = (
-            "on it: `kubeadm reset --force`, then `./inv up --until control-plane`, which puts the CA back, "
-            "and init again"
-        )
-        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", hint)
+        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", ANEW)
+
+
+def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
+    """Control planes can join. An API server that does not answer is the next parts' to find."""
+    node = sight.lab.first
+    said = sight.facts.machine(node).section("endpoint")
+    has, wanted = said.text.strip(), sight.lab.endpoint
+    if not said.code and has != wanted:
+        expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
+        yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
 
 
 def lets_machines_in(sight: Sight) -> Iterator[Found]:

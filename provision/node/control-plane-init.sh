@@ -47,7 +47,8 @@ take_over() {
 	grep -qs "server: https://$API_ENDPOINT\$" "$ADMIN" || why=${why:-its API is not at the load balancer}
 	[[ -z $why ]] ||
 		die "the cluster that was made here by hand can't become the lab's: $why. If nothing in it is worth" \
-			"keeping: \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`"
+			"keeping: \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`, or to init by" \
+			"hand again \`./inv up --until control-plane\`, which puts the lab's CA back"
 	wait_for 180 "this control plane, which was initialised before," own_api_server
 	no_addons 2>/dev/null || add_addons
 }

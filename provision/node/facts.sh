@@ -72,6 +72,15 @@ certificates() {
 
 server_in() { sed -n 's/^ *server: //p' "$1"; }
 
+# The controlPlaneEndpoint that init was given, asked of this machine's own API server, wherever admin.conf points:
+# without one no control plane can join. Nothing where there is no cluster.
+endpoint() {
+	[[ -e $ADMIN ]] || return 0
+	bounded kubectl --kubeconfig "$ADMIN" --server "https://$NODE_ADDRESS:6443" --request-timeout "$((PATIENCE - 1))s" \
+		--namespace kube-system get configmap kubeadm-config --output 'jsonpath={.data.ClusterConfiguration}' |
+		sed -n 's/^controlPlaneEndpoint: *//p'
+}
+
 open_keys() {
 	find /etc/kubernetes/pki -name '*.key' -perm /077
 	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
@@ -166,6 +175,7 @@ control_plane() {
 	tell images images
 	tell ca-key find "$PKI/ca.key"
 	tell admin-server server_in "$ADMIN"
+	tell endpoint endpoint
 	tell open-keys open_keys
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub
 	tell etcd-members own_member_says member list

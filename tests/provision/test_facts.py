@@ -18,7 +18,7 @@ TOLD = {
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"etcd-alarms", "programs", "images", "ca-key"},
+    | {"etcd-alarms", "programs", "images", "ca-key", "endpoint"},
 }
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"
 
@@ -76,6 +76,21 @@ def test_certificates_are_told_and_keys_never(tmp_path: Path) -> None:
     assert read_sections(said)["admin-server"].text.strip() == "https://192.168.56.10:6443"
     for secret in ("PRIVATE KEY", "secretsecret", packed[1], "tokentoken"):
         assert secret not in said
+
+
+def test_the_endpoint_that_init_was_given_is_told_by_the_machine_s_own_api_server(tmp_path: Path) -> None:
+    world = machine(tmp_path, "cp2")
+    kubectl = world.root / "bin" / "kubectl"
+    kubectl.write_text(
+        '#!/bin/sh\ncase "$*" in *"--server https://192.168.56.12:6443"*" get configmap kubeadm-config"*)\n'
+        'printf "apiServer: {}\\ncontrolPlaneEndpoint: lb:6443\\n" ;; *) exit 1 ;; esac\n'
+    )
+    told = read_sections(world.run("facts").said)["endpoint"]
+    assert (told.code, told.text.strip()) == (0, "")  # there is no cluster
+    admin = world.path("/etc/kubernetes/admin.conf")
+    admin.parent.mkdir(parents=True, exist_ok=True)
+    admin.write_text("server: https://192.168.56.10:6443\n")
+    assert read_sections(world.run("facts").said)["endpoint"].text.strip() == "lb:6443"
 
 
 def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:

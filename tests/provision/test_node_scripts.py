@@ -496,6 +496,7 @@ def test_a_cluster_that_can_t_become_the_lab_s_is_refused_and_kept(
     assert (ran.code, ran.changes) == (1, [])
     assert why in ran.said
     assert "kubeadm reset --force" in ran.said
+    assert "`./inv up --until control-plane`" in ran.said
 
 
 def test_what_another_ca_signed_does_not_keep_init_from_its_work(machine: Machine) -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from lab import status
 from lab.config import default
+from lab.facts.api import ask_api
+from lab.facts.gather import Facts
 from lab.facts.known import Unknown, known
 from lab.progress import Progress
 from lab.session import Session
@@ -150,6 +152,34 @@ def test_a_lab_that_is_not_up_is_not_asked(tmp_path: Path) -> None:
     found = status.look(session)
     assert (found.health, found.problem) == ("down", "the lab is not up")
     assert not any(machine.answers for machine in found.machines)
+
+
+def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    remote = FakeRemote(lab(), workspace)
+    monkeypatch.setattr(remote, "route_is_ours", lambda: "")
+    progress = Progress(printed()[0], workspace.logs)
+    session = Session(tmp_path / "lab.yaml", lab(), workspace, remote, progress)
+    workspace.write(workspace.ssh_config, "")
+    assert status.look(session).problem == "the lab is not up"
+    workspace.write(workspace.root / ".vagrant/machines/lb1/docker/id", "1")
+    asked: list[bool] = []
+
+    def gather(*_: object, cluster: bool, probes: bool) -> Facts:
+        asked.append(cluster)
+        api = ask_api(lab(), Unknown("the API was not asked"), Unknown("the API was not asked"))
+        return replace(silent("w3")(facts()), api=api)
+
+    monkeypatch.setattr(status, "gather", gather)
+    found = status.look(session)
+    assert asked == [False]
+    assert [machine.name for machine in found.machines if not machine.answers] == ["w3"]
+    assert (found.health, found.exit_code, found.amiss) == ("down", 2, ())
+    said = shown(found)
+    assert "down: there is no cluster yet that this host knows of" in said
+    assert "next: ./inv up, or by hand: ./inv task" in said
 
 
 def test_status_for_programs_says_the_same() -> None:

@@ -20,7 +20,7 @@ from lab.facts.machine import Machine
 from lab.model import Lab
 from lab.progress import Progress
 from lab.session import Session
-from lab.task import command, kept, look
+from lab.task import cluster, command, kept, look
 from lab.task.catalogue import TASKS
 from lab.task.kept import Kept, Verified
 from lab.task.look import Result
@@ -82,6 +82,7 @@ def both(*alter: Alter) -> Alter:
 FRESH = section("cp1", "membership", "fresh")
 BARE_NODE = both(section("w1", "membership", "fresh"), without_nodes("w1"))
 NO_NODE = without_nodes("w1")
+ANOTHER_CA = section("cp1", "certificates", f"# /etc/kubernetes/pki/ca.crt\n{CA}")
 SAID_NO = api(health={path: (503, "no") for path in facts().api.health})
 AT_WORK = {name: section(name, "kubeadm", "4711") for name in ("cp1", "cp2", "w1")}
 RUNS = "Id=containerd.service\nActiveState=active"
@@ -98,6 +99,9 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (3, told_otherwise("lb1", "services", "enabled", "disabled"), {}, "not enabled"),
     (3, section("lb1", "unread", "/etc/haproxy/haproxy.cfg"), {}, "haproxy.cfg changed after"),
     (4, FRESH, {}, "nothing of a cluster is there"),
+    (4, both(FRESH, section("cp1", "certificates", "")), {}, "no /etc/kubernetes/pki/ca.crt"),
+    (4, both(FRESH, section("cp1", "ca-key", "")), {}, "no /etc/kubernetes/pki/ca.key"),
+    (4, both(FRESH, section("cp1", "ca-key", ""), AT_WORK["cp1"]), {}, "kubeadm is at work"),
     (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is at work"),
     (4, AT_WORK["cp1"], {}, "kubeadm is at work"),
     (5, FRESH, {}, "nothing of a cluster is there"),
@@ -135,12 +139,16 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (1, told_otherwise("w2", "services", RUNS, RUNS.replace("active", "failed")), {}, "it does not"),
     (2, told_otherwise("cp2", "programs", "/usr/bin/etcdctl", ""), {}, "no etcdctl"),
     (2, told_otherwise("cp3", "images", "kube-apiserver:v1.36.3", "other:v1"), {}, "no kube-apiserver:v1.36.3"),
-    (2, section("cp1", "certificates", f"# /etc/kubernetes/pki/ca.crt\n{CA}"), {}, "another one in"),
+    (2, ANOTHER_CA, {}, "another one in"),
     (3, section("lb1", "configuration", "unknown keyword 'serve'", 1), {}, "unknown keyword 'serve'"),
     (3, section("lb1", "lab-configuration", ">     balance first"), {}, "balance first"),
     (3, section("lb1", "listening", ""), {}, "nobody does"),
     (4, section("cp1", "membership", "partial"), {}, "half of it was done"),
+    (4, ANOTHER_CA, {}, "another one in"),
+    (4, both(FRESH, ANOTHER_CA), {}, "another one in"),
     (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
+    (4, section("cp1", "endpoint", ""), {}, "it has none"),
+    (4, section("cp1", "endpoint", "192.168.57.11:6443"), {}, "192.168.57.11:6443"),
     (4, BACKEND_DOWN, {}, "DOWN"),
     (4, SAID_NO, {}, "503 no"),
     (4, nodes("cp1", control_plane=False), {}, "a worker"),
@@ -185,6 +193,28 @@ def test_what_is_wrong_is_broken_and_says_what_to_try(
     assert state(found) == "broken", found
     assert said in " ".join(each.found for each in found)
     assert all(each.hint for each in found)
+
+
+@pytest.mark.parametrize("alter", [ANOTHER_CA, both(FRESH, ANOTHER_CA)])
+def test_a_first_control_plane_with_a_ca_of_its_own_is_reset_and_given_the_lab_s(alter: Alter) -> None:
+    (found,) = task(4).judge(sight(alter))
+    assert found.hint == cluster.ANEW
+    steps = ("kubeadm reset --force", "./inv up --until control-plane", "/opt/ha-lab/kubeadm-init.yaml")
+    assert sorted(steps, key=found.hint.index) == list(steps)
+
+
+def test_an_init_without_the_load_balancer_is_made_anew_whatever_admin_conf_says() -> None:
+    own = section("cp1", "admin-server", "https://192.168.57.11:6443")
+    for alter in (section("cp1", "endpoint", ""), both(section("cp1", "endpoint", ""), own)):
+        assert [found.hint for found in task(4).judge(sight(alter))] == [cluster.ANEW]
+    for alter in (own, both(section("cp1", "endpoint", "refused", 1), own)):
+        (found,) = task(4).judge(sight(alter))
+        assert "server:" in found.hint
+
+
+def test_a_ca_that_went_with_a_reset_is_put_back_before_init() -> None:
+    (found,) = task(4).judge(sight(FRESH, section("cp1", "ca-key", "")))
+    assert "./inv up --until control-plane" in found.hint
 
 
 def test_every_task_has_been_seen_not_yet_and_broken() -> None:
