@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import ConfigError, LabStateError
 from lab.handout import chapters, pdf
+from lab.handout.chapters import Chapter
 from lab.handout.context import context, newest_report
 from lab.handout.page import OURS, Cover, index, page
 from lab.handout.prose import EDITIONS, Edition
@@ -97,16 +98,21 @@ def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> 
 
 def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
     """Return a handout's HTML."""
+    read = read_chapters(session, lab, asked.language, asked.lab_file)
+    return page(lab, asked.language, asked.edition, read, cover)
+
+
+def read_chapters(session: Session, lab: Lab, language: str, lab_file: str) -> tuple[Chapter, ...]:
+    """Return the chapters with a lab's values, this host's and the newest report's. Raises ChapterError."""
     groups = kernel.cgroups(ROOT)
     told = context(
         lab,
-        asked.language,
+        language,
         # Drills were run in this lab file's own lab at most, and a report has megabytes.
         found=newest_report(session.workspace.root) if lab is session.lab else None,
         cgroups=groups.version if isinstance(groups, Cgroups) else 2,
     )
-    read = chapters.read(asked.language, told, chapters.FOLDER, lab_file=asked.lab_file)
-    return page(lab, asked.language, asked.edition, read, cover)
+    return chapters.read(language, told, chapters.FOLDER, lab_file=lab_file)
 
 
 def _is_up(session: Session) -> bool:

@@ -12,10 +12,8 @@ import time
 
 import pytest
 
-from lab.handout import chapters
-from lab.handout.context import context, newest_report
+from lab.handout.command import read_chapters
 from lab.handout.prose import HOST, WAYS, Command, commands
-from lab.host import ROOT, Cgroups, kernel
 from lab.render import REPOSITORY
 from tests.labs.conftest import TestLab
 
@@ -28,14 +26,7 @@ BY_HAND = {3, 4, 6, 7}
 
 def _commands(lab: TestLab, number: int, way: str) -> list[Command]:
     session = lab.session
-    groups = kernel.cgroups(ROOT)
-    told = context(
-        session.lab,
-        "en",
-        found=newest_report(session.workspace.root),
-        cgroups=groups.version if isinstance(groups, Cgroups) else 2,
-    )
-    read = chapters.read("en", told, chapters.FOLDER, lab_file=str(session.path))
+    read = read_chapters(session, session.lab, "en", str(session.path))
     found = [each for chapter in read if chapter.number == number for each in commands(chapter, session.lab)]
     assert found, f"chapter {number} has no command"
     return [each for each in found if each.way in ("", way)]
