@@ -9,6 +9,8 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/kubernetes.sh"
 
 readonly ATTEMPTS=3 FIRST_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
+# Seconds: two more than the kubelet asks for, as ps rounds down and containerd counts from a bit later.
+readonly STATIC_PODS=etcd,kube-apiserver,kube-controller-manager,kube-scheduler SETTLED=12
 
 # Prints what this machine still lacks of being a whole control plane.
 not_joined() {
@@ -61,11 +63,23 @@ join_once() {
 # once; pods that run go on.
 nudge_kubelet() {
 	local before=$SECONDS
-	until own_api_server >/dev/null 2>&1; do
+	until [[ -e $FIRST_CERTIFICATE ]]; do
+		if own_api_server >/dev/null 2>&1 && static_pods_settled; then
+			[[ -e $FIRST_CERTIFICATE ]] || systemctl restart kubelet
+			return
+		fi
 		((SECONDS - before < 300 * LAB_PATIENCE)) || return 0
 		sleep 0.5
 	done
-	[[ -e $FIRST_CERTIFICATE ]] || systemctl restart kubelet
+}
+
+# A kubelet takes a container that is not ten seconds older than itself for a new one
+# (kubeletRestartGracePeriod, pkg/kubelet/prober). Started sooner it would call the static pods Ready at once,
+# which ends `up`, and some seconds later not Ready, until their startup probe's next turn has come.
+static_pods_settled() {
+	local ages
+	ages=$(ps -o etimes= -C "$STATIC_PODS") || return 1
+	((SETTLED <= $(sort -n <<<"$ages" | head -n 1)))
 }
 
 # A member of our name from a machine that is gone keeps its vote until somebody removes it, and a new

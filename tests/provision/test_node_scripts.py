@@ -267,6 +267,18 @@ def test_a_failed_join_is_undone_member_first_and_tried_again(machine: Machine) 
     assert index(ran.calls, "member remove bbbb") < index(ran.calls, "kubeadm reset")
 
 
+def test_a_waiting_kubelet_is_started_anew_once_none_of_its_static_pods_seems_new_to_it(
+    machine: Machine,
+) -> None:
+    world = machine("cp2")
+    world.let(ages="9 8 9\n14 2 14\n16 16 4 16\n24 24 12 24\n")
+    ran = world.run("control-plane-join", "--ordered", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert count(ran.calls, "ps -o etimes=") == 4
+    assert count(ran.calls, "systemctl restart kubelet") == 1
+    assert index(ran.calls, "systemctl restart kubelet") > index(ran.calls, "ps -o etimes=")
+
+
 def test_a_join_is_tried_three_times_and_leaves_nothing_half_made(machine: Machine) -> None:
     world = machine("cp2")
     world.let(failing_join="9")

@@ -21,7 +21,7 @@ from lab.config import default
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent
-FAKED = ("systemctl", "kubeadm", "kubectl", "etcdctl", "curl", "haproxy", "ip", "ctr")
+FAKED = ("systemctl", "kubeadm", "kubectl", "etcdctl", "curl", "haproxy", "ip", "ctr", "ps")
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
 CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
