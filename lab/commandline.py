@@ -16,6 +16,7 @@ _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_arg
 def speak_our_words() -> None:
     """Have invoke take what the verbs need; once, before it reads the line."""
     ParseMachine.complete_context = _without_optional_words
+    ParseMachine.check_ambiguity = _as_its_value
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
 
@@ -30,10 +31,18 @@ def _without_optional_words(self: ParseMachine) -> None:
 
     invoke itself knows words that must be given, and flags that may be.
     """
-    for argument in self.context.missing_positional_args if self.context else ():
-        if argument.optional:
+    for argument in self.context.positional_args if self.context else ():
+        if argument.value is True:  # a flag without its word
+            self.flag = argument
+            self.error("needed value")
+        if argument.optional and argument.value is None:
             argument.set_value("", cast=False)
     _complete_context(self)
+
+
+def _as_its_value(self: ParseMachine, value: str) -> bool:
+    """Let a word that may be left out be given by its flag too: `./inv task --number 3` is `./inv task 3`."""
+    return False
 
 
 def _not_understood(self: ParseMachine, message: str) -> None:

@@ -74,7 +74,7 @@ def stopped(
         _machines(lab),
         "",
         Text(f"done        machines run; {'; '.join(done)}"),
-        Text(f"by hand     {left}"),
+        Text(f"by hand     {left}; `./inv task` says what of it is done"),
         Text(f"kubeconfig  {kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",

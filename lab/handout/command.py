@@ -80,7 +80,8 @@ def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> 
     LabStateError with all files that are in the way.
     """
     found = seats(file, session.path, session.lab, asked.folder)
-    texts = {each.seat: handout(session, each.lab, asked, _cover(each)) for each in found}
+    with session.progress.step("class", f"handouts for {len(found)} seats"):
+        texts = {each.seat: handout(session, each.lab, asked, _cover(each)) for each in found}
     endings = [f"{asked.name}.{form}" for form in _forms(asked)]
     handouts = [asked.folder / each.seat / name for each in found for name in endings]
     labs = {asked.folder / each.seat / name: text for each in found for name, text in each.files.items()}
@@ -104,13 +105,16 @@ def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
 
 def read_chapters(session: Session, lab: Lab, language: str, lab_file: str) -> tuple[Chapter, ...]:
     """Return the chapters with a lab's values, this host's and the newest report's. Raises ChapterError."""
+    own = lab is session.lab
     groups = kernel.cgroups(ROOT)
+    # A seat's lab comes up on another host, of which nothing is known: version 1 asks for what works with both.
+    version = 1 if not own else groups.version if isinstance(groups, Cgroups) else 2
     told = context(
         lab,
         language,
         # Drills were run in this lab file's own lab at most, and a report has megabytes.
-        found=newest_report(session.workspace.root) if lab is session.lab else None,
-        cgroups=groups.version if isinstance(groups, Cgroups) else 2,
+        found=newest_report(session.workspace.root) if own else None,
+        cgroups=version,
     )
     return chapters.read(language, told, chapters.FOLDER, lab_file=lab_file)
 

@@ -31,7 +31,7 @@ TASKS = (
         "the machines answer",
         asks=Asks(_everywhere, ("here", "services", "kernel")),
         parts=(
-            machines.all_answer,
+            machines.answer(_everywhere),
             Checks(("own-name", "network-services", "kernel-settings"), _nodes),
             machines.container_runtime,
         ),
@@ -47,6 +47,7 @@ TASKS = (
         "what a control plane is made of is there",
         asks=Asks(_control_planes, ("programs", "images", "certificates", "ca-key")),
         parts=(
+            machines.answer(_control_planes),
             machines.programs_there,
             machines.images_there,
             machines.ca_there,
@@ -64,6 +65,7 @@ TASKS = (
         "HAProxy stands before the API servers",
         asks=Asks(balancer, ("services", "configuration", "lab-configuration", "unread", "listening")),
         parts=(
+            machines.answer(balancer),
             machines.configured,
             Checks(("haproxy-configuration",)),
             machines.as_the_lab_s,
@@ -89,6 +91,7 @@ TASKS = (
             api=True,
         ),
         parts=(
+            machines.answer(_balancer_and_first),
             cluster.ready_for_init,
             cluster.initialised,
             cluster.with_the_lab_s_ca,
@@ -113,7 +116,8 @@ TASKS = (
         "certificates are right, and machines are let in",
         asks=Asks(first, ("membership", "kubeadm", "certificates"), api=True),
         parts=(
-            cluster.initialised,
+            machines.answer(first),
+            cluster.after_init,
             Checks(("cluster-ca", "certificate-names", "certificate-expiry", "api-server-healthy"), first),
             cluster.lets_machines_in,
         ),
@@ -130,7 +134,8 @@ TASKS = (
         "every machine has joined",
         asks=Asks(_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
         parts=(
-            cluster.initialised,
+            machines.answer(_nodes),
+            cluster.after_init,
             cluster.joined,
             Checks(("exact-nodes", "node-as-declared", "etcd-members", "etcd-no-learner")),
         ),
@@ -148,7 +153,8 @@ TASKS = (
         "pods have a network",
         asks=Asks(first, ("membership", "kubeadm"), api=True),
         parts=(
-            cluster.initialised,
+            machines.answer(first),
+            cluster.after_init,
             cluster.all_joined,
             cluster.network_applied,
             cluster.agents_live,
@@ -170,8 +176,8 @@ TASKS = (
         asks=Asks(_everywhere, api=True),
         before=(afterwards.fault_is_out,),
         parts=(
-            machines.all_answer,
-            cluster.initialised,
+            machines.answer(_everywhere),
+            cluster.after_init,
             cluster.all_joined,
             afterwards.all_hold,
             afterwards.verified,

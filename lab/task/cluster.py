@@ -42,6 +42,12 @@ def initialised(sight: Sight) -> Iterator[Found]:
         yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", ANEW)
 
 
+def after_init(sight: Sight) -> Iterator[Found]:
+    """For what comes after task 4: as long as init is missing or half done it is that task's turn."""
+    for found in initialised(sight):
+        yield Found("not yet", found.machine, "task 4 is done", found.found, "`./inv task 4` says what to do")
+
+
 def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
     """Control planes can join. An API server that does not answer is the next parts' to find."""
     node = sight.lab.first

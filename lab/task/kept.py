@@ -33,16 +33,15 @@ class Verified:
 class Kept:
     """What this host keeps of a lab.
 
-    `strays` are machines that its `.lab/` does not know. `reports` are the drills' folders, and `unfinished`
-    those of them without a report. `fault` is what a drill has left in, "" when nothing; `was_broken` whether
-    one ever put a fault in, and `settling` whether one came out so lately that all need not be whole again.
+    `strays` are machines that its `.lab/` does not know. `reports` are the drills that were reported on.
+    `fault` is what a drill has left in, "" when nothing; `was_broken` whether one ever put a fault in, and
+    `settling` whether one came out so lately that all need not be whole again.
     """
 
     folder: Path | None = None
     strays: tuple[str, ...] = ()
     verified: Verified | None = None
     reports: tuple[str, ...] = ()
-    unfinished: tuple[str, ...] = ()
     fault: str = ""
     was_broken: bool = False
     settling: bool = False
@@ -51,7 +50,7 @@ class Kept:
 def look(session: Session) -> Kept:
     """Read it. Never raises LabError: where docker can't be asked it has nothing of the lab."""
     workspace = session.workspace
-    drills = sorted((workspace.root / "drills").glob("*/"))
+    reports = sorted((workspace.root / "drills").glob("*/report.json"))
     try:
         strays = tuple(machines.lost_sight_of(workspace))
     except LabError:
@@ -60,8 +59,7 @@ def look(session: Session) -> Kept:
         folder=workspace.root if workspace.exists() or workspace.has_machines() else None,
         strays=strays,
         verified=_verified(workspace),
-        reports=tuple(each.name for each in drills if (each / "report.json").exists()),
-        unfinished=tuple(each.name for each in drills if not (each / "report.json").exists()),
+        reports=tuple(each.parent.name for each in reports),
         fault=undo.pending(session),
         was_broken=workspace.drill.exists(),
         settling=_changed_within(workspace.drill, SETTLING * session.lab.patience),

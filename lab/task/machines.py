@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lab.facts.known import Unknown
 from lab.model import Lab, Node
 from lab.supply.releases import release
-from lab.task.task import Found, Sight
+from lab.task.task import Found, Nodes, Part, Sight
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
 MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
@@ -21,12 +21,17 @@ def first(lab: Lab) -> tuple[Node, ...]:
     return (lab.first,)
 
 
-def all_answer(sight: Sight) -> Iterator[Found]:
-    hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
-    for node in sight.lab.nodes:
-        machine = sight.facts.machines[node.name]
-        if isinstance(machine, Unknown):
-            yield Found("not yet", node.name, "it answers", machine.why, hint)
+def answer(of: Nodes) -> Part:
+    """The part of a task that its machines answer: one that stands still is missing, whatever is on it."""
+
+    def part(sight: Sight) -> Iterator[Found]:
+        hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
+        for node in of(sight.lab):
+            machine = sight.facts.machines[node.name]
+            if isinstance(machine, Unknown):
+                yield Found("not yet", node.name, "it answers", machine.why, hint)
+
+    return part
 
 
 def container_runtime(sight: Sight) -> Iterator[Found]:
