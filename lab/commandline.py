@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from types import TracebackType
 
 from invoke.exceptions import ParseError
 from invoke.parser.parser import ParseMachine, Parser, ParseResult
@@ -19,6 +21,7 @@ def speak_our_words() -> None:
     ParseMachine.check_ambiguity = _as_its_value
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
+    sys.excepthook = _unless_the_reader_left
 
 
 def after_dashes() -> list[str]:
@@ -61,6 +64,15 @@ def _not_understood(self: ParseMachine, message: str) -> None:
     elif verb and "did not receive" in message:
         message = f"`{verb}` needs: {', '.join(each.name for each in self.context.missing_positional_args)}"
     raise ParseError(f"error: {message}\n  next: {known}", self.context)
+
+
+def _unless_the_reader_left(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """End as the shell knows it of SIGPIPE where invoke itself prints, as for `./inv --list | head`."""
+    if issubclass(kind, BrokenPipeError):
+        os._exit(141)  # what is left to write has no reader
+    sys.__excepthook__(kind, error, trace)
 
 
 def _near(word: str, known: Iterable[str], as_typed: str) -> str:

@@ -14,9 +14,10 @@ import pytest
 
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.handout import chapters, command, pdf
+from lab.handout.chapters import Chapter
 from lab.handout.command import Wish
 from lab.handout.words import WORDS
-from lab.host import Cgroups
+from lab.host import Cgroups, kernel
 from lab.render import REPOSITORY
 from lab.session import Session, open_session
 from tests.unit.fakes import first_on_path, printed, program
@@ -111,10 +112,16 @@ def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
 def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own, told = session(tmp_path), []
+    own = session(tmp_path)
+    told: list[dict[str, Any]] = []
+
+    def read(language: str, values: dict[str, Any], *words: object, **named: object) -> tuple[Chapter, ...]:
+        told.append(values)
+        return ()
+
     (tmp_path / "class.csv").write_text("seat\na1\n")
-    monkeypatch.setattr(command.kernel, "cgroups", lambda root: Cgroups(2, frozenset()))
-    monkeypatch.setattr(command.chapters, "read", lambda _, values, *__, **___: told.append(values) or ())
+    monkeypatch.setattr(kernel, "cgroups", lambda root: Cgroups(2, frozenset()))
+    monkeypatch.setattr(chapters, "read", read)
     command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
     command.write(own, wish(own), consent=False)
     assert [values["preflight"] for values in told] == ["Swap,SystemVerification", "Swap"]

@@ -255,6 +255,13 @@ def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.parametrize("words", ["--list", "--help up"])
+def test_a_reader_who_leaves_while_invoke_prints_is_no_fault(words: str) -> None:
+    line = f"set -o pipefail; ./inv {words} | true"
+    ran = subprocess.run(["bash", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (141, "")
+
+
 def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
     ran = raising(tmp_path, "raise BrokenPipeError")
     assert (ran.returncode, ran.stderr) == (141, "")
