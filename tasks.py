@@ -371,7 +371,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
         "whole": "with --drills: also every other drill, and both load balancers side by side (10 minutes "
-        "more); with --vm: also a real lab of three machines, VirtualBox's disk, and the golden image on "
+        "more); with --vm: also a real lab of five machines, VirtualBox's disk, and the golden image on "
         "another docker (up to an hour more)",
         "k": "as pytest's -k",
     }

@@ -127,6 +127,14 @@ class Lab(Frozen):
         """The one factor for all times that bite when machines are emulated; 1 when they are not."""
         return self.libvirt.patience if self.libvirt else 1
 
+    def at_once(self, most: int) -> int:
+        """How many things to ask side by side. Emulated machines are asked for one after the other.
+
+        All at once they take the host's CPUs from the control plane, whose etcd then answers its API server's
+        health check too late.
+        """
+        return 1 if self.emulated else most
+
     def by_role(self, role: Role) -> tuple[Node, ...]:
         """The nodes of one role, in order. Nobody else filters by role."""
         return tuple(node for node in self.nodes if node.role is role)

@@ -21,6 +21,9 @@ T = TypeVar("T")
 ANSWER_TIMEOUT = 4.0
 """Seconds for the API to answer one question; a healthy one takes 0.05 s."""
 
+AT_ONCE = 24
+"""Questions side by side."""
+
 SERVER_PATHS = ("/livez", "/readyz")
 IDENTITY = "apiserver.kubernetes.io/identity"
 
@@ -62,7 +65,7 @@ def health_paths(lab: Lab) -> tuple[str, ...]:
 
 def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
     """Ask everything at once. Never raises LabError: what can't be asked is Unknown."""
-    with ThreadPoolExecutor(max_workers=24) as pool:
+    with ThreadPoolExecutor(max_workers=lab.at_once(AT_ONCE)) as pool:
 
         def health(address: Any, port: int, path: str) -> Future[tuple[int, str] | Unknown]:
             if isinstance(ca, Unknown):

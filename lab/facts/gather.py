@@ -83,7 +83,7 @@ def gather(
     api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience) if cluster else unasked
     ca = unasked if not cluster else files if isinstance(files, Unknown) else files.ca
     nodes = lab.nodes if of is None else [node for node in lab.nodes if node in of]
-    with ThreadPoolExecutor(max_workers=len(lab.nodes) + 2) as pool:
+    with ThreadPoolExecutor(max_workers=lab.at_once(len(lab.nodes) + 2)) as pool:
         asked = {node: pool.submit(_ask_machine, node, asker) for node in nodes}
         answers = pool.submit(ask_api, lab, api, ca)
         patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)

@@ -93,7 +93,7 @@ def _ask(
         name: Unknown(f"no pod runs on {name}: {why}") for name, why in started.items() if why
     }
     nodes = [node for node in lab.kubernetes_nodes if node.name in peers]
-    with ThreadPoolExecutor(max_workers=2 * len(lab.kubernetes_nodes) + 1) as pool:
+    with ThreadPoolExecutor(max_workers=lab.at_once(2 * len(lab.kubernetes_nodes) + 1)) as pool:
         seen = pool.submit(_exec, remote, someone, namespace, {node.name: words for node in nodes})
         logs = {node.name: pool.submit(_log, api, namespace, node.name) for node in nodes}
         ports = {node.name: pool.submit(_node_port, lab, node, port) for node in nodes}

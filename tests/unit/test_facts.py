@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from lab.facts.gather import by_ssh, gather
 from lab.facts.known import CouldNotAsk, Unknown, known
 from lab.facts.machine import Machine, Section, read_machine, read_sections
 from lab.facts.probes import ask_probes, read_why_not_ready
-from lab.model import Node
+from lab.model import Libvirt, Node
 from lab.remote import Remote
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote
@@ -151,6 +152,27 @@ def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path) -> None:
     assert isinstance(found.probes, Unknown)
     assert isinstance(found.files, Unknown)
     assert "can't be used" in known_why(found.api.nodes)
+
+
+def test_emulated_machines_are_asked_one_after_the_other(tmp_path: Path) -> None:
+    emulated = lab().model_copy(update={"libvirt": Libvirt(emulated=True)})
+    barrier = threading.Barrier(2, timeout=0.1)
+    alone: list[str] = []
+
+    def ask(node: Node) -> str:
+        try:
+            barrier.wait()
+        except threading.BrokenBarrierError:
+            barrier.reset()
+            alone.append(node.name)
+        return told(node.name)
+
+    workspace = Workspace(tmp_path)
+    gather(emulated, workspace, FakeRemote(emulated, workspace), ask, probes=False, cluster=False)
+    assert alone == [node.name for node in emulated.nodes]
+    alone.clear()
+    gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+    assert len(alone) < len(lab().nodes)
 
 
 @pytest.mark.parametrize(

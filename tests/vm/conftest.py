@@ -43,7 +43,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
-    """A load balancer, a control plane and a worker."""
-    nodes = {"control_planes": {"count": 1}, "workers": {"count": 1}}
-    yield from _lab(tmp_path_factory.mktemp("labs") / "three", name="ha-lab-vm-three", nodes=nodes)
+def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+    """A load balancer, a control plane and three workers: as many as two cores carry where they are emulated."""
+    nodes = {"control_planes": {"count": 1}, "workers": {"count": 3}}
+    yield from _lab(tmp_path_factory.mktemp("labs") / "five", name="ha-lab-vm-five", nodes=nodes)
