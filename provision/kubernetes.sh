@@ -60,6 +60,23 @@ forget_by_hand() { rm -f "${BY_HAND[@]}"; }
 # bootstrap, where the kubelet itself writes the file.
 kubelet_has_its_certificate() { grep -qs kubelet-client-current.pem "$KUBELET"; }
 
+# A machine that has booted is Ready by the API's word, and all its pods with it, as it was before; its kubelet has
+# reported once no container is named any more that does not run.
+told_before_boot() {
+	local named running id
+	named=$(as_kubelet get pods --all-namespaces --field-selector "spec.nodeName=$NODE_NAME" --output \
+		'go-template={{range .items}}{{range .status.containerStatuses}}{{if .state.running}}{{.containerID}} {{end}}{{end}}{{end}}') ||
+		return 1
+	running=$(ctr --namespace k8s.io tasks list | awk '$3 == "RUNNING" { print $1 }') || return 1
+	for id in $named; do
+		grep -qx "${id#containerd://}" <<<"$running" || {
+			echo "what the API knows of its pods is from before it booted; does its kubelet run?"
+			return 1
+		}
+	done
+}
+heard_of_since_boot() { wait_for 120 "$NODE_NAME" told_before_boot; }
+
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }

@@ -31,7 +31,7 @@ BEFORE, AFTER = 3.0, 3.0
 WHOLE = 240.0
 """Seconds for everything to be whole again. A machine is back after 10, its control plane after 30."""
 
-SETTLED = 15.0
+SETTLED = 40.0
 """Seconds for a lab to be green before: what was just brought up, or healed, may still be settling."""
 
 GREEN = 180.0

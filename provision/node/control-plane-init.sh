@@ -107,6 +107,7 @@ main() {
 		[[ -e $INITIALISED ]] || take_over
 		wait_for 180 "this control plane, which was initialised before," not_initialised
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
+		heard_of_since_boot
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, a word each.
 		# shellcheck disable=SC2046

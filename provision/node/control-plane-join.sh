@@ -126,6 +126,7 @@ main() {
 			undo
 			join "$@" --former
 		fi
+		heard_of_since_boot
 	else
 		join "$@"
 	fi

@@ -42,6 +42,7 @@ main() {
 			undo
 			join
 		fi
+		heard_of_since_boot
 	else
 		join
 	fi

@@ -27,7 +27,8 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|ip -brief |haproxy -c |curl |kubectl kustomize |kubectl create .*--dry-run=client"
+    r"systemctl (is-|show )|ps |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize "
+    r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get |etcdctl .* member list"
 )
 
@@ -108,6 +109,8 @@ class World:
         self.let(
             names=" ".join(each.name for each in lab.kubernetes_nodes),
             haproxy_since="2100-01-01 00:00:00.5 UTC",
+            named="",
+            running="",
         )
 
     def let(self, **state: str) -> None:

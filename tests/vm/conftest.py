@@ -44,6 +44,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
 
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
-    """A load balancer, a control plane and three workers: as many as two cores carry where they are emulated."""
+    """A load balancer, a control plane and three workers: as many as two cores can emulate."""
     nodes = {"control_planes": {"count": 1}, "workers": {"count": 3}}
     yield from _lab(tmp_path_factory.mktemp("labs") / "five", name="ha-lab-vm-five", nodes=nodes)
