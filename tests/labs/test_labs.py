@@ -129,6 +129,14 @@ def test_machines_that_were_lost_or_stopped_come_back(seven: TestLab) -> None:
     seven.succeed("verify", "-k", "control_planes or etcd or node or load_balancer")
 
 
+def test_up_at_once_after_a_restart_ends_when_verify_holds_and_not_before(seven: TestLab) -> None:
+    # Without a grace: no kubelet tells the API that it goes, so that has only what was before.
+    names = ["ha-lab-test-cp1", "ha-lab-test-cp3", "ha-lab-test-w3"]
+    subprocess.run(["docker", "restart", "--time", "0", *names], check=True)
+    seven.succeed("up")
+    seven.succeed("verify")
+
+
 def test_a_bare_vagrant_up_gives_the_same_cluster_beside_it(small: TestLab, seven: TestLab) -> None:
     small.succeed("render")
     subprocess.run(
