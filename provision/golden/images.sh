@@ -3,6 +3,7 @@
 set -euo pipefail
 
 readonly socket=/run/containerd/containerd.sock store=/usr/lib/ha-lab/containerd
+readonly blobs=$store/io.containerd.content.v1.content/blobs
 
 pause=$(grep '/pause:' /mnt/payload/images/names.txt)
 sed -i "s|@PAUSE_IMAGE@|$pause|" /etc/containerd/config.toml
@@ -34,13 +35,14 @@ done </mnt/payload/images/names.txt
 # Unpacked is what nodes use. The packed layers are the same bytes a second time, and containerd may be
 # without them (its own option for that is discard_unpacked_layers).
 ctr --address "$socket" --namespace k8s.io content ls --quiet | while read -r digest; do
-	size=$(stat -c %s "$store/io.containerd.content.v1.content/blobs/${digest/://}")
+	# What is listed may be gone: what was removed sets containerd's own collection going, beside this loop.
+	size=$(stat -c %s "$blobs/${digest/://}" 2>/dev/null) || continue
 	((size < 1000000)) || ctr --address "$socket" --namespace k8s.io content rm "$digest" >/dev/null
 done
 kill "$daemon"
 wait "$daemon" || true
 # The collection of what was removed is lazy; do what it would do.
-find "$store/io.containerd.content.v1.content/blobs/sha256" -size +1000000c -delete
+find "$blobs/sha256" -size +1000000c -delete
 # Only what nodes link to (link-images) stays.
 find "$store" -mindepth 1 -maxdepth 1 \
 	! -name io.containerd.snapshotter.v1.overlayfs ! -name io.containerd.content.v1.content \
