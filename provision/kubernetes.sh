@@ -77,6 +77,14 @@ told_before_boot() {
 }
 heard_of_since_boot() { wait_for 120 "$NODE_NAME" told_before_boot; }
 
+# Where somebody has stopped it, nothing else would start it before the next boot.
+start_kubelet() {
+	systemctl is-active --quiet kubelet || {
+		systemctl start kubelet
+		changed=yes
+	}
+}
+
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }
@@ -119,6 +127,13 @@ own_member() {
 undo() { # [alone]: nobody else is in this cluster, so there is no membership to give back
 	local member=
 	log "undoing what is left of an earlier try on $NODE_NAME"
+	# A join that was cut off may have registered it, and kubeadm refuses to join under the name of a Ready Node
+	# (kubernetes#81056), which it would be for most of a minute.
+	if [[ ${1:-} != alone && -e $ADMIN ]]; then
+		systemctl stop kubelet
+		(wait_for 60 "the API, to give up this Node" as_admin delete node "$NODE_NAME" --ignore-not-found) ||
+			log "the Node $NODE_NAME is still there"
+	fi
 	if [[ ${1:-} != alone && $NODE_ROLE == control-plane && -e /etc/kubernetes/pki/etcd/healthcheck-client.crt ]]; then
 		member=$(own_member 2>/dev/null | cut -d' ' -f1) || member=
 		[[ -z $member ]] || etcd member remove "$member" ||

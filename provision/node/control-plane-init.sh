@@ -104,6 +104,7 @@ main() {
 		undo alone
 		init
 	else
+		start_kubelet
 		[[ -e $INITIALISED ]] || take_over
 		wait_for 180 "this control plane, which was initialised before," not_initialised
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"

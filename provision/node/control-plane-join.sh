@@ -118,6 +118,7 @@ main() {
 	trap 'forget_secrets; forget_by_hand' EXIT
 	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
+		start_kubelet
 		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \
 			api_through_load_balancer
 		# One that was whole once comes back slowly after a reboot of all; half a join never does.

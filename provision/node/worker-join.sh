@@ -36,6 +36,7 @@ main() {
 	trap 'forget_secrets; forget_by_hand' EXIT
 	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
 	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]]; then
+		start_kubelet
 		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \
 			api_through_load_balancer
 		if ! (wait_for 120 "the earlier join" not_joined); then

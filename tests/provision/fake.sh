@@ -57,7 +57,7 @@ joins() {
 	# The kubelet has its certificate by then, or it would be started anew to ask again.
 	mkdir -p /var/lib/kubelet/pki
 	touch /var/lib/kubelet/pki/kubelet-client-current.pem
-	touch "$state/own-api" "$state/label"
+	touch "$state/own-api" "$state/label" "$state/active-kubelet"
 }
 
 case "$name $*" in
@@ -66,6 +66,7 @@ case "$name $*" in
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
+"systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
 "systemctl reload haproxy" | "systemctl try-restart "*) ;;
 "haproxy -c -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$3" || {
 	echo "parsing [$3:3]: unknown keyword 'BROKEN'"
@@ -85,7 +86,7 @@ case "$name $*" in
 	[[ $(stat -c %a $kubernetes/pki/ca.key) == 600 ]] || refuse "a key that others can read"
 	control_plane
 	if fails init; then exit 1; fi
-	touch "$state/own-api" "$state/label"
+	touch "$state/own-api" "$state/label" "$state/active-kubelet"
 	has_certificate
 	if fails addons; then exit 1; fi
 	touch "$state/addons"

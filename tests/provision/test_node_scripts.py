@@ -213,7 +213,7 @@ def test_half_a_first_control_plane_is_never_undone_when(machine: Machine, why: 
         world.run("control-plane-init", "--alone", secrets=True)
         (world.root / "state/own-api").unlink()  # broken since, for whatever reason
     else:
-        world.let(failing_init="1")
+        world.let(failing_init="1", active_kubelet="")
         world.run("control-plane-init", "--alone", secrets=True)
     words = ["--alone"] if why == "it was initialised once" else []
     ran = world.run("control-plane-init", *words, secrets=True)
@@ -307,7 +307,9 @@ def test_half_a_control_plane_is_undone_and_joins_again(machine: Machine) -> Non
     ran = world.run("control-plane-join", "--ordered", secrets=True)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert (
-        index(ran.calls, "member remove")
+        index(ran.calls, "systemctl stop kubelet")
+        < index(ran.calls, "delete node cp2 --ignore-not-found")
+        < index(ran.calls, "member remove")
         < index(ran.calls, "kubeadm reset")
         < index(ran.calls, "join --config")
     )
@@ -477,9 +479,17 @@ def test_ready_before_a_startup_probe_can_have_passed_is_not_believed_before_it_
     assert ("not ready: kube-system/kube-apiserver-cp3" in ran.said) == (code == 1)
 
 
-@pytest.mark.parametrize(
-    ("script", "name"), [("control-plane-init", "cp1"), ("control-plane-join", "cp2"), ("worker-join", "w1")]
-)
+@pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
+def test_a_kubelet_that_somebody_stopped_is_started(machine: Machine, script: str, name: str) -> None:
+    words = ["--ordered"] if script == "control-plane-join" else []
+    world = machine(name)
+    world.run(script, *words, secrets=True)
+    (world.root / "state/active-kubelet").unlink()
+    ran = world.run(script, *words, secrets=True)
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: changed", ["systemctl start kubelet"]), ran.said
+
+
+@pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
 def test_a_machine_that_has_booted_waits_until_the_api_tells_of_what_runs_now(
     machine: Machine, script: str, name: str
 ) -> None:
