@@ -37,27 +37,24 @@ not_whole() {
 	each_ready && flannel_up && untainted && pods_there && pods_ready
 }
 
-each_ready() {
+# every_node CONDITION WHY-NOT: in which NODE is the first without it.
+every_node() {
 	local name
 	for name in $KUBERNETES_NODES; do
-		grep -q "^$name .*\bReady=True" <<<"$nodes" || {
-			echo "$name is not Ready"
+		grep -q "^$name .*\b$1" <<<"$nodes" || {
+			echo "${2/NODE/$name}"
 			return 1
 		}
 	done
 }
 
+each_ready() { every_node Ready=True "NODE is not Ready"; }
+
 # A node is Ready once there is a configuration for its pods' networks, and flannel's pod once its program has
 # begun: flannel itself says, in a condition of the node, that it is up.
 flannel_up() {
-	local name
-	[[ ! -e $HERE/pod-network/manifest.yaml ]] || return 0
-	for name in $KUBERNETES_NODES; do
-		grep -q "^$name .*\bNetworkUnavailable=False" <<<"$nodes" || {
-			echo "flannel is not up on $name"
-			return 1
-		}
-	done
+	[[ -e $HERE/pod-network/manifest.yaml ]] ||
+		every_node NetworkUnavailable=False "flannel is not up on NODE"
 }
 
 # The controller manager takes these taints away some moments after a node has become Ready, and until then
