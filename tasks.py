@@ -17,7 +17,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
 from lab import commandline
-from lab.terminal import Terminal, print_anything
+from lab.system.terminal import Terminal, print_anything
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
@@ -44,8 +44,8 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
         @functools.wraps(body)
         def safely(*words: Any, **named: Any) -> None:
             # Here and not above: `--list` and the tab key need none of it.
-            from lab import process
             from lab.errors import LabError
+            from lab.system import process
 
             signal.signal(signal.SIGINT, _interrupted)
             signal.signal(signal.SIGTERM, _interrupted)
@@ -117,8 +117,8 @@ def bake(
     import_: str | None = None,
 ) -> None:
     """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
-    from lab import image
     from lab.errors import ConfigError
+    from lab.golden import image
 
     session = _open(lab)
     if [prune, export is not None, import_ is not None].count(True) > 1:
@@ -167,7 +167,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
 )
 def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None) -> None:
     """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
-    from lab import provision
+    from lab import plans as provision
 
     session = _open(lab)
     provision.require_stop(until)
@@ -181,7 +181,7 @@ def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
-    from lab import status as room
+    from lab.health import status as room
 
     session = _open(lab)
     session.require_same_lab()
@@ -205,7 +205,7 @@ def verify(
     c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
 ) -> None:
     """Check the running lab from the load balancer to the pods. Exit 0 when everything holds, else 1."""
-    from lab import verify as room
+    from lab.health import verify as room
 
     session = _open(lab)
     if watch:
@@ -291,7 +291,7 @@ def handout(
     yes: bool = False,
 ) -> None:
     """Write the workshop's handout for this lab: its own names and addresses, commands to copy."""
-    from lab.handout import command
+    from lab.workshop.handout import command
 
     session = _open(lab)
     named = "" if lab == DEFAULT_LAB or class_ else lab
@@ -311,7 +311,7 @@ def handout(
 )
 def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """How far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
-    from lab.task import command, look
+    from lab.workshop.task import command, look
 
     session = _open(lab)
     results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
@@ -329,7 +329,7 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""
-    from lab import kubeconfig as room
+    from lab.verbs import kubeconfig as room
 
     session = _open(lab)
     session.require_up()
@@ -348,7 +348,7 @@ def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
 @verb(help=LAB_HELP)
 def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Collect what a bug report needs into one archive, without secrets."""
-    from lab import diagnose
+    from lab.verbs import diagnose
 
     console.print(f"{diagnose.collect(_open(lab))}", soft_wrap=True)
 
@@ -387,7 +387,7 @@ def test(
     k: str = "",
 ) -> None:
     """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
-    from lab import selftest
+    from lab.verbs import selftest
 
     if vm:
         virtual = _open(str(HERE / "tests" / "vm" / "lab.yaml"))
@@ -405,7 +405,7 @@ def test(
 @verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
 def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
     """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
-    from lab import bench as room
+    from lab.verbs import bench as room
 
     console.print(room.bench(_open(lab), consent=yes, pairs=pairs))
 
@@ -413,7 +413,7 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
 @verb(help=YES_HELP)
 def lint(c: Context, yes: bool = False) -> None:
     """Run the linters and the type checker over everything."""
-    from lab import selftest
+    from lab.verbs import selftest
 
     code = selftest.lint(_open(DEFAULT_LAB), consent=yes)
     if code:
@@ -434,7 +434,7 @@ def _tell_of_a_drill(session: Any) -> None:
 
 def _interrupted(*_: object) -> None:
     """End all commands at once: threads that wait for one would keep the interrupt from getting anywhere."""
-    from lab import process
+    from lab.system import process
 
     process.interrupt()
     raise KeyboardInterrupt

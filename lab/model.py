@@ -11,9 +11,11 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lab.supply.mirrors import Mirrors
-
 Provider = Literal["docker", "libvirt", "virtualbox"]
+
+
+LABEL = "ha-lab.workspace"
+"""The label by which a lab knows its own containers and domains."""
 
 
 class Role(StrEnum):
@@ -67,6 +69,20 @@ class LoadBalancer(Frozen):
     profile: Literal["tuned", "reference"] = "tuned"
     health_path: str = "/healthz"
     port: int = Field(default=6443, ge=1, le=65535)
+
+
+class Mirrors(Frozen):
+    """Hosts that stand for the upstream ones; empty means upstream's own.
+
+    What comes from them is verified all the same: Debian's and Kubernetes' packages by their signatures,
+    Go modules by go.sum, images by the lock's digests.
+    """
+
+    debian: str = ""
+    debian_security: str = ""
+    kubernetes_packages: str = ""
+    images: dict[str, str] = {}
+    go: str = ""
 
 
 EMULATION_PATIENCE = 10
@@ -177,3 +193,8 @@ class Lab(Frozen):
     def node(self, name: str) -> Node | None:
         """The node of that name, if there is one."""
         return next((node for node in self.nodes if node.name == name), None)
+
+
+def machine_name(lab: Lab, node: Node) -> str:
+    """The name that docker, or a hypervisor, knows a machine by."""
+    return f"{lab.name}-{node.name}"

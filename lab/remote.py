@@ -18,9 +18,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab import process
 from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
+from lab.system import process
 from lab.workspace import Workspace
 
 T = TypeVar("T")

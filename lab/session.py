@@ -11,28 +11,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import (
-    bundle,
-    choice,
-    config,
-    credentials,
-    disc,
-    doctor,
-    host,
-    image,
-    kubeconfig,
-    machines,
-    provision,
-    render,
-    report,
-)
+from lab import config, doctor, host, render
+from lab import plans as provision
+from lab import providers as machines
+from lab.config import choice
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.image import disk
+from lab.golden import bundle, disk, image
+from lab.golden.supply import lock, pinning, releases
 from lab.model import Lab, Node
-from lab.progress import Progress
 from lab.remote import Remote, control_folder
-from lab.render import Site
-from lab.supply import lock, pinning, releases
+from lab.render import Site, credentials, disc
+from lab.system.progress import Progress
+from lab.verbs import kubeconfig, report
 from lab.workspace import Workspace
 
 

@@ -1,4 +1,4 @@
-"""Records from a running lab what the unit tests of lab.facts, lab.checks and lab.status stand on.
+"""Records from a running lab what the unit tests of lab.health stand on.
 
     .venv/bin/python -m tests.record_facts /tmp/somewhere/lab.yaml
 
@@ -15,9 +15,9 @@ from typing import Any
 
 from rich.console import Console
 
-from lab.cluster import FLANNEL_ADDRESS, Api
-from lab.facts.gather import by_ssh, gather
-from lab.facts.known import known
+from lab.health.cluster import FLANNEL_ADDRESS, Api
+from lab.health.facts.gather import by_ssh, gather
+from lab.health.facts.known import known
 from lab.model import Node
 from lab.session import open_session
 from tests.unit.fakes import RECORDED

@@ -21,7 +21,7 @@ from lab.doctor.mending import mend
 from lab.errors import HostNotFit
 from lab.host import HostFacts
 from lab.model import Lab
-from lab.progress import Progress
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 __all__ = [

@@ -15,9 +15,8 @@ from pathlib import Path
 from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Container, DockerNetwork, Route, Unknown
-from lab.machines import network_name
-from lab.model import Lab, Provider, Role
-from lab.render import machine_name
+from lab.model import Lab, Provider, Role, machine_name
+from lab.providers import network_name
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.golden.supply import source
+from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
-from lab.model import Lab, Node
-from lab.render import LABEL, machine_name
-from lab.supply import source
-from lab.supply.releases import release
+from lab.model import LABEL, Lab, Node, machine_name
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 

@@ -9,8 +9,7 @@ from lab.doctor.addresses import MANAGEMENT, SUBNETS, free_network, used
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import LibvirtHost, Unknown
-from lab.model import EMULATION_PATIENCE, Libvirt
-from lab.render import LABEL, machine_name
+from lab.model import EMULATION_PATIENCE, LABEL, Libvirt, machine_name
 
 MACHINE_MIB = 1536
 """What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""

@@ -11,12 +11,12 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import process
 from lab.doctor.finding import Action, Finding
 from lab.doctor.tools import DAEMON_LOG, LOCK_TIMEOUT
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
-from lab.progress import Progress
-from lab.wait import wait_until
+from lab.system import process
+from lab.system.progress import Progress
+from lab.system.wait import wait_until
 
 INSTALL_TIMEOUT = 1800.0
 """Seconds for one apt command, on a slow mirror."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
+from lab.golden.supply import lock
+from lab.golden.supply.releases import release
 from lab.host import Daemon, Unknown
-from lab.supply import lock
-from lab.supply.releases import release
 
 VAGRANT = (2, 3)
 DOCKER = (20, 10)

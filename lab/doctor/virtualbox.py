@@ -8,7 +8,7 @@ from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Unknown, VirtualBoxHost
 from lab.host.virtualbox import ALLOWED
-from lab.render import machine_name
+from lab.model import machine_name
 
 NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
 """From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from rich.console import RenderableType
 from rich.table import Table
 
+from lab.config.shape import whole
 from lab.drill import catalogue, report, run, undo
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError
-from lab.shape import whole
 
 if TYPE_CHECKING:
     from lab.session import Session

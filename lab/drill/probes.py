@@ -17,16 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from lab.cluster import Api
 from lab.drill.dial import Door, fetch, word
 from lab.drill.recording import Event, Pause, Sample, Stream
 from lab.drill.stream import Watch
 from lab.drill.workload import PAGE, start_counting
 from lab.drill.writer import Writer
 from lab.errors import ConfigError, WaitTimedOut
+from lab.health.cluster import Api
 from lab.model import Frozen, Node
 from lab.remote import Remote
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 
 CONNECTIONS = 22.0
 WRITES = 12.0

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from lab import process, verify
-from lab.cluster import Api
 from lab.drill import balancer_log, undo, workload
 from lab.drill.catalogue import ALWAYS, Drill
 from lab.drill.figures import figures
@@ -19,8 +17,11 @@ from lab.drill.recording import Kind, Mark, Recording, Result
 from lab.drill.scene import Scene, etcd
 from lab.drill.whole import wait_whole
 from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
+from lab.health import verify
+from lab.health.cluster import Api
 from lab.model import Node
-from lab.wait import wait_until
+from lab.system import process
+from lab.system.wait import wait_until
 
 if TYPE_CHECKING:
     from lab.session import Session

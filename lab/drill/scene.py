@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lab import machines
-from lab.cluster import Api
+from lab import providers as machines
 from lab.errors import LabStateError
-from lab.facts.gather import ask_machine
+from lab.health.cluster import Api
+from lab.health.facts.gather import ask_machine
 from lab.model import Node
+from lab.paths import PROVISION
 from lab.remote import side_by_side
-from lab.render import PROVISION
 
 if TYPE_CHECKING:
     from lab.session import Session

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import process
 from lab.drill.catalogue import DRILLS, Drill
 from lab.drill.scene import Scene
+from lab.system import process
 
 if TYPE_CHECKING:
     from lab.session import Session

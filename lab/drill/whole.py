@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING
 
-from lab.cluster import ask_health
 from lab.errors import LabError
+from lab.health.cluster import ask_health
 from lab.model import Node, Role
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 
 if TYPE_CHECKING:
     from lab.drill.scene import Scene

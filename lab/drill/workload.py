@@ -11,11 +11,11 @@ import json
 import time
 from typing import Any
 
-from lab.cluster import Api, read_pods
 from lab.errors import LabError, LabStateError
+from lab.golden.supply.images import PROBE
+from lab.health.cluster import Api, read_pods
 from lab.model import Lab
-from lab.supply.images import PROBE
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 
 NAMESPACE = "ha-lab-drill"
 COUNTER = f"/api/v1/namespaces/{NAMESPACE}/configmaps/counter"

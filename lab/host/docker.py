@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.host.ask import ask
 from lab.host.facts import Container, Daemon, DockerNetwork, Unknown
-from lab.render import LABEL
+from lab.model import LABEL
 
 INFO = (
     '{"data": {{json .DockerRootDir}}, "kernel": {{json .KernelVersion}},'

@@ -10,9 +10,8 @@ from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
 from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
-from lab.model import Lab, Libvirt
-from lab.process import Result
-from lab.render import machine_name
+from lab.model import Lab, Libvirt, machine_name
+from lab.system.process import Result
 
 DENIED = (
     *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),

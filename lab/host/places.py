@@ -56,5 +56,5 @@ def as_folder(box: str) -> str:
 
 
 def disks_folder() -> Path:
-    """Where golden disks are kept, one folder each (`lab/image/disk.py` says what is in it)."""
+    """Where golden disks are kept, one folder each (`lab/golden/disk.py` says what is in it)."""
     return cache_folder() / "disks"

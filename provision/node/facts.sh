@@ -1,5 +1,5 @@
 #!/bin/bash
-# What this machine can tell about itself, its part of the cluster and nothing else: for lab/facts/, in one
+# What this machine can tell about itself, its part of the cluster and nothing else: for lab/health/facts/, in one
 # round trip. Each answer is `== NAME EXIT-CODE` and what the command printed. Changes nothing; prints
 # certificates and names, never a key or a token.
 #
@@ -31,7 +31,7 @@ tell() {
 
 bounded() { timeout --kill-after 1 "$PATIENCE" "$@"; }
 
-# Which checkout's these are: pods.sh is the other one that lab/facts/ calls.
+# Which checkout's these are: pods.sh is the other one that lab/health/facts/ calls.
 own_scripts() { cat "$HERE/facts.sh" "$HERE/pods.sh" | sha256sum; }
 
 here() {

@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a probe pod sees of the cluster, asked from inside it: NAME=ANSWER lines for lab/facts/probes.py.
+# What a probe pod sees of the cluster, asked from inside it: NAME=ANSWER lines for lab/health/facts/probes.py.
 # The words: its Service's address and node port, then NAME,NODE-ADDRESS,POD-ADDRESS for every probe pod.
 # All questions go side by side, each for some seconds at most. Runs in busybox.
 set -u

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lab import config
-from lab.handout import chapters, pdf, prose, topology
-from lab.handout.context import context
-from lab.handout.page import Cover, page
+from lab.workshop.handout import chapters, pdf, prose, topology
+from lab.workshop.handout.context import context
+from lab.workshop.handout.page import Cover, page
 from tests.browser.chromium import Chromium, Page, opened, started
 from tests.browser.test_page import GLYPHS, SHOWN, fits
 from tests.unit import drills

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from lab.cluster import Api
 from lab.drill import workload
 from lab.drill.catalogue import DRILLS
 from lab.drill.report import read
 from lab.errors import LabError
+from lab.health.cluster import Api
 from tests.labs.conftest import TestLab
 
 HARMLESS = ("watch.missed", "watch.out_of_order", "writes.lost")

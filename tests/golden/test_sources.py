@@ -17,16 +17,17 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab import image, process, verify
 from lab.config import load
+from lab.golden import debian, image
+from lab.golden.supply import flannel, images, lock, pinning, source, upstream
+from lab.golden.supply.releases import release
+from lab.health import verify
 from lab.host import cache_folder
-from lab.image import debian
 from lab.model import Lab
-from lab.progress import Progress
-from lab.render import PROVISION, REPOSITORY
+from lab.paths import PROVISION, REPOSITORY
 from lab.session import open_session
-from lab.supply import flannel, images, lock, pinning, source, upstream
-from lab.supply.releases import release
+from lab.system import process
+from lab.system.progress import Progress
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program
 

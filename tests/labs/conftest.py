@@ -16,7 +16,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
 from lab.session import Session, open_session
 
 

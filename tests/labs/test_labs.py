@@ -16,8 +16,8 @@ import threading
 import time
 from pathlib import Path
 
-from lab.diagnose import SECRETS
 from lab.remote import control_folder
+from lab.verbs.diagnose import SECRETS
 from tests.labs.conftest import TestLab
 
 
@@ -228,7 +228,7 @@ def _addresses(lab: TestLab) -> dict[str, str]:
 
 def _restarts(lab: TestLab) -> dict[str, str]:
     """Every pod's restart count, as the API has it."""
-    from lab.cluster import Api
+    from lab.health.cluster import Api
 
     items = Api(lab.session.workspace.kubeconfig).get("/api/v1/namespaces/kube-system/pods")["items"]
     return {

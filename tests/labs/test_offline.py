@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab import process
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
+from lab.system import process
 from tests.labs.conftest import TestLab
 
 ALONE = Path(__file__).parent / "without-network.sh"

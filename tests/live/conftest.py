@@ -1,4 +1,4 @@
-"""What `verify` runs: the checks of lab.checks, judged on facts that are gathered once for all of them.
+"""What `verify` runs: the checks of lab.health.checks, judged on facts that are gathered once for all of them.
 
 Hosts are testinfra's, by role from the model, so that a test of your own can be put beside test_checks.py:
 `def test_swap_is_off(host, worker): assert host(worker).check_output("swapon --show") == ""`. None of them
@@ -15,13 +15,13 @@ import pytest
 import testinfra
 from rich.console import Console
 
-from lab.checks import cases
-from lab.checks.check import Case
-from lab.cluster import Api
 from lab.errors import LabStateError
-from lab.facts import gather as gathering
-from lab.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
-from lab.facts.machine import TIMED_OUT
+from lab.health.checks import cases
+from lab.health.checks.check import Case
+from lab.health.cluster import Api
+from lab.health.facts import gather as gathering
+from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
+from lab.health.facts.machine import TIMED_OUT
 from lab.model import Lab, Node
 from lab.session import Session, open_session
 

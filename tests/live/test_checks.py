@@ -1,12 +1,12 @@
-"""Every check of lab.checks, one test each."""
+"""Every check of lab.health.checks, one test each."""
 
 from __future__ import annotations
 
 import pytest
 
-from lab.checks.check import Case
-from lab.facts.gather import Facts
-from lab.verify import VERDICT
+from lab.health.checks.check import Case
+from lab.health.facts.gather import Facts
+from lab.health.verify import VERDICT
 
 
 def test_check(case: Case, facts: Facts, request: pytest.FixtureRequest) -> None:

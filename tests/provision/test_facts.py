@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.facts.machine import read_sections
+from lab.health.facts.machine import read_sections
 from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.render import PROVISION
+from lab.paths import PROVISION
 
 
 @pytest.mark.parametrize(("known", "seconds", "pause"), [("", 2, "0.3"), ("LAB_PATIENCE=10\n", 20, "5")])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab import verify
+from lab.health import verify
 from lab.session import Session, open_session
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 from tests.labs.conftest import make_lab
 from tests.whole import add_option
 

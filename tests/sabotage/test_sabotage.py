@@ -9,15 +9,16 @@ import contextlib
 
 import pytest
 
-from lab import process, verify
-from lab.checks import cases
-from lab.cluster import Api
 from lab.errors import CommandFailed, WaitTimedOut
-from lab.facts.api import read_leases
+from lab.health import verify
+from lab.health.checks import cases
+from lab.health.cluster import Api
+from lab.health.facts.api import read_leases
+from lab.health.verify import Outcome
 from lab.model import Lab
 from lab.session import Session
-from lab.verify import Outcome
-from lab.wait import wait_until
+from lab.system import process
+from lab.system.wait import wait_until
 from tests.sabotage.sabotages import CONTROL_PLANE, HOST, SABOTAGES, WORKER, Sabotage
 
 LONGEST = 60.0

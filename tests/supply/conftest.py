@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.progress import Progress
-from lab.supply import flannel, lock, pinning, upstream
-from lab.supply.lock import Lock
-from lab.supply.mirrors import Mirrors
-from lab.supply.releases import Release, release
+from lab.golden.supply import flannel, lock, pinning, upstream
+from lab.golden.supply.lock import Lock
+from lab.golden.supply.releases import Release, release
+from lab.model import Mirrors
+from lab.system.progress import Progress
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program, progress
 

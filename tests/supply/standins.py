@@ -24,8 +24,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.supply.oci import write_image
-from lab.supply.recipe import architecture
+from lab.golden.supply.oci import write_image
+from lab.golden.supply.recipe import architecture
 
 SERIES = "core:/stable:/v{minor}/deb"
 """Where the repository of a minor version lies on its host."""

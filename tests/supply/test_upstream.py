@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import proxies
 from lab.errors import CommandFailed, LabError
+from lab.golden.supply import bom, hosts, images, lock, oci, recipe, registry, releases, source, upstream
+from lab.model import Mirrors
 from lab.session import Session, open_session
-from lab.supply import bom, hosts, images, lock, oci, recipe, registry, releases, source, upstream
-from lab.supply.mirrors import Mirrors
+from lab.system import proxies
 from tests.supply.conftest import VERSION, Upstream
 from tests.supply.standins import Faults, SigningKey, web_server
 from tests.unit.fakes import printed, program

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab import process
 from lab.errors import LabError
 from lab.model import Lab, Node
-from lab.progress import Progress
 from lab.remote import Remote
 from lab.render import Site
+from lab.system import process
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 HERE = Path(__file__).parent

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab import config
-from lab.handout import chapters
-from lab.handout.chapters import Chapter
-from lab.handout.context import context
-from lab.handout.page import Cover, page
-from lab.handout.prose import Edition
 from lab.model import Lab
+from lab.workshop.handout import chapters
+from lab.workshop.handout.chapters import Chapter
+from lab.workshop.handout.context import context
+from lab.workshop.handout.page import Cover, page
+from lab.workshop.handout.prose import Edition
 
 FIRST = """---
 title: {title}

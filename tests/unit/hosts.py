@@ -9,19 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.errors import CommandFailed
-from lab.host import (
-    Cgroups,
-    Daemon,
-    DockerNetwork,
-    Folder,
-    HostFacts,
-    Inotify,
-    Memory,
-    Route,
-    Way,
-)
+from lab.host import Cgroups, Daemon, DockerNetwork, Folder, HostFacts, Inotify, Memory, Route, Way
 from lab.host.kernel import CAPABILITIES
-from lab.process import Result
+from lab.system.process import Result
 
 RECORDED = Path(__file__).parent / "recorded" / "host"
 WORKSPACE = Path("/home/ada/lab/.lab")
@@ -49,7 +39,7 @@ def recorded_tree(root: Path) -> Path:
 
 @dataclass
 class FakeRun:
-    """Stands for `lab.process.run`: answers by a command's first words, refuses what it was not told."""
+    """Stands for `lab.system.process.run`: answers by a command's first words, refuses what it was not told."""
 
     answers: dict[str, tuple[int, str, str] | CommandFailed] = field(default_factory=dict)
     asked: list[tuple[str, ...]] = field(default_factory=list)

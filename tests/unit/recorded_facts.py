@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Any
 
 from lab import config
-from lab.cluster import read_nodes, read_pods
-from lab.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
-from lab.facts.gather import Facts, HostFiles
-from lab.facts.known import Unknown, known
-from lab.facts.machine import Machine, Section, own_scripts, read_machine
-from lab.facts.probes import ProbeFacts
+from lab.health.cluster import read_nodes, read_pods
+from lab.health.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
+from lab.health.facts.gather import Facts, HostFiles
+from lab.health.facts.known import Unknown, known
+from lab.health.facts.machine import Machine, Section, own_scripts, read_machine
+from lab.health.facts.probes import ProbeFacts
 from lab.model import Lab
 from tests.unit.fakes import RECORDED
 

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from lab.supply import bom, licences
-from lab.supply.bom import Material
+from lab.golden.supply import bom, licences
+from lab.golden.supply.bom import Material
 
 MIT = """The MIT License
 

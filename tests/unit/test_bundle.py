@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from lab import bundle, image, process
 from lab.config import default
 from lab.errors import LabError, LabStateError
-from lab.process import Result
+from lab.golden import bundle, image
+from lab.system import process
+from lab.system.process import Result
 from tests.unit.fakes import progress
 
 LAB = default()

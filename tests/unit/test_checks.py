@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from lab.checks import GROUPS, cases
-from lab.checks.check import LabCheck
-from lab.facts.gather import Facts
-from lab.facts.known import Unknown, known
+from lab.health.checks import GROUPS, cases
+from lab.health.checks.check import LabCheck
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import Unknown, known
 from tests.sabotage.sabotages import SABOTAGES
 from tests.unit.recorded_facts import (
     Alter,

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import choice
-from lab.config import Choice
+from lab.config import Choice, choice
+from lab.config.shape import File
 from lab.host import Unknown, hypervisor
-from lab.shape import File
 from lab.workspace import Workspace
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.cluster import (
+from lab.errors import LabStateError
+from lab.health.cluster import (
     Api,
     BackendFact,
     MemberFact,
@@ -17,7 +18,6 @@ from lab.cluster import (
     read_nodes,
     read_pods,
 )
-from lab.errors import LabStateError
 from tests.unit.fakes import CA, recorded
 
 

@@ -11,11 +11,10 @@ import pytest
 
 from lab.config import default, load
 from lab.errors import ConfigError
-from lab.image import golden
-from lab.model import Kubernetes, Lab, LoadBalancer, Network
-from lab.supply import lock
-from lab.supply.mirrors import Mirrors
-from lab.supply.releases import supported
+from lab.golden import build
+from lab.golden.supply import lock
+from lab.golden.supply.releases import supported
+from lab.model import Kubernetes, Lab, LoadBalancer, Mirrors, Network
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +94,7 @@ def test_every_example_can_be_baked_before_anybody_has_pinned_upstream(
 ) -> None:
     monkeypatch.setattr(lock, "FOLDER", tmp_path)
     lab = load(example)
-    assert golden.key(lab, ["a"])
+    assert build.key(lab, ["a"])
 
 
 def test_the_reference_example_has_the_write_ups_addresses() -> None:

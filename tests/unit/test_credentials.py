@@ -11,10 +11,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-from lab import credentials, proxies
 from lab.config import default
-from lab.credentials import RunSecrets
 from lab.errors import LabStateError
+from lab.render import credentials
+from lab.render.credentials import RunSecrets
+from lab.system import proxies
 from lab.workspace import Workspace
 
 LAB = default()

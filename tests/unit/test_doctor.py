@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab import doctor, process
+from lab import doctor
 from lab.doctor import mending
 from lab.doctor.addresses import free_network
 from lab.doctor.finding import Action
 from lab.errors import CommandFailed, HostNotFit
+from lab.golden.supply import lock
+from lab.golden.supply.source import Wanted
 from lab.host import (
     Cgroups,
     Container,
@@ -31,10 +33,9 @@ from lab.host import (
 )
 from lab.host.kernel import CAPABILITIES
 from lab.model import Kubernetes, Lab, Network, Node, Role
-from lab.process import Result
-from lab.progress import Progress
-from lab.supply import lock
-from lab.supply.source import Wanted
+from lab.system import process
+from lab.system.process import Result
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 WORKSPACE = Path("/home/me/lab/.lab")

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from lab import doctor, process
+from lab import doctor
 from lab.config import default
 from lab.doctor import mending
 from lab.doctor.finding import Finding
 from lab.errors import WaitTimedOut
 from lab.host import Domain, Folder, HostFacts, LibvirtHost, Memory, Pool, Route, Unknown
 from lab.model import Lab, Libvirt
-from lab.process import Result
+from lab.system import process
+from lab.system.process import Result
 from tests.unit.fakes import progress
 from tests.unit.hosts import DEFAULT_ROUTE, WORKSPACE, FakeRun, host
 

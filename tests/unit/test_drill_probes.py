@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lab.cluster import Api
 from lab.drill import dial, probes, stream, writer
 from lab.drill.dial import Door
 from lab.drill.figures import figures
@@ -20,8 +19,9 @@ from lab.drill.probes import Probes, Seen, probing
 from lab.drill.recording import Mark, Recording
 from lab.drill.workload import read_back
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
+from lab.health.cluster import Api
 from lab.model import Lab, LoadBalancer, Network, Node, Role
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer
 from tests.unit.fakes import FakeClock, FakeRemote

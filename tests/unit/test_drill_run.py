@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from lab import process, verify
 from lab.config import default
 from lab.drill import balancer_log, catalogue, command, run, undo
 from lab.drill.figures import FIGURES, figures
@@ -19,8 +18,10 @@ from lab.drill.recording import Recording
 from lab.drill.scene import Scene
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError, LabError
+from lab.health import verify
 from lab.model import Lab
 from lab.session import Session
+from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, progress, recorded
 

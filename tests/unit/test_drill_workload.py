@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from lab import config
-from lab.cluster import Api
 from lab.drill import workload
 from lab.errors import LabStateError, WaitTimedOut
+from lab.health.cluster import Api
 from lab.model import Lab, Role
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
 
 SPACE = "/api/v1/namespaces/ha-lab-drill"

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from lab import process
-from lab.cluster import Api
 from lab.errors import CommandFailed, LabStateError
-from lab.facts import probes as probing
-from lab.facts.api import ask_api, read_endpoints, read_leases
-from lab.facts.certificates import read_certificates
-from lab.facts.gather import by_ssh, gather
-from lab.facts.known import CouldNotAsk, Unknown, known
-from lab.facts.machine import Machine, Section, read_machine, read_sections
-from lab.facts.probes import ask_probes, read_why_not_ready
+from lab.health.cluster import Api
+from lab.health.facts import probes as probing
+from lab.health.facts.api import ask_api, read_endpoints, read_leases
+from lab.health.facts.certificates import read_certificates
+from lab.health.facts.gather import by_ssh, gather
+from lab.health.facts.known import CouldNotAsk, Unknown, known
+from lab.health.facts.machine import Machine, Section, read_machine, read_sections
+from lab.health.facts.probes import ask_probes, read_why_not_ready
 from lab.model import Libvirt, Node
 from lab.remote import Remote
+from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote
 from tests.unit.recorded_facts import clock, facts, lab, told

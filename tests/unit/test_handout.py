@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
-from lab.handout import chapters, command, pdf
-from lab.handout.chapters import Chapter
-from lab.handout.command import Wish
-from lab.handout.words import WORDS
 from lab.host import Cgroups, kernel
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
 from lab.session import Session, open_session
+from lab.workshop.handout import chapters, command, pdf
+from lab.workshop.handout.chapters import Chapter
+from lab.workshop.handout.command import Wish
+from lab.workshop.handout.words import WORDS
 from tests.unit.fakes import first_on_path, printed, program
 from tests.unit.handouts import folder
 
@@ -199,7 +199,13 @@ def test_handouts_know_nothing_of_credentials() -> None:
             if isinstance(node, ast.Import | ast.ImportFrom)
             for name in (*(alias.name for alias in node.names), getattr(node, "module", None) or "")
         }
-        assert not names & {"credentials", "lab.credentials", "kubeconfig", "lab.kubeconfig", "remote"}, path
+        assert not names & {
+            "credentials",
+            "lab.render.credentials",
+            "kubeconfig",
+            "lab.verbs.kubeconfig",
+            "remote",
+        }, path
         for word in (".secrets", ".kubeconfig", "ca_key"):
             assert word not in text, f"{path}: {word}"
 

@@ -10,11 +10,11 @@ from markupsafe import Markup
 
 from lab import config
 from lab.errors import LabError
-from lab.handout import chapters, prose
-from lab.handout.chapters import ChapterError
-from lab.handout.context import context
-from lab.handout.prose import Command, Reader
 from lab.model import Lab
+from lab.workshop.handout import chapters, prose
+from lab.workshop.handout.chapters import ChapterError
+from lab.workshop.handout.context import context
+from lab.workshop.handout.prose import Command, Reader
 from tests.unit.handouts import folder, read
 
 LAB = config.default()

@@ -7,12 +7,12 @@ import re
 import pytest
 
 from lab import config
-from lab.handout import chapters, prose
-from lab.handout.chapters import Chapter
-from lab.handout.context import context
-from lab.handout.page import Cover, page
 from lab.model import Lab
-from lab.task.catalogue import TASKS
+from lab.workshop.handout import chapters, prose
+from lab.workshop.handout.chapters import Chapter
+from lab.workshop.handout.context import context
+from lab.workshop.handout.page import Cover, page
+from lab.workshop.task.catalogue import TASKS
 from tests.unit import drills
 from tests.unit.test_handout_page import SIZES, sized
 from tests.unit.test_readme import parse

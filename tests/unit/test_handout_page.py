@@ -13,9 +13,9 @@ import pytest
 
 from lab import config
 from lab.drill.recording import Report
-from lab.handout import context, topology
-from lab.handout.words import WORDS
 from lab.model import Lab, Network, Node, Role
+from lab.workshop.handout import context, topology
+from lab.workshop.handout.words import WORDS
 from tests.unit import drills
 from tests.unit.handouts import folder, made
 

@@ -10,8 +10,8 @@ import pytest
 
 from lab import config
 from lab.errors import ConfigError
-from lab.handout.seats import Seat, seats
 from lab.model import Lab, Libvirt
+from lab.workshop.handout.seats import Seat, seats
 
 ALLOWED_BY_VIRTUALBOX = IPv4Network("192.168.56.0/21")
 

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, host, process
+from lab import config, host
 from lab.host import docker, network, places
 from lab.host.facts import Unknown, Way
+from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun, recorded, recorded_tree
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import process
 from lab.config import default
 from lab.host import Domain, Pool, Unknown, hypervisor, libvirt
 from lab.model import Lab, Libvirt
+from lab.system import process
 from tests.unit.hosts import FakeRun, recorded
 
 VIRSH = "virsh --connect qemu:///system"

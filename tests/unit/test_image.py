@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from lab import image, process
 from lab.config import default
 from lab.errors import LabError
-from lab.image import debian, disk, golden
-from lab.model import Kubernetes, Lab
-from lab.supply import lock, source
-from lab.supply.lock import Lock, Package
-from lab.supply.mirrors import Mirrors
-from lab.supply.source import Wanted
+from lab.golden import build, debian, disk, image
+from lab.golden import docker as docker_image
+from lab.golden.supply import lock, source
+from lab.golden.supply.lock import Lock, Package
+from lab.golden.supply.source import Wanted
+from lab.model import Kubernetes, Lab, Mirrors
+from lab.system import process
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
 
@@ -26,7 +26,7 @@ LAB = default()
 def docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeRun:
     run = FakeRun()
     monkeypatch.setattr(process, "run", run)
-    monkeypatch.setattr(golden, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "cache")
     return run
 
 
@@ -58,7 +58,7 @@ def test_a_golden_machine_that_is_there_is_not_made_again(docker: FakeRun, tmp_p
 def test_pruning_keeps_this_lab_s_and_those_in_use(
     docker: FakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(golden, "clear", shutil.rmtree)
+    monkeypatch.setattr(build, "clear", shutil.rmtree)
     mine = image.name(LAB)
     docker.tell("docker image ls", f"{mine}\nha-lab/golden:old\nha-lab/golden:used\n")
     docker.tell("docker image rm ha-lab/golden:old")
@@ -74,8 +74,8 @@ def test_a_golden_disk_is_taken_along_and_nothing_is_built_from_it(
 ) -> None:
     lab = LAB.model_copy(update={"provider": "libvirt"})
     monkeypatch.setattr(disk, "disks_folder", lambda: tmp_path / "disks")
-    monkeypatch.setattr(golden, "clear", lambda folder: shutil.rmtree(folder, ignore_errors=True))
-    monkeypatch.setattr(golden, "root", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(build, "clear", lambda folder: shutil.rmtree(folder, ignore_errors=True))
+    monkeypatch.setattr(build, "root", lambda *_: pytest.fail("built"))
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
     made = disk.folder(disk.key(lab))
     made.mkdir(parents=True)
@@ -101,7 +101,7 @@ def test_what_was_half_made_is_removed_after_an_interrupt_too(
     monkeypatch.setattr(process, "as_root", lambda *words: list(words))
 
     def make_and_be_interrupted() -> None:
-        with golden.workshop("mark", lambda: True) as folder:
+        with build.workshop("mark", lambda: True) as folder:
             assert folder is not None
             (folder / "half").touch()
             process.interrupt()
@@ -179,7 +179,7 @@ def test_bake_decides_what_auto_comes_to(
     docker.tell("docker image inspect", code=1)
     made: list[Lab] = []
     monkeypatch.setattr(source, "choose", lambda *_: chosen)
-    monkeypatch.setattr(image.docker, "make", lambda lab, progress: made.append(lab))
+    monkeypatch.setattr(docker_image, "make", lambda lab, progress: made.append(lab))
     assert image.bake(of_source("auto"), progress(tmp_path)) == image.name(of_source(chosen))
     assert [lab.kubernetes.source for lab in made] == [chosen]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import image, process
 from lab.config import default
+from lab.golden import debian, disk, image
 from lab.host import places
-from lab.image import debian, disk
 from lab.model import Libvirt
+from lab.system import process
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
 from tests.unit.fakes import program
 
 NEEDED = ("sh", "dirname", "cmp", "cp", "rm", "id", "mkdir", "chmod", "cat", "env", "tar")

@@ -1,63 +1,62 @@
-"""Imports between rooms go one way: a room uses those before it in ORDER, and nobody those after it."""
+"""Imports go one way: a module uses those before it in ORDER, and none after it."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
 
 ORDER = (
-    *("errors", "proxies", "process", "wait", "commandline", "terminal", "progress", "workspace", "onepage"),
-    *("yamlfile", "supply", "model", "shape", "config", "credentials", "disc", "render", "host", "choice"),
-    *("remote", "machines", "doctor", "image", "bundle", "cluster", "kubeconfig", "report", "provision"),
-    *("facts", "checks", "status", "verify", "diagnose", "session", "bench", "drill", "task", "handout"),
-    *("selftest", "tasks"),
+    *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
+    *("system.terminal", "system.progress", "workspace", "model", "golden.supply", "config"),
+    *("render", "host", "config.choice", "remote", "providers", "doctor", "golden"),
+    *("health.cluster", "verbs.kubeconfig", "verbs.report", "plans", "health.facts", "health.checks"),
+    *("health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),
+    *("workshop", "verbs.selftest", "tasks"),
 )
-"""From what everyone may use to what nobody may."""
+"""From what every module may use to what none may: a package, or a part of one that has its own place."""
 
 
-def room(module: str) -> str:
-    return module.split(".")[1] if module.startswith("lab.") else module
+def place(module: str) -> str:
+    """The entry of ORDER that a module belongs to: the longest that it begins with."""
+    name = module.removeprefix("lab.")
+    fitting = [each for each in ORDER if name == each or name.startswith(f"{each}.")]
+    return max(fitting, key=len, default=name)
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """The rooms a file imports as it runs; what is only for the type checker doesn't count."""
+    """The modules that a file imports as it runs; what is only for the type checker doesn't count."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             continue
-        if isinstance(node, ast.ImportFrom) and node.module == "lab":
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lab."):
-            yield room(node.module or "")
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lab":
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (room(alias.name) for alias in node.names if alias.name.startswith("lab."))
+            yield from (alias.name for alias in node.names if alias.name.startswith("lab."))
         yield from imported(node)
 
 
 def files() -> dict[str, list[str]]:
-    """Every room's imports."""
+    """Every place in ORDER, with the places that its files import."""
     found: dict[str, list[str]] = {}
     for path in [*sorted((REPOSITORY / "lab").rglob("*.py")), REPOSITORY / "tasks.py"]:
-        name = (
-            path.stem
-            if path.parent in (REPOSITORY, REPOSITORY / "lab")
-            else path.relative_to(REPOSITORY).parts[1]
-        )
-        if name != "__init__":
-            found.setdefault(name, []).extend(imported(ast.parse(path.read_text())))
+        module = ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        uses = [place(name) for name in imported(ast.parse(path.read_text()))]
+        if uses or not path.name.startswith("__init__"):
+            found.setdefault(place(module), []).extend(uses)
     return found
 
 
-def test_every_room_has_its_place() -> None:
+def test_every_module_has_its_place() -> None:
     assert sorted(files()) == sorted(ORDER)
 
 
 def test_imports_go_one_way() -> None:
     wrong = [
         f"{name} uses {used}"
-        for name, rooms in files().items()
-        for used in sorted(set(rooms))
+        for name, places in files().items()
+        for used in sorted(set(places))
         if used != name and ORDER.index(used) >= ORDER.index(name)
     ]
     assert wrong == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.errors import LabError
-from lab.supply import lock
+from lab.golden.supply import lock
 
 VERSION = "1.36.3"
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import machines
+from lab import providers as machines
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
-from lab.machines import containers
+from lab.providers import containers
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
 

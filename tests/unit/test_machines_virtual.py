@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import machines, process
+from lab import providers as machines
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
-from lab.machines import vagrant
 from lab.model import Lab, Libvirt
+from lab.providers import vagrant
+from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun
 

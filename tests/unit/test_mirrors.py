@@ -2,21 +2,22 @@ from __future__ import annotations
 
 import pytest
 
-from lab.image import debian
-from lab.supply.mirrors import Mirrors, Place, is_loopback
+from lab.golden import debian
+from lab.golden.supply.mirrors import Place, image_place, is_loopback, packages_url
+from lab.model import Mirrors
 
 ETCD = "registry.k8s.io/etcd:3.6.8-0"
 
 
 def test_without_a_mirror_upstream_itself_is_asked() -> None:
-    assert Mirrors().packages("1.36.3") == "https://pkgs.k8s.io/core:/stable:/v1.36/deb/"
-    assert Mirrors().image(ETCD) == Place("registry.k8s.io/etcd", tls=True)
+    assert packages_url(Mirrors(), "1.36.3") == "https://pkgs.k8s.io/core:/stable:/v1.36/deb/"
+    assert image_place(Mirrors(), ETCD) == Place("registry.k8s.io/etcd", tls=True)
     assert debian._sources(Mirrors()) == []
 
 
 def test_a_mirror_of_packages_stands_for_their_host() -> None:
     mirror = Mirrors(kubernetes_packages="http://mirror.example/k8s/")
-    assert mirror.packages("1.37.2") == "http://mirror.example/k8s/core:/stable:/v1.37/deb/"
+    assert packages_url(mirror, "1.37.2") == "http://mirror.example/k8s/core:/stable:/v1.37/deb/"
 
 
 @pytest.mark.parametrize(
@@ -29,8 +30,10 @@ def test_a_mirror_of_packages_stands_for_their_host() -> None:
 )
 def test_a_mirror_of_images_stands_for_their_registry(instead: str, place: Place) -> None:
     mirrors = Mirrors(images={"registry.k8s.io": instead})
-    assert mirrors.image(ETCD) == place
-    assert mirrors.image("ghcr.io/flannel-io/flannel:v1") == Place("ghcr.io/flannel-io/flannel", tls=True)
+    assert image_place(mirrors, ETCD) == place
+    assert image_place(mirrors, "ghcr.io/flannel-io/flannel:v1") == Place(
+        "ghcr.io/flannel-io/flannel", tls=True
+    )
 
 
 def test_one_mirror_of_debians_leaves_the_other_as_it_is() -> None:

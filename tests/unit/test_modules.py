@@ -11,13 +11,14 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab import process
 from lab.errors import CommandFailed, LabError
-from lab.process import Result
-from lab.progress import Progress
-from lab.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
-from lab.supply.mirrors import Mirrors
-from lab.supply.releases import Release, release
+from lab.golden.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
+from lab.golden.supply.releases import Release, release
+from lab.model import Mirrors
+from lab.paths import SUPPLY
+from lab.system import process
+from lab.system.process import Result
+from lab.system.progress import Progress
 
 PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
@@ -206,7 +207,7 @@ def test_what_go_complains_of_becomes_something_to_do(
 def supply(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A copy of the pins that a test may change."""
     copy = tmp_path / "supply"
-    shutil.copytree(releases.SUPPLY, copy)
+    shutil.copytree(SUPPLY, copy)
     monkeypatch.setattr(releases, "SUPPLY", copy)
     monkeypatch.setattr(toolchain, "LOCK", copy / "go" / "requirements.txt")
     return copy

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.supply.oci import pack_image, take_file, write_image
+from lab.golden.supply.oci import pack_image, take_file, write_image
 
 NAME = "registry.example/team/tool:v1"
 

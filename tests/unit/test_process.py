@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from lab import process
 from lab.errors import CommandFailed
+from lab.system import process
 
 SECRET = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
 

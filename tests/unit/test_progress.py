@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.progress import Progress
+from lab.system.progress import Progress
 from tests.unit.fakes import printed, progress
 
 

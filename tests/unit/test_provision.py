@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lab import machines, provision
+from lab import plans as provision
+from lab import providers as machines
 from lab.config import default
 from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Lab
-from lab.progress import Progress
-from lab.provision import BRING_UP, bring_up
+from lab.paths import PROVISION
+from lab.plans import BRING_UP, bring_up
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, progress
 
@@ -76,7 +78,7 @@ def test_every_step_comes_after_steps_that_are_before_it() -> None:
 
 
 def test_every_step_has_its_script() -> None:
-    folder = Path(provision.__file__).resolve().parent.parent / "provision" / "node"
+    folder = PROVISION / "node"
     assert {step.name for step in BRING_UP} <= {path.stem for path in folder.glob("*.sh")}
 
 

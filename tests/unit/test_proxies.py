@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from lab import process, proxies
+from lab.system import process, proxies
 
 PROXY = "http://ada:s3cret@proxy.example:3128"
 

@@ -15,7 +15,7 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 import tasks
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [

@@ -4,10 +4,10 @@ from dataclasses import fields
 import pytest
 
 from lab.errors import ConfigError
+from lab.golden.supply import flannel, toolchain
+from lab.golden.supply.recipe import components
+from lab.golden.supply.releases import release, supported
 from lab.model import Kubernetes
-from lab.supply import flannel, toolchain
-from lab.supply.recipe import components
-from lab.supply.releases import release, supported
 
 REQUIRED = {
     "kubernetes": ["k8s.io/kubernetes"],

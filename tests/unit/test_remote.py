@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import lab.remote
-from lab import process
 from lab.config import default
 from lab.errors import LabError, LabStateError, NodeFailed
 from lab.model import Libvirt, Node
 from lab.remote import Remote, control_folder, side_by_side
+from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
 

@@ -18,7 +18,8 @@ from lab import config, render
 from lab.config import Choice
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
-from lab.render import REPOSITORY, Site
+from lab.paths import REPOSITORY
+from lab.render import Site
 from tests.unit.fakes import GOLDEN, SITE, program
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))

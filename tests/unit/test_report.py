@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import provision, report
+from lab import plans as provision
 from lab.config import default
-from lab.progress import Progress, StepTime
+from lab.system.progress import Progress, StepTime
+from lab.verbs import report
 from lab.workspace import Workspace
 from tests.unit.fakes import printed, progress
 

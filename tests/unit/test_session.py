@@ -5,12 +5,16 @@ from typing import Any
 
 import pytest
 
-from lab import choice, config, host, image, kubeconfig, machines, provision
-from lab.config import Choice
+from lab import config, host
+from lab import plans as provision
+from lab import providers as machines
+from lab.config import Choice, choice
 from lab.errors import ConfigError, LabStateError
-from lab.progress import Progress
+from lab.golden import image
 from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
+from lab.system.progress import Progress
+from lab.verbs import kubeconfig
 from tests.unit.fakes import printed
 
 LAB_YAML = "name: mine\n"

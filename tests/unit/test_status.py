@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import status
 from lab.config import default
-from lab.facts.api import ask_api
-from lab.facts.gather import Facts
-from lab.facts.known import Unknown, known
-from lab.progress import Progress
+from lab.health import status
+from lab.health.facts.api import ask_api
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import Unknown, known
 from lab.session import Session
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent

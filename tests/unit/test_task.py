@@ -10,21 +10,22 @@ from typing import Any
 
 import pytest
 
-from lab import config, machines
-from lab.checks import GROUPS, cases
+from lab import config
+from lab import providers as machines
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.facts.api import ask_api
-from lab.facts.gather import Facts
-from lab.facts.known import Unknown, known
-from lab.facts.machine import Machine
+from lab.health.checks import GROUPS, cases
+from lab.health.facts.api import ask_api
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import Unknown, known
+from lab.health.facts.machine import Machine
 from lab.model import Lab
-from lab.progress import Progress
 from lab.session import Session
-from lab.task import cluster, command, kept, look
-from lab.task.catalogue import TASKS
-from lab.task.kept import Kept, Verified
-from lab.task.look import Result
-from lab.task.task import Checks, Found, Sight, Task, state
+from lab.system.progress import Progress
+from lab.workshop.task import cluster, command, kept, look
+from lab.workshop.task.catalogue import TASKS
+from lab.workshop.task.kept import Kept, Verified
+from lab.workshop.task.look import Result
+from lab.workshop.task.task import Checks, Found, Sight, Task, state
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote, printed
 from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent, told_otherwise

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Group
 from rich.text import Text
 
-from lab.progress import Progress
-from lab.terminal import Terminal, print_anything
+from lab.system.progress import Progress
+from lab.system.terminal import Terminal, print_anything
 
 
 def said(lab_file: str, *objects: object) -> str:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from lab import process
 from lab.errors import CommandFailed, LabError
-from lab.process import Result
-from lab.supply import toolchain
+from lab.golden.supply import toolchain
+from lab.system import process
+from lab.system.process import Result
 
 
 class FakePip:

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from lab import verify
-from lab.checks.check import Outcome as Found
-from lab.checks.check import Verdict
 from lab.config import default
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.facts import gather as gathering
-from lab.facts.gather import Facts
-from lab.progress import Progress
+from lab.health import verify
+from lab.health.checks.check import Outcome as Found
+from lab.health.checks.check import Verdict
+from lab.health.facts import gather as gathering
+from lab.health.facts.gather import Facts
+from lab.health.verify import Outcome
 from lab.session import Session
-from lab.verify import Outcome
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import FOLDER, facts, lab, silent

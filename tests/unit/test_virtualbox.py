@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, doctor, process
+from lab import config, doctor
 from lab.doctor.finding import Finding
 from lab.host import Folder, HostFacts, Route, Unknown, VirtualBoxHost, virtualbox
 from lab.host.facts import System
+from lab.system import process
 from tests.unit.hosts import FIT_HOST, FakeRun, folder
 
 LAB = config.default().model_copy(update={"provider": "virtualbox"})

@@ -17,9 +17,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lab import config, image, process
-from lab.image import boxes, disk, golden, virtualbox
-from lab.process import Result
+from lab import config
+from lab.golden import boxes, build, disk, image, virtualbox
+from lab.system import process
+from lab.system.process import Result
 from tests.unit.fakes import RECORDED, progress
 
 LAB = config.default().model_copy(update={"provider": "virtualbox"})
@@ -207,10 +208,10 @@ def vagrant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Vagrant:
     stand_in = Vagrant(tmp_path / "vagrant")
     monkeypatch.setenv("VAGRANT_HOME", str(tmp_path / "vagrant"))
     monkeypatch.setattr(process, "run", stand_in)
-    monkeypatch.setattr(golden, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(build, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(disk, "make", lambda *_: made / disk.DISK)
     monkeypatch.setattr(disk, "prune", lambda _: [])
-    monkeypatch.setattr(golden, "clear", lambda folder: shutil.rmtree(folder, ignore_errors=True))
+    monkeypatch.setattr(build, "clear", lambda folder: shutil.rmtree(folder, ignore_errors=True))
     return stand_in
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from lab.errors import LabStateError, WaitTimedOut
-from lab.wait import wait_until
+from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import process
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
+from lab.system import process
 from tests.labs.conftest import TestLab
 
 pytestmark = pytest.mark.whole

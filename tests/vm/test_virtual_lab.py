@@ -64,6 +64,6 @@ def test_a_lab_of_five_is_ready_and_verify_is_green(five: TestLab) -> None:
 
 
 def _virsh(*words: str) -> str:
-    from lab import process
+    from lab.system import process
 
     return process.run(["virsh", "--connect", "qemu:///system", *words], timeout=60).stdout

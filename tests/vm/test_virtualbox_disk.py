@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from lab import disc, process
-from lab.image import virtualbox
-from lab.wait import wait_until
+from lab.golden import virtualbox
+from lab.render import disc
+from lab.system import process
+from lab.system.wait import wait_until
 
 pytestmark = pytest.mark.whole
 

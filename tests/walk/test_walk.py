@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from lab.handout.command import read_chapters
-from lab.handout.prose import HOST, WAYS, Command, commands
-from lab.render import REPOSITORY
+from lab.paths import REPOSITORY
+from lab.workshop.handout.command import read_chapters
+from lab.workshop.handout.prose import HOST, WAYS, Command, commands
 from tests.labs.conftest import TestLab
 
 NUMBERS = range(1, 12)

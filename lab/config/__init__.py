@@ -1,0 +1,248 @@
+"""This room turns lab.yaml into a `Lab`, or says everything that is wrong with it, line by line.
+
+`lab.config.shape` and pydantic judge each key alone, then the keys are judged against one another here. There,
+what hangs on a key that was wrong by itself is passed over, so that no problem breeds another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from ipaddress import IPv4Network
+from itertools import combinations
+from operator import getitem
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from lab.config import yamlfile
+from lab.config.shape import File, Group, guess, shown
+from lab.config.yamlfile import Key
+from lab.errors import ConfigError
+from lab.model import (
+    EMULATED_CPUS,
+    Kubernetes,
+    Lab,
+    Libvirt,
+    LoadBalancer,
+    Mirrors,
+    Network,
+    Node,
+    Provider,
+    Role,
+)
+
+HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
+
+# Each role's key under `nodes`, and where its machines start in the subnet when no address is given.
+GROUPS = {
+    Role.LOAD_BALANCER: ("load_balancers", 10),
+    Role.CONTROL_PLANE: ("control_planes", 11),
+    Role.WORKER: ("workers", 21),
+}
+SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
+MANAGEMENT = ("libvirt", "management")
+
+
+class Choice(NamedTuple):
+    """What a lab file may leave to the host: where machines come from, and whether their CPUs are software."""
+
+    provider: Provider
+    emulated: bool
+
+
+def as_written(file: File) -> Choice:
+    """The choice where no host is asked: what the file says, else docker, and nothing emulated."""
+    return Choice("docker" if file.provider == "auto" else file.provider, file.libvirt.emulated == "true")
+
+
+def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
+    """Read a lab file; one that is missing or empty is the seven-machine default.
+
+    `settle` says what the file's `auto` comes to. Raises ConfigError with every problem, in the order of the
+    file's lines.
+    """
+    name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+    document = yamlfile.read(path, name, hint=HINT)
+    file, broken = _judge_alone(document.data, folder=path.parent)
+    lab = _lab(file, settle(file))
+    problems = document.problems + [document.problem([key], what) for key, what in broken.items()]
+    problems += [
+        document.problem(keys, what)
+        for keys, what in _clashes(lab, _management(file, lab))
+        if not any(key[: len(bad)] == bad for key in keys for bad in broken)
+    ]
+    if problems:
+        problems.sort(key=lambda problem: problem.line)
+        sentences = [f"{name}:{line}: {_dotted(key)}: {what}" for line, key, what in problems]
+        raise ConfigError(sentences, hint=HINT)
+    return lab
+
+
+def default() -> Lab:
+    """The seven-machine lab of an empty file."""
+    return _lab(File(), as_written(File()))
+
+
+def _dotted(key: Key) -> str:
+    return ".".join(map(shown, key))
+
+
+def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, str]]:
+    """The file's shape without the keys that are wrong by themselves, and what is wrong with those."""
+    context = {"folder": folder}
+    try:
+        return File.model_validate(data, context=context), {}
+    except ValidationError as error:
+        broken = {_place(one): _sentence(one) for one in error.errors(include_url=False)}
+    for *parents, last in broken:
+        del reduce(getitem, parents, data)[last]
+    return File.model_validate(data, context=context), broken
+
+
+def _place(error: ErrorDetails) -> Key:
+    """The key that an error is about; pydantic marks the name of a mapping's own key by a word behind it."""
+    place = tuple(map(str, error["loc"]))
+    return place[:-1] if place[-1] == "[key]" else place
+
+
+def _sentence(error: ErrorDetails) -> str:
+    """Tell pydantic's finding in our words; of values, `lab.config.shape` has told it already."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    if error["type"] == "dict_type":
+        return f"wants keys of its own, not {shown(error['input'])} (registries, such as registry.k8s.io)"
+    section: Any = File
+    for key in error["loc"][:-1]:
+        section = section.model_fields[key].annotation
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{guess(error['loc'][-1], list(section.model_fields))}"
+    if error["type"] == "model_type":
+        inside = ", ".join(section.model_fields[error["loc"][-1]].annotation.model_fields)
+        return f"wants keys of its own, not {shown(error['input'])} ({inside})"
+    return error["msg"]
+
+
+def _lab(file: File, choice: Choice) -> Lab:
+    """The model of a file whose keys are each right by themselves; addresses may still be anywhere."""
+    subnet = file.network.subnet.network_address
+    nodes = []
+    for role, (key, offset) in GROUPS.items():
+        group: Group = getattr(file.nodes, key)
+        first = group.first_address or subnet + offset
+        nodes += [
+            Node(
+                name=f"{group.prefix}{index + 1}",
+                role=role,
+                address=first + index,
+                cpus=EMULATED_CPUS if choice.emulated else group.cpus,
+                memory_mib=group.memory_mib,
+            )
+            for index in range(group.count)
+        ]
+    return Lab(
+        name=file.name,
+        provider=choice.provider,
+        kubernetes=Kubernetes(**dict(file.kubernetes)),
+        network=Network(**dict(file.network)),
+        load_balancer=LoadBalancer(**dict(file.load_balancer)),
+        mirrors=Mirrors(**dict(file.mirrors)),
+        libvirt=Libvirt(**dict(file.libvirt) | {"emulated": choice.emulated})
+        if choice.provider == "libvirt"
+        else None,
+        nodes=tuple(nodes),
+    )
+
+
+# Judging together. A clash is the keys it hangs on, the likeliest to be mended first, and the sentence.
+
+Clash = tuple[Sequence[Key], str]
+
+
+def _management(file: File, lab: Lab) -> IPv4Network | None:
+    """The management network, where libvirt makes the machines or the file speaks of it for another host."""
+    return file.libvirt.management if lab.libvirt or file.libvirt.model_fields_set & {"management"} else None
+
+
+def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
+    networks = {SUBNET: lab.network.subnet, PODS: lab.network.pods, SERVICES: lab.network.services}
+    if management:
+        networks[MANAGEMENT] = management
+        yield from _wrong_management(management, machines=len(lab.nodes))
+    for (one, its), (other, others) in combinations(networks.items(), 2):
+        if its.overlaps(others):
+            yield (
+                (other, one),
+                f"{_dotted(one)} {its} and {_dotted(other)} {others} overlap (they must lie apart)",
+            )
+    yield from _wrong_sizes(lab)
+    for one_role, other_role in combinations(Role, 2):
+        yield from _twins(lab, one_role, other_role)
+
+
+def _wrong_management(management: IPv4Network, machines: int) -> Iterator[Clash]:
+    smallest = _smallest(machines)
+    if not 16 <= management.prefixlen <= smallest:  # of a larger one libvirt refuses to give addresses
+        rule = f"/16 to /{smallest}: libvirt gives each of {machines} machines an address of it"
+        yield (MANAGEMENT, *_counts()), f"{management} has the wrong size ({rule})"
+
+
+def _smallest(machines: int) -> int:
+    """The prefix length of the smallest network for them, itself, the host as gateway, and broadcast."""
+    return 32 - (machines + 2).bit_length()
+
+
+def _counts() -> list[Key]:
+    return [_key(role, "count") for role in Role]
+
+
+def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
+    subnet, pods, services = lab.network.subnet, lab.network.pods, lab.network.services
+    counts = _counts()
+    machines, nodes = len(lab.nodes), len(lab.kubernetes_nodes)
+    if subnet.prefixlen > _smallest(machines):
+        rule = f"/{_smallest(machines)} or larger"
+        yield (SUBNET, *counts), f"{subnet} is too small for {machines} machines ({rule})"
+    else:
+        for role in Role:
+            yield from _wrong_place(lab, role)
+    smallest = 24 - (nodes - 1).bit_length()
+    if not 8 <= pods.prefixlen <= smallest:  # the controller manager hands out at most 16 bits of it
+        rule = f"/8 to /{smallest}: each of {nodes} Kubernetes nodes gets a /24 of it"
+        yield (PODS, *counts), f"{pods} has the wrong size ({rule})"
+    if not 12 <= services.prefixlen <= 24:
+        yield (SERVICES,), f"{services} has the wrong size (/12 to /24: kubeadm allows 20 bits at most)"
+
+
+def _wrong_place(lab: Lab, role: Role) -> Iterator[Clash]:
+    """The first machine of a group with an address it can't have; the others would say the same."""
+    subnet = lab.network.subnet
+    first, last = lab.network.gateway + 1, subnet.broadcast_address - 1
+    taken = {
+        subnet.network_address: "the subnet's own address",
+        lab.network.gateway: "the host's own on that network",
+        subnet.broadcast_address: "the subnet's broadcast address",
+    }
+    for node in lab.by_role(role):
+        if not first <= node.address <= last:
+            keys = (_key(role, "first_address"), _key(role, "count"), SUBNET)
+            why = taken.get(node.address, f"outside {_dotted(SUBNET)}, {subnet}")
+            yield keys, f"{node.name} would have {node.address}, {why} ({first} to {last})"
+            return
+
+
+def _twins(lab: Lab, one: Role, other: Role) -> Iterator[Clash]:
+    """The first name and the first address that two groups share; inside a group none can be."""
+    for what, key in (("name", "prefix"), ("address", "first_address")):
+        names = {getattr(node, what) for node in lab.by_role(one)}
+        shared = next((node for node in lab.by_role(other) if getattr(node, what) in names), None)
+        if shared:
+            hangs_on = [_key(role, part) for part in (key, "count") for role in (other, one)]
+            groups = f"{_dotted(_key(one))} and {_dotted(_key(other))}"
+            yield [*hangs_on, SUBNET], f"{groups} would both have the {what} {getattr(shared, what)}"
+
+
+def _key(role: Role, *rest: str) -> Key:
+    return ("nodes", GROUPS[role][0], *rest)

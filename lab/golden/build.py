@@ -1,0 +1,154 @@
+"""This room makes the golden machine's root, the same for every provider but for the packages in it.
+
+Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the Debian packages'
+names, every script and file under provision/ that ends up in it. What is being made is in
+`CACHE/golden/KEY.partial/`, which no `up` ever looks at.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from lab.errors import CommandFailed, LabError, LabStateError
+from lab.golden import debian
+from lab.golden.supply import bom, images, oci, shelf, source
+from lab.golden.supply.releases import release
+from lab.host import cache_folder
+from lab.model import Lab
+from lab.paths import PROVISION, REPOSITORY
+from lab.system import process
+from lab.system.progress import Progress
+
+BILL = "usr/share/ha-lab/bom.json"
+"""Where every machine has the list of what went into it."""
+
+
+def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
+    """Return the content hash of a root with those packages: 16 hex digits.
+
+    `others` are files that go in besides those of every golden machine.
+    """
+    digest = hashlib.sha256()
+    wanted = release(lab.kubernetes.version)
+    digest.update(json.dumps([source.key(wanted, source_of(lab)), debian.SUITE, packages]).encode())
+    for path in sorted([*_own_files(), *others]):
+        digest.update(f"\0{path.relative_to(REPOSITORY)}\0{path.stat().st_mode & 0o100:o}\0".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def source_of(lab: Lab) -> source.Source:
+    """Return where this golden machine's Kubernetes is from; an `auto` that nobody has settled is modules."""
+    return source.possible(release(lab.kubernetes.version), lab.kubernetes.source)[-1]
+
+
+@contextmanager
+def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
+    """Give a folder to make a golden machine in, to one run at a time, and clear it whatever happens.
+
+    Gives None where another run has just made what was `missing`. Raises LabError for a full disk.
+    """
+    shelf_folder = cache_folder() / "golden"
+    try:
+        shelf_folder.mkdir(parents=True, exist_ok=True)
+        with shelf.alone(shelf_folder):
+            if not missing():
+                yield None
+                return
+            folder = shelf_folder / f"{mark}.partial"
+            clear(folder)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                # Also after Ctrl-C, when no command may start otherwise.
+                with process.undoing():
+                    clear(folder)
+    except OSError as error:
+        raise LabError(
+            f"the golden machine could not be made: {error.strerror} ({error.filename})",
+            hint="free some disk space (`./inv doctor` says how much) and run `./inv bake` again",
+        ) from None
+
+
+def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) -> Path:
+    """Make the root in that folder and return its tar.
+
+    Needs root for Debian and for containerd: through sudo, announced by its step. Raises LabError.
+    """
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        wanted = release(lab.kubernetes.version)
+        building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache_folder(), progress)
+        base = pool.submit(debian.root, packages, lab.mirrors, folder, progress).result()
+        built = building.result()
+    _payload(folder, built, base, lab, progress)
+    return _assemble(folder, base, progress)
+
+
+def partials() -> list[str]:
+    """Remove what runs that were killed have left half-made; return the names."""
+    found = sorted((cache_folder() / "golden").glob("*.partial"))
+    for partial in found:
+        clear(partial)
+    return [partial.name for partial in found]
+
+
+def clear(folder: Path) -> None:
+    """Remove a half-made golden machine; it holds files that belong to root."""
+    if not folder.exists():
+        return
+    try:
+        process.run(process.as_root("rm", "-rf", "--one-file-system", str(folder)), timeout=300)
+    except CommandFailed as error:
+        raise LabStateError(f"{folder} can't be removed", hint=f"remove it: sudo rm -rf {folder}") from error
+
+
+def _own_files() -> list[Path]:
+    """Everything of ours that every golden machine is made of or by."""
+    # How images are put together is no shell script, and counts as well.
+    paths = [PROVISION / "packages.txt", Path(images.__file__), Path(oci.__file__)]
+    for folder in ("files", "golden"):
+        paths += [path for path in (PROVISION / folder).rglob("*") if path.is_file()]
+    return paths
+
+
+def _payload(folder: Path, built: Path, base: Path, lab: Lab, progress: Progress) -> None:
+    """Lay out what make.sh puts into the root: our files, the binaries, the images."""
+    payload = folder / "payload"
+    shutil.copytree(PROVISION / "files", payload / "files")
+    shutil.copytree(PROVISION / "golden", payload / "golden")
+    for name in ("bin", "cni"):
+        shutil.copytree(built / name, payload / name, copy_function=os.link)
+    shutil.copy(built / "kube-flannel.yml", payload)
+    with progress.step("images", "write the container images") as step:
+        tools = folder / "tools.tar"
+        script = PROVISION / "golden" / "tools-layer.sh"
+        process.run(
+            process.as_root(str(script), str(base), str(folder / "tools"), str(tools)),
+            log=step.log,
+            timeout=300,
+        )
+        images.write_images(built, release(lab.kubernetes.version), tools, payload / "images")
+    _write_bill(built, base, payload / "bom.json")
+
+
+def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
+    out = folder / "root.tar"
+    with progress.step("golden", f"make the golden machine's root{debian.through_sudo()}") as step:
+        script = PROVISION / "golden" / "make.sh"
+        words = [str(script), str(base), str(folder / "payload"), str(folder / "work")]
+        process.run(process.as_root(*words, str(out)), log=step.log, timeout=900)
+    return out
+
+
+def _write_bill(built: Path, base: Path, target: Path) -> None:
+    """List what Kubernetes is made of and Debian's packages, with versions and licences, in one file."""
+    status = process.run(["tar", "-xOf", str(base), "./var/lib/dpkg/status"], timeout=60).stdout
+    bom.write(target, bom.merge(bom.read(built / "bom.json"), bom.debian_packages(status)))

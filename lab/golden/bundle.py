@@ -1,0 +1,371 @@
+"""This room packs all that a machine without a network needs into one file, and takes it out again.
+
+The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
+which reads that folder before there is any Python package), last `machine/`, the golden machine as its provider
+takes it. The manifest has the
+sum of every part and of itself: they are there against damage, not against whoever made the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Literal
+
+from pydantic import ValidationError
+
+from lab.errors import LabError, LabStateError
+from lab.golden import image
+from lab.golden.supply.recipe import machine_architecture
+from lab.host import cache_folder
+from lab.model import Frozen, Lab, Provider
+from lab.paths import REPOSITORY
+from lab.system import process
+from lab.system.progress import Progress
+
+MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine"
+LOCK = REPOSITORY / "requirements.txt"
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+"""The Pythons that a classroom's machines may have; the lock has hashes for all of them."""
+
+PLATFORMS: dict[str, tuple[str, ...]] = {
+    "amd64": ("manylinux2014_x86_64", "manylinux_2_28_x86_64"),
+    "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
+}
+MACOS: dict[str, tuple[str, ...]] = {"amd64": ("macosx_12_0_x86_64",), "arm64": ("macosx_12_0_arm64",)}
+"""pip's names for systems; those of macOS go where the provider runs there."""
+
+UNKNOWN = "unknown"
+"""The commit of a checkout that is none of git's, such as a copied folder."""
+
+WHEELS_MIB = 150
+PIECE = 1 << 20
+
+
+class Part(Frozen):
+    """One file of the bundle: its name in the tar, its size in bytes, its sum."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+class Manifest(Frozen):
+    """What a bundle holds, and for whom. `unpacked` is what the golden machine takes in the end, in MiB."""
+
+    format: Literal[1] = 1
+    kit: str
+    commit: str
+    golden: str
+    provider: Provider
+    kubernetes: str
+    architecture: str
+    unpacked: int
+    parts: tuple[Part, ...]
+
+    def text(self) -> str:
+        """As the bundle has it: JSON with the sum of itself."""
+        data = self.model_dump(mode="json")
+        return json.dumps(data | {"sha256": _sum_of(data)}, indent=2) + "\n"
+
+
+def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
+    """Pack this lab's golden machine, which must be there, and the kit's Python packages into `target`.
+
+    Whole or not at all; a file that is there is never overwritten. Raises LabError.
+    """
+    target = target.absolute()
+    require_new(target)
+    unpacked = image.size(lab)
+    folder = target.with_name(f".{target.name}.partial")
+    with _explained(target):
+        # At its end the machine lies there twice, packed; before that whole and packed. 2/3 is plenty.
+        _require_room(target.parent, unpacked * 5 // 3 + WHEELS_MIB, "to pack the golden machine")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        try:
+            _fetch_wheels(lab, folder / WHEELS, progress)
+            (folder / MACHINE).mkdir()
+            image.pack(lab, folder / MACHINE, progress)
+            manifest = _describe(lab, folder, unpacked)
+            with progress.step("bundle", f"write {target.name}"):
+                _write_tar(manifest, folder, folder / "bundle.tar")
+            os.rename(folder / "bundle.tar", target)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    return manifest
+
+
+def require_new(target: Path) -> None:
+    """Raise LabStateError where a bundle could not be written: its name is taken, or has no folder to be in."""
+    if os.path.lexists(target):
+        raise LabStateError(f"{target} is there already", hint="choose another name, or remove it first")
+    if not os.access(target.absolute().parent, os.W_OK | os.X_OK):
+        raise LabStateError(
+            f"{target.parent} is no folder that you can write to", hint="make it, or choose another"
+        )
+
+
+def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
+    """Put what `check` found to be in the bundle where `up` and `inv` look for it. Raises LabError.
+
+    A golden machine that is there already stays as it is.
+    """
+    lab = image.with_key(lab, manifest.golden) or lab  # `auto` comes to the source that the machine has
+    with _explained(cache_folder()), tarfile.open(file, "r:") as bundle:
+        _place_wheels(bundle, manifest)
+        if not image.exists(lab, image.name(lab)):
+            _unpack_machine(lab, bundle, manifest, progress)
+    if not image.exists(lab, image.name(lab)):
+        raise LabError(
+            f"{file} was imported, and {image.name(lab)} is not in it",
+            hint="make the bundle anew: `./inv bake --export FILE` where it came from",
+        )
+
+
+def check(lab: Lab, file: Path) -> Manifest:
+    """Read all of a bundle and return its manifest; touches nothing.
+
+    Raises LabError with every reason why it can't be imported for this lab on this host.
+    """
+    try:
+        with tarfile.open(file, "r:") as bundle:
+            manifest = _manifest_of(bundle, file)
+            problems = _not_for_us(lab, manifest) + _damage(bundle, manifest)
+    except FileNotFoundError:
+        raise LabError(f"there is no file {file}", hint=f"look at its name and folder; {MADE_BY}") from None
+    except IsADirectoryError:
+        raise LabError(f"{file} is a folder", hint=f"name the file itself; {MADE_BY}") from None
+    except (tarfile.TarError, EOFError) as error:
+        raise _no_bundle(
+            file, f"it is no file of `./inv bake --export`, or only the beginning of one ({error})"
+        ) from None
+    except OSError as error:
+        hint = "make it readable for you, or copy it to this machine again"
+        raise LabError(f"{file} can't be read: {error.strerror}", hint=hint) from None
+    if problems:
+        lines = [f"{file} can't be imported:", *(f"- {what}" for what, _ in problems)]
+        hints = dict.fromkeys(hint for _, hint in problems)
+        raise LabError("\n".join(lines), hint="; ".join(hints))
+    return manifest
+
+
+# Checking. A problem is what is wrong, and what to do.
+
+Problem = tuple[str, str]
+MADE_BY = "`./inv bake --export FILE` makes such a file, on a machine with a network"
+AGAIN = "copy the file again: it was damaged on its way"
+
+
+def _manifest_of(bundle: tarfile.TarFile, file: Path) -> Manifest:
+    first = bundle.next()
+    packed = bundle.extractfile(first) if first is not None and first.name == MANIFEST else None
+    if packed is None:
+        raise _no_bundle(file, f"it is an archive, but none of `./inv bake --export` ({MANIFEST} is not first)")
+    try:
+        data = json.loads(packed.read(PIECE))
+        if data.get("format") != 1:
+            what = f"it has format {data.get('format')!r}, and this checkout knows 1"
+            raise LabError(
+                f"{file} can't be imported: {what}", hint="take the checkout that made it, or export anew"
+            )
+        whole = data.pop("sha256", None) == _sum_of(data)
+        manifest = Manifest.model_validate(data)
+    except (ValueError, ValidationError, AttributeError):
+        whole = False
+    if not whole:
+        raise LabError(f"{file} can't be imported: its {MANIFEST} is damaged", hint=AGAIN)
+    return manifest
+
+
+def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
+    problems = []
+    if manifest.architecture != machine_architecture():
+        here = machine_architecture()
+        what = f"it was made on a machine with an {manifest.architecture} processor, and this one has {here}"
+        problems.append((what, f"make one on a machine with {here}: `./inv bake --export FILE`"))
+    if manifest.provider != lab.provider:
+        what = f"it is for labs with provider {manifest.provider}, and this lab has {lab.provider}"
+        hint = f"let lab.yaml say `provider: {manifest.provider}` here, or make a file for {lab.provider}"
+        problems.append((what, hint))
+    elif image.with_key(lab, manifest.golden) is None:
+        what = (
+            f"it was made by another checkout or lab.yaml: its golden machine is {manifest.golden} (Kubernetes "
+            f"{manifest.kubernetes}), and this lab wants {image.key(lab)} (Kubernetes {lab.kubernetes.version})"
+        )
+        commit = "" if manifest.commit == UNKNOWN else f" (git checkout {manifest.commit})"
+        hint = f"take the checkout and the lab.yaml that made it{commit}"
+        problems.append((what, f"{hint}, or make a file with these"))
+    return problems
+
+
+def _damage(bundle: tarfile.TarFile, manifest: Manifest) -> list[Problem]:
+    """Compare every part with what the manifest says of it. Raises TarError where the file ends early."""
+    expected = {part.name: part for part in manifest.parts}
+    problems = []
+    while member := bundle.next():
+        part = expected.pop(member.name, None)
+        packed = bundle.extractfile(member) if member.isreg() else None
+        if part is None or packed is None:
+            problems.append((f"{member.name!r} is in it, which its manifest does not name", AGAIN))
+        elif member.size != part.bytes or _sum_of_file(packed) != part.sha256:
+            problems.append((f"{part.name} is not what it was when it was packed", AGAIN))
+    return problems + [(f"{name} is missing", AGAIN) for name in expected]
+
+
+def _no_bundle(file: Path, why: str) -> LabError:
+    hint = f"look whether it is the right file; {MADE_BY}; if it is, {AGAIN}"
+    return LabError(f"{file} can't be imported: {why}", hint=hint)
+
+
+# Packing.
+
+
+def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Get every package of the lock as a wheel for each Python; pip checks the lock's hashes."""
+    systems = [PLATFORMS[machine_architecture()]]
+    if lab.provider == "virtualbox":
+        systems.append(MACOS[machine_architecture()])
+    with progress.step("wheels", "get the kit's Python packages for the bundle") as step:
+        for python in PYTHONS:
+            for names in systems:
+                words = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--quiet"]
+                words += ["--require-hashes", "--only-binary=:all:", "--no-deps", "--requirement", str(LOCK)]
+                words += ["--dest", str(folder), "--implementation", "cp", "--python-version", python]
+                words += [word for name in names for word in ("--platform", name)]
+                hint = "the package index must be reachable to export; then run it again"
+                process.run(words, log=step.log, timeout=600, hint=hint)
+    shutil.copyfile(LOCK, folder / LOCK.name)
+
+
+def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
+    wheels = sorted((folder / WHEELS).glob("*.whl"))
+    # The copy of the lock after them: `inv` takes a folder that has it for whole.
+    files = [*wheels, folder / WHEELS / LOCK.name, *sorted((folder / MACHINE).iterdir())]
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    return Manifest(
+        kit=project["project"]["version"],
+        commit=_commit(),
+        golden=image.key(lab),
+        provider=lab.provider,
+        kubernetes=lab.kubernetes.version,
+        architecture=machine_architecture(),
+        unpacked=unpacked,
+        parts=tuple(_part(path, str(path.relative_to(folder))) for path in files),
+    )
+
+
+def _part(path: Path, name: str) -> Part:
+    with path.open("rb") as file:
+        return Part(name=name, bytes=path.stat().st_size, sha256=_sum_of_file(file))
+
+
+def _write_tar(manifest: Manifest, folder: Path, target: Path) -> None:
+    """Write the tar: the same parts give the same bytes."""
+    (folder / MANIFEST).write_text(manifest.text(), encoding="utf-8")
+    with target.open("xb") as file:
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as bundle:
+            for name in (MANIFEST, *(part.name for part in manifest.parts)):
+                bundle.add(folder / name, name, filter=_anonymous)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    return member.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="", deep=False)
+
+
+def _commit() -> str:
+    words = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
+    return process.run(words, accept=None, timeout=10).stdout.strip() or UNKNOWN
+
+
+# Unpacking.
+
+
+def wheels_folder() -> Path:
+    """Where `inv` looks for the Python packages of an imported bundle."""
+    return cache_folder() / WHEELS
+
+
+def _place_wheels(bundle: tarfile.TarFile, manifest: Manifest) -> None:
+    parts = [part for part in manifest.parts if part.name.startswith(f"{WHEELS}/")]
+    wheels_folder().mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        _extract(bundle, part, wheels_folder() / Path(part.name).name)
+    for old in {path.name for path in wheels_folder().iterdir()} - {Path(part.name).name for part in parts}:
+        (wheels_folder() / old).unlink()
+
+
+def _unpack_machine(lab: Lab, bundle: tarfile.TarFile, manifest: Manifest, progress: Progress) -> None:
+    parts = [part for part in manifest.parts if part.name.startswith(f"{MACHINE}/")]
+    needed = sum(part.bytes for part in parts) // 2**20 + 1
+    shelf = cache_folder() / "golden"
+    shelf.mkdir(parents=True, exist_ok=True)
+    _require_room(shelf, needed, "to unpack the golden machine")
+    # A name of its own, so that two imports don't meet; `bake --prune` knows what killed ones leave by its end.
+    folder = Path(tempfile.mkdtemp(dir=shelf, prefix=f"import-{manifest.golden}-", suffix=".partial"))
+    try:
+        with progress.step("unpack", f"unpack {needed} MiB"):
+            for part in parts:
+                _extract(bundle, part, folder / Path(part.name).name)
+        image.unpack(lab, folder, progress)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _extract(bundle: tarfile.TarFile, part: Part, target: Path) -> None:
+    """Put one part at `target` by one rename, from what was checked just now."""
+    packed = bundle.extractfile(part.name)
+    assert packed is not None  # the check has read it
+    partial = target.with_name(f"{target.name}.partial")
+    with partial.open("wb") as file:
+        shutil.copyfileobj(packed, file, PIECE)
+    partial.rename(target)
+
+
+# Both ways.
+
+
+def _sum_of(data: object) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def _sum_of_file(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while piece := file.read(PIECE):
+        process.raise_if_interrupted("read the bundle")
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def _require_room(folder: Path, needed: int, what: str) -> None:
+    free = shutil.disk_usage(folder).free // 2**20
+    if free < needed:
+        raise LabStateError(
+            f"{folder} has {free} MiB free, and {needed} are needed {what}",
+            hint="free some space there, or choose another disk",
+        )
+
+
+@contextmanager
+def _explained(place: Path) -> Iterator[None]:
+    """Tell what the system says of files in our way."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of our own output went away
+    except OSError as error:
+        raise LabError(
+            f"{place}: {error.strerror} ({error.filename})", hint="free some space there, or make it yours"
+        ) from None

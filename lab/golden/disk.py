@@ -1,0 +1,103 @@
+"""This room makes the golden disk: the golden machine's root with a kernel, on a disk that boots by itself.
+
+Every provider of virtual machines takes the same one. It is kept as `CACHE/disks/KEY/`:
+
+    disk.qcow2    compressed; 20 GiB to the machine, about 0.6 GiB on this host
+    vmlinuz       the disk's own kernel, by which is found out whether KVM runs one
+    bom.json      what went in
+
+On the disk: an MBR with one partition, active, ext4, from 1 MiB to the end; GRUB for BIOS between them, with
+the text and serial consoles for its terminals. Kernel and initial RAM disk know disks of virtio, SCSI, AHCI and
+IDE; the root is found by its UUID, network interfaces are eth0 (DHCP) and eth1 (Vagrant's to set).
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from lab.golden import build, debian
+from lab.host.places import disks_folder
+from lab.model import Lab
+from lab.paths import PROVISION
+from lab.system import process
+from lab.system.progress import Progress
+
+VIRTUAL_GIB = 20
+"""What a machine takes its disk to be; what is not written takes no room."""
+
+DISK, KERNEL, BILL = "disk.qcow2", "vmlinuz", "bom.json"
+
+
+def packages() -> list[str]:
+    """The Debian packages of a golden disk."""
+    return [*debian.packages(), *debian.packages("packages-vm.txt")]
+
+
+def key(lab: Lab) -> str:
+    """Return the golden disk's content hash: 16 hex digits."""
+    own = [path for path in (PROVISION / "vm").rglob("*") if path.is_file()]
+    return build.key(lab, packages(), [PROVISION / "packages-vm.txt", *own])
+
+
+def folder(mark: str) -> Path:
+    """Return where the disk of that key is kept."""
+    return disks_folder() / mark
+
+
+def make(lab: Lab, progress: Progress) -> Path:
+    """Return the lab's golden disk, a compressed qcow2 file; made if it isn't there.
+
+    Needs root, through sudo, announced by its steps. Raises LabError; a disk under this name is whole.
+    """
+    final = folder(key(lab))
+    if not final.exists():
+        with build.workshop(f"disk-{key(lab)}", lambda: not final.exists()) as workshop:
+            if workshop is not None:
+                root = build.root(lab, workshop, packages(), progress)
+                _lay_out(root, workshop, progress).rename(_ready(final))
+    return final / DISK
+
+
+def keep(ready: Path, mark: str) -> None:
+    """Take a folder with a whole disk in it, on the cache's own file system, for the disk of that key."""
+    ready.chmod(0o755)
+    ready.rename(_ready(folder(mark)))
+
+
+def prune(keep: str) -> list[str]:
+    """Remove every golden disk but the one of that key; return the names removed."""
+    others = [path for path in sorted(disks_folder().glob("*")) if path.name != keep]
+    for path in others:
+        shutil.rmtree(path)
+    return [f"{path.parent.name}/{path.name}" for path in others]
+
+
+def _ready(final: Path) -> Path:
+    final.parent.mkdir(parents=True, exist_ok=True)
+    return final
+
+
+def _lay_out(root: Path, workshop: Path, progress: Progress) -> Path:
+    whole = workshop / "disk"
+    whole.mkdir()
+    raw = workshop / "disk.raw"
+    with progress.step("disk", f"make a disk that boots by itself{debian.through_sudo()}") as step:
+        words = [
+            PROVISION / "vm" / "disk.sh",
+            root,
+            PROVISION / "vm",
+            workshop / "disk-root",
+            raw,
+            whole / KERNEL,
+        ]
+        process.run(process.as_root(*words, f"{VIRTUAL_GIB}G"), log=step.log, timeout=900)
+        for path in (raw, whole / KERNEL):
+            debian.own(path)
+        process.run(
+            ["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, whole / DISK],
+            log=step.log,
+            timeout=1800,
+        )
+        shutil.copy(workshop / "payload" / "bom.json", whole / BILL)
+    return whole

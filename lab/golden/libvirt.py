@@ -1,0 +1,119 @@
+"""This room gives the golden disk to Vagrant, as a box for libvirt under its content hash."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from lab.golden import boxes, build, disk
+from lab.host.libvirt import COPY, TABLE_HEAD
+from lab.host.places import as_folder
+from lab.model import Lab, Libvirt
+from lab.system import process
+from lab.system.progress import Progress
+
+BOX = ("metadata.json", "Vagrantfile", "box.img", disk.BILL)
+"""What is in a box; the list of what went into its disk is for us."""
+
+
+def key(lab: Lab) -> str:
+    """Return the box's content hash, which is its disk's."""
+    return disk.key(lab)
+
+
+def name(lab: Lab) -> str:
+    """Return the box's name."""
+    return boxes.name(key(lab))
+
+
+def exists(box: str) -> bool:
+    """Whether Vagrant has the box of that name."""
+    return boxes.exists(box, "libvirt")
+
+
+def make(lab: Lab, progress: Progress) -> None:
+    """Make the golden disk if need be, and add it as a box; nothing is downloaded. Raises LabError."""
+    made = disk.make(lab, progress)
+    with (
+        build.workshop(f"box-{key(lab)}", lambda: not exists(name(lab))) as folder,
+        progress.step("box", f"give it to Vagrant as {name(lab)}") as step,
+    ):
+        if folder is not None:
+            boxes.add(name(lab), "libvirt", _pack(made, folder), step.log)
+
+
+def bill_of_materials(box: str) -> str:
+    """Return the golden disk's own list of what went in, as JSON text."""
+    return boxes.bill_of_materials(box, "libvirt")
+
+
+def prune(lab: Lab) -> list[str]:
+    """Remove every golden box but this lab's, its volumes in the pool, and old disks; return their names.
+
+    A volume that a machine stands on stays, and so does its box.
+    """
+    removed, volumes = [], _volumes(lab)
+    for old in boxes.baked("libvirt"):
+        # One for each time that it was added.
+        copies = [volume for volume in volumes if volume.startswith(f"{as_folder(old)}{COPY}")]
+        if old != name(lab) and not _in_use(lab, copies, volumes):
+            boxes.remove(old, "libvirt")
+            for copy in copies:
+                process.run(_virsh(lab, "vol-delete", "--pool", _pool(lab), copy), timeout=60)
+            removed += [old, *copies]
+    return [*removed, *disk.prune(key(lab))]
+
+
+def size(lab: Lab) -> int:
+    """Return what the golden disk takes on this host, in MiB; the pool keeps another one."""
+    return sum(path.stat().st_size for path in disk.folder(key(lab)).iterdir()) // 2**20 + 1
+
+
+def pack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Put the golden disk into that folder, for another host's libvirt."""
+    with progress.step("pack", f"pack {name(lab)}"):
+        shutil.copytree(disk.folder(key(lab)), folder, dirs_exist_ok=True)
+
+
+def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
+    """Take the golden disk from a folder that `pack` has filled, and give it to Vagrant."""
+    if not disk.folder(key(lab)).exists():
+        disk.keep(folder, key(lab))
+    make(lab, progress)
+
+
+def _pack(made: Path, folder: Path) -> Path:
+    """Make a box: a tar of the disk, and what vagrant-libvirt wants to know of it (format version 1)."""
+    about = {"provider": "libvirt", "format": "qcow2", "virtual_size": disk.VIRTUAL_GIB}
+    (folder / "metadata.json").write_text(json.dumps(about), encoding="utf-8")
+    # Vagrant's own defaults; the lab's Vagrantfile says the rest.
+    (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
+    os.link(made, folder / "box.img")
+    os.link(made.parent / disk.BILL, folder / disk.BILL)
+    return boxes.pack(folder, BOX)
+
+
+def _volumes(lab: Lab) -> list[str]:
+    """The names of the pool's volumes; none where there is no pool yet."""
+    listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
+    return [line.split()[0] for line in listed.stdout.splitlines()[TABLE_HEAD:] if line.strip()]
+
+
+def _in_use(lab: Lab, copies: list[str], volumes: list[str]) -> bool:
+    """Whether a volume in the pool stands on one of a box's copies."""
+    described = [
+        process.run(_virsh(lab, "vol-dumpxml", "--pool", _pool(lab), each), accept=None, timeout=30).stdout
+        for each in (volumes if copies else ())
+    ]
+    stood_on = [text.partition("<backingStore>")[2] for text in described]
+    return any(f"{copy}</path>" in text for copy in copies for text in stood_on)
+
+
+def _pool(lab: Lab) -> str:
+    return (lab.libvirt or Libvirt()).pool
+
+
+def _virsh(lab: Lab, *words: str) -> list[str]:
+    return ["virsh", "--connect", (lab.libvirt or Libvirt()).uri, *words]

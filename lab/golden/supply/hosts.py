@@ -1,0 +1,154 @@
+"""This room knows what it means when a host that Kubernetes comes from does not give what was asked.
+
+Tools say it in their own words (apt, skopeo); here it becomes a sentence with the host's name and what to
+do next.
+"""
+
+from __future__ import annotations
+
+import queue
+import shlex
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from lab.errors import CommandFailed, LabError
+from lab.system import proxies
+
+PATIENCE = 20
+"""Seconds without a single byte after which a host is taken for silent."""
+
+NETWORK = (
+    "look at the network, and at http_proxy, https_proxy and no_proxy; a mirror goes into lab.yaml (`mirrors`)"
+)
+MIRROR = "ask whoever runs it, or name another place under `mirrors` in lab.yaml"
+NOT_TO_TRUST = "do not use it: ask whoever runs it, or name another place under `mirrors` in lab.yaml"
+ANEW = "if upstream has made it anew, `./inv lock` takes that, and git shows what changed"
+
+
+class Meaning(NamedTuple):
+    """What stands in a tool's output, in small letters; what that says of the host; what to do next."""
+
+    sign: str
+    what: str
+    hint: str
+
+
+# The first that fits is said, so what is more exact comes first. No bare numbers: ports and digests have any.
+MEANINGS = (
+    Meaning("no space left on device", "the disk is full", "free some space (`./inv doctor` says how much)"),
+    Meaning("disk quota exceeded", "the disk quota is used up", "free some space, or ask for a larger quota"),
+    Meaning("got nothing for", "it does not answer", NETWORK),
+    Meaning(
+        "expkeysig", "the lock's copy of its signing key has expired", "`./inv lock` takes the renewed key"
+    ),
+    Meaning("revkeysig", "its signing key is revoked", NOT_TO_TRUST),
+    Meaning("badsig", "its index is not the one that was signed", NOT_TO_TRUST),
+    Meaning("no_pubkey", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
+    Meaning("goodsig", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
+    Meaning("missing key", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
+    Meaning(
+        "hash sum mismatch", "a file is not the one that its index names", f"try again later; then {MIRROR}"
+    ),
+    Meaning("unexpected size", "a file is not the one that its index names", f"try again later; then {MIRROR}"),
+    Meaning("digest did not match", "what came has another digest", NOT_TO_TRUST),
+    Meaning("does not match provided manifest digest", "what came has another digest", NOT_TO_TRUST),
+    Meaning("manifest unknown", "it has no image of that digest", f"{MIRROR}; {ANEW}"),
+    Meaning("name unknown", "it has no such image", MIRROR),
+    Meaning("was not found", "it has no such version", f"{MIRROR}; {ANEW}"),
+    Meaning("unable to locate package", "it has no such package", MIRROR),
+    Meaning("no matching manifest", "it has none for this host's kind of processor", MIRROR),
+    Meaning("no image found in", "it has none for this host's kind of processor", MIRROR),
+    Meaning("forbidden", "it refuses (403)", MIRROR),
+    Meaning(
+        "unauthorized",
+        "it wants a login",
+        "`skopeo login HOST` keeps one for images, apt_auth.conf(5) for packages",
+    ),
+    Meaning(
+        "proxy authentication required", "the proxy wants a login", "put it into http_proxy and https_proxy"
+    ),
+    Meaning("does not have a release file", "it has no such repository (404)", MIRROR),
+    Meaning("404  not found", "it has nothing at that place (404)", MIRROR),
+    Meaning("404 not found", "it has nothing at that place (404)", MIRROR),
+    Meaning("404 (not found", "it has nothing at that place (404)", MIRROR),
+    Meaning(
+        "certificate", "its certificate is not trusted here", "add its authority to this system's CA bundle"
+    ),
+    Meaning("could not resolve", "its name can't be resolved", NETWORK),
+    Meaning("temporary failure resolving", "its name can't be resolved", NETWORK),
+    Meaning("no such host", "its name can't be resolved", NETWORK),
+    Meaning("connection refused", "it can't be reached (connection refused)", NETWORK),
+    Meaning("connection failed", "it does not answer", NETWORK),
+    Meaning("timed out", "it does not answer", NETWORK),
+    Meaning("i/o timeout", "it does not answer", NETWORK),
+    Meaning("did not end within", "it does not answer", NETWORK),
+    Meaning("is not signed", "its index is not signed", NOT_TO_TRUST),
+)
+KEPT = "nothing half-made is used, and what came whole is kept for the next try"
+
+
+@contextmanager
+def explained(what: str, host: str) -> Iterator[None]:
+    """Turn a command that fails inside into: `what` can't be had from `host`, why, and what to do."""
+    try:
+        yield
+    except CommandFailed as error:
+        if error.returncode is None and "could not start" in error.message:
+            raise
+        said = _said(error).lower()
+        found = next((each for each in MEANINGS if each.sign in said), None)
+        why = found.what if found else (error.tail or error.message).splitlines()[-1].strip()
+        hint = found.hint if found else "the log has all it said"
+        raise LabError(
+            f"{what} can't be had from {host}: {why}", hint=f"{hint}; {KEPT}", log=error.log
+        ) from None
+
+
+def silent(url: str, seconds: float) -> str:
+    """Ask a host for a URL, through the proxies; return why it can't be used, "" where it answers in time.
+
+    A registry that wants a login (401) answers.
+    """
+    answer: queue.Queue[str] = queue.Queue()
+    # Looking up a name has no timeout of its own, so the asking is left alone when time is up.
+    threading.Thread(target=lambda: answer.put(_ask(url, seconds)), daemon=True).start()
+    try:
+        return answer.get(timeout=seconds)
+    except queue.Empty:
+        return f"no answer within {seconds:.0f} s"
+
+
+def _ask(url: str, seconds: float) -> str:
+    try:
+        with _opener(url).open(url, timeout=seconds) as reply:
+            reply.read(1)
+    except urllib.error.HTTPError as error:
+        return "" if error.code == 401 else f"it answers {error.code}"
+    except (OSError, ValueError) as error:
+        return str(getattr(error, "reason", error))
+    return ""
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Return what asks for a URL in the way that commands of `lab.system.process` do."""
+    settings = proxies.environment()
+    exempt = {"no": settings.get("no_proxy", "")}
+    direct = urllib.request.proxy_bypass(urlsplit(url).hostname or "", exempt)
+    named = {scheme: settings.get(f"{scheme}_proxy", "") for scheme in ("http", "https")}
+    through = {} if direct else {scheme: proxy for scheme, proxy in named.items() if proxy}
+    return urllib.request.build_opener(urllib.request.ProxyHandler(through))
+
+
+def _said(error: CommandFailed) -> str:
+    """What the failed command said and how it ended, without its own words: paths and digests mean nothing."""
+    ended = error.message.removeprefix(f"`{shlex.join(error.argv)}`")
+    if error.log is None or not error.log.exists():
+        return ended
+    text = error.log.read_text(encoding="utf-8", errors="replace")
+    own = text[max(0, text.rfind("\n$ ")) :].lstrip("\n")  # a step's log has the commands before it, too
+    return f"{ended}\n{own.partition(chr(10))[2]}"

@@ -1,0 +1,44 @@
+"""Where things are fetched from: the upstream hosts, or the mirrors that lab.yaml names instead."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from lab.golden.supply import releases
+from lab.model import Mirrors
+
+
+class Place(NamedTuple):
+    """An image's place in a registry, without tag or digest, and whether it is asked over TLS."""
+
+    repository: str
+    tls: bool
+
+    @property
+    def host(self) -> str:
+        """The registry's host, and its port where it has one."""
+        return self.repository.partition("/")[0]
+
+
+def packages_url(mirrors: Mirrors, version: str) -> str:
+    """Return the URL of the flat Debian repository with that Kubernetes version's packages."""
+    base = mirrors.kubernetes_packages or releases.upstream().packages
+    return f"{base.rstrip('/')}/core:/stable:/v{version.rpartition('.')[0]}/deb/"
+
+
+def image_place(mirrors: Mirrors, name: str) -> Place:
+    """Return where the image of that full name (`HOST/PATH:TAG`) is."""
+    registry, _, path = name.rpartition(":")[0].partition("/")
+    instead = mirrors.images.get(registry, registry)
+    return Place(f"{instead.rpartition('://')[2].rstrip('/')}/{path}", not instead.startswith("http://"))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `HOST` or `HOST:PORT` is this machine itself, so that nobody is in between."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        return name == "localhost" or ip_address(name).is_loopback
+    except ValueError:
+        return False

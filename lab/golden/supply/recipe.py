@@ -1,0 +1,133 @@
+"""This room is the list of what is built: which programs, from which pinned module, with which flags."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import HostNotFit
+from lab.golden.supply.releases import Release
+
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+KUBERNETES = (
+    *("kubeadm", "kubelet", "kubectl"),
+    *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
+)
+CNI_PLUGINS = (
+    *("main/bridge", "main/host-device", "main/ipvlan", "main/loopback"),
+    *("main/macvlan", "main/ptp", "main/vlan"),
+    *("ipam/dhcp", "ipam/host-local", "ipam/static"),
+    *("meta/bandwidth", "meta/firewall", "meta/portmap", "meta/sbr", "meta/tuning", "meta/vrf"),
+)
+
+FLAGS = ("-trimpath", "-buildvcs=false")
+"""Nothing of the host's folders or of git gets into a program."""
+
+STATIC_C = "-linkmode external -extldflags -static"
+"""For the one program with C in it: it must run in an image that has no C library."""
+
+PAUSE_FLAGS = ("-Os", "-Wall", "-static", "-s")
+"""As pause's own Makefile has them, without the symbols."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One pinned module's programs: `programs` maps the file that is wanted to its Go package.
+
+    `pin` is the folder of its go.mod and go.sum. `at_once`: small ones, which are one step together.
+    """
+
+    name: str
+    version: str
+    pin: Path
+    programs: Mapping[str, str]
+    ldflags: str = ""
+    tags: str = ""
+    cgo: bool = False
+    at_once: bool = False
+
+    @property
+    def steps(self) -> tuple[tuple[str, ...], ...]:
+        """The programs in the groups in which their building is told: one by one, or all at once."""
+        return (tuple(self.programs),) if self.at_once else tuple((each,) for each in self.programs)
+
+
+def components(release: Release) -> tuple[Component, ...]:
+    """Return what is built with Go, small ones first, so that a host's faults show early."""
+    pins = release.pins()
+    plugins = "github.com/containernetworking/plugins"
+    plugin_version = f"-X {plugins}/pkg/utils/buildversion.BuildVersion"
+    return (
+        Component(
+            "flannel",
+            release.flannel,
+            pins["flannel"],
+            {"bin/flanneld": "github.com/flannel-io/flannel"},
+            f"-X github.com/flannel-io/flannel/pkg/version.Version=v{release.flannel} {STATIC_C}",
+            tags="netgo,osusergo",
+            cgo=True,  # its udp backend
+        ),
+        Component(
+            "cni-flannel",
+            release.cni_flannel,
+            pins["cni-flannel"],
+            {"cni/flannel": f"{plugins}/plugins/meta/flannel"},
+            f"{plugin_version}=v{release.cni_flannel}",
+            at_once=True,
+        ),
+        Component(
+            "cni-plugins",
+            release.cni_plugins,
+            pins["cni-plugins"],
+            {f"cni/{path.split('/')[1]}": f"{plugins}/plugins/{path}" for path in CNI_PLUGINS},
+            f"{plugin_version}=v{release.cni_plugins}",
+            at_once=True,
+        ),
+        Component(
+            "kubernetes",
+            release.kubernetes,
+            pins["kubernetes"],
+            {f"bin/{program}": f"k8s.io/kubernetes/cmd/{program}" for program in KUBERNETES},
+            _kubernetes_version(release.kubernetes),
+        ),
+        Component(
+            "etcd",
+            release.etcd,
+            pins["etcd"],
+            {
+                "bin/etcd": "go.etcd.io/etcd/server/v3",
+                "bin/etcdctl": "go.etcd.io/etcd/etcdctl/v3",
+                "bin/etcdutl": "go.etcd.io/etcd/etcdutl/v3",
+            },
+            at_once=True,
+        ),
+        Component("coredns", release.coredns, pins["coredns"], {"bin/coredns": "github.com/coredns/coredns"}),
+    )
+
+
+def architecture() -> str:
+    """Return this host's architecture in Go's words. Raises HostNotFit for one that nothing is built for."""
+    found = machine_architecture()
+    if found not in ARCHITECTURES.values():
+        raise HostNotFit(
+            f"Kubernetes can't be built for {found} here",
+            hint=f"use a host with one of {', '.join(ARCHITECTURES)}",
+        )
+    return found
+
+
+def machine_architecture() -> str:
+    """Return this host's architecture in Go's words, or in the kernel's for one that nothing is built for."""
+    machine = platform.machine()
+    return ARCHITECTURES.get(machine, machine)
+
+
+def _kubernetes_version(version: str) -> str:
+    """What `kubeadm version` and every user agent say; upstream's build stamps the same two packages."""
+    major, minor, _ = version.split(".")
+    facts = f"gitVersion=v{version} gitMajor={major} gitMinor={minor} gitTreeState=clean"
+    packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
+    return " ".join(f"-X {package}.{fact}" for package in packages for fact in facts.split())

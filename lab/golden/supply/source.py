@@ -1,0 +1,53 @@
+"""This room chooses where Kubernetes comes from: built here from Go modules, or taken from upstream.
+
+Both lead to the same folder: bin/ cni/ kube-flannel.yml bom.json, and for upstream images/.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, get_args
+
+from lab.golden.supply import hosts, lock, modules, upstream
+from lab.golden.supply.mirrors import image_place, packages_url
+from lab.golden.supply.releases import Release
+from lab.model import Mirrors
+from lab.system.progress import Progress
+
+Source = Literal["upstream", "modules"]
+Wanted = Literal["auto", "modules", "upstream"]
+
+SECONDS = 3.0
+"""How long upstream has for an answer before `auto` builds from modules instead."""
+
+
+def possible(release: Release, wanted: Wanted) -> tuple[Source, ...]:
+    """Return the sources that may be used, the preferred one first: two only where `auto` has a lock."""
+    if wanted != "auto":
+        return (wanted,)
+    return get_args(Source) if lock.exists(release.kubernetes) else ("modules",)
+
+
+def choose(release: Release, wanted: Wanted, mirrors: Mirrors, progress: Progress) -> Source:
+    """Return the source to make a new golden machine from; asks upstream where that is possible and `auto`."""
+    sources = possible(release, wanted)
+    if len(sources) == 1:
+        return sources[0]
+    registry = image_place(mirrors, next(iter(lock.read(release.kubernetes).images)))
+    packages = packages_url(mirrors, release.kubernetes)
+    asked = (f"{packages}InRelease", f"{'https' if registry.tls else 'http'}://{registry.host}/v2/")
+    with progress.step("source", "ask whether upstream can be reached") as step:
+        why_not = next((f"{url}: {said}" for url in asked if (said := hosts.silent(url, SECONDS))), "")
+        step.note = f"no, so it is built from Go modules ({why_not})" if why_not else "yes"
+    return "modules" if why_not else "upstream"
+
+
+def key(release: Release, source: Source) -> str:
+    """Return the hash of all that determines what that source gives. Raises LabError where it can't."""
+    return modules.key(release) if source == "modules" else upstream.key(release)
+
+
+def build(release: Release, source: Source, mirrors: Mirrors, cache: Path, progress: Progress) -> Path:
+    """Return the folder of this release's programs, made if it isn't there. Raises LabError."""
+    make = modules.build if source == "modules" else upstream.build
+    return make(release, mirrors, cache, progress)

@@ -1,0 +1,1 @@
+"""How a running lab is: facts asked once, checks that judge them, `status` and `verify`."""

@@ -1,0 +1,27 @@
+"""This room is every check of `verify`, in the groups that a person thinks of: plain judgements of facts."""
+
+from __future__ import annotations
+
+from lab.health.checks import control_planes, etcd, load_balancer, machines, security, workers_and_network
+from lab.health.checks.check import Case, LabCheck, MachineCheck
+from lab.model import Lab
+
+GROUPS: tuple[tuple[str, tuple[LabCheck | MachineCheck, ...]], ...] = (
+    ("load balancer", load_balancer.CHECKS),
+    ("control planes", control_planes.CHECKS),
+    ("etcd", etcd.CHECKS),
+    ("workers and network", workers_and_network.CHECKS),
+    ("security", security.CHECKS),
+    ("host facts", machines.CHECKS),
+)
+
+
+def cases(lab: Lab) -> tuple[Case, ...]:
+    """Every check for every machine that it is about, in the order in which they are shown."""
+    return tuple(case for group, checks in GROUPS for check in checks for case in _cases(lab, group, check))
+
+
+def _cases(lab: Lab, group: str, check: LabCheck | MachineCheck) -> tuple[Case, ...]:
+    if isinstance(check, LabCheck):
+        return (Case(group, check, lab),)
+    return tuple(Case(group, check, lab, node) for node in check.on(lab))

@@ -1,0 +1,129 @@
+"""The control planes: each API server asked itself, and who leads."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none
+from lab.health.facts.api import SERVER_PATHS
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import Unknown, known
+from lab.model import Lab, Node
+
+OK = (200, "ok")
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+LEADERS = ("kube-controller-manager", "kube-scheduler")
+
+LEADER_LEASE = timedelta(seconds=20)
+"""A leader renews every 2 s, and another one takes over 15 to 17.5 s after it stopped doing so."""
+
+IDENTITY_LEASE = timedelta(seconds=40)
+"""An API server renews its own every 10 s (kube-apiserver, IdentityLeaseRenewIntervalPeriod)."""
+
+
+def _control_planes(lab: Lab) -> tuple[Node, ...]:
+    return lab.control_planes
+
+
+def api_server_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
+    bad = []
+    for path in SERVER_PATHS:
+        answer = facts.api.direct[node.name][path]
+        if isinstance(answer, Unknown):
+            bad.append(f"{path}: {answer.why}")
+        elif answer != OK:
+            bad.append(f"{path}: {answer[0]} {answer[1][:200]}")
+    return expect_none(f"200 ok from https://{node.address}:6443, its certificate verified", bad)
+
+
+def static_pods_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
+    ready = {pod.name: pod.ready for pod in known(facts.api.pods) if pod.namespace == "kube-system"}
+    names = [f"{component}-{node.name}" for component in COMPONENTS]
+    bad = [f"{name} {'is not Ready' if name in ready else 'is not there'}" for name in names]
+    return expect_none(
+        f"Ready: {', '.join(COMPONENTS)}",
+        [line for name, line in zip(names, bad, strict=True) if not ready.get(name)],
+    )
+
+
+def admin_kubeconfig(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect(lab.api_url, facts.machine(node).text("admin-server").strip())
+
+
+def identity_leases(lab: Lab, facts: Facts) -> Finding:
+    fresh = {
+        lease.server
+        for lease in known(facts.api.leases)
+        if lease.server and facts.api.asked_at - lease.renewed < IDENTITY_LEASE * lab.patience
+    }
+    return expect({node.name for node in lab.control_planes}, fresh)
+
+
+def api_endpoints(lab: Lab, facts: Facts) -> Finding:
+    return expect({str(node.address) for node in lab.control_planes}, known(facts.api.endpoints))
+
+
+def leader_leases(lab: Lab, facts: Facts) -> Finding:
+    leases = {lease.name: lease for lease in known(facts.api.leases)}
+    longest = LEADER_LEASE * lab.patience
+    names = {node.name for node in lab.control_planes}
+    bad = []
+    for leader in LEADERS:
+        if leader not in leases:
+            bad.append(f"{leader} has no lease")
+            continue
+        lease = leases[leader]
+        holder, age = lease.holder.partition("_")[0], facts.api.asked_at - lease.renewed
+        if holder not in names:
+            bad.append(f"{leader} is led by {lease.holder or 'nobody'}")
+        elif age >= longest:
+            bad.append(f"{leader} on {holder} renewed {age.total_seconds():.0f} s ago")
+    return expect_none(
+        f"each of {', '.join(LEADERS)} led from a control plane, renewed within "
+        f"{longest.total_seconds():.0f} s",
+        bad,
+    )
+
+
+CHECKS = (
+    MachineCheck(
+        "api-server-healthy",
+        _control_planes,
+        api_server_healthy,
+        means="this API server does not serve, so the lab lives on the others; the load balancer hides it",
+        hint="on the machine: `sudo ls /var/log/pods`, `journalctl -u kubelet`; `./inv up` brings back a "
+        "machine that is gone",
+    ),
+    MachineCheck(
+        "static-pods-ready",
+        _control_planes,
+        static_pods_ready,
+        means="a part of this control plane does not work; what it did, the others do, while they last",
+        hint="`kubectl -n kube-system describe pod NAME`; /etc/kubernetes/manifests has a file for each",
+    ),
+    MachineCheck(
+        "admin-kubeconfig",
+        _control_planes,
+        admin_kubeconfig,
+        means="whoever works with this machine's admin.conf depends on one API server instead of all",
+        hint="put the load balancer's URL back as `server:` in /etc/kubernetes/admin.conf",
+    ),
+    LabCheck(
+        "identity-leases",
+        identity_leases,
+        means="an API server does not write to the cluster, or one writes that is none of the lab's",
+        hint="`kubectl -n kube-system get leases -l apiserver.kubernetes.io/identity=kube-apiserver -o yaml`",
+    ),
+    LabCheck(
+        "api-endpoints",
+        api_endpoints,
+        means="pods reach the API at these addresses: one missing is unused, a wrong one loses requests",
+        hint="`kubectl get endpointslices kubernetes -o yaml`; each server's --advertise-address is its entry",
+    ),
+    LabCheck(
+        "leader-leases",
+        leader_leases,
+        means="nobody makes pods of Deployments, or nobody places pods: what runs goes on, nothing new starts",
+        hint="`kubectl -n kube-system get leases`, then the logs of that component on each control plane",
+    ),
+)

@@ -1,0 +1,130 @@
+"""The load balancer: the API answers through it, and what it believes of the API servers is true."""
+
+from __future__ import annotations
+
+from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none, holds
+from lab.health.facts.api import health_paths
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import CouldNotAsk, Unknown
+from lab.model import Lab, Node
+
+OK = (200, "ok")
+
+
+def _balancer(lab: Lab) -> tuple[Node, ...]:
+    return (lab.balancer,)
+
+
+def _control_planes(lab: Lab) -> tuple[Node, ...]:
+    return lab.control_planes
+
+
+def api_through_it(lab: Lab, facts: Facts) -> Finding:
+    bad = []
+    for path in health_paths(lab):
+        answer = facts.api.health[path]
+        if isinstance(answer, Unknown):
+            bad.append(f"{path}: {answer.why}")
+        elif answer != OK:
+            bad.append(f"{path}: {answer[0]} {answer[1][:200]}")
+    return expect_none(f"200 ok from {lab.api_url}, its certificate verified", bad)
+
+
+def haproxy_runs(lab: Lab, facts: Facts, node: Node) -> Finding:
+    service = facts.machine(node).services.get("haproxy")
+    found = "no such service" if service is None else _state(service.running, service.enabled)
+    return expect("running, and enabled for the next boot", found)
+
+
+def _state(running: bool, enabled: bool) -> str:
+    return (
+        f"{'running' if running else 'not running'}, and {'enabled' if enabled else 'not enabled'} "
+        "for the next boot"
+    )
+
+
+def haproxy_configuration(lab: Lab, facts: Facts, node: Node) -> Finding:
+    section = facts.machine(node).section("configuration")
+    said = section.text.strip()[:300] or f"exit code {section.code}"
+    return Finding("haproxy -c accepts it", said if section.code else "it does", holds(not section.code))
+
+
+def backend_up(lab: Lab, facts: Facts, node: Node) -> Finding:
+    backends = facts.machine(lab.balancer).backends
+    if node.name not in backends:
+        return Finding("UP by L7OK 200", "HAProxy has no such server", "fails")
+    backend = backends[node.name]
+    if backend.checking:
+        # Its code is not known before the check has ended, and the last one's is gone.
+        return expect("UP by L7OK", f"{backend.status} by {backend.check_status}")
+    return expect("UP by L7OK 200", f"{backend.status} by {backend.check_status} {backend.check_code}".strip())
+
+
+def backend_belief(lab: Lab, facts: Facts, node: Node) -> Finding:
+    backends = facts.machine(lab.balancer).backends
+    if node.name not in backends:
+        raise CouldNotAsk(f"HAProxy has no server {node.name}")
+    path = lab.load_balancer.health_path
+    answer = facts.api.direct[node.name][path]
+    if isinstance(answer, Unknown):
+        well, said = False, answer.why
+    else:
+        well, said = answer[0] == OK[0], f"it answers {answer[0]}"
+    believed = backends[node.name].status.split(" ")[0]
+    return Finding(
+        f"{'UP' if well else 'DOWN'}, since of {path} {said}",
+        f"HAProxy believes {believed}",
+        holds((believed == "UP") is well),
+    )
+
+
+def backend_takes_connections(lab: Lab, facts: Facts, node: Node) -> Finding:
+    taken = facts.machine(lab.balancer).spread
+    count = taken.get(node.name, 0)
+    return Finding("some of a dozen new connections", f"it took {count} (all: {taken})", holds(count > 0))
+
+
+CHECKS = (
+    LabCheck(
+        "api-through-it",
+        api_through_it,
+        means="kubectl and every worker reach the API through the load balancer; when this fails they do not",
+        hint="`./inv status` says what is down; on lb1: `systemctl status haproxy`, `journalctl -u haproxy`",
+    ),
+    MachineCheck(
+        "haproxy-runs",
+        _balancer,
+        haproxy_runs,
+        means="without HAProxy nobody reaches the API, or nobody will after the machine's next boot",
+        hint="`./inv up` starts it; on the machine: `systemctl enable --now haproxy`",
+    ),
+    MachineCheck(
+        "haproxy-configuration",
+        _balancer,
+        haproxy_configuration,
+        means="HAProxy would not start again, or not take up a change, with the configuration that lies there",
+        hint="`./inv up` writes the lab's configuration again",
+    ),
+    MachineCheck(
+        "backend-up",
+        _control_planes,
+        backend_up,
+        means="no connection goes to this API server, so the others carry it all, and one less may be lost",
+        hint="ask the server itself: the check api-server-healthy does; `./inv ssh lb1` and "
+        "`echo show stat | sudo socat - /run/haproxy/admin.sock` show why HAProxy refuses it",
+    ),
+    MachineCheck(
+        "backend-belief",
+        _control_planes,
+        backend_belief,
+        means="HAProxy sends users to an API server that is not well, or keeps them from one that is",
+        hint="its line in /etc/haproxy/haproxy.cfg should be lab.yaml's; `./inv up` writes it again",
+    ),
+    MachineCheck(
+        "backend-takes-connections",
+        _control_planes,
+        backend_takes_connections,
+        means="new connections are not spread over all API servers",
+        hint="see backend-up first; `balance` in /etc/haproxy/haproxy.cfg says how they are spread",
+    ),
+)

@@ -1,0 +1,122 @@
+"""Host facts: each machine is itself, and set as Kubernetes needs it."""
+
+from __future__ import annotations
+
+from lab.health.checks.check import (
+    Finding,
+    LabCheck,
+    MachineCheck,
+    answers,
+    expect,
+    expect_none,
+    holds,
+    only_if_all_answered,
+)
+from lab.health.facts.gather import Facts
+from lab.health.facts.machine import Identity
+from lab.model import Lab, Node, Role
+
+SKEW = 0.5
+"""Seconds that a machine's clock may be off; etcd complains from 1 s on, leases and certificates later.
+
+An emulated machine has its time from a clock of whole seconds, and more time to ask for it.
+"""
+
+
+def _all(lab: Lab) -> tuple[Node, ...]:
+    return lab.nodes
+
+
+def _nodes(lab: Lab) -> tuple[Node, ...]:
+    return lab.kubernetes_nodes
+
+
+def own_name(lab: Lab, facts: Facts, node: Node) -> Finding:
+    machine = facts.machine(node)
+    found = f"{machine.hostname}, which is {', '.join(machine.own_addresses) or 'no address'} there"
+    return expect(f"{node.name}, which is {node.address} there", found)
+
+
+def unique_identities(lab: Lab, facts: Facts) -> Finding:
+    found, silent = answers(facts, lab.nodes, lambda machine: machine.identity)
+    bad = [
+        f"{' and '.join(names)} have the same {what}"
+        for what in ("hostname", "machine_id", "product_uuid", "mac", "host_key")
+        for names in _sharing(found, what)
+    ]
+    expected = "hostname, machine-id, product_uuid, MAC address and host key of each machine its own"
+    return only_if_all_answered(expect_none(expected, bad), silent)
+
+
+def _sharing(found: dict[str, Identity], what: str) -> list[list[str]]:
+    """Machines that have the same, as lists of names. "none" is a machine that can't have one."""
+    owners: dict[str, list[str]] = {}
+    for name, identity in found.items():
+        owners.setdefault(str(getattr(identity, what)), []).append(name)
+    return [names for value, names in owners.items() if len(names) > 1 and value != "none"]
+
+
+def network_services(lab: Lab, facts: Facts, node: Node) -> Finding:
+    services = facts.machine(node).services
+    needed = ["ha-lab-network"] if node.role is Role.LOAD_BALANCER else ["ha-lab-network", "ha-lab-dns"]
+    bad = [name for name in needed if name not in services or not services[name].running]
+    return expect_none(f"running: {', '.join(needed)}", [f"{name} does not run" for name in bad])
+
+
+def kernel_settings(lab: Lab, facts: Facts, node: Node) -> Finding:
+    wanted = {"net.ipv4.ip_forward": "1", "net.bridge.bridge-nf-call-iptables": "1"}
+    return expect(wanted, facts.machine(node).kernel)
+
+
+def cgroup_driver(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect({"containerd": "systemd", "kubelet": "systemd"}, facts.machine(node).cgroup_drivers)
+
+
+def clock(lab: Lab, facts: Facts, node: Node) -> Finding:
+    skew, most = facts.machine(node).skew, SKEW * lab.patience
+    return Finding(f"within {most} s of this host's", f"{skew:.1f} s off", holds(skew <= most))
+
+
+CHECKS = (
+    MachineCheck(
+        "own-name",
+        _all,
+        own_name,
+        means="kubelet and etcd listen where their own name points, and nobody else finds them there",
+        hint="on the machine: `systemctl restart ha-lab-network` writes /etc/hosts again",
+    ),
+    LabCheck(
+        "unique-identities",
+        unique_identities,
+        means="Kubernetes and pod networks tell machines apart by these: two that share one fight over a place",
+        hint="`./inv destroy` and `./inv up` make machines anew; each makes its own identity at its first boot",
+    ),
+    MachineCheck(
+        "network-services",
+        _all,
+        network_services,
+        means="names and routes of the lab are not set after a boot, or pods do not resolve outside names",
+        hint="on the machine: `systemctl restart ha-lab-network ha-lab-dns`, `journalctl -u ha-lab-network`",
+    ),
+    MachineCheck(
+        "kernel-settings",
+        _nodes,
+        kernel_settings,
+        means="packets from pods are not passed on, or go past kube-proxy's rules",
+        hint="on the machine: `sysctl --system`; `./inv doctor` looks at the host's kernel",
+    ),
+    MachineCheck(
+        "cgroup-driver",
+        _nodes,
+        cgroup_driver,
+        means="kubelet and containerd count the same memory twice, and kill pods under load",
+        hint="SystemdCgroup in /etc/containerd/config.toml and cgroupDriver in /var/lib/kubelet/config.yaml",
+    ),
+    MachineCheck(
+        "clock",
+        _all,
+        clock,
+        means="leases look expired, certificates not yet valid, logs do not tell what came first",
+        hint="with virtual machines: is a time service running there? A suspended host sets clocks back",
+    ),
+)

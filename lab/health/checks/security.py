@@ -1,0 +1,222 @@
+"""Security: nothing that could add a machine is left, what must be private is, certificates are right."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from lab.health.checks.check import (
+    Finding,
+    LabCheck,
+    MachineCheck,
+    answers,
+    expect,
+    expect_none,
+    only_if_all_answered,
+)
+from lab.health.facts.certificates import read_certificate
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import known
+from lab.health.facts.machine import Machine
+from lab.model import Lab, Node, Role
+
+PKI = "/etc/kubernetes/pki"
+SOON = timedelta(days=30)
+BALANCERS_CA = "/etc/haproxy/kubernetes-ca.crt"
+
+
+def _all(lab: Lab) -> tuple[Node, ...]:
+    return lab.nodes
+
+
+def _control_planes(lab: Lab) -> tuple[Node, ...]:
+    return lab.control_planes
+
+
+def _keepers_of_the_ca(lab: Lab) -> tuple[Node, ...]:
+    """Every machine that trusts the cluster's CA; HAProxy of the reference profile checks no certificate."""
+    return lab.nodes if lab.load_balancer.profile == "tuned" else lab.kubernetes_nodes
+
+
+def no_bootstrap_token(lab: Lab, facts: Facts) -> Finding:
+    found = [name for name, kind in known(facts.api.secrets) if kind == "bootstrap.kubernetes.io/token"]
+    return expect_none("no bootstrap token", [f"{len(found)} of them"] if found else [])
+
+
+def no_uploaded_certificates(lab: Lab, facts: Facts) -> Finding:
+    found = [name for name, _ in known(facts.api.secrets) if name == "kubeadm-certs"]
+    return expect_none("no Secret kubeadm-certs", found)
+
+
+def no_run_secret(lab: Lab, facts: Facts, node: Node) -> Finding:
+    left = facts.machine(node).text("left-by-runs").split()
+    return expect_none("nothing left of a bring-up's secrets", left)
+
+
+def open_keys(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect_none("keys and kubeconfigs for root only", facts.machine(node).text("open-keys").split())
+
+
+def logins(lab: Lab, facts: Facts, node: Node) -> Finding:
+    keys = [line for line in facts.machine(node).text("logins").splitlines() if line.strip()]
+    known_to_all = ", among them the one that everybody has" if any("insecure" in k for k in keys) else ""
+    good = len(keys) == 1 and not known_to_all
+    return Finding(
+        "one key, the lab's own", f"{len(keys)} keys{known_to_all}" if not good else "one key, the lab's own",
+        "holds" if good else "fails",
+    )  # fmt: skip
+
+
+def kubeconfig_private(lab: Lab, facts: Facts) -> Finding:
+    files = known(facts.files)
+    return expect(
+        f"mode 600, pointing at {lab.api_url}",
+        f"mode {files.kubeconfig_mode:o}, pointing at {files.kubeconfig_server}",
+    )
+
+
+def secrets_private(lab: Lab, facts: Facts) -> Finding:
+    files = known(facts.files)
+    bad = [] if files.secrets_mode == 0o700 else [f".lab/secrets has mode {files.secrets_mode:o}"]
+    return expect_none(".lab/secrets and all in it for its owner only", [*bad, *files.open_secrets])
+
+
+def cluster_ca(lab: Lab, facts: Facts, node: Node) -> Finding:
+    path = BALANCERS_CA if node.role is Role.LOAD_BALANCER else f"{PKI}/ca.crt"
+    own = read_certificate("", known(facts.files).ca).sha256
+    return expect(
+        f"the lab's CA ({own[:16]}…)",
+        f"the lab's CA ({facts.machine(node).certificate(path).sha256[:16]}…)"
+        if facts.machine(node).certificate(path).sha256 == own
+        else f"another one in {path} ({facts.machine(node).certificate(path).sha256[:16]}…)",
+    )
+
+
+def same_keys(lab: Lab, facts: Facts) -> Finding:
+    found, silent = answers(facts, lab.control_planes, _common)
+    bad = [
+        f"{what} differs: {', '.join(f'{name} has {each[what][:16]}…' for name, each in found.items())}"
+        for what in next(iter(found.values()), {})
+        if len({each[what] for each in found.values()}) > 1
+    ]
+    expected = "the same etcd CA, front-proxy CA and service-account key on every control plane"
+    return only_if_all_answered(expect_none(expected, bad), silent)
+
+
+def _common(machine: Machine) -> dict[str, str]:
+    return {
+        "etcd's CA": machine.certificate(f"{PKI}/etcd/ca.crt").sha256,
+        "the front-proxy CA": machine.certificate(f"{PKI}/front-proxy-ca.crt").sha256,
+        "the service-account key": machine.text("service-account-key").split()[0],
+    }
+
+
+def certificate_names(lab: Lab, facts: Facts, node: Node) -> Finding:
+    own = {node.name, str(node.address)}
+    services = {
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    }
+    first = str(lab.network.services.network_address + 1)
+    wanted = {
+        f"{PKI}/apiserver.crt": own | services | {first, str(lab.balancer.address)},
+        f"{PKI}/etcd/server.crt": own | {"localhost", "127.0.0.1"},
+        f"{PKI}/etcd/peer.crt": own | {"localhost", "127.0.0.1"},
+    }
+    machine = facts.machine(node)
+    bad = [
+        f"{path} lacks {', '.join(sorted(names - machine.certificate(path).names))}"
+        for path, names in wanted.items()
+        if names - machine.certificate(path).names
+    ]
+    return expect_none("the API server's and etcd's certificates have every name they are asked by", bad)
+
+
+def certificate_expiry(lab: Lab, facts: Facts, node: Node) -> Finding:
+    now = facts.api.asked_at
+    ends = sorted((each.until, each.path) for each in facts.machine(node).certificates)
+    expected = f"every certificate good for {SOON.days} days or more"
+    soon = [f"{path} ends on {until:%Y-%m-%d}" for until, path in ends if until - now < SOON]
+    over = any(until <= now for until, _ in ends)
+    if not ends:
+        return Finding(expected, "no certificate was found", "fails")
+    if soon:
+        return Finding(expected, "; ".join(soon), "fails" if over else "warns")
+    return Finding(expected, f"the first ends on {ends[0][0]:%Y-%m-%d}", "holds")
+
+
+CHECKS = (
+    LabCheck(
+        "no-bootstrap-token",
+        no_bootstrap_token,
+        means="whoever has such a token can add a machine to the cluster",
+        hint="on a control plane: `kubeadm token list`, `kubeadm token delete ID`; `./inv up` revokes its own",
+    ),
+    LabCheck(
+        "no-uploaded-certificates",
+        no_uploaded_certificates,
+        means="the cluster's keys lie in it, encrypted, for whoever learns the certificate key",
+        hint="`kubectl -n kube-system delete secret kubeadm-certs`; `./inv up` does it too",
+    ),
+    MachineCheck(
+        "no-run-secret",
+        _all,
+        no_run_secret,
+        means="a secret of a bring-up lies on the machine longer than it was needed",
+        hint="remove the files named; an interrupted `./inv up` leaves them, the next one takes them away",
+    ),
+    MachineCheck(
+        "open-keys",
+        _control_planes,
+        open_keys,
+        means="whoever logs in to this machine can read a key and become the cluster's administrator",
+        hint="on the machine: `chmod 600` those named",
+    ),
+    MachineCheck(
+        "logins",
+        _all,
+        logins,
+        means="somebody else's key opens this machine; Vagrant's well-known one is everybody's",
+        hint="/home/vagrant/.ssh/authorized_keys should hold what .lab/secrets/id_ed25519.pub does",
+    ),
+    LabCheck(
+        "kubeconfig-private",
+        kubeconfig_private,
+        means="others on this host can administer the cluster, or you depend on one API server instead of all",
+        hint="`./inv up` writes .lab/kubeconfig again",
+    ),
+    LabCheck(
+        "secrets-private",
+        secrets_private,
+        means="others on this host can read the CA's key, which makes them the cluster's administrator",
+        hint="`chmod -R go= .lab/secrets`, and destroy the lab if somebody may have read it",
+    ),
+    MachineCheck(
+        "cluster-ca",
+        _keepers_of_the_ca,
+        cluster_ca,
+        means="this machine trusts another CA than the lab's: it refuses the API, or believes a stranger's",
+        hint="`./inv up` gives the load balancer its copy again; a node with another CA must join anew",
+    ),
+    LabCheck(
+        "same-keys",
+        same_keys,
+        means="what one API server signs the next one refuses, so that every other request fails",
+        hint="copy them from a control plane that is right, or let that machine join anew (`./inv up`)",
+    ),
+    MachineCheck(
+        "certificate-names",
+        _control_planes,
+        certificate_names,
+        means="clients that ask by a name that is not in the certificate refuse the answer",
+        hint="`kubeadm init phase certs apiserver` (or etcd-server, etcd-peer) there, once it is removed",
+    ),
+    MachineCheck(
+        "certificate-expiry",
+        _all,
+        certificate_expiry,
+        means="on that day this machine's part of the cluster stops being believed",
+        hint="`kubeadm certs renew all` on each control plane, then restart its static pods",
+    ),
+)  # fmt: skip

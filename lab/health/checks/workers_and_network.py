@@ -1,0 +1,354 @@
+"""Workers and network: every node as the API has it, what runs on it, and what a pod there sees."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address
+
+from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none, holds
+from lab.health.cluster import NodeFact, PodFact
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import Unknown, known
+from lab.health.facts.probes import Seen
+from lab.model import Lab, Node, Role
+
+SYSTEM = ("kube-system", "kube-flannel")
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def _nodes(lab: Lab) -> tuple[Node, ...]:
+    return lab.kubernetes_nodes
+
+
+def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
+    return lab.kubernetes_nodes if lab.network.pod_network == "flannel" else ()
+
+
+def exact_nodes(lab: Lab, facts: Facts) -> Finding:
+    return expect({node.name for node in lab.kubernetes_nodes}, {node.name for node in known(facts.api.nodes)})
+
+
+def _node(facts: Facts, node: Node) -> NodeFact | None:
+    return next((each for each in known(facts.api.nodes) if each.name == node.name), None)
+
+
+def node_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
+    found = _node(facts, node)
+    if found is None:
+        return Finding("Ready", "the cluster has no such node", "fails")
+    return Finding("Ready", "Ready" if found.ready else f"not Ready: {found.reason}", holds(found.ready))
+
+
+def node_as_declared(lab: Lab, facts: Facts, node: Node) -> Finding:
+    found = _node(facts, node)
+    declared = _described(node.role is Role.CONTROL_PLANE, f"v{lab.kubernetes.version}", (str(node.address),))
+    if found is None:
+        return Finding(declared, "the cluster has no such node", "fails")
+    return expect(declared, _described(found.control_plane, found.version, found.internal_ips))
+
+
+def _described(control_plane: bool, version: str, addresses: tuple[str, ...]) -> str:
+    return f"{'a control plane' if control_plane else 'a worker'}, {version}, at {', '.join(addresses)}"
+
+
+def node_taints(lab: Lab, facts: Facts, node: Node) -> Finding:
+    found = _node(facts, node)
+    if found is None:
+        return Finding("its role's taints", "the cluster has no such node", "fails")
+    return expect({CONTROL_PLANE} if node.role is Role.CONTROL_PLANE else set(), set(found.taints))
+
+
+def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
+    services = facts.machine(node).services
+    bad = []
+    for name in ("kubelet", "containerd"):
+        service = services.get(name)
+        if service is None or not service.running:
+            bad.append(f"{name} does not run")
+        elif not service.enabled:
+            bad.append(f"{name} would not come back after a reboot")
+    return expect_none("kubelet and containerd run, and will after a reboot", bad)
+
+
+def kubelet_server(lab: Lab, facts: Facts, node: Node) -> Finding:
+    # kubeadm's ControlPlaneKubeletLocalMode, on since 1.33: its own, so that a newer kubelet never
+    # speaks to an older API server; the first control plane keeps what init wrote.
+    own = f"https://{node.address}:6443"
+    allowed = [lab.api_url, own] if node.role is Role.CONTROL_PLANE else [lab.api_url]
+    found = facts.machine(node).text("kubelet-server").strip()
+    return Finding(" or ".join(allowed), found or "nothing", holds(found in allowed))
+
+
+def kube_proxy_server(lab: Lab, facts: Facts) -> Finding:
+    return expect(lab.api_url, known(facts.api.kube_proxy_server))
+
+
+def kube_proxy(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return _ready_pod(facts, node, "kube-system", "kube-proxy-")
+
+
+def pod_network_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
+    pod = _ready_pod(facts, node, "kube-flannel", "kube-flannel-ds-")
+    known_node = _node(facts, node)
+    found = known_node.pod_network_address if known_node else ""
+    # Machines have a network beside the lab's, for which flannel takes itself where nobody tells it otherwise.
+    return Finding(
+        f"{pod.expected}, receiving at {node.address}",
+        f"{pod.found}, receiving at {found or 'no address'}",
+        holds(pod.outcome == "holds" and found == str(node.address)),
+    )
+
+
+def _ready_pod(facts: Facts, node: Node, namespace: str, prefix: str) -> Finding:
+    pods = [
+        pod
+        for pod in known(facts.api.pods)
+        if pod.namespace == namespace and pod.node == node.name and pod.name.startswith(prefix)
+    ]
+    found = ", ".join(_pod_state(pod) for pod in pods) or "there is no such pod"
+    return Finding(f"{prefix}… Ready on this node", found, holds(any(pod.ready for pod in pods)))
+
+
+def _pod_state(pod: PodFact) -> str:
+    return f"{pod.name} is {'Ready' if pod.ready else f'not Ready ({pod.phase})'}"
+
+
+def system_pods_ready(lab: Lab, facts: Facts) -> Finding:
+    # A Job's pod that has ended is not Ready and never will be.
+    pods = [
+        p for p in known(facts.api.pods) if p.namespace in SYSTEM and p.phase not in ("Succeeded", "Failed")
+    ]
+    bad = [f"{pod.namespace}/{_pod_state(pod)}" for pod in pods if not pod.ready]
+    return expect_none("every system pod Ready", bad if pods else ["there are no system pods"])
+
+
+def coredns_spread(lab: Lab, facts: Facts) -> Finding:
+    nodes = [pod.node for pod in _coredns(facts)]
+    wanted = min(2, len(lab.kubernetes_nodes))
+    spread = len(set(nodes) - {""}) >= wanted
+    return Finding(
+        f"replicas on {wanted} different nodes at least",
+        f"{len(nodes)} replicas, on {', '.join(sorted(nodes)) or 'no node'}",
+        holds(spread),
+    )
+
+
+def _coredns(facts: Facts) -> list[PodFact]:
+    return [p for p in known(facts.api.pods) if p.namespace == "kube-system" and p.name.startswith("coredns-")]
+
+
+def restarts_stand_still(lab: Lab, facts: Facts) -> Finding:
+    before, after = known(facts.api.restarts)
+    rising = [
+        f"{name}: {before[name]} → {count}" for name, count in after.items() if count > before.get(name, count)
+    ]
+    return expect_none("no container restarts while verify looks", rising)
+
+
+def pod_starts(lab: Lab, facts: Facts, node: Node) -> Finding:
+    why = known(facts.probes).started[node.name]
+    return Finding("a pod becomes Ready on this node", why or "it does", holds(not why))
+
+
+def _seen(facts: Facts, node: Node) -> Seen:
+    return known(known(facts.probes).seen[node.name])
+
+
+def pod_to_pod(lab: Lab, facts: Facts, node: Node) -> Finding:
+    seen = _seen(facts, node)
+    bad = [
+        f"{name}: {seen.get(f'pod:{name}') or 'no answer'}"
+        for name in known(facts.probes).peers
+        if seen.get(f"pod:{name}") != name
+    ]
+    return expect_none("4000 bytes each way between a pod here and one on every node", bad)
+
+
+def pod_addresses(lab: Lab, facts: Facts) -> Finding:
+    outside = [
+        f"{node}: {address}"
+        for node, address in known(facts.probes).peers.items()
+        if IPv4Address(address) not in lab.network.pods
+    ]
+    return expect_none(f"every pod's address in {lab.network.pods}", outside)
+
+
+def cluster_ip(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect(node.name, _seen(facts, node).get("service") or "no answer")
+
+
+def node_port(lab: Lab, facts: Facts, node: Node) -> Finding:
+    probes = known(facts.probes)
+    said = {"this host": known(probes.node_ports[node.name])}
+    for asker, seen in probes.seen.items():
+        if asker != node.name and not isinstance(seen, Unknown):
+            said[f"a pod on {asker}"] = seen.get(f"port:{node.name}") or "no answer"
+    bad = [f"to {asker}: {answer}" for asker, answer in said.items() if answer != node.name]
+    return expect_none(f"{node.name} answers to {', '.join(said)}", bad)
+
+
+def dns(lab: Lab, facts: Facts, node: Node) -> Finding:
+    seen = _seen(facts, node)
+    found = {"kubernetes.default": seen.get("dns") or "no answer"}
+    return expect({"kubernetes.default": str(lab.network.services.network_address + 1)}, found)
+
+
+def pod_logs(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect(f"probe on {node.name}", known(known(facts.probes).logs[node.name]).strip())
+
+
+def pod_exec(lab: Lab, facts: Facts, node: Node) -> Finding:
+    seen = known(facts.probes).seen[node.name]
+    if isinstance(seen, Unknown) and known(facts.probes).started[node.name]:
+        known(seen)  # no pod, so nothing to run a command in: that is pod-starts' to say
+    found = seen.why if isinstance(seen, Unknown) else "it answers"
+    return expect("it answers", found)
+
+
+CHECKS = (
+    LabCheck(
+        "exact-nodes",
+        exact_nodes,
+        means="the cluster is not the one that lab.yaml describes",
+        hint="`./inv up` joins what is missing; `kubectl delete node NAME` takes away what is too many",
+    ),
+    MachineCheck(
+        "node-ready",
+        _nodes,
+        node_ready,
+        means="no new pods come here, and those that are here are replaced elsewhere after five minutes",
+        hint="`kubectl describe node NAME`; on the machine: `journalctl -u kubelet`",
+    ),
+    MachineCheck(
+        "node-as-declared",
+        _nodes,
+        node_as_declared,
+        means="with another address logs, exec and the pod network go astray; with another version or role "
+        "the lab is not what lab.yaml says",
+        hint="--node-ip in /var/lib/kubelet/kubeadm-flags.env, then `systemctl restart kubelet`",
+    ),
+    MachineCheck(
+        "node-taints",
+        _nodes,
+        node_taints,
+        means="pods do not come here although they could, or come to a control plane where they should not",
+        hint="`kubectl describe node NAME` shows its taints; `kubectl taint node NAME KEY-` takes one away, "
+        "`kubectl uncordon NAME` that of a cordon",
+    ),
+    MachineCheck(
+        "node-services",
+        _nodes,
+        node_services,
+        means="without these the node starts and stops no container, now or after its next boot",
+        hint="on it: `systemctl enable --now kubelet containerd`; `journalctl -u kubelet` says why not",
+    ),
+    MachineCheck(
+        "kubelet-server",
+        _nodes,
+        kubelet_server,
+        means="the node depends on an API server that is not its own, and is lost when that one is",
+        hint="put the address back as `server:` in /etc/kubernetes/kubelet.conf and restart the kubelet",
+    ),
+    LabCheck(
+        "kube-proxy-server",
+        kube_proxy_server,
+        means="every node's kube-proxy depends on one API server instead of all: Services freeze with it",
+        hint="`kubectl -n kube-system edit configmap kube-proxy`, then restart the kube-proxy pods",
+    ),
+    MachineCheck(
+        "kube-proxy",
+        _nodes,
+        kube_proxy,
+        means="Services on this node keep their old endpoints, or do not work at all",
+        hint="`kubectl -n kube-system get pods -o wide` and that pod's logs",
+    ),
+    MachineCheck(
+        "pod-network-agent",
+        _nodes_with_flannel,
+        pod_network_agent,
+        means="routes to pods on other nodes are not kept here, or lead over another network than the lab's",
+        hint="`kubectl -n kube-flannel get pods -o wide` and that pod's logs; at another address, the manifest "
+        "was applied without the lab's part, and `./inv up` applies it",
+    ),
+    LabCheck(
+        "system-pods-ready",
+        system_pods_ready,
+        means="a part of the cluster itself does not work",
+        hint="`kubectl describe pod` and `kubectl logs` of those named; `./inv logs` collects all",
+    ),
+    LabCheck(
+        "coredns-spread",
+        coredns_spread,
+        means="names resolve while one machine lives, or not at all",
+        hint="`kubectl -n kube-system scale deployment coredns --replicas 2`; if both are on one node, "
+        "delete one of the pods",
+    ),
+    LabCheck(
+        "restarts-stand-still",
+        restarts_stand_still,
+        means="something dies and is started again, over and over, and works only now and then",
+        hint="`kubectl logs --previous` of those named; a disk that is too slow does it too",
+    ),
+    MachineCheck(
+        "pod-starts",
+        _nodes,
+        pod_starts,
+        probes=True,
+        means="nothing new starts on this node",
+        hint="on the machine: `journalctl -u kubelet`; see node-ready and pod-network-agent",
+    ),
+    MachineCheck(
+        "pod-to-pod",
+        _nodes,
+        pod_to_pod,
+        probes=True,
+        means="pods here do not reach those there, or only with small packets, so that requests hang half-way",
+        hint="see pod-network-agent on both nodes; `ip -d link show flannel.1` has the MTU, `ip route` the way",
+    ),
+    LabCheck(
+        "pod-addresses",
+        pod_addresses,
+        probes=True,
+        means="pods have addresses that nobody else routes to",
+        hint="/etc/cni/net.d on the node named; kubeadm's podSubnet and the pod network must agree",
+    ),
+    MachineCheck(
+        "cluster-ip",
+        _nodes,
+        cluster_ip,
+        probes=True,
+        means="pods on this node do not reach Services at their own addresses",
+        hint="see kube-proxy on this node, and its logs",
+    ),
+    MachineCheck(
+        "node-port",
+        _nodes,
+        node_port,
+        probes=True,
+        means="a Service of type NodePort is not reached at this node's address",
+        hint="on the machine: `iptables-save -t nat | grep NODEPORTS`; does `nft list ruleset` drop it?",
+    ),
+    MachineCheck(
+        "dns",
+        _nodes,
+        dns,
+        probes=True,
+        means="pods on this node do not find anything by name",
+        hint="`kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide`; then cluster-ip and pod-to-pod",
+    ),
+    MachineCheck(
+        "pod-logs",
+        _nodes,
+        pod_logs,
+        probes=True,
+        means="`kubectl logs` does not work for pods on this node",
+        hint="the API server asks the kubelet at the node's address, port 10250: see node-as-declared",
+    ),
+    MachineCheck(
+        "pod-exec",
+        _nodes,
+        pod_exec,
+        probes=True,
+        means="`kubectl exec` does not work for pods on this node",
+        hint="the API server asks the kubelet at the node's address, port 10250: see node-as-declared",
+    ),
+)

@@ -1,0 +1,168 @@
+"""This room asks the cluster's API, through the load balancer and each server itself, from this host.
+
+Every question goes on a connection of its own, all side by side, each with a deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lab.errors import LabError
+from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
+from lab.health.facts.known import Unknown
+from lab.model import Lab
+
+T = TypeVar("T")
+ANSWER_TIMEOUT = 4.0
+"""Seconds for the API to answer one question; a healthy one takes 0.05 s."""
+
+AT_ONCE = 24
+"""Questions side by side."""
+
+SERVER_PATHS = ("/livez", "/readyz")
+IDENTITY = "apiserver.kubernetes.io/identity"
+
+
+@dataclass(frozen=True)
+class LeaseFact:
+    """One lease of kube-system. `server` is the API server that it identifies, "" for a leader's lease."""
+
+    name: str
+    holder: str
+    renewed: datetime
+    server: str
+
+
+@dataclass(frozen=True)
+class ApiFacts:
+    """What the API says. Health answers are status and text; `direct` is by control plane, then by path.
+
+    `asked_at` is this host's clock; `restarts` are every container's restarts, by pod, when facts were begun
+    and when they were complete.
+    """
+
+    asked_at: datetime
+    health: dict[str, tuple[int, str] | Unknown]
+    direct: dict[str, dict[str, tuple[int, str] | Unknown]]
+    nodes: tuple[NodeFact, ...] | Unknown
+    pods: tuple[PodFact, ...] | Unknown
+    leases: tuple[LeaseFact, ...] | Unknown
+    endpoints: frozenset[str] | Unknown
+    secrets: tuple[tuple[str, str], ...] | Unknown
+    kube_proxy_server: str | Unknown
+    restarts: tuple[dict[str, int], dict[str, int]] | Unknown
+
+
+def health_paths(lab: Lab) -> tuple[str, ...]:
+    """The paths that are asked of the API: what HAProxy asks, and what Kubernetes documents."""
+    return tuple(dict.fromkeys(("/healthz", "/livez", "/readyz", lab.load_balancer.health_path)))
+
+
+def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
+    """Ask everything at once. Never raises LabError: what can't be asked is Unknown."""
+    with ThreadPoolExecutor(max_workers=lab.at_once(AT_ONCE)) as pool:
+
+        def health(address: Any, port: int, path: str) -> Future[tuple[int, str] | Unknown]:
+            if isinstance(ca, Unknown):
+                return pool.submit(lambda: ca)
+            return pool.submit(_try, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT * lab.patience))
+
+        def ask(question: Callable[[Api], T]) -> Future[T | Unknown]:
+            if isinstance(api, Unknown):
+                return pool.submit(lambda: api)
+            return pool.submit(_try, lambda: question(api))
+
+        pods = ask(lambda api: api.get("/api/v1/pods"))
+        through = {
+            path: health(lab.balancer.address, lab.load_balancer.port, path) for path in health_paths(lab)
+        }
+        direct = {
+            node.name: {path: health(node.address, 6443, path) for path in health_paths(lab)}
+            for node in lab.control_planes
+        }
+        nodes = ask(lambda api: read_nodes(api.get("/api/v1/nodes")))
+        leases = ask(lambda api: read_leases(api.get(f"{_COORDINATION}/namespaces/kube-system/leases")))
+        endpoints = ask(lambda api: read_endpoints(api.get(_ENDPOINTS)))
+        secrets = ask(lambda api: api.secrets("kube-system"))
+        proxy = ask(lambda api: read_kube_proxy_server(api.get(_KUBE_PROXY)))
+        listed = pods.result()
+        return ApiFacts(
+            datetime.now(UTC),
+            {path: answer.result() for path, answer in through.items()},
+            {name: {p: a.result() for p, a in answers.items()} for name, answers in direct.items()},
+            nodes.result(),
+            listed if isinstance(listed, Unknown) else read_pods(listed),
+            leases.result(),
+            endpoints.result(),
+            secrets.result(),
+            proxy.result(),
+            listed if isinstance(listed, Unknown) else (read_restarts(listed), read_restarts(listed)),
+        )
+
+
+def ask_restarts(api: Api) -> dict[str, int] | Unknown:
+    """Every pod's restarts now: `namespace/name` → how many of its containers' starts were not the first."""
+    return _try(lambda: read_restarts(api.get("/api/v1/pods")))
+
+
+def read_restarts(answer: dict[str, Any]) -> dict[str, int]:
+    """Read the API's PodList."""
+    return {
+        f"{item['metadata']['namespace']}/{item['metadata']['name']}": sum(
+            container.get("restartCount", 0) for container in item["status"].get("containerStatuses", ())
+        )
+        for item in answer["items"]
+    }
+
+
+def read_leases(answer: dict[str, Any]) -> tuple[LeaseFact, ...]:
+    """Read the API's LeaseList; leases that nobody has ever renewed are left aside."""
+    return tuple(
+        LeaseFact(
+            item["metadata"]["name"],
+            item["spec"].get("holderIdentity", ""),
+            datetime.fromisoformat(item["spec"]["renewTime"]),
+            _server(item["metadata"].get("labels", {})),
+        )
+        for item in answer["items"]
+        if item["spec"].get("renewTime")
+    )
+
+
+def read_endpoints(answer: dict[str, Any]) -> frozenset[str]:
+    """Read an EndpointSlice: the addresses in it."""
+    return frozenset(a for endpoint in answer.get("endpoints") or () for a in endpoint["addresses"])
+
+
+def read_kube_proxy_server(answer: dict[str, Any]) -> str:
+    """Read kube-proxy's ConfigMap: the API server that it is told to speak to."""
+    for line in answer["data"]["kubeconfig.conf"].splitlines():
+        if line.strip().startswith("server: "):
+            return str(line.strip().removeprefix("server: "))
+    return ""
+
+
+def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
+    """The API as the lab's administrator, each answer within `timeout` seconds, or why that can't be."""
+    return _try(lambda: Api(kubeconfig, timeout))
+
+
+_COORDINATION = "/apis/coordination.k8s.io/v1"
+_ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+_KUBE_PROXY = "/api/v1/namespaces/kube-system/configmaps/kube-proxy"
+
+
+def _server(labels: dict[str, str]) -> str:
+    return labels.get("kubernetes.io/hostname", "") if labels.get(IDENTITY) == "kube-apiserver" else ""
+
+
+def _try(question: Callable[[], T]) -> T | Unknown:
+    try:
+        return question()
+    except LabError as error:
+        return Unknown(error.message)

@@ -1,0 +1,169 @@
+"""This room asks everything once, side by side: machines, API, pods, and the files that this host keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import stat
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError, LabStateError
+from lab.health.cluster import Api
+from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
+from lab.health.facts.known import CouldNotAsk, Unknown, known
+from lab.health.facts.machine import Machine, read_machine
+from lab.health.facts.probes import ProbeFacts, ask_probes
+from lab.model import Lab, Node
+from lab.remote import SSH_FAILED, Remote
+from lab.workspace import Workspace
+
+Asker = Callable[[Node], str]
+"""Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
+
+That is nothing where there is no such script. Raises LabError when the machine does not answer.
+"""
+
+COMMAND = "/opt/ha-lab/facts.sh"
+PROBES_TIMEOUT = 10.0
+"""Seconds for one of the API's answers on which everything that pods tell depends."""
+
+MACHINE_TIMEOUT = 14.0
+"""Seconds for a machine to tell everything; 1 s is usual."""
+
+
+@dataclass(frozen=True)
+class HostFiles:
+    """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths.
+
+    Without a kubeconfig yet its mode is 0 and it points at "".
+    """
+
+    kubeconfig_mode: int
+    kubeconfig_server: str
+    ca: str
+    secrets_mode: int
+    open_secrets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that is known of a running lab, at one moment."""
+
+    machines: Mapping[str, Machine | Unknown]
+    api: ApiFacts
+    probes: ProbeFacts | Unknown
+    files: HostFiles | Unknown
+
+    def machine(self, node: Node) -> Machine:
+        """One machine's own answers. Raises CouldNotAsk when it gave none."""
+        return known(self.machines[node.name])
+
+
+def gather(
+    lab: Lab,
+    workspace: Workspace,
+    remote: Remote,
+    asker: Asker,
+    *,
+    probes: bool,
+    of: Collection[Node] | None = None,
+    cluster: bool = True,
+) -> Facts:
+    """Ask everything once. Never raises LabError: what can't be asked is Unknown.
+
+    The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
+    takes most of the time; without, what they would tell is Unknown. So is what other machines than `of`
+    would, and what the API would where `cluster` is false.
+    """
+    files = _host_files(workspace)
+    unasked = Unknown("the API was not asked")
+    api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience) if cluster else unasked
+    ca = unasked if not cluster else files if isinstance(files, Unknown) else files.ca
+    nodes = lab.nodes if of is None else [node for node in lab.nodes if node in of]
+    with ThreadPoolExecutor(max_workers=lab.at_once(len(lab.nodes) + 2)) as pool:
+        asked = {node: pool.submit(_ask_machine, node, asker) for node in nodes}
+        answers = pool.submit(ask_api, lab, api, ca)
+        patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
+        seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
+        machines: dict[str, Machine | Unknown] = {n.name: Unknown(f"{n.name} was not asked") for n in lab.nodes}
+        machines |= {node.name: future.result() for node, future in asked.items()}
+        said = answers.result()
+        found = seen.result() if seen else Unknown("pods were not asked")
+    return Facts(machines, _complete(said, api), found, files)
+
+
+def by_ssh(remote: Remote, *answers: str) -> Asker:
+    """The asker of everything but verify: OpenSSH, over the kept connection. All answers, or those named."""
+
+    def ask(node: Node) -> str:
+        answer = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None)
+        if answer.returncode == SSH_FAILED:
+            raise LabStateError((answer.stderr.strip().splitlines() or ["ssh said no"])[-1])
+        return answer.stdout
+
+    return ask
+
+
+def ask_machine(remote: Remote, node: Node, *answers: str) -> Machine:
+    """Ask one machine for a few of its answers only. Raises LabError when it gives none."""
+    asked = time.time()
+    said = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None).stdout
+    return read_machine(node.name, said, asked, time.time())
+
+
+def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
+    asked = time.time()
+    try:
+        return read_machine(node.name, asker(node), asked, time.time())
+    except CouldNotAsk as error:
+        return Unknown(error.message, answered=True)
+    except LabError as error:
+        return Unknown(f"{node.name} can't be asked: {error.message}")
+
+
+def _probe(
+    lab: Lab, api: Api | Unknown, remote: Remote, asked: dict[Node, Future[Machine | Unknown]]
+) -> ProbeFacts | Unknown:
+    if isinstance(api, Unknown):
+        return api
+
+    def someone() -> Node:
+        """The control plane that answered first, so that none that hangs is waited for."""
+        waiting = {asked[node]: node for node in lab.control_planes}
+        for future in as_completed(waiting):
+            if not isinstance(future.result(), Unknown):
+                return waiting[future]
+        raise CouldNotAsk("no control plane answers")
+
+    return ask_probes(lab, api, remote, someone)
+
+
+def _complete(said: ApiFacts, api: Api | Unknown) -> ApiFacts:
+    """Add the restarts as they are now that everything else is known."""
+    if isinstance(api, Unknown) or isinstance(said.restarts, Unknown):
+        return said
+    now = ask_restarts(api)
+    return dataclasses.replace(said, restarts=now if isinstance(now, Unknown) else (said.restarts[0], now))
+
+
+def _host_files(workspace: Workspace) -> HostFiles | Unknown:
+    try:
+        there = workspace.kubeconfig.exists()
+        text = workspace.kubeconfig.read_text(encoding="utf-8") if there else ""
+        lines = [line.strip() for line in text.splitlines()]
+        return HostFiles(
+            _mode(workspace.kubeconfig) if there else 0,
+            next((line.removeprefix("server: ") for line in lines if line.startswith("server: ")), ""),
+            (workspace.secrets / "ca.crt").read_text(encoding="utf-8"),
+            _mode(workspace.secrets),
+            tuple(str(path) for path in workspace.secrets.rglob("*") if path.stat().st_mode & 0o077),
+        )
+    except OSError as error:
+        return Unknown(f"{error.filename} can't be read: {error.strerror}")
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)

@@ -1,0 +1,295 @@
+"""This room puts a pod on every node and asks each what it sees: names, Services, the other pods.
+
+The pods are placed by name, not by the scheduler, so that they tell of networks and kubelets alone. Every
+run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from lab.errors import LabError, LabStateError, WaitTimedOut
+from lab.health.cluster import Api
+from lab.health.facts.known import Unknown
+from lab.health.facts.machine import read_sections
+from lab.model import Lab, Node
+from lab.paths import PROVISION
+from lab.remote import Remote
+from lab.system.wait import wait_until
+
+LABEL = "ha-lab.verify"
+IMAGE = "localhost/ha-lab/probe:1"
+PORT = 8080
+PAYLOAD = 4000
+"""Bytes each way between two pods: more than two Ethernet frames take."""
+
+START = 20.0
+"""Seconds for a probe pod to be Ready; 3 s are usual."""
+
+ACCOUNT = 18.0
+"""Seconds for a new namespace to get its service account, without which no pod is admitted; 0.1 s are usual."""
+
+FORGOTTEN = 600.0
+"""Seconds after which a probe namespace belongs to no run any more."""
+
+Seen = dict[str, str]
+
+
+@dataclass(frozen=True)
+class ProbeFacts:
+    """What was seen by node. `started` is "" for a pod that became Ready, else why it did not.
+
+    `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
+    what each node's address answered to this host. `peers` is every Ready pod's address by node.
+    """
+
+    started: dict[str, str]
+    peers: dict[str, str]
+    seen: dict[str, Seen | Unknown]
+    logs: dict[str, str | Unknown]
+    node_ports: dict[str, str | Unknown]
+
+
+def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
+    """Run the probes and ask them, `kubectl exec` being started on the control plane that `someone` names.
+
+    Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most.
+    """
+    try:
+        _remove_forgotten(api)
+        with _namespace(api) as namespace:
+            service = _create(api, f"/api/v1/namespaces/{namespace}/services", _service())
+            _place(lab, api, namespace)
+            started, peers = _wait_for_pods(lab, api, namespace)
+            return _ask(lab, api, remote, someone, namespace, service, started, peers)
+    except LabError as error:
+        return Unknown(f"pods could not be asked: {error.message}")
+
+
+def _ask(
+    lab: Lab,
+    api: Api,
+    remote: Remote,
+    someone: Callable[[], Node],
+    namespace: str,
+    service: dict[str, Any],
+    started: dict[str, str],
+    peers: dict[str, str],
+) -> ProbeFacts:
+    port = service["spec"]["ports"][0]["nodePort"]
+    words = [str(service["spec"]["clusterIP"]), str(port)]
+    words += [
+        f"{node.name},{node.address},{peers[node.name]}" for node in lab.kubernetes_nodes if node.name in peers
+    ]
+    missing: dict[str, Unknown] = {
+        name: Unknown(f"no pod runs on {name}: {why}") for name, why in started.items() if why
+    }
+    nodes = [node for node in lab.kubernetes_nodes if node.name in peers]
+    with ThreadPoolExecutor(max_workers=lab.at_once(2 * len(lab.kubernetes_nodes) + 1)) as pool:
+        seen = pool.submit(_exec, remote, someone, namespace, {node.name: words for node in nodes})
+        logs = {node.name: pool.submit(_log, api, namespace, node.name) for node in nodes}
+        ports = {node.name: pool.submit(_node_port, lab, node, port) for node in nodes}
+        return ProbeFacts(
+            started,
+            peers,
+            {**seen.result(), **missing},
+            {**{name: future.result() for name, future in logs.items()}, **missing},
+            {**{name: future.result() for name, future in ports.items()}, **missing},
+        )
+
+
+def _exec(
+    remote: Remote, someone: Callable[[], Node], namespace: str, words: dict[str, list[str]]
+) -> dict[str, Seen | Unknown]:
+    """Ask from inside all pods, in one round trip to one control plane."""
+    lines = "".join(f"{_pod_name(node)} {' '.join(each)}\n" for node, each in words.items())
+    try:
+        command = ["sudo", "/opt/ha-lab/pods.sh", namespace]
+        sections = read_sections(remote.run(someone(), command, stdin=lines, timeout=20).stdout)
+    except LabError as error:
+        return {node: Unknown(f"pods could not be asked: {error.message}") for node in words}
+    found: dict[str, Seen | Unknown] = {}
+    for node in words:
+        section = sections.get(_pod_name(node))
+        if section is None or section.code:
+            said = (section.text.strip().splitlines() or ["no answer in time"])[-1] if section else "nothing"
+            found[node] = Unknown(f"kubectl exec into the pod on {node} failed: {said}")
+        else:
+            found[node] = dict(line.split("=", 1) for line in section.text.splitlines() if "=" in line)
+    return found
+
+
+def _log(api: Api, namespace: str, node: str) -> str | Unknown:
+    """What `kubectl logs` would show: the API server asks the node's kubelet for it."""
+    try:
+        path = f"/api/v1/namespaces/{namespace}/pods/{_pod_name(node)}/log"
+        status, text = api.request("GET", path)
+    except LabError as error:
+        return Unknown(error.message)
+    return text if status == http.client.OK else f"{status} {text.strip()[:200]}"
+
+
+def _node_port(lab: Lab, node: Node, port: int) -> str:
+    """What the Service answers at a node's own address, once it does, or why it does not after 5 s."""
+    answer = ""
+
+    def not_yet() -> str:
+        nonlocal answer
+        answer = _ask_node_port(node, port, 2 * lab.patience)
+        return "" if answer == node.name else answer
+
+    with contextlib.suppress(WaitTimedOut):  # the last answer is what is told
+        wait_until(not_yet, what=f"{node.name} answers", timeout=3 * lab.patience, interval=0.3)
+    return answer
+
+
+def _ask_node_port(node: Node, port: int, timeout: float) -> str:
+    connection = http.client.HTTPConnection(str(node.address), port, timeout=timeout)
+    try:
+        connection.request("GET", "/node")
+        return connection.getresponse().read().decode(errors="replace")[:200]
+    except (OSError, http.client.HTTPException) as error:
+        return f"no answer: {error}"
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _namespace(api: Api) -> Iterator[str]:
+    metadata = {"generateName": "ha-lab-verify-", "labels": {LABEL: "probes"}}
+    made = _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+    name = str(made["metadata"]["name"])
+    try:
+        yield name
+    finally:
+        # Pods last for as long as their namespace, which takes its time: they go first, at once.
+        now = "?gracePeriodSeconds=0"
+        for path in (f"/api/v1/namespaces/{name}/pods{now}", f"/api/v1/namespaces/{name}"):
+            api.request("DELETE", path)
+
+
+def _remove_forgotten(api: Api) -> None:
+    found = api.get(f"/api/v1/namespaces?labelSelector={LABEL}%3Dprobes")["items"]
+    for item in found:
+        made = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
+        if (datetime.now(UTC) - made).total_seconds() > FORGOTTEN:
+            api.request("DELETE", f"/api/v1/namespaces/{item['metadata']['name']}")
+
+
+def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    status, text = api.request("POST", path, body)
+    if status != http.client.CREATED:
+        raise LabStateError(f"the API answered {status} to a new {body['kind']}: {text[:200]}")
+    made: dict[str, Any] = json.loads(text)
+    return made
+
+
+def _place(lab: Lab, api: Api, namespace: str) -> None:
+    """Put a pod on every node. The first one waits until the namespace's service account is there."""
+    waiting = [_pod(lab, node) for node in lab.kubernetes_nodes]
+
+    def refused() -> str:
+        status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", waiting[0])
+        if status == http.client.FORBIDDEN and "serviceaccount" in text:
+            return "the controller manager has not given the namespace its service account"
+        if status != http.client.CREATED:
+            raise LabStateError(f"the API answered {status} to a new Pod: {text[:200]}")
+        return ""
+
+    wait_until(refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
+    for pod in waiting[1:]:
+        _create(api, f"/api/v1/namespaces/{namespace}/pods", pod)
+
+
+def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Why each node's pod is not Ready ("" when it is), and the addresses of those that are."""
+    started = {node.name: "it was not seen" for node in lab.kubernetes_nodes}
+    peers: dict[str, str] = {}
+
+    def not_yet() -> str:
+        try:
+            items = api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+        except LabError as error:  # one question that was lost; the next one may be answered
+            return error.message
+        for item in items:
+            node = item["spec"]["nodeName"]
+            started[node] = read_why_not_ready(item)
+            if not started[node]:
+                peers[node] = item["status"]["podIP"]
+        return ", ".join(name for name, why in started.items() if why)
+
+    with contextlib.suppress(WaitTimedOut):  # which nodes have none is what was asked
+        wait_until(not_yet, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3)
+    return started, peers
+
+
+def read_why_not_ready(item: dict[str, Any]) -> str:
+    """Read a Pod: why it is not Ready, in its own words; "" when it is."""
+    status = item["status"]
+    conditions = {each["type"]: each for each in status.get("conditions", ())}
+    if conditions.get("Ready", {}).get("status") == "True":
+        return ""
+    for container in status.get("containerStatuses", ()):
+        waiting = container.get("state", {}).get("waiting")
+        if waiting:
+            return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+    if not status.get("startTime"):
+        return "its kubelet has not taken it up"
+    return f"not Ready in time ({status.get('phase', 'no phase')})"
+
+
+def _pod_name(node: str) -> str:
+    return f"probe-{node}"
+
+
+def _pod(lab: Lab, node: Node) -> dict[str, Any]:
+    # A page that says who gave it, alone and behind more bytes than one packet takes.
+    serve = (
+        'mkdir -p /tmp/www; printf %s "$NODE" >/tmp/www/node; printf \'%s\\n%s\' "$PAYLOAD" "$NODE" '
+        '>/tmp/www/page; echo "probe on $NODE"; exec httpd -f -p 8080 -h /tmp/www'
+    )
+    ask = (PROVISION / "pod" / "ask.sh").read_text(encoding="utf-8")
+    known = {"NODE": node.name, "NODE_ADDRESS": str(node.address), "PAYLOAD": "x" * PAYLOAD, "ASK": ask}
+    known["LAB_PATIENCE"] = str(lab.patience)
+    container = {
+        "name": "probe",
+        "image": IMAGE,
+        "imagePullPolicy": "Never",
+        "command": ["sh", "-c", serve],
+        # `$(…)` in a value would be Kubernetes' to fill in; doubled it stands for itself.
+        "env": [{"name": name, "value": value.replace("$(", "$$(")} for name, value in known.items()],
+        "readinessProbe": {"httpGet": {"path": "/node", "port": PORT}, "periodSeconds": 1},
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": _pod_name(node.name), "labels": {"app": "probe"}},
+        "spec": {
+            "nodeName": node.name,
+            "containers": [container],
+            "tolerations": [{"operator": "Exists"}],
+            "terminationGracePeriodSeconds": 0,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+        },
+    }
+
+
+def _service() -> dict[str, Any]:
+    """A Service whose answer always comes from the node that was asked, so that no node speaks for another."""
+    spec = {
+        "type": "NodePort",
+        "selector": {"app": "probe"},
+        "ports": [{"port": PORT}],
+        "externalTrafficPolicy": "Local",
+        "internalTrafficPolicy": "Local",
+    }
+    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe"}, "spec": spec}

@@ -1,0 +1,212 @@
+"""This room says at a glance how the lab is: healthy, degraded or down, and what would stop it.
+
+It judges the facts that verify does, without running pods, so it takes some seconds where verify takes ten.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.errors import LabError
+from lab.health.checks import cases
+from lab.health.facts.gather import Facts, by_ssh, gather
+from lab.health.facts.known import Unknown
+from lab.health.facts.machine import Machine
+from lab.model import Lab, Role
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+Health = Literal["healthy", "degraded", "down"]
+EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
+COLOURS: dict[Health, str] = {"healthy": "bold green", "degraded": "bold yellow", "down": "bold red"}
+
+WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network")
+"""The groups of checks that say whether the lab works; what is private or unique is verify's to say."""
+
+NO_CLUSTER = "there is no cluster yet that this host knows of"
+
+
+@dataclass(frozen=True)
+class MachineStatus:
+    """One machine: whether it answers, and what the cluster says (`-` for the load balancer)."""
+
+    name: str
+    role: str
+    address: str
+    answers: bool
+    cluster: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """The whole lab. `problem` is why the API does not answer, "" when it does.
+
+    `amiss` are the checks that do not hold and what they found, `losses` what would stop a degraded lab.
+    """
+
+    lab: str
+    api: str
+    health: Health
+    machines: tuple[MachineStatus, ...]
+    problem: str
+    amiss: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
+
+    @property
+    def all_ready(self) -> bool:
+        """Whether every machine answers and every node is Ready."""
+        return not self.problem and all(m.answers and m.cluster in ("Ready", "-") for m in self.machines)
+
+    @property
+    def exit_code(self) -> int:
+        """0 healthy, 1 degraded, 2 down."""
+        return EXIT_CODES[self.health]
+
+
+def look(session: Session) -> Status:
+    """Ask machines and API, side by side; what can't be asked is said to be so. Never raises LabError."""
+    reason = _not_up(session)
+    if reason:
+        return _down(session.lab, reason)
+    lab, workspace, remote = session.lab, session.workspace, session.remote
+    cluster = workspace.kubeconfig.exists()
+    found = judge(lab, gather(lab, workspace, remote, by_ssh(remote), probes=False, cluster=cluster))
+    return found if cluster else replace(found, problem=NO_CLUSTER, amiss=())
+
+
+def judge(lab: Lab, facts: Facts) -> Status:
+    """Return what the facts amount to."""
+    problem = _problem(facts)
+    amiss = _amiss(lab, facts)
+    health: Health = "down" if problem else "degraded" if amiss else "healthy"
+    losses = _losses(lab, facts) if health == "degraded" else ()
+    return Status(lab.name, lab.api_url, health, _machines(lab, facts), problem, amiss, losses)
+
+
+def to_json(status: Status) -> str:
+    """Return the status as JSON text."""
+    return json.dumps(asdict(status) | {"all_ready": status.all_ready}, indent=2)
+
+
+def shown(status: Status) -> RenderableType:
+    """Return the status as a table for people."""
+    table = Table("machine", "role", "address", "answers", "cluster", box=None, pad_edge=False)
+    for machine in status.machines:
+        answers = Text("yes", "green") if machine.answers else Text("no", "red")
+        colour = "green" if machine.cluster in ("Ready", "-") else "red"
+        table.add_row(machine.name, machine.role, machine.address, answers, Text(machine.cluster, colour))
+    return Group(table, "", *(Text(line, COLOURS[status.health]) for line in _lines(status)))
+
+
+def _lines(status: Status) -> list[str]:
+    if status.health == "healthy":
+        return [f"{status.lab}: healthy; the API is {status.api}"]
+    if status.health == "down":
+        by_hand = ", or by hand: ./inv task" if status.problem == NO_CLUSTER else ""
+        return [f"{status.lab}: down: {status.problem}", f"next: ./inv up{by_hand}"]
+    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
+    lines += [f"  amiss: {line}" for line in status.amiss]
+    lines += [f"  would stop it: {line}" for line in status.losses]
+    return [*lines, "next: `./inv verify` says what each means and what to try; ./inv up mends what it can"]
+
+
+def _not_up(session: Session) -> str:
+    workspace = session.workspace
+    if not workspace.ssh_config.exists() or not (workspace.kubeconfig.exists() or workspace.has_machines()):
+        return "the lab is not up"
+    try:
+        return session.remote.route_is_ours()
+    except LabError as error:
+        return error.message
+
+
+def _down(lab: Lab, reason: str) -> Status:
+    machines = tuple(
+        MachineStatus(
+            n.name, n.role.value, str(n.address), False, "-" if n.role is Role.LOAD_BALANCER else "unknown"
+        )
+        for n in lab.nodes
+    )
+    return Status(lab.name, lab.api_url, "down", machines, reason)
+
+
+def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
+    nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
+    said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
+    return tuple(
+        MachineStatus(
+            node.name,
+            node.role.value,
+            str(node.address),
+            _answers(facts.machines[node.name]),
+            "-" if node.role is Role.LOAD_BALANCER else said.get(node.name, "unknown"),
+        )
+        for node in lab.nodes
+    )
+
+
+def _answers(machine: Machine | Unknown) -> bool:
+    return machine.answered if isinstance(machine, Unknown) else True
+
+
+def _problem(facts: Facts) -> str:
+    """Why the API does not serve its users; "" when it does."""
+    answer = facts.api.health["/readyz"]
+    if isinstance(answer, Unknown):
+        return answer.why
+    if answer[0] != 200:
+        return f"the API answered {answer[0]} to /readyz: {answer[1][:200]}"
+    return facts.api.nodes.why if isinstance(facts.api.nodes, Unknown) else ""
+
+
+def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
+    """What does not hold of the parts that make the lab work; a machine that tells nothing is named once."""
+    silent = [machine.why for machine in facts.machines.values() if isinstance(machine, Unknown)]
+    asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
+    verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
+    others = [v for v in verdicts if v.outcome == "fails" or not any(why in v.found for why in silent)]
+    return (*silent, *(f"{verdict.title}: {verdict.found}" for verdict in others))
+
+
+def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
+    """Each further loss of one machine that would stop the lab, apart from the one load balancer's."""
+    serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
+    voting = [node.name for node in lab.control_planes if _etcd_is_well(facts, node.name)]
+    quorum = len(lab.control_planes) // 2 + 1
+    nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
+    ready = {node.name for node in nodes if node.ready}
+    working = [node.name for node in lab.workers if node.name in ready]
+    pods = () if isinstance(facts.api.pods, Unknown) else facts.api.pods
+    naming = sorted({pod.node for pod in pods if pod.name.startswith("coredns-") and pod.ready})
+    found = []
+    if len(voting) <= quorum:
+        words = f"etcd needs {quorum} of its {len(lab.control_planes)} members to take writes"
+        found.append(f"the loss of {_either(voting)}: {words}")
+    if len(serving) == 1:
+        found.append(f"the loss of {serving[0]}: no other API server is well")
+    if len(working) == 1:
+        found.append(f"the loss of {working[0]}: no other worker is Ready")
+    if len(naming) == 1:
+        found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
+    return tuple(found) or ("no loss of one more machine, apart from the load balancer's",)
+
+
+def _etcd_is_well(facts: Facts, name: str) -> bool:
+    machine = facts.machines[name]
+    if isinstance(machine, Unknown):
+        # An API server is ready only while its own member is well.
+        return facts.api.direct[name]["/readyz"] == (200, "ok")
+    section = machine.sections.get("etcd-health")
+    return section is not None and section.code == 0
+
+
+def _either(names: Iterable[str]) -> str:
+    return " or ".join(names) or "any control plane"

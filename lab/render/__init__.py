@@ -1,0 +1,264 @@
+"""This room turns the model into texts. Pure: the same lab and site give the same texts, byte for byte.
+
+What a text may hold is quoted where it is used (`ruby`, `shell` and `yaml` in the templates), so that
+nothing that lab.yaml can say means anything to Ruby, a shell or YAML.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from lab.golden.supply.releases import release
+from lab.model import LABEL, Lab, Node, Role, machine_name
+from lab.paths import PROVISION, REPOSITORY
+from lab.render import disc
+from lab.render.credentials import ca_hash
+
+FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
+"""Where the golden machine keeps the manifest of its own flannel."""
+
+COREDNS = "corednsdeployment+strategic.yaml"
+"""kubeadm's name for a patch of CoreDNS's Deployment."""
+
+# Container machines run without --privileged: these lift what docker forbids a plain container.
+UNCONFINED = (
+    *("--security-opt", "seccomp=unconfined"),
+    *("--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined"),
+    *("--device-cgroup-rule", "a *:* rwm"),
+    # Each machine its own cgroup tree; sharing the host's would mix all kubelets.
+    "--cgroupns=private",
+    *("--tmpfs", "/run:exec"),
+    # systemd's own way to be told to stop.
+    *("--stop-signal", "SIGRTMIN+3"),
+    # Not on docker's overlay: container layers can't be stacked on one, and etcd wants a plain disk.
+    *(
+        "--volume",
+        "/var/lib/containerd",
+        "--volume",
+        "/var/lib/etcd",
+        "--volume",
+        "/var/lib/kubelet",
+    ),
+)
+
+
+CREDENTIAL = "ha-lab.authorized_keys"
+"""What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
+
+NOT_ON_LOAD_BALANCERS = frozenset(
+    {"node", "control-plane-init", "control-plane-join", "worker-join", "pod-network", "ready", "revoke"}
+)
+"""Scripts for machines with a kubelet; Vagrant takes a second for each file where machines are emulated."""
+
+LAB_NETWORK = "network.network.20-lab"
+"""systemd-network-generator makes /run/systemd/network/20-lab.network of it at every boot."""
+
+# libvirt's words for a machine's CPU, and for how its disk is cached. An emulated CPU has few features, since
+# each costs time, and its disk never waits for the host's: if the host loses power, the lab is made again.
+HARDWARE_CPU = {"driver": "kvm", "mode": "host-passthrough", "model": "", "cache": "default"}
+EMULATED_CPU = {"driver": "qemu", "mode": "custom", "model": "qemu64", "cache": "unsafe"}
+
+
+@dataclass(frozen=True)
+class Site:
+    """What rendering needs besides the lab: where it stands, and what is public of its credentials.
+
+    `image` is the golden machine, `capabilities` what a container machine may be given, `manifest` the
+    text of a pod network that lab.yaml brings itself (empty: the golden machine's flannel).
+    """
+
+    workspace: Path
+    control: Path
+    image: str
+    capabilities: tuple[str, ...]
+    ca_certificate: str
+    authorized_key: str
+    manifest: str = ""
+
+
+@dataclass(frozen=True)
+class Provisioner:
+    """One named step of a bare `vagrant up` on one machine."""
+
+    name: str
+    command: str
+
+
+def render(lab: Lab, site: Site) -> dict[str, str]:
+    """Return every rendered file: path below `.lab/` → text. Scripts are part of each machine's."""
+    texts = {"Vagrantfile": _vagrantfile(lab, site), "ssh_config": _ssh_config(lab, site)}
+    for node in lab.nodes:
+        for name, text in _node_files(lab, node, site).items():
+            texts[f"nodes/{node.name}/{name}"] = text
+    return texts
+
+
+def provisioners(lab: Lab, node: Node) -> tuple[Provisioner, ...]:
+    """Return what a bare `vagrant up` runs on one machine, in order."""
+    scripts = {Role.LOAD_BALANCER: ["load-balancer"], Role.WORKER: ["node", "worker-join"]}.get(
+        node.role, ["node", "control-plane-join"]
+    )
+    if node == lab.first:
+        scripts = ["node", "control-plane-init", "pod-network"]
+    steps = [Provisioner(name, f"bash /opt/ha-lab/{name}.sh") for name in scripts]
+    if node == lab.first:
+        # It waits for machines that may not exist yet, so it waits in the background.
+        steps.append(
+            Provisioner(
+                "revoke",
+                "systemctl is-active --quiet ha-lab-revoke || "
+                "systemd-run --quiet --collect --unit ha-lab-revoke /opt/ha-lab/revoke.sh",
+            )
+        )
+    return tuple(steps)
+
+
+def _vagrantfile(lab: Lab, site: Site) -> str:
+    machines = [
+        {
+            "node": node,
+            "container": machine_name(lab, node),
+            "create_args": _create_args(site),
+            "credentials": _credentials(lab, node, site),
+            "steps": provisioners(lab, node),
+        }
+        for node in lab.nodes
+    ]
+    return template(
+        "Vagrantfile.j2",
+        lab=lab,
+        machines=machines,
+        image=site.image,
+        authorized_key=site.authorized_key,
+        label=f"{LABEL}={site.workspace}",
+        disc=disc.name(site.authorized_key),
+        cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
+    )
+
+
+def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
+    """What a virtual machine's firmware tells it, where systemd looks for credentials.
+
+    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd does with a
+    hostname and a network's file is in systemd.system-credentials(7).
+    """
+    network = template("lab.network.j2", lab=lab, node=node)
+    texts = {CREDENTIAL: f"{site.authorized_key}\n", "system.hostname": node.name, LAB_NETWORK: network}
+    return [
+        f"type=11,value=io.systemd.credential.binary:{name}={base64.b64encode(text.encode()).decode()}"
+        for name, text in texts.items()
+    ]
+
+
+def _create_args(site: Site) -> list[str]:
+    words = ["--label", f"{LABEL}={site.workspace}", *UNCONFINED]
+    for capability in site.capabilities:
+        words += ["--cap-add", capability]
+    return words
+
+
+def _ssh_config(lab: Lab, site: Site) -> str:
+    return template(
+        "ssh_config.j2",
+        lab=lab,
+        path=site.workspace / "ssh_config",
+        identity=site.workspace / "secrets" / "id_ed25519",
+        control=site.control,
+    )
+
+
+def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
+    known = told_of(lab, node) | {
+        "ca_hash": ca_hash(site.ca_certificate),
+        "ca_base64": base64.b64encode(site.ca_certificate.encode()).decode(),
+        "manifest": "manifest.yaml" if site.manifest else FLANNEL,
+    }
+    names = ["node.env", "network.env", "hosts"]
+    if node.role is Role.CONTROL_PLANE:
+        names += ["kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf"]
+    elif node.role is Role.WORKER:
+        names += ["kubeadm-join.yaml"]
+    files = {name: template(f"{name}.j2", **known) for name in names}
+    if node.role is Role.LOAD_BALANCER:
+        files["haproxy.cfg"] = template(f"haproxy.{lab.load_balancer.profile}.cfg.j2", **known)
+        files["cut-off.lua"] = (PROVISION / "node" / "cut-off.lua").read_text(encoding="utf-8")
+    if node.role is Role.CONTROL_PLANE:
+        files["pod-network/kustomization.yaml"] = template("kustomization.yaml.j2", **known)
+        if known["apart"]:
+            files[f"patches/{COREDNS}"] = template(f"{COREDNS}.j2", **known)
+        if site.manifest:
+            files["pod-network/manifest.yaml"] = site.manifest
+    files["ca.crt"] = site.ca_certificate
+    return files | _scripts(node)
+
+
+def told_of(lab: Lab, node: Node) -> dict[str, Any]:
+    """What a machine's templates are told that comes from lab.yaml alone; nothing of the CA."""
+    return {
+        "lab": lab,
+        "node": node,
+        "release": release(lab.kubernetes.version),
+        "runs_kubernetes": node.role is not Role.LOAD_BALANCER,
+        "previous": _previous(lab, node),
+        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.control_planes),
+        "flannel": FLANNEL,
+        "apart": len(lab.kubernetes_nodes) > 1,
+    }
+
+
+def _previous(lab: Lab, node: Node) -> str:
+    """The control plane that joins before this one; empty for the first and for others."""
+    if node not in lab.control_planes[1:]:
+        return ""
+    return lab.control_planes[lab.control_planes.index(node) - 1].name
+
+
+def _scripts(node: Node) -> dict[str, str]:
+    scripts = [PROVISION / "lib.sh", PROVISION / "kubernetes.sh", PROVISION / "settle.sh"]
+    scripts += sorted((PROVISION / "node").glob("*.sh"))
+    if node.role is Role.LOAD_BALANCER:
+        scripts = [path for path in scripts if path.stem not in NOT_ON_LOAD_BALANCERS]
+    return {path.name: path.read_text(encoding="utf-8") for path in scripts}
+
+
+def template(name: str, **known: Any) -> str:
+    """Return the text of a template; a name that it uses and is not told is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([REPOSITORY, PROVISION / "templates"]),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701  no HTML here; each template quotes for its own language
+    )
+    environment.filters |= {"ruby": _ruby, "shell": _shell, "yaml": _yaml, "ssh": _ssh}
+    return environment.get_template(name).render(**known)
+
+
+def _ruby(value: object) -> str:
+    """Quote for Ruby: a single-quoted literal, where only backslash and quote mean anything."""
+    text = str(value).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _shell(value: object) -> str:
+    return shlex.quote(str(value))
+
+
+def _ssh(value: object) -> str:
+    """Quote a path for ssh_config(5): a double-quoted word in which % stands for itself."""
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{text}"'
+
+
+def _yaml(value: object) -> str:
+    """Quote for YAML: a JSON string is one of its double-quoted scalars."""
+    return json.dumps(str(value))

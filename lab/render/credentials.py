@@ -1,0 +1,163 @@
+"""This room makes what must not be guessed: the cluster's CA, the lab's ssh key, one run's secrets.
+
+The CA and the ssh key are made once a lab; the bootstrap token and the certificate key anew for every
+run. Keys stay in `.lab/secrets/` (0600 in 0700) and reach machines by standard input only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import string
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
+from cryptography.x509.oid import NameOID
+
+from lab.errors import LabStateError
+from lab.model import Lab, Node, Role
+from lab.system import proxies
+from lab.workspace import Workspace
+
+CA_YEARS = 10
+"""kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
+
+
+@dataclass(frozen=True)
+class RunSecrets:
+    """One bring-up's bootstrap token (`id.secret`) and certificate key (64 hex digits)."""
+
+    token: str = field(repr=False)
+    certificate_key: str = field(repr=False)
+
+
+def new_run_secrets() -> RunSecrets:
+    """Make a token and a key nobody has seen (kubeadm-token and kubeadm-init give the formats)."""
+    alphabet = string.ascii_lowercase + string.digits
+    part = ["".join(secrets.choice(alphabet) for _ in range(length)) for length in (6, 16)]
+    return RunSecrets(".".join(part), secrets.token_hex(32))
+
+
+def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str, str]:
+    """What one machine is given besides its rendered files: name under /run/ha-lab → content.
+
+    Each gets what it needs and no more: workers no certificate key, the first control plane the CA's
+    key, the load balancer nothing. A proxy's URL may hold a password, so it is one of them.
+    """
+    if node.role is Role.LOAD_BALANCER:
+        return {}
+    text = f"BOOTSTRAP_TOKEN={run.token}\n"
+    if node.role is Role.CONTROL_PLANE:
+        text += f"CERTIFICATE_KEY={run.certificate_key}\n"
+    return {"secrets": text, "proxy.env": _proxy_env(lab)} | ({"ca.key": ca_key} if node == lab.first else {})
+
+
+def ca_certificate(workspace: Workspace) -> str:
+    """Return the cluster CA's certificate (PEM), minting the CA the first time."""
+    certificate, key = workspace.secrets / "ca.crt", workspace.secrets / "ca.key"
+    if _missing(certificate, key):
+        key_text, certificate_text = _mint_ca()
+        workspace.write_secret(key, key_text)
+        workspace.write_secret(certificate, certificate_text)
+    return certificate.read_text(encoding="utf-8")
+
+
+def ca_key(workspace: Workspace) -> str:
+    """Return the cluster CA's private key (PEM)."""
+    return (workspace.secrets / "ca.key").read_text(encoding="utf-8")
+
+
+def ca_hash(certificate_pem: str) -> str:
+    """Return the hash of the CA's public key as kubeadm's discovery wants it: `sha256:HEX`."""
+    public = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
+    der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"sha256:{hashlib.sha256(der).hexdigest()}"
+
+
+def authorized_key(workspace: Workspace) -> str:
+    """Return the public half of the lab's own ssh key, made the first time."""
+    private, public = workspace.secrets / "id_ed25519", workspace.secrets / "id_ed25519.pub"
+    if _missing(public, private):
+        key = ed25519.Ed25519PrivateKey.generate()
+        openssh = key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+        line = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+        workspace.write_secret(private, openssh.decode())
+        workspace.write_secret(public, line.decode() + " ha-lab\n")
+    return public.read_text(encoding="utf-8").strip()
+
+
+def _proxy_env(lab: Lab) -> str:
+    """This host's proxies for systemd's EnvironmentFile, quoted as systemd.exec(5) says; may be empty.
+
+    Nothing of the lab goes through them: not its machines, not its pods, not its services.
+    """
+    network = lab.network
+    own = (str(network.subnet), str(network.pods), str(network.services), ".svc", ".cluster.local")
+    given = proxies.for_nodes((*own, *(node.name for node in lab.nodes)))
+    quoted = {name: re.sub(r'(["\\$`])', r"\\\1", value) for name, value in given.items() if "\n" not in value}
+    return "".join(f'{name}="{value}"\n' for name, value in quoted.items())
+
+
+def _missing(*pair: Path) -> bool:
+    """Whether a key and its public half have yet to be made.
+
+    Raises LabStateError when only one is left: machines trust it, and another would lock them out.
+    """
+    there = [path for path in pair if path.exists()]
+    if there and len(there) < len(pair):
+        lost = next(path for path in pair if path not in there)
+        raise LabStateError(
+            f"{lost} is gone, and what is made from it is still in use",
+            hint="put it back, or begin anew: `./inv destroy`, then `./inv up`",
+        )
+    return not there
+
+
+def _mint_ca() -> tuple[str, str]:
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    # A machine's clock may be a little behind the host's.
+    start = datetime.now(UTC) - timedelta(hours=1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=365 * CA_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(_ca_usage(), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("kubernetes")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    return pem.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _ca_usage() -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        key_encipherment=True,
+        key_cert_sign=True,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )

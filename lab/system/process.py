@@ -1,0 +1,291 @@
+"""This room is the one door to commands on the host: every one starts, is logged, and ends here.
+
+A command is a list of words, never a shell line. What is given on standard input is never logged, so
+secrets travel that way and no other. Every command knows the user's proxies. One that is interrupted or
+runs out of time is ended with its whole process group, so nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from lab.errors import CommandFailed, LabError
+from lab.system import proxies
+
+TAIL_LINES = 12
+"""How many of a failed command's last lines an error carries; the log has them all."""
+
+GRACE = 5.0
+"""Seconds that a command which is told to end has for it."""
+
+_running: set[subprocess.Popen[bytes]] = set()
+_stopped = threading.Event()
+_running_lock = threading.Lock()
+_ending: threading.Thread | None = None
+_INTERRUPTED = "was not started: this run was interrupted"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished command: its words, its exit code, what it printed, and how long it took."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the exit code was zero."""
+        return self.returncode == 0
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    stdin: str | bytes | None = None,
+    timeout: float | None = None,
+    accept: Collection[int] | None = (0,),
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    output: Path | None = None,
+    growing: Path | None = None,
+    hint: str = "",
+) -> Result:
+    """Run a command to its end and return what it said.
+
+    `accept` lists the exit codes that count as answers (None: any). `env` adds to the environment.
+    With `log`, standard output and error go to that file, together, as they come, and the result's
+    texts are empty; with `output`, standard output goes to that file, byte for byte. With `growing`,
+    a folder that the command fills, `timeout` counts the seconds in which that gets no larger. Raises
+    CommandFailed on any other exit code, a missing program or a timeout.
+    """
+    words = [str(word) for word in argv]
+    started = time.monotonic()
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    process = _start(words, given is not None, cwd, env, log, output, hint)
+    try:
+        stdout, stderr = _communicate(process, given, timeout, growing)
+    except subprocess.TimeoutExpired:
+        _end(process)
+        what = f"did not end within {timeout:.0f} s" if growing is None else f"got nothing for {timeout:.0f} s"
+        raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from None
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        with _running_lock:
+            _running.discard(process)
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            with contextlib.suppress(OSError):
+                if pipe is not None:
+                    pipe.close()
+    result = Result(
+        tuple(words),
+        process.returncode,
+        (stdout or b"").decode(errors="replace"),
+        (stderr or b"").decode(errors="replace"),
+        time.monotonic() - started,
+    )
+    if accept is not None and result.returncode not in accept:
+        raise CommandFailed(
+            words,
+            _verdict(result.returncode),
+            tail=_tail(log, result.stderr or result.stdout),
+            hint=hint,
+            log=log,
+            returncode=result.returncode,
+        )
+    return result
+
+
+def replace(argv: Sequence[str | Path]) -> None:
+    """Become that command: for an interactive shell, whose terminal and exit code are its own."""
+    words = [str(word) for word in argv]
+    try:
+        os.execvp(words[0], words)
+    except FileNotFoundError:
+        raise CommandFailed(words, "could not start: no such program") from None
+
+
+def as_root(*words: str | Path, online: bool = False) -> list[str]:
+    """The command, through sudo where this process isn't root; `run` leaves sudo its terminal.
+
+    sudo keeps no environment; what goes `online` is given the proxies all the same, by their names.
+    """
+    plain = [str(word) for word in words]
+    if os.geteuid() == 0:
+        return plain
+    kept = ",".join(proxies.environment()) if online else ""
+    return ["sudo", *([f"--preserve-env={kept}"] if kept else []), "--", *plain]
+
+
+def raise_if_interrupted(what: str) -> None:
+    """Give up, wherever this is asked, once `end_all` was called: a thread can't be interrupted."""
+    if _stopped.is_set():
+        raise LabError(f"{what}: this run was interrupted")
+
+
+def end_all() -> None:
+    """End every command that runs and start no more; for the one place that handles Ctrl-C."""
+    with _running_lock:
+        _stopped.set()
+        processes = list(_running)
+    for process in processes:
+        _end(process)
+
+
+def interrupt() -> None:
+    """Start no command any more, and end those that run, beside the caller: for a signal's handler."""
+    global _ending
+    _stopped.set()
+    _ending = threading.Thread(target=end_all)
+    _ending.start()
+
+
+@contextlib.contextmanager
+def undoing() -> Iterator[None]:
+    """Let commands start while inside even after an interrupt: what was broken on purpose is mended first.
+
+    For the main thread. A further interrupt or SIGTERM has to wait until the end, and is then raised.
+    """
+    deferred: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(each, lambda number, _: deferred.append(number)) for each in signals]
+    if _ending is not None:
+        _ending.join()  # it would take what starts now for what has to end
+    stopped = _stopped.is_set()
+    _stopped.clear()
+    try:
+        yield
+    finally:
+        if stopped:
+            _stopped.set()
+        for each, handler in zip(signals, before, strict=True):
+            signal.signal(each, handler)
+    if deferred:
+        raise KeyboardInterrupt
+
+
+def _start(
+    words: list[str],
+    takes_input: bool,
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    log: Path | None,
+    output: Path | None,
+    hint: str,
+) -> subprocess.Popen[bytes]:
+    if _stopped.is_set():
+        raise CommandFailed(words, _INTERRUPTED)
+    stdout: int | IO[bytes] = subprocess.PIPE
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        stdout = log.open("ab")
+        stdout.write(f"$ {shlex.join(words)}\n".encode())
+        stdout.flush()
+    elif output is not None:
+        stdout = output.open("wb")
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT if log is not None else subprocess.PIPE,
+            cwd=cwd,
+            env={**os.environ, **proxies.environment(), **(env or {})},
+            # sudo asks for a password on its terminal, which a session of its own would not have.
+            start_new_session=words[0] != "sudo",
+        )
+    except FileNotFoundError:
+        raise CommandFailed(
+            words, "could not start: no such program", hint=hint or f"install `{words[0]}`"
+        ) from None
+    except OSError as error:
+        raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from None
+    finally:
+        if not isinstance(stdout, int):
+            stdout.close()
+    with _running_lock:
+        _running.add(process)
+        stopped = _stopped.is_set()
+    if stopped:
+        _end(process)
+        raise CommandFailed(words, _INTERRUPTED)
+    return process
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], given: bytes | None, timeout: float | None, growing: Path | None
+) -> tuple[bytes | None, bytes | None]:
+    while True:
+        before = _bytes_in(growing)
+        try:
+            return process.communicate(given, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            if _bytes_in(growing) == before:
+                raise
+            given = None  # it has it
+
+
+def _bytes_in(folder: Path | None) -> int:
+    """How much a folder holds; what comes and goes meanwhile is left out."""
+    total = 0
+    for path in folder.rglob("*") if folder is not None and folder.exists() else ():
+        with contextlib.suppress(OSError):
+            total += path.stat().st_size
+    return total
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    try:
+        leads = os.getpgid(process.pid) == process.pid
+    except ProcessLookupError:
+        return
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign) if leads else process.send_signal(sign)
+        except (ProcessLookupError, PermissionError):
+            return
+        if _ended(process, leads, GRACE):
+            return
+
+
+def _ended(process: subprocess.Popen[bytes], leads: bool, seconds: float) -> bool:
+    """Whether a command, and where it leads a group all of that, ends in that time."""
+    end = time.monotonic() + seconds
+    try:
+        process.wait(timeout=seconds)
+        while leads and time.monotonic() < end:
+            os.killpg(process.pid, 0)
+            time.sleep(0.02)
+    except subprocess.TimeoutExpired:
+        return False
+    except (ProcessLookupError, PermissionError):
+        return True
+    return not leads
+
+
+def _verdict(returncode: int) -> str:
+    if returncode < 0:
+        return f"was ended by {signal.Signals(-returncode).name}"
+    return f"ended with exit code {returncode}"
+
+
+def _tail(log: Path | None, text: str) -> str:
+    if log is not None:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    return "\n".join(lines[-TAIL_LINES:])

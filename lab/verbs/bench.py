@@ -1,0 +1,199 @@
+"""This room measures `up` against the bare floor, in pairs, in one run, and writes `.lab/bench.json`.
+
+The floor is what the same golden machine takes without the kit: plain container starts and kubeadm by
+hand, in the best order there is (tests/bench/floor.sh). Both end when all nodes are Ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from lab.config.shape import whole
+from lab.errors import ConfigError, LabStateError
+from lab.golden.image import name as image_name
+from lab.host import node_capabilities
+from lab.paths import REPOSITORY
+from lab.system import process
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"
+MOST_PAIRS = 50
+"""The most that is taken for meant: an afternoon."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run: seconds until all nodes were Ready, the most memory its containers used, its steps."""
+
+    seconds: float
+    peak_memory_mib: float
+    steps: dict[str, float]
+
+
+def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
+    """Run `pairs` of (up, floor), alternately, on a lab of its own; return the table.
+
+    Raises ConfigError, before anything is made, where `pairs` is not their number.
+    """
+    try:
+        count = whole(pairs, range(1, MOST_PAIRS + 1), f"from 1 to {MOST_PAIRS}")
+    except ValueError as error:
+        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from None
+    if session.lab.provider != "docker":
+        raise LabStateError(
+            "the bare floor is made of containers, so only they can be measured against it",
+            hint="let lab.yaml say `provider: docker`, or name such a file with --lab",
+        )
+    session.bake(consent=consent)
+    ups, floors = [], []
+    for number in range(1, count + 1):
+        with session.progress.step("up", f"pair {number} of {count}: up"):
+            ups.append(_up(session))
+        with session.progress.step("floor", f"pair {number} of {count}: floor"):
+            floors.append(_floor(session))
+    result = _result(ups, floors)
+    session.workspace.root.mkdir(parents=True, exist_ok=True)
+    path = session.workspace.root / "bench.json"
+    session.workspace.write(path, json.dumps(result, indent=2) + "\n")
+    return _table(result, path)
+
+
+def _up(session: Session) -> Run:
+    from lab.session import open_session
+
+    with tempfile.TemporaryDirectory(prefix="ha-lab-bench-") as folder:
+        path = Path(folder) / "lab.yaml"
+        path.write_text(yaml.safe_dump(_lab_file(session)), encoding="utf-8")
+        with (Path(folder) / "out.txt").open("w", encoding="utf-8") as out:
+            own = open_session(path, Console(file=out))
+            try:
+                with _Memory(f"^{own.lab.name}-") as memory:
+                    started = time.monotonic()
+                    own.up(consent=False)
+                    ended = time.monotonic()
+                return Run(_ready(own, started, ended), memory.peak_mib, _steps(own))
+            finally:
+                own.destroy()
+
+
+def _ready(own: Session, started: float, ended: float) -> float:
+    """Seconds from the command's start; `up` itself goes on a little after the nodes are Ready."""
+    report = json.loads(own.workspace.report.read_text(encoding="utf-8"))
+    ready = next(step for step in report["steps"] if step["name"] == "ready")
+    log = next(own.workspace.logs.glob("*-ready.log")).read_text(encoding="utf-8")
+    match = re.search(r"all nodes are Ready after ([0-9]+) ms", log)
+    into = float(match.group(1)) / 1000 if match else float(ready["seconds"])
+    return min(ended - started, float(ready["started"]) + into)
+
+
+def _steps(own: Session) -> dict[str, float]:
+    return {f"{step.machine} {step.name}".strip(): round(step.seconds, 1) for step in own.progress.finished}
+
+
+def _floor(session: Session) -> Run:
+    with tempfile.TemporaryDirectory(prefix="ha-lab-floor-") as folder, _Memory("^floor-") as memory:
+        capabilities = " ".join(node_capabilities())
+        environment = {"IMAGE": image_name(session.lab), "CAPABILITIES": capabilities, "WORK": folder}
+        environment["VERSION"] = session.lab.kubernetes.version
+        try:
+            answer = process.run([str(FLOOR), "up"], env=environment, timeout=900)
+        finally:
+            process.run([str(FLOOR), "down"], env=environment, timeout=120, accept=None)
+    steps = {
+        name: float(seconds) for name, seconds in re.findall(r"^(\S+) ([0-9.]+)$", answer.stdout, re.MULTILINE)
+    }
+    return Run(steps["ready"], memory.peak_mib, steps)
+
+
+class _Memory:
+    """The most memory that all containers of a name held at once, asked every two seconds."""
+
+    def __init__(self, pattern: str) -> None:
+        self.peak_mib = 0.0
+        self._pattern = pattern
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> _Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._stop.wait(2):
+            words = ["docker", "ps", "--quiet", "--no-trunc", "--filter", f"name={self._pattern}"]
+            ids = process.run(words, accept=None).stdout.split()
+            self.peak_mib = max(self.peak_mib, sum(_memory_of(container) for container in ids))
+
+
+def _memory_of(container: str) -> float:
+    """MiB a container holds: what it can't give back, page cache left aside, as `docker stats` counts."""
+    for pattern, inactive in (
+        ("/sys/fs/cgroup/memory/docker/{}/memory", "total_inactive_file"),
+        ("/sys/fs/cgroup/system.slice/docker-{}.scope/memory", "inactive_file"),
+        ("/sys/fs/cgroup/docker/{}/memory", "inactive_file"),
+    ):
+        base = pattern.format(container)
+        for usage in (f"{base}.usage_in_bytes", f"{base}.current"):
+            if os.path.exists(usage):
+                stat = Path(f"{base}.stat").read_text(encoding="ascii")
+                cache = dict(line.split() for line in stat.splitlines()).get(inactive, "0")
+                return (int(Path(usage).read_text(encoding="ascii")) - int(cache)) / 2**20
+    return 0.0
+
+
+def _lab_file(session: Session) -> dict[str, object]:
+    """The lab to measure, as a file of its own name in its own subnet, beside whatever runs."""
+    return {
+        "name": "ha-lab-bench",
+        "kubernetes": {"version": session.lab.kubernetes.version},
+        "network": {"subnet": "192.168.60.0/24"},
+    }
+
+
+def _result(ups: list[Run], floors: list[Run]) -> dict[str, object]:
+    up, floor = (statistics.median(run.seconds for run in runs) for runs in (ups, floors))
+    names = sorted({name for run in ups for name in run.steps})
+    return {
+        "pairs": len(ups),
+        "up_s": round(up, 1),
+        "floor_s": round(floor, 1),
+        "ratio": round(up / floor, 3),
+        "peak_memory_mib": round(statistics.median(run.peak_memory_mib for run in ups)),
+        "up_runs_s": [round(run.seconds, 1) for run in ups],
+        "floor_runs_s": [round(run.seconds, 1) for run in floors],
+        "steps_s": {
+            name: round(statistics.median(run.steps[name] for run in ups if name in run.steps), 1)
+            for name in names
+        },
+        "floor_steps_s": {
+            name: round(statistics.median(run.steps[name] for run in floors), 1) for name in floors[0].steps
+        },
+    }
+
+
+def _table(result: dict[str, object], path: Path) -> RenderableType:
+    table = Table("figure", "median", "runs", box=None, pad_edge=False)
+    table.add_row("up, to all nodes Ready", f"{result['up_s']} s", str(result["up_runs_s"]))
+    table.add_row("bare floor", f"{result['floor_s']} s", str(result["floor_runs_s"]))
+    table.add_row("ratio", str(result["ratio"]), "")
+    table.add_row("memory of the lab, at most", f"{result['peak_memory_mib']} MiB", "")
+    return Group(table, f"written to {path}")

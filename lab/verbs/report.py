@@ -1,0 +1,100 @@
+"""This room says what came of a run: the closing table for people, `.lab/report.json` for machines."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from lab.model import EMULATION_PATIENCE, Lab
+from lab.system.progress import Progress
+from lab.workspace import Workspace
+
+EMULATED = (
+    "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
+    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 8 to 15 minutes on two CPUs\n"
+    "that do nothing else."
+)
+"""What `up` says before it begins where no hardware helps."""
+
+
+def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> None:
+    """Keep the run: seconds in all and by step, and what the machines are."""
+    report = {
+        "lab": lab.name,
+        "kubernetes": lab.kubernetes.version,
+        "provider": lab.provider,
+        "emulated": lab.emulated,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+        "changed": changed,
+        "seconds": round(progress.seconds, 1),
+        "nodes": [node.model_dump(mode="json") for node in lab.nodes],
+        "steps": [asdict(step) for step in progress.finished],
+    }
+    workspace.write(workspace.report, json.dumps(report, indent=2) + "\n")
+
+
+BY_HAND = {
+    "load-balancer": (3, "HAProxy, kubeadm init, the joins, the pod network"),
+    "control-plane": (4, "kubeadm init, the joins, the pod network"),
+    "pod-network": (6, "the joins, the pod network"),
+    "joins": (6, "the joins"),
+}
+"""By where `up --until` stops: the handout's task that comes next, and what is left to do by hand."""
+
+
+def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
+    """Return what `up` ends with: machines, where the API is, where time went, what to type next."""
+    said = "the lab is up" if changed else "the lab was up already; nothing was changed"
+    return Group(
+        "",
+        _machines(lab),
+        "",
+        Text(f"API         {lab.api_url} (Kubernetes {lab.kubernetes.version})"),
+        Text(f"kubeconfig  {workspace.kubeconfig}"),
+        Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        "",
+        Text(f"{lab.name}: {said}.", style="bold green"),
+        Text(f"next: export KUBECONFIG={workspace.kubeconfig}; ./inv verify"),
+    )
+
+
+def stopped(
+    lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
+) -> RenderableType:
+    """Return what `up --until` ends with: machines, what was done, what is left, what to type next."""
+    task, left = BY_HAND[until]
+    kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
+    return Group(
+        "",
+        _machines(lab),
+        "",
+        Text(f"done        machines run; {'; '.join(done)}"),
+        Text(f"by hand     {left}; `./inv task` says what of it is done"),
+        Text(f"kubeconfig  {kubeconfig}"),
+        Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        "",
+        Text(f"{lab.name}: stopped before {until}; ./inv up does all that is left.", style="bold green"),
+        Text(f"next: ./inv task {task}"),
+    )
+
+
+def _machines(lab: Lab) -> Table:
+    table = Table("machine", "role", "address", box=None, pad_edge=False)
+    for node in lab.nodes:
+        table.add_row(node.name, node.role.value, str(node.address))
+    return table
+
+
+def _by_step(progress: Progress) -> str:
+    """The steps that took longest, each with its slowest machine."""
+    slowest: dict[str, float] = {}
+    for step in progress.finished:
+        slowest[step.name] = max(slowest.get(step.name, 0.0), step.seconds)
+    top = sorted(slowest.items(), key=lambda item: -item[1])[:6]
+    shown = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in top if seconds >= 1)
+    return f" ({shown})" if shown else ""

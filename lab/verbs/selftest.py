@@ -1,0 +1,100 @@
+"""This room runs the project's own tests and linters, all of them, and fails if any did."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lab.paths import REPOSITORY
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
+NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
+BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
+"""Suites that break a lab of their own, again and again, and take their time."""
+VIRTUAL = "tests/vm"
+"""Suites on virtual machines, emulated where there is no KVM."""
+
+
+def run(
+    session: Session, *, consent: bool, live: bool, breaking: Sequence[str], whole: bool, select: str
+) -> int:
+    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
+
+    With any of BREAKING, those and nothing else; with `whole`, also their longest tests.
+    """
+    session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
+    if breaking:
+        session.bake(consent=consent)
+        words = ["--whole"] if whole else []
+        return max(_pytest(BREAKING[suite], *words, select=select) for suite in breaking)
+    code = _pytest(*NEEDS_NO_LAB, select=select)
+    if live and not code:
+        session.bake(consent=consent)
+        # The tests of one lab build on one another.
+        code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
+    return code
+
+
+def run_virtual(session: Session, *, whole: bool, select: str) -> int:
+    """Run the tests on virtual machines, whose golden disk is there; return 0 only when all passed.
+
+    With `whole`, also a real lab of five, which takes up to an hour where machines are emulated.
+    """
+    words = ["--disk", str(session.golden_disk), "--durations", "0", *(["--whole"] if whole else [])]
+    return _pytest(VIRTUAL, *words, select=select)
+
+
+def _pytest(*words: str, select: str) -> int:
+    """Run pytest, its output being the terminal's own."""
+    argv = [sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])]
+    return subprocess.run(argv, cwd=REPOSITORY, check=False).returncode
+
+
+def lint(session: Session, *, consent: bool) -> int:
+    """Run every linter, also after one has failed; return 0 only when all are content."""
+    session.make_fit({"lint"}, consent=consent)
+    code = 0
+    for words in commands():
+        session.progress.say(f"$ {' '.join(words[:6])}{' …' if len(words) > 6 else ''}")
+        code = subprocess.run(words, cwd=REPOSITORY, check=False).returncode or code
+    return 1 if code else 0
+
+
+def commands() -> list[list[str]]:
+    """The linters, each as a command: ruff twice, mypy, shellcheck and shfmt over every shell script."""
+    tools = os.path.dirname(sys.executable)
+    scripts = shell_scripts()
+    return [
+        [f"{tools}/ruff", "check", "."],
+        [f"{tools}/ruff", "format", "--check", "."],
+        [f"{tools}/mypy"],
+        ["shellcheck", "--external-sources", *scripts],
+        ["shfmt", "--diff", *scripts],
+    ]
+
+
+def shell_scripts() -> list[str]:
+    """Every file in the repository that is a shell script, by its first line."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout.splitlines()
+    return sorted(name for name in listed if _is_shell(name))
+
+
+def _is_shell(name: str) -> bool:
+    path = REPOSITORY / name
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        first = file.readline(80)
+    return first.startswith((b"#!/bin/bash", b"#!/bin/sh", b"#!/usr/bin/env bash", b"# shellcheck shell="))

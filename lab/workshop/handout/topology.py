@@ -1,0 +1,123 @@
+"""This room is where things stand in the drawn picture of a lab, in units of the picture. Pure.
+
+From the top: the host, the load balancer, the control planes with their etcd members, the workers. It is as
+wide as a phone, three machines in a row, so that its letters need not be scaled down there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from markupsafe import Markup
+
+from lab import onepage
+from lab.model import Lab, Node
+from lab.workshop.handout.context import quorum
+from lab.workshop.handout.words import word
+
+WIDTH = 448
+MIDDLE = 215
+"""Of the machines; on their right is the way of the workers to the load balancer."""
+BOX_WIDTH, GAP, ROW = 122, 10, 3
+STEP = BOX_WIDTH + GAP
+TITLE = 20
+"""What a group's title takes: below control planes, since arrows come from above."""
+LETTER = 0.62
+"""How wide a letter of the names is, to its size: they are monospaced, and so as wide as told."""
+
+
+@dataclass(frozen=True)
+class Box:
+    """One machine: the middle of its upper edge, its height, the size of its name's letters."""
+
+    name: str
+    address: str
+    x: float
+    y: float
+    height: float
+    size: float
+
+    @property
+    def left(self) -> float:
+        """Its left edge."""
+        return self.x - BOX_WIDTH / 2
+
+
+@dataclass(frozen=True)
+class Group:
+    """Machines of one role in rows of three, in a frame.
+
+    A row of two stands below the gaps of the row of three above it, so no arrow crosses a machine.
+    """
+
+    boxes: tuple[Box, ...]
+    y: float
+    height: float
+
+    @property
+    def bottom(self) -> float:
+        """The frame's lower edge."""
+        return self.y + self.height
+
+
+def picture(lab: Lab, language: str) -> Markup:
+    """Return the picture as an SVG element; its colours are the page's."""
+    balancer_y = 84.0
+    control_planes = group(lab.control_planes, balancer_y + 91, 74)
+    workers = group(lab.workers, control_planes.bottom + 16, 50, above=TITLE) if lab.workers else None
+    bottom = (workers or control_planes).bottom
+    return Markup(  # noqa: S704  the template escapes what it is told
+        onepage.environment(Path(__file__).parent)
+        .get_template("topology.svg.j2")
+        .render(
+            lab=lab,
+            word=partial(word, language),
+            described=described(lab, language),
+            balancer=Box(
+                lab.balancer.name, str(lab.balancer.address), MIDDLE, balancer_y, 61, size(lab.balancer.name)
+            ),
+            control_planes=control_planes,
+            workers=workers,
+            bus=balancer_y + 61 + 16,
+            members=len(lab.control_planes),
+            quorum=quorum(len(lab.control_planes)),
+            frame=bottom + 10,
+            height=bottom + 62,
+            width=WIDTH,
+            middle=MIDDLE,
+            box_width=BOX_WIDTH,
+            room=ROW * STEP + GAP,
+        )
+    )
+
+
+def group(nodes: tuple[Node, ...], y: float, height: float, above: float = 0) -> Group:
+    """Return the places of one role's machines, `height` each, from `y` on, with a title above or below."""
+    boxes = []
+    rows = [nodes[start : start + ROW] for start in range(0, len(nodes), ROW)]
+    for number, row in enumerate(rows):
+        left = MIDDLE - (len(row) - 1) * STEP / 2
+        top = y + GAP + above + number * (height + GAP)
+        boxes += [
+            Box(node.name, str(node.address), left + place * STEP, top, height, size(node.name))
+            for place, node in enumerate(row)
+        ]
+    return Group(tuple(boxes), y, GAP + TITLE + len(rows) * (height + GAP))
+
+
+def size(name: str) -> float:
+    """Return the size of the letters at which a name fits into its box."""
+    return round(min(15.0, (BOX_WIDTH - 12) / (LETTER * len(name))), 1)
+
+
+def described(lab: Lab, language: str) -> str:
+    """Return in words what the picture shows, for those who can't see it."""
+    roles = (
+        (word(language, "balancer"), (lab.balancer,)),
+        (word(language, "control_planes"), lab.control_planes),
+        (word(language, "workers"), lab.workers),
+    )
+    listed = {role: ", ".join(f"{node.name} {node.address}" for node in nodes) for role, nodes in roles}
+    return "; ".join(f"{role}: {names}" for role, names in listed.items() if names)

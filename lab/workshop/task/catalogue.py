@@ -1,0 +1,219 @@
+"""The eleven tasks: TASKS is all of them, each what the handout's chapter of its number leaves behind."""
+
+from __future__ import annotations
+
+from lab.model import Lab, Node
+from lab.workshop.task import afterwards, cluster, machines
+from lab.workshop.task.machines import balancer, first
+from lab.workshop.task.task import Asks, Checks, Task
+
+
+def _everywhere(lab: Lab) -> tuple[Node, ...]:
+    return lab.nodes
+
+
+def _nodes(lab: Lab) -> tuple[Node, ...]:
+    return lab.kubernetes_nodes
+
+
+def _control_planes(lab: Lab) -> tuple[Node, ...]:
+    return lab.control_planes
+
+
+def _balancer_and_first(lab: Lab) -> tuple[Node, ...]:
+    return (lab.balancer, lab.first)
+
+
+TASKS = (
+    Task(
+        1,
+        "machines",
+        "the machines answer",
+        asks=Asks(_everywhere, ("here", "services", "kernel")),
+        parts=(
+            machines.answer(_everywhere),
+            Checks(("own-name", "network-services", "kernel-settings"), _nodes),
+            machines.container_runtime,
+        ),
+        hints=(
+            "`./inv up --until load-balancer` makes the machines and goes on from whatever is there",
+            "`./inv doctor` says whether this host is fit for them; `./inv ssh {first}` logs in to one",
+            "if a machine is beyond help: `./inv destroy`, then `./inv up --until load-balancer`",
+        ),
+    ),
+    Task(
+        2,
+        "quorum",
+        "what a control plane is made of is there",
+        asks=Asks(_control_planes, ("programs", "images", "certificates", "ca-key")),
+        parts=(
+            machines.answer(_control_planes),
+            machines.programs_there,
+            machines.images_there,
+            machines.ca_there,
+            Checks(("cluster-ca",), first),
+        ),
+        hints=(
+            "look on {first}: `ls /etc/kubernetes/pki`, `ctr --namespace k8s.io images list`",
+            "the CA comes from this host, so that HAProxy can verify the API servers before there are any",
+            "`./inv up --until control-plane` puts the CA there",
+        ),
+    ),
+    Task(
+        3,
+        "load-balancer",
+        "HAProxy stands before the API servers",
+        asks=Asks(balancer, ("services", "configuration", "lab-configuration", "unread", "listening")),
+        parts=(
+            machines.answer(balancer),
+            machines.configured,
+            Checks(("haproxy-configuration",)),
+            machines.as_the_lab_s,
+            Checks(("haproxy-runs",), amiss="not yet", hint="on it: `systemctl enable --now haproxy`"),
+            machines.was_read,
+            machines.listens,
+        ),
+        hints=(
+            "what you need is in /opt/ha-lab on {balancer}, and the packaged file in /usr/share/ha-lab",
+            "the CA and cut-off.lua go to /etc/haproxy; haproxy.cfg is the packaged one, then the lab's",
+            "`haproxy -c -f /etc/haproxy/haproxy.cfg` says what is wrong; then `systemctl enable haproxy` and "
+            "`systemctl restart haproxy`",
+            "`./inv up --until control-plane` does it for you",
+        ),
+    ),
+    Task(
+        4,
+        "control-plane",
+        "the first control plane serves the API",
+        asks=Asks(
+            _balancer_and_first,
+            ("membership", "kubeadm", "admin-server", "endpoint", "certificates", "ca-key", "backends"),
+            api=True,
+        ),
+        parts=(
+            machines.answer(_balancer_and_first),
+            cluster.ready_for_init,
+            cluster.initialised,
+            cluster.with_the_lab_s_ca,
+            cluster.endpoint_is_the_balancer,
+            Checks(("admin-kubeconfig",), first),
+            Checks(("api-server-healthy",), first),
+            Checks(("backend-up",), first),
+            Checks(("api-through-it",)),
+            Checks(("node-as-declared",), first),
+        ),
+        hints=(
+            "/opt/ha-lab/kubeadm-init.yaml on {first} has two gaps, @BOOTSTRAP_TOKEN@ and @CERTIFICATE_KEY@",
+            "`kubeadm token generate` and `kubeadm certs certificate-key` make what goes into them",
+            "on {first}: `kubeadm init --config /root/kubeadm-init.yaml --upload-certs`, and what the chapter "
+            "adds; half of one is undone by `kubeadm reset --force`, then `./inv up --until control-plane`",
+            "`./inv up --until pod-network` does it for you",
+        ),
+    ),
+    Task(
+        5,
+        "certificates",
+        "certificates are right, and machines are let in",
+        asks=Asks(first, ("membership", "kubeadm", "certificates"), api=True),
+        parts=(
+            machines.answer(first),
+            cluster.after_init,
+            Checks(("cluster-ca", "certificate-names", "certificate-expiry", "api-server-healthy"), first),
+            cluster.lets_machines_in,
+        ),
+        hints=(
+            "this one has nothing to do but to look: it holds once task 4 does",
+            "on {first}: `kubeadm certs check-expiration`, and `openssl x509 -noout -text -in "
+            "/etc/kubernetes/pki/apiserver.crt`",
+            "`./inv up --until pod-network` makes a new token and certificate key where they have expired",
+        ),
+    ),
+    Task(
+        6,
+        "joins",
+        "every machine has joined",
+        asks=Asks(_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
+        parts=(
+            machines.answer(_nodes),
+            cluster.after_init,
+            cluster.joined,
+            Checks(("exact-nodes", "node-as-declared", "etcd-members", "etcd-no-learner")),
+        ),
+        hints=(
+            "each machine has a /opt/ha-lab/kubeadm-join.yaml, whose gaps /root/secrets.sed on {first} fills",
+            "workers in any order, control planes one after the other: etcd takes one learner at a time",
+            "on each: `kubeadm join --config /root/kubeadm-join.yaml`, and what the chapter adds; half of one "
+            "is undone by `kubeadm reset --force`",
+            "`./inv up` joins whatever has not joined",
+        ),
+    ),
+    Task(
+        7,
+        "pod-network",
+        "pods have a network",
+        asks=Asks(first, ("membership", "kubeadm"), api=True),
+        parts=(
+            machines.answer(first),
+            cluster.after_init,
+            cluster.all_joined,
+            cluster.network_applied,
+            cluster.agents_live,
+            Checks(("pod-network-agent", "node-ready"), amiss="not yet"),
+            cluster.coredns_ready,
+        ),
+        hints=(
+            "/opt/ha-lab/pod-network on {first} is a folder for `kubectl kustomize`",
+            "`kubectl kustomize --load-restrictor LoadRestrictionsNone /opt/ha-lab/pod-network` makes the "
+            "manifest, `kubectl apply -f` takes it",
+            "nodes are Ready some seconds after flannel runs there: `kubectl get nodes`, `kubectl get pods -A`",
+            "`./inv up --until joins` applies it for you",
+        ),
+    ),
+    Task(
+        8,
+        "look-around",
+        "all checks hold",
+        asks=Asks(_everywhere, api=True),
+        before=(afterwards.fault_is_out,),
+        parts=(
+            machines.answer(_everywhere),
+            cluster.after_init,
+            cluster.all_joined,
+            afterwards.all_hold,
+            afterwards.verified,
+        ),
+        hints=(
+            "`./inv up` finishes what was done by hand, and takes away what lets machines in",
+            "then `./inv verify`: each check that does not hold says what it means and what to try",
+        ),
+    ),
+    Task(
+        9,
+        "break",
+        "something was broken on purpose",
+        parts=(afterwards.drilled,),
+        hints=(
+            "`./inv drill --list` says what can be broken",
+            "`./inv drill kill-control-plane` measures it; with --keep the fault stays in, to look around",
+        ),
+    ),
+    Task(
+        10,
+        "mend",
+        "the lab is whole again",
+        asks=Asks(_everywhere, api=True),
+        before=(afterwards.drilled, afterwards.fault_is_out),
+        parts=(afterwards.healthy,),
+        hints=(
+            "`./inv drill --heal` takes out what a drill left in",
+            "`./inv status` says what is still amiss, and `./inv up` mends what it can",
+        ),
+    ),
+    Task(
+        11,
+        "clean-up",
+        "nothing is left",
+        parts=(afterwards.nothing_left,),
+        hints=("`./inv destroy` removes the lab; the golden machine stays, for the next one",),
+    ),
+)

@@ -1,0 +1,140 @@
+"""What chapters 4 to 7 leave behind: the first control plane, certificates, joins, the pod network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.health.facts.known import known
+from lab.health.facts.machine import Machine
+from lab.model import Role
+from lab.workshop.task.machines import ca_there, first
+from lab.workshop.task.task import Checks, Found, Sight
+
+FLANNEL = "kube-flannel"
+FAILING = 2
+"""So many starts of an agent's container are no accident."""
+WAIT = "wait for it, and ask again"
+ANEW = (
+    "on it: `kubeadm reset --force`, then `./inv up --until control-plane`, which puts the lab's CA back, "
+    "and init again with /opt/ha-lab/kubeadm-init.yaml"
+)
+"""The way back from an init whose cluster nobody of the lab could join."""
+
+with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=ANEW)
+
+
+def ready_for_init(sight: Sight) -> Iterator[Found]:
+    """The lab's CA is there before init: kubeadm makes its own where it finds none."""
+    machine = sight.facts.machine(sight.lab.first)
+    if machine.text("membership").strip() == "fresh" and not _at_work(machine):
+        yield from tuple(ca_there(sight)) or with_the_lab_s_ca(sight)
+
+
+def initialised(sight: Sight) -> Iterator[Found]:
+    node = sight.lab.first
+    machine = sight.facts.machine(node)
+    has = machine.text("membership").strip()
+    if _at_work(machine):
+        yield Found("not yet", node.name, "`kubeadm init` went to its end", "kubeadm is at work", WAIT)
+    elif has == "fresh":
+        yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
+    elif has == "partial":
+        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", ANEW)
+
+
+def after_init(sight: Sight) -> Iterator[Found]:
+    """For what comes after task 4: as long as init is missing or half done it is that task's turn."""
+    for found in initialised(sight):
+        yield Found("not yet", found.machine, "task 4 is done", found.found, "`./inv task 4` says what to do")
+
+
+def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
+    """Control planes can join. An API server that does not answer is the next parts' to find."""
+    node = sight.lab.first
+    said = sight.facts.machine(node).section("endpoint")
+    has, wanted = said.text.strip(), sight.lab.endpoint
+    if not said.code and has != wanted:
+        expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
+        yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
+
+
+def lets_machines_in(sight: Sight) -> Iterator[Found]:
+    """While machines have yet to join, what they need for it is there."""
+    missing = [node for node in sight.lab.kubernetes_nodes if node.name in _missing(sight)]
+    secrets = known(sight.facts.api.secrets)
+    lost = []
+    if missing and not any(kind == "bootstrap.kubernetes.io/token" for _, kind in secrets):
+        lost.append("no bootstrap token")
+    if any(node.role is Role.CONTROL_PLANE for node in missing) and "kubeadm-certs" not in dict(secrets):
+        lost.append("no Secret kubeadm-certs")
+    if lost:
+        names = ", ".join(node.name for node in missing)
+        hint = (
+            f"certificates last two hours: `./inv up --until pod-network` puts a new token and certificate key "
+            f"into /root/secrets.sed on {sight.lab.first.name}"
+        )
+        yield Found("broken", "", f"what {names} will join with", ", ".join(lost), hint)
+
+
+def joined(sight: Sight) -> Iterator[Found]:
+    missing = _missing(sight)
+    for node in sight.lab.kubernetes_nodes:
+        machine = sight.facts.machine(node)
+        has = machine.text("membership").strip()
+        half = f"on it: `kubeadm reset --force`, and join again; or `./inv up`, which does both for {node.name}"
+        if _at_work(machine):
+            yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is at work", WAIT)
+        elif has == "partial":
+            yield Found("broken", node.name, "`kubeadm join` went to its end", "half of it was done", half)
+        elif node.name in missing and has == "joined":
+            found = "it has joined some cluster, and this one does not know it"
+            yield Found("broken", node.name, "a node of the cluster", found, half)
+        elif has == "fresh" and node.name not in missing:
+            found = "its Node is there, and the machine has nothing of the cluster"
+            again = f"`kubectl delete node {node.name}`, and join again; or `./inv up`, which does both"
+            yield Found("broken", node.name, "`kubeadm join` was done", found, again)
+        elif node.name in missing:
+            yield Found("not yet", node.name, "`kubeadm join` was done", "nothing of a cluster is there")
+
+
+def all_joined(sight: Sight) -> Iterator[Found]:
+    missing = sorted(_missing(sight))
+    if missing:
+        found = f"{', '.join(missing)} not in it"
+        yield Found("not yet", "", "all nodes in the cluster", found, "joining them is task 6")
+
+
+def network_applied(sight: Sight) -> Iterator[Found]:
+    if sight.lab.network.pod_network != "flannel":
+        return
+    if not any(pod.namespace == FLANNEL for pod in known(sight.facts.api.pods)):
+        yield Found("not yet", "", "flannel's pods", "there are none: the pod network was not applied")
+
+
+def agents_live(sight: Sight) -> Iterator[Found]:
+    starts = known(sight.facts.api.restarts)[1]
+    for pod in known(sight.facts.api.pods):
+        count = starts.get(f"{pod.namespace}/{pod.name}", 0)
+        if pod.namespace == FLANNEL and not pod.ready and count >= FAILING:
+            hint = (
+                f"`kubectl -n {FLANNEL} logs {pod.name}` says why; podSubnet and flannel's Network must agree"
+            )
+            yield Found("broken", pod.node, f"{pod.name} is Ready", f"it was started {count} times anew", hint)
+
+
+def coredns_ready(sight: Sight) -> Iterator[Found]:
+    pods = [pod for pod in known(sight.facts.api.pods) if pod.name.startswith("coredns-")]
+    if not any(pod.ready for pod in pods):
+        found = "none is" if pods else "there is none"
+        hint = "they wait for a node with a network; then it takes half a minute"
+        yield Found("not yet", "", "CoreDNS's pods are Ready", found, hint)
+
+
+def _at_work(machine: Machine) -> bool:
+    """Whether kubeadm runs there now: what it has made so far is neither missing nor wrong."""
+    return machine.section("kubeadm").code == 0
+
+
+def _missing(sight: Sight) -> set[str]:
+    there = {node.name for node in known(sight.facts.api.nodes)}
+    return {node.name for node in sight.lab.kubernetes_nodes} - there

@@ -1,0 +1,87 @@
+"""This room reads what this host keeps of a lab: whether anything is left, and what verify and drills left."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab import providers as machines
+from lab.drill import undo
+from lab.errors import LabError
+from lab.workspace import Workspace
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+
+SETTLING = 120.0
+"""Seconds after a fault in which a lab need not be whole again; 30 are usual."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What the last `verify` came to: how many checks it judged, and how many of them did not hold."""
+
+    checks: int
+    bad: int
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What this host keeps of a lab.
+
+    `strays` are machines that its `.lab/` does not know. `reports` are the drills that were reported on.
+    `fault` is what a drill has left in, "" when nothing; `was_broken` whether one ever put a fault in, and
+    `settling` whether one came out so lately that all need not be whole again.
+    """
+
+    folder: Path | None = None
+    strays: tuple[str, ...] = ()
+    verified: Verified | None = None
+    reports: tuple[str, ...] = ()
+    fault: str = ""
+    was_broken: bool = False
+    settling: bool = False
+
+
+def look(session: Session) -> Kept:
+    """Read it. Never raises LabError: where docker can't be asked it has nothing of the lab."""
+    workspace = session.workspace
+    reports = sorted((workspace.root / "drills").glob("*/report.json"))
+    try:
+        strays = tuple(machines.lost_sight_of(workspace))
+    except LabError:
+        strays = ()
+    return Kept(
+        folder=workspace.root if workspace.exists() or workspace.has_machines() else None,
+        strays=strays,
+        verified=_verified(workspace),
+        reports=tuple(each.parent.name for each in reports),
+        fault=undo.pending(session),
+        was_broken=workspace.drill.exists(),
+        settling=_changed_within(workspace.drill, SETTLING * session.lab.patience),
+    )
+
+
+def _changed_within(folder: Path, seconds: float) -> bool:
+    """Whether a file was put into a folder, or taken out of it, in these last seconds."""
+    try:
+        return time.time() - folder.stat().st_mtime < seconds
+    except FileNotFoundError:
+        return False
+
+
+def _verified(workspace: Workspace) -> Verified | None:
+    """Read what verify wrote for programs; None where it has written nothing that can be read."""
+    try:
+        text = (workspace.root / "verify.xml").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+    suite = re.search(r"<testsuite\b[^>]*>", text)
+    said = {} if suite is None else dict(re.findall(r'\b(tests|errors|failures)="(\d+)"', suite[0]))
+    if len(said) < 3:
+        return None
+    return Verified(int(said["tests"]), int(said["errors"]) + int(said["failures"]))

@@ -1,0 +1,135 @@
+"""This room looks at the lab for some tasks: asks what they need and no more, judges, and counts the askings.
+
+How often a task was asked since it was last done is in `.lab/tasks.json`; a hint more is shown each time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from lab.config.shape import whole
+from lab.errors import ConfigError, LabError
+from lab.health.facts.gather import Facts, by_ssh, gather
+from lab.model import Lab
+from lab.workshop.task import kept
+from lab.workshop.task.catalogue import TASKS
+from lab.workshop.task.task import Found, Sight, State, Task, state
+
+if TYPE_CHECKING:
+    from lab.session import Session
+
+MAKE = (
+    "`./inv up --until load-balancer` makes the machines, for work by hand; `./inv up` brings the whole lab up"
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a task stands. `asked` counts the askings since it was last done, this one with them."""
+
+    number: int
+    name: str
+    title: str
+    state: State
+    found: tuple[Found, ...] = ()
+    hints: tuple[str, ...] = ()
+    asked: int = 0
+
+
+def numbered(word: str) -> Task:
+    """The task of that number. Raises ConfigError where there is none."""
+    try:
+        number = whole(word, range(1, len(TASKS) + 1), "")
+    except ValueError:
+        hint = f"tasks are numbered from 1 to {len(TASKS)}; `./inv task` shows them all"
+        raise ConfigError([f"there is no task {word!r}"], hint=hint) from None
+    return TASKS[number - 1]
+
+
+def progress(session: Session) -> tuple[Result, ...]:
+    """How all tasks stand, everything asked once. Counts as no asking, and gives no hints."""
+    return tuple(
+        Result(task.number, task.name, task.title, state(found), found)
+        for task, found in zip(TASKS, _judged(session, TASKS), strict=True)
+    )
+
+
+def ask(session: Session, task: Task) -> Result:
+    """How one task stands, with one hint more than the last time."""
+    (found,) = _judged(session, (task,))
+    asked = _count(session, task, done=not found)
+    hints = tuple(filled(hint, session.lab) for hint in task.hints[:asked])
+    return Result(task.number, task.name, task.title, state(found), found, hints, asked)
+
+
+def _judged(session: Session, tasks: Sequence[Task]) -> list[tuple[Found, ...]]:
+    session.require_same_lab()
+    absent = _absent(session)
+    nothing = Sight(session.lab, _nothing(session), kept.look(session))
+    if absent:
+        return [(absent,) if task.asks else task.judge(nothing) for task in tasks]
+    barred = [task.barred(nothing) for task in tasks]
+    sight = replace(
+        nothing, facts=_gathered(session, [t for t, why in zip(tasks, barred, strict=True) if not why])
+    )
+    return [why or task.judge(sight) for task, why in zip(tasks, barred, strict=True)]
+
+
+def _absent(session: Session) -> Found | None:
+    """Why no machine can be asked; nothing may be sent to the lab's addresses then."""
+    expected = "the lab's machines run"
+    if not session.workspace.has_machines() or not session.workspace.ssh_config.exists():
+        return Found("not yet", "", expected, f"{session.lab.name} has not been brought up", MAKE)
+    reason = session.remote.route_is_ours()
+    if reason:
+        return Found("broken", "", expected, reason, "`./inv up` starts what stands still")
+    return None
+
+
+def _gathered(session: Session, tasks: Sequence[Task]) -> Facts:
+    asks = [task.asks for task in tasks if task.asks]
+    if not asks:
+        return _nothing(session)
+    lab, cluster = session.lab, any(each.api for each in asks)
+    if cluster and not session.workspace.kubeconfig.exists():
+        with contextlib.suppress(LabError):  # one that was made otherwise than the lab's is a task's to find
+            session.keep_kubeconfig()
+    # Named for all that are asked at once; a machine leaves out what its part does not know.
+    named = dict.fromkeys(name for each in asks for name in each.answers)
+    answers = () if any(not each.answers for each in asks) else tuple(named)
+    of = {node for each in asks for node in each.machines(lab)}
+    asker = by_ssh(session.remote, *answers)
+    return gather(lab, session.workspace, session.remote, asker, probes=False, of=of, cluster=cluster)
+
+
+def _nothing(session: Session) -> Facts:
+    asker = by_ssh(session.remote)
+    return gather(session.lab, session.workspace, session.remote, asker, probes=False, of=(), cluster=False)
+
+
+def _count(session: Session, task: Task, *, done: bool) -> int:
+    """Keep that it was asked once more, or begin anew once it is done. A lab that isn't there keeps nothing.
+
+    Where the count can't be kept, hints don't grow; how the task stands is worth more.
+    """
+    file = session.workspace.tasks
+    if not session.workspace.has_machines():
+        return 0
+    counts: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        read = json.loads(file.read_text(encoding="utf-8"))
+        counts = {key: count for key, count in read.items() if isinstance(count, int)}
+    asked = 0 if done else counts.get(str(task.number), 0) + 1
+    counts[str(task.number)] = asked
+    with contextlib.suppress(LabError):
+        session.workspace.write(file, json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    return asked
+
+
+def filled(hint: str, lab: Lab) -> str:
+    """Return a hint with the lab's own machines in it."""
+    return hint.format(first=lab.first.name, balancer=lab.balancer.name)

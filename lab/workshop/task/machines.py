@@ -1,0 +1,104 @@
+"""What chapters 1 to 3 leave behind: machines, what control planes are made of, the load balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab.golden.supply.releases import release
+from lab.health.facts.known import Unknown
+from lab.model import Lab, Node
+from lab.workshop.task.task import Found, Nodes, Part, Sight
+
+PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
+MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
+
+
+def balancer(lab: Lab) -> tuple[Node, ...]:
+    return (lab.balancer,)
+
+
+def first(lab: Lab) -> tuple[Node, ...]:
+    return (lab.first,)
+
+
+def answer(of: Nodes) -> Part:
+    """The part of a task that its machines answer: one that stands still is missing, whatever is on it."""
+
+    def part(sight: Sight) -> Iterator[Found]:
+        hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
+        for node in of(sight.lab):
+            machine = sight.facts.machines[node.name]
+            if isinstance(machine, Unknown):
+                yield Found("not yet", node.name, "it answers", machine.why, hint)
+
+    return part
+
+
+def container_runtime(sight: Sight) -> Iterator[Found]:
+    for node in sight.lab.kubernetes_nodes:
+        service = sight.facts.machine(node).services.get("containerd")
+        if service is None or not service.running:
+            hint = "on it: `systemctl enable --now containerd`; `journalctl -u containerd` says why not"
+            yield Found("broken", node.name, "containerd runs", "it does not", hint)
+
+
+def programs_there(sight: Sight) -> Iterator[Found]:
+    for node in sight.lab.control_planes:
+        found = {path.rpartition("/")[2] for path in sight.facts.machine(node).section("programs").text.split()}
+        missing = [name for name in PROGRAMS if name not in found]
+        if missing:
+            yield Found("broken", node.name, ", ".join(PROGRAMS), f"no {', '.join(missing)}", MADE_ANEW)
+
+
+def images_there(sight: Sight) -> Iterator[Found]:
+    versions = release(sight.lab.kubernetes.version)
+    wanted = (f"/kube-apiserver:v{versions.kubernetes}", f"/etcd:{versions.etcd_tag}")
+    for node in sight.lab.control_planes:
+        images = sight.facts.machine(node).text("images").split()
+        missing = [name[1:] for name in wanted if not any(image.endswith(name) for image in images)]
+        if missing:
+            shown = ", ".join(name[1:] for name in wanted)
+            yield Found("broken", node.name, f"images {shown}", f"no {', '.join(missing)}", MADE_ANEW)
+
+
+def ca_there(sight: Sight) -> Iterator[Found]:
+    machine = sight.facts.machine(sight.lab.first)
+    paths = {certificate.path for certificate in machine.certificates}
+    paths |= set(machine.section("ca-key").text.split())
+    wanted = ("/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/pki/ca.key")
+    missing = [path for path in wanted if path not in paths]
+    if missing:
+        hint = "`./inv up --until control-plane` puts it there, again after a `kubeadm reset`, too"
+        yield Found("not yet", sight.lab.first.name, "the lab's CA", f"no {', '.join(missing)}", hint)
+
+
+def configured(sight: Sight) -> Iterator[Found]:
+    node = sight.lab.balancer
+    said = sight.facts.machine(node).text("lab-configuration").strip()
+    if said == "packaged":
+        expected = "the lab's part in /etc/haproxy/haproxy.cfg, behind the packaged one"
+        yield Found("not yet", node.name, expected, "only the packaged one")
+
+
+def as_the_lab_s(sight: Sight) -> Iterator[Found]:
+    node = sight.lab.balancer
+    said = sight.facts.machine(node).text("lab-configuration").strip()
+    if said != "the lab's":
+        hint = "`<` is missing, `>` is there instead: put the file together again, as the chapter does"
+        yield Found("broken", node.name, "/etc/haproxy/haproxy.cfg is the lab's", said, hint)
+
+
+def was_read(sight: Sight) -> Iterator[Found]:
+    node = sight.lab.balancer
+    unread = sight.facts.machine(node).text("unread").split()
+    if unread:
+        hint = "on it: `systemctl restart haproxy`"
+        found = f"{', '.join(unread)} changed after it had read its files"
+        yield Found("not yet", node.name, "HAProxy runs with the files that are there", found, hint)
+
+
+def listens(sight: Sight) -> Iterator[Found]:
+    node, port = sight.lab.balancer, sight.lab.load_balancer.port
+    if not sight.facts.machine(node).text("listening").strip():
+        hint = "on it: `journalctl -u haproxy`, then `systemctl restart haproxy`"
+        yield Found("broken", node.name, f"HAProxy listens on port {port}", "nobody does", hint)

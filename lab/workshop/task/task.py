@@ -1,0 +1,117 @@
+"""This room is the form of a task: parts, each of which finds what is missing or wrong, and hints.
+
+A part judges what was seen and asks nobody. The parts of a task are judged in order, up to the first that
+finds something: whoever works by hand does one thing after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lab.health.checks import cases
+from lab.health.facts.gather import Facts
+from lab.health.facts.known import CouldNotAsk
+from lab.model import Lab, Node
+from lab.workshop.task.kept import Kept
+
+State = Literal["done", "not yet", "broken"]
+Nodes = Callable[[Lab], tuple[Node, ...]]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a task is judged by: the lab as declared, what it answered, and what this host keeps of it."""
+
+    lab: Lab
+    facts: Facts
+    kept: Kept
+
+
+@dataclass(frozen=True)
+class Found:
+    """One thing that keeps a task from being done: missing ("not yet") or wrong ("broken").
+
+    `machine` is "" for the lab as a whole; `hint` says what to try, "" where the task's own hints do.
+    """
+
+    state: State
+    machine: str
+    expected: str
+    found: str
+    hint: str = ""
+
+
+Part = Callable[[Sight], Iterable[Found]]
+
+
+@dataclass(frozen=True)
+class Checks:
+    """A part: verify's checks of these names, of those machines (None: of all). `amiss` is what a no means."""
+
+    names: tuple[str, ...]
+    on: Nodes | None = None
+    amiss: State = "broken"
+    hint: str = ""
+
+    def __call__(self, sight: Sight) -> Iterator[Found]:
+        """Judge them."""
+        for case in cases(sight.lab):
+            meant = self.on is None or case.node is None or case.node in self.on(sight.lab)
+            if case.check.name in self.names and meant:
+                verdict = case.judge(sight.facts)
+                if not verdict.good:
+                    hint = self.hint or verdict.hint
+                    yield Found(self.amiss, verdict.machine, verdict.expected, verdict.found, hint)
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What has to be asked for a task: these answers (none named: all) of those machines, and the API."""
+
+    machines: Nodes = lambda lab: ()
+    answers: tuple[str, ...] = ()
+    api: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a chapter leaves behind. `hints` come one more each time; {first} and the like are filled in.
+
+    `asks` is None where this host's own files say it all; `before` are parts that need nothing else, so that
+    nobody waits for a machine that a drill has stopped.
+    """
+
+    number: int
+    name: str
+    title: str
+    parts: tuple[Part, ...]
+    hints: tuple[str, ...]
+    asks: Asks | None = None
+    before: tuple[Part, ...] = ()
+
+    def barred(self, sight: Sight) -> tuple[Found, ...]:
+        """What keeps it from being done before anybody is asked."""
+        return _first(self.before, sight)
+
+    def judge(self, sight: Sight) -> tuple[Found, ...]:
+        """What keeps it from being done, of the first part that finds something; nothing when it is done."""
+        try:
+            return _first((*self.before, *self.parts), sight)
+        except CouldNotAsk as error:
+            hint = "`./inv status` says which machines answer, and whether the API does"
+            return (Found("broken", "", "an answer", error.message, hint),)
+        except (ValueError, LookupError, TypeError) as error:
+            what = f"what was answered can't be read: {type(error).__name__}: {error}"
+            return (Found("broken", "", "an answer", what, "`./inv logs` collects what a report of it needs"),)
+
+
+def _first(parts: Iterable[Part], sight: Sight) -> tuple[Found, ...]:
+    return next(filter(None, (tuple(part(sight)) for part in parts)), ())
+
+
+def state(found: Iterable[Found]) -> State:
+    """What it amounts to: broken when anything is."""
+    states = {each.state for each in found}
+    return "broken" if "broken" in states else "not yet" if states else "done"
