@@ -1,0 +1,183 @@
+"""What an edited lab.yaml asks of a lab that was made: pure, from two labs to one record.
+
+Each key of lab.yaml has its effect in one table. What a plan exists for is carried out by `up`; what can't be done
+to machines that exist is said with the reason and the way out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from lab.model import Lab, Node
+from lab.roles import ROLES
+
+BEGIN_AGAIN = "change it back; or remove this lab with `./inv destroy`, then `./inv up` makes the other one"
+ANOTHER_LAB = "change it back; or make the other lab beside this one: a lab file in a folder of its own"
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a changed key means for machines that exist.
+
+    `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
+    provider enforces it. `load-balancer` and `pod-network`: configuration that `up` applies. `none`: no machine
+    is touched. `impossible`: no plan can do it. `why` completes "… , since"; `instead` is what to do.
+    """
+
+    kind: Literal["members", "resized", "load-balancer", "pod-network", "none", "impossible"]
+    why: str = ""
+    instead: str = ""
+
+
+def _impossible(why: str, instead: str = BEGIN_AGAIN) -> Effect:
+    return Effect("impossible", why, instead)
+
+
+_FETCHED = Effect("none", "machines have what was fetched already")
+_MEMBERS = Effect("members")
+_RESIZED = Effect("resized")
+
+_GROUP: Mapping[str, Effect] = {
+    "prefix": _impossible("a machine's name is in certificates, in etcd and in its Node object"),
+    "count": _MEMBERS,
+    "first_address": _impossible("a machine's address is in certificates, in etcd and in HAProxy"),
+    "cpus": _RESIZED,
+    "memory_mib": _RESIZED,
+}
+
+EFFECTS: Mapping[str, Effect] = {
+    "name": _impossible("machines, networks and the kubeconfig's context carry it", ANOTHER_LAB),
+    "provider": _impossible("machines can't move from one provider to another", ANOTHER_LAB),
+    "kubernetes.version": _impossible("this version of the kit can't upgrade a cluster in place yet"),
+    "kubernetes.source": Effect("none", "machines keep the golden machine that they are clones of"),
+    "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
+    "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
+    "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
+    "network.pod_network": Effect("pod-network"),
+    "load_balancer.profile": Effect("load-balancer"),
+    "load_balancer.health_path": Effect("load-balancer"),
+    "load_balancer.port": _impossible("kubelets, kubeconfigs and kube-proxy know the API by it"),
+    "mirrors.debian": _FETCHED,
+    "mirrors.debian_security": _FETCHED,
+    "mirrors.kubernetes_packages": _FETCHED,
+    "mirrors.images": _FETCHED,
+    "mirrors.go": _FETCHED,
+    "libvirt.uri": _impossible("the machines are on the other host", ANOTHER_LAB),
+    "libvirt.emulated": _impossible("it is part of each domain, and of all its timeouts"),
+    "libvirt.pool": _impossible("the machines' disks are in it"),
+    "libvirt.management": _impossible("each machine has an address in it"),
+} | {
+    f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()
+}
+"""Every key of lab.yaml. A test fails when a key is missing here."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One key of lab.yaml whose value differs: as it was made, and as it is wanted."""
+
+    key: str
+    before: str
+    after: str
+
+    @property
+    def effect(self) -> Effect:
+        """What that means for the machines."""
+        return EFFECTS[self.key]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Everything that differs. `resized` are machines that stay, `settings` every key that differs."""
+
+    added: tuple[Node, ...] = ()
+    removed: tuple[Node, ...] = ()
+    resized: tuple[Node, ...] = ()
+    settings: tuple[Setting, ...] = ()
+
+    @property
+    def impossible(self) -> tuple[Setting, ...]:
+        """What no plan can do to machines that exist."""
+        return self._of("impossible")
+
+    @property
+    def reconfigured(self) -> tuple[Setting, ...]:
+        """Configuration that `up` applies to machines that stay as they are."""
+        return self._of("load-balancer", "pod-network")
+
+    @property
+    def untouched(self) -> tuple[Setting, ...]:
+        """What differs and touches no machine."""
+        return self._of("none")
+
+    def _of(self, *kinds: str) -> tuple[Setting, ...]:
+        return tuple(setting for setting in self.settings if setting.effect.kind in kinds)
+
+
+def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
+    """What it takes to make `wanted` of `made`.
+
+    `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where it
+    does not, another size changes nothing on machines.
+    """
+    before, after = settings(made), settings(wanted)
+    differing = tuple(
+        Setting(key, before.get(key, "nothing"), after.get(key, "nothing"))
+        for key in EFFECTS
+        if _differs(key, before.get(key), after.get(key))
+    )
+    stay = [(made.node(node.name), node) for node in wanted.nodes]
+    return Change(
+        added=tuple(node for was, node in stay if was is None),
+        removed=tuple(node for node in made.nodes if wanted.node(node.name) is None),
+        resized=tuple(
+            node
+            for was, node in stay
+            if sizes_enforced and was and (was.cpus, was.memory_mib) != (node.cpus, node.memory_mib)
+        ),
+        settings=differing,
+    )
+
+
+def _differs(key: str, before: str | None, after: str | None) -> bool:
+    # A group without machines has no names, addresses or sizes yet, so none of them can differ.
+    if key.startswith("nodes.") and not key.endswith(".count") and None in (before, after):
+        return False
+    return before != after
+
+
+def settings(lab: Lab) -> dict[str, str]:
+    """A lab as lab.yaml's keys and values; what its machines don't show is left out."""
+    found = dict(_flat("", lab.model_dump(mode="json", exclude={"nodes", "libvirt"})))
+    if lab.libvirt is not None:
+        found |= dict(_flat("libvirt.", lab.libvirt.model_dump(mode="json")))
+    for role, spec in ROLES.items():
+        nodes = lab.by_role(role)
+        group = f"nodes.{spec.config_key}"
+        found[f"{group}.count"] = str(len(nodes))
+        if nodes:
+            first = nodes[0]
+            found[f"{group}.prefix"] = re.sub(r"[0-9]+$", "", first.name)
+            found[f"{group}.first_address"] = str(first.address)
+            found[f"{group}.cpus"] = str(first.cpus)
+            found[f"{group}.memory_mib"] = str(first.memory_mib)
+    return found
+
+
+def _flat(prefix: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for key, value in data.items():
+        if isinstance(value, Mapping) and f"{prefix}{key}" not in EFFECTS:
+            yield from _flat(f"{prefix}{key}.", value)
+        else:
+            yield f"{prefix}{key}", _shown(value)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}: {each}" for name, each in sorted(value.items())) or "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value) if value != "" else "nothing"

@@ -1,0 +1,106 @@
+"""What was made: the lab as it was last applied, which golden machine each machine is a clone of, and its label.
+
+`.lab/lab.json` is read and written here only. It says what was *wanted* last, never what *is*: that, the machines
+are asked (docs/decisions). A machine is recorded before it is made and forgotten after it is gone, so that a run
+that is killed leaves no machine that nobody knows of.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Any
+
+from pydantic import ValidationError
+
+from lab.errors import LabStateError
+from lab.model import Frozen, Lab, Node
+from lab.workspace import Workspace
+
+FORMAT = 2
+"""The form of lab.json. 1 was the lab itself beside `image`; it is still read."""
+
+
+class MadeMachine(Frozen):
+    """One machine: the golden machine it is a clone of ("" where none was noted), and its Kubernetes version."""
+
+    golden: str
+    kubernetes: str
+
+
+class Made(Frozen):
+    """A lab's record. `machines` may exist, by name; `leaving` are on their way out, wanted again or not.
+
+    `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life, wherever
+    its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
+    """
+
+    lab: Lab
+    owner: str
+    root: str
+    machines: dict[str, MadeMachine] = {}
+    leaving: tuple[str, ...] = ()
+
+    @property
+    def golden(self) -> str:
+        """The golden machine that most of the machines are clones of; "" where there are none."""
+        found = [machine.golden for machine in self.machines.values() if machine.golden]
+        return max(found, key=found.count, default="")
+
+    def node(self, name: str) -> Node | None:
+        """The machine of that name, if it may exist."""
+        return self.lab.node(name)
+
+
+def new_owner(workspace: Workspace) -> str:
+    """A label value for a lab that is made now: where it is made, and what tells it from others made there."""
+    return f"{workspace.root}#{secrets.token_hex(4)}"
+
+
+def read(workspace: Workspace) -> Made | None:
+    """The lab's record; None where nothing was ever rendered.
+
+    Raises LabStateError where there is one that can't be used, with the way out.
+    """
+    try:
+        found: Any = json.loads(workspace.identity.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LabStateError(
+            f"{workspace.identity} can't be read: {error}",
+            hint=f"make {workspace.root} readable for you, or move it away if it isn't a lab's",
+        ) from error
+    if not isinstance(found, dict) or not found:
+        return None
+    form = found.get("format", 1)
+    try:
+        if form == 1:
+            return _first_form(found, workspace)
+        if form == FORMAT:
+            return Made.model_validate({key: value for key, value in found.items() if key != "format"})
+    except ValidationError as error:
+        wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_url=False)[:4])
+        raise LabStateError(
+            f"{workspace.identity} was not written by this version of the kit (it can't use: {wrong})",
+            hint="work on this lab with the checkout that made it; its `./inv destroy` removes the machines",
+        ) from error
+    raise LabStateError(
+        f"{workspace.identity} was written by a later version of the kit (form {form}; this one knows {FORMAT})",
+        hint="work on this lab with the checkout that made it, or update this one (`git pull`)",
+    )
+
+
+def write(workspace: Workspace, made: Made) -> None:
+    """Keep the record."""
+    data = {"format": FORMAT} | json.loads(made.model_dump_json())
+    workspace.write(workspace.identity, json.dumps(data, indent=2, sort_keys=True) + "\n")
+
+
+def _first_form(found: dict[str, Any], workspace: Workspace) -> Made:
+    """What earlier versions wrote: the lab, with `image`; the label was the path of `.lab/` as it was then."""
+    lab = Lab.model_validate({key: value for key, value in found.items() if key != "image"})
+    machine = MadeMachine(golden=str(found.get("image", "")), kubernetes=lab.kubernetes.version)
+    root = str(workspace.root)
+    machines = {node.name: machine for node in lab.nodes} if workspace.has_machines() else {}
+    return Made(lab=lab, owner=root, root=root, machines=machines)

@@ -1,0 +1,177 @@
+"""The engine: carries out any plan, and knows none.
+
+A plan is a literal tuple of steps. A step starts on a machine as soon as the steps that it names in `after` are
+done: on the same machine where they run there, else wherever they run. A name that is not in the plan being run
+counts as done, so a part of a plan is a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError, NodeFailed
+from lab.model import Lab, Node
+from lab.plans.situation import Situation
+from lab.remote import Remote
+from lab.render.credentials import RunSecrets
+from lab.system import progress
+from lab.system.progress import Progress
+from lab.system.wait import wait_until
+from lab.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the steps of one run know: the lab as it is wanted, what was found, and the doors to the machines.
+
+    `secrets` are this run's token and certificate key: they are made for it, and worthless after it.
+    """
+
+    lab: Lab
+    workspace: Workspace
+    remote: Remote
+    progress: Progress
+    secrets: RunSecrets
+    situation: Situation
+
+
+@dataclass(frozen=True)
+class Job:
+    """One step on one machine, or once for the lab, while it runs. `failed` says whether another step has."""
+
+    context: Context
+    shown: progress.Step
+    failed: Callable[[str], bool]
+    target: Node | None = None
+
+    @property
+    def node(self) -> Node:
+        """The machine; only for steps that run on machines."""
+        assert self.target is not None
+        return self.target
+
+    @property
+    def log(self) -> Path:
+        """Where the step's commands write."""
+        return self.shown.log
+
+    def wait_until(
+        self, check: Callable[[], str], *, what: str, timeout: float, interval: float = 0.5, hint: str = ""
+    ) -> None:
+        """Wait as `lab.system.wait` does, saying so in the step's log; longer where machines are emulated."""
+        patient = timeout * self.context.lab.patience
+        wait_until(check, what=what, timeout=patient, interval=interval, hint=hint, log=self.log)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """A place before which a plan can end, for the rest to be done manually.
+
+    `by_hand` is what its step does, in a reader's words; `task` the handout's task that begins there.
+    """
+
+    name: str
+    by_hand: str
+    task: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """A part of a plan.
+
+    `do` carries it out and returns whether it changed anything; it raises LabError when it can't. `on` are the
+    machines it runs on, each for itself; None is once for the lab. `script` says that it is the script of its name
+    in provision/node/, which a bare `vagrant up` can run, too.
+    """
+
+    name: str
+    title: str
+    do: Callable[[Job], bool]
+    on: Callable[[Lab, Situation], Sequence[Node]] | None = None
+    after: tuple[str, ...] = ()
+    one_at_a_time: bool = False
+    stop: Stop | None = None
+    script: bool = False
+
+
+Plan = tuple[Step, ...]
+
+ONCE = ""
+"""Stands for the machine of a step that runs once for the lab."""
+
+
+def run(plan: Plan, context: Context) -> bool:
+    """Carry out a plan; return whether anything was changed.
+
+    What does not need a step that failed goes on, so that the next run finds it done. Raises LabError: the first
+    step's failures, each with its machine.
+    """
+    wanted = {step.name: _targets(step, context) for step in plan}
+    with ThreadPoolExecutor(max_workers=max(1, sum(map(len, wanted.values())))) as pool:
+        futures: dict[str, dict[str, Future[bool]]] = {}
+
+        def failed(name: str) -> bool:
+            return any(each.done() and each.exception() is not None for each in futures.get(name, {}).values())
+
+        for step in plan:
+            futures[step.name] = {}
+            previous: Future[bool] | None = None
+            for key, node in wanted[step.name].items():
+                needed = _needed(step, key, futures)
+                if step.one_at_a_time and previous is not None:
+                    needed.append(previous)
+                previous = pool.submit(_carry_out, step, context, node, needed, failed)
+                futures[step.name][key] = previous
+    failures = [error for step in plan for error in _own_failures(step, futures[step.name])]
+    if failures:
+        raise failures[0]
+    return any(future.result() for each in futures.values() for future in each.values())
+
+
+def _targets(step: Step, context: Context) -> dict[str, Node | None]:
+    if step.on is None:
+        return {ONCE: None}
+    return {node.name: node for node in step.on(context.lab, context.situation)}
+
+
+def _needed(step: Step, key: str, futures: dict[str, dict[str, Future[bool]]]) -> list[Future[bool]]:
+    needed: list[Future[bool]] = []
+    for name in step.after:
+        before = futures.get(name, {})
+        needed += [before[key]] if key in before else list(before.values())
+    return needed
+
+
+def _carry_out(
+    step: Step, context: Context, node: Node | None, needed: list[Future[bool]], failed: Callable[[str], bool]
+) -> bool:
+    wait(needed)
+    if any(future.exception() is not None for future in needed):
+        raise _Skipped(f"{step.name} was not tried")
+    with context.progress.step(step.name, step.title, node.name if node else "") as shown:
+        changed = step.do(Job(context, shown, failed, node))
+        if not changed:
+            shown.unchanged()
+        return changed
+
+
+class _Skipped(LabError):
+    """A step that was not tried, as one that it needs had failed; that one's failure is what is reported."""
+
+
+def _own_failures(step: Step, futures: dict[str, Future[bool]]) -> list[LabError]:
+    errors = {name: future.exception() for name, future in futures.items()}
+    for error in errors.values():
+        if error is not None and not isinstance(error, LabError):
+            raise error
+    own = {
+        name: error
+        for name, error in errors.items()
+        if isinstance(error, LabError) and not isinstance(error, _Skipped)
+    }
+    if not own:
+        return []
+    return [own[ONCE]] if ONCE in own else [NodeFailed(step.title, own)]

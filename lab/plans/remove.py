@@ -1,0 +1,91 @@
+"""REMOVE: takes machines out of a lab that goes on working, whether they still answer or not.
+
+kubeadm's order ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before it: no new
+connection goes to an API server that is about to end. A machine is drained, its etcd member and Node go while the
+others have quorum, and the machine last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab import made as made_record
+from lab import providers
+from lab.model import Lab, Node
+from lab.plans import script as scripts
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.situation import Situation
+
+
+def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
+    leaving_servers = any(node in lab.control_planes or _is_control_plane(node) for node in situation.leaving)
+    return [node for node in lab.balancers if node not in situation.leaving] if leaving_servers else []
+
+
+def _is_control_plane(node: Node) -> bool:
+    return node.spec.etcd_member
+
+
+def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in situation.leaving if node.spec.runs_kubelet]
+
+
+def _answering(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in _kubernetes(lab, situation) if node.name not in situation.silent]
+
+
+def _answering_control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in _answering(lab, situation) if _is_control_plane(node)]
+
+
+def _leaving(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return situation.leaving
+
+
+def _drain_haproxy(job: Job) -> bool:
+    leaving = [node.name for node in job.context.situation.leaving if _is_control_plane(node)]
+    return scripts.run(job, "load-balancer", job.node, words=("--drain", *leaving))
+
+
+def _drain(job: Job) -> bool:
+    return scripts.run(job, "drain", job.context.situation.first, words=(job.node.name,))
+
+
+def _stop_api_server(job: Job) -> bool:
+    return scripts.run(job, "leave", job.node)
+
+
+def _forget(job: Job) -> bool:
+    node = job.node
+    words = (node.name, str(node.address)) if _is_control_plane(node) else ("--node-only", node.name)
+    return scripts.run(job, "remove-member", job.context.situation.first, words=words)
+
+
+def _remove(job: Job) -> bool:
+    context = job.context
+    made = made_record.read(context.workspace)
+    assert made is not None
+    providers.remove_machines(made.lab, context.workspace, [job.node.name], job.log)
+    made_record.write(context.workspace, made.without(job.node.name, wanted=context.lab))
+    return True
+
+
+REMOVE: Plan = (
+    # New connections go to the others; those that are open go on.
+    Step("drain-haproxy", "HAProxy sends nothing new to what leaves", _drain_haproxy, _balancers),
+    # One by one: what is evicted finds its place on those that stay.
+    Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
+    # Its API server ends what it is answering, and closes its connections, so that clients go elsewhere.
+    Step("leave", "the API server ends", _stop_api_server, _answering_control_planes, after=("drain",)),
+    # Behind a gate on etcd: never without a quorum of those that stay.
+    Step(
+        "forget",
+        "leaves etcd and the cluster",
+        _forget,
+        _kubernetes,
+        after=("drain", "leave"),
+        one_at_a_time=True,
+    ),
+    # Last, when nothing in the cluster counts on it.
+    Step("remove", "the machine is removed", _remove, _leaving, after=("forget", "drain-haproxy"), one_at_a_time=True),
+)

@@ -1,0 +1,53 @@
+"""A step that is one script of provision/node/, run on its machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lab.model import Lab, Node
+from lab.plans.engine import Job, Step, Stop
+from lab.plans.situation import Situation
+from lab.render import credentials
+
+Words = Callable[[Lab, Situation, Node], Sequence[str]]
+
+
+def script(
+    name: str,
+    title: str,
+    on: Callable[[Lab, Situation], Sequence[Node]],
+    *,
+    after: tuple[str, ...] = (),
+    one_at_a_time: bool = False,
+    words: Words = lambda lab, situation, node: (),
+    secrets: Callable[[Situation], Sequence[str]] = lambda situation: (),
+    stop: Stop | None = None,
+) -> Step:
+    """A step that runs `provision/node/NAME.sh` on each of its machines.
+
+    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.render.credentials`) that it is given,
+    on standard input.
+    """
+
+    def do(job: Job) -> bool:
+        context = job.context
+        return run(
+            job,
+            name,
+            job.node,
+            words=words(context.lab, context.situation, job.node),
+            secrets=secrets(context.situation),
+        )
+
+    return Step(name, title, do, on, after=after, one_at_a_time=one_at_a_time, stop=stop, script=True)
+
+
+def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: Sequence[str] = ()) -> bool:
+    """Run a script on a machine, which need not be the job's own; return whether it changed anything."""
+    context = job.context
+    given = None
+    if secrets:
+        key = credentials.ca_key(context.workspace)
+        files = credentials.secret_files(node, context.lab, context.secrets, key)
+        given = {name: text for name, text in files.items() if name in secrets}
+    return context.remote.script(node, name, words, secrets=given, log=job.log)

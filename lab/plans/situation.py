@@ -1,0 +1,70 @@
+"""What was found before anything is done, and so what there is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+from lab.model import Lab, Node
+from lab.remote import Remote, side_by_side
+
+Found = Literal["fresh", "partial", "joined"]
+"""What a machine has of Kubernetes, as `provision/node/probe.sh` says: `fresh` is nothing, `partial` a join that was cut off."""
+
+PROBE_TIMEOUT = 60.0
+"""Seconds for a machine to say what it has; it asks files only."""
+
+
+@dataclass(frozen=True)
+class Situation:
+    """Where the cluster is.
+
+    `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined completely. `alone`:
+    no machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
+    their way out; `silent` those of them that do not answer. `until` is the stop before which to end, or "".
+    """
+
+    first: Node
+    joined: frozenset[str] = frozenset()
+    alone: bool = True
+    leaving: tuple[Node, ...] = ()
+    silent: frozenset[str] = frozenset()
+    until: str = ""
+
+    def joining(self, lab: Lab) -> tuple[Node, ...]:
+        """The control planes besides the first, in the order in which they join."""
+        return tuple(node for node in lab.control_planes if node != self.first)
+
+    def newcomers(self, lab: Lab) -> tuple[Node, ...]:
+        """The machines besides the first that have yet to join."""
+        return tuple(n for n in lab.kubernetes_nodes if n != self.first and n.name not in self.joined)
+
+
+def from_nothing(lab: Lab, until: str = "") -> Situation:
+    """The situation of machines that are made by this very run."""
+    return Situation(lab.first, until=until)
+
+
+def survey(lab: Lab, remote: Remote) -> dict[str, Found]:
+    """Ask every Kubernetes machine of `lab` what it has of a cluster. Raises NodeFailed where one can't be asked.
+
+    The machines have this checkout's scripts.
+    """
+
+    def ask(node: Node) -> Found:
+        said = remote.run(node, ["sudo", "/opt/ha-lab/probe.sh"], timeout=PROBE_TIMEOUT).stdout.strip()
+        return cast(Found, said) if said in ("partial", "joined") else "fresh"
+
+    return side_by_side("asking the machines what they have", lab.kubernetes_nodes, ask)
+
+
+def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:
+    """What the machines' answers amount to."""
+    joined = frozenset(name for name, state in found.items() if state == "joined")
+    serving = [node for node in lab.control_planes if node.name in joined]
+    # A half-made first control plane is undone only while no other machine belongs to the cluster.
+    others = {state for name, state in found.items() if name != lab.first.name}
+    nowhere = not serving and others <= {"fresh"}
+    alone = found[lab.first.name] != "fresh" and others <= {"fresh"}
+    return Situation(serving[0] if serving else lab.first, joined, nowhere or alone, until=until)
