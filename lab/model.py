@@ -5,25 +5,19 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from lab.roles import ROLES, Role, RoleSpec
 
 Provider = Literal["docker", "libvirt", "virtualbox"]
 
 
 LABEL = "ha-lab.workspace"
 """The label by which a lab knows its own containers and domains."""
-
-
-class Role(StrEnum):
-    """What a machine is for, in kubeadm's words."""
-
-    LOAD_BALANCER = "load-balancer"
-    CONTROL_PLANE = "control-plane"
-    WORKER = "worker"
 
 
 class Frozen(BaseModel):
@@ -69,6 +63,24 @@ class LoadBalancer(Frozen):
     profile: Literal["tuned", "reference"] = "tuned"
     health_path: str = "/healthz"
     port: int = Field(default=6443, ge=1, le=65535)
+
+
+class Endpoint(Frozen):
+    """Where the API is found. `certificate_names`: the names and addresses by which clients may ask for it."""
+
+    address: IPv4Address
+    port: int
+    certificate_names: tuple[str, ...]
+
+    @property
+    def host_port(self) -> str:
+        """As `address:port`: kubeadm's `controlPlaneEndpoint`."""
+        return f"{self.address}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The server of every kubeconfig."""
+        return f"https://{self.host_port}"
 
 
 class Mirrors(Frozen):
@@ -155,10 +167,37 @@ class Lab(Frozen):
         """The nodes of one role, in order. Nobody else filters by role."""
         return tuple(node for node in self.nodes if node.role is role)
 
+    def where(self, has: Callable[[RoleSpec], bool]) -> tuple[Node, ...]:
+        """The nodes of the roles of which that is true, role by role in bring-up order."""
+        return tuple(node for role, spec in ROLES.items() if has(spec) for node in self.by_role(role))
+
     @property
-    def balancer(self) -> Node:
-        """The one load balancer."""
-        return self.by_role(Role.LOAD_BALANCER)[0]
+    def balancers(self) -> tuple[Node, ...]:
+        """The machines that run HAProxy."""
+        return self.by_role(Role.LOAD_BALANCER)
+
+    @property
+    def api(self) -> Endpoint:
+        """Where everyone finds the API: through the load balancer, at the first one's address."""
+        address = self.balancers[0].address
+        names = dict.fromkeys(
+            (str(address), *(name for each in self.balancers for name in (str(each.address), each.name)))
+        )
+        return Endpoint(address=address, port=self.load_balancer.port, certificate_names=tuple(names))
+
+    @property
+    def route_target(self) -> IPv4Address:
+        """An address on the lab's network, to ask a routing table about: which way leads there?
+
+        This host asks it, and flannel on each Kubernetes node. So it belongs to none of them: the way to an
+        address of one's own is the loopback interface.
+        """
+        return self.balancers[0].address
+
+    @property
+    def etcd_members(self) -> tuple[Node, ...]:
+        """The machines that run etcd: today the control planes (kubeadm's "stacked" topology)."""
+        return self.where(lambda role: role.etcd_member)
 
     @property
     def control_planes(self) -> tuple[Node, ...]:
@@ -178,17 +217,23 @@ class Lab(Frozen):
     @property
     def kubernetes_nodes(self) -> tuple[Node, ...]:
         """Every machine that runs a kubelet."""
-        return self.control_planes + self.workers
+        return self.where(lambda role: role.runs_kubelet)
+
+    # Replaced by `balancers`, `api` and `route_target`; gone once nothing uses them.
+    @property
+    def balancer(self) -> Node:
+        """The one load balancer."""
+        return self.balancers[0]
 
     @property
     def endpoint(self) -> str:
-        """The `controlPlaneEndpoint`: the load balancer's address and port, as `host:port`."""
-        return f"{self.balancer.address}:{self.load_balancer.port}"
+        """The `controlPlaneEndpoint`, as `host:port`."""
+        return self.api.host_port
 
     @property
     def api_url(self) -> str:
         """Where the API is found by everyone: through the load balancer."""
-        return f"https://{self.endpoint}"
+        return self.api.url
 
     def node(self, name: str) -> Node | None:
         """The node of that name, if there is one."""

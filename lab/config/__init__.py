@@ -31,8 +31,8 @@ from lab.model import (
     Network,
     Node,
     Provider,
-    Role,
 )
+from lab.roles import Role
 
 HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
 

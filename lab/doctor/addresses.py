@@ -15,8 +15,9 @@ from pathlib import Path
 from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Container, DockerNetwork, Route, Unknown
-from lab.model import Lab, Provider, Role, machine_name
+from lab.model import Lab, Provider, machine_name
 from lab.providers import network_name
+from lab.roles import Role
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 

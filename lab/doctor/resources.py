@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Folder, Unknown
-from lab.model import Role
+from lab.roles import Role
 
 # MiB; measured: seven container machines took 2.0 to 2.1 GiB in all.
 MEMORY_MIB = {Role.CONTROL_PLANE: 400, Role.WORKER: 200, Role.LOAD_BALANCER: 100}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.health.cluster import ask_health
-from lab.model import Node, Role
+from lab.model import Node
+from lab.roles import Role
 from lab.system.wait import wait_until
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from lab.health.checks import cases
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.known import Unknown
 from lab.health.facts.machine import Machine
-from lab.model import Lab, Role
+from lab.model import Lab
+from lab.roles import Role
 
 if TYPE_CHECKING:
     from lab.session import Session

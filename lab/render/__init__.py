@@ -16,10 +16,11 @@ from typing import Any
 import jinja2
 
 from lab.golden.supply.releases import release
-from lab.model import LABEL, Lab, Node, Role, machine_name
+from lab.model import LABEL, Lab, Node, machine_name
 from lab.paths import PROVISION, REPOSITORY
 from lab.render import disc
 from lab.render.credentials import ca_hash
+from lab.roles import Role
 
 FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
 """Where the golden machine keeps the manifest of its own flannel."""

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import NameOID
 
 from lab.errors import LabStateError
-from lab.model import Lab, Node, Role
+from lab.model import Lab, Node
+from lab.roles import Role
 from lab.system import proxies
 from lab.workspace import Workspace
 

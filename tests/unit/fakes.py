@@ -39,6 +39,13 @@ SITE = Site(
 )
 
 
+def with_a_second_balancer(lab: Lab) -> Lab:
+    """Return the lab with lb2 beside its one load balancer: what no lab.yaml can say yet."""
+    first = lab.balancers[0]
+    second = first.model_copy(update={"name": "lb2", "address": first.address - 1})
+    return lab.model_copy(update={"nodes": (first, second, *lab.nodes[1:])})
+
+
 class FakeClock:
     """Time that passes only while somebody sleeps."""
 

@@ -32,7 +32,8 @@ from lab.host import (
     Way,
 )
 from lab.host.kernel import CAPABILITIES
-from lab.model import Kubernetes, Lab, Network, Node, Role
+from lab.model import Kubernetes, Lab, Network, Node
+from lab.roles import Role
 from lab.system import process
 from lab.system.process import Result
 from lab.system.progress import Progress

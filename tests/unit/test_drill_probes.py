@@ -20,7 +20,8 @@ from lab.drill.recording import Mark, Recording
 from lab.drill.workload import read_back
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.health.cluster import Api
-from lab.model import Lab, LoadBalancer, Network, Node, Role
+from lab.model import Lab, LoadBalancer, Network, Node
+from lab.roles import Role
 from lab.system.wait import wait_until
 from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer

@@ -10,7 +10,8 @@ from lab import config
 from lab.drill import workload
 from lab.errors import LabStateError, WaitTimedOut
 from lab.health.cluster import Api
-from lab.model import Lab, Role
+from lab.model import Lab
+from lab.roles import Role
 from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
 

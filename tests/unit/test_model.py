@@ -6,7 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from lab.config import default
-from lab.model import Lab, LoadBalancer, Network, Node, Role
+from lab.model import Lab, LoadBalancer, Network, Node
+from lab.roles import Role
+from tests.unit.fakes import with_a_second_balancer
 
 
 def names(nodes: tuple[Node, ...]) -> list[str]:
@@ -23,10 +25,11 @@ def test_nodes_are_in_bring_up_order(lab: Lab) -> None:
 
 
 def test_each_role_has_its_view(lab: Lab) -> None:
-    assert lab.balancer.name == "lb1"
+    assert names(lab.balancers) == ["lb1"]
     assert names(lab.control_planes) == ["cp1", "cp2", "cp3"]
     assert names(lab.workers) == ["w1", "w2", "w3"]
     assert names(lab.kubernetes_nodes) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
+    assert names(lab.etcd_members) == ["cp1", "cp2", "cp3"]
     assert names(lab.by_role(Role.LOAD_BALANCER)) == ["lb1"]
 
 
@@ -38,8 +41,23 @@ def test_the_first_control_plane_is_first_by_place_not_by_name(lab: Lab) -> None
 
 def test_the_api_is_reached_through_the_load_balancer(lab: Lab) -> None:
     moved = lab.model_copy(update={"load_balancer": LoadBalancer(port=8443)})
-    assert moved.endpoint == "192.168.56.10:8443"
-    assert moved.api_url == "https://192.168.56.10:8443"
+    assert moved.api.host_port == "192.168.56.10:8443"
+    assert moved.api.url == "https://192.168.56.10:8443"
+    assert moved.api.certificate_names == ("192.168.56.10", "lb1")
+
+
+def test_the_certificate_has_the_names_of_every_load_balancer(lab: Lab) -> None:
+    assert with_a_second_balancer(lab).api.certificate_names == (
+        "192.168.56.10",
+        "lb1",
+        "192.168.56.9",
+        "lb2",
+    )
+
+
+def test_routing_tables_are_asked_about_an_address_that_is_no_kubernetes_node_s(lab: Lab) -> None:
+    assert lab.route_target in lab.network.subnet
+    assert lab.route_target not in {lab.network.gateway, *(node.address for node in lab.kubernetes_nodes)}
 
 
 def test_the_gateway_is_the_subnets_first_address() -> None:
@@ -57,7 +75,9 @@ def test_a_lab_never_changes(lab: Lab) -> None:
     with pytest.raises(ValidationError, match="frozen"):
         lab.name = "other"
     with pytest.raises(ValidationError, match="frozen"):
-        lab.balancer.memory_mib = 1
+        lab.first.memory_mib = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        lab.api.port = 1
 
 
 def test_a_record_takes_no_unknown_key() -> None:

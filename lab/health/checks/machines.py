@@ -14,7 +14,8 @@ from lab.health.checks.check import (
 )
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Identity
-from lab.model import Lab, Node, Role
+from lab.model import Lab, Node
+from lab.roles import Role
 
 SKEW = 0.5
 """Seconds that a machine's clock may be off; etcd complains from 1 s on, leases and certificates later.

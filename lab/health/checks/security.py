@@ -17,7 +17,8 @@ from lab.health.facts.certificates import read_certificate
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
-from lab.model import Lab, Node, Role
+from lab.model import Lab, Node
+from lab.roles import Role
 
 PKI = "/etc/kubernetes/pki"
 SOON = timedelta(days=30)

@@ -9,7 +9,8 @@ from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import Unknown, known
 from lab.health.facts.probes import Seen
-from lab.model import Lab, Node, Role
+from lab.model import Lab, Node
+from lab.roles import Role
 
 SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
-from lab.model import Role
+from lab.roles import Role
 from lab.workshop.task.machines import ca_there, first
 from lab.workshop.task.task import Checks, Found, Sight
 

@@ -1,0 +1,133 @@
+"""What each role of a machine means: ROLES has one row a role, and every other module asks it.
+
+A new role is a new member of `Role` and its row here, a section of `lab.config.shape.Nodes` for its key, and
+what the row names: templates, scripts. `tests/unit/test_roles.py` fails where one of them is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class Role(StrEnum):
+    """What a machine is for, in kubeadm's words."""
+
+    LOAD_BALANCER = "load-balancer"
+    CONTROL_PLANE = "control-plane"
+    WORKER = "worker"
+
+
+Secret = Literal["bootstrap-token", "certificate-key", "proxy", "cluster-ca-key"]
+"""What a bring-up gives to a machine in memory: to join, to join as a control plane, this host's proxies, to
+run `kubeadm init` with the lab's own CA."""
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """What a role means for its machines.
+
+    config_key: its section under `nodes` in lab.yaml.
+    first_offset: where its addresses start, counted from the subnet's own address, when lab.yaml names none.
+    title: what one of its machines is called in a sentence.
+    runs_kubelet: its machines are Kubernetes nodes.
+    etcd_member: its machines are members of etcd.
+    cluster_ca: where its machines keep the certificate of the cluster's CA.
+    templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
+        balancer's profile; of a pod network and its patches, a lab may need none (`lab.render`).
+    copies: files of provision/node that its machines are given as they are, besides scripts.
+    scripts: scripts of provision/node that its machines are given, by name: those that run or ask there.
+    provisioners: the scripts that a bare `vagrant up` runs there, in order.
+    first_provisioners: the same for the machine that the cluster starts on; the others' unless given.
+    secrets, first_secrets: what a bring-up gives to each machine, and besides to the one that the cluster
+        starts on.
+    memory_mib: MiB that a container machine takes. Measured: seven took 2.0 to 2.1 GiB in all.
+    inotify_instances: inotify instances that one machine holds. Measured: 115 for seven.
+    """
+
+    config_key: str
+    first_offset: int
+    title: str
+    runs_kubelet: bool
+    etcd_member: bool
+    cluster_ca: str
+    templates: Mapping[str, str]
+    scripts: tuple[str, ...]
+    provisioners: tuple[str, ...]
+    secrets: frozenset[Secret]
+    memory_mib: int
+    inotify_instances: int
+    copies: tuple[str, ...] = ()
+    first_provisioners: tuple[str, ...] = ()
+    first_secrets: frozenset[Secret] = frozenset()
+
+
+_EVERY_MACHINE = {"node.env": "node.env.j2", "network.env": "network.env.j2", "hosts": "hosts.j2"}
+_JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2"}
+_ASKING = ("collect", "facts", "pods", "probe")
+
+_PKI_CA = "/etc/kubernetes/pki/ca.crt"
+
+COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
+"""A patch of CoreDNS's Deployment; kubeadm reads from its name what it patches, and how."""
+
+ROLES: Mapping[Role, RoleSpec] = {
+    Role.LOAD_BALANCER: RoleSpec(
+        config_key="load_balancers",
+        first_offset=10,
+        title="load balancer",
+        runs_kubelet=False,
+        etcd_member=False,
+        cluster_ca="/etc/haproxy/kubernetes-ca.crt",
+        templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
+        copies=("cut-off.lua",),
+        scripts=(*_ASKING, "load-balancer"),
+        provisioners=("load-balancer",),
+        secrets=frozenset(),
+        memory_mib=100,
+        inotify_instances=13,
+    ),
+    Role.CONTROL_PLANE: RoleSpec(
+        config_key="control_planes",
+        first_offset=11,
+        title="control plane",
+        runs_kubelet=True,
+        etcd_member=True,
+        cluster_ca=_PKI_CA,
+        templates=_EVERY_MACHINE
+        | _JOINS
+        | {
+            "kubeadm-init.yaml": "kubeadm-init.yaml.j2",
+            "token.conf": "token.conf.j2",
+            "pod-network/kustomization.yaml": "kustomization.yaml.j2",
+            COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
+        },
+        scripts=(
+            *_ASKING,
+            *("node", "control-plane-init", "control-plane-join", "pod-network", "ready", "revoke"),
+        ),
+        provisioners=("node", "control-plane-join"),
+        first_provisioners=("node", "control-plane-init", "pod-network", "revoke"),
+        secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
+        first_secrets=frozenset({"cluster-ca-key"}),
+        memory_mib=400,
+        inotify_instances=17,
+    ),
+    Role.WORKER: RoleSpec(
+        config_key="workers",
+        first_offset=21,
+        title="worker",
+        runs_kubelet=True,
+        etcd_member=False,
+        cluster_ca=_PKI_CA,
+        templates=_EVERY_MACHINE | _JOINS,
+        scripts=(*_ASKING, "node", "worker-join"),
+        provisioners=("node", "worker-join"),
+        secrets=frozenset({"bootstrap-token", "proxy"}),
+        memory_mib=200,
+        inotify_instances=17,
+    ),
+}
+"""Every role's row, in bring-up order."""

@@ -1,0 +1,49 @@
+"""The table of roles: complete, and true of the files that it names."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.config.shape import Nodes
+from lab.paths import PROVISION
+from lab.roles import ROLES, Role, RoleSpec
+
+ROWS = pytest.mark.parametrize("spec", ROLES.values(), ids=ROLES)
+
+
+def test_every_role_has_a_row_in_the_order_of_the_roles() -> None:
+    assert list(ROLES) == list(Role)
+
+
+def test_every_role_has_a_section_of_lab_yaml_and_every_section_a_role() -> None:
+    assert [spec.config_key for spec in ROLES.values()] == list(Nodes.model_fields)
+
+
+@ROWS
+def test_a_row_names_only_files_that_exist(spec: RoleSpec) -> None:
+    templates = {
+        name.format(profile=profile) for name in spec.templates.values() for profile in ("tuned", "reference")
+    }
+    paths = [PROVISION / "templates" / name for name in templates]
+    paths += [PROVISION / "node" / name for name in spec.copies]
+    paths += [PROVISION / "node" / f"{name}.sh" for name in spec.scripts]
+    assert [path for path in paths if not path.is_file()] == []
+
+
+@ROWS
+def test_a_machine_is_given_what_it_runs(spec: RoleSpec) -> None:
+    assert {*spec.provisioners, *spec.first_provisioners} <= set(spec.scripts)
+
+
+def test_every_script_of_a_machine_belongs_to_a_role() -> None:
+    named = {name for spec in ROLES.values() for name in spec.scripts}
+    assert named == {path.stem for path in (PROVISION / "node").glob("*.sh")}
+
+
+def test_every_copied_file_of_a_machine_belongs_to_a_role() -> None:
+    named = {name for spec in ROLES.values() for name in spec.copies}
+    assert named == {path.name for path in (PROVISION / "node").iterdir() if path.suffix != ".sh"}
+
+
+def test_addresses_of_two_roles_do_not_begin_at_the_same_place() -> None:
+    assert len({spec.first_offset for spec in ROLES.values()}) == len(ROLES)
