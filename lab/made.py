@@ -51,6 +51,39 @@ class Made(Frozen):
         """The machine of that name, if it may exist."""
         return self.lab.node(name)
 
+    def with_machines(self, lab: Lab, golden: str, *, leaving: tuple[str, ...]) -> Made:
+        """The record before `lab` is applied: its machines beside those that may still exist.
+
+        What stays keeps the golden machine that it is a clone of, and its settings as they were made, until they
+        have been applied.
+        """
+        former = [self.node(name) for name in self.machines if lab.node(name) is None]
+        new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
+        nodes = (*(self.node(node.name) or node for node in lab.nodes), *(node for node in former if node))
+        return self.model_copy(
+            update={
+                "lab": self.lab.model_copy(update={"nodes": nodes}),
+                "machines": {node.name: self.machines.get(node.name, new) for node in nodes},
+                "leaving": leaving,
+            }
+        )
+
+    def without(self, name: str) -> Made:
+        """The record once a machine is gone."""
+        return self.model_copy(
+            update={
+                "lab": self.lab.model_copy(update={"nodes": tuple(n for n in self.lab.nodes if n.name != name)}),
+                "machines": {each: machine for each, machine in self.machines.items() if each != name},
+                "leaving": tuple(each for each in self.leaving if each != name),
+            }
+        )
+
+    def applied(self, lab: Lab, golden: str) -> Made:
+        """The record once `lab` has been applied completely."""
+        new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
+        machines = {node.name: self.machines.get(node.name, new) for node in lab.nodes}
+        return self.model_copy(update={"lab": lab, "machines": machines, "leaving": ()})
+
 
 def new_owner(workspace: Workspace) -> str:
     """A label value for a lab that is made now: where it is made, and what tells it from others made there."""

@@ -35,6 +35,11 @@ class Node(Frozen):
     cpus: int
     memory_mib: int
 
+    @property
+    def spec(self) -> RoleSpec:
+        """What its role means for it."""
+        return ROLES[self.role]
+
 
 class Kubernetes(Frozen):
     """Which Kubernetes, and where its binaries come from."""

@@ -18,8 +18,9 @@ from lab.plans.situation import Situation
 
 
 def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
-    leaving_servers = any(node in lab.control_planes or _is_control_plane(node) for node in situation.leaving)
-    return [node for node in lab.balancers if node not in situation.leaving] if leaving_servers else []
+    if not any(map(_is_control_plane, situation.leaving)):
+        return []
+    return [node for node in lab.balancers if node not in situation.leaving]
 
 
 def _is_control_plane(node: Node) -> bool:
@@ -66,7 +67,7 @@ def _remove(job: Job) -> bool:
     made = made_record.read(context.workspace)
     assert made is not None
     providers.remove_machines(made.lab, context.workspace, [job.node.name], job.log)
-    made_record.write(context.workspace, made.without(job.node.name, wanted=context.lab))
+    made_record.write(context.workspace, made.without(job.node.name))
     return True
 
 
