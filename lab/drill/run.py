@@ -231,7 +231,7 @@ def _ready(session: Session, patience: float) -> Iterator[int]:
     try:
         yield node_port
     finally:
-        with process.undoing():
+        with process.defer_interrupts():
             workload.remove(api)
 
 

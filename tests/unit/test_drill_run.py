@@ -100,7 +100,7 @@ def test_commands_start_again_while_something_is_undone(monkeypatch: pytest.Monk
     process.interrupt()
     with pytest.raises(LabError):
         process.run(["true"])
-    with process.undoing():
+    with process.defer_interrupts():
         assert process.run(["true"]).ok
     with pytest.raises(LabError):
         process.run(["true"])
@@ -110,7 +110,7 @@ def test_an_interrupt_waits_until_all_is_undone() -> None:
     done = []
 
     def undo_something() -> None:
-        with process.undoing():
+        with process.defer_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("undone")
