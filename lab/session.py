@@ -180,7 +180,7 @@ class Session:
         return any(
             kubeconfig.fetch(self.lab, self.workspace, self.remote, node)
             for node in self.lab.control_planes
-            if not self.remote.unreachable(node)
+            if not self.remote.why_not_reachable(node)
         )
 
     def node(self, name: str) -> Node:
