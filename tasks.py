@@ -54,25 +54,25 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
             except Exit:
                 raise
             except LabError as error:
-                _tell(error.message, error.hint, error.log)
+                _show_error(error.message, error.hint, error.log)
                 raise Exit(code=error.exit_code) from None
             except KeyboardInterrupt:
                 process.end_all()
-                _tell("interrupted", interrupted, None)
+                _show_error("interrupted", interrupted, None)
                 raise Exit(code=130) from None
             except BrokenPipeError:
                 raise Exit(code=141) from None
             except OSError as error:
                 process.end_all()
                 what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-                _tell(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
+                _show_error(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
                 raise Exit(code=1) from None
             except Exception as error:
                 if os.environ.get("HA_LAB_DEBUG"):
                     raise
                 process.end_all()
                 log = _keep_traceback()
-                _tell(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
+                _show_error(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
                 raise Exit(code=1) from None
 
         return invoke_task(**options)(safely)
@@ -83,17 +83,17 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
     """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
-    from lab import doctor as room
+    from lab import doctor as host_checks
 
     session = _open(lab)
     if yes:
         session.make_fit({"up"} if session.is_baked() else {"up", "bake"}, consent=True)
-    findings = room.look(session.lab, session.workspace, baked=session.is_baked())
+    findings = host_checks.look(session.lab, session.workspace, baked=session.is_baked())
     if json:
-        print(room.to_json(findings))
+        print(host_checks.to_json(findings))
     else:
-        console.print(room.shown(findings), soft_wrap=True)
-    code = room.exit_code(findings)
+        console.print(host_checks.shown(findings), soft_wrap=True)
+    code = host_checks.exit_code(findings)
     if code:
         raise Exit(code=code)
 
@@ -181,13 +181,13 @@ def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
-    from lab.health import status as room
+    from lab.health import status as lab_status
 
     session = _open(lab)
     session.require_same_lab()
-    found = room.look(session)
-    print(room.to_json(found)) if json else console.print(room.shown(found))
-    _tell_of_a_drill(session)
+    found = lab_status.look(session)
+    print(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
+    _warn_of_a_drill(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -205,20 +205,20 @@ def verify(
     c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
 ) -> None:
     """Check the running lab from the load balancer to the pods. Exit 0 when everything holds, else 1."""
-    from lab.health import verify as room
+    from lab.health import verify as lab_checks
 
     session = _open(lab)
     if watch:
         try:
-            room.watch(session, select=k, say=session.progress.say)
+            lab_checks.watch(session, select=k, say=session.progress.say)
         except KeyboardInterrupt:
             raise Exit(code=130) from None
-    outcome = room.run(session, select=k, junit=Path(junit) if junit else None)
+    outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
-        print(room.to_json(outcome))
+        print(lab_checks.to_json(outcome))
     else:
-        console.print(room.shown(outcome))
-    _tell_of_a_drill(session)
+        console.print(lab_checks.shown(outcome))
+    _warn_of_a_drill(session)
     if not outcome.green:
         raise Exit(code=1)
 
@@ -321,7 +321,7 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
         console.print(command.shown_one(results[0]), soft_wrap=True)
     else:
         console.print(command.shown(session.lab, results))
-    _tell_of_a_drill(session)
+    _warn_of_a_drill(session)
     if number and results[0].state != "done":
         raise Exit(code=command.EXIT_CODES[results[0].state])
 
@@ -329,11 +329,11 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""
-    from lab.verbs import kubeconfig as room
+    from lab.verbs import kubeconfig as kubeconfigs
 
     session = _open(lab)
     session.require_up()
-    print(room.merge(session.lab, session.workspace) if merge else session.workspace.kubeconfig)
+    print(kubeconfigs.merge(session.lab, session.workspace) if merge else session.workspace.kubeconfig)
 
 
 @verb(positional=["node"], help=LAB_HELP | {"node": "the machine, such as cp1"})
@@ -405,9 +405,9 @@ def test(
 @verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
 def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
     """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
-    from lab.verbs import bench as room
+    from lab.verbs import bench as benchmark
 
-    console.print(room.bench(_open(lab), consent=yes, pairs=pairs))
+    console.print(benchmark.bench(_open(lab), consent=yes, pairs=pairs))
 
 
 @verb(help=YES_HELP)
@@ -420,8 +420,8 @@ def lint(c: Context, yes: bool = False) -> None:
         raise Exit(code=code)
 
 
-def _tell_of_a_drill(session: Any) -> None:
-    """Say that what does not hold may be meant."""
+def _warn_of_a_drill(session: Any) -> None:
+    """Say that a drill's fault is in, which explains what does not hold."""
     if session.workspace.drill.exists():
         from lab.drill import undo
 
@@ -453,7 +453,9 @@ def _open(lab: str, speaking: Terminal = console) -> Any:
 
 def _agreed(name: str) -> bool:
     if not sys.stdin.isatty():
-        _tell("destroy asks first, and nobody is here to answer", "./inv destroy --yes", None)
+        _show_error(
+            "destroy needs confirmation, and standard input is not a terminal", "./inv destroy --yes", None
+        )
         raise Exit(code=2)
     try:
         answer = console.input(f"Remove all machines of {name}? [y/N] ", markup=False)
@@ -462,7 +464,7 @@ def _agreed(name: str) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def _tell(message: str, hint: str, log: Path | None) -> None:
+def _show_error(message: str, hint: str, log: Path | None) -> None:
     errors_console.print("error:", message, markup=False, soft_wrap=True, style="red")
     if hint:
         errors_console.print("  next:", hint, markup=False, soft_wrap=True)

@@ -18,7 +18,7 @@ _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_arg
 def speak_our_words() -> None:
     """Have invoke take what the verbs need; once, before it reads the line."""
     ParseMachine.complete_context = _without_optional_words
-    ParseMachine.check_ambiguity = _as_its_value
+    ParseMachine.check_ambiguity = _never_ambiguous
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
     sys.excepthook = _unless_the_reader_left
@@ -43,7 +43,7 @@ def _without_optional_words(self: ParseMachine) -> None:
     _complete_context(self)
 
 
-def _as_its_value(self: ParseMachine, value: str) -> bool:
+def _never_ambiguous(self: ParseMachine, value: str) -> bool:
     """Let a word that may be left out be given by its flag too: `./inv task --number 3` is `./inv task 3`."""
     return False
 

@@ -151,9 +151,9 @@ class Lab(Frozen):
         return self.libvirt is not None and self.libvirt.emulated
 
     @property
-    def elsewhere(self) -> str:
-        """Where the machines are, when on another host: libvirt's URI of it; "" when they are on this one."""
-        return self.libvirt.uri if self.libvirt and self.libvirt.remote else ""
+    def remote_host(self) -> str | None:
+        """The libvirt URI of the host that the machines run on; None when that is this host."""
+        return self.libvirt.uri if self.libvirt and self.libvirt.remote else None
 
     @property
     def patience(self) -> int:

@@ -1,6 +1,6 @@
 """This room is the way to the machines: commands and scripts over OpenSSH, side by side.
 
-Every packet to a lab address goes through `route_is_ours` first: while the lab's network is down, such
+Every packet to a lab address goes through `route_problem` first: while the lab's network is down, such
 an address would leave the host by its default route.
 """
 
@@ -30,6 +30,8 @@ SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner
 SSH_FAILED = 255
 """OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
 
+SILENT_SSH = "ssh failed without a message"
+
 
 class Remote:
     """The machines of one lab, reached by name through its `ssh_config`."""
@@ -39,46 +41,46 @@ class Remote:
         self.lab = lab
         self.workspace = workspace
 
-    def route_is_ours(self) -> str:
-        """Why packets to the lab must not be sent now; "" when they stay on the lab's own network.
+    def route_problem(self) -> str | None:
+        """Why no packet may be sent to the lab now; None while packets stay on the lab's own network.
 
         Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
         """
-        if self.lab.elsewhere:
-            return self._no_way_to(self.lab.elsewhere)
+        if self.lab.remote_host:
+            return self._remote_route_problem(self.lab.remote_host)
         answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
         if "gateway" in routes[0] or source != str(self.lab.network.gateway):
             return f"the lab's network {self.lab.network.subnet} is not up on this host"
-        return ""
+        return None
 
-    def _no_way_to(self, uri: str) -> str:
-        """Machines on another host are reached by a route that somebody made for them, never a default one."""
+    def _remote_route_problem(self, uri: str) -> str | None:
+        """The same where machines are on another host: a route made for them is needed, never a default one."""
         words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.balancer.address)]
         answer = process.run(words, accept=None)
         routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
         # VPNs write a default route as two halves.
         if any(route["dst"] != "default" and not route["dst"].endswith(("/0", "/1")) for route in routes):
-            return ""
+            return None
         return f"no route of this host leads to {self.lab.network.subnet}, on the host of {uri}"
 
     def require_route(self) -> None:
         """Raise LabStateError unless the lab's network is up."""
-        reason = self.route_is_ours()
+        reason = self.route_problem()
         if reason:
             raise LabStateError(reason, hint="bring the lab up with `./inv up`")
 
-    def unreachable(self, node: Node) -> str:
-        """Why a machine can't be logged into; "" when it can."""
-        reason = self.route_is_ours()
+    def why_not_reachable(self, node: Node) -> str | None:
+        """Why a machine can't be logged into; None when it can."""
+        reason = self.route_problem()
         if reason:
             return reason
         try:
             answer = self.run(node, ["true"], accept=None, timeout=20)
         except CommandFailed as error:
             return error.message
-        return "" if answer.ok else (answer.stderr.strip().splitlines() or ["ssh said no"])[-1]
+        return None if answer.ok else (answer.stderr.strip().splitlines() or [SILENT_SSH])[-1]
 
     def run(
         self,

@@ -118,7 +118,7 @@ def _own_bridges(case: Case) -> list[str]:
 
 def _is_way_to_remote(case: Case, route: Route) -> bool:
     """Whether it leads to machines on another host, as it should."""
-    return bool(case.lab.elsewhere and route.gateway) and route.network == case.lab.network.subnet
+    return bool(case.lab.remote_host and route.gateway) and route.network == case.lab.network.subnet
 
 
 def _out_of_the_way(container: Container) -> str:
@@ -155,7 +155,7 @@ def _foreign_ways(case: Case) -> list[str]:
         return []
     ways = [*_own_bridges(case), *([own.device] if own else [])]
     defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
-    if case.lab.elsewhere:
+    if case.lab.remote_host:
         return []  # the lab is elsewhere; whether its way is one is asked apart
     if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
         return []

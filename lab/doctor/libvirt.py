@@ -67,10 +67,10 @@ def hypervisor(case: Case) -> Iterator[Finding]:
     """Can it run machines at all, and are they emulated?"""
     found, check, title = _host(case), "hypervisor", "Hypervisor"
     if found.state == "answers" and "QEMU" not in found.hypervisor:
-        mend = f"# install qemu-system-x86{' there' if case.lab.elsewhere else ''}, and restart libvirtd"
+        mend = f"# install qemu-system-x86{' there' if case.lab.remote_host else ''}, and restart libvirtd"
         yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", mend)
-    elif case.lab.elsewhere and not case.lab.emulated:
-        what = f"machines will run on the KVM of {case.lab.elsewhere}'s host, which can't be tried from here"
+    elif case.lab.remote_host and not case.lab.emulated:
+        what = f"machines will run on the KVM of {case.lab.remote_host}'s host, which can't be tried from here"
         why = "Where that does not work, no machine starts: then let lab.yaml say `libvirt: {emulated: true}`."
         yield note(check, title, what, why)
     elif case.lab.emulated:

@@ -18,6 +18,7 @@ from lab.system import process
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 
+SILENT = "it failed without a message"
 INSTALL_TIMEOUT = 1800.0
 """Seconds for one apt command, on a slow mirror."""
 
@@ -55,7 +56,7 @@ def _run(name: str, action: Action, progress: Progress) -> None:
     words = process.as_root(*action.argv, online=True)
     with progress.step(name, shlex.join(words)) as step:
         wait_until(
-            lambda: _unless_locked(words, action.stdin, step.log),
+            lambda: _run_unless_locked(words, action.stdin, step.log),
             what="apt's lock",
             timeout=LOCK_TIMEOUT,
             interval=3,
@@ -63,7 +64,7 @@ def _run(name: str, action: Action, progress: Progress) -> None:
         )
 
 
-def _unless_locked(words: list[str], stdin: str, log: Path) -> str:
+def _run_unless_locked(words: list[str], stdin: str, log: Path) -> str | None:
     """Run the command; the reason to wait where apt's lists are locked, which its own option misses."""
     try:
         process.run(
@@ -77,12 +78,12 @@ def _unless_locked(words: list[str], stdin: str, log: Path) -> str:
         if "Could not get lock /var/lib/apt/lists" not in error.tail:
             raise
         return "another apt holds it"
-    return ""
+    return None
 
 
 def _start_daemon(actions: Sequence[Action], progress: Progress) -> None:
     """Start the daemon in the first way that makes it answer."""
-    if not _daemon_silent():
+    if not _docker_problem():
         return  # its package has started it
     last = "there is no way to start it"
     for action in actions:
@@ -93,7 +94,7 @@ def _start_daemon(actions: Sequence[Action], progress: Progress) -> None:
                 last = "it failed at once"
                 continue
             try:
-                wait_until(_daemon_silent, what="docker's daemon answers", timeout=DAEMON_TIMEOUT)
+                wait_until(_docker_problem, what="docker's daemon answers", timeout=DAEMON_TIMEOUT)
                 return
             except WaitTimedOut as error:
                 step.note, last = "no answer", error.reason
@@ -106,7 +107,7 @@ def _start_daemon(actions: Sequence[Action], progress: Progress) -> None:
 
 def _start_libvirt(actions: Sequence[Action], progress: Progress) -> None:
     """Start libvirt's daemons, all of them, unless its packages have done so."""
-    if not _libvirt_silent():
+    if not _libvirt_problem():
         return
     for action in actions:
         words = process.as_root(*action.argv)
@@ -114,27 +115,27 @@ def _start_libvirt(actions: Sequence[Action], progress: Progress) -> None:
             # One that runs already says so by failing; whether libvirt answers is what counts.
             process.run(words, accept=None, log=step.log, timeout=60)
     wait_until(
-        _libvirt_silent,
+        _libvirt_problem,
         what="libvirt's daemon answers",
         timeout=DAEMON_TIMEOUT,
         hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
     )
 
 
-def _libvirt_silent() -> str:
+def _libvirt_problem() -> str | None:
     """Why libvirt does not answer yet; one that refuses this user runs all the same."""
     try:
         words = ["virsh", "--connect", "qemu:///system", "version"]
         said = process.run(words, accept=None, timeout=10)
     except CommandFailed as error:
         return error.message
-    return "" if said.ok or "denied" in said.stderr else said.stderr.strip()
+    return None if said.ok or "denied" in said.stderr else said.stderr.strip() or SILENT
 
 
-def _daemon_silent() -> str:
+def _docker_problem() -> str | None:
     """Why the daemon does not answer yet; one that refuses this user runs all the same."""
     try:
         said = process.run(["docker", "version", "--format", "{{.Server.Version}}"], accept=None, timeout=10)
     except CommandFailed as error:
         return error.message
-    return "" if said.ok or "permission denied" in said.stderr else said.stderr.strip()
+    return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or SILENT

@@ -35,9 +35,9 @@ SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
 def memory(case: Case) -> Iterator[Finding]:
     """Is there memory for the machines that don't run yet?"""
     found = case.host.memory
-    if case.lab.elsewhere and case.waiting:
+    if case.lab.remote_host and case.waiting:
         wanted = sum(node.memory_mib for node in case.waiting)
-        what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.elsewhere}"
+        what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.remote_host}"
         yield note(
             "memory", "Memory", what, "How much that host has, and how many CPUs, is not asked from here."
         )

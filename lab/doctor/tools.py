@@ -247,7 +247,7 @@ def _has(case: Case, tool: Tool) -> bool:
     if tool.name == "dockerd":
         # One that answers, or is someone else's, need not be on PATH.
         return tool.name in host.programs or host.daemon.state not in ("absent", "no client")
-    if case.lab.elsewhere and tool.name in ("libvirtd", "qemu-system-x86_64", "iptables"):
+    if case.lab.remote_host and tool.name in ("libvirtd", "qemu-system-x86_64", "iptables"):
         return True  # that host's to have
     if tool.name == "vagrant-libvirt":
         return case.host.libvirt is not None and case.host.libvirt.plugin

@@ -27,7 +27,7 @@ SILENT = {
 
 @dataclass(frozen=True)
 class Drill:
-    """One drill. `seconds` lie between fault and healing, unless `until` (why not yet, or "") ends it sooner.
+    """One drill. `seconds` lie between fault and healing, unless `until` (why not yet, or None) ends it sooner.
 
     `heal` is safe where nothing was broken. `limits`: figure → the most it may be, in the profile `tuned`.
     """
@@ -37,20 +37,20 @@ class Drill:
     inject: Callable[[Scene], None]
     heal: Callable[[Scene], None]
     seconds: float = 15.0  # the write-up's load balancer takes up to 12 to notice
-    until: Callable[[Scene], str] | None = None
+    until: Callable[[Scene], str | None] | None = None
     control_planes: int = 3
     workers: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
 
-    def unfit(self, lab: Lab) -> str:
-        """Why this lab is too small for the drill; "" when it isn't."""
+    def lab_problem(self, lab: Lab) -> str | None:
+        """Why this lab is too small for the drill; None when it isn't."""
         for role, needed, there in (
             ("control planes", self.control_planes, len(lab.control_planes)),
             ("workers", self.workers, len(lab.workers)),
         ):
             if there < needed:
                 return f"{self.name} needs {needed} {role}, and {lab.name} has {there}"
-        return ""
+        return None
 
 
 def _balancer(session: Session) -> tuple[Node, ...]:
@@ -120,7 +120,7 @@ def _renew(scene: Scene) -> None:
         Scene(scene.session, (node,), scene.mark).fault("certificates_renewed", "inject")
 
 
-def _rescheduled(scene: Scene) -> str:
+def _why_not_rescheduled(scene: Scene) -> str | None:
     """Why the workload does not run whole on the machines that are left."""
     nodes = {node.name: node for node in scene.api.nodes()}
     if nodes[scene.victim.name].ready:
@@ -131,7 +131,7 @@ def _rescheduled(scene: Scene) -> str:
     if len(here) < wanted:
         return f"{len(here)} of {wanted} pods are Ready on other machines"
     scene.mark("detect", "the workload runs elsewhere")
-    return ""
+    return None
 
 
 DRILLS = (
@@ -229,7 +229,7 @@ DRILLS = (
         _power,
         _power_on,
         seconds=120,
-        until=_rescheduled,
+        until=_why_not_rescheduled,
         control_planes=1,
         workers=2,
         limits={"connections.failed": 0, "writes.longest_gap_s": 3, "detect_s.the workload runs elsewhere": 90},

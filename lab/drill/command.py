@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
 PROFILES = ("tuned", "reference")
-AS_MANY = 50
-"""The most repeats that are taken for meant."""
+MAX_REPEATS = 50
+"""How often a drill may be repeated in one run; more is taken for a typo."""
 
 
 def listed() -> RenderableType:
@@ -116,7 +116,7 @@ def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence
     problems = []
     times = 0
     try:
-        times = whole(repeat, range(1, AS_MANY + 1), f"from 1 to {AS_MANY}")
+        times = whole(repeat, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
         problems.append(f"--repeat: {error}")
     if compare and compare not in PROFILES:

@@ -82,7 +82,11 @@ def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, li
     probes.start()
     try:
         wait_until(
-            probes.unsettled, what="every probe has a good answer", timeout=SETTLE, interval=0.05, hint=HINT
+            probes.why_not_settled,
+            what="every probe has a good answer",
+            timeout=SETTLE,
+            interval=0.05,
+            hint=HINT,
         )
         yield probes
     finally:
@@ -119,8 +123,8 @@ class Probes:
         for thread in (*self._listeners, *self._askers):
             thread.start()
 
-    def unsettled(self) -> str:
-        """Which probes have had no good answer yet; "" when all have, the Service's through every node."""
+    def why_not_settled(self) -> str | None:
+        """Which probes have had no good answer yet; None when all have, the Service's through every node."""
         last = self._service[-len(self._doors) :]
         good = {
             "new connections": any(not sample.error for sample in self._connections),
@@ -129,7 +133,7 @@ class Probes:
             "the Service": len(last) == len(self._doors) and not any(sample.error for sample in last),
         }
         bad = [probe for probe, has in good.items() if not has]
-        return f"no good answer to {', '.join(bad)}" if bad else ""
+        return f"no good answer to {', '.join(bad)}" if bad else None
 
     def finish(self) -> Seen:
         """Stop asking, wait for the answers that are due, and return all that was seen. May be asked again.
@@ -139,7 +143,7 @@ class Probes:
         """
         self._stop_asking()
         with contextlib.suppress(WaitTimedOut):
-            wait_until(self._unseen, what="the watch has all", timeout=SETTLE, interval=0.02)
+            wait_until(self._why_not_all_seen, what="the watch has all", timeout=SETTLE, interval=0.02)
         self.stop()
         if self._broken:
             raise self._broken[0]
@@ -166,10 +170,10 @@ class Probes:
         for thread in self._askers:
             thread.join()
 
-    def _unseen(self) -> str:
+    def _why_not_all_seen(self) -> str | None:
         """Why the watch can't be ended yet."""
         missing = self._watch.latest < self._writer.acknowledged and self._listeners[0].is_alive()
-        return f"it has not seen write {self._writer.acknowledged}" if missing else ""
+        return f"it has not seen write {self._writer.acknowledged}" if missing else None
 
     def _connect(self) -> None:
         self._open_loop(CONNECTIONS, CONNECTION_TIMEOUT, [self._balancer], "/readyz", self._connections)

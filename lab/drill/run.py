@@ -78,7 +78,7 @@ def keep(session: Session, drill: Drill) -> tuple[Node, ...]:
 
 def require_fit(session: Session, drills: Sequence[Drill]) -> None:
     """Raise ConfigError with every reason why this lab is too small for the drills."""
-    reasons = [reason for drill in drills if (reason := drill.unfit(session.lab))]
+    reasons = [reason for drill in drills if (reason := drill.lab_problem(session.lab))]
     if reasons:
         raise ConfigError(reasons, hint="`./inv drill --list` names the drills; lab.yaml sets the counts")
 
@@ -100,7 +100,7 @@ def _settled(session: Session, patience: float) -> None:
     """Raise LabStateError unless verify is green within that many seconds."""
     with session.progress.step("verify", "verify is green before anything is broken"):
         try:
-            wait_until(lambda: _not_green(session), what="verify is green", timeout=patience)
+            wait_until(lambda: _why_not_green(session), what="verify is green", timeout=patience)
         except WaitTimedOut as error:
             raise LabStateError(
                 f"the lab is not green, and a drill would measure that: {error.reason}",
@@ -119,7 +119,7 @@ def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
         api = Api(session.workspace.kubeconfig)
         read_back = workload.read_back(api)
         watched.wait_green()
-        wait_until(lambda: workload.still_runs(api), what="every older workload still runs", timeout=60)
+        wait_until(lambda: workload.why_not_running(api), what="every older workload still runs", timeout=60)
         workload.schedules(api, session.lab, f"after-{drill.name}-{number}")
         term = etcd(session).term - term
     except LabError as error:
@@ -170,7 +170,7 @@ class _Watched:
 
     def wait_green(self) -> None:
         """Wait until verify is green, and mark when it was. Raises WaitTimedOut with what is not."""
-        wait_until(lambda: _not_green(self.session), what="verify is green again", timeout=GREEN)
+        wait_until(lambda: _why_not_green(self.session), what="verify is green again", timeout=GREEN)
         self.mark("whole", "verify")
 
     def _let_happen(self, scene: Scene, drill: Drill) -> None:
@@ -179,15 +179,15 @@ class _Watched:
         scene.injected()
         end = self.probes.now() + drill.seconds
 
-        def not_yet() -> str:
+        def why_not_over() -> str | None:
             if drill.until is None:
-                return "" if self.probes.now() >= end else "its time is not over"
+                return None if self.probes.now() >= end else "its time is not over"
             try:
                 return drill.until(scene)
             except LabError as error:
                 return error.message
 
-        wait_until(not_yet, what=f"what {drill.name} waits for", timeout=drill.seconds + 5, interval=0.2)
+        wait_until(why_not_over, what=f"what {drill.name} waits for", timeout=drill.seconds + 5, interval=0.2)
 
     def _try(self, work: Callable[[], None]) -> None:
         """Do it, and keep why it failed: what was seen so far is worth telling, and healing comes first."""
@@ -204,7 +204,7 @@ def _let_pass(probes: Probes, seconds: float) -> None:
     """Let the probes run for a while."""
     end = probes.now() + seconds
     wait_until(
-        lambda: "" if probes.now() >= end else "not yet",
+        lambda: None if probes.now() >= end else "not yet",
         what="the probes have run for a while",
         timeout=seconds + 5,
         interval=0.1,
@@ -231,15 +231,15 @@ def _ready(session: Session, patience: float) -> Iterator[int]:
     try:
         yield node_port
     finally:
-        with process.undoing():
+        with process.defer_interrupts():
             workload.remove(api)
 
 
-def _not_green(session: Session) -> str:
-    """Which checks of verify do not hold, the first few by name; "" when all do."""
+def _why_not_green(session: Session) -> str | None:
+    """Which checks of verify do not hold, the first few by name; None when all do."""
     outcome = verify.run(session)
     if outcome.green:
-        return ""
+        return None
     bad = sorted({verdict.name for verdict in outcome.verdicts if not verdict.good})
     more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return ", ".join(bad[:NAMED]) + more or "no check ran"

@@ -28,7 +28,7 @@ def fault(scene: Scene, drill: Drill) -> Iterator[None]:
         yield
     finally:
         scene.mark("heal", "the fault")
-        with process.undoing():
+        with process.defer_interrupts():
             drill.heal(scene)
             _fault(scene.session).unlink()
 
@@ -51,14 +51,14 @@ def profile(session: Session, name: str) -> Iterator[Session]:
         changed.configure_load_balancer()
         yield changed
     finally:
-        with process.undoing():
+        with process.defer_interrupts():
             _own_profile(session)
 
 
 def leftovers(session: Session) -> tuple[str, ...]:
     """Undo what an earlier drill left behind; return what that was, in words."""
     undone = []
-    with process.undoing():
+    with process.defer_interrupts():
         what = pending(session)
         if what:
             left = json.loads(_fault(session).read_text(encoding="utf-8"))

@@ -28,50 +28,50 @@ def wait_whole(scene: Scene, timeout: float) -> None:
     parts = _parts(scene)
     missing = dict.fromkeys(parts, "not asked yet")
 
-    def why_not() -> str:
+    def why_not_whole() -> str | None:
         reasons = _ask({part: parts[part] for part in missing})
         for part, reason in reasons.items():
-            if reason:
+            if reason is not None:
                 missing[part] = reason
             else:
                 scene.mark("whole", part)
                 del missing[part]
-        return "; ".join(f"{part}: {reason}" for part, reason in missing.items())
+        return "; ".join(f"{part}: {reason}" for part, reason in missing.items()) or None
 
-    wait_until(why_not, what="everything is whole again", timeout=timeout, interval=0.25)
+    wait_until(why_not_whole, what="everything is whole again", timeout=timeout, interval=0.25)
 
 
-def _parts(scene: Scene) -> dict[str, Callable[[], str]]:
+def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
     lab, ca = scene.session.lab, scene.api.ca
-    parts: dict[str, Callable[[], str]] = {}
-    parts[API] = lambda: _health(lab.balancer, lab.load_balancer.port, ca)
+    parts: dict[str, Callable[[], str | None]] = {}
+    parts[API] = lambda: _why_not_ready(lab.balancer, lab.load_balancer.port, ca)
     for node in scene.victims:
         if node.role is Role.CONTROL_PLANE:
-            parts[f"{node.name} API server"] = partial(_health, node, 6443, ca)
+            parts[f"{node.name} API server"] = partial(_why_not_ready, node, 6443, ca)
         if node.role is not Role.LOAD_BALANCER:
-            parts[f"{node.name} kubelet"] = partial(_kubelet, scene, node)
+            parts[f"{node.name} kubelet"] = partial(_kubelet_problem, scene, node)
     return parts
 
 
-def _ask(parts: dict[str, Callable[[], str]]) -> dict[str, str]:
+def _ask(parts: dict[str, Callable[[], str | None]]) -> dict[str, str | None]:
     """Ask all parts at once: one that is off takes as long as its timeout to say nothing."""
     with ThreadPoolExecutor(max_workers=len(parts) or 1) as pool:
         return dict(zip(parts, pool.map(lambda ask: ask(), parts.values()), strict=True))
 
 
-def _health(node: Node, port: int, ca: str) -> str:
+def _why_not_ready(node: Node, port: int, ca: str) -> str | None:
     """Why an API server, or the load balancer before it, is not ready; etcd's answer is part of /readyz."""
     try:
         status, text = ask_health(node.address, port, "/readyz", ca, timeout=2)
     except LabError as error:
         return error.message
-    return "" if status == http.client.OK else f"answered {status}: {text[:80]}"
+    return None if status == http.client.OK else f"answered {status}: {text[:80]}"
 
 
-def _kubelet(scene: Scene, node: Node) -> str:
+def _kubelet_problem(scene: Scene, node: Node) -> str | None:
     """Why a kubelet does not answer: an API server is asked to ask it."""
     try:
         status, text = scene.api.request("GET", f"/api/v1/nodes/{node.name}/proxy/healthz")
     except LabError as error:
         return error.message
-    return "" if status == http.client.OK else f"answered {status}: {text[:80]}"
+    return None if status == http.client.OK else f"answered {status}: {text[:80]}"

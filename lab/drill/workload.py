@@ -47,7 +47,7 @@ def deploy(api: Api, lab: Lab, timeout: float = 60.0) -> int:
     _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, len(lab.workers))))
     service = _create(api, SERVICE.rpartition("/")[0], _service())
     wait_until(
-        lambda: still_runs(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT
+        lambda: why_not_running(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT
     )
     return int(service["spec"]["ports"][0]["nodePort"])
 
@@ -62,15 +62,15 @@ def remove(api: Api, timeout: float = 60.0) -> None:
     if status not in (http.client.OK, http.client.ACCEPTED, http.client.NOT_FOUND, http.client.CONFLICT):
         raise LabStateError(f"the API answered {status} to DELETE {path}: {text[:200]}")
 
-    def why_not() -> str:
+    def why_not_gone() -> str | None:
         gone = api.request("GET", path)[0] == http.client.NOT_FOUND
-        return "" if gone else "the API still has it"
+        return None if gone else "the API still has it"
 
-    wait_until(why_not, what=f"namespace {NAMESPACE} is gone", timeout=timeout, interval=0.3, hint=HINT)
+    wait_until(why_not_gone, what=f"namespace {NAMESPACE} is gone", timeout=timeout, interval=0.3, hint=HINT)
 
 
-def still_runs(api: Api, name: str = NAME) -> str:
-    """Why a Deployment of the drill does not have all its pods Ready; "" when it has.
+def why_not_running(api: Api, name: str = NAME) -> str | None:
+    """Why a Deployment of the drill does not have all its pods Ready; None when it has.
 
     Pods are counted themselves: a Deployment's own status is as old as the controller that writes it.
     """
@@ -82,7 +82,7 @@ def still_runs(api: Api, name: str = NAME) -> str:
     facts = read_pods(pods)
     ready = [pod for pod in facts if pod.ready]
     if len(ready) >= enough:
-        return ""
+        return None
     others = [f"{pod.name} on {pod.node or 'no node'} is {pod.phase}" for pod in facts if not pod.ready]
     return f"{len(ready)} of {enough} pods are Ready: {'; '.join(others) or 'there are no others'}"
 
@@ -102,7 +102,7 @@ def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
     _create(api, DEPLOYMENTS, _deployment(name, lab, replicas=1))
     try:
         wait_until(
-            lambda: still_runs(api, name),
+            lambda: why_not_running(api, name),
             what=f"a new workload ({name}) runs",
             timeout=timeout,
             interval=0.2,
@@ -150,14 +150,14 @@ def read_back(api: Api, timeout: float = 60.0) -> tuple[int, ...]:
     """
     found: list[tuple[int, ...]] = []
 
-    def why_not() -> str:
+    def why_not_read() -> str | None:
         try:
             found.append(numbers(api.get(COUNTER)))
         except LabError as error:
             return error.message
-        return ""
+        return None
 
-    wait_until(why_not, what="the writes are read back", timeout=timeout, hint=HINT)
+    wait_until(why_not_read, what="the writes are read back", timeout=timeout, hint=HINT)
     return found[-1]
 
 

@@ -69,7 +69,7 @@ def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
                 yield folder
             finally:
                 # Also after Ctrl-C, when no command may start otherwise.
-                with process.undoing():
+                with process.defer_interrupts():
                     clear(folder)
     except OSError as error:
         raise LabError(

@@ -74,8 +74,8 @@ class Status:
 
 def look(session: Session) -> Status:
     """Ask machines and API, side by side; what can't be asked is said to be so. Never raises LabError."""
-    reason = _not_up(session)
-    if reason:
+    reason = _why_not_up(session)
+    if reason is not None:
         return _down(session.lab, reason)
     lab, workspace, remote = session.lab, session.workspace, session.remote
     cluster = workspace.kubeconfig.exists()
@@ -119,12 +119,12 @@ def _lines(status: Status) -> list[str]:
     return [*lines, "next: `./inv verify` says what each means and what to try; ./inv up mends what it can"]
 
 
-def _not_up(session: Session) -> str:
+def _why_not_up(session: Session) -> str | None:
     workspace = session.workspace
     if not workspace.ssh_config.exists() or not (workspace.kubeconfig.exists() or workspace.has_machines()):
         return "the lab is not up"
     try:
-        return session.remote.route_is_ours()
+        return session.remote.route_problem()
     except LabError as error:
         return error.message
 

@@ -176,9 +176,9 @@ def bring_up(lab: Lab, workspace: Workspace, remote: Remote, progress: Progress,
 
 def _all_answer(lab: Lab, remote: Remote, known: bool) -> bool:
     """Whether every machine is there already, which spares asking Vagrant (seconds)."""
-    if not known or remote.route_is_ours():
+    if not known or remote.route_problem():
         return False
-    return not any(side_by_side("ssh", lab.nodes, remote.unreachable).values())
+    return not any(side_by_side("ssh", lab.nodes, remote.why_not_reachable).values())
 
 
 def _boot(workspace: Workspace, progress: Progress) -> None:
@@ -189,16 +189,16 @@ def _boot(workspace: Workspace, progress: Progress) -> None:
 def _machine(node: Node, remote: Remote, booting: Future[None] | None, progress: Progress) -> None:
     """Wait until a machine can be logged into. Raises what Vagrant said when it failed to boot it."""
 
-    def not_yet() -> str:
+    def why_not_reachable() -> str | None:
         if booting is not None and booting.done() and booting.exception() is not None:
             raise LabStateError(f"{node.name} was not started: Vagrant failed")
-        return remote.unreachable(node)
+        return remote.why_not_reachable(node)
 
     if booting is None:
         return
     with progress.step("machine", "starts and answers", node.name):
         wait_until(
-            not_yet,
+            why_not_reachable,
             what=f"{node.name} answers by ssh",
             timeout=ANSWER_TIMEOUT * remote.lab.patience,
             interval=0.3,

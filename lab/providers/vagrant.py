@@ -104,23 +104,23 @@ def states(workspace: Workspace, log: Path) -> dict[str, str]:
 
 
 def wait_for_earlier(workspace: Workspace) -> None:
-    """A run that was killed leaves its Vagrant at work, and a machine can have one Vagrant only."""
+    """A run that was killed leaves its Vagrant running, and a machine can have one Vagrant only."""
     wait_until(
-        lambda: _at_work(workspace),
+        lambda: _other_vagrant(workspace),
         what="an earlier run's Vagrant ends",
         timeout=BOOT_TIMEOUT,
         hint="end that process and try again",
     )
 
 
-def _at_work(workspace: Workspace) -> str:
-    """Which Vagrant works in this folder now; "" when none does."""
+def _other_vagrant(workspace: Workspace) -> str | None:
+    """Which Vagrant runs in this folder now; None when none does."""
     for process_folder in Path("/proc").glob("[0-9]*"):
         try:
             if (process_folder / "cwd").resolve() != workspace.root:
                 continue
             if b"vagrant" in (process_folder / "cmdline").read_bytes():
-                return f"process {process_folder.name} is at work on these machines"
+                return f"process {process_folder.name} is running on these machines"
         except OSError:
             continue  # it has ended meanwhile, or is another user's
-    return ""
+    return None

@@ -61,7 +61,7 @@ def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str
 def ca_certificate(workspace: Workspace) -> str:
     """Return the cluster CA's certificate (PEM), minting the CA the first time."""
     certificate, key = workspace.secrets / "ca.crt", workspace.secrets / "ca.key"
-    if _missing(certificate, key):
+    if _is_unmade(certificate, key):
         key_text, certificate_text = _mint_ca()
         workspace.write_secret(key, key_text)
         workspace.write_secret(certificate, certificate_text)
@@ -83,7 +83,7 @@ def ca_hash(certificate_pem: str) -> str:
 def authorized_key(workspace: Workspace) -> str:
     """Return the public half of the lab's own ssh key, made the first time."""
     private, public = workspace.secrets / "id_ed25519", workspace.secrets / "id_ed25519.pub"
-    if _missing(public, private):
+    if _is_unmade(public, private):
         key = ed25519.Ed25519PrivateKey.generate()
         openssh = key.private_bytes(
             serialization.Encoding.PEM,
@@ -108,7 +108,7 @@ def _proxy_env(lab: Lab) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
-def _missing(*pair: Path) -> bool:
+def _is_unmade(*pair: Path) -> bool:
     """Whether a key and its public half have yet to be made.
 
     Raises LabStateError when only one is left: machines trust it, and another would lock them out.

@@ -61,26 +61,27 @@ def run(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     output: Path | None = None,
-    growing: Path | None = None,
+    idle_timeout_folder: Path | None = None,
     hint: str = "",
 ) -> Result:
     """Run a command to its end and return what it said.
 
     `accept` lists the exit codes that count as answers (None: any). `env` adds to the environment.
     With `log`, standard output and error go to that file, together, as they come, and the result's
-    texts are empty; with `output`, standard output goes to that file, byte for byte. With `growing`,
-    a folder that the command fills, `timeout` counts the seconds in which that gets no larger. Raises
-    CommandFailed on any other exit code, a missing program or a timeout.
+    texts are empty; with `output`, standard output goes to that file, byte for byte. With
+    `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
+    folder does not grow. Raises CommandFailed on any other exit code, a missing program or a timeout.
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
     given = stdin.encode() if isinstance(stdin, str) else stdin
     process = _start(words, given is not None, cwd, env, log, output, hint)
     try:
-        stdout, stderr = _communicate(process, given, timeout, growing)
+        stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
     except subprocess.TimeoutExpired:
         _end(process)
-        what = f"did not end within {timeout:.0f} s" if growing is None else f"got nothing for {timeout:.0f} s"
+        waited = f"{timeout:.0f} s"
+        what = f"got nothing for {waited}" if idle_timeout_folder else f"did not end within {waited}"
         raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from None
     except BaseException:
         _end(process)
@@ -156,10 +157,11 @@ def interrupt() -> None:
 
 
 @contextlib.contextmanager
-def undoing() -> Iterator[None]:
-    """Let commands start while inside even after an interrupt: what was broken on purpose is mended first.
+def defer_interrupts() -> Iterator[None]:
+    """Run the block to its end whatever is pressed: for undoing a fault, and for removing what was made.
 
-    For the main thread. A further interrupt or SIGTERM has to wait until the end, and is then raised.
+    Commands start inside it even after an interrupt. A further interrupt or SIGTERM is kept until the end,
+    and raised there as KeyboardInterrupt. For the main thread only, as signal handlers are.
     """
     deferred: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
@@ -228,14 +230,17 @@ def _start(
 
 
 def _communicate(
-    process: subprocess.Popen[bytes], given: bytes | None, timeout: float | None, growing: Path | None
+    process: subprocess.Popen[bytes],
+    given: bytes | None,
+    timeout: float | None,
+    idle_timeout_folder: Path | None,
 ) -> tuple[bytes | None, bytes | None]:
     while True:
-        before = _bytes_in(growing)
+        before = _bytes_in(idle_timeout_folder)
         try:
             return process.communicate(given, timeout=timeout)
         except subprocess.TimeoutExpired:
-            if _bytes_in(growing) == before:
+            if _bytes_in(idle_timeout_folder) == before:
                 raise
             given = None  # it has it
 

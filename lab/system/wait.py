@@ -1,7 +1,7 @@
-"""This room is the one waiter: it asks until a condition holds, and says why not when it gives up.
+"""Wait for a condition: ask until it holds, and say why it does not when time is up.
 
-A check returns the reason why the condition does not hold yet, or an empty string when it does. It
-raises to give up at once on a state from which nothing good can come.
+A check returns the reason why the condition does not hold yet, or None when it does. It raises to give up
+at once on a state from which nothing good can come.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Clock(Protocol):
 
 
 def wait_until(
-    check: Callable[[], str],
+    check: Callable[[], str | None],
     *,
     what: str,
     timeout: float,
@@ -35,7 +35,7 @@ def wait_until(
     hint: str = "",
     clock: Clock = time,
 ) -> float:
-    """Ask `check` every `interval` seconds until it returns "", and return the seconds that took.
+    """Ask `check` every `interval` seconds until it returns None, and return the seconds that took.
 
     Raises WaitTimedOut with the last reason after `timeout` seconds. `check` is asked at least once,
     and once more at the deadline, so that a slow answer is not taken for a no.
@@ -45,8 +45,9 @@ def wait_until(
         process.raise_if_interrupted(what)
         asked = clock.monotonic()
         reason = check()
-        if not reason:
+        if reason is None:
             return clock.monotonic() - start
+        assert reason, f"{what}: an empty reason says neither that it holds nor why it does not"
         if asked - start >= timeout:
             raise WaitTimedOut(what, timeout, reason, hint=hint)
         clock.sleep(max(0.0, min(interval, start + timeout - clock.monotonic())))

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from lab.session import Session
 
 FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"
-MOST_PAIRS = 50
-"""The most that is taken for meant: an afternoon."""
+MAX_REPEATS = 50
+"""How many pairs of runs one bench may have, which take an afternoon; more is taken for a typo."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
     Raises ConfigError, before anything is made, where `pairs` is not their number.
     """
     try:
-        count = whole(pairs, range(1, MOST_PAIRS + 1), f"from 1 to {MOST_PAIRS}")
+        count = whole(pairs, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
         raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from None
     if session.lab.provider != "docker":

@@ -78,7 +78,7 @@ def _host(session: Session, folder: Path) -> None:
 
 
 def _machines(session: Session, folder: Path) -> None:
-    if not session.workspace.ssh_config.exists() or session.remote.route_is_ours():
+    if not session.workspace.ssh_config.exists() or session.remote.route_problem():
         (folder / "machines.txt").write_text("the lab's network is not up: no machine was asked\n")
         return
 

@@ -30,12 +30,12 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     made = make_lab(folder, name="ha-lab-sabotage", network={"subnet": "192.168.60.0/24"})
     try:
         made.succeed("up")
-        wait_until(lambda: _not_green(made.session), what="the new lab is well", timeout=120, interval=1.0)
+        wait_until(lambda: _why_not_green(made.session), what="the new lab is well", timeout=120, interval=1.0)
         yield made.session
     finally:
         made.inv("destroy", "--yes")
 
 
-def _not_green(session: Session) -> str:
+def _why_not_green(session: Session) -> str | None:
     outcome = verify.run(session)
-    return "" if outcome.green else outcome.summary
+    return None if outcome.green else outcome.summary

@@ -57,7 +57,7 @@ def _broken_and_healed(session: Session, sabotage: Sabotage, it: str) -> Outcome
         if sabotage.until:
             machine, line = sabotage.until
             wait_until(
-                lambda: _refused(session, machine, line, it),
+                lambda: _why_not_shown(session, machine, line, it),
                 what="the break shows",
                 timeout=EFFECT,
                 interval=0.3,
@@ -65,7 +65,7 @@ def _broken_and_healed(session: Session, sabotage: Sabotage, it: str) -> Outcome
         outcome = _settled(session, sabotage, it)
     finally:
         _run(session, sabotage.on, sabotage.heals, it)
-    wait_until(lambda: _not_green(session), what="the lab is well again", timeout=HEALED, interval=1.0)
+    wait_until(lambda: _why_not_green(session), what="the lab is well again", timeout=HEALED, interval=1.0)
     return outcome
 
 
@@ -73,13 +73,13 @@ def _settled(session: Session, sabotage: Sabotage, it: str) -> Outcome:
     """Look until exactly what is expected does not hold, or for SETTLED seconds; return the last look."""
     looks: list[Outcome] = []
 
-    def otherwise() -> str:
+    def why_differs() -> str | None:
         looks.append(verify.run(session))
         differs = _differs(session, sabotage, it, looks[-1])
-        return _told(looks[-1], differs) if differs else ""
+        return _told(looks[-1], differs) if differs else None
 
     with contextlib.suppress(WaitTimedOut):
-        wait_until(otherwise, what="just that does not hold", timeout=SETTLED, interval=1.0)
+        wait_until(why_differs, what="just that does not hold", timeout=SETTLED, interval=1.0)
     return looks[-1]
 
 
@@ -125,22 +125,22 @@ def _run(session: Session, on: str, line: str, it: str) -> None:
     session.remote.run(node, ["sudo", "bash", "-s"], stdin=AT_HAND + line + "\n", timeout=60)
 
 
-def _refused(session: Session, on: str, line: str, it: str) -> str:
+def _why_not_shown(session: Session, on: str, line: str, it: str) -> str | None:
     try:
         _run(session, on, line, it)
     except CommandFailed as error:
         return error.message
-    return ""
+    return None
 
 
 def _not_holding(outcome: Outcome) -> set[str]:
     return {verdict.title for verdict in outcome.verdicts if verdict.outcome != "holds"}
 
 
-def _not_green(session: Session) -> str:
+def _why_not_green(session: Session) -> str | None:
     outcome = verify.run(session)
     bad = _not_holding(outcome)
-    return _told(outcome, bad) if bad else ""
+    return _told(outcome, bad) if bad else None
 
 
 def _told(outcome: Outcome, titles: set[str]) -> str:

@@ -80,13 +80,13 @@ class FakeRemote(Remote):
         self.words: dict[str, tuple[str, ...]] = {}
         self.doing: Callable[[str, str], bool] = lambda machine, script: True
 
-    def route_is_ours(self) -> str:
+    def route_problem(self) -> str | None:
         """Say that the lab's network is up."""
-        return ""
+        return None
 
-    def unreachable(self, node: Node) -> str:
+    def why_not_reachable(self, node: Node) -> str | None:
         """Say whether that machine is down."""
-        return "No route to host" if node.name in self.down else ""
+        return "No route to host" if node.name in self.down else None
 
     def deliver(self, node: Node) -> None:
         """Keep that a machine was given its folder."""

@@ -68,7 +68,7 @@ def until_asked(server: ApiServer, kind: str, more: int) -> None:
     """Wait for that many requests from now on."""
     least = server.asked[kind] + more
     wait_until(
-        lambda: "" if server.asked[kind] >= least else f"{server.asked[kind]} of {least}",
+        lambda: None if server.asked[kind] >= least else f"{server.asked[kind]} of {least}",
         what=f"{more} times {kind}",
         timeout=5,
         interval=0.01,
@@ -165,7 +165,10 @@ def test_they_end_by_themselves(run: Run, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(probes, "SETTLE", 0.0)
         monkeypatch.setattr(probes, "CONNECTION_TIMEOUT", 0.0)
         wait_until(
-            lambda: " and ".join(at_work()), what="all probes have ended", timeout=limit + 5, interval=0.05
+            lambda: " and ".join(at_work()) or None,
+            what="all probes have ended",
+            timeout=limit + 5,
+            interval=0.05,
         )
         assert probing_.now() >= limit
         seen = probing_.finish()
@@ -357,7 +360,7 @@ def test_a_host_that_lets_nobody_run_is_noticed(run: Run, monkeypatch: pytest.Mo
     monkeypatch.setattr(probes, "BEAT", 0.15)  # to the heartbeat it's the same who made it wait
     with run() as probing_:
         wait_until(
-            lambda: "" if probing_.now() > 0.5 else "not yet", what="three beats", timeout=5, interval=0.05
+            lambda: None if probing_.now() > 0.5 else "not yet", what="three beats", timeout=5, interval=0.05
         )
         seen = probing_.finish()
     assert len(seen.pauses) >= 2
@@ -368,7 +371,7 @@ def test_a_host_that_lets_nobody_run_is_noticed(run: Run, monkeypatch: pytest.Mo
 def test_nothing_is_sent_while_the_lab_s_network_is_down(
     run: Run, remote: FakeRemote, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "route_is_ours", lambda: "the network is not up")
+    monkeypatch.setattr(remote, "route_problem", lambda: "the network is not up")
     with pytest.raises(LabStateError, match="the network is not up"), run():
         pass
     assert (server.asked, server.version) == (Counter(), 100)
@@ -409,7 +412,7 @@ def test_a_connection_that_the_server_ends_is_not_opened_again_without_a_fence(s
     connection = dial.opened(Door(HOST, server.node_port, HOST), time.monotonic() + 2)
     assert dial.exchange(connection, time.monotonic() + 2, "GET", "/node")[0] == 200
     wait_until(
-        lambda: "" if writer._was_closed(connection) else "open", what="its end", timeout=2, interval=0.01
+        lambda: None if writer._was_closed(connection) else "open", what="its end", timeout=2, interval=0.01
     )
     connection.close()
     with pytest.raises(http.client.NotConnected):

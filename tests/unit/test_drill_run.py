@@ -100,7 +100,7 @@ def test_commands_start_again_while_something_is_undone(monkeypatch: pytest.Monk
     process.interrupt()
     with pytest.raises(LabError):
         process.run(["true"])
-    with process.undoing():
+    with process.defer_interrupts():
         assert process.run(["true"]).ok
     with pytest.raises(LabError):
         process.run(["true"])
@@ -110,7 +110,7 @@ def test_an_interrupt_waits_until_all_is_undone() -> None:
     done = []
 
     def undo_something() -> None:
-        with process.undoing():
+        with process.defer_interrupts():
             os.kill(os.getpid(), signal.SIGINT)
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("undone")
@@ -131,11 +131,11 @@ def test_every_drill_has_a_story_and_limits_on_figures_that_exist() -> None:
 def test_a_lab_too_small_for_a_drill_is_told_so() -> None:
     lab = default()
     one = lab.model_copy(update={"nodes": tuple(n for n in lab.nodes if n.name in ("lb1", "cp1", "w1"))})
-    unfit = {drill.name: drill.unfit(one) for drill in catalogue.DRILLS}
+    unfit = {drill.name: drill.lab_problem(one) for drill in catalogue.DRILLS}
     assert unfit["lose-quorum"] == "lose-quorum needs 3 control planes, and ha-lab has 1"
     assert unfit["kill-worker"] == "kill-worker needs 2 workers, and ha-lab has 1"
     assert not unfit["reload-load-balancer"]
-    assert not any(drill.unfit(lab) for drill in catalogue.DRILLS)
+    assert not any(drill.lab_problem(lab) for drill in catalogue.DRILLS)
 
 
 def test_a_drill_that_there_isn_t_is_answered_with_those_there_are() -> None:
@@ -188,7 +188,7 @@ def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
 
 def test_a_lab_whose_network_is_down_is_not_drilled(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.workspace.write_secret(session.workspace.kubeconfig, "here")
-    monkeypatch.setattr(session.remote, "route_is_ours", lambda: "the lab's network is not up on this host")
+    monkeypatch.setattr(session.remote, "route_problem", lambda: "the lab's network is not up on this host")
     with pytest.raises(LabError, match="network is not up"):
         command.drill(session, "lose-quorum", repeat="1", compare="")
 

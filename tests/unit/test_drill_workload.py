@@ -128,7 +128,7 @@ def test_the_whole_workload_is_made_and_waited_for(api: FakeApi, lab: Lab) -> No
     assert workload.deploy(api, lab) == 30123
     assert set(api.objects) == {SPACE, workload.COUNTER, workload.SERVICE, f"{workload.DEPLOYMENTS}/probe"}
     assert api.slowness < 0
-    assert workload.still_runs(api) == ""
+    assert workload.why_not_running(api) is None
 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(3, 3), (2, 2), (1, 2), (0, 2)])
@@ -216,18 +216,18 @@ def test_a_namespace_that_does_not_go_is_an_error(api: FakeApi, lab: Lab) -> Non
 def test_a_workload_that_lost_a_pod_says_which(api: FakeApi, lab: Lab) -> None:
     workload.deploy(api, lab)
     api.unready = {"probe-0", "probe-2"}
-    assert workload.still_runs(api) == (
+    assert workload.why_not_running(api) == (
         "1 of 3 pods are Ready: probe-0 on w1 is Running; probe-2 on w1 is Running"
     )
 
 
 def test_a_workload_that_is_gone_does_not_run(api: FakeApi) -> None:
-    assert "answered 404" in workload.still_runs(api)
+    assert "answered 404" in (workload.why_not_running(api) or "")
 
 
 def test_an_api_that_can_t_be_asked_is_a_reason_and_no_error(api: FakeApi) -> None:
     api.silent = 1
-    assert "timed out" in workload.still_runs(api)
+    assert "timed out" in (workload.why_not_running(api) or "")
 
 
 def test_a_new_workload_runs_and_is_removed(api: FakeApi, lab: Lab) -> None:

@@ -278,7 +278,7 @@ def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) ->
     assert not isinstance(found, Unknown)
     assert found.seen["w1"] == {"dns": "10.96.0.1", "pod:cp1": "cp1"}
     assert found.logs["w1"] == "probe on w1\n"
-    assert set(found.started.values()) == {""}
+    assert set(found.started.values()) == {None}
     assert "probe-w1 10.96.7.7 31000 cp1,192.168.57.11,10.244.0.9" in remote.asked
     # Pods first, then the namespaces: this run's, and one that a killed run had left.
     assert [path.rpartition("/")[2] for path in api.deleted] == [
@@ -318,7 +318,7 @@ def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatc
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        ({"conditions": [{"type": "Ready", "status": "True"}]}, ""),
+        ({"conditions": [{"type": "Ready", "status": "True"}]}, None),
         ({}, "its kubelet has not taken it up"),
         ({"startTime": "x", "phase": "Pending"}, "not Ready in time (Pending)"),
         (
@@ -327,5 +327,5 @@ def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatc
         ),
     ],
 )
-def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], why: str) -> None:
+def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], why: str | None) -> None:
     assert read_why_not_ready({"status": status}) == why

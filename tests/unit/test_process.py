@@ -224,10 +224,10 @@ def test_becoming_a_missing_program_is_an_error() -> None:
 
 def test_a_command_that_fills_a_folder_may_take_its_time(tmp_path: Path) -> None:
     script = f"for i in 1 2 3 4 5 6; do sleep 0.2; echo x >>{tmp_path}/file; done"
-    assert process.run(["sh", "-c", script], timeout=0.5, growing=tmp_path).seconds > 1
+    assert process.run(["sh", "-c", script], timeout=0.5, idle_timeout_folder=tmp_path).seconds > 1
 
 
 def test_a_command_that_stops_filling_a_folder_is_ended(tmp_path: Path) -> None:
     script = f"echo x >{tmp_path}/file; sleep 60"
     with pytest.raises(CommandFailed, match="got nothing for 0 s"):
-        process.run(["sh", "-c", script], timeout=0.4, growing=tmp_path)
+        process.run(["sh", "-c", script], timeout=0.4, idle_timeout_folder=tmp_path)

@@ -46,7 +46,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, body: str) 
 
 def test_a_network_of_ours_is_used(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = fake(tmp_path, monkeypatch, "ip", f"echo '{OURS}'")
-    assert remote.route_is_ours() == ""
+    assert remote.route_problem() is None
     assert seen.read_text().split() == ["-json", "route", "get", "192.168.56.10"]
     remote.require_route()
 
@@ -57,8 +57,8 @@ def test_nothing_is_sent_by_any_other_route(
 ) -> None:
     fake(tmp_path, monkeypatch, "ip", f"echo '{answer}'")
     fake(tmp_path, monkeypatch, "ssh", "exit 99")
-    assert remote.route_is_ours() == "the lab's network 192.168.56.0/24 is not up on this host"
-    assert remote.unreachable(CP1) == remote.route_is_ours()
+    assert remote.route_problem() == "the lab's network 192.168.56.0/24 is not up on this host"
+    assert remote.why_not_reachable(CP1) == remote.route_problem()
     with pytest.raises(LabStateError) as caught:
         remote.require_route()
     assert "./inv up" in caught.value.hint
@@ -69,7 +69,7 @@ def test_no_route_at_all_is_no_network_of_ours(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake(tmp_path, monkeypatch, "ip", "echo 'RTNETLINK answers: Network is unreachable' >&2; exit 2")
-    assert "is not up" in remote.route_is_ours()
+    assert "is not up" in (remote.route_problem() or "")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_another_host_s_lab_is_reached_by_a_route_of_its_own_and_no_default_one(
     settings = Libvirt(uri="qemu+ssh://ada@big/system")
     remote.lab = LAB.model_copy(update={"provider": "libvirt", "libvirt": settings})
     seen = fake(tmp_path, monkeypatch, "ip", f"echo '{routes}'")
-    assert (remote.route_is_ours() == "") is reached
+    assert (remote.route_problem() is None) is reached
     assert seen.read_text().split() == ["-4", "-json", "route", "show", "match", "192.168.56.10"]
 
 
@@ -111,11 +111,11 @@ def test_why_a_machine_does_not_answer_is_ssh_s_last_line(
 ) -> None:
     fake(tmp_path, monkeypatch, "ip", f"echo '{OURS}'")
     fake(tmp_path, monkeypatch, "ssh", "echo noise >&2; echo 'No route to host' >&2; exit 255")
-    assert remote.unreachable(CP1) == "No route to host"
+    assert remote.why_not_reachable(CP1) == "No route to host"
     fake(tmp_path, monkeypatch, "ssh", "exit 255")
-    assert remote.unreachable(CP1) == "ssh said no"
+    assert remote.why_not_reachable(CP1) == "ssh failed without a message"
     fake(tmp_path, monkeypatch, "ssh", "exit 0")
-    assert remote.unreachable(CP1) == ""
+    assert remote.why_not_reachable(CP1) is None
 
 
 def unpacked(path: Path) -> dict[str, tuple[int, str]]:

@@ -232,7 +232,7 @@ def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
         asked.append(words[-1].name)
         return False
 
-    monkeypatch.setattr(Remote, "unreachable", lambda self, node: "down" if node.name == "cp1" else "")
+    monkeypatch.setattr(Remote, "why_not_reachable", lambda self, node: "down" if node.name == "cp1" else None)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
     assert not opened.keep_kubeconfig()
     assert asked == ["cp2", "cp3"]

@@ -159,7 +159,7 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
 ) -> None:
     workspace = Workspace(tmp_path / ".lab")
     remote = FakeRemote(lab(), workspace)
-    monkeypatch.setattr(remote, "route_is_ours", lambda: "")
+    monkeypatch.setattr(remote, "route_problem", lambda: None)
     progress = Progress(printed()[0], workspace.logs)
     session = Session(tmp_path / "lab.yaml", lab(), workspace, remote, progress)
     workspace.write(workspace.ssh_config, "")

@@ -106,17 +106,17 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (4, FRESH, {}, "nothing of a cluster is there"),
     (4, both(FRESH, section("cp1", "certificates", "")), {}, "no /etc/kubernetes/pki/ca.crt"),
     (4, both(FRESH, section("cp1", "ca-key", "")), {}, "no /etc/kubernetes/pki/ca.key"),
-    (4, both(FRESH, section("cp1", "ca-key", ""), AT_WORK["cp1"]), {}, "kubeadm is at work"),
-    (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is at work"),
-    (4, AT_WORK["cp1"], {}, "kubeadm is at work"),
+    (4, both(FRESH, section("cp1", "ca-key", ""), AT_WORK["cp1"]), {}, "kubeadm is running"),
+    (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is running"),
+    (4, AT_WORK["cp1"], {}, "kubeadm is running"),
     (5, FRESH, {}, "nothing of a cluster is there"),
     (5, HALF, {}, "half of it was done"),
     (5, silent("cp1"), {}, "cp1 can't be asked"),
     (6, HALF, {}, "half of it was done"),
     (6, silent("w3"), {}, "w3 can't be asked"),
     (6, FRESH, {}, "nothing of a cluster is there"),
-    (6, both(section("w1", "membership", "partial"), AT_WORK["w1"]), {}, "kubeadm is at work"),
-    (6, both(nodes("cp2", control_plane=False), AT_WORK["cp2"]), {}, "kubeadm is at work"),
+    (6, both(section("w1", "membership", "partial"), AT_WORK["w1"]), {}, "kubeadm is running"),
+    (6, both(nodes("cp2", control_plane=False), AT_WORK["cp2"]), {}, "kubeadm is running"),
     (6, BARE_NODE, {}, "nothing of a cluster is there"),
     (7, HALF, {}, "half of it was done"),
     (7, silent("cp1"), {}, "cp1 can't be asked"),
@@ -314,9 +314,9 @@ class Way(FakeRemote):
         """Ask nobody yet."""
         super().__init__(lab, workspace)
         self.asked: list[tuple[str, ...]] = []
-        self.way = ""
+        self.way: str | None = None
 
-    def route_is_ours(self) -> str:
+    def route_problem(self) -> str | None:
         """Say whether the lab's network is up."""
         return self.way
 

@@ -70,9 +70,9 @@ class Machine:
         assert answer.returncode == 0, answer.stderr
         return answer.stdout.strip()
 
-    def silent(self) -> str:
+    def why_silent(self) -> str | None:
         answer = self.ssh("true")
-        return "" if answer.returncode == 0 else answer.stderr.strip() or "ssh said no"
+        return None if answer.returncode == 0 else answer.stderr.strip() or "ssh failed without a message"
 
 
 def new_key(path: Path) -> Path:
@@ -112,7 +112,7 @@ def machine(request: pytest.FixtureRequest, disk: Path, tmp_path: Path) -> Itera
     with subprocess.Popen(words) as emulator:
         try:
             started = time.monotonic()
-            wait_until(found.silent, what="the machine answers by ssh", timeout=PATIENCE, interval=1)
+            wait_until(found.why_silent, what="the machine answers by ssh", timeout=PATIENCE, interval=1)
             print(f"{request.param}: answers by ssh after {time.monotonic() - started:.0f} s")
             yield found
         except BaseException:

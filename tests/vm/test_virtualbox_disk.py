@@ -84,12 +84,17 @@ def machine(disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ma
         *("-netdev", f"user,id=nat,restrict=on,hostfwd=tcp:127.0.0.1:{port}-:22"),
     ]
     running = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    started = Machine(port, key)
+
+    def why_not_let_in() -> str | None:
+        if running.poll() is not None:
+            return f"QEMU ended: {running.returncode}"
+        answer = started.ssh("true")
+        return None if answer.ok else answer.stderr.strip() or f"ssh ended with {answer.returncode}"
+
     try:
-        started = Machine(port, key)
         took = wait_until(
-            lambda: (
-                started.ssh("true").stderr if running.poll() is None else f"QEMU ended: {running.returncode}"
-            ),
+            why_not_let_in,
             what="the machine lets the lab's key in",
             timeout=BOOT_TIMEOUT,
             interval=2,

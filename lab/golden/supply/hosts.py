@@ -109,29 +109,29 @@ def explained(what: str, host: str) -> Iterator[None]:
         ) from None
 
 
-def silent(url: str, seconds: float) -> str:
-    """Ask a host for a URL, through the proxies; return why it can't be used, "" where it answers in time.
+def host_problem(url: str, seconds: float) -> str | None:
+    """Ask a host for a URL, through the proxies; return why it can't be used, None where it answers in time.
 
     A registry that wants a login (401) answers.
     """
-    answer: queue.Queue[str] = queue.Queue()
+    answer: queue.Queue[str | None] = queue.Queue()
     # Looking up a name has no timeout of its own, so the asking is left alone when time is up.
-    threading.Thread(target=lambda: answer.put(_ask(url, seconds)), daemon=True).start()
+    threading.Thread(target=lambda: answer.put(_problem(url, seconds)), daemon=True).start()
     try:
         return answer.get(timeout=seconds)
     except queue.Empty:
         return f"no answer within {seconds:.0f} s"
 
 
-def _ask(url: str, seconds: float) -> str:
+def _problem(url: str, seconds: float) -> str | None:
     try:
         with _opener(url).open(url, timeout=seconds) as reply:
             reply.read(1)
     except urllib.error.HTTPError as error:
-        return "" if error.code == 401 else f"it answers {error.code}"
+        return None if error.code == 401 else f"it answers {error.code}"
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error))
-    return ""
+        return str(getattr(error, "reason", error)) or type(error).__name__
+    return None
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

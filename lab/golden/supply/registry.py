@@ -33,7 +33,7 @@ def fetch(name: str, digest: str, mirrors: Mirrors, layout: Path, log: Path) -> 
             ],
             log=log,
             timeout=hosts.PATIENCE,
-            growing=layout,
+            idle_timeout_folder=layout,
         )
 
 

@@ -54,18 +54,18 @@ def alone(folder: Path) -> Iterator[None]:
     """Hold the shelf, after another run that does. The kernel lets go when the process dies, in any way."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        wait_until(lambda: _why_not_mine(handle), what=f"make something in {folder}", timeout=LONGEST_BUILD)
+        wait_until(lambda: _why_not_locked(handle), what=f"make something in {folder}", timeout=LONGEST_BUILD)
         yield
     finally:
         os.close(handle)
 
 
-def _why_not_mine(handle: int) -> str:
+def _why_not_locked(handle: int) -> str | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return "another run is making something there"
-    return ""
+    return None
 
 
 def _hint(error: OSError, final: Path) -> str:

@@ -37,7 +37,9 @@ def choose(release: Release, wanted: Wanted, mirrors: Mirrors, progress: Progres
     packages = packages_url(mirrors, release.kubernetes)
     asked = (f"{packages}InRelease", f"{'https' if registry.tls else 'http'}://{registry.host}/v2/")
     with progress.step("source", "ask whether upstream can be reached") as step:
-        why_not = next((f"{url}: {said}" for url in asked if (said := hosts.silent(url, SECONDS))), "")
+        why_not = next(
+            (f"{url}: {problem}" for url in asked if (problem := hosts.host_problem(url, SECONDS))), None
+        )
         step.note = f"no, so it is built from Go modules ({why_not})" if why_not else "yes"
     return "modules" if why_not else "upstream"
 

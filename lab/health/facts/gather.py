@@ -17,7 +17,7 @@ from lab.health.facts.known import CouldNotAsk, Unknown, known
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
 from lab.model import Lab, Node
-from lab.remote import SSH_FAILED, Remote
+from lab.remote import SILENT_SSH, SSH_FAILED, Remote
 from lab.workspace import Workspace
 
 Asker = Callable[[Node], str]
@@ -101,7 +101,7 @@ def by_ssh(remote: Remote, *answers: str) -> Asker:
     def ask(node: Node) -> str:
         answer = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None)
         if answer.returncode == SSH_FAILED:
-            raise LabStateError((answer.stderr.strip().splitlines() or ["ssh said no"])[-1])
+            raise LabStateError((answer.stderr.strip().splitlines() or [SILENT_SSH])[-1])
         return answer.stdout
 
     return ask

@@ -45,13 +45,13 @@ Seen = dict[str, str]
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """What was seen by node. `started` is "" for a pod that became Ready, else why it did not.
+    """What was seen by node. `started` is None for a pod that became Ready, else why it did not.
 
     `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
     what each node's address answered to this host. `peers` is every Ready pod's address by node.
     """
 
-    started: dict[str, str]
+    started: dict[str, str | None]
     peers: dict[str, str]
     seen: dict[str, Seen | Unknown]
     logs: dict[str, str | Unknown]
@@ -81,7 +81,7 @@ def _ask(
     someone: Callable[[], Node],
     namespace: str,
     service: dict[str, Any],
-    started: dict[str, str],
+    started: dict[str, str | None],
     peers: dict[str, str],
 ) -> ProbeFacts:
     port = service["spec"]["ports"][0]["nodePort"]
@@ -141,13 +141,13 @@ def _node_port(lab: Lab, node: Node, port: int) -> str:
     """What the Service answers at a node's own address, once it does, or why it does not after 5 s."""
     answer = ""
 
-    def not_yet() -> str:
+    def why_not_answered() -> str | None:
         nonlocal answer
         answer = _ask_node_port(node, port, 2 * lab.patience)
-        return "" if answer == node.name else answer
+        return None if answer == node.name else answer or "an empty page"
 
     with contextlib.suppress(WaitTimedOut):  # the last answer is what is told
-        wait_until(not_yet, what=f"{node.name} answers", timeout=3 * lab.patience, interval=0.3)
+        wait_until(why_not_answered, what=f"{node.name} answers", timeout=3 * lab.patience, interval=0.3)
     return answer
 
 
@@ -196,25 +196,25 @@ def _place(lab: Lab, api: Api, namespace: str) -> None:
     """Put a pod on every node. The first one waits until the namespace's service account is there."""
     waiting = [_pod(lab, node) for node in lab.kubernetes_nodes]
 
-    def refused() -> str:
+    def why_refused() -> str | None:
         status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", waiting[0])
         if status == http.client.FORBIDDEN and "serviceaccount" in text:
             return "the controller manager has not given the namespace its service account"
         if status != http.client.CREATED:
             raise LabStateError(f"the API answered {status} to a new Pod: {text[:200]}")
-        return ""
+        return None
 
-    wait_until(refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
+    wait_until(why_refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
     for pod in waiting[1:]:
         _create(api, f"/api/v1/namespaces/{namespace}/pods", pod)
 
 
-def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Why each node's pod is not Ready ("" when it is), and the addresses of those that are."""
-    started = {node.name: "it was not seen" for node in lab.kubernetes_nodes}
+def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Why each node's pod is not Ready (None when it is), and the addresses of those that are."""
+    started: dict[str, str | None] = {node.name: "it was not seen" for node in lab.kubernetes_nodes}
     peers: dict[str, str] = {}
 
-    def not_yet() -> str:
+    def why_not_all_ready() -> str | None:
         try:
             items = api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
         except LabError as error:  # one question that was lost; the next one may be answered
@@ -224,23 +224,25 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str], 
             started[node] = read_why_not_ready(item)
             if not started[node]:
                 peers[node] = item["status"]["podIP"]
-        return ", ".join(name for name, why in started.items() if why)
+        return ", ".join(name for name, why in started.items() if why) or None
 
     with contextlib.suppress(WaitTimedOut):  # which nodes have none is what was asked
-        wait_until(not_yet, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3)
+        wait_until(
+            why_not_all_ready, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3
+        )
     return started, peers
 
 
-def read_why_not_ready(item: dict[str, Any]) -> str:
-    """Read a Pod: why it is not Ready, in its own words; "" when it is."""
+def read_why_not_ready(item: dict[str, Any]) -> str | None:
+    """Read a Pod: why it is not Ready, in its own words; None when it is."""
     status = item["status"]
     conditions = {each["type"]: each for each in status.get("conditions", ())}
     if conditions.get("Ready", {}).get("status") == "True":
-        return ""
+        return None
     for container in status.get("containerStatuses", ()):
         waiting = container.get("state", {}).get("waiting")
         if waiting:
-            return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip()
+            return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip() or "it waits"
     if not status.get("startTime"):
         return "its kubelet has not taken it up"
     return f"not Ready in time ({status.get('phase', 'no phase')})"

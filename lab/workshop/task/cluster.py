@@ -26,7 +26,7 @@ with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=ANEW)
 def ready_for_init(sight: Sight) -> Iterator[Found]:
     """The lab's CA is there before init: kubeadm makes its own where it finds none."""
     machine = sight.facts.machine(sight.lab.first)
-    if machine.text("membership").strip() == "fresh" and not _at_work(machine):
+    if machine.text("membership").strip() == "fresh" and not _kubeadm_runs(machine):
         yield from tuple(ca_there(sight)) or with_the_lab_s_ca(sight)
 
 
@@ -34,8 +34,8 @@ def initialised(sight: Sight) -> Iterator[Found]:
     node = sight.lab.first
     machine = sight.facts.machine(node)
     has = machine.text("membership").strip()
-    if _at_work(machine):
-        yield Found("not yet", node.name, "`kubeadm init` went to its end", "kubeadm is at work", WAIT)
+    if _kubeadm_runs(machine):
+        yield Found("not yet", node.name, "`kubeadm init` went to its end", "kubeadm is running", WAIT)
     elif has == "fresh":
         yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
     elif has == "partial":
@@ -60,7 +60,7 @@ def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
 
 def lets_machines_in(sight: Sight) -> Iterator[Found]:
     """While machines have yet to join, what they need for it is there."""
-    missing = [node for node in sight.lab.kubernetes_nodes if node.name in _missing(sight)]
+    missing = [node for node in sight.lab.kubernetes_nodes if node.name in _not_joined(sight)]
     secrets = known(sight.facts.api.secrets)
     lost = []
     if missing and not any(kind == "bootstrap.kubernetes.io/token" for _, kind in secrets):
@@ -77,13 +77,13 @@ def lets_machines_in(sight: Sight) -> Iterator[Found]:
 
 
 def joined(sight: Sight) -> Iterator[Found]:
-    missing = _missing(sight)
+    missing = _not_joined(sight)
     for node in sight.lab.kubernetes_nodes:
         machine = sight.facts.machine(node)
         has = machine.text("membership").strip()
         half = f"on it: `kubeadm reset --force`, and join again; or `./inv up`, which does both for {node.name}"
-        if _at_work(machine):
-            yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is at work", WAIT)
+        if _kubeadm_runs(machine):
+            yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is running", WAIT)
         elif has == "partial":
             yield Found("broken", node.name, "`kubeadm join` went to its end", "half of it was done", half)
         elif node.name in missing and has == "joined":
@@ -98,7 +98,7 @@ def joined(sight: Sight) -> Iterator[Found]:
 
 
 def all_joined(sight: Sight) -> Iterator[Found]:
-    missing = sorted(_missing(sight))
+    missing = sorted(_not_joined(sight))
     if missing:
         found = f"{', '.join(missing)} not in it"
         yield Found("not yet", "", "all nodes in the cluster", found, "joining them is task 6")
@@ -130,11 +130,11 @@ def coredns_ready(sight: Sight) -> Iterator[Found]:
         yield Found("not yet", "", "CoreDNS's pods are Ready", found, hint)
 
 
-def _at_work(machine: Machine) -> bool:
+def _kubeadm_runs(machine: Machine) -> bool:
     """Whether kubeadm runs there now: what it has made so far is neither missing nor wrong."""
     return machine.section("kubeadm").code == 0
 
 
-def _missing(sight: Sight) -> set[str]:
+def _not_joined(sight: Sight) -> set[str]:
     there = {node.name for node in known(sight.facts.api.nodes)}
     return {node.name for node in sight.lab.kubernetes_nodes} - there

@@ -84,7 +84,7 @@ def _absent(session: Session) -> Found | None:
     expected = "the lab's machines run"
     if not session.workspace.has_machines() or not session.workspace.ssh_config.exists():
         return Found("not yet", "", expected, f"{session.lab.name} has not been brought up", MAKE)
-    reason = session.remote.route_is_ours()
+    reason = session.remote.route_problem()
     if reason:
         return Found("broken", "", expected, reason, "`./inv up` starts what stands still")
     return None
