@@ -59,7 +59,7 @@ class Job:
         return self.shown.log
 
     def wait_until(
-        self, check: Callable[[], str], *, what: str, timeout: float, interval: float = 0.5, hint: str = ""
+        self, check: Callable[[], str | None], *, what: str, timeout: float, interval: float = 0.5, hint: str = ""
     ) -> None:
         """Wait as `lab.system.wait` does, saying so in the step's log; longer where machines are emulated."""
         patient = timeout * self.context.lab.patience

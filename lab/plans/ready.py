@@ -56,24 +56,24 @@ def wait_for_health(job: Job) -> bool:
     return False
 
 
-def _wait(job: Job, what: str, check: Callable[[], str], timeout: float) -> None:
+def _wait(job: Job, what: str, check: Callable[[], str | None], timeout: float) -> None:
     job.wait_until(check, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try")
 
 
-def why_not_healthy(context: Context) -> str:
-    """The checks that do not hold now, the first few with what they found; "" when all hold."""
+def why_not_healthy(context: Context) -> str | None:
+    """The checks that do not hold now, the first few with what they found; None when all hold."""
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
     return _judged(context.lab, facts, None)
 
 
-def _why_not(context: Context, names: Collection[str]) -> str:
+def _why_not(context: Context, names: Collection[str]) -> str | None:
     facts = gather(
         context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=()
     )
     return _judged(context.lab, facts, names)
 
 
-def _judged(lab: Lab, facts: Facts, names: Collection[str] | None) -> str:
+def _judged(lab: Lab, facts: Facts, names: Collection[str] | None) -> str | None:
     asked = [
         case
         for case in cases(lab)
@@ -81,4 +81,4 @@ def _judged(lab: Lab, facts: Facts, names: Collection[str] | None) -> str:
     ]
     bad = [verdict for verdict in (case.judge(facts) for case in asked) if not verdict.good]
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    return "; ".join(f"{verdict.title}: {verdict.found}" for verdict in bad[:NAMED]) + more
+    return "; ".join(f"{verdict.title}: {verdict.found}" for verdict in bad[:NAMED]) + more or None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -10,7 +10,7 @@ from lab.model import Lab, Node
 from lab.remote import Remote, side_by_side
 
 Found = Literal["fresh", "partial", "joined"]
-"""What a machine has of Kubernetes, as `provision/node/probe.sh` says: `fresh` is nothing, `partial` a join that was cut off."""
+"""What a machine has of Kubernetes (`provision/node/probe.sh`): `fresh` is nothing, `partial` half a join."""
 
 PROBE_TIMEOUT = 60.0
 """Seconds for a machine to say what it has; it asks files only."""
@@ -18,18 +18,21 @@ PROBE_TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Situation:
-    """Where the cluster is.
+    """Where the cluster is, and which machines this run is about.
 
     `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined completely. `alone`:
     no machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
-    their way out; `silent` those of them that do not answer. `until` is the stop before which to end, or "".
+    their way out, `silent` those of them that do not answer, `resized` those that get another size. `until` is
+    the stop before which to end, or "".
     """
 
     first: Node
+    machines: tuple[Node, ...]
     joined: frozenset[str] = frozenset()
     alone: bool = True
     leaving: tuple[Node, ...] = ()
     silent: frozenset[str] = frozenset()
+    resized: tuple[Node, ...] = ()
     until: str = ""
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
@@ -43,28 +46,29 @@ class Situation:
 
 def from_nothing(lab: Lab, until: str = "") -> Situation:
     """The situation of machines that are made by this very run."""
-    return Situation(lab.first, until=until)
+    return Situation(lab.first, lab.nodes, until=until)
 
 
-def survey(lab: Lab, remote: Remote) -> dict[str, Found]:
-    """Ask every Kubernetes machine of `lab` what it has of a cluster. Raises NodeFailed where one can't be asked.
+def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
+    """Ask machines what they have of a cluster: by name. Raises NodeFailed where one can't be asked.
 
-    The machines have this checkout's scripts.
+    They have this checkout's scripts.
     """
 
     def ask(node: Node) -> Found:
         said = remote.run(node, ["sudo", "/opt/ha-lab/probe.sh"], timeout=PROBE_TIMEOUT).stdout.strip()
         return cast(Found, said) if said in ("partial", "joined") else "fresh"
 
-    return side_by_side("asking the machines what they have", lab.kubernetes_nodes, ask)
+    return side_by_side("asking the machines what they have", nodes, ask)
 
 
 def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:
-    """What the machines' answers amount to."""
+    """What the answers of all Kubernetes machines amount to."""
     joined = frozenset(name for name, state in found.items() if state == "joined")
     serving = [node for node in lab.control_planes if node.name in joined]
     # A half-made first control plane is undone only while no other machine belongs to the cluster.
     others = {state for name, state in found.items() if name != lab.first.name}
     nowhere = not serving and others <= {"fresh"}
     alone = found[lab.first.name] != "fresh" and others <= {"fresh"}
-    return Situation(serving[0] if serving else lab.first, joined, nowhere or alone, until=until)
+    first = serving[0] if serving else lab.first
+    return Situation(first, lab.nodes, joined, nowhere or alone, until=until)

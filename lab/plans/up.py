@@ -24,15 +24,16 @@ KUBEADM_SECRETS = ("secrets", "ca.key")
 
 
 def _boot(job: Job) -> bool:
-    providers.boot(job.context.workspace, job.log)
+    names = [node.name for node in job.context.situation.machines]
+    providers.boot(job.context.workspace, job.log, names)
     return True
 
 
 def _answers(job: Job) -> bool:
-    def why_not() -> str:
+    def why_not() -> str | None:
         if job.failed("boot"):
             raise LabStateError(f"{job.node.name} was not started: making the machines failed")
-        return job.context.remote.unreachable(job.node)
+        return job.context.remote.why_not_reachable(job.node)
 
     job.wait_until(
         why_not,
@@ -54,7 +55,7 @@ def _fetch_kubeconfig(job: Job) -> bool:
 
 
 def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
-    return (*lab.nodes, *(node for node in situation.leaving if node.name not in situation.silent))
+    return situation.machines
 
 
 def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -67,7 +68,7 @@ START: Plan = (
     # Beside it, as each machine answers by itself long before Vagrant is done with all.
     Step("machine", "starts and answers", _answers, _machines),
     # This checkout's scripts and configuration, at /opt/ha-lab.
-    Step("deliver", "scripts and configuration", _deliver, lambda lab, _: lab.nodes, after=("machine",)),
+    Step("deliver", "scripts and configuration", _deliver, _machines, after=("machine",)),
 )
 
 UP: Plan = (

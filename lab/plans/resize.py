@@ -1,0 +1,61 @@
+"""RESIZE: gives machines another number of CPUs or another size of memory, one at a time, the lab going on."""
+
+from __future__ import annotations
+
+from lab import providers
+from lab.health.checks import cases
+from lab.health.facts.gather import by_ssh, gather
+from lab.model import Lab, Node
+from lab.plans import script as scripts
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.situation import Situation
+
+STOP_TIMEOUT = 60.0
+"""Seconds for a machine to shut down; then its power is cut."""
+
+BACK_TIMEOUT = 300.0
+"""Seconds for a machine to be back, and all of the lab's checks about it to hold."""
+
+
+def _resize(job: Job) -> bool:
+    context, node = job.context, job.node
+    if node.spec.etcd_member:
+        for balancer in context.lab.balancers:
+            scripts.run(job, "load-balancer", balancer, words=("--drain", node.name))
+    providers.stop(context.lab, node, STOP_TIMEOUT * context.lab.patience)
+    providers.resize(context.lab, node)
+    providers.power_on(context.lab, [node])
+    job.wait_until(
+        lambda: context.remote.why_not_reachable(node) or _why_not_back(job),
+        what=f"{node.name} is back with its new size",
+        timeout=BACK_TIMEOUT,
+        hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
+    )
+    if node.spec.etcd_member:
+        for balancer in context.lab.balancers:
+            scripts.run(job, "load-balancer", balancer)
+    return True
+
+
+def _why_not_back(job: Job) -> str | None:
+    """The first check about this machine, of those that need no pods, that does not hold."""
+    context, node = job.context, job.node
+    facts = gather(
+        context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
+    )
+    for case in cases(context.lab):
+        if case.node == node and not case.check.probes:
+            verdict = case.judge(facts)
+            if not verdict.good:
+                return f"{verdict.title}: {verdict.found}"
+    return None
+
+
+def _resized(lab: Lab, situation: Situation) -> tuple[Node, ...]:
+    return situation.resized
+
+
+RESIZE: Plan = (
+    # One at a time, each back with its etcd member before the next: a majority always answers.
+    Step("resize", "stopped, resized and started", _resize, _resized, one_at_a_time=True),
+)

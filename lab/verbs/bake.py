@@ -1,0 +1,83 @@
+"""The golden machine for a lab: made, packed into a file, taken from one; and the host made fit for that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab import doctor
+from lab.errors import LabError
+from lab.golden import bundle, disk, image
+from lab.golden.supply import lock, pinning, releases
+from lab.session import Session
+
+
+def bake(session: Session, *, consent: bool) -> str:
+    """Make sure that the golden machine is there; return its name.
+
+    Machines that exist keep the one that they are clones of, whatever has changed since.
+    """
+    own = own_golden(session)
+    if own:
+        make_fit(session, {"up"}, consent=consent)
+        return own
+    baked = is_baked(session)
+    if not baked:
+        image.key(session.lab)  # without upstream's lock nothing else need be looked at
+    make_fit(session, {"up"} if baked else {"up", "bake"}, consent=consent)
+    return image.bake(session.lab, session.progress)
+
+
+def export(session: Session, target: Path, *, consent: bool) -> bundle.Manifest:
+    """Pack this checkout's golden machine for hosts without a network, made first where it isn't there."""
+    bundle.require_new(target)
+    make_fit(session, {"up"} if is_baked(session) else {"up", "bake"}, consent=consent)
+    image.bake(session.lab, session.progress)
+    return bundle.write(session.lab, target, session.progress)
+
+
+def import_(session: Session, file: Path, *, consent: bool) -> bundle.Manifest:
+    """Give this host the golden machine that `export` packed; nothing is touched before the file is checked."""
+    with session.progress.step("check", f"check {file.name}"):
+        manifest = bundle.check(session.lab, file)
+    make_fit(session, {"up"}, consent=consent)
+    bundle.take(session.lab, file, manifest, session.progress)
+    return manifest
+
+
+def pin(session: Session, *, consent: bool) -> Path:
+    """Write the lock of upstream's parts of the lab's Kubernetes version, and return its path."""
+    make_fit(session, {"lock"}, consent=consent)
+    signed_by = releases.upstream().signed_by
+    wanted = releases.release(session.lab.kubernetes.version)
+    return lock.write(pinning.make(wanted, session.lab.mirrors, signed_by, session.progress))
+
+
+def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:
+    """Let the doctor look at this host, and repair it where that was consented to."""
+    doctor.make_fit(
+        session.lab,
+        session.workspace,
+        purposes=frozenset(purposes),
+        baked="bake" not in purposes,
+        consent=consent,
+        progress=session.progress,
+    )
+
+
+def is_baked(session: Session) -> bool:
+    """Whether the golden machine is there; False also where the provider can't be asked."""
+    try:
+        return image.exists(session.lab, image.name(session.lab))
+    except LabError:
+        return False
+
+
+def own_golden(session: Session) -> str:
+    """The golden machine that this lab's machines are clones of; "" where there are none, or it is gone."""
+    own = session.made.golden if session.made else ""
+    return own if own and session.workspace.has_machines() and image.exists(session.lab, own) else ""
+
+
+def golden_disk(session: Session) -> Path:
+    """Where the golden disk is, once it is baked."""
+    return disk.folder(disk.key(session.lab)) / disk.DISK

@@ -1,0 +1,88 @@
+"""Writes what is rendered into `.lab/`, and what must be secret into its folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab import host, made, render
+from lab.made import Made
+from lab.model import Lab, Node
+from lab.plans import up
+from lab.remote import control_folder
+from lab.render import Site, credentials, disc
+from lab.session import Session
+from lab.workspace import Workspace
+
+
+def write(session: Session, record: Made, golden: str, *, leaving: tuple[Node, ...] = ()) -> None:
+    """Write everything: for `leaving` machines only how they are reached and that Vagrant knows them.
+
+    Files of machines that the lab has no longer are removed.
+    """
+    lab, workspace = session.lab, session.workspace
+    for path, text in render.render(lab, _site(lab, workspace, record, golden), up.provisioners, leaving).items():
+        workspace.write(workspace.root / path, text)
+    _write_disc(lab, workspace)
+    workspace.shut_secrets()
+    run = credentials.new_run_secrets()
+    key = credentials.ca_key(workspace)
+    for node in lab.nodes:
+        folder = workspace.secrets / node.name
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for name, text in credentials.secret_files(node, lab, run, key).items():
+            workspace.write_secret(folder / name, text)
+    workspace.forget_nodes_but({node.name for node in (*lab.nodes, *leaving)})
+
+
+def refresh(session: Session) -> None:
+    """Write the files that hold the path of `.lab/` again, where that was moved or renamed since."""
+    record, workspace = session.made, session.workspace
+    if record is None or not record.machines or record.root == str(workspace.root):
+        return
+    texts = render.render(record.lab, _site(record.lab, workspace, record, record.golden), up.provisioners, ())
+    for name in ("Vagrantfile", "ssh_config"):
+        workspace.write(workspace.root / name, texts[name])
+    made.write(workspace, record.model_copy(update={"root": str(workspace.root)}))
+
+
+def configure_load_balancers(session: Session) -> None:
+    """Give running load balancers this lab's configuration, and nothing else to anyone."""
+    record = session.made
+    assert record is not None
+    lab, workspace = session.lab, session.workspace
+    texts = render.render(lab, _site(lab, workspace, record, record.golden), up.provisioners, ())
+    for balancer in lab.balancers:
+        for path, text in texts.items():
+            if path.startswith(f"nodes/{balancer.name}/"):
+                workspace.write(workspace.root / path, text)
+        session.remote.deliver(balancer)
+        with session.progress.step("load-balancer", "HAProxy's configuration", balancer.name) as step:
+            session.remote.script(balancer, "load-balancer", log=step.log)
+
+
+def _write_disc(lab: Lab, workspace: Workspace) -> None:
+    """Write the disc with the lab's key where machines take it from one; it has its date in it."""
+    key = credentials.authorized_key(workspace)
+    target = workspace.root / disc.name(key)
+    if lab.provider == "virtualbox" and not target.exists():
+        workspace.write(target, disc.image(key))
+
+
+def _site(lab: Lab, workspace: Workspace, record: Made, golden: str) -> Site:
+    return Site(
+        workspace=workspace.root,
+        owner=record.owner,
+        control=control_folder(workspace),
+        image=golden,
+        capabilities=host.node_capabilities(),
+        ca_certificate=credentials.ca_certificate(workspace),
+        authorized_key=credentials.authorized_key(workspace),
+        manifest=_manifest(lab),
+    )
+
+
+def _manifest(lab: Lab) -> str:
+    """The text of a pod network that lab.yaml brings itself; empty for flannel."""
+    if lab.network.pod_network == "flannel":
+        return ""
+    return Path(lab.network.pod_network).read_text(encoding="utf-8")
