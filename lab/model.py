@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +18,7 @@ Provider = Literal["docker", "libvirt", "virtualbox"]
 
 
 LABEL = "ha-lab.workspace"
-"""The label by which a lab knows its own containers and domains."""
+"""The key of the label by which a lab knows its own containers and domains; `owner_label` is all of it."""
 
 
 class Frozen(BaseModel):
@@ -247,4 +248,17 @@ class Lab(Frozen):
 
 def machine_name(lab: Lab, node: Node) -> str:
     """The name that docker, or a hypervisor, knows a machine by."""
-    return f"{lab.name}-{node.name}"
+    return machine_called(lab, node.name)
+
+
+def machine_called(lab: Lab, name: str) -> str:
+    """The same for a machine that may be in lab.yaml no longer, by its name there."""
+    return f"{lab.name}-{name}"
+
+
+def owner_label(workspace: Path) -> str:
+    """The label `KEY=VALUE` by which a lab knows its own containers, networks and domains.
+
+    `workspace` is the path of its `.lab/`. Everything that makes or looks for such a label asks here.
+    """
+    return f"{LABEL}={workspace}"

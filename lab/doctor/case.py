@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
-from lab.model import LABEL, Lab, Node, machine_name
+from lab.model import LABEL, Lab, Node, machine_name, owner_label
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 
@@ -43,13 +43,13 @@ class Case:
 
     def is_ours(self, container: Container) -> bool:
         """Whether this lab made it."""
-        return container.workspace == str(self.workspace)
+        return f"{LABEL}={container.workspace}" == owner_label(self.workspace)
 
     @property
     def waiting(self) -> tuple[Node, ...]:
         """The machines that do not run yet: the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
         if self.host.libvirt:
-            owner = f"{LABEL}={self.workspace}"
+            owner = owner_label(self.workspace)
             running = {each.name for each in self.host.libvirt.domains if each.running and each.owner == owner}
         return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) not in running)

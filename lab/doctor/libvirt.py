@@ -9,7 +9,7 @@ from lab.doctor.addresses import MANAGEMENT, SUBNETS, free_network, used
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import LibvirtHost, Unknown
-from lab.model import EMULATION_PATIENCE, LABEL, Libvirt, machine_name
+from lab.model import EMULATION_PATIENCE, Libvirt, machine_name, owner_label
 
 MACHINE_MIB = 1536
 """What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""
@@ -235,7 +235,7 @@ def _own_domains(case: Case) -> list[str]:
 
 
 def _owner(case: Case) -> str:
-    return f"{LABEL}={case.workspace}"
+    return owner_label(case.workspace)
 
 
 def _mendable(case: Case, check: str, title: str, what: str, why: str, actions: tuple[Action, ...]) -> Finding:

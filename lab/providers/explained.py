@@ -1,4 +1,4 @@
-"""This room knows what it means for the lab when docker or a hypervisor refuses to make its machines."""
+"""What it means for the lab when docker or a hypervisor refuses to make its machines."""
 
 from __future__ import annotations
 

@@ -1,12 +1,13 @@
-"""This room is the only one that imports python-vagrant, and the only way to Vagrant's own verbs.
+"""Vagrant's own verbs, and its memory of machines. Only this module imports python-vagrant.
 
 python-vagrant discards what Vagrant prints and dies on its error lines (docs/decisions). Its two places
-that start a process are replaced by our own door, so that exit codes count and every word is logged.
+that start a process are replaced by `lab.system.process`, so that exit codes count and every word is logged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import shutil
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ BOOT_TIMEOUT = 900.0
 """Seconds for `vagrant up` of all machines where nothing is emulated; 24 s were measured for seven."""
 
 ATTEMPTS = 3
-"""How often `vagrant up` is tried where it fails for what passes."""
+"""How often `vagrant up` is tried where it fails with a transient error."""
 
 ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",  # python-vagrant and we read Vagrant's words
@@ -42,6 +43,10 @@ class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
         self._log = log
         self._timeout = timeout
         self._extra = ENVIRONMENT | extra
+
+    def up(self, names: Sequence[str] = (), *, provider: str) -> None:
+        """Make and start machines without provisioning: those named, or all. python-vagrant takes one name."""
+        self._call_vagrant_command(["up", *names, "--no-provision", f"--provider={provider}"])
 
     def destroy(self, vm_name: str | None = None, *, at_once: bool = True) -> None:
         """Remove machines; all at once, which python-vagrant has no word for, or one by one."""
@@ -63,21 +68,29 @@ class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
 
 
 def up(
-    workspace: Workspace, log: Path, *, provider: str, timeout: float = BOOT_TIMEOUT, passing: Collection[str]
+    workspace: Workspace,
+    log: Path,
+    *,
+    provider: str,
+    names: Sequence[str] | None = None,
+    timeout: float = BOOT_TIMEOUT,
+    transient: Collection[str],
 ) -> None:
-    """Make and start every machine that is not running, without provisioning.
+    """Make and start machines that don't run, without provisioning: those named, or all.
 
-    `passing` are words of failures that pass: after one of them it is tried again. Raises LabStateError where
-    what was said has a meaning for the lab, else CommandFailed.
+    After an error with one of the words in `transient` it is tried again. Raises LabStateError where what
+    Vagrant printed has a meaning for the lab, else CommandFailed.
     """
+    if names is not None and not names:
+        return  # without a name Vagrant would take all
     for attempt in range(1, ATTEMPTS + 1):
         try:
             machines = LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1")
-            machines.up(provision=False, provider=provider)
+            machines.up(names=names or (), provider=provider)
             return
         except CommandFailed as error:
             said = log.read_text(encoding="utf-8", errors="replace")
-            if attempt == ATTEMPTS or not any(words in said for words in passing):
+            if attempt == ATTEMPTS or not any(words in said for words in transient):
                 raise_explained(error, said, log)
                 raise
 
@@ -89,18 +102,27 @@ def known(workspace: Workspace) -> bool:
 
 def ids(workspace: Workspace) -> set[str]:
     """What the provider calls the machines that Vagrant knows here."""
-    return {p.read_text().strip() for p in (workspace.root / ".vagrant" / "machines").glob("*/*/id")}
+    return set(ids_by_name(workspace).values())
+
+
+def ids_by_name(workspace: Workspace) -> dict[str, str]:
+    """The machines that Vagrant knows here: name in lab.yaml → what the provider calls it."""
+    found = _memory(workspace).glob("*/*/id")
+    return {path.parent.parent.name: path.read_text().strip() for path in found}
 
 
 def remember(workspace: Workspace, name: str, provider: str, mark: str) -> None:
     """Tell Vagrant again what the provider calls a machine."""
-    workspace.write(workspace.root / ".vagrant" / "machines" / name / provider / "id", mark)
+    workspace.write(_memory(workspace) / name / provider / "id", mark)
 
 
-def states(workspace: Workspace, log: Path) -> dict[str, str]:
-    """Ask Vagrant for every machine's state: name → `running`, `stopped`, `not_created`… Takes seconds."""
-    found = LoggedVagrant(workspace, log).status()
-    return {status.name: status.state for status in found}
+def forget(workspace: Workspace, name: str) -> None:
+    """Let Vagrant know nothing of a machine, which the provider has no longer; fine where it knew nothing."""
+    shutil.rmtree(_memory(workspace) / name, ignore_errors=True)
+
+
+def _memory(workspace: Workspace) -> Path:
+    return workspace.root / ".vagrant" / "machines"
 
 
 def wait_for_earlier(workspace: Workspace) -> None:

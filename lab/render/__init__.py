@@ -16,7 +16,8 @@ from typing import Any
 import jinja2
 
 from lab.golden.supply.releases import release
-from lab.model import LABEL, Lab, Node, machine_name
+
+from lab.model import Lab, Node, machine_name, owner_label
 from lab.paths import PROVISION, REPOSITORY
 from lab.render import disc
 from lab.render.credentials import ca_hash
@@ -139,7 +140,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         machines=machines,
         image=site.image,
         authorized_key=site.authorized_key,
-        label=f"{LABEL}={site.workspace}",
+        label=owner_label(site.workspace),
         disc=disc.name(site.authorized_key),
         cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
@@ -160,7 +161,7 @@ def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
 
 
 def _create_args(site: Site) -> list[str]:
-    words = ["--label", f"{LABEL}={site.workspace}", *UNCONFINED]
+    words = ["--label", owner_label(site.workspace), *UNCONFINED]
     for capability in site.capabilities:
         words += ["--cap-add", capability]
     return words

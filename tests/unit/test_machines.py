@@ -8,7 +8,7 @@ import pytest
 from lab import providers as machines
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
-from lab.providers import containers
+from lab.providers.docker import machines as containers
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
 
@@ -189,14 +189,166 @@ def test_removing_where_nothing_is_asks_vagrant_nothing(
     assert not vagrant.exists()
 
 
-def test_states_are_what_vagrant_says_of_each_machine(
+def test_booting_some_machines_names_them(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = [
-        "1,cp1,provider-name,docker",
-        "1,cp1,state,running",
-        "1,w1,provider-name,docker",
-        "1,w1,state,stopped",
+    seen = tell(workspace, monkeypatch, "vagrant", up="true")
+    machines.boot(workspace, log, ["w2", "w3"])
+    assert seen.read_text() == "up w2 w3 --no-provision --provider=docker\n"
+
+
+def test_booting_none_asks_vagrant_nothing_since_without_a_name_it_takes_all(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tell(workspace, monkeypatch, "vagrant")
+    machines.boot(workspace, log, [])
+    assert not seen.exists()
+
+
+def test_booting_some_machines_stops_no_other_that_has_no_network(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect = "case $4 in aaa) echo true bridge ;; *) exit 97 ;; esac"
+    seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", inspect=inspect, stop="true")
+    tell(workspace, monkeypatch, "vagrant", up="true")
+    made(workspace, "w1", "aaa")
+    made(workspace, "w2", "bbb")
+    machines.boot(workspace, log, ["w1"])
+    assert [line for line in seen.read_text().splitlines() if line.startswith("stop")] == ["stop --time 5 aaa"]
+
+
+ROWS = "echo aaa running ha-lab-w1; echo bbb exited ha-lab-w2; echo ccc running other/lab,ha-lab-cp1"
+
+
+def test_some_machines_are_removed_and_the_others_and_the_network_stay(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tell(workspace, monkeypatch, "docker", ps=ROWS, rm="true")
+    for name, container in (("w1", "aaa"), ("w2", "bbb"), ("cp1", "ccc")):
+        made(workspace, name, container)
+    machines.remove_machines(LAB, workspace, ["w2", "cp1"], log)
+    asked = seen.read_text().splitlines()
+    assert f"--filter label=ha-lab.workspace={workspace.root} " in asked[0]
+    assert sorted(asked[1:]) == ["rm --force --volumes bbb", "rm --force --volumes ccc"]
+    assert [path.name for path in (workspace.root / ".vagrant/machines").iterdir()] == ["w1"]
+
+
+def test_a_machine_that_lab_yaml_names_no_longer_is_removed_too(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tell(workspace, monkeypatch, "docker", ps="echo ddd running ha-lab-w9", rm="true")
+    assert LAB.node("w9") is None
+    machines.remove_machines(LAB, workspace, ["w9"], log)
+    assert seen.read_text().splitlines()[1:] == ["rm --force --volumes ddd"]
+
+
+def test_removing_machines_that_are_gone_only_lets_vagrant_forget_them(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(workspace, monkeypatch, "docker", ps=ROWS)
+    made(workspace, "w3", "not among the lab's own")
+    machines.remove_machines(LAB, workspace, ["w3"], log)
+    machines.remove_machines(LAB, workspace, ["w3"], log)
+    assert not machines.known_to_vagrant(workspace)
+
+
+def test_a_container_that_could_not_be_removed_is_not_forgotten(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell(workspace, monkeypatch, "docker", ps=ROWS, rm="echo device busy >&2; exit 1")
+    made(workspace, "w1", "aaa")
+    with pytest.raises(CommandFailed, match="device busy"):
+        machines.remove_machines(LAB, workspace, ["w1"], log)
+    assert machines.known_to_vagrant(workspace)
+
+
+def test_states_are_those_of_this_labs_containers(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = f"{ROWS}; echo ddd paused ha-lab-cp2; echo eee created ha-lab-w3; echo fff dead ha-lab-cp3"
+    seen = tell(workspace, monkeypatch, "docker", ps=rows)
+    assert machines.states(LAB, workspace) == {
+        "lb1": "absent",
+        "cp1": "running",
+        "cp2": "paused",
+        "cp3": "stopped",
+        "w1": "running",
+        "w2": "stopped",
+        "w3": "stopped",
+    }
+    assert len(seen.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        ("echo running", "running"),
+        ("echo paused", "paused"),
+        ("echo exited", "stopped"),
+        ("echo 'Error: No such container: ha-lab-cp1' >&2; exit 1", "absent"),
+        ("echo 'error: no such object: ha-lab-cp1' >&2; exit 1", "absent"),
+    ],
+)
+def test_the_state_of_a_machine_is_what_docker_says(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, answer: str, state: str
+) -> None:
+    tell(workspace, monkeypatch, "docker", inspect=answer)
+    assert machines.state(LAB, LAB.first) == state
+
+
+def test_a_docker_that_does_not_answer_is_no_absent_machine(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "Cannot connect to the Docker daemon at unix:///var/run/docker.sock."
+    tell(workspace, monkeypatch, "docker", inspect=f"echo '{said}' >&2; exit 1")
+    with pytest.raises(CommandFailed, match="Cannot connect"):
+        machines.state(LAB, LAB.first)
+
+
+@pytest.mark.parametrize(("code", "orderly"), [("130", True), ("0", True), ("137", False)])
+def test_a_machine_is_stopped_in_an_orderly_way_or_says_that_it_was_killed(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: str, orderly: bool
+) -> None:
+    inspect = f"case $5 in *Status*) echo running ;; *ExitCode*) echo {code} ;; *) exit 97 ;; esac"
+    seen = tell(workspace, monkeypatch, "docker", inspect=inspect, stop="true")
+    assert machines.stop(LAB, LAB.first, 30) is orderly
+    assert "stop --time 30 ha-lab-cp1" in seen.read_text().splitlines()
+
+
+def test_a_paused_machine_goes_on_before_it_is_stopped(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inspect = "case $5 in *Status*) echo paused ;; *ExitCode*) echo 130 ;; *) exit 97 ;; esac"
+    seen = tell(workspace, monkeypatch, "docker", inspect=inspect, unpause="true", stop="true")
+    assert machines.stop(LAB, LAB.first, 30)
+    assert [line.split()[0] for line in seen.read_text().splitlines()] == [
+        "inspect",
+        "unpause",
+        "stop",
+        "inspect",
     ]
-    tell(workspace, monkeypatch, "vagrant", status=f"printf '%s\\n' {' '.join(rows)}")
-    assert machines.states(workspace, log) == {"cp1": "running", "w1": "stopped"}
+
+
+@pytest.mark.parametrize("answer", ["echo exited", "echo 'Error: No such container' >&2; exit 1"])
+def test_a_machine_that_is_stopped_or_absent_is_left_as_it_is(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    tell(workspace, monkeypatch, "docker", inspect=answer)
+    assert machines.stop(LAB, LAB.first, 30)
+    machines.resume(LAB, LAB.first)
+
+
+def test_a_container_has_no_size_to_change(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = tell(workspace, monkeypatch, "docker")
+    machines.resize(LAB, LAB.first)
+    assert not seen.exists()
+    assert not machines.provider_of(LAB).enforces_sizes
+
+
+def test_machines_of_a_provider_that_this_kit_does_not_have_are_left_alone(
+    workspace: Workspace, log: Path
+) -> None:
+    workspace.write_identity({"provider": "hyperv"})
+    with pytest.raises(LabStateError, match="names the provider 'hyperv'") as caught:
+        machines.remove(workspace, log)
+    assert "version of the kit" in caught.value.hint

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from lab import providers as machines
 from lab.config import default
-from lab.errors import CommandFailed, LabStateError
+from lab.errors import CommandFailed, LabStateError, WaitTimedOut
 from lab.model import Lab, Libvirt
 from lab.providers import vagrant
 from lab.system import process
@@ -104,7 +105,9 @@ def test_removing_takes_the_labs_own_and_nothing_else(run: FakeRun, workspace: W
     machines.remove(workspace, workspace.logs / "01-destroy.log")
     assert ("vagrant", "destroy", "--force", "--no-parallel") in run.asked
     undone = [words for words in run.asked if "undefine" in words]
-    assert [words[-2:] for words in undone] == [("bbb", "--remove-all-storage")]
+    assert [words[3:] for words in undone] == [
+        ("undefine", "bbb", "--managed-save", "--snapshots-metadata", "--remove-all-storage")
+    ]
 
 
 def test_power_is_cut_on_the_spot_and_given_back(run: FakeRun) -> None:
@@ -121,17 +124,20 @@ def test_power_is_cut_on_the_spot_and_given_back(run: FakeRun) -> None:
     assert any("start" in words for words in run.asked)
 
 
-def test_a_machine_that_is_not_there_is_neither_on_nor_off(run: FakeRun) -> None:
-    run.tell(f"{VIRSH} domstate ha-lab-cp1", code=1, stderr="failed to get domain 'ha-lab-cp1'")
-    with pytest.raises(CommandFailed):
-        machines.is_on(LAB, LAB.first)
+def test_a_machine_that_is_not_there_can_be_switched_neither_on_nor_off(run: FakeRun) -> None:
+    run.tell(f"{VIRSH} domstate ha-lab-cp1", code=1, stderr="error: failed to get domain 'ha-lab-cp1'")
+    assert machines.state(LAB, LAB.first) == "absent"
+    with pytest.raises(LabStateError, match="cp1 does not exist"):
+        machines.power_on(LAB, [LAB.first])
+    with pytest.raises(LabStateError, match="cp1 does not exist"):
+        machines.power_off(LAB, [LAB.first], lambda: None)
 
 
 def test_another_hosts_libvirt_is_asked_there(run: FakeRun) -> None:
     uri = "qemu+ssh://ada@big/system"
     lab = LAB.model_copy(update={"libvirt": Libvirt(uri=uri)})
     run.tell(f"virsh --connect {uri} domstate ha-lab-cp1", "running\n")
-    assert machines.is_on(lab, lab.first)
+    assert machines.state(lab, lab.first) == "running"
 
 
 def test_virtualbox_has_words_of_its_own_for_power(run: FakeRun) -> None:
@@ -157,3 +163,203 @@ def test_emulated_machines_have_longer_to_boot(monkeypatch: pytest.MonkeyPatch, 
     workspace.write_identity({"provider": "libvirt", "libvirt": {"emulated": True}})
     machines.boot(workspace, workspace.logs / "02-boot.log")
     assert given == [900, 9000]
+
+
+DOMAINS = """\
+ Id   Name         State
+-----------------------------
+ 1    ha-lab-cp1   running
+ 2    ha-lab-cp2   paused
+ 3    ha-lab-w1    in shutdown
+ -    ha-lab-cp3   shut off
+ -    ha-lab-w2    shut off
+ -    somebody-s   shut off
+
+"""
+"""As virsh 9.0 prints it."""
+
+
+def test_states_of_libvirts_machines_are_those_of_this_labs_own(run: FakeRun, workspace: Workspace) -> None:
+    run.tell(f"{VIRSH} list --all", DOMAINS)
+    run.tell(f"{VIRSH} desc", f"ha-lab.workspace={workspace.root}\n")
+    run.tell(f"{VIRSH} desc ha-lab-w2", "ha-lab.workspace=/home/another/.lab\n")
+    assert machines.states(LAB, workspace) == {
+        "lb1": "absent",
+        "cp1": "running",
+        "cp2": "paused",
+        "cp3": "stopped",
+        "w1": "running",
+        "w2": "absent",
+        "w3": "absent",
+    }
+    assert run.environments[f"{VIRSH} list --all"]["LC_ALL"] == "C.UTF-8"
+
+
+def test_a_libvirt_that_does_not_answer_is_no_absent_machine(run: FakeRun, workspace: Workspace) -> None:
+    run.tell(f"{VIRSH}", code=1, stderr="error: failed to connect to the hypervisor")
+    for ask in (lambda: machines.state(LAB, LAB.first), lambda: machines.states(LAB, workspace)):
+        with pytest.raises(CommandFailed, match="failed to connect"):
+            ask()
+
+
+def test_some_of_libvirts_machines_are_removed_with_their_disks(run: FakeRun, workspace: Workspace) -> None:
+    for name in ("w1", "w2", "w8", "w9"):
+        made(workspace, name, f"uuid-{name}")
+    run.tell(f"{VIRSH} desc ha-lab-w2", f"ha-lab.workspace={workspace.root}\n")
+    run.tell(f"{VIRSH} desc ha-lab-w8", "ha-lab.workspace=/home/another/.lab\n")
+    run.tell(f"{VIRSH} desc ha-lab-w9", code=1, stderr="error: failed to get domain 'ha-lab-w9'")
+    run.tell(f"{VIRSH} destroy ha-lab-w2", code=1, stderr="domain is not running")
+    run.tell(f"{VIRSH} undefine ha-lab-w2")
+    machines.remove_machines(LAB, workspace, ["w2", "w8", "w9"], workspace.logs / "01-remove.log")
+    assert run.asked[-1][-1] != "ha-lab-w8"
+    assert [words[3:5] for words in run.asked if words[3] == "undefine"] == [("undefine", "ha-lab-w2")]
+    assert [path.name for path in (workspace.root / ".vagrant/machines").iterdir()] == ["w1"]
+
+
+def test_a_disk_that_could_not_be_removed_is_not_forgotten(run: FakeRun, workspace: Workspace) -> None:
+    made(workspace, "w2", "uuid")
+    run.tell(f"{VIRSH} desc ha-lab-w2", f"ha-lab.workspace={workspace.root}\n")
+    run.tell(f"{VIRSH} destroy ha-lab-w2")
+    run.tell(f"{VIRSH} undefine ha-lab-w2", code=1, stderr="cannot remove the volume")
+    with pytest.raises(CommandFailed):
+        machines.remove_machines(LAB, workspace, ["w2"], workspace.logs / "01-remove.log")
+    assert machines.known_to_vagrant(workspace)
+
+
+def test_a_virtual_machine_is_stopped_by_its_power_button(
+    run: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter(["running", "running", "in shutdown", "shut off"])
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    def asked(words: list[str], **_: object) -> process.Result:
+        said = next(answers) if "domstate" in words else ""
+        return process.Result(tuple(words), 0, said, "", 0.0)
+
+    monkeypatch.setattr(process, "run", asked)
+    assert machines.stop(LAB, LAB.first, 60)
+    assert list(answers) == []
+
+
+def test_the_power_of_one_that_does_not_stop_in_time_is_cut(run: FakeRun) -> None:
+    run.tell(f"{VIRSH} domstate ha-lab-cp1", "running\n")
+    run.tell(f"{VIRSH} shutdown ha-lab-cp1")
+    run.tell(f"{VIRSH} destroy ha-lab-cp1")
+    assert not machines.stop(LAB, LAB.first, 0)
+    assert run.asked[-1][3:] == ("destroy", "ha-lab-cp1")
+
+
+def test_a_paused_virtual_machine_goes_on(run: FakeRun) -> None:
+    run.tell(f"{VIRSH} domstate ha-lab-cp1", "paused\n")
+    run.tell(f"{VIRSH} resume ha-lab-cp1")
+    machines.resume(LAB, LAB.first)
+    assert run.asked[-1][3:] == ("resume", "ha-lab-cp1")
+
+
+def test_a_virtual_machine_gets_the_sizes_of_lab_yaml(run: FakeRun) -> None:
+    node = LAB.first.model_copy(update={"cpus": 4, "memory_mib": 3072})
+    run.tell(f"{VIRSH} setvcpus ha-lab-cp1")
+    run.tell(f"{VIRSH} setmaxmem ha-lab-cp1")
+    run.tell(f"{VIRSH} setmem ha-lab-cp1")
+    machines.resize(LAB, node)
+    assert [" ".join(words[3:]) for words in run.asked] == [
+        "setvcpus ha-lab-cp1 4 --config --maximum",
+        "setvcpus ha-lab-cp1 4 --config",
+        "setmaxmem ha-lab-cp1 3072MiB --config",
+        "setmem ha-lab-cp1 3072MiB --config",
+    ]
+    assert machines.provider_of(LAB).enforces_sizes
+
+
+# VirtualBox, which no build machine can run: its words as its source has them (VBoxManageInfo.cpp).
+
+VIRTUALBOX = default().model_copy(update={"provider": "virtualbox"})
+NOT_REGISTERED = "VBoxManage: error: Could not find a registered machine named 'ha-lab-w9'\n"
+
+
+def about(run: FakeRun, machine: str, state: str, owner: str = "") -> None:
+    lines = [f'name="{machine}"', f'VMState="{state}"', *([f'description="{owner}"'] if owner else [])]
+    run.tell(f"VBoxManage showvminfo {machine} --machinereadable", "\r\n".join(lines) + "\r\n")
+
+
+@pytest.fixture
+def vbox(workspace: Workspace) -> Workspace:
+    workspace.write_identity({"provider": "virtualbox"})
+    return workspace
+
+
+def test_booting_some_of_virtualboxs_machines_names_them(run: FakeRun, vbox: Workspace) -> None:
+    run.tell("vagrant up")
+    machines.boot(vbox, vbox.logs / "01-boot.log", ["w2"])
+    assert run.asked == [("vagrant", "up", "w2", "--no-provision", "--provider=virtualbox")]
+
+
+def test_states_of_virtualboxs_machines_are_those_of_this_labs_own(run: FakeRun, vbox: Workspace) -> None:
+    names = ("cp1", "cp2", "cp3", "w1", "w2", "w3")
+    uuids = {name: f"{number}1111111-2222-3333-4444-555555555555" for number, name in enumerate(names)}
+    run.tell("VBoxManage list vms", "".join(f'"ha-lab-{name}" {{{uuids[name]}}}\n' for name in names))
+    vbox.write(vbox.root / ".vagrant/machines/cp1/virtualbox/id", uuids["cp1"])
+    about(run, "ha-lab-cp1", "running")
+    own = f"ha-lab.workspace={vbox.root}"
+    for name, said in (("cp2", "paused"), ("cp3", "poweroff"), ("w1", "aborted"), ("w2", "stopping")):
+        about(run, f"ha-lab-{name}", said, own)
+    about(run, "ha-lab-w3", "running", "ha-lab.workspace=/home/another/.lab")
+    assert machines.states(VIRTUALBOX, vbox) == {
+        "lb1": "absent",
+        "cp1": "running",
+        "cp2": "paused",
+        "cp3": "stopped",
+        "w1": "stopped",
+        "w2": "running",
+        "w3": "absent",
+    }
+
+
+def test_some_of_virtualboxs_machines_are_removed_with_their_disks(run: FakeRun, vbox: Workspace) -> None:
+    vbox.write(vbox.root / ".vagrant/machines/w2/virtualbox/id", "uuid-w2")
+    about(run, "uuid-w2", "running")
+    about(run, "ha-lab-w7", "poweroff", f"ha-lab.workspace={vbox.root}")
+    about(run, "ha-lab-w8", "running", "ha-lab.workspace=/home/another/.lab")
+    run.tell("VBoxManage showvminfo ha-lab-w9", code=1, stderr=NOT_REGISTERED)
+    for machine in ("uuid-w2", "ha-lab-w7"):
+        run.tell(f"VBoxManage controlvm {machine} poweroff", code=1, stderr="is not currently running")
+        run.tell(f"VBoxManage unregistervm {machine} --delete")
+    machines.remove_machines(VIRTUALBOX, vbox, ["w2", "w7", "w8", "w9"], vbox.logs / "01-remove.log")
+    removed = [words[2] for words in run.asked if words[1] == "unregistervm"]
+    assert removed == ["uuid-w2", "ha-lab-w7"]
+    assert not machines.known_to_vagrant(vbox)
+
+
+def test_a_machine_that_virtualbox_does_not_let_go_of_is_not_forgotten(
+    run: FakeRun, vbox: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vbox.write(vbox.root / ".vagrant/machines/w2/virtualbox/id", "uuid-w2")
+    monkeypatch.setattr("lab.providers.virtualbox.machines.RELEASE_TIMEOUT", 0.0)
+    about(run, "uuid-w2", "running")
+    run.tell("VBoxManage controlvm uuid-w2 poweroff")
+    run.tell("VBoxManage unregistervm uuid-w2 --delete", code=1, stderr="error: Cannot unregister: locked")
+    with pytest.raises(WaitTimedOut, match="locked"):
+        machines.remove_machines(VIRTUALBOX, vbox, ["w2"], vbox.logs / "01-remove.log")
+    assert machines.known_to_vagrant(vbox)
+
+
+def test_virtualbox_has_words_of_its_own_for_all_that_is_done_to_a_machine(run: FakeRun) -> None:
+    node = VIRTUALBOX.first.model_copy(update={"cpus": 4, "memory_mib": 3072})
+    about(run, "ha-lab-cp1", "poweroff")
+    run.tell("VBoxManage startvm")
+    machines.power_on(VIRTUALBOX, [node])
+    run.tell("VBoxManage modifyvm")
+    machines.resize(VIRTUALBOX, node)
+    about(run, "ha-lab-cp1", "paused")
+    run.tell("VBoxManage controlvm")
+    machines.resume(VIRTUALBOX, node)
+    about(run, "ha-lab-cp1", "running")
+    assert not machines.stop(VIRTUALBOX, node, 0)
+    run.tell("VBoxManage showvminfo ha-lab-cp1", code=1, stderr=NOT_REGISTERED)
+    assert [" ".join(words[1:]) for words in run.asked if "showvminfo" not in words] == [
+        "startvm ha-lab-cp1 --type headless",
+        "modifyvm ha-lab-cp1 --cpus 4 --memory 3072",
+        "controlvm ha-lab-cp1 resume",
+        "controlvm ha-lab-cp1 acpipowerbutton",
+        "controlvm ha-lab-cp1 poweroff",
+    ]

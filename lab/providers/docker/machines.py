@@ -1,0 +1,198 @@
+"""Machines that are containers: what docker does better itself than through Vagrant."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab.errors import CommandFailed
+from lab.model import Lab, Node, machine_called, machine_name, owner_label
+from lab.providers import vagrant
+from lab.providers.protocol import MachineState
+from lab.providers.vagrant import LoggedVagrant
+from lab.system import process
+from lab.workspace import Workspace
+
+TRANSIENT_ERRORS = ("No such object", "No such network")
+"""Vagrant looks at every container and network of the host, and fails where one goes away meanwhile."""
+
+NO_SUCH = "no such"
+"""In docker's refusal where a container does not exist; in small letters, since versions differ in them."""
+
+STATES: dict[str, MachineState] = {
+    "created": "stopped",
+    "running": "running",
+    "restarting": "running",
+    "paused": "paused",
+    "removing": "absent",
+    "exited": "stopped",
+    "dead": "stopped",
+}
+"""docker's states of a container (`docker ps --help`, the filter `status`), as ours."""
+
+KILLED = 137
+"""The exit code of a container that ended by SIGKILL: 128 and the signal's number."""
+
+
+def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
+    """Make and start machines that don't run, without provisioning: those named, or all."""
+    _stop_unconnected(workspace, log, names)
+    vagrant.up(workspace, log, provider="docker", names=names, transient=TRANSIENT_ERRORS)
+
+
+def remove(workspace: Workspace, log: Path) -> None:
+    """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
+    if _was_never_used(workspace):
+        return
+    # First, and all at once: Vagrant would stop them in an orderly way, one docker command after another.
+    _remove_containers(own_containers(workspace), log)
+    if workspace.vagrantfile.exists() and vagrant.known(workspace):
+        LoggedVagrant(workspace, log).destroy()
+    # Known by its label, so that another project's network of the same subnet is never ours.
+    own = ["docker", "network", "ls", "--quiet", "--filter", f"label={owner_label(workspace.root)}"]
+    for network in process.run(own).stdout.split():
+        process.run(["docker", "network", "rm", network], log=log, timeout=60)
+
+
+def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
+    """Remove these machines with their volumes, and Vagrant's memory of them; the network stays."""
+    if not _was_never_used(workspace):
+        own, known = _own_by_name(workspace), vagrant.ids_by_name(workspace)
+        ids = set(own.values())
+        found = [own.get(machine_called(lab, name), known.get(name, "")) for name in names]
+        _remove_containers([container for container in found if container in ids], log)
+    for name in names:
+        vagrant.forget(workspace, name)
+
+
+def lost_sight_of(workspace: Workspace) -> list[str]:
+    """The ids of this lab's containers that Vagrant does not know: it, or its .vagrant folder, was killed."""
+    known = vagrant.ids(workspace)
+    return [container for container in own_containers(workspace) if container not in known]
+
+
+def adopt(lab: Lab, workspace: Workspace) -> None:
+    """Tell Vagrant again which containers are its machines, by their names."""
+    for container in lost_sight_of(workspace):
+        words = ["docker", "inspect", "--format", "{{.Name}}", container]
+        name = process.run(words).stdout.strip().removeprefix("/")
+        for node in lab.nodes:
+            if name == machine_name(lab, node):
+                vagrant.remember(workspace, node.name, "docker", container)
+
+
+def state(lab: Lab, node: Node) -> MachineState:
+    """The state of one machine."""
+    said = _inspect(lab, node, "{{.State.Status}}")
+    return "absent" if said is None else STATES[said]
+
+
+def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+    """The state of every machine in `lab`, by its name there, in one command."""
+    found = {name: STATES[said] for name, _, said in _own_rows(workspace)}
+    return {node.name: found.get(machine_name(lab, node), "absent") for node in lab.nodes}
+
+
+def start(lab: Lab, node: Node) -> None:
+    """Start a machine that is stopped."""
+    process.run(["docker", "start", machine_name(lab, node)], timeout=120)
+
+
+def stop(lab: Lab, node: Node, timeout: float) -> bool:
+    """Shut a running machine down: its init gets the stop signal that it was made with, SIGRTMIN+3."""
+    name = machine_name(lab, node)
+    process.run(["docker", "stop", "--time", f"{timeout:.0f}", name], timeout=timeout + 60)
+    return _inspect(lab, node, "{{.State.ExitCode}}") != str(KILLED)
+
+
+def resume(lab: Lab, node: Node) -> None:
+    """Let a paused machine go on."""
+    process.run(["docker", "unpause", machine_name(lab, node)], timeout=60)
+
+
+def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
+    """Cut the power of a machine that is on; `silent` is called before docker has taken it down."""
+    # A container takes a second to die, and its kernel goes on taking connections, to reset them at the end.
+    # A machine without power is silent at once, so its network goes first.
+    name = machine_name(lab, node)
+    process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
+    silent()
+    process.run(["docker", "kill", name], timeout=60)
+
+
+def resize(lab: Lab, node: Node) -> None:
+    """Nothing to do: containers have no limits of their own, and take what they use (docs/DESIGN.md)."""
+
+
+def own_containers(workspace: Workspace) -> list[str]:
+    """The ids of all containers that carry this workspace's label, running or not."""
+    return process.run(
+        ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={owner_label(workspace.root)}"]
+    ).stdout.split()
+
+
+def _own_rows(workspace: Workspace) -> list[tuple[str, str, str]]:
+    """Name, id and docker's state of each container that carries this workspace's label."""
+    words = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label={owner_label(workspace.root)}"]
+    lines = process.run([*words, "--format", "{{.ID}} {{.State}} {{.Names}}"], timeout=60).stdout.splitlines()
+    rows = []
+    for line in lines:
+        container, said, names = line.split(maxsplit=2)
+        # Under other containers' names for it, as `other/alias`, it is listed too.
+        name = next((each for each in names.split(",") if "/" not in each), names)
+        rows.append((name, container, said))
+    return rows
+
+
+def _own_by_name(workspace: Workspace) -> dict[str, str]:
+    return {name: container for name, container, _ in _own_rows(workspace)}
+
+
+def _inspect(lab: Lab, node: Node, template: str) -> str | None:
+    """One answer about a machine's container; None where there is no such container."""
+    words = ["docker", "inspect", "--type", "container", "--format", template, machine_name(lab, node)]
+    try:
+        return process.run(words, timeout=60).stdout.strip()
+    except CommandFailed as error:
+        if NO_SUCH in error.tail.lower():
+            return None
+        raise
+
+
+def _was_never_used(workspace: Workspace) -> bool:
+    """Whether the lab was rendered at most: there is nothing to remove, and no docker to ask."""
+    return shutil.which("docker") is None and not vagrant.known(workspace)
+
+
+def _remove_containers(containers: Sequence[str], log: Path) -> None:
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        removals = [
+            pool.submit(process.run, ["docker", "rm", "--force", "--volumes", container], log=log, timeout=120)
+            for container in containers
+        ]
+    for removal in removals:
+        removal.result()
+
+
+def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | None) -> None:
+    """Stop machines without the lab's network: Vagrant attaches it to those only that it starts.
+
+    A Vagrant that was killed between creating a machine and connecting it leaves such a one. Only machines that
+    are about to be started: all, or those named.
+    """
+    template = "{{.State.Running}} {{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"
+    known = vagrant.ids_by_name(workspace)
+    wanted = None if names is None else {known.get(name) for name in names}
+    for container in own_containers(workspace):
+        if wanted is not None and container not in wanted:
+            continue
+        words = process.run(["docker", "inspect", "--format", template, container]).stdout.split()
+        if words[0] == "true" and not set(words[1:]) - {"bridge"}:
+            process.run(["docker", "stop", "--time", "5", container], log=log, timeout=60)
+
+
+def network_name(lab: Lab) -> str:
+    """What Vagrant's docker provider calls the network of a lab (its action/prepare_networks.rb)."""
+    return f"vagrant_network_{lab.network.subnet}"

@@ -1,0 +1,6 @@
+"""libvirt: machines are virtual, of KVM or emulated, on this host or another."""
+
+from lab.providers.libvirt import machines
+from lab.providers.protocol import Provider
+
+PROVIDER = Provider(title="libvirt", machines=machines, enforces_sizes=True)

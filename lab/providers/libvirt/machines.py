@@ -1,0 +1,156 @@
+"""Machines of libvirt's, made by Vagrant.
+
+virsh is asked where Vagrant is too slow (power) or knows nothing (machines that it has lost sight of, or that
+its Vagrantfile names no longer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.errors import WaitTimedOut
+from lab.host.ask import ENVIRONMENT
+from lab.host.libvirt import TABLE_HEAD
+from lab.model import Lab, Libvirt, Node, machine_called, machine_name, owner_label
+from lab.providers import vagrant
+from lab.providers.libvirt import virsh
+from lab.providers.protocol import MachineState
+from lab.providers.vagrant import LoggedVagrant
+from lab.system import process
+from lab.system.wait import wait_until
+from lab.workspace import Workspace
+
+POWER_TIMEOUT = 120.0
+"""Seconds for libvirt to start a machine or to cut its power; one is usual."""
+
+TRANSIENT_ERRORS = ("constant VagrantPlugins::",)
+"""What Ruby prints in a race while Vagrant loads its plugin: one thread misses what another is loading."""
+
+STOPPED = ("shut off", "crashed")
+"""libvirt's states of a machine without power (virsh(1), domstate)."""
+
+
+def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
+    """Make and start machines that don't run, without provisioning: those named, or all."""
+    timeout = vagrant.BOOT_TIMEOUT * virsh.settings_in(workspace).patience
+    vagrant.up(workspace, log, provider="libvirt", names=names, timeout=timeout, transient=TRANSIENT_ERRORS)
+
+
+def remove(workspace: Workspace, log: Path) -> None:
+    """Remove every machine and the lab's networks; nothing that this lab did not make."""
+    if workspace.vagrantfile.exists() and vagrant.known(workspace):
+        # One by one, in two seconds each: all at once, threads of its plugin sometimes race.
+        LoggedVagrant(workspace, log).destroy(at_once=False)
+    for domain in lost_sight_of(workspace):
+        _remove_domain(virsh.settings_in(workspace), domain, log)
+
+
+def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
+    """Remove these machines with their disks, and Vagrant's memory of them; the networks stay."""
+    settings = virsh.settings_in(workspace)
+    for name in names:
+        domain = machine_called(lab, name)
+        if virsh.ask_domain(settings, "desc", domain) == owner_label(workspace.root):
+            _remove_domain(settings, domain, log)
+        vagrant.forget(workspace, name)
+
+
+def lost_sight_of(workspace: Workspace) -> list[str]:
+    """The UUIDs of this lab's machines that Vagrant does not know, by the description that they carry."""
+    settings = virsh.settings_in(workspace)
+    listed = process.run(
+        virsh.argv(settings, "list", "--all", "--uuid"), accept=None, timeout=30, env=ENVIRONMENT
+    )
+    unknown = set(listed.stdout.split()) - vagrant.ids(workspace) if listed.ok else set()
+    owner = owner_label(workspace.root)
+    return sorted(domain for domain in unknown if virsh.ask_domain(settings, "desc", domain) == owner)
+
+
+def adopt(lab: Lab, workspace: Workspace) -> None:
+    """Tell Vagrant again which domains are its machines, by their names."""
+    names = {machine_name(lab, node): node.name for node in lab.nodes}
+    for domain in lost_sight_of(workspace):
+        name = virsh.ask(virsh.settings_in(workspace), "domname", domain)
+        if name in names:
+            vagrant.remember(workspace, names[name], "libvirt", domain)
+
+
+def state(lab: Lab, node: Node) -> MachineState:
+    """The state of one machine."""
+    said = virsh.ask_domain(virsh.settings_of(lab), "domstate", machine_name(lab, node))
+    return "absent" if said is None else _state(said)
+
+
+def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+    """The state of every machine in `lab`, by its name there: one command, and one for each that exists."""
+    settings, owner = virsh.settings_in(workspace), owner_label(workspace.root)
+    rows = [line.split(maxsplit=2) for line in virsh.ask(settings, "list", "--all").splitlines()[TABLE_HEAD:]]
+    found = {name: _state(said) for _, name, said in rows}
+
+    def own(name: str) -> MachineState:
+        is_own = name in found and virsh.ask_domain(settings, "desc", name) == owner
+        return found[name] if is_own else "absent"
+
+    return {node.name: own(machine_name(lab, node)) for node in lab.nodes}
+
+
+def start(lab: Lab, node: Node) -> None:
+    """Start a machine that is stopped."""
+    virsh.ask(virsh.settings_of(lab), "start", machine_name(lab, node), timeout=POWER_TIMEOUT)
+
+
+def stop(lab: Lab, node: Node, timeout: float) -> bool:
+    """Press a running machine's power button, and wait; cut its power after `timeout` seconds."""
+    virsh.ask(virsh.settings_of(lab), "shutdown", machine_name(lab, node))
+    try:
+        wait_until(
+            lambda: "" if state(lab, node) in ("stopped", "absent") else "it still runs",
+            what=f"{node.name} shuts down",
+            timeout=timeout,
+        )
+    except WaitTimedOut:
+        cut(lab, node, lambda: None)
+        return False
+    return True
+
+
+def resume(lab: Lab, node: Node) -> None:
+    """Let a paused machine go on."""
+    virsh.ask(virsh.settings_of(lab), "resume", machine_name(lab, node))
+
+
+def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
+    """Cut the power of a machine that is on; the hypervisor ends it on the spot."""
+    virsh.ask(virsh.settings_of(lab), "destroy", machine_name(lab, node), timeout=POWER_TIMEOUT)
+    silent()
+
+
+def resize(lab: Lab, node: Node) -> None:
+    """Give a stopped machine the CPUs and the memory that `node` has.
+
+    The maximum first: libvirt lowers the current number with it, and refuses one above it.
+    """
+    domain, cpus, memory = machine_name(lab, node), str(node.cpus), f"{node.memory_mib}MiB"
+    for words in (
+        ("setvcpus", domain, cpus, "--config", "--maximum"),
+        ("setvcpus", domain, cpus, "--config"),
+        ("setmaxmem", domain, memory, "--config"),
+        ("setmem", domain, memory, "--config"),
+    ):
+        virsh.ask(virsh.settings_of(lab), *words)
+
+
+def _state(said: str) -> MachineState:
+    """The state that virsh names, as ours; a machine in any other state, such as `in shutdown`, has power."""
+    if said == "paused":
+        return "paused"
+    return "stopped" if said in STOPPED else "running"
+
+
+def _remove_domain(settings: Libvirt, domain: str, log: Path) -> None:
+    # Refused where it does not run, which is as good.
+    process.run(virsh.argv(settings, "destroy", domain), accept=None, log=log, timeout=60)
+    # Without the first two, libvirt refuses to remove a machine that was saved or has snapshots.
+    words = ("undefine", domain, "--managed-save", "--snapshots-metadata", "--remove-all-storage")
+    process.run(virsh.argv(settings, *words), log=log, timeout=120)

@@ -1,0 +1,43 @@
+"""The one way to libvirt's client, `virsh`, for changing things; in English, since its words are read."""
+
+from __future__ import annotations
+
+from lab.errors import CommandFailed
+from lab.host.ask import ENVIRONMENT
+from lab.model import Lab, Libvirt
+from lab.system import process
+from lab.workspace import Workspace
+
+NO_DOMAIN = "failed to get domain"
+"""What virsh prints where there is no machine of a name."""
+
+
+def settings_of(lab: Lab) -> Libvirt:
+    """How this lab reaches libvirt."""
+    return lab.libvirt or Libvirt()
+
+
+def settings_in(workspace: Workspace) -> Libvirt:
+    """How the machines of this workspace reach libvirt."""
+    found = workspace.read_identity().get("libvirt")
+    return Libvirt.model_validate(found) if found else Libvirt()
+
+
+def argv(settings: Libvirt, *words: str) -> list[str]:
+    """The command, for that libvirt."""
+    return ["virsh", "--connect", settings.uri, *words]
+
+
+def ask(settings: Libvirt, *words: str, timeout: float = 60) -> str:
+    """What virsh answers. Raises CommandFailed."""
+    return process.run(argv(settings, *words), timeout=timeout, env=ENVIRONMENT).stdout.strip()
+
+
+def ask_domain(settings: Libvirt, *words: str) -> str | None:
+    """What virsh answers about one machine; None where there is no such machine. Raises CommandFailed."""
+    try:
+        return ask(settings, *words)
+    except CommandFailed as error:
+        if NO_DOMAIN in error.tail.lower():
+            return None
+        raise

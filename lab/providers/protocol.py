@@ -1,0 +1,96 @@
+"""What a provider is to the rest of the kit: a row of facts about it, and two Protocols.
+
+Two, since they answer for different things: `Machines` for the machines of one lab, `GoldenForm` for what this
+host keeps for all labs. Modules implement them, since a provider has no state of its own: mypy checks the
+signatures of `machines.py` and `golden.py` in its folder where its row is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from lab.model import Lab, Node
+from lab.workspace import Workspace
+
+MachineState = Literal["running", "paused", "stopped", "absent"]
+"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't."""
+
+
+class Machines(Protocol):
+    """Making, removing and powering the machines of a lab. Everything here raises CommandFailed.
+
+    `names` are machines' names in lab.yaml, or those of machines that it had once.
+    """
+
+    def boot(self, workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
+        """Make and start machines that don't run, without provisioning: those named, or all. Idempotent.
+
+        Raises LabStateError where the provider's refusal has a meaning for the lab.
+        """
+        ...
+
+    def remove(self, workspace: Workspace, log: Path) -> None:
+        """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
+        ...
+
+    def remove_machines(self, lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
+        """Remove these machines with their disks, and Vagrant's memory of them; nothing else. Idempotent.
+
+        Works without a Vagrantfile that names them. A machine of such a name that this lab did not make stays.
+        """
+        ...
+
+    def lost_sight_of(self, workspace: Workspace) -> list[str]:
+        """The provider's ids of this lab's machines that Vagrant does not know."""
+        ...
+
+    def adopt(self, lab: Lab, workspace: Workspace) -> None:
+        """Tell Vagrant again which of those machines it made, by their names."""
+        ...
+
+    def state(self, lab: Lab, node: Node) -> MachineState:
+        """The state of one machine."""
+        ...
+
+    def states(self, lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+        """The state of every machine in `lab`, by its name there; `absent` where this lab did not make it."""
+        ...
+
+    def start(self, lab: Lab, node: Node) -> None:
+        """Start a machine that is stopped; it comes up by itself, without provisioning."""
+        ...
+
+    def stop(self, lab: Lab, node: Node, timeout: float) -> bool:
+        """Shut a running machine down in an orderly way. After `timeout` seconds, cut its power.
+
+        Returns whether it was orderly.
+        """
+        ...
+
+    def resume(self, lab: Lab, node: Node) -> None:
+        """Let a paused machine go on."""
+        ...
+
+    def cut(self, lab: Lab, node: Node, silent: Callable[[], None]) -> None:
+        """Cut the power of a machine that has it; `silent` is called at the moment in which it falls silent."""
+        ...
+
+    def resize(self, lab: Lab, node: Node) -> None:
+        """Give a stopped machine the CPUs and the memory of `node`; nothing to do without `enforces_sizes`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Provider:
+    """One provider's row.
+
+    `title` is what it is called in a sentence. `enforces_sizes`: a machine gets the CPUs and the memory of
+    lab.yaml, and no more; else they are only declared.
+    """
+
+    title: str
+    machines: Machines
+    enforces_sizes: bool
