@@ -36,7 +36,7 @@ class RoleSpec:
     etcd_member: its machines are members of etcd.
     cluster_ca: where its machines keep the certificate of the cluster's CA.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
-        balancer's profile; of a pod network and its patches, a lab may need none (`lab.render`).
+        balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node.
     copies: files of provision/node that its machines are given as they are, besides scripts.
     scripts: scripts of provision/node that its machines are given, by name: those that run or ask there.
     provisioners: the scripts that a bare `vagrant up` runs there, in order.
@@ -70,6 +70,9 @@ _ASKING = ("collect", "facts", "pods", "probe")
 
 _PKI_CA = "/etc/kubernetes/pki/ca.crt"
 
+POD_NETWORK = "pod-network/kustomization.yaml"
+"""The pod network, as `kubectl kustomize` reads it; beside it the manifest that lab.yaml may bring."""
+
 COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
 """A patch of CoreDNS's Deployment; kubeadm reads from its name what it patches, and how."""
 
@@ -101,7 +104,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         | {
             "kubeadm-init.yaml": "kubeadm-init.yaml.j2",
             "token.conf": "token.conf.j2",
-            "pod-network/kustomization.yaml": "kustomization.yaml.j2",
+            POD_NETWORK: "kustomization.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
         },
         scripts=(

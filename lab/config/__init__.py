@@ -32,16 +32,10 @@ from lab.model import (
     Node,
     Provider,
 )
-from lab.roles import Role
+from lab.roles import ROLES, Role
 
 HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
 
-# Each role's key under `nodes`, and where its machines start in the subnet when no address is given.
-GROUPS = {
-    Role.LOAD_BALANCER: ("load_balancers", 10),
-    Role.CONTROL_PLANE: ("control_planes", 11),
-    Role.WORKER: ("workers", 21),
-}
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
 MANAGEMENT = ("libvirt", "management")
 
@@ -129,9 +123,9 @@ def _lab(file: File, choice: Choice) -> Lab:
     """The model of a file whose keys are each right by themselves; addresses may still be anywhere."""
     subnet = file.network.subnet.network_address
     nodes = []
-    for role, (key, offset) in GROUPS.items():
-        group: Group = getattr(file.nodes, key)
-        first = group.first_address or subnet + offset
+    for role, spec in ROLES.items():
+        group: Group = getattr(file.nodes, spec.config_key)
+        first = group.first_address or subnet + spec.first_offset
         nodes += [
             Node(
                 name=f"{group.prefix}{index + 1}",
@@ -245,4 +239,4 @@ def _twins(lab: Lab, one: Role, other: Role) -> Iterator[Clash]:
 
 
 def _key(role: Role, *rest: str) -> Key:
-    return ("nodes", GROUPS[role][0], *rest)
+    return ("nodes", ROLES[role].config_key, *rest)

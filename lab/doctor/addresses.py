@@ -17,20 +17,13 @@ from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import Container, DockerNetwork, Route, Unknown
 from lab.model import Lab, Provider, machine_name
 from lab.providers import network_name
-from lab.roles import Role
+from lab.roles import ROLES
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 
 # VirtualBox allows host-only networks in the first only, so it is looked in first.
 SUBNETS = (IPv4Network("192.168.56.0/21"), IPv4Network("192.168.0.0/16"))
 CLUSTER_NETWORKS = (IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
-
-ROLE_KEYS = {
-    Role.LOAD_BALANCER: ("load_balancers", 10),
-    Role.CONTROL_PLANE: ("control_planes", 11),
-    Role.WORKER: ("workers", 21),
-}
-"""A role's key in lab.yaml, and the last part of its first address by default."""
 
 MANAGEMENT = "vagrant-libvirt"
 """What Vagrant's plugin calls its management network."""
@@ -202,12 +195,13 @@ def _advice(lab: Lab, key: str, taken: list[IPv4Network]) -> str:
     if not free:
         return "# choose a free network.subnet in lab.yaml"
     lines = ["# in lab.yaml:", f"network: {{subnet: {free}}}", "nodes:"]
-    for role, (name, default) in ROLE_KEYS.items():
+    for role, spec in ROLES.items():
         nodes = lab.by_role(role)
         if nodes:
             last = int(nodes[0].address) - int(lab.network.subnet.network_address)
-            address = IPv4Network(free).network_address + (last if last + len(nodes) < 255 else default)
-            lines.append(f"  {name}: {{first_address: {IPv4Address(address)}}}")
+            offset = last if last + len(nodes) < 255 else spec.first_offset
+            address = IPv4Network(free).network_address + offset
+            lines.append(f"  {spec.config_key}: {{first_address: {IPv4Address(address)}}}")
     return "\n".join(lines)
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Folder, Unknown
-from lab.roles import Role
+from lab.roles import ROLES, Role
 
-# MiB; measured: seven container machines took 2.0 to 2.1 GiB in all.
-MEMORY_MIB = {Role.CONTROL_PLANE: 400, Role.WORKER: 200, Role.LOAD_BALANCER: 100}
+# MiB, besides what each machine takes.
 MEMORY_RESERVE_MIB = 512
 
 CPUS = 2
@@ -21,9 +20,9 @@ DISK_LAB_MIB = 2 * 1024
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
-# Instances held by one machine; measured: 115 for seven.
-INOTIFY = {Role.CONTROL_PLANE: 17, Role.WORKER: 17, Role.LOAD_BALANCER: 13}
-INOTIFY_SECOND_LAB = 17 + 17 + 13
+INOTIFY_SECOND_LAB = sum(
+    ROLES[role].inotify_instances for role in (Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER)
+)
 """The tests stand the smallest lab (1+1+1) beside this one."""
 INOTIFY_UNCOUNTED = 32
 """Taken to be in use where nobody may count; a host's own services hold about that many."""
@@ -47,7 +46,8 @@ def memory(case: Case) -> Iterator[Finding]:
         return
     declared = sum(node.memory_mib for node in case.waiting)
     # Containers take what they use; a virtual machine takes, sooner or later, what it was given.
-    used = declared if case.lab.provider != "docker" else sum(MEMORY_MIB[node.role] for node in case.waiting)
+    taken = sum(ROLES[node.role].memory_mib for node in case.waiting)
+    used = declared if case.lab.provider != "docker" else taken
     needed = used + MEMORY_RESERVE_MIB
     what = f"{found.available} MiB available, {len(case.waiting)} machines to start need {needed} MiB"
     if case.waiting and found.available < needed:
@@ -147,10 +147,10 @@ def inotify(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         yield note("inotify", title, f"could not be asked: {found.reason}", why)
         return
-    needed = sum(INOTIFY[node.role] for node in case.waiting)
+    needed = sum(ROLES[node.role].inotify_instances for node in case.waiting)
     needed += INOTIFY_SECOND_LAB if "test" in case.purposes else 0
     counted = not isinstance(found.used, Unknown)
-    own = sum(INOTIFY[node.role] for node in case.lab.nodes if node not in case.waiting)
+    own = sum(ROLES[node.role].inotify_instances for node in case.lab.nodes if node not in case.waiting)
     used = found.used if not isinstance(found.used, Unknown) else INOTIFY_UNCOUNTED + own
     free = max(0, found.instances - used)
     guess = "" if counted else " (estimated: only root can count)"

@@ -20,7 +20,6 @@ from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.known import Unknown
 from lab.health.facts.machine import Machine
 from lab.model import Lab
-from lab.roles import Role
 
 if TYPE_CHECKING:
     from lab.session import Session
@@ -37,7 +36,7 @@ NO_CLUSTER = "there is no cluster yet that this host knows of"
 
 @dataclass(frozen=True)
 class MachineStatus:
-    """One machine: whether it answers, and what the cluster says (`-` for the load balancer)."""
+    """One machine: whether it answers, and what the cluster says (`-` for one that is no node of it)."""
 
     name: str
     role: str
@@ -89,7 +88,7 @@ def judge(lab: Lab, facts: Facts) -> Status:
     amiss = _amiss(lab, facts)
     health: Health = "down" if problem else "degraded" if amiss else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
-    return Status(lab.name, lab.api_url, health, _machines(lab, facts), problem, amiss, losses)
+    return Status(lab.name, lab.api.url, health, _machines(lab, facts), problem, amiss, losses)
 
 
 def to_json(status: Status) -> str:
@@ -132,11 +131,11 @@ def _why_not_up(session: Session) -> str | None:
 def _down(lab: Lab, reason: str) -> Status:
     machines = tuple(
         MachineStatus(
-            n.name, n.role.value, str(n.address), False, "-" if n.role is Role.LOAD_BALANCER else "unknown"
+            n.name, n.role.value, str(n.address), False, "unknown" if n in lab.kubernetes_nodes else "-"
         )
         for n in lab.nodes
     )
-    return Status(lab.name, lab.api_url, "down", machines, reason)
+    return Status(lab.name, lab.api.url, "down", machines, reason)
 
 
 def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
@@ -148,7 +147,7 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             node.role.value,
             str(node.address),
             _answers(facts.machines[node.name]),
-            "-" if node.role is Role.LOAD_BALANCER else said.get(node.name, "unknown"),
+            said.get(node.name, "unknown") if node in lab.kubernetes_nodes else "-",
         )
         for node in lab.nodes
     )
@@ -178,10 +177,10 @@ def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
 
 
 def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
-    """Each further loss of one machine that would stop the lab, apart from the one load balancer's."""
+    """Each further loss of one machine that would stop the lab, apart from a load balancer's."""
     serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
-    voting = [node.name for node in lab.control_planes if _etcd_is_well(facts, node.name)]
-    quorum = len(lab.control_planes) // 2 + 1
+    voting = [node.name for node in lab.etcd_members if _etcd_is_well(facts, node.name)]
+    quorum = len(lab.etcd_members) // 2 + 1
     nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
     ready = {node.name for node in nodes if node.ready}
     working = [node.name for node in lab.workers if node.name in ready]
@@ -189,7 +188,7 @@ def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
     naming = sorted({pod.node for pod in pods if pod.name.startswith("coredns-") and pod.ready})
     found = []
     if len(voting) <= quorum:
-        words = f"etcd needs {quorum} of its {len(lab.control_planes)} members to take writes"
+        words = f"etcd needs {quorum} of its {len(lab.etcd_members)} members to take writes"
         found.append(f"the loss of {_either(voting)}: {words}")
     if len(serving) == 1:
         found.append(f"the loss of {serving[0]}: no other API server is well")
@@ -204,7 +203,7 @@ def _etcd_is_well(facts: Facts, name: str) -> bool:
     machine = facts.machines[name]
     if isinstance(machine, Unknown):
         # An API server is ready only while its own member is well.
-        return facts.api.direct[name]["/readyz"] == (200, "ok")
+        return name in facts.api.direct and facts.api.direct[name]["/readyz"] == (200, "ok")
     section = machine.sections.get("etcd-health")
     return section is not None and section.code == 0
 

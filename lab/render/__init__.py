@@ -21,13 +21,10 @@ from lab.model import Lab, Node, machine_name, owner_label
 from lab.paths import PROVISION, REPOSITORY
 from lab.render import disc
 from lab.render.credentials import ca_hash
-from lab.roles import Role
+from lab.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
 
 FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
 """Where the golden machine keeps the manifest of its own flannel."""
-
-COREDNS = "corednsdeployment+strategic.yaml"
-"""kubeadm's name for a patch of CoreDNS's Deployment."""
 
 # Container machines run without --privileged: these lift what docker forbids a plain container.
 UNCONFINED = (
@@ -55,10 +52,15 @@ UNCONFINED = (
 CREDENTIAL = "ha-lab.authorized_keys"
 """What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
 
-NOT_ON_LOAD_BALANCERS = frozenset(
-    {"node", "control-plane-init", "control-plane-join", "worker-join", "pod-network", "ready", "revoke"}
-)
-"""Scripts for machines with a kubelet; Vagrant takes a second for each file where machines are emulated."""
+EVERY_MACHINE_S_SCRIPTS = ("lib", "kubernetes", "settle")
+"""What other scripts are made of, and what settles a machine; each role's own are in ROLES."""
+
+PROVISIONERS = {
+    # It waits for machines that may not exist yet, so it waits in the background.
+    "revoke": "systemctl is-active --quiet ha-lab-revoke || "
+    "systemd-run --quiet --collect --unit ha-lab-revoke /opt/ha-lab/revoke.sh",
+}
+"""The commands of a bare `vagrant up` that are more than a script's name."""
 
 LAB_NETWORK = "network.network.20-lab"
 """systemd-network-generator makes /run/systemd/network/20-lab.network of it at every boot."""
@@ -105,22 +107,9 @@ def render(lab: Lab, site: Site) -> dict[str, str]:
 
 def provisioners(lab: Lab, node: Node) -> tuple[Provisioner, ...]:
     """Return what a bare `vagrant up` runs on one machine, in order."""
-    scripts = {Role.LOAD_BALANCER: ["load-balancer"], Role.WORKER: ["node", "worker-join"]}.get(
-        node.role, ["node", "control-plane-join"]
-    )
-    if node == lab.first:
-        scripts = ["node", "control-plane-init", "pod-network"]
-    steps = [Provisioner(name, f"bash /opt/ha-lab/{name}.sh") for name in scripts]
-    if node == lab.first:
-        # It waits for machines that may not exist yet, so it waits in the background.
-        steps.append(
-            Provisioner(
-                "revoke",
-                "systemctl is-active --quiet ha-lab-revoke || "
-                "systemd-run --quiet --collect --unit ha-lab-revoke /opt/ha-lab/revoke.sh",
-            )
-        )
-    return tuple(steps)
+    spec = ROLES[node.role]
+    scripts = spec.first_provisioners if node == lab.first else spec.provisioners
+    return tuple(Provisioner(name, PROVISIONERS.get(name, f"bash /opt/ha-lab/{name}.sh")) for name in scripts)
 
 
 def _vagrantfile(lab: Lab, site: Site) -> str:
@@ -183,23 +172,16 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         "ca_base64": base64.b64encode(site.ca_certificate.encode()).decode(),
         "manifest": "manifest.yaml" if site.manifest else FLANNEL,
     }
-    names = ["node.env", "network.env", "hosts"]
-    if node.role is Role.CONTROL_PLANE:
-        names += ["kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf"]
-    elif node.role is Role.WORKER:
-        names += ["kubeadm-join.yaml"]
-    files = {name: template(f"{name}.j2", **known) for name in names}
-    if node.role is Role.LOAD_BALANCER:
-        files["haproxy.cfg"] = template(f"haproxy.{lab.load_balancer.profile}.cfg.j2", **known)
-        files["cut-off.lua"] = (PROVISION / "node" / "cut-off.lua").read_text(encoding="utf-8")
-    if node.role is Role.CONTROL_PLANE:
-        files["pod-network/kustomization.yaml"] = template("kustomization.yaml.j2", **known)
-        if known["apart"]:
-            files[f"patches/{COREDNS}"] = template(f"{COREDNS}.j2", **known)
-        if site.manifest:
-            files["pod-network/manifest.yaml"] = site.manifest
+    spec = ROLES[node.role]
+    files = {
+        path: template(name.format(profile=lab.load_balancer.profile), **known)
+        for path, name in spec.templates.items()
+        if path != COREDNS_PATCH or known["apart"]
+    }
+    if POD_NETWORK in files and site.manifest:
+        files["pod-network/manifest.yaml"] = site.manifest
     files["ca.crt"] = site.ca_certificate
-    return files | _scripts(node)
+    return files | _copies(spec)
 
 
 def told_of(lab: Lab, node: Node) -> dict[str, Any]:
@@ -208,9 +190,9 @@ def told_of(lab: Lab, node: Node) -> dict[str, Any]:
         "lab": lab,
         "node": node,
         "release": release(lab.kubernetes.version),
-        "runs_kubernetes": node.role is not Role.LOAD_BALANCER,
+        "runs_kubernetes": node in lab.kubernetes_nodes,
         "previous": _previous(lab, node),
-        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.control_planes),
+        "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.etcd_members),
         "flannel": FLANNEL,
         "apart": len(lab.kubernetes_nodes) > 1,
     }
@@ -223,12 +205,11 @@ def _previous(lab: Lab, node: Node) -> str:
     return lab.control_planes[lab.control_planes.index(node) - 1].name
 
 
-def _scripts(node: Node) -> dict[str, str]:
-    scripts = [PROVISION / "lib.sh", PROVISION / "kubernetes.sh", PROVISION / "settle.sh"]
-    scripts += sorted((PROVISION / "node").glob("*.sh"))
-    if node.role is Role.LOAD_BALANCER:
-        scripts = [path for path in scripts if path.stem not in NOT_ON_LOAD_BALANCERS]
-    return {path.name: path.read_text(encoding="utf-8") for path in scripts}
+def _copies(spec: RoleSpec) -> dict[str, str]:
+    paths = [PROVISION / f"{name}.sh" for name in EVERY_MACHINE_S_SCRIPTS]
+    paths += [PROVISION / "node" / f"{name}.sh" for name in spec.scripts]
+    paths += [PROVISION / "node" / name for name in spec.copies]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
 def template(name: str, **known: Any) -> str:

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from lab.errors import LabStateError
 from lab.model import Lab, Node
-from lab.roles import Role
+from lab.roles import ROLES
 from lab.system import proxies
 from lab.workspace import Workspace
 
@@ -47,15 +47,23 @@ def new_run_secrets() -> RunSecrets:
 def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str, str]:
     """What one machine is given besides its rendered files: name under /run/ha-lab → content.
 
-    Each gets what it needs and no more: workers no certificate key, the first control plane the CA's
-    key, the load balancer nothing. A proxy's URL may hold a password, so it is one of them.
+    Each gets what its role's row in ROLES says and no more. A proxy's URL may hold a password, so it is one
+    of them.
     """
-    if node.role is Role.LOAD_BALANCER:
-        return {}
-    text = f"BOOTSTRAP_TOKEN={run.token}\n"
-    if node.role is Role.CONTROL_PLANE:
-        text += f"CERTIFICATE_KEY={run.certificate_key}\n"
-    return {"secrets": text, "proxy.env": _proxy_env(lab)} | ({"ca.key": ca_key} if node == lab.first else {})
+    spec = ROLES[node.role]
+    its = spec.secrets | spec.first_secrets if node == lab.first else spec.secrets
+    lines = {
+        "bootstrap-token": f"BOOTSTRAP_TOKEN={run.token}\n",
+        "certificate-key": f"CERTIFICATE_KEY={run.certificate_key}\n",
+    }
+    files = {}
+    if text := "".join(line for name, line in lines.items() if name in its):
+        files["secrets"] = text
+    if "proxy" in its:
+        files["proxy.env"] = _proxy_env(lab)
+    if "cluster-ca-key" in its:
+        files["ca.key"] = ca_key
+    return files
 
 
 def ca_certificate(workspace: Workspace) -> str:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from lab.health.checks import GROUPS, cases
-from lab.health.checks.check import LabCheck
+from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import Unknown, known
 from tests.sabotage.sabotages import SABOTAGES
+from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (
     Alter,
     api,
@@ -433,6 +434,46 @@ def test_the_reference_profile_s_haproxy_trusts_no_ca() -> None:
     }
     assert "cluster-ca[cp1]" in titles
     assert "cluster-ca[lb1]" not in titles
+
+
+def with_lb2(alter: Alter) -> Facts:
+    """What the machines said when there is lb2 beside lb1, whose answers are `alter`'s of lb1's."""
+    other = alter(facts()).machines["lb1"]
+    return replace(facts(), machines={**facts().machines, "lb2": other})
+
+
+def of_two_balancers(found: Facts, name: str) -> Verdict:
+    case = next(
+        each
+        for each in cases(with_a_second_balancer(lab()))
+        if each.check.name == name and (each.node is None or each.node.name == "cp1")
+    )
+    return case.judge(found)
+
+
+def test_an_api_server_is_up_where_every_load_balancer_has_it_up() -> None:
+    assert of_two_balancers(with_lb2(lambda same: same), "backend-up").outcome == "holds"
+    down = told_otherwise("lb1", "backends", "apiserverbackend,cp1,", "apiserverbackend,other,")
+    verdict = of_two_balancers(with_lb2(down), "backend-up")
+    assert (verdict.title, verdict.outcome) == ("backend-up[cp1]", "fails")
+    assert "lb2: HAProxy has no such server" in verdict.found
+    assert "lb1: UP" in verdict.found
+
+
+def test_a_load_balancer_that_does_not_answer_leaves_open_what_the_other_says_well_of() -> None:
+    gone = replace(facts(), machines={**facts().machines, "lb2": Unknown("lb2 can't be asked")})
+    assert of_two_balancers(gone, "backend-up").outcome == "could-not-ask"
+    down = told_otherwise("lb1", "backends", "apiserverbackend,cp1,", "apiserverbackend,other,")(gone)
+    assert of_two_balancers(down, "backend-up").outcome == "fails"
+
+
+def test_haproxy_is_judged_on_every_load_balancer() -> None:
+    titles = {(each.check.name, each.node.name) for each in cases(with_a_second_balancer(lab())) if each.node}
+    assert {("haproxy-runs", "lb1"), ("haproxy-runs", "lb2"), ("haproxy-configuration", "lb2")} <= titles
+
+
+def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
+    assert len(cases(lab())) == 198
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

@@ -9,7 +9,8 @@ from lab.paths import REPOSITORY
 
 ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
-    *("system.terminal", "system.progress", "workspace", "roles", "model", "golden.supply", "config"),
+    *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "golden.supply"),
+    "config",
     *("render", "host", "config.choice", "remote", "providers", "doctor", "golden"),
     *("health.cluster", "verbs.kubeconfig", "verbs.report", "plans", "health.facts", "health.checks"),
     *("health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),

@@ -20,6 +20,7 @@ from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.paths import REPOSITORY
 from lab.render import Site
+from lab.roles import COREDNS_PATCH
 from tests.unit.fakes import GOLDEN, SITE, program
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
@@ -139,7 +140,7 @@ def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() ->
     scripts = {path.removeprefix("nodes/lb1/") for path in found if path.startswith("nodes/lb1/")}
     assert {
         step.command.rpartition("/")[2]
-        for step in render.provisioners(labs()["default"], labs()["default"].balancer)
+        for step in render.provisioners(labs()["default"], labs()["default"].balancers[0])
     } <= scripts
     assert {"facts.sh", "pods.sh", "collect.sh", "probe.sh", "lib.sh", "kubernetes.sh", "settle.sh"} <= scripts
     assert not {"control-plane-init.sh", "worker-join.sh", "node.sh"} & scripts
@@ -324,11 +325,11 @@ def test_a_machine_is_given_what_its_role_needs() -> None:
     assert names["lb1"] == common | {"haproxy.cfg"}
     assert names["w1"] == common | {"kubeadm-join.yaml"}
     joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
-    assert names["cp2"] == common | joins | {f"patches/{render.COREDNS}"}
+    assert names["cp2"] == common | joins | {COREDNS_PATCH}
 
 
 def test_coredns_s_replicas_are_kept_apart_where_there_are_two_nodes() -> None:
-    patch = f"nodes/cp1/patches/{render.COREDNS}"
+    patch = f"nodes/cp1/{COREDNS_PATCH}"
     found = texts(labs()["default"])
     [term] = yaml.safe_load(found[patch])["spec"]["template"]["spec"]["affinity"]["podAntiAffinity"][
         "requiredDuringSchedulingIgnoredDuringExecution"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from lab import config
 from lab.config.shape import Nodes
 from lab.paths import PROVISION
+from lab.plans import BRING_UP, Situation
 from lab.roles import ROLES, Role, RoleSpec
 
 ROWS = pytest.mark.parametrize("spec", ROLES.values(), ids=ROLES)
@@ -33,6 +35,17 @@ def test_a_row_names_only_files_that_exist(spec: RoleSpec) -> None:
 @ROWS
 def test_a_machine_is_given_what_it_runs(spec: RoleSpec) -> None:
     assert {*spec.provisioners, *spec.first_provisioners} <= set(spec.scripts)
+
+
+def test_every_machine_is_given_the_scripts_that_up_runs_on_it() -> None:
+    lab = config.default()
+    missing = [
+        f"{step.name} on {node.name}"
+        for step in BRING_UP
+        for node in step.on(lab, Situation(lab.first))
+        if step.name not in ROLES[node.role].scripts
+    ]
+    assert missing == []
 
 
 def test_every_script_of_a_machine_belongs_to_a_role() -> None:

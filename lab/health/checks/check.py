@@ -14,6 +14,7 @@ from lab.health.facts.gather import Facts
 from lab.health.facts.known import CouldNotAsk
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
+from lab.selectors import Selector
 
 T = TypeVar("T")
 Outcome = Literal["holds", "warns", "fails", "could-not-ask"]
@@ -47,7 +48,7 @@ class MachineCheck:
     """A check of each machine that `on` names; the rest is as in LabCheck."""
 
     name: str
-    on: Callable[[Lab], tuple[Node, ...]]
+    on: Selector
     judge: Callable[[Lab, Facts, Node], Finding]
     means: str
     hint: str

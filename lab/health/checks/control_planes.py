@@ -9,9 +9,10 @@ from lab.health.facts.api import SERVER_PATHS
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import Unknown, known
 from lab.model import Lab, Node
+from lab.selectors import control_planes
 
 OK = (200, "ok")
-COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 LEADERS = ("kube-controller-manager", "kube-scheduler")
 
 LEADER_LEASE = timedelta(seconds=20)
@@ -19,10 +20,6 @@ LEADER_LEASE = timedelta(seconds=20)
 
 IDENTITY_LEASE = timedelta(seconds=40)
 """An API server renews its own every 10 s (kube-apiserver, IdentityLeaseRenewIntervalPeriod)."""
-
-
-def _control_planes(lab: Lab) -> tuple[Node, ...]:
-    return lab.control_planes
 
 
 def api_server_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -38,16 +35,17 @@ def api_server_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 def static_pods_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
     ready = {pod.name: pod.ready for pod in known(facts.api.pods) if pod.namespace == "kube-system"}
-    names = [f"{component}-{node.name}" for component in COMPONENTS]
+    components = (*COMPONENTS, *(("etcd",) if node in lab.etcd_members else ()))
+    names = [f"{component}-{node.name}" for component in components]
     bad = [f"{name} {'is not Ready' if name in ready else 'is not there'}" for name in names]
     return expect_none(
-        f"Ready: {', '.join(COMPONENTS)}",
+        f"Ready: {', '.join(components)}",
         [line for name, line in zip(names, bad, strict=True) if not ready.get(name)],
     )
 
 
 def admin_kubeconfig(lab: Lab, facts: Facts, node: Node) -> Finding:
-    return expect(lab.api_url, facts.machine(node).text("admin-server").strip())
+    return expect(lab.api.url, facts.machine(node).text("admin-server").strip())
 
 
 def identity_leases(lab: Lab, facts: Facts) -> Finding:
@@ -88,7 +86,7 @@ def leader_leases(lab: Lab, facts: Facts) -> Finding:
 CHECKS = (
     MachineCheck(
         "api-server-healthy",
-        _control_planes,
+        control_planes,
         api_server_healthy,
         means="this API server does not serve, so the lab lives on the others; the load balancer hides it",
         hint="on the machine: `sudo ls /var/log/pods`, `journalctl -u kubelet`; `./inv up` brings back a "
@@ -96,14 +94,14 @@ CHECKS = (
     ),
     MachineCheck(
         "static-pods-ready",
-        _control_planes,
+        control_planes,
         static_pods_ready,
         means="a part of this control plane does not work; what it did, the others do, while they last",
         hint="`kubectl -n kube-system describe pod NAME`; /etc/kubernetes/manifests has a file for each",
     ),
     MachineCheck(
         "admin-kubeconfig",
-        _control_planes,
+        control_planes,
         admin_kubeconfig,
         means="whoever works with this machine's admin.conf depends on one API server instead of all",
         hint="put the load balancer's URL back as `server:` in /etc/kubernetes/admin.conf",

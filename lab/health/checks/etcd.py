@@ -15,13 +15,10 @@ from lab.health.checks.check import (
 )
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
+from lab.selectors import etcd_members
 
 GAP = 1000
 """Entries that a member's log may be behind another's; they are asked some milliseconds apart."""
-
-
-def _control_planes(lab: Lab) -> tuple[Node, ...]:
-    return lab.control_planes
 
 
 def member_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -39,7 +36,7 @@ def members(lab: Lab, facts: Facts, node: Node) -> Finding:
         f"{member.name or '(never started)'} at {shown_urls(member.peer_urls)}"
         for member in facts.machine(node).etcd_members
     }
-    return expect({f"{each.name} at https://{each.address}:2380" for each in lab.control_planes}, found)
+    return expect({f"{each.name} at https://{each.address}:2380" for each in lab.etcd_members}, found)
 
 
 def shown_urls(urls: tuple[str, ...]) -> str:
@@ -47,7 +44,7 @@ def shown_urls(urls: tuple[str, ...]) -> str:
 
 
 def no_learner(lab: Lab, facts: Facts) -> Finding:
-    found, silent = answers(facts, lab.control_planes, lambda machine: machine.etcd_members)
+    found, silent = answers(facts, lab.etcd_members, lambda machine: machine.etcd_members)
     learners = {
         member.name or shown_urls(member.peer_urls)
         for members in found.values()
@@ -58,7 +55,7 @@ def no_learner(lab: Lab, facts: Facts) -> Finding:
 
 
 def same_members(lab: Lab, facts: Facts) -> Finding:
-    found, silent = answers(facts, lab.control_planes, lambda machine: machine.etcd_members)
+    found, silent = answers(facts, lab.etcd_members, lambda machine: machine.etcd_members)
     lists = {
         ", ".join(f"{member.id:x} {member.name or '(never started)'}" for member in each)
         for each in found.values()
@@ -72,7 +69,7 @@ def same_members(lab: Lab, facts: Facts) -> Finding:
 
 
 def one_leader(lab: Lab, facts: Facts) -> Finding:
-    found, silent = answers(facts, lab.control_planes, lambda machine: machine.etcd_status)
+    found, silent = answers(facts, lab.etcd_members, lambda machine: machine.etcd_status)
     views = {name: f"leader {status.leader:x} in term {status.term}" for name, status in found.items()}
     led = all(status.leader for status in found.values()) and len(set(views.values())) <= 1
     words = "; ".join(f"{name}: {view}" for name, view in views.items())
@@ -85,7 +82,7 @@ def one_leader(lab: Lab, facts: Facts) -> Finding:
 
 
 def in_step(lab: Lab, facts: Facts) -> Finding:
-    found, silent = answers(facts, lab.control_planes, lambda machine: machine.etcd_status.index)
+    found, silent = answers(facts, lab.etcd_members, lambda machine: machine.etcd_status.index)
     gap = max(found.values(), default=0) - min(found.values(), default=0)
     words = ", ".join(f"{name}: {index}" for name, index in found.items())
     verdict = Finding(
@@ -95,7 +92,7 @@ def in_step(lab: Lab, facts: Facts) -> Finding:
 
 
 def no_alarm(lab: Lab, facts: Facts) -> Finding:
-    found, silent = answers(facts, lab.control_planes, lambda machine: machine.etcd_alarms)
+    found, silent = answers(facts, lab.etcd_members, lambda machine: machine.etcd_alarms)
     alarms = sorted({alarm for each in found.values() for alarm in each})
     return only_if_all_answered(expect_none("no alarm", alarms), silent)
 
@@ -105,14 +102,14 @@ _DEBUG = "on a control plane: `etcdctl` with the certificates of /etc/kubernetes
 CHECKS = (
     MachineCheck(
         "etcd-member-healthy",
-        _control_planes,
+        etcd_members,
         member_healthy,
         means="this member takes no writes, so its API server can't either; of three members one may be lost",
         hint="its log is in /var/log/pods/kube-system_etcd-*; `./inv up` brings back a lost machine",
     ),
     MachineCheck(
         "etcd-members",
-        _control_planes,
+        etcd_members,
         members,
         means="a member that is missing protects nothing, and one too many counts for the quorum",
         hint=f"{_DEBUG}, then `member remove ID` for one too many; `./inv up` joins a missing one",

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none, holds
+from collections.abc import Callable
+
+from lab.health.checks.check import (
+    Finding,
+    LabCheck,
+    MachineCheck,
+    expect,
+    expect_none,
+    holds,
+    only_if_all_answered,
+    shown,
+)
 from lab.health.facts.api import health_paths
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import CouldNotAsk, Unknown
 from lab.model import Lab, Node
+from lab.selectors import balancers, control_planes
 
 OK = (200, "ok")
 
-
-def _balancer(lab: Lab) -> tuple[Node, ...]:
-    return (lab.balancer,)
-
-
-def _control_planes(lab: Lab) -> tuple[Node, ...]:
-    return lab.control_planes
+Judge = Callable[[Lab, Facts, Node], Finding]
 
 
 def api_through_it(lab: Lab, facts: Facts) -> Finding:
@@ -27,7 +33,7 @@ def api_through_it(lab: Lab, facts: Facts) -> Finding:
             bad.append(f"{path}: {answer.why}")
         elif answer != OK:
             bad.append(f"{path}: {answer[0]} {answer[1][:200]}")
-    return expect_none(f"200 ok from {lab.api_url}, its certificate verified", bad)
+    return expect_none(f"200 ok from {lab.api.url}, its certificate verified", bad)
 
 
 def haproxy_runs(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -49,8 +55,35 @@ def haproxy_configuration(lab: Lab, facts: Facts, node: Node) -> Finding:
     return Finding("haproxy -c accepts it", said if section.code else "it does", holds(not section.code))
 
 
-def backend_up(lab: Lab, facts: Facts, node: Node) -> Finding:
-    backends = facts.machine(lab.balancer).backends
+def _of_every_balancer(judge: Callable[[Lab, Facts, Node, Node], Finding]) -> Judge:
+    """The judgement of an API server by every load balancer: `judge` is given one of each.
+
+    It holds where it does on all of them. Where there are several, each one's finding is shown.
+    """
+
+    def judged(lab: Lab, facts: Facts, node: Node) -> Finding:
+        found: dict[str, Finding] = {}
+        silent = []
+        for balancer in lab.balancers:
+            try:
+                found[balancer.name] = judge(lab, facts, balancer, node)
+            except CouldNotAsk as error:
+                silent.append(error.message)
+        if len(found) == len(lab.balancers) == 1:
+            return found[lab.balancers[0].name]
+        together = Finding(
+            shown({name: each.expected for name, each in found.items()}),
+            shown({name: each.found for name, each in found.items()}),
+            holds(all(each.outcome == "holds" for each in found.values())),
+        )
+        return only_if_all_answered(together, tuple(silent))
+
+    return judged
+
+
+@_of_every_balancer
+def backend_up(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Finding:
+    backends = facts.machine(balancer).backends
     if node.name not in backends:
         return Finding("UP by L7OK 200", "HAProxy has no such server", "fails")
     backend = backends[node.name]
@@ -60,8 +93,9 @@ def backend_up(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect("UP by L7OK 200", f"{backend.status} by {backend.check_status} {backend.check_code}".strip())
 
 
-def backend_belief(lab: Lab, facts: Facts, node: Node) -> Finding:
-    backends = facts.machine(lab.balancer).backends
+@_of_every_balancer
+def backend_belief(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Finding:
+    backends = facts.machine(balancer).backends
     if node.name not in backends:
         raise CouldNotAsk(f"HAProxy has no server {node.name}")
     path = lab.load_balancer.health_path
@@ -78,8 +112,9 @@ def backend_belief(lab: Lab, facts: Facts, node: Node) -> Finding:
     )
 
 
-def backend_takes_connections(lab: Lab, facts: Facts, node: Node) -> Finding:
-    taken = facts.machine(lab.balancer).spread
+@_of_every_balancer
+def backend_takes_connections(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Finding:
+    taken = facts.machine(balancer).spread
     count = taken.get(node.name, 0)
     return Finding("some of a dozen new connections", f"it took {count} (all: {taken})", holds(count > 0))
 
@@ -93,21 +128,21 @@ CHECKS = (
     ),
     MachineCheck(
         "haproxy-runs",
-        _balancer,
+        balancers,
         haproxy_runs,
         means="without HAProxy nobody reaches the API, or nobody will after the machine's next boot",
         hint="`./inv up` starts it; on the machine: `systemctl enable --now haproxy`",
     ),
     MachineCheck(
         "haproxy-configuration",
-        _balancer,
+        balancers,
         haproxy_configuration,
         means="HAProxy would not start again, or not take up a change, with the configuration that lies there",
         hint="`./inv up` writes the lab's configuration again",
     ),
     MachineCheck(
         "backend-up",
-        _control_planes,
+        control_planes,
         backend_up,
         means="no connection goes to this API server, so the others carry it all, and one less may be lost",
         hint="ask the server itself: the check api-server-healthy does; `./inv ssh lb1` and "
@@ -115,14 +150,14 @@ CHECKS = (
     ),
     MachineCheck(
         "backend-belief",
-        _control_planes,
+        control_planes,
         backend_belief,
         means="HAProxy sends users to an API server that is not well, or keeps them from one that is",
         hint="its line in /etc/haproxy/haproxy.cfg should be lab.yaml's; `./inv up` writes it again",
     ),
     MachineCheck(
         "backend-takes-connections",
-        _control_planes,
+        control_planes,
         backend_takes_connections,
         means="new connections are not spread over all API servers",
         hint="see backend-up first; `balance` in /etc/haproxy/haproxy.cfg says how they are spread",

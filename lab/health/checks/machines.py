@@ -15,21 +15,13 @@ from lab.health.checks.check import (
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Identity
 from lab.model import Lab, Node
-from lab.roles import Role
+from lab.selectors import every_machine, kubernetes_nodes
 
 SKEW = 0.5
 """Seconds that a machine's clock may be off; etcd complains from 1 s on, leases and certificates later.
 
 An emulated machine has its time from a clock of whole seconds, and more time to ask for it.
 """
-
-
-def _all(lab: Lab) -> tuple[Node, ...]:
-    return lab.nodes
-
-
-def _nodes(lab: Lab) -> tuple[Node, ...]:
-    return lab.kubernetes_nodes
 
 
 def own_name(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -59,7 +51,7 @@ def _sharing(found: dict[str, Identity], what: str) -> list[list[str]]:
 
 def network_services(lab: Lab, facts: Facts, node: Node) -> Finding:
     services = facts.machine(node).services
-    needed = ["ha-lab-network"] if node.role is Role.LOAD_BALANCER else ["ha-lab-network", "ha-lab-dns"]
+    needed = ["ha-lab-network", *(["ha-lab-dns"] if node in lab.kubernetes_nodes else [])]
     bad = [name for name in needed if name not in services or not services[name].running]
     return expect_none(f"running: {', '.join(needed)}", [f"{name} does not run" for name in bad])
 
@@ -81,7 +73,7 @@ def clock(lab: Lab, facts: Facts, node: Node) -> Finding:
 CHECKS = (
     MachineCheck(
         "own-name",
-        _all,
+        every_machine,
         own_name,
         means="kubelet and etcd listen where their own name points, and nobody else finds them there",
         hint="on the machine: `systemctl restart ha-lab-network` writes /etc/hosts again",
@@ -94,28 +86,28 @@ CHECKS = (
     ),
     MachineCheck(
         "network-services",
-        _all,
+        every_machine,
         network_services,
         means="names and routes of the lab are not set after a boot, or pods do not resolve outside names",
         hint="on the machine: `systemctl restart ha-lab-network ha-lab-dns`, `journalctl -u ha-lab-network`",
     ),
     MachineCheck(
         "kernel-settings",
-        _nodes,
+        kubernetes_nodes,
         kernel_settings,
         means="packets from pods are not passed on, or go past kube-proxy's rules",
         hint="on the machine: `sysctl --system`; `./inv doctor` looks at the host's kernel",
     ),
     MachineCheck(
         "cgroup-driver",
-        _nodes,
+        kubernetes_nodes,
         cgroup_driver,
         means="kubelet and containerd count the same memory twice, and kill pods under load",
         hint="SystemdCgroup in /etc/containerd/config.toml and cgroupDriver in /var/lib/kubelet/config.yaml",
     ),
     MachineCheck(
         "clock",
-        _all,
+        every_machine,
         clock,
         means="leases look expired, certificates not yet valid, logs do not tell what came first",
         hint="with virtual machines: is a time service running there? A suspended host sets clocks back",

@@ -18,19 +18,16 @@ from lab.health.facts.gather import Facts
 from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
-from lab.roles import Role
+from lab.roles import ROLES
+from lab.selectors import every_machine
 
 PKI = "/etc/kubernetes/pki"
 SOON = timedelta(days=30)
-BALANCERS_CA = "/etc/haproxy/kubernetes-ca.crt"
 
 
-def _all(lab: Lab) -> tuple[Node, ...]:
-    return lab.nodes
-
-
-def _control_planes(lab: Lab) -> tuple[Node, ...]:
-    return lab.control_planes
+def _holders_of_keys(lab: Lab) -> tuple[Node, ...]:
+    """The machines with keys of the cluster's own: of API servers, of etcd."""
+    return tuple(node for node in lab.nodes if node in lab.control_planes or node in lab.etcd_members)
 
 
 def _keepers_of_the_ca(lab: Lab) -> tuple[Node, ...]:
@@ -70,7 +67,7 @@ def logins(lab: Lab, facts: Facts, node: Node) -> Finding:
 def kubeconfig_private(lab: Lab, facts: Facts) -> Finding:
     files = known(facts.files)
     return expect(
-        f"mode 600, pointing at {lab.api_url}",
+        f"mode 600, pointing at {lab.api.url}",
         f"mode {files.kubeconfig_mode:o}, pointing at {files.kubeconfig_server}",
     )
 
@@ -82,7 +79,7 @@ def secrets_private(lab: Lab, facts: Facts) -> Finding:
 
 
 def cluster_ca(lab: Lab, facts: Facts, node: Node) -> Finding:
-    path = BALANCERS_CA if node.role is Role.LOAD_BALANCER else f"{PKI}/ca.crt"
+    path = ROLES[node.role].cluster_ca
     own = read_certificate("", known(facts.files).ca).sha256
     return expect(
         f"the lab's CA ({own[:16]}…)",
@@ -120,11 +117,11 @@ def certificate_names(lab: Lab, facts: Facts, node: Node) -> Finding:
         "kubernetes.default.svc.cluster.local",
     }
     first = str(lab.network.services.network_address + 1)
-    wanted = {
-        f"{PKI}/apiserver.crt": own | services | {first, str(lab.balancer.address)},
-        f"{PKI}/etcd/server.crt": own | {"localhost", "127.0.0.1"},
-        f"{PKI}/etcd/peer.crt": own | {"localhost", "127.0.0.1"},
-    }
+    wanted = {}
+    if node in lab.control_planes:
+        wanted[f"{PKI}/apiserver.crt"] = own | services | {first, *lab.api.certificate_names}
+    if node in lab.etcd_members:
+        wanted |= {f"{PKI}/etcd/{name}.crt": own | {"localhost", "127.0.0.1"} for name in ("server", "peer")}
     machine = facts.machine(node)
     bad = [
         f"{path} lacks {', '.join(sorted(names - machine.certificate(path).names))}"
@@ -162,21 +159,21 @@ CHECKS = (
     ),
     MachineCheck(
         "no-run-secret",
-        _all,
+        every_machine,
         no_run_secret,
         means="a secret of a bring-up lies on the machine longer than it was needed",
         hint="remove the files named; an interrupted `./inv up` leaves them, the next one takes them away",
     ),
     MachineCheck(
         "open-keys",
-        _control_planes,
+        _holders_of_keys,
         open_keys,
         means="whoever logs in to this machine can read a key and become the cluster's administrator",
         hint="on the machine: `chmod 600` those named",
     ),
     MachineCheck(
         "logins",
-        _all,
+        every_machine,
         logins,
         means="somebody else's key opens this machine; Vagrant's well-known one is everybody's",
         hint="/home/vagrant/.ssh/authorized_keys should hold what .lab/secrets/id_ed25519.pub does",
@@ -208,14 +205,14 @@ CHECKS = (
     ),
     MachineCheck(
         "certificate-names",
-        _control_planes,
+        _holders_of_keys,
         certificate_names,
         means="clients that ask by a name that is not in the certificate refuse the answer",
         hint="`kubeadm init phase certs apiserver` (or etcd-server, etcd-peer) there, once it is removed",
     ),
     MachineCheck(
         "certificate-expiry",
-        _all,
+        every_machine,
         certificate_expiry,
         means="on that day this machine's part of the cluster stops being believed",
         hint="`kubeadm certs renew all` on each control plane, then restart its static pods",

@@ -10,14 +10,10 @@ from lab.health.facts.gather import Facts
 from lab.health.facts.known import Unknown, known
 from lab.health.facts.probes import Seen
 from lab.model import Lab, Node
-from lab.roles import Role
+from lab.selectors import kubernetes_nodes
 
 SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
-
-
-def _nodes(lab: Lab) -> tuple[Node, ...]:
-    return lab.kubernetes_nodes
 
 
 def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
@@ -41,7 +37,7 @@ def node_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 def node_as_declared(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = _node(facts, node)
-    declared = _described(node.role is Role.CONTROL_PLANE, f"v{lab.kubernetes.version}", (str(node.address),))
+    declared = _described(node in lab.control_planes, f"v{lab.kubernetes.version}", (str(node.address),))
     if found is None:
         return Finding(declared, "the cluster has no such node", "fails")
     return expect(declared, _described(found.control_plane, found.version, found.internal_ips))
@@ -55,7 +51,7 @@ def node_taints(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = _node(facts, node)
     if found is None:
         return Finding("its role's taints", "the cluster has no such node", "fails")
-    return expect({CONTROL_PLANE} if node.role is Role.CONTROL_PLANE else set(), set(found.taints))
+    return expect({CONTROL_PLANE} if node in lab.control_planes else set(), set(found.taints))
 
 
 def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -74,13 +70,13 @@ def kubelet_server(lab: Lab, facts: Facts, node: Node) -> Finding:
     # kubeadm's ControlPlaneKubeletLocalMode, on since 1.33: its own, so that a newer kubelet never
     # speaks to an older API server; the first control plane keeps what init wrote.
     own = f"https://{node.address}:6443"
-    allowed = [lab.api_url, own] if node.role is Role.CONTROL_PLANE else [lab.api_url]
+    allowed = [lab.api.url, own] if node in lab.control_planes else [lab.api.url]
     found = facts.machine(node).text("kubelet-server").strip()
     return Finding(" or ".join(allowed), found or "nothing", holds(found in allowed))
 
 
 def kube_proxy_server(lab: Lab, facts: Facts) -> Finding:
-    return expect(lab.api_url, known(facts.api.kube_proxy_server))
+    return expect(lab.api.url, known(facts.api.kube_proxy_server))
 
 
 def kube_proxy(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -214,14 +210,14 @@ CHECKS = (
     ),
     MachineCheck(
         "node-ready",
-        _nodes,
+        kubernetes_nodes,
         node_ready,
         means="no new pods come here, and those that are here are replaced elsewhere after five minutes",
         hint="`kubectl describe node NAME`; on the machine: `journalctl -u kubelet`",
     ),
     MachineCheck(
         "node-as-declared",
-        _nodes,
+        kubernetes_nodes,
         node_as_declared,
         means="with another address logs, exec and the pod network go astray; with another version or role "
         "the lab is not what lab.yaml says",
@@ -229,7 +225,7 @@ CHECKS = (
     ),
     MachineCheck(
         "node-taints",
-        _nodes,
+        kubernetes_nodes,
         node_taints,
         means="pods do not come here although they could, or come to a control plane where they should not",
         hint="`kubectl describe node NAME` shows its taints; `kubectl taint node NAME KEY-` takes one away, "
@@ -237,14 +233,14 @@ CHECKS = (
     ),
     MachineCheck(
         "node-services",
-        _nodes,
+        kubernetes_nodes,
         node_services,
         means="without these the node starts and stops no container, now or after its next boot",
         hint="on it: `systemctl enable --now kubelet containerd`; `journalctl -u kubelet` says why not",
     ),
     MachineCheck(
         "kubelet-server",
-        _nodes,
+        kubernetes_nodes,
         kubelet_server,
         means="the node depends on an API server that is not its own, and is lost when that one is",
         hint="put the address back as `server:` in /etc/kubernetes/kubelet.conf and restart the kubelet",
@@ -257,7 +253,7 @@ CHECKS = (
     ),
     MachineCheck(
         "kube-proxy",
-        _nodes,
+        kubernetes_nodes,
         kube_proxy,
         means="Services on this node keep their old endpoints, or do not work at all",
         hint="`kubectl -n kube-system get pods -o wide` and that pod's logs",
@@ -291,7 +287,7 @@ CHECKS = (
     ),
     MachineCheck(
         "pod-starts",
-        _nodes,
+        kubernetes_nodes,
         pod_starts,
         probes=True,
         means="nothing new starts on this node",
@@ -299,7 +295,7 @@ CHECKS = (
     ),
     MachineCheck(
         "pod-to-pod",
-        _nodes,
+        kubernetes_nodes,
         pod_to_pod,
         probes=True,
         means="pods here do not reach those there, or only with small packets, so that requests hang half-way",
@@ -314,7 +310,7 @@ CHECKS = (
     ),
     MachineCheck(
         "cluster-ip",
-        _nodes,
+        kubernetes_nodes,
         cluster_ip,
         probes=True,
         means="pods on this node do not reach Services at their own addresses",
@@ -322,7 +318,7 @@ CHECKS = (
     ),
     MachineCheck(
         "node-port",
-        _nodes,
+        kubernetes_nodes,
         node_port,
         probes=True,
         means="a Service of type NodePort is not reached at this node's address",
@@ -330,7 +326,7 @@ CHECKS = (
     ),
     MachineCheck(
         "dns",
-        _nodes,
+        kubernetes_nodes,
         dns,
         probes=True,
         means="pods on this node do not find anything by name",
@@ -338,7 +334,7 @@ CHECKS = (
     ),
     MachineCheck(
         "pod-logs",
-        _nodes,
+        kubernetes_nodes,
         pod_logs,
         probes=True,
         means="`kubectl logs` does not work for pods on this node",
@@ -346,7 +342,7 @@ CHECKS = (
     ),
     MachineCheck(
         "pod-exec",
-        _nodes,
+        kubernetes_nodes,
         pod_exec,
         probes=True,
         means="`kubectl exec` does not work for pods on this node",

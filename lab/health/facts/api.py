@@ -78,9 +78,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
             return pool.submit(_try, lambda: question(api))
 
         pods = ask(lambda api: api.get("/api/v1/pods"))
-        through = {
-            path: health(lab.balancer.address, lab.load_balancer.port, path) for path in health_paths(lab)
-        }
+        through = {path: health(lab.api.address, lab.api.port, path) for path in health_paths(lab)}
         direct = {
             node.name: {path: health(node.address, 6443, path) for path in health_paths(lab)}
             for node in lab.control_planes

@@ -1,0 +1,55 @@
+"""Which machines something is about: a function from a lab to machines, for checks, tasks, drills and tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lab.model import Lab, Node
+
+Selector = Callable[[Lab], tuple[Node, ...]]
+
+
+def every_machine(lab: Lab) -> tuple[Node, ...]:
+    """Every machine of the lab."""
+    return lab.nodes
+
+
+def balancers(lab: Lab) -> tuple[Node, ...]:
+    """The machines that run HAProxy."""
+    return lab.balancers
+
+
+def control_planes(lab: Lab) -> tuple[Node, ...]:
+    """The machines that run an API server."""
+    return lab.control_planes
+
+
+def workers(lab: Lab) -> tuple[Node, ...]:
+    """The workers; may be none."""
+    return lab.workers
+
+
+def kubernetes_nodes(lab: Lab) -> tuple[Node, ...]:
+    """The machines that run a kubelet."""
+    return lab.kubernetes_nodes
+
+
+def etcd_members(lab: Lab) -> tuple[Node, ...]:
+    """The machines that run etcd."""
+    return lab.etcd_members
+
+
+def first(lab: Lab) -> tuple[Node, ...]:
+    """The control plane that a new cluster starts on."""
+    return (lab.first,)
+
+
+SINGULAR: dict[str, Selector] = {
+    "load_balancer": balancers,
+    "control_plane": control_planes,
+    "worker": workers,
+    "kubernetes_node": kubernetes_nodes,
+    "etcd_member": etcd_members,
+    "machine": every_machine,
+}
+"""What one of them is called, as a test's parameter: each role, and what roles have in common."""
