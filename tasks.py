@@ -22,6 +22,9 @@ from lab.system.terminal import Terminal, print_anything
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
 LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
+CONFIRM_HELP = {
+    "yes": "consent to install what is missing, to what else `doctor` would repair, and to remove machines"
+}
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
     "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
@@ -84,11 +87,12 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
     """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
     from lab import doctor as host_checks
+    from lab.verbs import bake as baking
 
-    session = _open(lab)
+    session = _wanted(lab)
     if yes:
-        session.make_fit({"up"} if session.is_baked() else {"up", "bake"}, consent=True)
-    findings = host_checks.look(session.lab, session.workspace, baked=session.is_baked())
+        baking.make_fit(session, {"up"} if baking.is_baked(session) else {"up", "bake"}, consent=True)
+    findings = host_checks.look(session.lab, session.workspace, baked=baking.is_baked(session))
     if json:
         print(host_checks.to_json(findings))
     else:
@@ -119,63 +123,114 @@ def bake(
     """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
     from lab.errors import ConfigError
     from lab.golden import image
+    from lab.verbs import bake as baking
 
-    session = _open(lab)
+    session = _wanted(lab)
     if [prune, export is not None, import_ is not None].count(True) > 1:
         raise ConfigError(["--prune, --export and --import are three different things"], hint="choose one")
     if "" in (export, import_):
         raise ConfigError(["--export and --import want a file's name"], hint="./inv bake --export lab.tar")
     if export:
-        packed = session.export(Path(export), consent=yes)
+        packed = baking.export(session, Path(export), consent=yes)
         console.print(
             f"{export} holds {packed.golden}\nnext, on the other machine: ./inv bake --import {export}"
         )
         return
     if import_:
-        taken = session.take_in(Path(import_), consent=yes)
+        taken = baking.import_(session, Path(import_), consent=yes)
         console.print(f"{taken.golden} is ready\nnext: ./inv up")
         return
     if prune:
         for name in image.prune(session.lab):
             console.print(f"removed {name}")
         return
-    name = session.bake(consent=yes)
+    name = baking.bake(session, consent=yes)
     console.print(f"{name} is ready\nnext: ./inv up")
 
 
 @verb(help=LAB_HELP | YES_HELP)
 def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Pin what upstream's packages and images of this Kubernetes version are now; for maintainers."""
-    written = _open(lab).pin(consent=yes)
+    from lab.verbs import bake as baking
+
+    written = baking.pin(_wanted(lab), consent=yes)
     console.print(f"{written} is written\nnext: git diff, and commit it", soft_wrap=True)
 
 
 @verb(help=LAB_HELP)
 def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Write .lab/ (Vagrantfile, configuration of every machine) without touching a machine."""
-    session = _open(lab)
+    from lab.golden import image
+    from lab.session import change_of
+    from lab.verbs import bake as baking
+    from lab.verbs import render as rendering
+    from lab.verbs import up as bring_up
+
+    session = _wanted(lab)
     with session.workspace.lock():
-        session.render()
+        bring_up.require_possible(session, change_of(session, session.lab))
+        rendering.record_and_write(session, baking.own_golden(session) or image.name(session.lab))
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
 
 
 @verb(
     interrupted=GOES_ON,
     help=LAB_HELP
-    | YES_HELP
+    | CONFIRM_HELP
     | {"until": "stop before load-balancer, control-plane, pod-network or joins; the rest is yours"},
 )
 def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None) -> None:
-    """Bring the lab up, from whatever state it is in, to all nodes Ready behind HAProxy."""
-    from lab import plans as provision
+    """Make the lab what lab.yaml says, from whatever state it is in: all nodes Ready behind HAProxy."""
+    from lab.plans.up import require_stop
+    from lab.verbs import up as bring_up
 
-    session = _open(lab)
-    provision.require_stop(until)
-    if session.workspace.drill.exists():
-        from lab.drill import command
+    session = _wanted(lab)
+    require_stop(until)
+    _take_out_a_drill(session)
+    bring_up.up(session, bring_up.Wish(consent=yes, until=until or ""), _confirmed("up"))
 
-        console.print(command.heal(session))
-    session.up(consent=yes, until=until or "")
+
+@verb(
+    interrupted=GOES_ON,
+    positional=["node"],
+    help=LAB_HELP | CONFIRM_HELP | {"node": "the machine, such as cp2"},
+)
+def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Take a machine out of the lab, whether it still answers or not, and make it again."""
+    from lab.verbs import up as bring_up
+
+    session = _wanted(lab)
+    bring_up.require_replaceable(session, node)
+    _take_out_a_drill(session)
+    bring_up.up(session, bring_up.Wish(consent=yes, replacing=(node,)), _confirmed(f"replace {node}"))
+
+
+@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
+def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
+    """What `up` would change, and how long it would take. Exit 0 nothing, 1 impossible, 2 changes."""
+    from lab.verbs import plan as planning
+
+    found = planning.look(_wanted(lab))
+    print(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
+    if found.exit_code:
+        raise Exit(code=found.exit_code)
+
+
+@verb(
+    interrupted="the same command goes on; `./inv up` starts all machines again",
+    positional=["nodes"],
+    optional=["nodes"],
+    help=LAB_HELP | {"nodes": "only these machines, such as w3 or w2,w3"},
+)
+def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
+    """Shut the lab's machines down so that nothing is lost; `up` starts them again."""
+    from lab.verbs import stop as stopping
+
+    stopped = stopping.stop(_made(lab), [name for name in (nodes or "").split(",") if name])
+    if stopped:
+        console.print(f"{', '.join(node.name for node in stopped)} stopped\nnext: ./inv up starts them again")
+    else:
+        console.print("these machines did not run; nothing was changed")
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -183,8 +238,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
     from lab.health import status as lab_status
 
-    session = _open(lab)
-    session.require_same_lab()
+    session = _made(lab)
     found = lab_status.look(session)
     print(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
     _warn_of_a_drill(session)
@@ -207,7 +261,7 @@ def verify(
     """Check the running lab from the load balancer to the pods. Exit 0 when everything holds, else 1."""
     from lab.health import verify as lab_checks
 
-    session = _open(lab)
+    session = _made(lab)
     if watch:
         try:
             lab_checks.watch(session, select=k, say=session.progress.say)
@@ -255,7 +309,7 @@ def drill(
     if list:
         console.print(command.listed())
         return
-    session = _open(lab, errors_console if json else console)
+    session = _made(lab, errors_console if json else console)
     command.require_one_way(keep=keep, heal=heal, repeat=repeat, compare=compare, name=name or "")
     if heal or keep:
         console.print(command.heal(session) if heal else command.keep(session, name or ""))
@@ -293,7 +347,7 @@ def handout(
     """Write the workshop's handout for this lab: its own names and addresses, commands to copy."""
     from lab.workshop.handout import command
 
-    session = _open(lab)
+    session = _wanted(lab)
     named = "" if lab == DEFAULT_LAB or class_ else lab
     asked = command.wish(session, lang, for_, format, out, named, of=class_)
     if class_:
@@ -313,7 +367,7 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
     """How far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
     from lab.workshop.task import command, look
 
-    session = _open(lab)
+    session = _made(lab)
     results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
     if json:
         print(command.to_json(session.lab, results))
@@ -329,20 +383,23 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""
-    from lab.verbs import kubeconfig as kubeconfigs
+    from lab import kubeconfig as kubeconfigs
+    from lab.session import require_up
 
-    session = _open(lab)
-    session.require_up()
+    session = _made(lab)
+    require_up(session)
     print(kubeconfigs.merge(session.lab, session.workspace) if merge else session.workspace.kubeconfig)
 
 
 @verb(positional=["node"], help=LAB_HELP | {"node": "the machine, such as cp1"})
 def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
     """Log in to a machine; with `-- COMMAND…` run that there, its exit code being this one's."""
-    session = _open(lab)
-    machine = session.node(node)
+    from lab.session import machine
+
+    session = _made(lab)
+    there = machine(session, node)
     session.remote.require_route()
-    session.remote.shell(machine, commandline.after_dashes())
+    session.remote.shell(there, commandline.after_dashes())
 
 
 @verb(help=LAB_HELP)
@@ -350,16 +407,19 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Collect what a bug report needs into one archive, without secrets."""
     from lab.verbs import diagnose
 
-    console.print(f"{diagnose.collect(_open(lab))}", soft_wrap=True)
+    console.print(f"{diagnose.collect(_made(lab))}", soft_wrap=True)
 
 
 @verb(help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Remove the lab's machines, network and .lab/ folder. Nothing else."""
-    session = _open(lab)
-    if not yes and session.workspace.root.exists() and not _agreed(session.lab.name):
+    from lab.verbs import destroy as destroying
+
+    session = _made(lab)
+    question = f"Remove all machines of {session.lab.name}? [y/N] "
+    if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=1)
-    removed = session.destroy()
+    removed = destroying.destroy(session)
     console.print(f"{session.lab.name} is gone" if removed else f"there is no lab at {session.workspace.root}")
 
 
@@ -390,13 +450,15 @@ def test(
     from lab.verbs import selftest
 
     if vm:
-        virtual = _open(str(HERE / "tests" / "vm" / "lab.yaml"))
-        virtual.bake(consent=yes)
+        from lab.verbs import bake as baking
+
+        virtual = _wanted(str(HERE / "tests" / "vm" / "lab.yaml"))
+        baking.bake(virtual, consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
     else:
         breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
         code = selftest.run(
-            _open(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k
+            _wanted(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k
         )
     if code:
         raise Exit(code=code)
@@ -407,7 +469,7 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
     """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
     from lab.verbs import bench as benchmark
 
-    console.print(benchmark.bench(_open(lab), consent=yes, pairs=pairs))
+    console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
 
 
 @verb(help=YES_HELP)
@@ -415,7 +477,7 @@ def lint(c: Context, yes: bool = False) -> None:
     """Run the linters and the type checker over everything."""
     from lab.verbs import selftest
 
-    code = selftest.lint(_open(DEFAULT_LAB), consent=yes)
+    code = selftest.lint(_wanted(DEFAULT_LAB), consent=yes)
     if code:
         raise Exit(code=code)
 
@@ -440,28 +502,61 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _open(lab: str, speaking: Terminal = console) -> Any:
+def _wanted(lab: str, speaking: Terminal = console) -> Any:
+    """The lab as lab.yaml has it, for what changes it."""
+    from lab.session import open_wanted
+
+    return open_wanted(_lab_file(lab), speaking)
+
+
+def _made(lab: str, speaking: Terminal = console) -> Any:
+    """The lab as its machines were made, whatever lab.yaml says by now; it is said where that differs."""
+    from lab.session import open_made
+    from lab.verbs.render import refresh
+
+    session = open_made(_lab_file(lab), speaking)
+    if session.differs:
+        errors_console.print(
+            f"note: the lab is as it was made; {session.differs}. `./inv plan` shows what `up` would change",
+            style="yellow",
+            soft_wrap=True,
+        )
+    refresh(session)
+    return session
+
+
+def _lab_file(lab: str) -> Path:
     from lab.errors import ConfigError
-    from lab.session import open_session
 
     for each in (console, errors_console):
         each.lab_file = "" if lab == DEFAULT_LAB else lab
     if lab != DEFAULT_LAB and not Path(lab).exists():
         raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
-    return open_session(Path(lab), speaking)
+    return Path(lab)
 
 
-def _agreed(name: str) -> bool:
-    if not sys.stdin.isatty():
-        _show_error(
-            "destroy needs confirmation, and standard input is not a terminal", "./inv destroy --yes", None
-        )
-        raise Exit(code=2)
-    try:
-        answer = console.input(f"Remove all machines of {name}? [y/N] ", markup=False)
-    except EOFError:
-        return False
-    return answer.strip().lower() in ("y", "yes")
+def _take_out_a_drill(session: Any) -> None:
+    if session.workspace.drill.exists():
+        from lab.drill import command
+
+        console.print(command.heal(session))
+
+
+def _confirmed(command: str) -> Callable[[str], bool]:
+    """Ask a person before something is taken away; True is a yes."""
+
+    def ask(question: str) -> bool:
+        if not sys.stdin.isatty():
+            what = f"`{command}` needs confirmation, and standard input is not a terminal"
+            _show_error(f"{what}: {question.removesuffix(' [y/N] ')}", f"./inv {command} --yes", None)
+            raise Exit(code=2)
+        try:
+            answer = console.input(question, markup=False)
+        except EOFError:
+            return False
+        return answer.strip().lower() in ("y", "yes")
+
+    return ask
 
 
 def _show_error(message: str, hint: str, log: Path | None) -> None:

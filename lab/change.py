@@ -69,9 +69,7 @@ EFFECTS: Mapping[str, Effect] = {
     "libvirt.emulated": _impossible("it is part of each domain, and of all its timeouts"),
     "libvirt.pool": _impossible("the machines' disks are in it"),
     "libvirt.management": _impossible("each machine has an address in it"),
-} | {
-    f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()
-}
+} | {f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()}
 """Every key of lab.yaml. A test fails when a key is missing here."""
 
 

@@ -72,7 +72,9 @@ class Made(Frozen):
         """The record once a machine is gone."""
         return self.model_copy(
             update={
-                "lab": self.lab.model_copy(update={"nodes": tuple(n for n in self.lab.nodes if n.name != name)}),
+                "lab": self.lab.model_copy(
+                    update={"nodes": tuple(n for n in self.lab.nodes if n.name != name)}
+                ),
                 "machines": {each: machine for each, machine in self.machines.items() if each != name},
                 "leaving": tuple(each for each in self.leaving if each != name),
             }
@@ -88,6 +90,12 @@ class Made(Frozen):
 def new_owner(workspace: Workspace) -> str:
     """A label value for a lab that is made now: where it is made, and what tells it from others made there."""
     return f"{workspace.root}#{secrets.token_hex(4)}"
+
+
+def owner(workspace: Workspace) -> str:
+    """The label value of this folder's lab; the folder's path where there is no record of it."""
+    record = read(workspace)
+    return record.owner if record else str(workspace.root)
 
 
 def read(workspace: Workspace) -> Made | None:

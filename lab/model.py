@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -256,9 +255,9 @@ def machine_called(lab: Lab, name: str) -> str:
     return f"{lab.name}-{name}"
 
 
-def owner_label(workspace: Path) -> str:
+def owner_label(owner: str) -> str:
     """The label `KEY=VALUE` by which a lab knows its own containers, networks and domains.
 
-    `workspace` is the path of its `.lab/`. Everything that makes or looks for such a label asks here.
+    `owner` is the lab's own value of it (`lab.made`). Everything that makes or looks for such a label asks here.
     """
-    return f"{LABEL}={workspace}"
+    return f"{LABEL}={owner}"

@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from lab import made
 from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
 from lab.system import process
@@ -152,16 +153,17 @@ class Remote:
             raise LabStateError(f"{folder} belongs to another user", hint=f"remove {folder}")
         return ["ssh", "-F", str(self.workspace.ssh_config)]
 
-    def hang_up(self) -> None:
-        """End the shared ssh connections; nothing of the lab's stays running on the host."""
-        for node in self.lab.nodes:
+    def hang_up(self, nodes: Iterable[Node] | None = None) -> None:
+        """End the shared ssh connections to some machines, or to all: then nothing of the lab's stays on the host."""
+        for node in self.lab.nodes if nodes is None else nodes:
             process.run(
                 ["ssh", "-F", self.workspace.ssh_config, "-O", "exit", node.name],
                 accept=None,
                 timeout=10,
             )
-        # Only sockets are in it, of which one may be left that its ssh has not yet put away.
-        shutil.rmtree(control_folder(self.workspace), ignore_errors=True)
+        if nodes is None:
+            # Only sockets are in it, of which one may be left that its ssh has not yet put away.
+            shutil.rmtree(control_folder(self.workspace), ignore_errors=True)
 
 
 def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) -> dict[str, T]:
@@ -182,8 +184,8 @@ def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) ->
 
 
 def control_folder(workspace: Workspace) -> Path:
-    """Where ssh's sockets are once there is a connection: a short name, told apart by the workspace's path."""
-    mark = hashlib.sha256(str(workspace.root).encode()).hexdigest()[:12]
+    """Where ssh's sockets are once there is a connection: a short name, the same wherever the lab's folder moves."""
+    mark = hashlib.sha256(made.owner(workspace).encode()).hexdigest()[:12]
     return SOCKETS / f"ha-lab-{os.getuid()}-{mark}"
 
 

@@ -39,8 +39,6 @@ class RoleSpec:
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node.
     copies: files of provision/node that its machines are given as they are, besides scripts.
     scripts: scripts of provision/node that its machines are given, by name: those that run or ask there.
-    provisioners: the scripts that a bare `vagrant up` runs there, in order.
-    first_provisioners: the same for the machine that the cluster starts on; the others' unless given.
     secrets, first_secrets: what a bring-up gives to each machine, and besides to the one that the cluster
         starts on.
     memory_mib: MiB that a container machine takes. Measured: seven took 2.0 to 2.1 GiB in all.
@@ -55,12 +53,10 @@ class RoleSpec:
     cluster_ca: str
     templates: Mapping[str, str]
     scripts: tuple[str, ...]
-    provisioners: tuple[str, ...]
     secrets: frozenset[Secret]
     memory_mib: int
     inotify_instances: int
     copies: tuple[str, ...] = ()
-    first_provisioners: tuple[str, ...] = ()
     first_secrets: frozenset[Secret] = frozenset()
 
 
@@ -87,7 +83,6 @@ ROLES: Mapping[Role, RoleSpec] = {
         templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
         copies=("cut-off.lua",),
         scripts=(*_ASKING, "load-balancer"),
-        provisioners=("load-balancer",),
         secrets=frozenset(),
         memory_mib=100,
         inotify_instances=13,
@@ -109,10 +104,9 @@ ROLES: Mapping[Role, RoleSpec] = {
         },
         scripts=(
             *_ASKING,
-            *("node", "control-plane-init", "control-plane-join", "pod-network", "ready", "revoke"),
+            *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
+            *("drain", "leave", "remove-member"),
         ),
-        provisioners=("node", "control-plane-join"),
-        first_provisioners=("node", "control-plane-init", "pod-network", "revoke"),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
         first_secrets=frozenset({"cluster-ca-key"}),
         memory_mib=400,
@@ -127,7 +121,6 @@ ROLES: Mapping[Role, RoleSpec] = {
         cluster_ca=_PKI_CA,
         templates=_EVERY_MACHINE | _JOINS,
         scripts=(*_ASKING, "node", "worker-join"),
-        provisioners=("node", "worker-join"),
         secrets=frozenset({"bootstrap-token", "proxy"}),
         memory_mib=200,
         inotify_instances=17,

@@ -4,7 +4,7 @@
   Vagrantfile  ssh_config  nodes/NAME/      rendered from the model; `vagrant up` works here
   secrets/                                  0700: keys, token, certificate key; never in `logs`
   kubeconfig                                0600: its server is the load balancer
-  lab.json                                  which lab this is, and what the machines were made from
+  lab.json                                  what was made: the lab as last applied, its machines, its label
   drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
   tasks.json                                how often each of the handouts' tasks was asked
   logs/NN-step.log  report.json  bom.json   what happened, what went in
@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from lab.errors import LabStateError
 
@@ -66,6 +64,11 @@ class Workspace:
         return self.root / "report.json"
 
     @property
+    def durations(self) -> Path:
+        """How long steps took when they last had something to do, as JSON."""
+        return self.root / "durations.json"
+
+    @property
     def drill(self) -> Path:
         """What a failure drill has changed and has not changed back yet; empty or missing when nothing."""
         return self.root / "drill"
@@ -77,7 +80,7 @@ class Workspace:
 
     @property
     def identity(self) -> Path:
-        """Which lab this folder belongs to."""
+        """What was made here (`lab.made` reads and writes it)."""
         return self.root / "lab.json"
 
     def node(self, name: str) -> Path:
@@ -131,22 +134,12 @@ class Workspace:
         """Whether a machine was ever made here that was not removed. Asks Vagrant's files, in no time."""
         return any((self.root / ".vagrant" / "machines").glob("*/*/id"))
 
-    def read_identity(self) -> dict[str, Any]:
-        """What `lab.json` says; empty when there is none."""
-        try:
-            found = json.loads(self.identity.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError) as error:
-            raise LabStateError(
-                f"{self.identity} can't be read: {error}",
-                hint=f"make {self.root} readable for you, or move it away if it isn't a lab's",
-            ) from None
-        return found if isinstance(found, dict) else {}
-
-    def write_identity(self, identity: dict[str, Any]) -> None:
-        """Keep which lab this is."""
-        self.write(self.identity, json.dumps(identity, indent=2, sort_keys=True) + "\n")
+    def forget_nodes_but(self, names: Collection[str]) -> None:
+        """Remove what was rendered for machines that the lab has no longer."""
+        for folder in (self.root / "nodes", self.secrets):
+            for path in folder.iterdir() if folder.exists() else ():
+                if path.is_dir() and path.name not in names:
+                    shutil.rmtree(path)
 
     def rotate_logs(self) -> None:
         """Set the last run's logs aside (one generation is kept), so that numbers start anew."""

@@ -75,6 +75,11 @@ def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
     return lab
 
 
+def lines(path: Path) -> dict[str, int]:
+    """On which line of a lab file each of its keys is: `nodes.workers.count` → 12."""
+    return {_dotted(key): line for key, line in yamlfile.read(path, path.name, hint=HINT).lines.items()}
+
+
 def default() -> Lab:
     """The seven-machine lab of an empty file."""
     return _lab(File(), as_written(File()))

@@ -11,9 +11,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
-from lab import host
+from lab import host, made
 from lab.doctor import addresses, kernel, libvirt, resources, tools, virtualbox
 from lab.doctor.case import PURPOSES, Case
 from lab.doctor.finding import Finding, Verdict, exit_code, shown, to_json
@@ -100,16 +99,16 @@ def examine(
     lab: Lab,
     facts: HostFacts,
     *,
-    workspace: Path,
+    owner: str,
     purposes: frozenset[str] = PURPOSES,
     baked: bool = False,
 ) -> tuple[Finding, ...]:
     """Judge a host by its facts; asks nothing.
 
-    `workspace` is the lab's `.lab/`, by which its own containers are known; `baked` says that the golden
+    `owner` is the label value by which the lab's own machines are known; `baked` says that the golden
     machine is there. Machines that run already need nothing more.
     """
-    case = Case(lab, facts, workspace, purposes, baked)
+    case = Case(lab, facts, owner, purposes, baked)
     checks = FOR_TOOLS + (FOR_MACHINES[lab.provider] if purposes - WITHOUT_MACHINES else ())
     return tuple(finding for check in checks for finding in check(case))
 
@@ -163,7 +162,7 @@ def _look(
     lab: Lab, workspace: Workspace, purposes: frozenset[str], baked: bool
 ) -> tuple[HostFacts, tuple[Finding, ...]]:
     facts = host.gather(lab, workspace)
-    return facts, examine(lab, facts, workspace=workspace.root, purposes=purposes, baked=baked)
+    return facts, examine(lab, facts, owner=made.owner(workspace), purposes=purposes, baked=baked)
 
 
 def _next(mendable: Sequence[Finding], unfit: Sequence[Finding]) -> str:

@@ -115,8 +115,8 @@ def _is_way_to_remote(case: Case, route: Route) -> bool:
 
 
 def _out_of_the_way(container: Container) -> str:
-    if container.workspace:
-        lab_file = shlex.quote(str(Path(container.workspace).parent / "lab.yaml"))
+    if container.owner:
+        lab_file = shlex.quote(str(Path(container.folder).parent / "lab.yaml"))
         return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
     name = container.name
     return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"

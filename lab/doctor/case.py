@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
-from lab.model import LABEL, Lab, Node, machine_name, owner_label
+from lab.model import Lab, Node, machine_name, owner_label
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the doctor. `workspace` is the lab's `.lab/`; `baked`: its golden machine is."""
+    """One question to the doctor. `owner` is the label value of the lab's own machines; `baked`: its golden machine is."""
 
     lab: Lab
     host: HostFacts
-    workspace: Path
+    owner: str
     purposes: frozenset[str]
     baked: bool
 
@@ -43,13 +42,13 @@ class Case:
 
     def is_ours(self, container: Container) -> bool:
         """Whether this lab made it."""
-        return f"{LABEL}={container.workspace}" == owner_label(self.workspace)
+        return container.owner == self.owner
 
     @property
     def waiting(self) -> tuple[Node, ...]:
         """The machines that do not run yet: the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
         if self.host.libvirt:
-            owner = owner_label(self.workspace)
+            owner = owner_label(self.owner)
             running = {each.name for each in self.host.libvirt.domains if each.running and each.owner == owner}
         return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) not in running)

@@ -235,7 +235,7 @@ def _own_domains(case: Case) -> list[str]:
 
 
 def _owner(case: Case) -> str:
-    return owner_label(case.workspace)
+    return owner_label(case.owner)
 
 
 def _mendable(case: Case, check: str, title: str, what: str, why: str, actions: tuple[Action, ...]) -> Finding:

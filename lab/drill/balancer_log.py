@@ -6,12 +6,9 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from lab.drill.recording import Mark
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
 
 # HAProxy, configuration manual 8.2.1 and server.c: what is said when checks change a server's state.
 CHANGED = re.compile(r"Server apiserverbackend/(\S+) is (DOWN|UP)\b")

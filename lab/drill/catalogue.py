@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from lab.drill import workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
 
 ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}
 """What holds whatever happens: nothing acknowledged is lost, and a watch sees it all, in order."""

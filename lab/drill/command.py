@@ -7,7 +7,6 @@ import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -17,9 +16,7 @@ from lab.drill import catalogue, report, run, undo
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session, require_up
 
 SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
 PROFILES = ("tuned", "reference")
@@ -56,7 +53,7 @@ def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Re
     """
     drills = chosen(name)
     times, profiles = _checked(session, repeat, compare)
-    session.require_up()
+    require_up(session)
     run.require_fit(session, drills)
     began = datetime.now(UTC)
     with session.workspace.lock(), session.progress.live():
@@ -79,7 +76,7 @@ def keep(session: Session, name: str) -> str:
     drills = chosen(name)
     if len(drills) > 1:
         raise ConfigError(["--keep leaves one fault in, and `all` names many"], hint="name one drill")
-    session.require_up()
+    require_up(session)
     with session.workspace.lock():
         victims = run.keep(session, drills[0])
     where = ", ".join(node.name for node in victims)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from lab.drill import balancer_log, undo, workload
 from lab.drill.catalogue import ALWAYS, Drill
@@ -20,11 +20,9 @@ from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.health import verify
 from lab.health.cluster import Api
 from lab.model import Node
+from lab.session import Session
 from lab.system import process
 from lab.system.wait import wait_until
-
-if TYPE_CHECKING:
-    from lab.session import Session
 
 BEFORE, AFTER = 3.0, 3.0
 """Seconds of quiet that are recorded before the fault, and after all is whole again."""

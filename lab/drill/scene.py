@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from lab import providers as machines
 from lab.errors import LabStateError
@@ -16,9 +15,7 @@ from lab.health.facts.gather import ask_machine
 from lab.model import Node
 from lab.paths import PROVISION
 from lab.remote import side_by_side
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
 
 FAULTS = PROVISION / "drill" / "fault.sh"
 

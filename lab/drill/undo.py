@@ -10,14 +10,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab.drill.catalogue import DRILLS, Drill
 from lab.drill.scene import Scene
+from lab.session import Session, with_profile
 from lab.system import process
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.verbs import render
 
 
 @contextmanager
@@ -45,10 +43,10 @@ def profile(session: Session, name: str) -> Iterator[Session]:
     if name == session.lab.load_balancer.profile:
         yield session
         return
-    changed = session.with_profile(name)
+    changed = with_profile(session, name)
     session.workspace.write(_profile(session), json.dumps({"profile": name}) + "\n")
     try:
-        changed.configure_load_balancer()
+        render.configure_load_balancers(changed)
         yield changed
     finally:
         with process.defer_interrupts():
@@ -83,7 +81,7 @@ def pending(session: Session) -> str:
 
 
 def _own_profile(session: Session) -> None:
-    session.configure_load_balancer()
+    render.configure_load_balancers(session)
     _profile(session).unlink()
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -20,9 +20,7 @@ from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.known import Unknown
 from lab.health.facts.machine import Machine
 from lab.model import Lab
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}

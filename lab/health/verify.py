@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from rich.console import Group, RenderableType
@@ -22,9 +21,7 @@ from lab.errors import ConfigError, LabError, LabStateError
 from lab.health.checks.check import Outcome as Found
 from lab.health.checks.check import Verdict
 from lab.paths import REPOSITORY
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session, require_up
 
 CHECKS = REPOSITORY / "tests" / "live"
 VERDICT = pytest.StashKey[Verdict]()
@@ -71,7 +68,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
     Raises LabStateError when the lab was never brought up or its network is down, ConfigError when no
     check is selected.
     """
-    session.require_up()
+    require_up(session)
     junit = (junit or session.workspace.root / "verify.xml").absolute()
     junit.unlink(missing_ok=True)  # what an earlier run found is no answer now
     words = [str(CHECKS), "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]

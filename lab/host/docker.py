@@ -55,8 +55,8 @@ def containers() -> tuple[Container, ...] | Unknown:
         return answer
     rows = [json.loads(line) for line in answer.stdout.splitlines() if line]
     return tuple(
-        Container(_own_name(names), state in ("running", "paused"), workspace, tuple(networks.split(",")))
-        for names, state, workspace, networks in rows
+        Container(_own_name(names), state in ("running", "paused"), owner, tuple(networks.split(",")))
+        for names, state, owner, networks in rows
     )
 
 

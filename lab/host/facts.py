@@ -57,12 +57,17 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Container:
-    """A container: `workspace` is the `.lab/` that it says it belongs to, "" when it says nothing."""
+    """A container: `owner` is the lab that its label says it belongs to, "" when it says nothing."""
 
     name: str
     running: bool
-    workspace: str
+    owner: str
     networks: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """The `.lab/` where that lab was made; "" when it says nothing."""
+        return self.owner.partition("#")[0]
 
 
 @dataclass(frozen=True)

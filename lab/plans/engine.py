@@ -7,7 +7,7 @@ counts as done, so a part of a plan is a plan.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,13 @@ class Job:
         return self.shown.log
 
     def wait_until(
-        self, check: Callable[[], str | None], *, what: str, timeout: float, interval: float = 0.5, hint: str = ""
+        self,
+        check: Callable[[], str | None],
+        *,
+        what: str,
+        timeout: float,
+        interval: float = 0.5,
+        hint: str = "",
     ) -> None:
         """Wait as `lab.system.wait` does, saying so in the step's log; longer where machines are emulated."""
         patient = timeout * self.context.lab.patience
@@ -114,7 +120,9 @@ def run(plan: Plan, context: Context) -> bool:
         futures: dict[str, dict[str, Future[bool]]] = {}
 
         def failed(name: str) -> bool:
-            return any(each.done() and each.exception() is not None for each in futures.get(name, {}).values())
+            return any(
+                each.done() and each.exception() is not None for each in list(futures.get(name, {}).values())
+            )
 
         for step in plan:
             futures[step.name] = {}
@@ -129,6 +137,25 @@ def run(plan: Plan, context: Context) -> bool:
     if failures:
         raise failures[0]
     return any(future.result() for each in futures.values() for future in each.values())
+
+
+def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable[[Step], float]) -> float:
+    """How many seconds a plan takes.
+
+    `targets` are the machines that each step changes; `seconds` how long a step takes on one.
+    """
+    ends: dict[str, dict[str, float]] = {}
+    for step in plan:
+        ends[step.name] = {}
+        previous = 0.0
+        for key in targets.get(step.name, ()):
+            needed = [0.0]
+            for name in step.after:
+                before = ends.get(name, {})
+                needed += [before[key]] if key in before else list(before.values())
+            begin = max(needed + [previous] if step.one_at_a_time else needed)
+            previous = ends[step.name][key] = begin + seconds(step)
+    return max((end for each in ends.values() for end in each.values()), default=0.0)
 
 
 def _targets(step: Step, context: Context) -> dict[str, Node | None]:

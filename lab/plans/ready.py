@@ -57,7 +57,9 @@ def wait_for_health(job: Job) -> bool:
 
 
 def _wait(job: Job, what: str, check: Callable[[], str | None], timeout: float) -> None:
-    job.wait_until(check, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try")
+    job.wait_until(
+        check, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
+    )
 
 
 def why_not_healthy(context: Context) -> str | None:
@@ -67,9 +69,7 @@ def why_not_healthy(context: Context) -> str | None:
 
 
 def _why_not(context: Context, names: Collection[str]) -> str | None:
-    facts = gather(
-        context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=()
-    )
+    facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=())
     return _judged(context.lab, facts, names)
 
 

@@ -88,5 +88,12 @@ REMOVE: Plan = (
         one_at_a_time=True,
     ),
     # Last, when nothing in the cluster counts on it.
-    Step("remove", "the machine is removed", _remove, _leaving, after=("forget", "drain-haproxy"), one_at_a_time=True),
+    Step(
+        "remove",
+        "the machine is removed",
+        _remove,
+        _leaving,
+        after=("forget", "drain-haproxy"),
+        one_at_a_time=True,
+    ),
 )

@@ -111,7 +111,9 @@ UP: Plan = (
         stop=Stop("pod-network", "the pod network", task=6),
     ),
     # The host asks the API itself from here on.
-    Step("kubeconfig", "the administrator's kubeconfig", _fetch_kubeconfig, _first, after=("control-plane-init",)),
+    Step(
+        "kubeconfig", "the administrator's kubeconfig", _fetch_kubeconfig, _first, after=("control-plane-init",)
+    ),
     # Workers all at once, beside the control planes: they don't touch etcd's membership.
     script(
         "worker-join",

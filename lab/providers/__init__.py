@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import model
+from lab import made, model
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.providers import docker, libvirt, vagrant, virtualbox
@@ -153,12 +153,6 @@ def _at_once(nodes: Iterable[Node], work: Callable[[Node], None]) -> None:
 
 
 def _made_by(workspace: Workspace) -> Machines:
-    """What made this workspace's machines. Raises LabStateError where the kit has no such provider."""
-    name = workspace.read_identity().get("provider", "docker")
-    found = PROVIDERS.get(name)
-    if found is None:
-        raise LabStateError(
-            f"{workspace.identity} names the provider {name!r}, which this version of the kit does not have",
-            hint="use the version of the kit that made this lab",
-        )
-    return found.machines
+    """The provider that made this workspace's machines; docker where nothing was made."""
+    record = made.read(workspace)
+    return PROVIDERS[record.lab.provider if record else "docker"].machines

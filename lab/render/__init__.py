@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,6 @@ from typing import Any
 import jinja2
 
 from lab.golden.supply.releases import release
-
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.paths import PROVISION, REPOSITORY
 from lab.render import disc
@@ -73,19 +73,24 @@ EMULATED_CPU = {"driver": "qemu", "mode": "custom", "model": "qemu64", "cache": 
 
 @dataclass(frozen=True)
 class Site:
-    """What rendering needs besides the lab: where it stands, and what is public of its credentials.
+    """What rendering needs besides the lab: where it is, and what is public of its credentials.
 
-    `image` is the golden machine, `capabilities` what a container machine may be given, `manifest` the
+    `owner` is the value of the label that the lab's machines carry, `image` is the golden machine, `capabilities` what a container machine may be given, `manifest` the
     text of a pod network that lab.yaml brings itself (empty: the golden machine's flannel).
     """
 
     workspace: Path
+    owner: str
     control: Path
     image: str
     capabilities: tuple[str, ...]
     ca_certificate: str
     authorized_key: str
     manifest: str = ""
+
+
+Order = Callable[[Lab, Node], Sequence[str]]
+"""The scripts of provision/node/ that a bare `vagrant up` runs on a machine, by name, in order."""
 
 
 @dataclass(frozen=True)
@@ -96,32 +101,37 @@ class Provisioner:
     command: str
 
 
-def render(lab: Lab, site: Site) -> dict[str, str]:
-    """Return every rendered file: path below `.lab/` → text. Scripts are part of each machine's."""
-    texts = {"Vagrantfile": _vagrantfile(lab, site), "ssh_config": _ssh_config(lab, site)}
+def render(lab: Lab, site: Site, order: Order, leaving: Sequence[Node] = ()) -> dict[str, str]:
+    """Return every rendered file: path below `.lab/` → text. Scripts are part of each machine's.
+
+    `order` gives the scripts that a bare `vagrant up` runs on a machine, in order. Machines that are `leaving` stay
+    known to Vagrant and ssh, and are part of nothing else.
+    """
+    nodes = (*lab.nodes, *leaving)
+    texts = {
+        "Vagrantfile": _vagrantfile(lab, site, order, nodes),
+        "ssh_config": _ssh_config(lab, site, nodes),
+    }
     for node in lab.nodes:
         for name, text in _node_files(lab, node, site).items():
             texts[f"nodes/{node.name}/{name}"] = text
     return texts
 
 
-def provisioners(lab: Lab, node: Node) -> tuple[Provisioner, ...]:
-    """Return what a bare `vagrant up` runs on one machine, in order."""
-    spec = ROLES[node.role]
-    scripts = spec.first_provisioners if node == lab.first else spec.provisioners
-    return tuple(Provisioner(name, PROVISIONERS.get(name, f"bash /opt/ha-lab/{name}.sh")) for name in scripts)
+def _provisioners(names: Sequence[str]) -> tuple[Provisioner, ...]:
+    return tuple(Provisioner(name, PROVISIONERS.get(name, f"bash /opt/ha-lab/{name}.sh")) for name in names)
 
 
-def _vagrantfile(lab: Lab, site: Site) -> str:
+def _vagrantfile(lab: Lab, site: Site, order: Order, nodes: Sequence[Node]) -> str:
     machines = [
         {
             "node": node,
             "container": machine_name(lab, node),
             "create_args": _create_args(site),
             "credentials": _credentials(lab, node, site),
-            "steps": provisioners(lab, node),
+            "steps": _provisioners(order(lab, node)),
         }
-        for node in lab.nodes
+        for node in nodes
     ]
     return template(
         "Vagrantfile.j2",
@@ -129,7 +139,7 @@ def _vagrantfile(lab: Lab, site: Site) -> str:
         machines=machines,
         image=site.image,
         authorized_key=site.authorized_key,
-        label=owner_label(site.workspace),
+        label=owner_label(site.owner),
         disc=disc.name(site.authorized_key),
         cpu=EMULATED_CPU if lab.emulated else HARDWARE_CPU,
     )
@@ -150,16 +160,17 @@ def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
 
 
 def _create_args(site: Site) -> list[str]:
-    words = ["--label", owner_label(site.workspace), *UNCONFINED]
+    words = ["--label", owner_label(site.owner), *UNCONFINED]
     for capability in site.capabilities:
         words += ["--cap-add", capability]
     return words
 
 
-def _ssh_config(lab: Lab, site: Site) -> str:
+def _ssh_config(lab: Lab, site: Site, nodes: Sequence[Node]) -> str:
     return template(
         "ssh_config.j2",
         lab=lab,
+        nodes=nodes,
         path=site.workspace / "ssh_config",
         identity=site.workspace / "secrets" / "id_ed25519",
         control=site.control,

@@ -1,11 +1,13 @@
-"""This room is the only one that prints: steps as they start and end, with machine and seconds.
+"""The only module that prints: steps as they start and end, with machine and seconds.
 
 On a terminal the running steps are a live list; elsewhere each start and end is a plain line. Every
-step has a numbered log file, and every finished step is kept as a `StepTime` for the report.
+step has a numbered log file, and every finished step is kept as a `StepTime` for the report. A step that takes long
+is shown with what it waits for, which is the last line of its log where that begins "waiting for".
 """
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +22,12 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 Outcome = Literal["done", "unchanged", "failed"]
+
+WAITING = re.compile(r"^\[[0-9:]{8}\] (waiting for .*)")
+"""How scripts (`wait_for` in provision/lib.sh) and `lab.system.wait` say what they wait for."""
+
+FIRST_WORD, NEXT_WORD = 5.0, 20.0
+"""Seconds after which a step that waits is shown again, and between two such lines."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,19 @@ class Step:
         self.outcome: Outcome = "failed"  # until its end says otherwise
         self.note = ""
         self.began = time.monotonic()
+        self.next_word = self.began + FIRST_WORD
+
+    @property
+    def waits_for(self) -> str:
+        """What it waits for now, as its log says; "" where its last line is about something else."""
+        try:
+            with self.log.open("rb") as file:
+                file.seek(max(0, self.log.stat().st_size - 2000))
+                last = (file.read().decode(errors="replace").strip().splitlines() or [""])[-1]
+        except OSError:
+            return ""
+        found = WAITING.match(last)
+        return found[1] if found else ""
 
     def unchanged(self) -> None:
         """Say that the step found everything as it should be and touched nothing."""
@@ -62,6 +83,7 @@ class Progress:
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._live: Live | None = None
+        self._watcher: threading.Thread | None = None
 
     @property
     def seconds(self) -> float:
@@ -91,6 +113,9 @@ class Progress:
             label = f"{self._count:02d}-{machine + '-' if machine else ''}{name}.log"
             step = Step(name, title, machine, self.logs / label)
             self._running.append(step)
+            if self._watcher is None:
+                self._watcher = threading.Thread(target=self._watch, daemon=True)
+                self._watcher.start()
         if self._live is None:
             self._print(step, "…", "")
         try:
@@ -113,15 +138,32 @@ class Progress:
         """Print a line, or anything rich can show."""
         self.console.print(message, soft_wrap=True)
 
-    def _print(self, step: Step, mark: str, seconds: str) -> None:
+    def _watch(self) -> None:
+        """Show what takes long, and what it waits for, so that no wait is silent; until no step runs."""
+        while True:
+            time.sleep(0.5)
+            now = time.monotonic()
+            with self._lock:
+                if not self._running:
+                    self._watcher = None
+                    return
+                due = [step for step in self._running if now >= step.next_word]
+            for step in due:
+                waits_for = step.waits_for
+                if waits_for or now - step.began >= NEXT_WORD:
+                    step.next_word = now + NEXT_WORD
+                    if self._live is None:
+                        self._print(step, "…", f"{now - step.began:.0f} s", waits_for or "still running")
+
+    def _print(self, step: Step, mark: str, seconds: str, note: str = "") -> None:
         colour = {"✓": "green", "=": "dim", "✗": "bold red"}.get(mark, "dim")
         line = Text(f"{self.seconds:6.1f} s  ")
         line.append(mark, style=colour)
         line.append(f" {step.machine:<4} {step.title}" if step.machine else f" {step.title}")
         if seconds:
             line.append(f"  {seconds}", style="dim")
-        if step.note and mark != "…":
-            line.append(f"  {step.note}", style="dim")
+        if note or (step.note and mark != "…"):
+            line.append(f"  {note or step.note}", style="dim")
         self.console.print(line, soft_wrap=True)
 
     def _render(self) -> RenderableType:
@@ -132,7 +174,9 @@ class Progress:
             *(
                 Spinner(
                     "dots",
-                    text=Text(f"{s.machine:<4} {s.title}  {now - s.began:.0f} s  {s.note}".rstrip()),
+                    text=Text(
+                        f"{s.machine:<4} {s.title}  {now - s.began:.0f} s  {s.note or s.waits_for}".rstrip()
+                    ),
                 )
                 for s in running
             )

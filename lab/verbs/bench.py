@@ -15,7 +15,6 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 from rich.console import Console, Group, RenderableType
@@ -26,10 +25,9 @@ from lab.errors import ConfigError, LabStateError
 from lab.golden.image import name as image_name
 from lab.host import node_capabilities
 from lab.paths import REPOSITORY
+from lab.session import Session, open_wanted
 from lab.system import process
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.verbs import bake, destroy, up
 
 FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"
 MAX_REPEATS = 50
@@ -59,7 +57,7 @@ def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
             "the bare floor is made of containers, so only they can be measured against it",
             hint="let lab.yaml say `provider: docker`, or name such a file with --lab",
         )
-    session.bake(consent=consent)
+    bake.bake(session, consent=consent)
     ups, floors = [], []
     for number in range(1, count + 1):
         with session.progress.step("up", f"pair {number} of {count}: up"):
@@ -74,31 +72,30 @@ def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
 
 
 def _up(session: Session) -> Run:
-    from lab.session import open_session
-
     with tempfile.TemporaryDirectory(prefix="ha-lab-bench-") as folder:
         path = Path(folder) / "lab.yaml"
         path.write_text(yaml.safe_dump(_lab_file(session)), encoding="utf-8")
         with (Path(folder) / "out.txt").open("w", encoding="utf-8") as out:
-            own = open_session(path, Console(file=out))
+            own = open_wanted(path, Console(file=out))
             try:
                 with _Memory(f"^{own.lab.name}-") as memory:
                     started = time.monotonic()
-                    own.up(consent=False)
+                    up.up(own, up.Wish(), _nobody)
                     ended = time.monotonic()
                 return Run(_ready(own, started, ended), memory.peak_mib, _steps(own))
             finally:
-                own.destroy()
+                destroy.destroy(own)
 
 
 def _ready(own: Session, started: float, ended: float) -> float:
     """Seconds from the command's start; `up` itself goes on a little after the nodes are Ready."""
     report = json.loads(own.workspace.report.read_text(encoding="utf-8"))
-    ready = next(step for step in report["steps"] if step["name"] == "ready")
-    log = next(own.workspace.logs.glob("*-ready.log")).read_text(encoding="utf-8")
-    match = re.search(r"all nodes are Ready after ([0-9]+) ms", log)
-    into = float(match.group(1)) / 1000 if match else float(ready["seconds"])
-    return min(ended - started, float(ready["started"]) + into)
+    ready = next(step for step in report["steps"] if step["name"] == "nodes-ready")
+    return min(ended - started, float(ready["started"]) + float(ready["seconds"]))
+
+
+def _nobody(question: str) -> bool:
+    raise LabStateError(f"the benchmark's own lab asks: {question}")
 
 
 def _steps(own: Session) -> dict[str, float]:

@@ -11,15 +11,12 @@ import tarfile
 import tempfile
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab import doctor
 from lab.errors import LabError
 from lab.model import Node
 from lab.remote import side_by_side
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
 
 # What a bootstrap token, a certificate key, a private key or a certificate-authority's data look like.
 SECRETS = (

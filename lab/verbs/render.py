@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab import host, made, render
@@ -14,13 +15,29 @@ from lab.session import Session
 from lab.workspace import Workspace
 
 
-def write(session: Session, record: Made, golden: str, *, leaving: tuple[Node, ...] = ()) -> None:
-    """Write everything: for `leaving` machines only how they are reached and that Vagrant knows them.
+def record_and_write(session: Session, golden: str, leaving: Sequence[Node] = ()) -> Made:
+    """Record every machine that may exist from now on, then write everything; return the record."""
+    lab, workspace = session.lab, session.workspace
+    there = session.made if workspace.has_machines() else None
+    owner = session.made.owner if session.made else made.new_owner(workspace)
+    record = there or Made(lab=lab, owner=owner, root=str(workspace.root))
+    record = record.with_machines(lab, golden, leaving=tuple(node.name for node in leaving))
+    record = record.model_copy(update={"root": str(workspace.root)})
+    made.write(workspace, record)
+    write(session, record, golden)
+    return record
 
-    Files of machines that the lab has no longer are removed.
+
+def write(session: Session, record: Made, golden: str) -> None:
+    """Write everything: for machines that only leave, how they are reached and that Vagrant knows them.
+
+    Files of machines that may exist no longer are removed.
     """
     lab, workspace = session.lab, session.workspace
-    for path, text in render.render(lab, _site(lab, workspace, record, golden), up.provisioners, leaving).items():
+    leaving = tuple(node for node in record.lab.nodes if lab.node(node.name) is None)
+    for path, text in render.render(
+        lab, _site(lab, workspace, record, golden), up.provisioners, leaving
+    ).items():
         workspace.write(workspace.root / path, text)
     _write_disc(lab, workspace)
     workspace.shut_secrets()

@@ -11,7 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.model import EMULATION_PATIENCE, Lab
+from lab.plans import up
 from lab.system.progress import Progress
+from lab.verbs import durations
 from lab.workspace import Workspace
 
 EMULATED = (
@@ -36,15 +38,7 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
         "steps": [asdict(step) for step in progress.finished],
     }
     workspace.write(workspace.report, json.dumps(report, indent=2) + "\n")
-
-
-BY_HAND = {
-    "load-balancer": (3, "HAProxy, kubeadm init, the joins, the pod network"),
-    "control-plane": (4, "kubeadm init, the joins, the pod network"),
-    "pod-network": (6, "the joins, the pod network"),
-    "joins": (6, "the joins"),
-}
-"""By where `up --until` stops: the handout's task that comes next, and what is left to do by hand."""
+    durations.keep(workspace, progress.finished)
 
 
 def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
@@ -67,19 +61,18 @@ def stopped(
     lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
 ) -> RenderableType:
     """Return what `up --until` ends with: machines, what was done, what is left, what to type next."""
-    task, left = BY_HAND[until]
     kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
     return Group(
         "",
         _machines(lab),
         "",
         Text(f"done        machines run; {'; '.join(done)}"),
-        Text(f"by hand     {left}; `./inv task` says what of it is done"),
+        Text(f"by hand     {up.left(until)}; `./inv task` says what of it is done"),
         Text(f"kubeconfig  {kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",
         Text(f"{lab.name}: stopped before {until}; ./inv up does all that is left.", style="bold green"),
-        Text(f"next: ./inv task {task}"),
+        Text(f"next: ./inv task {up.STOPS[until].task}"),
     )
 
 

@@ -6,12 +6,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from lab.paths import REPOSITORY
-
-if TYPE_CHECKING:
-    from lab.session import Session
+from lab.session import Session
+from lab.verbs import bake
 
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
 NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
@@ -28,14 +26,14 @@ def run(
 
     With any of BREAKING, those and nothing else; with `whole`, also their longest tests.
     """
-    session.make_fit({"up", "bake", "lint", "test"}, consent=consent)
+    bake.make_fit(session, {"up", "bake", "lint", "test"}, consent=consent)
     if breaking:
-        session.bake(consent=consent)
+        bake.bake(session, consent=consent)
         words = ["--whole"] if whole else []
         return max(_pytest(BREAKING[suite], *words, select=select) for suite in breaking)
     code = _pytest(*NEEDS_NO_LAB, select=select)
     if live and not code:
-        session.bake(consent=consent)
+        bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
         code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
     return code
@@ -46,7 +44,7 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
 
     With `whole`, also a real lab of five, which takes up to an hour where machines are emulated.
     """
-    words = ["--disk", str(session.golden_disk), "--durations", "0", *(["--whole"] if whole else [])]
+    words = ["--disk", str(bake.golden_disk(session)), "--durations", "0", *(["--whole"] if whole else [])]
     return _pytest(VIRTUAL, *words, select=select)
 
 
@@ -58,7 +56,7 @@ def _pytest(*words: str, select: str) -> int:
 
 def lint(session: Session, *, consent: bool) -> int:
     """Run every linter, also after one has failed; return 0 only when all are content."""
-    session.make_fit({"lint"}, consent=consent)
+    bake.make_fit(session, {"lint"}, consent=consent)
     code = 0
     for words in commands():
         session.progress.say(f"$ {' '.join(words[:6])}{' …' if len(words) > 6 else ''}")

@@ -15,14 +15,13 @@ from lab.change import Change, Setting
 from lab.config import choice
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.golden import image
-from lab.made import Made
-from lab.model import Lab, Node
+from lab.model import Node
 from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
 from lab.plans.situation import Situation, from_nothing, judge, survey
-from lab.plans.up import START, UP, before
+from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.render import credentials
 from lab.session import Session, change_of, machine, of_lab
@@ -69,7 +68,9 @@ def require_replaceable(session: Session, name: str) -> Node:
     """The machine of that name, where it can be taken out of a lab that is up. Raises ConfigError, LabStateError."""
     node = machine(session, name)
     if session.made is None or not session.made.machines:
-        raise LabStateError("the lab has no machines yet, so none can be replaced", hint="`./inv up` makes them")
+        raise LabStateError(
+            "the lab has no machines yet, so none can be replaced", hint="`./inv up` makes them"
+        )
     if node.spec.etcd_member and len(session.lab.etcd_members) == 1:
         raise LabStateError(
             f"{name} is the only control plane: the cluster's data is on it and nowhere else",
@@ -141,13 +142,8 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
         session.progress.say(report.EMULATED)
     _require_own_machines(session)
     known = workspace.has_machines()
-    record = session.made or Made(lab=lab, owner=made.new_owner(workspace), root=str(workspace.root))
-    record = record.with_machines(lab, golden, leaving=tuple(node.name for node in leaving))
-    record = record.model_copy(update={"root": str(workspace.root)})
-    made.write(workspace, record)
-    # Those that only leave are reached and known to Vagrant until they are gone, and are part of nothing else.
-    only_leaving = tuple(node for node in leaving if lab.node(node.name) is None)
-    render.write(session, record, golden, leaving=only_leaving)
+    record = render.record_and_write(session, golden, leaving)
+    session = dataclasses.replace(session, made=record)
     run = _Run(session, credentials.new_run_secrets())
     with session.progress.live():
         changed = run.remove(leaving, wish.replacing) if leaving else False

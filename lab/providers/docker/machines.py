@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lab import made
 from lab.errors import CommandFailed
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
@@ -51,7 +52,7 @@ def remove(workspace: Workspace, log: Path) -> None:
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
         LoggedVagrant(workspace, log).destroy()
     # Known by its label, so that another project's network of the same subnet is never ours.
-    own = ["docker", "network", "ls", "--quiet", "--filter", f"label={owner_label(workspace.root)}"]
+    own = ["docker", "network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}"]
     for network in process.run(own).stdout.split():
         process.run(["docker", "network", "rm", network], log=log, timeout=60)
 
@@ -129,13 +130,21 @@ def resize(lab: Lab, node: Node) -> None:
 def own_containers(workspace: Workspace) -> list[str]:
     """The ids of all containers that carry this workspace's label, running or not."""
     return process.run(
-        ["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={owner_label(workspace.root)}"]
+        [
+            "docker",
+            "ps",
+            "--all",
+            "--quiet",
+            "--no-trunc",
+            "--filter",
+            f"label={owner_label(made.owner(workspace))}",
+        ]
     ).stdout.split()
 
 
 def _own_rows(workspace: Workspace) -> list[tuple[str, str, str]]:
     """Name, id and docker's state of each container that carries this workspace's label."""
-    words = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label={owner_label(workspace.root)}"]
+    words = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}"]
     lines = process.run([*words, "--format", "{{.ID}} {{.State}} {{.Names}}"], timeout=60).stdout.splitlines()
     rows = []
     for line in lines:

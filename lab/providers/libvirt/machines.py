@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import made
 from lab.errors import WaitTimedOut
 from lab.host.ask import ENVIRONMENT
 from lab.host.libvirt import TABLE_HEAD
@@ -51,7 +52,7 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
     settings = virsh.settings_in(workspace)
     for name in names:
         domain = machine_called(lab, name)
-        if virsh.ask_domain(settings, "desc", domain) == owner_label(workspace.root):
+        if virsh.ask_domain(settings, "desc", domain) == owner_label(made.owner(workspace)):
             _remove_domain(settings, domain, log)
         vagrant.forget(workspace, name)
 
@@ -63,7 +64,7 @@ def lost_sight_of(workspace: Workspace) -> list[str]:
         virsh.argv(settings, "list", "--all", "--uuid"), accept=None, timeout=30, env=ENVIRONMENT
     )
     unknown = set(listed.stdout.split()) - vagrant.ids(workspace) if listed.ok else set()
-    owner = owner_label(workspace.root)
+    owner = owner_label(made.owner(workspace))
     return sorted(domain for domain in unknown if virsh.ask_domain(settings, "desc", domain) == owner)
 
 
@@ -84,7 +85,7 @@ def state(lab: Lab, node: Node) -> MachineState:
 
 def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
     """The state of every machine in `lab`, by its name there: one command, and one for each that exists."""
-    settings, owner = virsh.settings_in(workspace), owner_label(workspace.root)
+    settings, owner = virsh.settings_in(workspace), owner_label(made.owner(workspace))
     rows = [line.split(maxsplit=2) for line in virsh.ask(settings, "list", "--all").splitlines()[TABLE_HEAD:]]
     found = {name: _state(said) for _, name, said in rows}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lab import made
 from lab.errors import CommandFailed
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Libvirt
@@ -19,8 +20,8 @@ def settings_of(lab: Lab) -> Libvirt:
 
 def settings_in(workspace: Workspace) -> Libvirt:
     """How the machines of this workspace reach libvirt."""
-    found = workspace.read_identity().get("libvirt")
-    return Libvirt.model_validate(found) if found else Libvirt()
+    record = made.read(workspace)
+    return settings_of(record.lab) if record else Libvirt()
 
 
 def argv(settings: Libvirt, *words: str) -> list[str]:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import made
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.host.ask import ENVIRONMENT
 from lab.host.virtualbox import VM
@@ -55,7 +56,7 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
         # By Vagrant's UUID where it has one; a machine that Vagrant has lost is known by its description.
         machine = known.get(name) or machine_called(lab, name)
         about = _about(machine)
-        if about is not None and (name in known or _description(about) == owner_label(workspace.root)):
+        if about is not None and (name in known or _description(about) == owner_label(made.owner(workspace))):
             _remove_machine(machine, log)
         vagrant.forget(workspace, name)
 
@@ -85,7 +86,7 @@ def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
         about = _about(name) if name in registered else None
         if about is None:
             return "absent"
-        is_own = registered[name] in known or _description(about) == owner_label(workspace.root)
+        is_own = registered[name] in known or _description(about) == owner_label(made.owner(workspace))
         return _state(about) if is_own else "absent"
 
     return {node.name: own(machine_name(lab, node)) for node in lab.nodes}

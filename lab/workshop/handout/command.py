@@ -6,21 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab.config.shape import guess
 from lab.errors import ConfigError, LabStateError
 from lab.host import ROOT, Cgroups, kernel
 from lab.model import Lab
+from lab.session import Session, change_of
+from lab.verbs import bake
 from lab.workshop.handout import chapters, pdf
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.context import context, newest_report
 from lab.workshop.handout.page import OURS, Cover, index, page
 from lab.workshop.handout.prose import EDITIONS, Edition
 from lab.workshop.handout.seats import Seat, seats
-
-if TYPE_CHECKING:
-    from lab.session import Session
 
 FORMATS = ("html", "pdf")
 FOLDER, CLASS, INDEX = "handouts", "class", "index.html"
@@ -121,11 +119,8 @@ def read_chapters(session: Session, lab: Lab, language: str, lab_file: str) -> t
 
 def _is_up(session: Session) -> bool:
     """Whether there are machines, made from this lab file: of another one's a handout says nothing."""
-    try:
-        session.require_same_lab()
-    except LabStateError:
-        return False
-    return session.workspace.has_machines()
+    change = change_of(session, session.lab)
+    return session.workspace.has_machines() and not (change.added or change.removed or change.settings)
 
 
 def _cover(seat: Seat) -> Cover:
@@ -141,7 +136,7 @@ def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: b
     if asked.form != "pdf":
         return pages
     session.progress.say(f"the HTML is written: {pages[0]}")
-    session.make_fit({"pdf", "korean"} if asked.language == "ko" else {"pdf"}, consent=consent)
+    bake.make_fit(session, {"pdf", "korean"} if asked.language == "ko" else {"pdf"}, consent=consent)
     printed = [each.with_suffix(".pdf") for each in pages]
     for each, target in zip(pages, printed, strict=True):
         with session.progress.step("pdf", f"print {target.parent.name}/{target.name}"):

@@ -6,16 +6,12 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lab import providers as machines
 from lab.drill import undo
 from lab.errors import LabError
+from lab.session import Session
 from lab.workspace import Workspace
-
-if TYPE_CHECKING:
-    from lab.session import Session
-
 
 SETTLING = 120.0
 """Seconds after a fault in which a lab need not be whole again; 30 are usual."""

@@ -9,18 +9,16 @@ import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from lab.config.shape import whole
 from lab.errors import ConfigError, LabError
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab
+from lab.session import Session
+from lab.verbs.up import keep_kubeconfig
 from lab.workshop.task import kept
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.task import Found, Sight, State, Task, state
-
-if TYPE_CHECKING:
-    from lab.session import Session
 
 MAKE = (
     "`./inv up --until load-balancer` makes the machines, for work by hand; `./inv up` brings the whole lab up"
@@ -67,7 +65,6 @@ def ask(session: Session, task: Task) -> Result:
 
 
 def _judged(session: Session, tasks: Sequence[Task]) -> list[tuple[Found, ...]]:
-    session.require_same_lab()
     absent = _absent(session)
     nothing = Sight(session.lab, _nothing(session), kept.look(session))
     if absent:
@@ -97,7 +94,7 @@ def _gathered(session: Session, tasks: Sequence[Task]) -> Facts:
     lab, cluster = session.lab, any(each.api for each in asks)
     if cluster and not session.workspace.kubeconfig.exists():
         with contextlib.suppress(LabError):  # one that was made otherwise than the lab's is a task's to find
-            session.keep_kubeconfig()
+            keep_kubeconfig(session)
     # Named for all that are asked at once; a machine leaves out what its part does not know.
     named = dict.fromkeys(name for each in asks for name in each.answers)
     answers = () if any(not each.answers for each in asks) else tuple(named)

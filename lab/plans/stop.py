@@ -1,0 +1,48 @@
+"""STOP: shuts machines down so that nothing is lost and everything comes back by itself.
+
+Workers first: their pods end while the API still hears of it. Then the control planes together, so that etcd ends
+with all members at the same entry. The load balancers last, since the others speak through them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lab import providers
+from lab.model import Lab, Node
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.situation import Situation
+
+STOP_TIMEOUT = 30.0
+"""Seconds for a machine to shut down; then its power is cut. A container takes 2 to 10."""
+
+
+def _stop(job: Job) -> bool:
+    lab, node = job.context.lab, job.node
+    if providers.state(lab, node) in ("stopped", "absent"):
+        return False
+    if not providers.stop(lab, node, STOP_TIMEOUT * lab.patience):
+        job.shown.note = f"its power was cut after {STOP_TIMEOUT * lab.patience:.0f} s"
+    return True
+
+
+def _of(belongs: Callable[[Node], bool]) -> Callable[[Lab, Situation], Sequence[Node]]:
+    return lambda lab, situation: [node for node in situation.machines if belongs(node)]
+
+
+STOP: Plan = (
+    Step(
+        "stop-workers",
+        "shut down",
+        _stop,
+        _of(lambda node: node.spec.runs_kubelet and not node.spec.etcd_member),
+    ),
+    Step("stop-control-planes", "shut down", _stop, _of(lambda node: node.spec.etcd_member), ("stop-workers",)),
+    Step(
+        "stop-load-balancers",
+        "shut down",
+        _stop,
+        _of(lambda node: not node.spec.runs_kubelet),
+        ("stop-workers", "stop-control-planes"),
+    ),
+)

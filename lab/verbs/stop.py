@@ -1,0 +1,38 @@
+"""Shuts a lab's machines down, all or some; `up` starts them again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab.errors import LabStateError
+from lab.model import Node
+from lab.plans import engine
+from lab.plans.engine import Context
+from lab.plans.situation import Situation
+from lab.plans.stop import STOP
+from lab.render import credentials
+from lab.session import Session, machine
+
+
+def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
+    """Shut down the machines of these names, or all; return those that ran.
+
+    Raises ConfigError for a name that there isn't, LabStateError where there are no machines.
+    """
+    nodes = tuple(machine(session, name) for name in names) or session.lab.nodes
+    if not session.workspace.has_machines():
+        raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
+    with session.workspace.lock(), session.progress.live():
+        session.workspace.rotate_logs()
+        session.remote.hang_up(nodes)
+        context = Context(
+            session.lab,
+            session.workspace,
+            session.remote,
+            session.progress,
+            credentials.new_run_secrets(),
+            Situation(session.lab.first, nodes),
+        )
+        engine.run(STOP, context)
+    stopped = {step.machine for step in session.progress.finished if step.outcome == "done"}
+    return tuple(node for node in nodes if node.name in stopped)
