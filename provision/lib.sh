@@ -34,16 +34,53 @@ exclusively() {
 		die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s"
 }
 
-# wait_for SECONDS WHAT FUNCTION [ARG…]: FUNCTION prints why not yet and returns non-zero until it holds.
-# Where machines are emulated, it waits longer, and asks less often: kubectl alone takes a second of CPU there.
+# wait_for SECONDS WHAT FUNCTION [ARG…]: waits until FUNCTION succeeds; until then it prints why not and returns
+# non-zero. Dies after SECONDS. WHAT continues "waiting for", which is printed after 5 s and then every 15 s, with the
+# last line of the last reason, even while FUNCTION has not answered.
+# Where machines are emulated, it waits longer and asks less often: kubectl alone takes a second of CPU there.
 wait_for() {
-	local seconds=$(($1 * LAB_PATIENCE)) what=$2 deadline reason
+	local seconds=$(($1 * LAB_PATIENCE)) what=$2 began=$SECONDS notice=FIRST_NOTICE reason=
 	shift 2
-	deadline=$((SECONDS + seconds))
-	until reason=$("$@" 2>&1); do
-		((SECONDS < deadline)) || die "$what: not after $seconds s: ${reason:-no reason given}"
+	until answered "$@"; do
+		((SECONDS - began < seconds)) ||
+			die "gave up after $seconds s waiting for $what: ${reason:-no reason given}"
 		sleep "$PAUSE"
 	done
+}
+
+# One question of wait_for: calls FUNCTION, whose output becomes `reason`, and prints the notices that are due.
+answered() {
+	local output code remaining part words=""
+	# As in a command substitution: no errexit, and no stack for a command that fails.
+	exec {output}< <(
+		set +e
+		trap - ERR
+		"$@" 2>&1
+		printf '\0%s\0' "$?"
+	)
+	while true; do
+		remaining=$((began + notice - SECONDS))
+		code=0
+		read -r -d '' -t "$((remaining > 0 ? remaining : 1))" -u "$output" part || code=$?
+		words+=$part
+		# Above 128: not all of it has come yet.
+		((code > 128)) || break
+		show_notice "${reason:-no answer yet}"
+	done
+	# Without a code FUNCTION has left with `exit`.
+	read -r -d '' -u "$output" code || code=1
+	exec {output}<&-
+	reason=$(printf '%s' "$words") # without newlines at its end
+	((code == 0)) || {
+		show_notice "${reason:-no reason given}"
+		return 1
+	}
+}
+
+show_notice() {
+	((SECONDS - began >= notice)) || return 0
+	log "waiting for $what ($((SECONDS - began)) s): ${1##*$'\n'}"
+	notice=$((SECONDS - began + 15))
 }
 
 # place MODE FILE: standard input becomes FILE whole or not at all; true when that changed anything.
@@ -76,4 +113,4 @@ finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchang
 # By how much all times are longer; it is in node.env where machines are emulated.
 readonly LAB_PATIENCE=${LAB_PATIENCE:-1}
 if ((LAB_PATIENCE == 1)); then PAUSE=0.3; else PAUSE=5; fi # seconds between two questions
-readonly PAUSE
+readonly PAUSE FIRST_NOTICE=5

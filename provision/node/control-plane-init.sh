@@ -1,79 +1,86 @@
 #!/bin/bash
-# The first control plane: kubeadm init through the load balancer. Where that is done already, this run's
-# token and certificate key are made good for the machines that are to join.
+# The first control plane: kubeadm init through the load balancer. Where init was done before, this run's token and
+# certificate key become valid for the machines that will join.
 #
 #   control-plane-init.sh [--stdin] [--alone] [--by-hand] [NAME…]
 #
-# NAME… are machines that will join and have nothing of the cluster; with --by-hand somebody joins them who
-# has no other way to this run's secrets. Guard: the whole of init is there, down to its last phases, asked of
-# this machine's API server, whoever did it. A machine with half of it is undone and done again, but only when
-# the caller knows that no other machine belongs to the cluster yet (--alone): undoing the first of three would
-# lose a member.
+# --alone    no other machine belongs to a cluster. Only then is an incomplete init reset and repeated: resetting the
+#            first of three control planes would lose an etcd member.
+# --by-hand  you will join the machines manually, so this run's secrets are written to a file in /root.
+# NAME…      machines that will join and have no cluster files yet.
+#
+# Guard: init is complete, including its last phases. This machine's API server is asked, so it does not matter who
+# ran init.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# Prints what init has not done yet. The addons and the label are its last phases.
-not_initialised() {
-	own_api_server || return 1
+# Prints what kubeadm init has not done yet. The addons and the label are its last phases.
+initialised() {
+	own_api_server_ready || return 1
 	as_admin --namespace kube-public get configmap cluster-info --output name >/dev/null || return 1
-	no_addons || return 1
+	addons_present || return 1
 	labelled_control_plane
 }
 
-no_addons() {
+addons_present() {
 	as_admin --namespace kube-system get configmap/kubeadm-config deployment/coredns daemonset/kube-proxy \
 		--output name >/dev/null
 }
 
-# Whether this control plane may hold somebody's work; one that was initialised by hand has no word of it from us.
-initialised_once() { [[ -e $INITIALISED ]] || kubelet_has_its_certificate; }
+# After a manual init $INITIALISED is missing, but the kubelet has its certificate.
+may_be_in_use() { [[ -e $INITIALISED ]] || kubelet_has_its_certificate; }
+
+# An earlier kubeadm init stopped on its way, so that nobody can have used this control plane.
+init_was_interrupted() {
+	! may_be_in_use && ! (wait_for 60 "the earlier kubeadm init to be complete" initialised)
+}
 
 init() {
 	wait_for 60 "the container runtime" systemctl is-active containerd
 	fill "$HERE/kubeadm-init.yaml"
-	lab_s_ca
+	install_lab_ca
 	kubeadm init --config "$FILLED" --upload-certs --skip-token-print --skip-certificate-key-print \
 		"$(preflight)"
 	date -Is >"$INITIALISED"
 	changed=yes
 }
 
-# A cluster that was made here by hand is taken over as it is, or refused where nobody could join it.
+# A cluster that was created here manually is used as it is, or refused if no machine of the lab could join it.
 take_over() {
 	local why=
 	cmp -s "$HERE/ca.crt" "$PKI/ca.crt" || why="its CA is not the lab's"
 	grep -qs "server: https://$API_ENDPOINT\$" "$ADMIN" || why=${why:-its API is not at the load balancer}
 	[[ -z $why ]] ||
-		die "the cluster that was made here by hand can't become the lab's: $why. If nothing in it is worth" \
-			"keeping: \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`, or to init by" \
-			"hand again \`./inv up --until control-plane\`, which puts the lab's CA back"
-	wait_for 180 "this control plane, which was initialised before," own_api_server
-	no_addons 2>/dev/null || add_addons
+		die "the cluster that was created manually on $NODE_NAME can't become the lab's: $why. If you don't need" \
+			"its data: run \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`, or, to run" \
+			"kubeadm init yourself again, \`./inv up --until control-plane\`, which restores the lab's CA"
+	wait_for 180 "this control plane, which was initialised earlier" own_api_server_ready
+	addons_present 2>/dev/null || add_addons
 }
 
-# The last phase; kubeadm was stopped before it.
+# The last phase of kubeadm init, which was stopped before it.
 add_addons() {
 	fill "$HERE/kubeadm-init.yaml"
 	kubeadm init phase addon all --config "$FILLED" --kubeconfig "$ADMIN"
 	changed=yes
 }
 
-# kubeadm-init, "upload-certs": the uploaded certificates and the token are gone once a lab is up.
+# The uploaded certificates and the token of an earlier run were deleted when the lab was up (revoke.sh).
 admit() {
-	log "making token and certificate key good for $*"
+	log "creating a bootstrap token and uploading the certificates for $*"
 	fill "$HERE/kubeadm-init.yaml"
 	kubeadm init phase bootstrap-token --config "$FILLED" --kubeconfig "$ADMIN" --skip-token-print >/dev/null
 	kubeadm init phase upload-certs --upload-certs --config "$FILLED" --kubeconfig "$ADMIN" \
 		--skip-certificate-key-print >/dev/null
-	# A machine that was lost leaves its Node behind, Ready for most of a minute, and kubeadm refuses to
-	# join under the name of a Ready one (kubernetes#81056).
+	# A lost machine leaves its Node behind, Ready for most of a minute, and kubeadm refuses to join a machine
+	# with the name of a Ready Node (kubernetes#81056).
 	as_admin delete node "$@" --ignore-not-found
 	changed=yes
 }
 
-# Machines that the cluster does not have, whatever their files say: their kubelets will have to join anew.
+# Machines without a Node, whatever files they have: they have to join again.
 missing() {
 	local names name
 	names=$(as_admin get nodes --output 'jsonpath={.items[*].metadata.name}') || return 1
@@ -82,39 +89,39 @@ missing() {
 	done
 }
 
-# sed's words for the gaps in kubeadm-join.yaml, as somebody who did init by hand has them.
-leave_secrets() {
+# A sed script that fills the gaps in kubeadm-join.yaml, for joins that you run yourself.
+write_manual_secrets() {
 	# shellcheck source=/dev/null
 	source "$SECRETS" # BOOTSTRAP_TOKEN and CERTIFICATE_KEY
 	printf 's/@%s@/%s/\n' BOOTSTRAP_TOKEN "$BOOTSTRAP_TOKEN" CERTIFICATE_KEY "$CERTIFICATE_KEY" |
-		place 600 "$FOR_HANDS" || true
+		place 600 "$MANUAL_SECRETS" || true
 	unset BOOTSTRAP_TOKEN CERTIFICATE_KEY
 }
 
 main() {
 	local alone=no by_hand=no newcomers
 	exclusively
-	trap forget_secrets EXIT
-	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
+	trap remove_secrets EXIT
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
 	[[ ${1:-} != --alone ]] || { alone=yes && shift; }
 	[[ ${1:-} != --by-hand ]] || { by_hand=yes && shift; }
 	if [[ ! -e $ADMIN && ! -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		init
-	elif [[ $alone == yes ]] && ! initialised_once && ! (wait_for 60 "the earlier init" not_initialised); then
-		undo alone
+	elif [[ $alone == yes ]] && init_was_interrupted; then
+		reset_node alone
 		init
 	else
 		start_kubelet
 		[[ -e $INITIALISED ]] || take_over
-		wait_for 180 "this control plane, which was initialised before," not_initialised
+		wait_for 180 "this control plane, which was initialised earlier" initialised
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
-		heard_of_since_boot
+		wait_until_api_has_heard
 		newcomers=$(printf '%s\n' "$@" && missing)
-		# Names, a word each.
+		# Names, separated by spaces.
 		# shellcheck disable=SC2046
 		[[ -z ${newcomers//$'\n'/} ]] || admit $(sort -u <<<"$newcomers")
 	fi
-	[[ $by_hand == no || $# == 0 ]] || leave_secrets
+	[[ $by_hand == no || $# == 0 ]] || write_manual_secrets
 	finish
 }
 

@@ -1,24 +1,28 @@
 #!/bin/bash
-# One more control plane. Joins go one at a time: etcd takes one learner at once (etcd learner design,
-# and CAPI, kind and kubespray all serialise). The gate below makes that true for a bare `vagrant up`,
-# too, where machines are provisioned side by side. Words: `--ordered` when the caller sees to the order,
-# `--former` when etcd may still have a member from a machine of this name that is gone.
+# Joins one more control plane. Control planes join one at a time, because etcd has at most one learner by default
+# (etcd learner design; CAPI, kind and kubespray join them in turn, too).
+#
+#   control-plane-join.sh [--stdin] [--ordered] [--former]
+#
+# --ordered  the caller joins one after the other. Without it the script waits for the control plane before this one,
+#            since a bare `vagrant up` provisions machines in parallel.
+# --former   etcd may still have a member from a lost machine of this name.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
 readonly ATTEMPTS=3 FIRST_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
-# Seconds: two more than the kubelet asks for, as ps rounds down and containerd counts from a bit later.
+# Seconds: two more than the kubelet requires, since ps rounds down and containerd starts to count a bit later.
 readonly STATIC_PODS=etcd,kube-apiserver,kube-controller-manager,kube-scheduler SETTLED=12
 
-# Prints what this machine still lacks of being a whole control plane.
-not_joined() {
+# Prints what a complete control plane has and this machine does not have yet.
+joined() {
 	local member
-	own_api_server || return 1
+	own_api_server_ready || return 1
 	labelled_control_plane || return 1
 	member=$(own_member) || {
-		echo "etcd does not answer"
+		echo "etcd does not respond"
 		return 1
 	}
 	[[ $member == *" false" ]] || {
@@ -27,9 +31,9 @@ not_joined() {
 	}
 }
 
-# The control plane before this one has its label, so its etcd member votes and the next may come.
+# The control plane before this one has its label, so its etcd member votes and the next one may join.
 # Bootstrap tokens may read nodes (kubeadm's role kubeadm:get-nodes).
-previous_not_joined() {
+previous_joined() {
 	local labels
 	labels=$(kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout "$((5 * LAB_PATIENCE))s" \
 		get node "$PREVIOUS_CONTROL_PLANE" --output "jsonpath={.metadata.labels}") || return 1
@@ -48,7 +52,7 @@ join_once() {
 	local nudge code=0
 	fill "$HERE/kubeadm-join.yaml"
 	rm -f "$FIRST_CERTIFICATE"
-	nudge_kubelet 9>&- & # without the lock, should it outlive this script
+	nudge_kubelet 9>&- & # without the lock, in case it outlives this script
 	nudge=$!
 	kubeadm join --config "$FILLED" "$(preflight)" || code=$?
 	kill "$nudge" 2>/dev/null || true
@@ -59,12 +63,12 @@ join_once() {
 
 # A control plane's kubelet asks its own API server for its certificate (kubeadm's
 # ControlPlaneKubeletLocalMode, fixed since 1.36), with pauses of 2, 4, 8 and 16 s. That server answers only
-# when the new etcd member votes, often just after a try has failed. Started anew then, the kubelet asks at
-# once; pods that run go on.
+# when the new etcd member votes, often just after an attempt has failed. The kubelet asks at once when it is restarted
+# then; running pods go on.
 nudge_kubelet() {
 	local before=$SECONDS
 	until [[ -e $FIRST_CERTIFICATE ]]; do
-		if own_api_server >/dev/null 2>&1 && static_pods_settled; then
+		if own_api_server_ready >/dev/null 2>&1 && static_pods_settled; then
 			[[ -e $FIRST_CERTIFICATE ]] || systemctl restart kubelet
 			return
 		fi
@@ -73,61 +77,59 @@ nudge_kubelet() {
 	done
 }
 
-# A kubelet takes a container that is not ten seconds older than itself for a new one
-# (kubeletRestartGracePeriod, pkg/kubelet/prober). Started sooner it would call the static pods Ready at once,
-# which ends `up`, and some seconds later not Ready, until their startup probe's next turn has come.
+# A kubelet treats a container that is less than ten seconds older than itself as new (kubeletRestartGracePeriod,
+# pkg/kubelet/prober). Restarted sooner, it would report the static pods as Ready at once, which ends `up`, and some
+# seconds later as not Ready, until their startup probe has succeeded.
 static_pods_settled() {
 	local ages
 	ages=$(ps -o etimes= -C "$STATIC_PODS") || return 1
 	((SETTLED <= $(sort -n <<<"$ages" | head -n 1)))
 }
 
-# A member of our name from a machine that is gone keeps its vote until somebody removes it, and a new
-# machine must not be counted twice.
-forget_former_self() {
+# A lost machine's member keeps its vote until it is removed, and this machine must not count twice.
+remove_former_member() {
 	local member
 	kubeadm join phase control-plane-prepare download-certs --config "$FILLED" >/dev/null
 	kubeadm join phase control-plane-prepare certs --config "$FILLED" >/dev/null
 	member=$(own_member | cut -d' ' -f1)
 	[[ -z $member ]] || {
-		log "etcd still has a member for $NODE_NAME: removing $member"
+		log "removing the etcd member $member, which an earlier machine $NODE_NAME left behind"
 		etcd member remove "$member"
 	}
 }
 
 join() {
 	local attempt
-	wait_for 600 "the API through the load balancer" api_through_load_balancer
+	wait_for 600 "the API through the load balancer" api_ready
 	token_kubeconfig
-	[[ $* == *--ordered* ]] || wait_for 900 "the control plane before this one" previous_not_joined
+	[[ $* == *--ordered* ]] || wait_for 900 "$PREVIOUS_CONTROL_PLANE to join first" previous_joined
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		if [[ $attempt -gt 1 || $* == *--former* ]]; then
 			fill "$HERE/kubeadm-join.yaml"
-			forget_former_self || log "could not ask etcd about a former member"
+			remove_former_member || log "could not ask etcd for a member of an earlier machine $NODE_NAME"
 		fi
 		join_once && return
 		log "attempt $attempt of $ATTEMPTS to join failed"
-		undo
+		reset_node
 	done
-	die "kubeadm join failed $ATTEMPTS times (its own words are above)"
+	die "kubeadm join failed $ATTEMPTS times (kubeadm's own messages are above)"
 }
 
 main() {
-	local patience=60
+	local seconds=60
 	exclusively
-	trap 'forget_secrets; forget_by_hand' EXIT
-	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
+	trap 'remove_secrets; remove_manual_files' EXIT
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		start_kubelet
-		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \
-			api_through_load_balancer
-		# One that was whole once comes back slowly after a reboot of all; half a join never does.
-		[[ -e /etc/kubernetes/bootstrap-kubelet.conf || ! -d /var/lib/etcd/member ]] || patience=300
-		if ! (wait_for "$patience" "the earlier join" not_joined); then
-			undo
+		wait_for 180 "the API through the load balancer" api_ready
+		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
+		[[ -e /etc/kubernetes/bootstrap-kubelet.conf || ! -d /var/lib/etcd/member ]] || seconds=300
+		if ! (wait_for "$seconds" "the earlier join to be complete" joined); then
+			reset_node
 			join "$@" --former
 		fi
-		heard_of_since_boot
+		wait_until_api_has_heard
 	else
 		join "$@"
 	fi

@@ -53,7 +53,7 @@ services() { bounded systemctl show --property Id,ActiveState,UnitFileState "$@"
 
 left_by_runs() {
 	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
-	find "${BY_HAND[@]}" 2>/dev/null || true
+	find "${MANUAL_FILES[@]}" 2>/dev/null || true
 }
 
 # Certificates as PEM, each under its file's name. Of files that also hold a key only the certificate is

@@ -41,14 +41,14 @@ proxies() {
 	systemctl try-restart containerd kubelet
 }
 
-# Where somebody undid a node by hand, the pods' bridge has its former address, and beside that no pod starts once
-# the node has joined anew and been given another subnet.
+# After a manual `kubeadm reset` the pods' bridge still has its former address. Once the node has joined again and has
+# another subnet, no pod would start beside it.
 former_pod_network() {
 	local bridge now
 	bridge=$(ip -brief -4 address show dev cni0 2>/dev/null | awk '{ print $3 }') || return 0
 	now=$(sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null) || now=
 	if nothing_of_a_cluster; then
-		forget_pod_network
+		remove_pod_network
 	elif [[ -n $now && $bridge != "$now" ]]; then
 		ip link delete cni0
 	else
@@ -65,18 +65,18 @@ container_runtime() {
 	}
 }
 
-# Given where somebody is to do kubeadm init by hand.
-ca_for_hands() {
+# The key is given where you will run kubeadm init yourself.
+install_ca_for_manual_init() {
 	trap 'rm -f /run/ha-lab/proxy.env /run/ha-lab/ca.key' EXIT
-	if nothing_of_a_cluster; then lab_s_ca; fi
+	if nothing_of_a_cluster; then install_lab_ca; fi
 }
 
 main() {
 	exclusively
 	trap 'rm -f /run/ha-lab/proxy.env' EXIT
 	if [[ ${1:-} == --stdin ]]; then
-		take_secrets
-		[[ ! -s /run/ha-lab/ca.key ]] || ca_for_hands
+		read_secrets
+		[[ ! -s /run/ha-lab/ca.key ]] || install_ca_for_manual_init
 	fi
 	proxies
 	names_and_routes

@@ -22,13 +22,13 @@ readonly NODES PODS
 # Seconds after which a kubelet has taken back what it said too early.
 readonly TAKEN_BACK=$((30 * LAB_PATIENCE))
 
-nodes_not_ready() {
+nodes_ready() {
 	local nodes
 	nodes=$(as_admin get nodes --output "go-template=$NODES") || return 1
 	each_ready
 }
 
-not_whole() {
+all_ready() {
 	local nodes pods
 	nodes=$(as_admin get nodes --output "go-template=$NODES") || return 1
 	# A Job's pod that has ended is not Ready and never will be.
@@ -110,9 +110,9 @@ startup_passed() {
 main() {
 	local began
 	began=$(date +%s%3N)
-	wait_for 300 "all nodes Ready" nodes_not_ready
+	wait_for 300 "all nodes to be Ready" nodes_ready
 	echo "ha-lab: all nodes are Ready after $(($(date +%s%3N) - began)) ms"
-	wait_for 300 "all nodes and system pods Ready" not_whole
+	wait_for 300 "all nodes and system pods to be Ready" all_ready
 	finish
 }
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Bring-up is over: nothing that could add a machine to the cluster stays behind. A bare `vagrant up`
-# starts this in the background on the first control plane, so it waits for all nodes first.
+# Removes everything that could add a machine to the cluster, once all have joined. A bare `vagrant up` starts this in
+# the background on the first control plane, so it waits for all nodes first.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -9,7 +9,7 @@ source "$HERE/kubernetes.sh"
 # Name and description of each Secret, never its content.
 readonly NAMES='{{range .items}}{{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
 
-everyone_joined() {
+all_nodes_joined() {
 	local names name
 	names=$(as_admin get nodes --output 'jsonpath={.items[*].metadata.name}') || return 1
 	for name in $KUBERNETES_NODES; do
@@ -22,20 +22,20 @@ everyone_joined() {
 
 main() {
 	local secrets
-	trap forget_secrets EXIT
-	wait_for 1800 "every node in the cluster" everyone_joined
-	# Ours: kubeadm-init.yaml's token, the one under which kubeadm keeps the uploaded certificates, and these.
-	# A token that somebody else made stays theirs.
+	trap remove_secrets EXIT
+	wait_for 1800 "all nodes to join" all_nodes_joined
+	# The token of kubeadm-init.yaml, the uploaded certificates, and the token whose end deletes them. Other tokens
+	# are not the lab's and stay.
 	secrets=$(as_admin --namespace kube-system get secrets --output go-template="$NAMES" |
 		awk '$1 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/ { print $1 }')
-	# The uploaded certificates go with the token that owns them, maybe between the question and this.
+	# Kubernetes deletes the uploaded certificates with the token that owns them, maybe between these two commands.
 	if [[ -n $secrets ]]; then
 		# Names of Secrets hold a token's public half only.
 		# shellcheck disable=SC2086
 		as_admin --namespace kube-system delete secret $secrets --ignore-not-found >/dev/null
 		changed=yes
 	fi
-	forget_by_hand
+	remove_manual_files
 	finish
 }
 

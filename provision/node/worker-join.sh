@@ -1,5 +1,5 @@
 #!/bin/bash
-# A worker: waits for the API through the load balancer, then joins. All workers do so at once.
+# A worker: waits for the API through the load balancer, then joins. All workers join in parallel.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -7,8 +7,8 @@ source "$HERE/kubernetes.sh"
 
 readonly ATTEMPTS=3
 
-# kubeadm removes the bootstrap kubeconfig when the kubelet has its own certificate.
-not_joined() {
+# Prints what is missing. kubeadm removes the bootstrap kubeconfig when the kubelet has its own certificate.
+joined() {
 	[[ -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] || {
 		echo "the kubelet has no certificate of its own yet"
 		return 1
@@ -18,7 +18,7 @@ not_joined() {
 
 join() {
 	local attempt
-	wait_for 600 "the API through the load balancer" api_through_load_balancer
+	wait_for 600 "the API through the load balancer" api_ready
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		fill "$HERE/kubeadm-join.yaml"
 		if kubeadm join --config "$FILLED" "$(preflight)"; then
@@ -26,24 +26,23 @@ join() {
 			return
 		fi
 		log "attempt $attempt of $ATTEMPTS to join failed"
-		undo
+		reset_node
 	done
-	die "kubeadm join failed $ATTEMPTS times (its own words are above)"
+	die "kubeadm join failed $ATTEMPTS times (kubeadm's own messages are above)"
 }
 
 main() {
 	exclusively
-	trap 'forget_secrets; forget_by_hand' EXIT
-	[[ ${1:-} != --stdin ]] || { take_secrets && shift; }
+	trap 'remove_secrets; remove_manual_files' EXIT
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
 	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]]; then
 		start_kubelet
-		wait_for 180 "the API through the load balancer, which a machine that has joined needs," \
-			api_through_load_balancer
-		if ! (wait_for 120 "the earlier join" not_joined); then
-			undo
+		wait_for 180 "the API through the load balancer" api_ready
+		if ! (wait_for 120 "the earlier join to be complete" joined); then
+			reset_node
 			join
 		fi
-		heard_of_since_boot
+		wait_until_api_has_heard
 	else
 		join
 	fi
