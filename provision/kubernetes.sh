@@ -113,7 +113,10 @@ readonly ETCDCTL=(
 	--key /etc/kubernetes/pki/etcd/healthcheck-client.key
 )
 
-etcd() { "${ETCDCTL[@]}" --command-timeout "$((5 * LAB_PATIENCE))s" --endpoints "$ETCD_ENDPOINTS" "$@"; }
+etcd() { etcd_at "$ETCD_ENDPOINTS" "$@"; }
+
+# etcd_at ENDPOINTS COMMAND…: ENDPOINTS are client URLs, separated by commas.
+etcd_at() { "${ETCDCTL[@]}" --command-timeout "$((5 * LAB_PATIENCE))s" --endpoints "$@"; }
 
 # ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one
 # that was added and never started (it has no name yet).

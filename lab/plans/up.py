@@ -51,7 +51,8 @@ def _deliver(job: Job) -> bool:
 
 
 def _fetch_kubeconfig(job: Job) -> bool:
-    return kubeconfig.fetch(job.context.lab, job.context.workspace, job.context.remote, job.node)
+    kubeconfig.fetch(job.context.lab, job.context.workspace, job.context.remote, job.node)
+    return False
 
 
 def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:

@@ -1,0 +1,125 @@
+#!/bin/bash
+# Drains a node from this control plane: cordons it and evicts its pods, within the limits of their
+# PodDisruptionBudgets (kubernetes.io, "Safely Drain a Node"). DaemonSets' and static pods stay, since nothing would
+# run them elsewhere.
+#
+#   drain.sh NAME [--force] [--timeout SECONDS]
+#
+# --force    also deletes pods that have no controller. No controller starts those again, so without it the script
+#            refuses and names them. (kubeadm's own page, "Remove the node", uses --force always.)
+# --timeout  how long it tries, 120 s by default; longer where machines are emulated.
+#
+# When it fails, the node accepts pods again unless it was cordoned before. A node that the cluster does not have, or
+# that is cordoned and has no pods to evict, is unchanged.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+
+# A line for each pod: NAMESPACE/NAME PHASE [KIND], the kind of its controller.
+PODS='{{range .items}}{{.metadata.namespace}}/{{.metadata.name}} {{or .status.phase "Unknown"}}'
+PODS+='{{range .metadata.ownerReferences}}{{if .controller}} {{.kind}}{{end}}{{end}}{{"\n"}}{{end}}'
+# A line for each budget that allows no eviction: NAME HEALTHY NEEDED SELECTOR, as kubectl's --selector has it.
+BUDGETS='{{range .items}}{{if and .status.expectedPods (not .status.disruptionsAllowed)}}'
+BUDGETS+='{{.metadata.name}} {{or .status.currentHealthy 0}} {{or .status.desiredHealthy 0}} '
+BUDGETS+='{{range $key, $value := .spec.selector.matchLabels}}{{$key}}={{$value}},{{end}}'
+BUDGETS+='{{range .spec.selector.matchExpressions}}{{if eq .operator "DoesNotExist"}}!{{end}}{{.key}}'
+BUDGETS+='{{if .values}} {{if eq .operator "In"}}in{{else}}notin{{end}} '
+BUDGETS+='({{range $index, $value := .values}}{{if $index}},{{end}}{{$value}}{{end}}){{end}},{{end}}{{"\n"}}{{end}}{{end}}'
+readonly PODS BUDGETS RETRY=5 # seconds, as kubectl waits between two evictions of a pod
+
+name="" force=no timeout=120 cordoned=no # cordoned: by this run, which has not succeeded
+
+pods() { as_admin get pods --all-namespaces --field-selector "spec.nodeName=$name" --output "go-template=$PODS"; }
+# The control plane's static pods have their Node as controller.
+evictable() { awk '$3 != "DaemonSet" && $3 != "Node" { print $1 }' <<<"$1"; }
+without_controller() { awk 'NF == 2 && $2 != "Succeeded" && $2 != "Failed" { print $1 }' <<<"$1"; }
+comma_separated() { sed -z 's/\n$//; s/\n/, /g' <<<"$1"; }
+
+# blocking_budgets PODS: a line for each budget that allows no eviction and selects one of these pods.
+blocking_budgets() {
+	local namespace budgets budget healthy needed selector selected
+	while read -r namespace; do
+		budgets=$(as_admin --namespace "$namespace" get poddisruptionbudgets --output "go-template=$BUDGETS") || return 1
+		while read -r budget healthy needed selector; do
+			[[ -n $budget ]] || continue
+			selected=$(as_admin --namespace "$namespace" get pods --selector "${selector%,}" \
+				--field-selector "spec.nodeName=$name" --output name </dev/null) || return 1
+			[[ -z $selected ]] || echo "$namespace/$budget ($healthy healthy pods, $needed needed)"
+		done <<<"$budgets"
+	done < <(cut -d/ -f1 <<<"$1" | sort -u)
+}
+
+give_up() {
+	local left budgets why
+	left=$(pods) || die "$name: not drained after $timeout s, and the API can't be asked which pods are left"
+	left=$(evictable "$left")
+	if ! budgets=$(blocking_budgets "$left"); then
+		why="the API can't be asked for their PodDisruptionBudgets"
+	elif [[ -n $budgets ]]; then
+		why="blocked by PodDisruptionBudget $(comma_separated "$budgets"): add replicas to what it protects, or change it"
+	else
+		why="no PodDisruptionBudget blocks them, see kubectl's messages above"
+	fi
+	die "$name: not drained after $timeout s. Pods still on it: $(comma_separated "$left"); $why. Then repeat the command"
+}
+
+# Also when the caller has gone and nothing can be printed.
+restore() {
+	trap '' PIPE
+	[[ $cordoned == yes ]] || return 0
+	log "$name accepts pods again" || true
+	as_admin uncordon "$name" >/dev/null || log "$name is still cordoned: \`kubectl uncordon $name\` ends that"
+}
+
+drain() {
+	local deadline=$((SECONDS + timeout)) flags=(--ignore-daemonsets --delete-emptydir-data)
+	[[ $force == no ]] || flags+=(--force)
+	# kubectl repeats what a budget forbids, but ends at any other error, which may be a transient one.
+	until as_admin drain "$name" "${flags[@]}" --timeout "$((deadline - SECONDS))s"; do
+		((SECONDS + RETRY < deadline)) || give_up
+		sleep "$RETRY"
+	done
+}
+
+main() {
+	local found unschedulable present bare
+	name=${1:-}
+	[[ $name =~ ^[a-z0-9] ]] || die "usage: drain.sh NAME [--force] [--timeout SECONDS]"
+	shift
+	while (($#)); do
+		case $1 in
+		--force) force=yes ;;
+		--timeout)
+			[[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--timeout needs a number of seconds"
+			timeout=$2
+			shift
+			;;
+		*) die "drain.sh does not know the option $1" ;;
+		esac
+		shift
+	done
+	timeout=$((timeout * LAB_PATIENCE))
+	exclusively
+	found=$(as_admin get node "$name" --ignore-not-found --output name)
+	[[ -n $found ]] || {
+		finish
+		return
+	}
+	unschedulable=$(as_admin get node "$name" --output 'jsonpath={.spec.unschedulable}')
+	present=$(pods)
+	bare=$(without_controller "$present")
+	[[ $force == yes || -z $bare ]] ||
+		die "$name has pods without a controller, which no controller would start again: $(comma_separated "$bare")." \
+			"Delete them yourself, or repeat this with --force"
+	if [[ $unschedulable != true || -n $(evictable "$present") ]]; then
+		[[ $unschedulable == true ]] || cordoned=yes
+		trap restore EXIT
+		drain
+		cordoned=no
+		changed=yes
+	fi
+	finish
+}
+
+main "$@"

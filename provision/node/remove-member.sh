@@ -1,0 +1,132 @@
+#!/bin/bash
+# Removes a node from the cluster, from a control plane that stays: first its etcd member, if it has one, then its
+# Node. Its machine may be running, stopped or lost. kubeadm keeps no other list of nodes: its ConfigMaps kubeadm-config
+# and cluster-info hold the API's address only.
+#
+#   remove-member.sh NAME [ADDRESS] [--node-only]
+#
+# ADDRESS      finds the member of a machine that was added to etcd and never started: it has no name yet.
+# --node-only  for a worker: etcd is not asked.
+#
+# It refuses if the members that stay would have no quorum. A node that neither etcd nor the API has is unchanged.
+#
+# No script runs on the machine that leaves, which is deleted next: `kubeadm reset` only prepares one for another use.
+# Should it start once more before that, its etcd ends by itself (etcd.io, "Runtime reconfiguration", "Remove a member").
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+
+name="" address="" node_only=no
+
+# Members are lines of `ID, status, name, peer URLs, client URLs, is learner`.
+members() { etcd member list --write-out simple; }
+members_of_node() { awk -F', ' -v name="$name" -v peer="https://$address:2380" '$3 == name || ($3 == "" && $4 == peer)'; }
+voting_members_without() { awk -F', ' -v id="$1" '$1 != id && $6 == "false"'; }
+client_urls() { awk -F', ' '$5 != "" { sub(/,.*/, "", $5); print $5 }'; }
+id_of_url() { awk -F', ' -v url="$1" '$5 == url || index($5, url ",") == 1 { print $1 }'; }
+lines_of() { awk 'NF { n++ } END { print n + 0 }' <<<"$1"; }
+
+# healthy_among URLS: a line for each that answers with the agreement of a majority.
+healthy_among() {
+	[[ -z $1 ]] || etcd_at "${1//$'\n'/,}" endpoint health --write-out simple 2>/dev/null | sed -n 's/ is healthy: .*//p'
+}
+
+# quorum_without ID: prints which members are missing. etcd has a check of its own (--strict-reconfig-check), which says
+# only "unhealthy cluster".
+quorum_without() {
+	local others urls healthy missing needed
+	others=$(members) || return 1
+	others=$(voting_members_without "$1" <<<"$others")
+	urls=$(client_urls <<<"$others")
+	healthy=$(healthy_among "$urls")
+	needed=$(($(lines_of "$others") / 2 + 1))
+	missing=$(awk -F', ' '{ print $3 == "" ? $4 : $3 " (" $5 ")" }' <<<"$others" | grep -vF "${healthy:-none}")
+	(($(lines_of "$healthy") >= needed)) || {
+		echo "only $(lines_of "$healthy") of the $(lines_of "$others") members that stay are healthy, and $needed" \
+			"are needed. Not healthy: ${missing//$'\n'/, }; start those first"
+		return 1
+	}
+}
+
+# leads URL: the member at this client URL is etcd's leader.
+leads() {
+	etcd_at "$1" endpoint status --write-out fields 2>/dev/null |
+		awk -F' : ' '{ field[$1] = $2 } END { exit !(field["\"Leader\""] && field["\"Leader\""] == field["\"MemberID\""]) }'
+}
+
+# Removing the leader is safe, but nothing can be written during the election that follows (etcd.io, "Runtime
+# reconfiguration"). Where its leadership can't be moved, that is what happens.
+move_leadership() { # MEMBERS MEMBER
+	local url heir
+	url=$(client_urls <<<"$2")
+	if [[ -n $url ]] && leads "$url"; then
+		heir=$(healthy_among "$(voting_members_without "${2%%,*}" <<<"$1" | client_urls)" | head -n 1)
+		etcd_at "$url,$heir" move-leader "$(id_of_url "$heir" <<<"$1")" ||
+			log "etcd's leadership was not moved away from $name; it will elect a new leader"
+	fi
+}
+
+# Right after another change etcd refuses for some seconds, until its members have been connected for 5 s.
+member_removed() { # ID
+	local listed
+	listed=$(members) || {
+		echo "$listed"
+		return 1
+	}
+	! grep -q "^$1, " <<<"$listed" || etcd member remove "$1"
+}
+
+remove_members() {
+	local listed member id
+	while true; do
+		wait_for 20 "etcd, which responds only while a majority of its members is running," members
+		listed=$(members)
+		member=$(members_of_node <<<"$listed" | head -n 1)
+		[[ -n $member ]] || return 0
+		id=${member%%,*}
+		# A learner has no vote.
+		if [[ $member == *", false" ]]; then
+			[[ -n $(voting_members_without "$id" <<<"$listed") ]] ||
+				die "$name has the only voting member of etcd, so that the cluster would lose all its data"
+			wait_for 30 "a quorum of etcd without $name" quorum_without "$id"
+			move_leadership "$listed" "$member"
+		fi
+		log "removing the etcd member $id of $name"
+		wait_for 60 "etcd to remove $name's member $id" member_removed "$id"
+		changed=yes
+	done
+}
+
+node_deleted() {
+	local left
+	as_admin delete node "$name" --wait=false --ignore-not-found || return 1
+	left=$(as_admin get node "$name" --ignore-not-found --output name) || return 1
+	[[ -z $left ]] || {
+		echo "the API still has the Node"
+		return 1
+	}
+}
+
+main() {
+	local word found
+	for word; do
+		case $word in
+		--node-only) node_only=yes ;;
+		-*) die "remove-member.sh does not know the option $word" ;;
+		*) if [[ -z $name ]]; then name=$word; else address=$word; fi ;;
+		esac
+	done
+	[[ -n $name ]] || die "usage: remove-member.sh NAME [ADDRESS] [--node-only]"
+	[[ $name != "$NODE_NAME" ]] || die "$name can't remove itself: run this on another control plane"
+	exclusively
+	[[ $node_only == yes ]] || remove_members
+	found=$(as_admin get node "$name" --ignore-not-found --output name)
+	if [[ -n $found ]]; then
+		wait_for 60 "the API to delete the Node $name" node_deleted
+		changed=yes
+	fi
+	finish
+}
+
+main "$@"
