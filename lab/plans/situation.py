@@ -20,7 +20,7 @@ PROBE_TIMEOUT = 60.0
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
-    `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined completely. `alone`:
+    `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined completely. `alone`:
     no machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
     their way out, `silent` those of them that do not answer, `resized` those that get another size. `until` is
     the stop before which to end, or "".
@@ -28,6 +28,7 @@ class Situation:
 
     first: Node
     machines: tuple[Node, ...]
+    off: tuple[Node, ...] = ()
     joined: frozenset[str] = frozenset()
     alone: bool = True
     leaving: tuple[Node, ...] = ()
@@ -46,7 +47,7 @@ class Situation:
 
 def from_nothing(lab: Lab, until: str = "") -> Situation:
     """The situation of machines that are made by this very run."""
-    return Situation(lab.first, lab.nodes, until=until)
+    return Situation(lab.first, lab.nodes, off=lab.nodes, until=until)
 
 
 def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
@@ -71,4 +72,4 @@ def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:
     nowhere = not serving and others <= {"fresh"}
     alone = found[lab.first.name] != "fresh" and others <= {"fresh"}
     first = serving[0] if serving else lab.first
-    return Situation(first, lab.nodes, joined, nowhere or alone, until=until)
+    return Situation(first, lab.nodes, joined=joined, alone=nowhere or alone, until=until)

@@ -24,8 +24,16 @@ KUBEADM_SECRETS = ("secrets", "ca.key")
 
 
 def _boot(job: Job) -> bool:
-    names = [node.name for node in job.context.situation.machines]
-    providers.boot(job.context.workspace, job.log, names)
+    context = job.context
+    states = providers.states(context.lab, context.workspace)
+    off = [node for node in context.situation.off if states[node.name] != "running"]
+    for node in off:
+        providers.resume(context.lab, node)
+    # What exists needs no Vagrant, which takes seconds for each machine that it looks at.
+    providers.power_on(context.lab, [node for node in off if states[node.name] == "stopped"])
+    missing = [node.name for node in off if states[node.name] in ("absent", "incomplete")]
+    if missing:
+        providers.boot(context.workspace, job.log, missing)
     return True
 
 
@@ -59,6 +67,10 @@ def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
     return situation.machines
 
 
+def _off(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return situation.off
+
+
 def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
     return (situation.first,)
 
@@ -67,7 +79,7 @@ START: Plan = (
     # Makes machines that are missing and starts those that are off, all at once.
     Step("boot", "make and start machines", _boot),
     # Beside it, as each machine answers by itself long before Vagrant is done with all.
-    Step("machine", "starts and answers", _answers, _machines),
+    Step("machine", "starts and answers", _answers, _off),
     # This checkout's scripts and configuration, at /opt/ha-lab.
     Step("deliver", "scripts and configuration", _deliver, _machines, after=("machine",)),
 )

@@ -15,8 +15,10 @@ from typing import Literal, Protocol
 from lab.model import Lab, Node
 from lab.workspace import Workspace
 
-MachineState = Literal["running", "paused", "stopped", "absent"]
-"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't."""
+MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
+"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't exist.
+`incomplete`: its making was interrupted before it was on the lab's network; `boot` completes it.
+"""
 
 
 class Machines(Protocol):

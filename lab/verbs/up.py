@@ -208,9 +208,10 @@ class _Run:
 
     def _start(self, situation: Situation) -> bool:
         """Have the situation's machines run, with this checkout's scripts; return whether any was started."""
-        on = _all_answer(self.session, situation.machines)
-        start = tuple(step for step in START if not on or step.name == "deliver")
-        return engine.run(start, self._context(situation)) and not on
+        off = _off(self.session, situation.machines)
+        start = tuple(step for step in START if off or step.name == "deliver")
+        engine.run(start, self._context(dataclasses.replace(situation, off=off)))
+        return bool(off)
 
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
         """Which of the machines that leave do not answer. One that was only stopped is started for its farewell."""
@@ -242,11 +243,12 @@ class _Run:
         return frozenset(name for name, reason in answers.items() if reason)
 
 
-def _all_answer(session: Session, machines: Sequence[Node]) -> bool:
-    """Whether every machine runs and answers already, which spares asking Vagrant (seconds)."""
+def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
+    """The machines that do not answer."""
     if session.remote.route_problem():
-        return False
-    return not any(side_by_side("ssh", machines, session.remote.why_not_reachable).values())
+        return tuple(machines)
+    silent = side_by_side("ssh", machines, session.remote.why_not_reachable)
+    return tuple(node for node in machines if silent[node.name])
 
 
 def keep_kubeconfig(session: Session) -> bool:

@@ -92,7 +92,7 @@ def state(lab: Lab, node: Node) -> MachineState:
 
 def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
     """The state of every machine in `lab`, by its name there, in one command."""
-    found = {name: STATES[said] for name, _, said in _own_rows(workspace)}
+    found = {name: said for name, _, said in _own_rows(workspace)}
     return {node.name: found.get(machine_name(lab, node), "absent") for node in lab.nodes}
 
 
@@ -142,16 +142,19 @@ def own_containers(workspace: Workspace) -> list[str]:
     ).stdout.split()
 
 
-def _own_rows(workspace: Workspace) -> list[tuple[str, str, str]]:
-    """Name, id and docker's state of each container that carries this workspace's label."""
+def _own_rows(workspace: Workspace) -> list[tuple[str, str, MachineState]]:
+    """Name, id and state of each container that carries this lab's label."""
     words = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}"]
-    lines = process.run([*words, "--format", "{{.ID}} {{.State}} {{.Names}}"], timeout=60).stdout.splitlines()
+    lines = process.run(
+        [*words, "--format", "{{.ID}} {{.State}} {{.Names}} {{.Networks}}"], timeout=60
+    ).stdout.splitlines()
     rows = []
     for line in lines:
-        container, said, names = line.split(maxsplit=2)
+        container, said, names, *networks = line.split()
+        connected = set(",".join(networks).split(",")) - {"", "bridge"}
         # Under other containers' names for it, as `other/alias`, it is listed too.
         name = next((each for each in names.split(",") if "/" not in each), names)
-        rows.append((name, container, said))
+        rows.append((name, container, STATES[said] if connected else "incomplete"))
     return rows
 
 
