@@ -19,7 +19,7 @@ from lab.health.cluster import FLANNEL_ADDRESS, Api
 from lab.health.facts.gather import by_ssh, gather
 from lab.health.facts.known import known
 from lab.model import Node
-from lab.session import open_session
+from lab.session import open_made, require_up
 from tests.unit.fakes import RECORDED
 
 ANSWERS = {
@@ -33,8 +33,8 @@ UNREAD = {"managedFields", "annotations", "images", "volumes", "volumeMounts", "
 
 
 def main(path: Path) -> None:
-    session = open_session(path, Console())
-    session.require_up()
+    session = open_made(path, Console())
+    require_up(session)
     folder = RECORDED / "facts"
     folder.mkdir(exist_ok=True)
     ask = by_ssh(session.remote)

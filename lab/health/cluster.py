@@ -14,6 +14,7 @@ import os
 import ssl
 import tempfile
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class NodeFact:
     """One node as the API has it. `internal_ips` are all its addresses of that type.
 
     `pod_network_address` is where flannel's agent there takes packets of other nodes' pods; "" until it says.
+    `pod_network_up` is what the agent says of itself, in the condition NetworkUnavailable.
     """
 
     name: str
@@ -45,17 +47,37 @@ class NodeFact:
     internal_ips: tuple[str, ...]
     taints: tuple[str, ...]
     pod_network_address: str
+    pod_network_up: bool = True
 
 
 @dataclass(frozen=True)
 class PodFact:
-    """One pod: where it runs, and whether it is Ready."""
+    """One pod: where it runs, whether it is Ready, and since when.
+
+    `started` is when its first container with a startup probe began, `startup_delay` the seconds after which that
+    probe asks for the first time; None and 0 without one.
+    """
 
     namespace: str
     name: str
     node: str
     phase: str
     ready: bool
+    ready_since: datetime | None = None
+    started: datetime | None = None
+    startup_delay: int = 0
+
+    def is_ready_at(self, now: datetime, taken_back_after: timedelta) -> bool:
+        """Whether it is Ready and will not be called otherwise in a moment.
+
+        A kubelet that is restarted beside a container not yet ten seconds old, as kubeadm does at the end of init,
+        calls it Ready until the startup probe's turn has come, and then not Ready until its next one
+        (docs/decisions/0009-kubelet-asks-again.md). No probe can have passed before its delay.
+        """
+        if not self.ready or self.started is None or self.ready_since is None:
+            return self.ready
+        passed = self.ready_since - self.started >= timedelta(seconds=self.startup_delay)
+        return passed or now - self.ready_since > taken_back_after
 
 
 @dataclass(frozen=True)
@@ -167,17 +189,7 @@ def read_nodes(answer: dict[str, Any]) -> tuple[NodeFact, ...]:
 
 def read_pods(answer: dict[str, Any]) -> tuple[PodFact, ...]:
     """Read the API's PodList; pods on their way out are left aside."""
-    return tuple(
-        PodFact(
-            item["metadata"]["namespace"],
-            item["metadata"]["name"],
-            item["spec"].get("nodeName", ""),
-            item["status"].get("phase", ""),
-            _condition(item, "Ready")[0],
-        )
-        for item in answer["items"]
-        if "deletionTimestamp" not in item["metadata"]
-    )
+    return tuple(_pod(item) for item in answer["items"] if "deletionTimestamp" not in item["metadata"])
 
 
 def read_members(text: str) -> tuple[MemberFact, ...]:
@@ -222,7 +234,35 @@ def _node(item: dict[str, Any]) -> NodeFact:
         tuple(a["address"] for a in item["status"].get("addresses", ()) if a["type"] == "InternalIP"),
         tuple(taint["key"] for taint in item["spec"].get("taints", ())),
         item["metadata"].get("annotations", {}).get(FLANNEL_ADDRESS, ""),
+        any(
+            condition["type"] == "NetworkUnavailable" and condition["status"] == "False"
+            for condition in item["status"].get("conditions", ())
+        ),
     )
+
+
+def _pod(item: dict[str, Any]) -> PodFact:
+    probed = [each for each in item["spec"].get("containers", ()) if "startupProbe" in each]
+    running = {
+        each["name"]: each.get("state", {}).get("running", {}).get("startedAt")
+        for each in item["status"].get("containerStatuses", ())
+    }
+    started = running.get(probed[0]["name"]) if probed else None
+    ready: dict[str, str] = next((c for c in item["status"].get("conditions", ()) if c["type"] == "Ready"), {})
+    return PodFact(
+        item["metadata"]["namespace"],
+        item["metadata"]["name"],
+        item["spec"].get("nodeName", ""),
+        item["status"].get("phase", ""),
+        ready.get("status") == "True",
+        _time(ready.get("lastTransitionTime")),
+        _time(started),
+        probed[0]["startupProbe"].get("initialDelaySeconds", 0) if probed else 0,
+    )
+
+
+def _time(text: str | None) -> datetime | None:
+    return datetime.fromisoformat(text) if text else None
 
 
 def _condition(item: dict[str, Any], kind: str) -> tuple[bool, str]:

@@ -144,7 +144,7 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     known = workspace.has_machines()
     record = render.record_and_write(session, golden, leaving)
     session = dataclasses.replace(session, made=record)
-    run = _Run(session, credentials.new_run_secrets())
+    run = Run(session, credentials.new_run_secrets())
     with session.progress.live():
         changed = run.remove(leaving, wish.replacing) if leaving else False
         if leaving:
@@ -164,7 +164,7 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
 
 
 @dataclass(frozen=True)
-class _Run:
+class Run:
     """One run of `up`: its secrets are good for all of its plans."""
 
     session: Session

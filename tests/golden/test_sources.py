@@ -17,6 +17,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lab import made
 from lab.config import load
 from lab.golden import debian, image
 from lab.golden.supply import flannel, images, lock, pinning, source, upstream
@@ -25,9 +26,10 @@ from lab.health import verify
 from lab.host import cache_folder
 from lab.model import Lab
 from lab.paths import PROVISION, REPOSITORY
-from lab.session import open_session
+from lab.session import open_wanted
 from lab.system import process
 from lab.system.progress import Progress
+from lab.verbs import destroy, up
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program
 
@@ -152,14 +154,16 @@ def test_each_machines_bill_says_where_its_kubernetes_came_from(pair: Pair, fold
 
 
 def test_a_lab_comes_up_from_upstream_with_every_check_green_and_the_same_images(pair: Pair) -> None:
-    session = open_session(pair.lab_file, Console())
+    session = open_wanted(pair.lab_file, Console())
     try:
-        session.up(consent=False)
-        assert session.workspace.read_identity()["image"] == pair.upstream
+        up.up(session, up.Wish(), lambda question: False)
+        record = made.read(session.workspace)
+        assert record is not None
+        assert record.golden == pair.upstream
         outcome = verify.run(session, select="", junit=None)
         assert outcome.green, verify.to_json(outcome)
         words = ["sudo", "ctr", "--namespace", "k8s.io", "images", "ls", "--quiet"]
         has = session.remote.run(session.lab.first, words, timeout=60).stdout.split()
         assert set(pair.images) <= set(has)
     finally:
-        session.destroy()
+        destroy.destroy(session)

@@ -16,8 +16,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lab import made
+from lab.model import owner_label
 from lab.paths import REPOSITORY
-from lab.session import Session, open_session
+from lab.session import Session, open_made
+from lab.workspace import Workspace
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class TestLab:
 
     @property
     def session(self) -> Session:
-        return open_session(self.folder / "lab.yaml", Console())
+        return open_made(self.folder / "lab.yaml", Console())
 
     def argv(self, verb: str, *words: str) -> list[str]:
         return [str(REPOSITORY / "inv"), verb, "--lab", str(self.folder / "lab.yaml"), *words]
@@ -65,7 +68,7 @@ class TestLab:
     def containers(self) -> dict[str, str]:
         """Names of the lab's containers, with what tells a new one from an old one."""
         words = ["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.ID}}"]
-        words += ["--filter", f"label=ha-lab.workspace={self.folder / '.lab'}"]
+        words += ["--filter", f"label={owner_label(made.owner(Workspace(self.folder / '.lab')))}"]
         listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         return dict(line.split() for line in listed.splitlines())
 

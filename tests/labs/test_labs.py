@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from lab.remote import control_folder
+from lab.verbs import bake
 from lab.verbs.diagnose import SECRETS
 from tests.labs.conftest import TestLab
 
@@ -169,7 +170,7 @@ def test_a_foreign_container_of_our_name_is_refused_and_kept(lab_folder: Path) -
     from tests.labs.conftest import make_lab
 
     lab = make_lab(lab_folder / "foreign", name="ha-lab-foreign", network={"subnet": "192.168.62.0/24"})
-    image = lab.session.bake(consent=False)
+    image = bake.bake(lab.session, consent=False)
     name = "ha-lab-foreign-cp1"
     subprocess.run(["docker", "create", "--name", name, "--entrypoint", "true", image], check=True)
     try:

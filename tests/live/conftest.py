@@ -23,7 +23,7 @@ from lab.health.facts import gather as gathering
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
 from lab.health.facts.machine import TIMED_OUT
 from lab.model import Lab, Node
-from lab.session import Session, open_session
+from lab.session import Session, open_made, require_up, with_profile
 
 Hosts = Callable[[Node], Any]
 
@@ -44,8 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _opened(config: pytest.Config) -> Session:
-    session = open_session(Path(config.getoption("--lab")), Console())
-    return session.with_profile(config.getoption("--profile") or session.lab.load_balancer.profile)
+    session = open_made(Path(config.getoption("--lab")), Console())
+    return with_profile(session, config.getoption("--profile") or session.lab.load_balancer.profile)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -66,7 +66,7 @@ def _id(case: Case) -> str:
 @pytest.fixture(scope="session")
 def session(request: pytest.FixtureRequest) -> Session:
     opened = _opened(request.config)
-    opened.require_up()
+    require_up(opened)
     return opened
 
 

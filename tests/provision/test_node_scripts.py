@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -402,81 +401,6 @@ def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) ->
 
 PLANES, WORKERS = ("cp1", "cp2", "cp3"), ("w1", "w2", "w3")
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-UP = "NetworkUnavailable=False MemoryPressure=False Ready=True"
-NODES = {name: f"{name} control-plane {UP} taint=node-role.kubernetes.io/control-plane" for name in PLANES} | {
-    name: f"{name} {UP}" for name in WORKERS
-}
-PROBED = "Ready=True@2026-11-26T11:43:10Z delay=10 started=2026-11-26T11:42:48Z"
-PODS = {
-    **{f"kube-system/kube-proxy-{name}x": f"{name} Ready=True@2026-11-26T11:42:59Z" for name in NODES},
-    **{f"kube-system/{part}-{name}": f"{name} {PROBED}" for part in PARTS for name in PLANES},
-    "kube-system/coredns-1": "w1 Ready=True@2026-11-26T11:42:59Z started=2026-11-26T11:42:48Z",
-    "default/somebody-s": "w1 Ready=False@2026-11-26T11:42:59Z",
-    "default/waiting": "<no value>",
-}
-"""What kubectl says of a lab that is ready."""
-
-
-def lines(of: dict[str, str]) -> str:
-    return "".join(f"{name} {words}\n" for name, words in of.items())
-
-
-def whole(*, nodes: dict[str, str] | None = None, pods: dict[str, str] | None = None) -> dict[str, str]:
-    """A lab that is ready, but for some lines; "" leaves one out."""
-    told = NODES | (nodes or {}), PODS | (pods or {})
-    left = {name: words for name, words in told[1].items() if words}
-    return {"nodes": "".join(f"{words}\n" for words in told[0].values() if words), "pods": lines(left)}
-
-
-def test_a_lab_is_ready_when_its_nodes_and_its_system_pods_are(machine: Machine) -> None:
-    world = machine("cp1")
-    world.let(**whole())
-    ran = world.run("ready")
-    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
-
-
-@pytest.mark.parametrize(
-    ("told", "why"),
-    [
-        (whole(nodes={"w2": "w2 NetworkUnavailable=False Ready=Unknown"}), "w2 is not Ready"),
-        (whole(nodes={"w3": ""}), "w3 is not Ready"),
-        (whole(nodes={"w1": "w1 NetworkUnavailable=True Ready=True"}), "flannel is not up on w1"),
-        (whole(nodes={"w1": "w1 Ready=True"}), "flannel is not up on w1"),
-        (
-            whole(nodes={name: f"{NODES[name]} taint=node.kubernetes.io/not-ready" for name in ("cp2", "w1")}),
-            "still tainted as not ready: cp2, w1",
-        ),
-        (
-            whole(pods={"kube-flannel/flannel-1": "w1 Ready=False@2026-11-26T11:42:59Z"}),
-            "kube-flannel/flannel-1",
-        ),
-        (whole(pods={"kube-flannel/flannel-1": "<no value>"}), "not ready: kube-flannel/flannel-1"),
-        (whole(pods={"kube-system/kube-proxy-w2x": ""}), "kube-proxy is not on w2 yet"),
-        (whole(pods={"kube-system/etcd-cp3": ""}), "the API does not know of etcd on cp3 yet"),
-    ],
-)
-def test_a_lab_that_is_not_ready_is_waited_for_and_then_told_of(
-    machine: Machine, told: dict[str, str], why: str
-) -> None:
-    world = machine("cp1")
-    world.let(**told)
-    ran = world.run("ready")
-    assert ran.code == 1
-    assert why in ran.said
-
-
-@pytest.mark.parametrize(("ago", "code"), [(5, 1), (300, 0)])
-def test_ready_before_a_startup_probe_can_have_passed_is_not_believed_before_it_could_be_taken_back(
-    machine: Machine, ago: int, code: int
-) -> None:
-    ready = datetime.now(UTC) - timedelta(seconds=ago)
-    started = ready - timedelta(seconds=9)
-    world = machine("cp1")
-    early = f"cp3 Ready=True@{ready:%FT%TZ} delay=10 started={started:%FT%TZ}"
-    world.let(**whole(pods={"kube-system/kube-apiserver-cp3": early}))
-    ran = world.run("ready")
-    assert ran.code == code
-    assert ("not ready: kube-system/kube-apiserver-cp3" in ran.said) == (code == 1)
 
 
 @pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from lab import render
 from lab.config import default
+from lab.plans.up import provisioners
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent
@@ -98,7 +99,7 @@ class World:
             elif source.exists():
                 shutil.copy(source, root / "etc" / kept)
         (root / "usr-share/ha-lab/haproxy.packaged.cfg").write_text("global\ndefaults\n")
-        for path, text in render.render(lab, SITE).items():
+        for path, text in render.render(lab, SITE, provisioners).items():
             if path.startswith(f"nodes/{name}/"):
                 target = root / "opt" / path.removeprefix(f"nodes/{name}/")
                 target.parent.mkdir(parents=True, exist_ok=True)

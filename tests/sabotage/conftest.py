@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from lab.health import verify
-from lab.session import Session, open_session
+from lab.session import Session, open_made
 from lab.system.wait import wait_until
 from tests.labs.conftest import make_lab
 from tests.whole import add_option
@@ -24,7 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     given = request.config.getoption("--lab")
     if given:
-        yield open_session(Path(given), Console())
+        yield open_made(Path(given), Console())
         return
     folder = tmp_path_factory.mktemp("sabotage")
     made = make_lab(folder, name="ha-lab-sabotage", network={"subnet": "192.168.60.0/24"})

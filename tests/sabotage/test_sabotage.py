@@ -16,7 +16,7 @@ from lab.health.cluster import Api
 from lab.health.facts.api import read_leases
 from lab.health.verify import Outcome
 from lab.model import Lab
-from lab.session import Session
+from lab.session import Session, machine
 from lab.system import process
 from lab.system.wait import wait_until
 from tests.sabotage.sabotages import CONTROL_PLANE, HOST, SABOTAGES, WORKER, Sabotage
@@ -121,7 +121,7 @@ def _run(session: Session, on: str, line: str, it: str) -> None:
         known = {"LAB": str(session.workspace.root), "NAME": session.lab.name}
         process.run(["bash", "-euc", line], env=known, timeout=60)
         return
-    node = session.node(it if on in (WORKER, CONTROL_PLANE) else on)
+    node = machine(session, it if on in (WORKER, CONTROL_PLANE) else on)
     session.remote.run(node, ["sudo", "bash", "-s"], stdin=AT_HAND + line + "\n", timeout=60)
 
 

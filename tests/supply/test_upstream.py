@@ -16,8 +16,9 @@ import yaml
 from lab.errors import CommandFailed, LabError
 from lab.golden.supply import bom, hosts, images, lock, oci, recipe, registry, releases, source, upstream
 from lab.model import Mirrors
-from lab.session import Session, open_session
+from lab.session import Session, open_wanted
 from lab.system import proxies
+from lab.verbs import bake
 from tests.supply.conftest import VERSION, Upstream
 from tests.supply.standins import Faults, SigningKey, web_server
 from tests.unit.fakes import printed, program
@@ -70,7 +71,7 @@ def test_the_lock_pins_versions_sums_and_digests(stand_in: Upstream) -> None:
 def session_of(stand_in: Upstream, folder: Path) -> Session:
     data = {"kubernetes": {"source": "upstream"}, "mirrors": stand_in.mirrors.model_dump(exclude_defaults=True)}
     (folder / "lab.yaml").write_text(yaml.safe_dump(data))
-    return open_session(folder / "lab.yaml", printed()[0])
+    return open_wanted(folder / "lab.yaml", printed()[0])
 
 
 def test_the_verb_writes_the_lock_by_what_lab_yaml_says(
@@ -79,11 +80,11 @@ def test_the_verb_writes_the_lock_by_what_lab_yaml_says(
     lock.path(VERSION).unlink()
     session = session_of(stand_in, tmp_path)
     with pytest.raises(LabError, match=r"another key than the pinned one"):  # which is upstream's own
-        session.pin(consent=False)
+        bake.pin(session, consent=False)
     assert not lock.path(VERSION).exists()
     pinned = releases.Upstream(packages="https://packages.invalid", signed_by=stand_in.key.fingerprint)
     monkeypatch.setattr(releases, "upstream", lambda: pinned)
-    assert session.pin(consent=False) == lock.path(VERSION)
+    assert bake.pin(session, consent=False) == lock.path(VERSION)
     assert lock.read(VERSION) == stand_in.lock
 
 
@@ -93,7 +94,7 @@ def test_without_a_lock_nothing_is_tried(stand_in: Upstream, tmp_path: Path) -> 
     with pytest.raises(
         LabError, match=r"Kubernetes 1\.36\.3 can't be taken from upstream: .* not pinned"
     ) as caught:
-        session_of(stand_in, tmp_path).up(consent=True)
+        bake.bake(session_of(stand_in, tmp_path), consent=True)
     assert "./inv lock" in caught.value.hint
     assert stand_in.faults.asked == []
 

@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from lab import made
 from lab.errors import LabError
+from lab.made import Made, MadeMachine
 from lab.model import Lab, Node
 from lab.remote import Remote
 from lab.render import Site
@@ -31,6 +33,7 @@ CA = (GOLDEN / "ca.crt").read_text(encoding="utf-8")
 
 SITE = Site(
     workspace=Path("/home/ada/lab/.lab"),
+    owner="/home/ada/lab/.lab",
     control=Path("/tmp/ha-lab-1000-0123456789ab"),  # noqa: S108  a name in a text
     image="ha-lab/golden:0123456789abcdef",
     capabilities=("NET_ADMIN", "SYS_ADMIN"),
@@ -44,6 +47,19 @@ def with_a_second_balancer(lab: Lab) -> Lab:
     first = lab.balancers[0]
     second = first.model_copy(update={"name": "lb2", "address": first.address - 1})
     return lab.model_copy(update={"nodes": (first, second, *lab.nodes[1:])})
+
+
+def keep_made(workspace: Workspace, lab: Lab, golden: str = "ha-lab/golden:0123456789abcdef") -> Made:
+    """Let `.lab/` say that this lab was made there, as versions did whose label was the folder's path."""
+    machine = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
+    record = Made(
+        lab=lab,
+        owner=str(workspace.root),
+        root=str(workspace.root),
+        machines={node.name: machine for node in lab.nodes},
+    )
+    made.write(workspace, record)
+    return record
 
 
 class FakeClock:

@@ -5,10 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from lab.config import Choice, choice
+from lab.config import Choice, choice, default
 from lab.config.shape import File
 from lab.host import Unknown, hypervisor
+from lab.model import Lab, Libvirt
 from lab.workspace import Workspace
+from tests.unit.fakes import keep_made
+
+DOCKER = default()
+LIBVIRT = DOCKER.model_copy(update={"provider": "libvirt", "libvirt": Libvirt()})
+EMULATED = LIBVIRT.model_copy(update={"libvirt": Libvirt(emulated=True)})
 
 
 @pytest.fixture
@@ -86,18 +92,18 @@ def test_a_host_without_kvm_is_asked_nothing_more(
 
 
 @pytest.mark.parametrize(
-    ("identity", "expected"),
+    ("existing", "expected"),
     [
-        ({"provider": "docker"}, Choice("docker", False)),
-        ({"provider": "libvirt", "libvirt": {"emulated": True}}, Choice("libvirt", True)),
-        ({"provider": "libvirt", "libvirt": {"emulated": False}}, Choice("libvirt", False)),
+        (DOCKER, Choice("docker", False)),
+        (EMULATED, Choice("libvirt", True)),
+        (LIBVIRT, Choice("libvirt", False)),
     ],
 )
 def test_machines_that_exist_have_settled_it(
-    asked: dict[str, bool | Unknown], workspace: Workspace, identity: dict[str, object], expected: Choice
+    asked: dict[str, bool | Unknown], workspace: Workspace, existing: Lab, expected: Choice
 ) -> None:
     asked["kvm"] = not expected.emulated if expected.provider == "libvirt" else True
-    workspace.write_identity(identity)
+    keep_made(workspace, existing)
     made = workspace.root / ".vagrant" / "machines" / "lb1" / expected.provider / "id"
     made.parent.mkdir(parents=True)
     made.write_text("1")
@@ -106,7 +112,7 @@ def test_machines_that_exist_have_settled_it(
 
 
 def test_what_was_only_rendered_settles_nothing(asked: dict[str, bool | Unknown], workspace: Workspace) -> None:
-    workspace.write_identity({"provider": "virtualbox", "libvirt": {"emulated": False}})
+    keep_made(workspace, DOCKER.model_copy(update={"provider": "virtualbox"}))
     asked["kvm"] = False
     assert choice.settle(file(), workspace) == Choice("docker", False)
     assert choice.settle(file(provider="libvirt"), workspace) == Choice("libvirt", True)
@@ -115,7 +121,7 @@ def test_what_was_only_rendered_settles_nothing(asked: dict[str, bool | Unknown]
 def test_the_files_own_words_come_before_everything(
     asked: dict[str, bool | Unknown], workspace: Workspace
 ) -> None:
-    workspace.write_identity({"provider": "libvirt", "libvirt": {"emulated": False}})
+    keep_made(workspace, LIBVIRT)
     assert choice.settle(file(provider="docker"), workspace) == Choice("docker", False)
     emulated = file(provider="libvirt", libvirt={"emulated": "true"})
     assert choice.settle(emulated, workspace) == Choice("libvirt", True)

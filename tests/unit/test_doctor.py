@@ -111,15 +111,15 @@ FIT = HostFacts(
 
 
 def examine(host: HostFacts, lab: Lab = LAB, **named: Any) -> tuple[doctor.Finding, ...]:
-    return doctor.examine(lab, host, workspace=WORKSPACE, **named)
+    return doctor.examine(lab, host, owner=str(WORKSPACE), **named)
 
 
 def finding(check: str, host: HostFacts, lab: Lab = LAB, **named: Any) -> doctor.Finding:
     return next(each for each in examine(host, lab, **named) if each.check == check)
 
 
-def running(*names: str, workspace: str = str(WORKSPACE)) -> tuple[Container, ...]:
-    return tuple(Container(f"ha-lab-{name}", True, workspace, (OWN.name,)) for name in names)
+def running(*names: str, owner: str = str(WORKSPACE)) -> tuple[Container, ...]:
+    return tuple(Container(f"ha-lab-{name}", True, owner, (OWN.name,)) for name in names)
 
 
 BUSY = replace(FIT, inotify=Inotify(4096, 9, 4090))
@@ -192,7 +192,7 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
         ("addresses", "note", {"way": UNKNOWN}),
         ("network-pods", "unfit", {"libvirt_networks": {"lab": IPv4Network("10.244.7.0/24")}}),
         ("network-services", "unfit", {"routes": (Route(IPv4Network("10.0.0.0/8"), "tun0"),)}),
-        ("names", "unfit", {"containers": running("cp1", workspace="")}),
+        ("names", "unfit", {"containers": running("cp1", owner="")}),
     ],
 )
 def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, change: dict[str, Any]) -> None:
@@ -307,7 +307,7 @@ def test_machines_that_run_need_nothing_more() -> None:
 
 
 def test_another_labs_machines_don_t_count_as_ours() -> None:
-    other = replace(FIT, memory=Memory(4000, 700, 0), containers=running(*ALL, workspace="/other/.lab"))
+    other = replace(FIT, memory=Memory(4000, 700, 0), containers=running(*ALL, owner="/other/.lab"))
     assert finding("memory", other).verdict == "unfit"
 
 
@@ -438,7 +438,7 @@ def test_a_free_network_overlaps_nothing_taken() -> None:
 
 
 def test_a_foreign_name_is_never_ours_to_remove() -> None:
-    theirs = replace(FIT, containers=running("cp1", workspace="") + running("w1", workspace="/x y/.lab"))
+    theirs = replace(FIT, containers=running("cp1", owner="") + running("w1", owner="/x y/.lab"))
     found = finding("names", theirs)
     assert "ha-lab-cp1, ha-lab-w1" in found.what
     assert "docker rename ha-lab-cp1 ha-lab-cp1-old" in found.mend

@@ -37,7 +37,7 @@ def facts(libvirt: LibvirtHost = LIBVIRT, **different: Any) -> HostFacts:
 
 def examined(of: Lab, found: HostFacts) -> dict[str, Finding]:
     purposes = frozenset({"up"})
-    found_out = doctor.examine(of, found, workspace=WORKSPACE, purposes=purposes, baked=True)
+    found_out = doctor.examine(of, found, owner=str(WORKSPACE), purposes=purposes, baked=True)
     return {each.check: each for each in found_out}
 
 
@@ -279,5 +279,5 @@ def test_what_is_said_of_virtual_machines_speaks_of_no_docker() -> None:
     clash = {"default": IPv4Network("192.168.56.0/22")}
     worst = replace(facts(libvirt_networks=clash), vagrant=(2, 2, 0), cache=full, tmp=full)
     for purposes in (frozenset({"up"}), frozenset({"up", "bake"})):
-        for finding in doctor.examine(lab(), worst, workspace=WORKSPACE, purposes=purposes):
+        for finding in doctor.examine(lab(), worst, owner=str(WORKSPACE), purposes=purposes):
             assert "docker" not in f"{finding.what} {finding.why} {finding.mend}", finding

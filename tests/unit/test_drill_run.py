@@ -7,7 +7,6 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,6 @@ from lab.drill.scene import Scene
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError, LabError
 from lab.health import verify
-from lab.model import Lab
 from lab.session import Session
 from lab.system import process
 from lab.workspace import Workspace
@@ -208,23 +206,3 @@ def test_haproxys_changes_are_read_once_each_on_our_clock() -> None:
     assert [(name, up) for _, name, up in found] == [("cp3", False), ("cp3", True)]
     first = json.loads(next(line for line in lines if "is DOWN" in line))
     assert found[0][0] == pytest.approx(int(first["__REALTIME_TIMESTAMP"]) / 1e6 - 100)
-
-
-def test_another_profile_is_no_other_lab(session: Session) -> None:
-    session.workspace.write_identity(session._identity())
-    other: Lab = session.with_profile("reference").lab
-    assert other.load_balancer.profile == "reference"
-    folder = session.workspace.root / ".vagrant" / "machines" / "cp1" / "docker"
-    folder.mkdir(parents=True)
-    (folder / "id").write_text("x")
-    session.with_profile("reference").require_same_lab()
-    port: Any = session.lab.load_balancer.model_copy(update={"port": 7443})
-    moved = Session(
-        session.path,
-        session.lab.model_copy(update={"load_balancer": port}),
-        session.workspace,
-        session.remote,
-        session.progress,
-    )
-    with pytest.raises(LabError, match="load_balancer"):
-        moved.require_same_lab()

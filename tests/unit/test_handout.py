@@ -15,12 +15,12 @@ import pytest
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.host import Cgroups, kernel
 from lab.paths import REPOSITORY
-from lab.session import Session, open_session
+from lab.session import Session, open_wanted
 from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.command import Wish
 from lab.workshop.handout.words import WORDS
-from tests.unit.fakes import first_on_path, printed, program
+from tests.unit.fakes import first_on_path, keep_made, printed, program
 from tests.unit.handouts import folder
 
 opened: list[str] = []
@@ -38,7 +38,7 @@ def _chapters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def session(tmp_path: Path, text: str = "provider: docker\n") -> Session:
     (tmp_path / "lab").mkdir(exist_ok=True)
     (tmp_path / "lab" / "lab.yaml").write_text(text)
-    return open_session(tmp_path / "lab" / "lab.yaml", printed()[0])
+    return open_wanted(tmp_path / "lab" / "lab.yaml", printed()[0])
 
 
 def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "html", **more: str) -> Wish:
@@ -62,7 +62,7 @@ def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_pat
     assert says_not_up(lab_yaml)
     own = session(tmp_path, lab_yaml)
     own.workspace.write(own.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
-    own.workspace.write_identity(json.loads(own.lab.model_dump_json()))
+    keep_made(own.workspace, own.lab)
     assert not says_not_up(lab_yaml)
     assert says_not_up(lab_yaml + "network: {subnet: 192.168.57.0/24}\n")
 

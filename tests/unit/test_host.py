@@ -79,7 +79,7 @@ def test_gathering_fills_every_fact_from_what_the_host_said(door: FakeRun, root:
     assert {"docker", "vagrant", "ip"} <= facts.programs
     assert not isinstance(facts.containers, Unknown)
     assert {each.name for each in facts.containers} >= {"ha-lab-lb1", "ha-lab-cp1", "ha-lab-w3"}
-    assert all(each.running and each.workspace == "/tmp/tlab/.lab" for each in facts.containers)  # noqa: S108
+    assert all(each.running and each.owner == "/tmp/tlab/.lab" for each in facts.containers)  # noqa: S108
 
 
 def test_gathering_asks_a_daemon_that_is_elsewhere_nothing(door: FakeRun, root: Path) -> None:

@@ -12,6 +12,7 @@ from lab.model import Lab, Libvirt
 from lab.providers import vagrant
 from lab.system import process
 from lab.workspace import Workspace
+from tests.unit.fakes import keep_made
 from tests.unit.hosts import FakeRun
 
 URI = "qemu:///system"
@@ -23,7 +24,7 @@ LAB = default().model_copy(update={"provider": "libvirt", "libvirt": Libvirt()})
 def workspace(tmp_path: Path) -> Workspace:
     made = Workspace(tmp_path / ".lab")
     made.write(made.vagrantfile, "# rendered\n")
-    made.write_identity({"provider": "libvirt", "libvirt": {"uri": URI}})
+    keep_made(made, LAB)
     return made
 
 
@@ -160,7 +161,7 @@ def test_emulated_machines_have_longer_to_boot(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(vagrant, "LoggedVagrant", Kept)
     machines.boot(workspace, workspace.logs / "01-boot.log")
-    workspace.write_identity({"provider": "libvirt", "libvirt": {"emulated": True}})
+    keep_made(workspace, LAB.model_copy(update={"libvirt": Libvirt(emulated=True)}))
     machines.boot(workspace, workspace.logs / "02-boot.log")
     assert given == [900, 9000]
 
@@ -284,7 +285,7 @@ def about(run: FakeRun, machine: str, state: str, owner: str = "") -> None:
 
 @pytest.fixture
 def vbox(workspace: Workspace) -> Workspace:
-    workspace.write_identity({"provider": "virtualbox"})
+    keep_made(workspace, LAB.model_copy(update={"provider": "virtualbox", "libvirt": None}))
     return workspace
 
 

@@ -19,6 +19,7 @@ from lab.config import Choice
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.paths import REPOSITORY
+from lab.plans.up import provisioners
 from lab.render import Site
 from lab.roles import COREDNS_PATCH
 from tests.unit.fakes import GOLDEN, SITE, program
@@ -62,7 +63,7 @@ def virtual(lab: Lab, **settings: Any) -> Lab:
 
 def texts(lab: Lab, site: Site = SITE) -> dict[str, str]:
     """All that is rendered but scripts and the CA, which are copies."""
-    found = render.render(lab, site)
+    found = render.render(lab, site, provisioners)
     return {path: text for path, text in found.items() if not path.endswith((".sh", ".lua", "ca.crt"))}
 
 
@@ -136,12 +137,10 @@ def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> 
 
 
 def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() -> None:
-    found = render.render(labs()["default"], SITE)
+    found = render.render(labs()["default"], SITE, provisioners)
     scripts = {path.removeprefix("nodes/lb1/") for path in found if path.startswith("nodes/lb1/")}
-    assert {
-        step.command.rpartition("/")[2]
-        for step in render.provisioners(labs()["default"], labs()["default"].balancers[0])
-    } <= scripts
+    lab = labs()["default"]
+    assert {f"{name}.sh" for name in provisioners(lab, lab.balancers[0])} <= scripts
     assert {"facts.sh", "pods.sh", "collect.sh", "probe.sh", "lib.sh", "kubernetes.sh", "settle.sh"} <= scripts
     assert not {"control-plane-init.sh", "worker-join.sh", "node.sh"} & scripts
     assert "nodes/w1/node.sh" in found
@@ -244,7 +243,9 @@ def test_networks_without_addresses_are_nobody_s_subnet(tmp_path: Path) -> None:
 
 
 def test_the_same_lab_gives_the_same_texts() -> None:
-    assert render.render(config.default(), SITE) == render.render(config.default(), SITE)
+    assert render.render(config.default(), SITE, provisioners) == render.render(
+        config.default(), SITE, provisioners
+    )
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -309,7 +310,7 @@ def test_every_kubelet_has_the_lab_s_address() -> None:
 
 
 def test_no_secret_is_rendered() -> None:
-    for path, text in render.render(config.default(), SITE).items():
+    for path, text in render.render(config.default(), SITE, provisioners).items():
         assert "PRIVATE KEY" not in text, path
     assert "@BOOTSTRAP_TOKEN@" in texts(config.default())["nodes/w1/kubeadm-join.yaml"]
     assert "@CERTIFICATE_KEY@" not in texts(config.default())["nodes/w1/kubeadm-join.yaml"]
@@ -357,12 +358,13 @@ def test_env_files_give_bash_what_the_model_says() -> None:
 def hostile() -> tuple[Lab, Site]:
     """A lab and a site whose every free text wants to be more than text."""
     lab = config.default().model_copy(update={"name": HOSTILE})
-    site = replace(SITE, workspace=Path(f"/home/{HOSTILE}/.lab"), image=HOSTILE, authorized_key=HOSTILE)
+    owner = f"/home/{HOSTILE}/.lab"
+    site = replace(SITE, workspace=Path(owner), owner=owner, image=HOSTILE, authorized_key=HOSTILE)
     return lab, site
 
 
 def test_nothing_in_a_text_means_anything_to_ruby(tmp_path: Path) -> None:
-    seen = evaluated(render.render(*hostile())["Vagrantfile"], tmp_path)
+    seen = evaluated(render.render(*hostile(), provisioners)["Vagrantfile"], tmp_path)
     said = {words[0]: words[1] for words in seen if len(words) > 1}
     assert said["image"] == HOSTILE
     assert said["env"] == {"HA_LAB_AUTHORIZED_KEY": HOSTILE}
@@ -371,12 +373,12 @@ def test_nothing_in_a_text_means_anything_to_ruby(tmp_path: Path) -> None:
 
 
 def test_nothing_in_a_text_means_anything_to_a_shell() -> None:
-    found = render.render(*hostile())
+    found = render.render(*hostile(), provisioners)
     assert sourced(found["nodes/cp1/node.env"], ["LAB_NAME"]) == [HOSTILE]
 
 
 def test_nothing_in_a_text_means_anything_to_yaml() -> None:
-    found = render.render(*hostile())["nodes/cp1/kubeadm-init.yaml"]
+    found = render.render(*hostile(), provisioners)["nodes/cp1/kubeadm-init.yaml"]
     cluster = next(each for each in yaml.safe_load_all(found) if each["kind"] == "ClusterConfiguration")
     assert cluster["clusterName"] == HOSTILE
 
@@ -385,7 +387,7 @@ def test_nothing_in_a_text_means_anything_to_yaml() -> None:
 def test_a_workspace_may_have_any_name_for_ssh(tmp_path: Path, part: str) -> None:
     workspace = tmp_path / part / ".lab"
     (tmp_path / "ssh_config").write_text(
-        render.render(config.default(), replace(SITE, workspace=workspace))["ssh_config"]
+        render.render(config.default(), replace(SITE, workspace=workspace), provisioners)["ssh_config"]
     )
     words = ["ssh", "-G", "-F", str(tmp_path / "ssh_config"), "cp1"]
     said = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -396,7 +398,7 @@ def test_a_workspace_may_have_any_name_for_ssh(tmp_path: Path, part: str) -> Non
 
 def test_a_manifest_of_one_s_own_is_copied_as_it_is() -> None:
     manifest = f"apiVersion: v1\nkind: ConfigMap\n# {HOSTILE}\n"
-    found = render.render(config.default(), replace(SITE, manifest=manifest))
+    found = render.render(config.default(), replace(SITE, manifest=manifest), provisioners)
     assert found["nodes/cp1/pod-network/manifest.yaml"] == manifest
     kustomization = yaml.safe_load(found["nodes/cp1/pod-network/kustomization.yaml"])
     assert kustomization["resources"] == ["manifest.yaml"]
@@ -405,7 +407,7 @@ def test_a_manifest_of_one_s_own_is_copied_as_it_is() -> None:
 
 def test_a_bare_vagrant_up_runs_every_script_that_each_role_needs(tmp_path: Path) -> None:
     lab = config.default()
-    steps = {node.name: [step.name for step in render.provisioners(lab, node)] for node in lab.nodes}
+    steps = {node.name: list(provisioners(lab, node)) for node in lab.nodes}
     assert steps["lb1"] == ["load-balancer"]
     assert steps["cp1"] == ["node", "control-plane-init", "pod-network", "revoke"]
     assert steps["cp2"] == steps["cp3"] == ["node", "control-plane-join"]

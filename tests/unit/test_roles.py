@@ -7,7 +7,8 @@ import pytest
 from lab import config
 from lab.config.shape import Nodes
 from lab.paths import PROVISION
-from lab.plans import BRING_UP, Situation
+from lab.plans.situation import from_nothing
+from lab.plans.up import UP
 from lab.roles import ROLES, Role, RoleSpec
 
 ROWS = pytest.mark.parametrize("spec", ROLES.values(), ids=ROLES)
@@ -32,17 +33,13 @@ def test_a_row_names_only_files_that_exist(spec: RoleSpec) -> None:
     assert [path for path in paths if not path.is_file()] == []
 
 
-@ROWS
-def test_a_machine_is_given_what_it_runs(spec: RoleSpec) -> None:
-    assert {*spec.provisioners, *spec.first_provisioners} <= set(spec.scripts)
-
-
 def test_every_machine_is_given_the_scripts_that_up_runs_on_it() -> None:
     lab = config.default()
     missing = [
         f"{step.name} on {node.name}"
-        for step in BRING_UP
-        for node in step.on(lab, Situation(lab.first))
+        for step in UP
+        if step.script and step.on
+        for node in step.on(lab, from_nothing(lab))
         if step.name not in ROLES[node.role].scripts
     ]
     assert missing == []

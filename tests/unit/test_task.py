@@ -27,7 +27,7 @@ from lab.workshop.task.kept import Kept, Verified
 from lab.workshop.task.look import Result
 from lab.workshop.task.task import Checks, Found, Sight, Task, state
 from lab.workspace import Workspace
-from tests.unit.fakes import CA, FakeRemote, printed
+from tests.unit.fakes import CA, FakeRemote, keep_made, printed
 from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent, told_otherwise
 
 KEPT = Kept(Path("/lab/.lab"), verified=Verified(len(cases(lab())), 0), reports=("20261126-100000-all",))
@@ -470,7 +470,7 @@ def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.Mon
         '<?xml version="1.0"?><testsuites name="pytest tests"><testsuite name="pytest" errors="1" failures="2" '
         'skipped="0" tests="201" time="9.9">',
     )
-    session.workspace.write_identity({"name": "ha-lab"})
+    keep_made(session.workspace, session.lab)
     was = kept.look(session)
     fault = "kill-control-plane on cp1"
     assert was == Kept(root, (), Verified(201, 3), ("1-all",), fault, was_broken=True, settling=True)

@@ -90,7 +90,7 @@ def root(tmp_path: Path, **files: str) -> Path:
 
 def examined(host: HostFacts = FIT, **changes: object) -> dict[str, Finding]:
     host = replace(host, virtualbox=replace(host.virtualbox or READY, **changes))  # type: ignore[arg-type]
-    found = doctor.examine(LAB, host, workspace=WORKSPACE, purposes=frozenset({"up", "bake"}))
+    found = doctor.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up", "bake"}))
     return {each.check: each for each in found}
 
 
@@ -304,7 +304,7 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
     assert found["system"].mend.startswith("./inv bake --import FILE")
     assert found["untried"].verdict == "note"
     assert found["packages"].verdict == "fit", "nobody is told to install what bakes"
-    baked = doctor.examine(LAB, host, workspace=WORKSPACE, purposes=frozenset({"up"}), baked=True)
+    baked = doctor.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up"}), baked=True)
     assert doctor.exit_code(baked) == 0
 
 

@@ -151,39 +151,14 @@ def test_a_file_in_the_folder_s_place_is_an_error(workspace: Workspace) -> None:
         workspace.write(workspace.vagrantfile, "text")
 
 
-def test_an_identity_is_read_back(workspace: Workspace) -> None:
-    assert workspace.read_identity() == {}
-    workspace.write_identity({"name": "a"})
-    assert workspace.exists()
-    assert workspace.read_identity() == {"name": "a"}
-
-
-@pytest.mark.parametrize("text", ["{", "", "\x00"])
-def test_an_identity_that_is_not_json_is_an_error(workspace: Workspace, text: str) -> None:
-    workspace.write(workspace.identity, text)
-    with pytest.raises(LabStateError, match=r"lab\.json can't be read"):
-        workspace.read_identity()
-
-
-def test_an_identity_that_is_no_text_is_an_error(workspace: Workspace) -> None:
-    workspace.write(workspace.identity, "")
-    workspace.identity.write_bytes(b"\xff")
-    with pytest.raises(LabStateError, match=r"lab\.json can't be read"):
-        workspace.read_identity()
-
-
-def test_an_identity_of_another_shape_is_none(workspace: Workspace) -> None:
-    workspace.write(workspace.identity, "[]")
-    assert workspace.read_identity() == {}
-
-
-def test_an_identity_that_may_not_be_read_is_an_error(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    workspace.write_identity({})
-    monkeypatch.setattr(Path, "read_text", denied)
-    with pytest.raises(LabStateError, match=r"lab\.json can't be read"):
-        workspace.read_identity()
+def test_what_machines_that_are_gone_were_given_goes_too(workspace: Workspace) -> None:
+    for name in ("cp1", "w4"):
+        workspace.write(workspace.node(name) / "node.env", "")
+        workspace.write_secret(workspace.secrets / name / "secrets", "")
+    workspace.write_secret(workspace.secrets / "ca.key", "")
+    workspace.forget_nodes_but({"cp1"})
+    left = {str(path.relative_to(workspace.root)) for path in workspace.root.rglob("*") if path.is_file()}
+    assert left == {"nodes/cp1/node.env", "secrets/cp1/secrets", "secrets/ca.key"}
 
 
 def hold(workspace: Workspace) -> subprocess.Popen[str]:

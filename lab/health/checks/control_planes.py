@@ -18,6 +18,9 @@ LEADERS = ("kube-controller-manager", "kube-scheduler")
 LEADER_LEASE = timedelta(seconds=20)
 """A leader renews every 2 s, and another one takes over 15 to 17.5 s after it stopped doing so."""
 
+TAKEN_BACK = timedelta(seconds=30)
+"""After which a kubelet has taken back what it said of its static pods too early."""
+
 IDENTITY_LEASE = timedelta(seconds=40)
 """An API server renews its own every 10 s (kube-apiserver, IdentityLeaseRenewIntervalPeriod)."""
 
@@ -34,12 +37,16 @@ def api_server_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 def static_pods_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
-    ready = {pod.name: pod.ready for pod in known(facts.api.pods) if pod.namespace == "kube-system"}
-    components = (*COMPONENTS, *(("etcd",) if node in lab.etcd_members else ()))
-    names = [f"{component}-{node.name}" for component in components]
+    longest = TAKEN_BACK * lab.patience
+    ready = {
+        pod.name: pod.is_ready_at(facts.api.asked_at, longest)
+        for pod in known(facts.api.pods)
+        if pod.namespace == "kube-system"
+    }
+    names = [f"{component}-{node.name}" for component in COMPONENTS]
     bad = [f"{name} {'is not Ready' if name in ready else 'is not there'}" for name in names]
     return expect_none(
-        f"Ready: {', '.join(components)}",
+        f"Ready: {', '.join(COMPONENTS)}",
         [line for name, line in zip(names, bad, strict=True) if not ready.get(name)],
     )
 

@@ -87,11 +87,12 @@ def pod_network_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
     pod = _ready_pod(facts, node, "kube-flannel", "kube-flannel-ds-")
     known_node = _node(facts, node)
     found = known_node.pod_network_address if known_node else ""
+    up = known_node is not None and known_node.pod_network_up
     # Machines have a network beside the lab's, for which flannel takes itself where nobody tells it otherwise.
     return Finding(
         f"{pod.expected}, receiving at {node.address}",
-        f"{pod.found}, receiving at {found or 'no address'}",
-        holds(pod.outcome == "holds" and found == str(node.address)),
+        f"{pod.found}, receiving at {found or 'no address'}{'' if up else '; it does not say that it is up'}",
+        holds(pod.outcome == "holds" and up and found == str(node.address)),
     )
 
 

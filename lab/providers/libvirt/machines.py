@@ -106,7 +106,7 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
     virsh.ask(virsh.settings_of(lab), "shutdown", machine_name(lab, node))
     try:
         wait_until(
-            lambda: "" if state(lab, node) in ("stopped", "absent") else "it still runs",
+            lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
             what=f"{node.name} shuts down",
             timeout=timeout,
         )

@@ -102,7 +102,7 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
     _vboxmanage("controlvm", machine_name(lab, node), "acpipowerbutton")
     try:
         wait_until(
-            lambda: "" if state(lab, node) in ("stopped", "absent") else "it still runs",
+            lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
             what=f"{node.name} shuts down",
             timeout=timeout,
         )
@@ -161,12 +161,12 @@ def _remove_machine(machine: str, log: Path) -> None:
     # Refused where it does not run, which is as good.
     process.run(["VBoxManage", "controlvm", machine, "poweroff"], accept=None, log=log, timeout=POWER_TIMEOUT)
 
-    def why_not_removed() -> str:
+    def why_not_removed() -> str | None:
         # Locked by the machine's process for a moment after its power was cut.
         words = ["VBoxManage", "unregistervm", machine, "--delete"]
         result = process.run(words, accept=None, timeout=POWER_TIMEOUT, env=ENVIRONMENT)
         if result.ok or NO_MACHINE in result.stderr.lower():
-            return ""
+            return None
         return result.stderr.strip() or f"VBoxManage ended with exit code {result.returncode}"
 
     wait_until(

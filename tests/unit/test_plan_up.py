@@ -2,18 +2,24 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from lab import plans as provision
-from lab import providers as machines
+from lab import kubeconfig, providers
+from lab.change import Change
 from lab.config import default
 from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
-from lab.model import Lab
+from lab.model import Lab, Node
 from lab.paths import PROVISION
-from lab.plans import BRING_UP, bring_up
+from lab.plans import ready, up
+from lab.plans.up import UP
+from lab.providers import MachineState
+from lab.render import credentials
+from lab.session import Session
 from lab.system.progress import Progress
+from lab.verbs.up import Run
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, progress
 
@@ -30,7 +36,8 @@ class World:
         self.workspace.write_secret(self.workspace.secrets / "ca.key", "the key")
         self.remote = FakeRemote(lab, self.workspace)
         self.progress: Progress = progress(self.workspace.logs)
-        self.boots = 0
+        self.boots: list[Sequence[str] | None] = []
+        self.powered: list[str] = []
         self.boot_error: LabError | None = None
 
     def made(self, **states: str) -> None:
@@ -38,16 +45,36 @@ class World:
         self.workspace.write(self.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
         self.remote.states |= states
 
-    def boot(self, workspace: Workspace, log: Path) -> None:
-        """Start every machine, as Vagrant would."""
-        self.boots += 1
+    def states(self, lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+        """Those that are down are stopped, once they were made."""
+        off: MachineState = "stopped" if workspace.has_machines() else "absent"
+        there = workspace.has_machines()
+        return {n.name: off if n.name in self.remote.down or not there else "running" for n in lab.nodes}
+
+    def boot(self, workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
+        """Start machines, as Vagrant would."""
+        self.boots.append(names)
         if self.boot_error:
             raise self.boot_error
         self.remote.down = set()
 
+    def power_on(self, lab: Lab, nodes: Sequence[Node]) -> None:
+        """Start machines that exist."""
+        self.powered += [node.name for node in nodes]
+        self.remote.down -= {node.name for node in nodes}
+
     def bring_up(self, until: str = "") -> bool:
-        """Run the whole of it, or what is before a stop."""
-        return bring_up(self.lab, self.workspace, self.remote, self.progress, until)
+        """Run all of UP, or what is before a stop, as `lab.verbs.up` does."""
+        return Run(self.session, credentials.new_run_secrets()).up(
+            self.workspace.has_machines(), until, Change()
+        )
+
+    @property
+    def session(self) -> Session:
+        """The lab as the verbs have it."""
+        return Session(
+            self.workspace.root.parent / "lab.yaml", self.lab, self.workspace, self.remote, self.progress
+        )
 
     @property
     def events(self) -> list[str]:
@@ -65,26 +92,36 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
-    made = World(tmp_path)
-    monkeypatch.setattr(machines, "boot", made.boot)
-    return made
+    return let(World(tmp_path), monkeypatch)
+
+
+def let(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Put a world in the place of Vagrant, docker and the API."""
+    monkeypatch.setattr(providers, "boot", world.boot)
+    monkeypatch.setattr(providers, "states", world.states)
+    monkeypatch.setattr(providers, "power_on", world.power_on)
+    monkeypatch.setattr(providers, "resume", lambda lab, node: None)
+    monkeypatch.setattr(kubeconfig, "fetch", lambda *_: True)
+    monkeypatch.setattr(ready, "_why_not", lambda context, names: None)
+    monkeypatch.setattr(ready, "why_not_healthy", lambda context: None)
+    return world
 
 
 def test_every_step_comes_after_steps_that_are_before_it() -> None:
-    names = [step.name for step in BRING_UP]
+    names = [step.name for step in UP]
     assert len(set(names)) == len(names)
-    for index, step in enumerate(BRING_UP):
+    for index, step in enumerate(UP):
         assert set(step.after) <= set(names[:index])
 
 
 def test_every_step_has_its_script() -> None:
     folder = PROVISION / "node"
-    assert {step.name for step in BRING_UP} <= {path.stem for path in folder.glob("*.sh")}
+    assert {step.name for step in UP if step.script} <= {path.stem for path in folder.glob("*.sh")}
 
 
 def test_a_fresh_lab_is_brought_up_in_order(world: World) -> None:
     assert world.bring_up()
-    assert world.boots == 1
+    assert world.boots == [[node.name for node in LAB.nodes]]
     assert world.started("load-balancer") == ["lb1"]
     assert sorted(world.started("node")) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
     assert world.started("control-plane-init") == ["cp1"]
@@ -92,7 +129,7 @@ def test_a_fresh_lab_is_brought_up_in_order(world: World) -> None:
     assert world.before("end node cp1", "start control-plane-init cp1")
     assert world.before("end control-plane-init cp1", "start pod-network cp1")
     for last in ("pod-network cp1", "worker-join w3", "control-plane-join cp3"):
-        assert world.before(f"end {last}", "start ready cp1")
+        assert world.before(f"end {last}", "start revoke cp1")
     assert world.events[-2:] == ["start revoke cp1", "end revoke cp1"]
 
 
@@ -153,12 +190,12 @@ def test_nothing_is_done_on_a_machine_before_it_answers(world: World, monkeypatc
     world.remote.down = {"w2"}
     world.made()
 
-    def boot(workspace: Workspace, log: Path) -> None:
+    def boot(workspace: Workspace, log: Path, names: Sequence[str]) -> None:
         time.sleep(0.1)
         assert not world.events
-        world.boot(workspace, log)
+        world.boot(workspace, log, names)
 
-    monkeypatch.setattr(machines, "boot", boot)
+    monkeypatch.setattr(providers, "boot", boot)
     world.bring_up()
     assert world.events
 
@@ -175,7 +212,7 @@ def test_only_what_failed_itself_is_reported(world: World) -> None:
     assert caught.value.message == "names, routes, container runtime failed on cp2: the disk is full"
     assert caught.value.hint == "free some"
     assert world.started("control-plane-join") == []
-    assert world.started("ready") == []
+    assert world.started("revoke") == []
     # What doesn't need it goes on, so that the next `up` finds it done.
     assert sorted(world.started("worker-join")) == ["w1", "w2", "w3"]
 
@@ -225,7 +262,7 @@ def test_a_lab_that_is_up_is_not_booted_and_nothing_changes(world: World) -> Non
     world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2", "w3"), "joined"))
     world.remote.doing = lambda machine, script: False
     assert not world.bring_up()
-    assert world.boots == 0
+    assert world.boots == []
     assert world.remote.words["control-plane-init cp1"] == ()
     assert {step.outcome for step in world.progress.finished} == {"unchanged"}
 
@@ -267,22 +304,22 @@ def test_a_lost_first_control_plane_joins_the_cluster_that_the_second_serves(wor
     assert world.remote.words["control-plane-init cp2"] == ("cp1",)
     assert world.started("control-plane-join") == ["cp1", "cp3"]
     assert world.remote.words["control-plane-join cp1"] == ("--ordered", "--former")
-    assert world.started("ready") == world.started("revoke") == ["cp2"]
+    assert world.started("revoke") == ["cp2"]
 
 
 def test_machines_that_stand_still_are_started_then_asked(world: World) -> None:
     world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2"), "joined"))
     world.remote.down = {"w3", "cp2"}
     world.bring_up()
-    assert world.boots == 1
+    assert world.boots == [], "what exists needs no Vagrant"
+    assert sorted(world.powered) == ["cp2", "w3"]
     assert world.remote.words["control-plane-init cp1"] == ("w3",)
 
 
 def test_a_lab_without_workers_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = LAB.model_copy(update={"nodes": LAB.nodes[:2]})
     world = World(tmp_path, lab)
-    monkeypatch.setattr(machines, "boot", world.boot)
-    world.bring_up()
+    let(world, monkeypatch).bring_up()
     assert world.events[-1] == "end revoke cp1"
 
 
@@ -299,17 +336,18 @@ STEPS = {
 @pytest.mark.parametrize("until", STEPS)
 def test_a_stop_runs_the_steps_before_it_and_no_other(world: World, until: str) -> None:
     assert world.bring_up(until)
-    assert world.boots == 1
+    assert len(world.boots) == 1
     assert sorted(world.remote.delivered) == sorted(node.name for node in LAB.nodes)
     assert {event.split()[1] for event in world.events} == STEPS[until]
     assert sorted(world.started("node")) == ["cp1", "cp2", "cp3", "w1", "w2", "w3"]
 
 
 def test_a_stop_has_run_whatever_its_steps_come_after() -> None:
-    assert set(provision.STOPS) == set(STEPS)
-    for names in provision.STOPS.values():
-        for step in BRING_UP:
-            assert step.name not in names or set(step.after) <= set(names)
+    assert list(up.STOPS) == list(STEPS)
+    for stop in up.STOPS:
+        names = up.names(up.before(stop))
+        for step in up.before(stop):
+            assert set(step.after) <= set(names)
 
 
 @pytest.mark.parametrize(
@@ -347,13 +385,13 @@ def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World) -> None:
 @pytest.mark.parametrize("wrong", ["loadbalancer", "", "node", "ready"])
 def test_a_stop_that_there_is_not_is_refused_with_those_there_are(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        provision.require_stop(wrong)
+        up.require_stop(wrong)
     assert caught.value.hint == "one of: load-balancer, control-plane, pod-network, joins"
 
 
 @pytest.mark.parametrize("right", [None, *STEPS])
 def test_a_stop_that_there_is_is_taken(right: str | None) -> None:
-    provision.require_stop(right)
+    up.require_stop(right)
 
 
 def test_the_ca_is_given_again_where_the_first_control_plane_was_reset_and_a_worker_was_not(
