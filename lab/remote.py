@@ -46,7 +46,7 @@ class Remote:
         """
         if self.lab.elsewhere:
             return self._no_way_to(self.lab.elsewhere)
-        answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
+        answer = process.run(["ip", "-json", "route", "get", str(self.lab.route_target)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
         if "gateway" in routes[0] or source != str(self.lab.network.gateway):
@@ -55,7 +55,7 @@ class Remote:
 
     def _no_way_to(self, uri: str) -> str:
         """Machines on another host are reached by a route that somebody made for them, never a default one."""
-        words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.balancer.address)]
+        words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.route_target)]
         answer = process.run(words, accept=None)
         routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
         # VPNs write a default route as two halves.

@@ -120,14 +120,15 @@ class Session:
         return replace(self, lab=lab, remote=Remote(lab, self.workspace))
 
     def configure_load_balancer(self) -> None:
-        """Give a running load balancer this lab's configuration, and nothing else to anyone."""
-        balancer = self.lab.balancer
-        for path, text in render.render(self.lab, self._site(self._own_image())).items():
-            if path.startswith(f"nodes/{balancer.name}/"):
-                self.workspace.write(self.workspace.root / path, text)
-        self.remote.deliver(balancer)
-        with self.progress.step("load-balancer", "HAProxy's configuration", balancer.name) as step:
-            self.remote.script(balancer, "load-balancer", log=step.log)
+        """Give running load balancers this lab's configuration, and nothing else to anyone."""
+        texts = render.render(self.lab, self._site(self._own_image()))
+        for balancer in self.lab.balancers:
+            for path, text in texts.items():
+                if path.startswith(f"nodes/{balancer.name}/"):
+                    self.workspace.write(self.workspace.root / path, text)
+            self.remote.deliver(balancer)
+            with self.progress.step("load-balancer", "HAProxy's configuration", balancer.name) as step:
+                self.remote.script(balancer, "load-balancer", log=step.log)
 
     def up(self, *, consent: bool, until: str = "") -> None:
         """Take the lab from whatever state it is in to six Ready nodes, and say what was done.

@@ -76,7 +76,7 @@ def _first(lab: Lab, situation: Situation) -> tuple[Node, ...]:
 
 BRING_UP = (
     # HAProxy first: its address is the cluster's, and kubeadm init already speaks through it.
-    Step("load-balancer", "HAProxy stands before the API servers", lambda lab, _: (lab.balancer,)),
+    Step("load-balancer", "HAProxy stands before the API servers", lambda lab, _: lab.balancers),
     # Whatever does not touch membership, everywhere and as early as possible.
     Step(
         "node",
