@@ -219,22 +219,6 @@ class Lab(Frozen):
         """Every machine that runs a kubelet."""
         return self.where(lambda role: role.runs_kubelet)
 
-    # Replaced by `balancers`, `api` and `route_target`; gone once nothing uses them.
-    @property
-    def balancer(self) -> Node:
-        """The one load balancer."""
-        return self.balancers[0]
-
-    @property
-    def endpoint(self) -> str:
-        """The `controlPlaneEndpoint`, as `host:port`."""
-        return self.api.host_port
-
-    @property
-    def api_url(self) -> str:
-        """Where the API is found by everyone: through the load balancer."""
-        return self.api.url
-
     def node(self, name: str) -> Node | None:
         """The node of that name, if there is one."""
         return next((node for node in self.nodes if node.name == name), None)
