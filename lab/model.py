@@ -1,4 +1,4 @@
-"""This room is the lab as data: frozen, validated, with the views that the other rooms ask for.
+"""The lab as data: frozen, validated, with the views that other modules ask for.
 
 `lab.config` makes a `Lab` from lab.yaml; nothing here reads files or talks to anything.
 """
