@@ -28,9 +28,9 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
         server = config["clusters"][0]["cluster"]["server"]
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         server = ""  # kubeadm may be writing it just now
-    if server != lab.api_url:
+    if server != lab.api.url:
         raise LabStateError(
-            f"the kubeconfig on {node.name} does not point at the load balancer {lab.api_url}",
+            f"the kubeconfig on {node.name} does not point at the load balancer {lab.api.url}",
             hint="`./inv destroy` and `./inv up` make the lab anew",
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))

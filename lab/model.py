@@ -1,4 +1,4 @@
-"""This room is the lab as data: frozen, validated, with the views that the other rooms ask for.
+"""The lab as data: frozen, validated, with the views that other modules ask for.
 
 `lab.config` makes a `Lab` from lab.yaml; nothing here reads files or talks to anything.
 """
@@ -223,22 +223,6 @@ class Lab(Frozen):
     def kubernetes_nodes(self) -> tuple[Node, ...]:
         """Every machine that runs a kubelet."""
         return self.where(lambda role: role.runs_kubelet)
-
-    # Replaced by `balancers`, `api` and `route_target`; gone once nothing uses them.
-    @property
-    def balancer(self) -> Node:
-        """The one load balancer."""
-        return self.balancers[0]
-
-    @property
-    def endpoint(self) -> str:
-        """The `controlPlaneEndpoint`, as `host:port`."""
-        return self.api.host_port
-
-    @property
-    def api_url(self) -> str:
-        """Where the API is found by everyone: through the load balancer."""
-        return self.api.url
 
     def node(self, name: str) -> Node | None:
         """The node of that name, if there is one."""

@@ -49,7 +49,7 @@ class Remote:
         """
         if self.lab.remote_host:
             return self._remote_route_problem(self.lab.remote_host)
-        answer = process.run(["ip", "-json", "route", "get", str(self.lab.balancer.address)], accept=None)
+        answer = process.run(["ip", "-json", "route", "get", str(self.lab.route_target)], accept=None)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
         if "gateway" in routes[0] or source != str(self.lab.network.gateway):
@@ -58,7 +58,7 @@ class Remote:
 
     def _remote_route_problem(self, uri: str) -> str | None:
         """The same where machines are on another host: a route made for them is needed, never a default one."""
-        words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.balancer.address)]
+        words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.route_target)]
         answer = process.run(words, accept=None)
         routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
         # VPNs write a default route as two halves.

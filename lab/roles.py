@@ -13,7 +13,7 @@ from typing import Literal
 
 
 class Role(StrEnum):
-    """What a machine is for, in kubeadm's words."""
+    """What a machine is for, in kubeadm's words; the value is its name in tables, messages and node.env."""
 
     LOAD_BALANCER = "load-balancer"
     CONTROL_PLANE = "control-plane"
@@ -31,7 +31,6 @@ class RoleSpec:
 
     config_key: its section under `nodes` in lab.yaml.
     first_offset: where its addresses start, counted from the subnet's own address, when lab.yaml names none.
-    title: what one of its machines is called in a sentence.
     runs_kubelet: its machines are Kubernetes nodes.
     etcd_member: its machines are members of etcd.
     cluster_ca: where its machines keep the certificate of the cluster's CA.
@@ -47,7 +46,6 @@ class RoleSpec:
 
     config_key: str
     first_offset: int
-    title: str
     runs_kubelet: bool
     etcd_member: bool
     cluster_ca: str
@@ -76,7 +74,6 @@ ROLES: Mapping[Role, RoleSpec] = {
     Role.LOAD_BALANCER: RoleSpec(
         config_key="load_balancers",
         first_offset=10,
-        title="load balancer",
         runs_kubelet=False,
         etcd_member=False,
         cluster_ca="/etc/haproxy/kubernetes-ca.crt",
@@ -90,7 +87,6 @@ ROLES: Mapping[Role, RoleSpec] = {
     Role.CONTROL_PLANE: RoleSpec(
         config_key="control_planes",
         first_offset=11,
-        title="control plane",
         runs_kubelet=True,
         etcd_member=True,
         cluster_ca=_PKI_CA,
@@ -115,7 +111,6 @@ ROLES: Mapping[Role, RoleSpec] = {
     Role.WORKER: RoleSpec(
         config_key="workers",
         first_offset=21,
-        title="worker",
         runs_kubelet=True,
         etcd_member=False,
         cluster_ca=_PKI_CA,

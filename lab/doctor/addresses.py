@@ -152,9 +152,9 @@ def _foreign_ways(case: Case) -> list[str]:
         return []  # the lab is elsewhere; whether its way is one is asked apart
     if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
         return []
-    if any(case.lab.balancer.address in network for network in dict(used(case)).values()):
+    if any(case.lab.route_target in network for network in dict(used(case)).values()):
         return []  # said already, with the route's or the network's name
-    return [f"the way to {case.lab.balancer.address} via {way.gateway or way.device}"]
+    return [f"the way to {case.lab.route_target} via {way.gateway or way.device}"]
 
 
 def _may_be_own(case: Case, device: str) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Folder, Unknown
-from lab.roles import ROLES, Role
+from lab.roles import ROLES
 
 # MiB, besides what each machine takes.
 MEMORY_RESERVE_MIB = 512
@@ -20,9 +20,7 @@ DISK_LAB_MIB = 2 * 1024
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
-INOTIFY_SECOND_LAB = sum(
-    ROLES[role].inotify_instances for role in (Role.LOAD_BALANCER, Role.CONTROL_PLANE, Role.WORKER)
-)
+INOTIFY_SECOND_LAB = sum(spec.inotify_instances for spec in ROLES.values())
 """The tests stand the smallest lab (1+1+1) beside this one."""
 INOTIFY_UNCOUNTED = 32
 """Taken to be in use where nobody may count; a host's own services hold about that many."""

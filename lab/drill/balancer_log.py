@@ -6,22 +6,24 @@ import json
 import re
 import time
 from collections.abc import Iterable
+from itertools import chain
 
 from lab.drill.recording import Mark
+from lab.model import Node
 from lab.session import Session
 
 # HAProxy, configuration manual 8.2.1 and server.c: what is said when checks change a server's state.
 CHANGED = re.compile(r"Server apiserverbackend/(\S+) is (DOWN|UP)\b")
 
 
-def read(session: Session, since: float) -> tuple[tuple[float, str, bool], ...]:
+def read(session: Session, balancer: Node, since: float) -> tuple[tuple[float, str, bool], ...]:
     """When which server went down or up (True) since then, on this host's clock, each told once, in order.
 
-    Raises CommandFailed when the load balancer can't be asked.
+    Raises CommandFailed when that load balancer can't be asked.
     """
     asked = time.time()
     command = f"date +%s.%N; sudo journalctl --unit haproxy --output json --since @{since:.6f}"
-    said = session.remote.run(session.lab.balancer, [command], timeout=30).stdout.splitlines()
+    said = session.remote.run(balancer, [command], timeout=30).stdout.splitlines()
     ahead = float(said[0]) - (asked + time.time()) / 2 if len(said) > 1 else 0.0
     return changes(said[1:], ahead)
 
@@ -45,10 +47,12 @@ def changes(lines: Iterable[str], ahead: float) -> tuple[tuple[float, str, bool]
 def marks(session: Session, wall: float, injected: float, healed: float) -> tuple[Mark, ...]:
     """Marks of what HAProxy noticed; `wall` is the wall clock at the recording's zero.
 
-    Going down after the fault is noticing it; coming up after the healing is being whole.
+    Going down after the fault is noticing it; coming up after the healing is being whole. Of several load
+    balancers all are asked, and each change is a mark.
     """
     noticed = []
-    for at, name, up in read(session, wall + injected):
+    said = [read(session, balancer, wall + injected) for balancer in session.lab.balancers]
+    for at, name, up in sorted(chain.from_iterable(said)):
         when = at - wall
         if not up and injected <= when <= healed:
             noticed.append(Mark(at=when, kind="detect", what=f"HAProxy takes {name} out"))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from lab.drill import workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
+from lab.selectors import Selector, balancers, control_planes, every_machine
 from lab.session import Session
 
 ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}
@@ -50,10 +51,6 @@ class Drill:
         return None
 
 
-def _balancer(session: Session) -> tuple[Node, ...]:
-    return (session.lab.balancer,)
-
-
 def _follower(session: Session) -> tuple[Node, ...]:
     """A control plane that does not lead etcd: the last one."""
     leader = etcd(session).leader
@@ -65,22 +62,18 @@ def _leader(session: Session) -> tuple[Node, ...]:
 
 
 def _majority(session: Session) -> tuple[Node, ...]:
-    """More control planes than etcd can lose, its leader among them."""
+    """More members than etcd can lose, its leader among them."""
     leader = etcd(session).leader
-    others = [node for node in session.lab.control_planes if node != leader]
-    return (leader, *others[: len(session.lab.control_planes) // 2])
+    others = [node for node in session.lab.etcd_members if node != leader]
+    return (leader, *others[: len(session.lab.etcd_members) // 2])
 
 
 def _worker(session: Session) -> tuple[Node, ...]:
     return (session.lab.workers[-1],)
 
 
-def _everything(session: Session) -> tuple[Node, ...]:
-    return session.lab.nodes
-
-
-def _control_planes(session: Session) -> tuple[Node, ...]:
-    return session.lab.control_planes
+def _all(of: Selector) -> Callable[[Session], tuple[Node, ...]]:
+    return lambda session: of(session.lab)
 
 
 def _nothing(scene: Scene) -> None:
@@ -106,7 +99,8 @@ def _cut_off(scene: Scene) -> None:
 
 
 def _cut_off_from_peers(scene: Scene) -> None:
-    others = [str(node.address) for node in scene.session.lab.control_planes if node not in scene.victims]
+    """From the other members of etcd."""
+    others = [str(node.address) for node in scene.session.lab.etcd_members if node not in scene.victims]
     scene.fault("partitioned", "inject", *others)
 
 
@@ -196,7 +190,7 @@ DRILLS = (
     Drill("lose-quorum", _majority, _power, _power_on, limits={"whole_s.the API": 30}),
     Drill(
         "reload-load-balancer",
-        _balancer,
+        _all(balancers),
         lambda scene: scene.haproxy("reload"),
         _nothing,
         control_planes=1,
@@ -204,7 +198,7 @@ DRILLS = (
     ),
     Drill(
         "restart-load-balancer",
-        _balancer,
+        _all(balancers),
         lambda scene: scene.haproxy("restart"),
         _nothing,
         seconds=10,
@@ -213,7 +207,7 @@ DRILLS = (
     ),
     Drill(
         "kill-load-balancer",
-        _balancer,
+        _all(balancers),
         _power,
         _power_on,
         seconds=10,
@@ -233,7 +227,7 @@ DRILLS = (
     ),
     Drill(
         "power-off-all",
-        _everything,
+        _all(every_machine),
         _power,
         _power_on,
         seconds=5,
@@ -242,7 +236,7 @@ DRILLS = (
     ),
     Drill(
         "renew-certificates",
-        _control_planes,
+        _all(control_planes),
         _renew,
         _fault("certificates_renewed", "heal"),
         seconds=5,

@@ -76,7 +76,7 @@ def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, li
     remote.require_route()
     lab = remote.lab
     source = str(lab.network.gateway)
-    balancer = Door(str(lab.balancer.address), lab.load_balancer.port, source, api.context)
+    balancer = Door(str(lab.api.address), lab.api.port, source, api.context)
     doors = [Door(str(node.address), node_port, source) for node in via]
     probes = Probes(balancer, doors, start_counting(api), limit)
     probes.start()

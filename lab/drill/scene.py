@@ -61,10 +61,14 @@ class Scene:
         machines.power_on(self.session.lab, self.victims)
 
     def haproxy(self, action: str) -> None:
-        """Have systemd `reload`, `restart` or `start` HAProxy on the load balancer."""
+        """Have systemd `reload`, `restart` or `start` HAProxy on every load balancer."""
         self.injected()
-        balancer = self.session.lab.balancer
-        self.session.remote.run(balancer, ["sudo", "systemctl", action, "haproxy"], timeout=60)
+        command = ["sudo", "systemctl", action, "haproxy"]
+
+        def run(node: Node) -> None:
+            self.session.remote.run(node, command, timeout=60)
+
+        side_by_side(f"haproxy {action}", self.session.lab.balancers, run)
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,7 @@ class Etcd:
 
 def etcd(session: Session) -> Etcd:
     """Ask etcd, while it is whole, who leads. Raises LabError when no member of our machines says it does."""
-    for node in session.lab.control_planes:
+    for node in session.lab.etcd_members:
         status = ask_machine(session.remote, node, "etcd-status").etcd_status
         if status.leader == status.member:
             return Etcd(node, status.term)

@@ -6,12 +6,12 @@ import http.client
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.health.cluster import ask_health
 from lab.model import Node
-from lab.roles import Role
 from lab.system.wait import wait_until
 
 if TYPE_CHECKING:
@@ -44,11 +44,11 @@ def wait_whole(scene: Scene, timeout: float) -> None:
 def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
     lab, ca = scene.session.lab, scene.api.ca
     parts: dict[str, Callable[[], str | None]] = {}
-    parts[API] = lambda: _why_not_ready(lab.balancer, lab.load_balancer.port, ca)
+    parts[API] = partial(_why_not_ready, lab.api.address, lab.api.port, ca)
     for node in scene.victims:
-        if node.role is Role.CONTROL_PLANE:
-            parts[f"{node.name} API server"] = partial(_why_not_ready, node, 6443, ca)
-        if node.role is not Role.LOAD_BALANCER:
+        if node in lab.control_planes:
+            parts[f"{node.name} API server"] = partial(_why_not_ready, node.address, 6443, ca)
+        if node in lab.kubernetes_nodes:
             parts[f"{node.name} kubelet"] = partial(_kubelet_problem, scene, node)
     return parts
 
@@ -59,10 +59,10 @@ def _ask(parts: dict[str, Callable[[], str | None]]) -> dict[str, str | None]:
         return dict(zip(parts, pool.map(lambda ask: ask(), parts.values()), strict=True))
 
 
-def _why_not_ready(node: Node, port: int, ca: str) -> str | None:
+def _why_not_ready(address: IPv4Address, port: int, ca: str) -> str | None:
     """Why an API server, or the load balancer before it, is not ready; etcd's answer is part of /readyz."""
     try:
-        status, text = ask_health(node.address, port, "/readyz", ca, timeout=2)
+        status, text = ask_health(address, port, "/readyz", ca, timeout=2)
     except LabError as error:
         return error.message
     return None if status == http.client.OK else f"answered {status}: {text[:80]}"

@@ -98,7 +98,7 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             if lab.provider == "virtualbox"
             else None
         )
-        routes, way = pool.submit(network.routes), pool.submit(network.way, lab.balancer.address)
+        routes, way = pool.submit(network.routes), pool.submit(network.way, lab.route_target)
         daemon = _daemon()
         silence = Unknown("docker's daemon does not answer")
         answers = daemon.state == "answers"

@@ -48,7 +48,7 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
         "",
         _machines(lab),
         "",
-        Text(f"API         {lab.api_url} (Kubernetes {lab.kubernetes.version})"),
+        Text(f"API         {lab.api.url} (Kubernetes {lab.kubernetes.version})"),
         Text(f"kubeconfig  {workspace.kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",

@@ -23,16 +23,10 @@ from lab.health.facts import gather as gathering
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
 from lab.health.facts.machine import TIMED_OUT
 from lab.model import Lab, Node
+from lab.selectors import SINGULAR
 from lab.session import Session, open_made, require_up, with_profile
 
 Hosts = Callable[[Node], Any]
-
-ROLES: dict[str, Callable[[Lab], tuple[Node, ...]]] = {
-    "control_plane": lambda lab: lab.control_planes,
-    "worker": lambda lab: lab.workers,
-    "kubernetes_node": lambda lab: lab.kubernetes_nodes,
-    "machine": lambda lab: lab.nodes,
-}
 
 # A connection of its own, which gives up on a machine that answers nothing: the kept one may hang with it.
 BOUNDED = "-o ControlPath=none -o ConnectTimeout={} -o ServerAliveInterval={} -o ServerAliveCountMax=3"
@@ -50,7 +44,7 @@ def _opened(config: pytest.Config) -> Session:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     lab = _opened(metafunc.config).lab
-    for fixture, nodes in ROLES.items():
+    for fixture, nodes in SINGULAR.items():
         if fixture in metafunc.fixturenames:
             metafunc.parametrize(fixture, nodes(lab), ids=lambda node: str(node.name))
     if "case" in metafunc.fixturenames:

@@ -99,7 +99,7 @@ def test_every_example_can_be_baked_before_anybody_has_pinned_upstream(
 
 def test_the_reference_example_has_the_write_ups_addresses() -> None:
     lab = load(ROOT / "examples/reference.yaml")
-    assert lab.endpoint == "192.168.35.146:6443"
+    assert lab.api.host_port == "192.168.35.146:6443"
     assert lab.first.address == IPv4Address("192.168.35.243")
     assert str(lab.network.pods) == "10.0.0.0/16"
     assert len(lab.nodes) == 7

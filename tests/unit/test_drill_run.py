@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -18,10 +22,11 @@ from lab.drill.scene import Scene
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError, LabError
 from lab.health import verify
+from lab.model import Node
 from lab.session import Session
 from lab.system import process
 from lab.workspace import Workspace
-from tests.unit.fakes import FakeRemote, progress, recorded
+from tests.unit.fakes import FakeRemote, progress, recorded, with_a_second_balancer
 
 
 @pytest.fixture
@@ -198,6 +203,47 @@ def test_a_lab_that_is_not_green_is_left_as_it_is(session: Session, monkeypatch:
     monkeypatch.setattr(verify, "run", lambda session: looks.pop())
     with pytest.raises(LabError, match=r"not green.*: node-ready"):
         run.require_green(session)
+
+
+class TwoBalancers(FakeRemote):
+    """Machines of a lab with two load balancers; they answer what a test expects, and refuse the rest."""
+
+    def __init__(self, session: Session, answers: dict[str, str]) -> None:
+        super().__init__(with_a_second_balancer(session.lab), session.workspace)
+        self.answers = answers
+        self.asked: list[tuple[str, str]] = []
+
+    def run(self, node: Node, command: Sequence[str], **how: Any) -> process.Result:
+        """Keep what a machine was asked, and answer."""
+        self.asked.append((node.name, " ".join(command)))
+        return process.Result(tuple(command), 0, self.answers[node.name], "", 0.0)
+
+
+def two(session: Session, **answers: str) -> tuple[Session, TwoBalancers]:
+    remote = TwoBalancers(session, answers)
+    return replace(session, lab=remote.lab, remote=remote), remote
+
+
+def test_haproxy_is_reloaded_on_every_load_balancer(session: Session) -> None:
+    opened, remote = two(session, lb1="", lb2="")
+    marks: list[tuple[str, str]] = []
+    Scene(opened, opened.lab.balancers, lambda *mark: marks.append(mark)).haproxy("reload")
+    assert sorted(remote.asked) == [(name, "sudo systemctl reload haproxy") for name in ("lb1", "lb2")]
+    assert marks == [("inject", "the fault")]
+
+
+def test_what_each_load_balancer_noticed_is_marked_in_the_order_of_time(session: Session) -> None:
+    now = time.time()
+
+    def journal(after: float, word: str) -> str:
+        message = f"Server apiserverbackend/cp1 is {word}"
+        entry = {"MESSAGE": message, "__REALTIME_TIMESTAMP": str(int((now + after) * 1e6))}
+        return f"{time.time():.6f}\n{json.dumps(entry)}\n"
+
+    opened, _ = two(session, lb1=journal(3, "DOWN"), lb2=journal(2, "DOWN"))
+    found = balancer_log.marks(opened, now, 0.0, 10.0)
+    assert [mark.what for mark in found] == ["HAProxy takes cp1 out"] * 2
+    assert [round(mark.at) for mark in found] == [2, 3]
 
 
 def test_haproxys_changes_are_read_once_each_on_our_clock() -> None:

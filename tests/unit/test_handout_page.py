@@ -18,6 +18,7 @@ from lab.roles import Role
 from lab.workshop.handout import context, topology
 from lab.workshop.handout.words import WORDS
 from tests.unit import drills
+from tests.unit.fakes import with_a_second_balancer
 from tests.unit.handouts import folder, made
 
 LAB = config.default()
@@ -142,6 +143,15 @@ def test_every_machine_is_drawn_inside_the_picture_and_none_upon_another(
     assert drawn.count('class="etcd"') == control_planes
     assert "<title" in drawn
     assert f"{lab.workers[-1].name} {lab.workers[-1].address}" in drawn if workers else True
+
+
+def test_every_load_balancer_is_drawn_beside_the_other() -> None:
+    drawn = topology.picture(with_a_second_balancer(sized(3, 3)), "en")
+    places = re.findall(r'<rect class="machine balancer" x="([\d.-]+)" y="([\d.-]+)"', drawn)
+    assert len(set(places)) == 2
+    assert len({y for _, y in places}) == 1
+    assert ">lb2</text>" in drawn
+    assert "lb1 192.168.156.10, lb2 192.168.156.9" in drawn
 
 
 def test_no_arrow_crosses_a_control_plane() -> None:

@@ -32,7 +32,7 @@ current-context: work
 """
 
 
-def admin_conf(server: str = LAB.api_url) -> str:
+def admin_conf(server: str = LAB.api.url) -> str:
     return yaml.safe_dump(
         {
             "apiVersion": "v1",
@@ -150,7 +150,7 @@ def test_merging_replaces_the_lab_s_own_former_entries(workspace: Workspace, tmp
     target.write_text(THEIRS.replace("work", "ha-lab"))
     kubeconfig.merge(LAB, workspace, target)
     assert [each["name"] for each in load(target)["clusters"]] == ["ha-lab"]
-    assert load(target)["clusters"][0]["cluster"]["server"] == LAB.api_url
+    assert load(target)["clusters"][0]["cluster"]["server"] == LAB.api.url
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from lab.paths import REPOSITORY
 from lab.plans.up import provisioners
 from lab.render import Site
 from lab.roles import COREDNS_PATCH
-from tests.unit.fakes import GOLDEN, SITE, program
+from tests.unit.fakes import GOLDEN, SITE, program, with_a_second_balancer
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 HOSTILE = "a'b\"c `id` $(id) ${HOME} #{`id`} \\' \\ %x(id) {{ 1 }} é"
@@ -134,6 +134,25 @@ def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> 
     assert not [
         path for path, text in found.items() if "10.0.2." in text or "eth0" in text.replace("eth0 is", "")
     ]
+
+
+def test_each_load_balancer_has_its_own_statistics_and_the_same_api() -> None:
+    one, two = texts(labs()["default"]), texts(with_a_second_balancer(labs()["default"]))
+    assert two["nodes/lb1/haproxy.cfg"] == one["nodes/lb1/haproxy.cfg"]
+    assert "bind 192.168.56.9:8404" in two["nodes/lb2/haproxy.cfg"]
+    names = documents("nodes/cp1/kubeadm-init.yaml", with_a_second_balancer(labs()["default"]))
+    assert names["ClusterConfiguration"]["controlPlaneEndpoint"] == "192.168.56.10:6443"
+    assert names["ClusterConfiguration"]["apiServer"]["certSANs"] == [
+        *("192.168.56.10", "lb1"),
+        *("192.168.56.9", "lb2"),
+    ]
+
+
+def test_a_machine_is_given_no_script_of_another_role() -> None:
+    found = render.render(labs()["default"], SITE, provisioners)
+    assert "nodes/w1/control-plane-join.sh" not in found
+    assert "nodes/cp1/worker-join.sh" not in found
+    assert "nodes/cp1/load-balancer.sh" not in found
 
 
 def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() -> None:

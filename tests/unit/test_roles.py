@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+
 import pytest
 
 from lab import config
 from lab.config.shape import Nodes
-from lab.paths import PROVISION
+from lab.paths import PROVISION, REPOSITORY
 from lab.plans.situation import from_nothing
 from lab.plans.up import UP
 from lab.roles import ROLES, Role, RoleSpec
@@ -53,6 +55,18 @@ def test_every_script_of_a_machine_belongs_to_a_role() -> None:
 def test_every_copied_file_of_a_machine_belongs_to_a_role() -> None:
     named = {name for spec in ROLES.values() for name in spec.copies}
     assert named == {path.name for path in (PROVISION / "node").iterdir() if path.suffix != ".sh"}
+
+
+def test_only_the_model_tells_one_role_from_another() -> None:
+    """Everywhere else a machine is asked for by what it runs, or its role's row is."""
+    branches = [
+        f"{path.relative_to(REPOSITORY)}:{each.lineno}"
+        for path in sorted((REPOSITORY / "lab").rglob("*.py"))
+        if path.name not in ("roles.py", "model.py")
+        for each in ast.walk(ast.parse(path.read_text()))
+        if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "Role"
+    ]
+    assert branches == []
 
 
 def test_addresses_of_two_roles_do_not_begin_at_the_same_place() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lab.remote import Remote, control_folder
 from lab.session import Session, open_session
 from lab.system.progress import Progress
 from lab.verbs import kubeconfig
-from tests.unit.fakes import printed
+from tests.unit.fakes import FakeRemote, printed, with_a_second_balancer
 
 LAB_YAML = "name: mine\n"
 
@@ -64,6 +65,20 @@ def test_what_is_secret_of_a_rendered_lab_is_private(opened: Session) -> None:
         path for path in opened.workspace.root.rglob("*") if path.is_file() and "secrets" not in path.parts
     ]
     assert not any(token in path.read_text() for path in others)
+
+
+def test_every_load_balancer_is_configured(opened: Session) -> None:
+    lab = with_a_second_balancer(opened.lab)
+    remote = FakeRemote(lab, opened.workspace)
+    opened.workspace.write_identity({"image": "golden"})
+    replace(opened, lab=lab, remote=remote).configure_load_balancer()
+    assert remote.delivered == ["lb1", "lb2"]
+    assert [event for event in remote.events if event.startswith("start")] == [
+        "start load-balancer lb1",
+        "start load-balancer lb2",
+    ]
+    assert "192.168.56.9:8404" in (opened.workspace.node("lb2") / "haproxy.cfg").read_text()
+    assert not opened.workspace.node("cp1").exists()
 
 
 def test_rendering_makes_no_folder_for_connections(opened: Session) -> None:

@@ -22,12 +22,13 @@ from lab.model import Lab
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.workshop.task import cluster, command, kept, look
+from lab.workshop.task import machines as machine_parts
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.kept import Kept, Verified
 from lab.workshop.task.look import Result
 from lab.workshop.task.task import Checks, Found, Sight, Task, state
 from lab.workspace import Workspace
-from tests.unit.fakes import CA, FakeRemote, keep_made, printed
+from tests.unit.fakes import CA, FakeRemote, keep_made, printed, with_a_second_balancer
 from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent, told_otherwise
 
 KEPT = Kept(Path("/lab/.lab"), verified=Verified(len(cases(lab())), 0), reports=("20261126-100000-all",))
@@ -378,6 +379,13 @@ def test_only_what_a_task_needs_is_asked(
     asked = [each for each in way.asked if "facts.sh" in each[2]]
     assert {each[0] for each in asked} == machines_asked
     assert {each[3:] for each in asked} <= {answers}
+
+
+def test_the_load_balancer_s_task_looks_at_every_load_balancer() -> None:
+    bare = section("lb1", "lab-configuration", "packaged")(facts()).machines["lb1"]
+    found = replace(facts(), machines={**facts().machines, "lb2": bare})
+    seen = replace(sight(lambda _: found), lab=with_a_second_balancer(lab()))
+    assert [each.machine for each in machine_parts.configured(seen)] == ["lb2"]
 
 
 def test_progress_asks_all_that_is_needed_also_while_a_fault_bars_the_tasks_that_need_everything(

@@ -28,7 +28,7 @@ def test_the_load_balancer_alone_is_up_by_a_bare_vagrant_up(pair: TestLab) -> No
     print(f"the load balancer alone: {seconds:.0f} s")
     assert pair.succeed("ssh", "lb1", "--", "systemctl is-active haproxy").said.strip() == "active"
     lab = pair.session.lab
-    with urllib.request.urlopen(f"http://{lab.balancer.address}:8404/", timeout=30) as page:
+    with urllib.request.urlopen(f"http://{lab.balancers[0].address}:8404/", timeout=30) as page:
         assert b"apiserverbackend" in page.read()
 
 

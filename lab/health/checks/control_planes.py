@@ -43,10 +43,11 @@ def static_pods_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
         for pod in known(facts.api.pods)
         if pod.namespace == "kube-system"
     }
-    names = [f"{component}-{node.name}" for component in COMPONENTS]
+    components = (*COMPONENTS, *(("etcd",) if node in lab.etcd_members else ()))
+    names = [f"{component}-{node.name}" for component in components]
     bad = [f"{name} {'is not Ready' if name in ready else 'is not there'}" for name in names]
     return expect_none(
-        f"Ready: {', '.join(COMPONENTS)}",
+        f"Ready: {', '.join(components)}",
         [line for name, line in zip(names, bad, strict=True) if not ready.get(name)],
     )
 

@@ -64,8 +64,9 @@ class Group:
 
 def picture(lab: Lab, language: str) -> Markup:
     """Return the picture as an SVG element; its colours are the page's."""
-    balancer_y = 84.0
-    control_planes = group(lab.control_planes, balancer_y + 91, 74)
+    balancers = group(lab.balancers, 74.0, 61).boxes
+    balancers_bottom = balancers[-1].y + balancers[-1].height
+    control_planes = group(lab.control_planes, balancers_bottom + 30, 74)
     workers = group(lab.workers, control_planes.bottom + 16, 50, above=TITLE) if lab.workers else None
     bottom = (workers or control_planes).bottom
     return Markup(  # noqa: S704  the template escapes what it is told
@@ -75,14 +76,12 @@ def picture(lab: Lab, language: str) -> Markup:
             lab=lab,
             word=partial(word, language),
             described=described(lab, language),
-            balancer=Box(
-                lab.balancer.name, str(lab.balancer.address), MIDDLE, balancer_y, 61, size(lab.balancer.name)
-            ),
+            balancers=balancers,
             control_planes=control_planes,
             workers=workers,
-            bus=balancer_y + 61 + 16,
-            members=len(lab.control_planes),
-            quorum=quorum(len(lab.control_planes)),
+            bus=balancers_bottom + 16,
+            members=len(lab.etcd_members),
+            quorum=quorum(len(lab.etcd_members)),
             frame=bottom + 10,
             height=bottom + 62,
             width=WIDTH,
@@ -115,7 +114,7 @@ def size(name: str) -> float:
 def described(lab: Lab, language: str) -> str:
     """Return in words what the picture shows, for those who can't see it."""
     roles = (
-        (word(language, "balancer"), (lab.balancer,)),
+        (word(language, "balancer"), lab.balancers),
         (word(language, "control_planes"), lab.control_planes),
         (word(language, "workers"), lab.workers),
     )

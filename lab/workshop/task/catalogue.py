@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from lab.model import Lab, Node
+from lab.selectors import balancers, control_planes, every_machine, first, kubernetes_nodes
 from lab.workshop.task import afterwards, cluster, machines
-from lab.workshop.task.machines import balancer, first
 from lab.workshop.task.task import Asks, Checks, Task
 
 
-def _everywhere(lab: Lab) -> tuple[Node, ...]:
-    return lab.nodes
-
-
-def _nodes(lab: Lab) -> tuple[Node, ...]:
-    return lab.kubernetes_nodes
-
-
-def _control_planes(lab: Lab) -> tuple[Node, ...]:
-    return lab.control_planes
-
-
-def _balancer_and_first(lab: Lab) -> tuple[Node, ...]:
-    return (lab.balancer, lab.first)
+def _balancers_and_first(lab: Lab) -> tuple[Node, ...]:
+    return (*lab.balancers, lab.first)
 
 
 TASKS = (
@@ -29,10 +17,10 @@ TASKS = (
         1,
         "machines",
         "the machines answer",
-        asks=Asks(_everywhere, ("here", "services", "kernel")),
+        asks=Asks(every_machine, ("here", "services", "kernel")),
         parts=(
-            machines.answer(_everywhere),
-            Checks(("own-name", "network-services", "kernel-settings"), _nodes),
+            machines.answer(every_machine),
+            Checks(("own-name", "network-services", "kernel-settings"), kubernetes_nodes),
             machines.container_runtime,
         ),
         hints=(
@@ -45,9 +33,9 @@ TASKS = (
         2,
         "quorum",
         "what a control plane is made of is there",
-        asks=Asks(_control_planes, ("programs", "images", "certificates", "ca-key")),
+        asks=Asks(control_planes, ("programs", "images", "certificates", "ca-key")),
         parts=(
-            machines.answer(_control_planes),
+            machines.answer(control_planes),
             machines.programs_there,
             machines.images_there,
             machines.ca_there,
@@ -63,9 +51,9 @@ TASKS = (
         3,
         "load-balancer",
         "HAProxy stands before the API servers",
-        asks=Asks(balancer, ("services", "configuration", "lab-configuration", "unread", "listening")),
+        asks=Asks(balancers, ("services", "configuration", "lab-configuration", "unread", "listening")),
         parts=(
-            machines.answer(balancer),
+            machines.answer(balancers),
             machines.configured,
             Checks(("haproxy-configuration",)),
             machines.as_the_lab_s,
@@ -86,16 +74,16 @@ TASKS = (
         "control-plane",
         "the first control plane serves the API",
         asks=Asks(
-            _balancer_and_first,
+            _balancers_and_first,
             ("membership", "kubeadm", "admin-server", "endpoint", "certificates", "ca-key", "backends"),
             api=True,
         ),
         parts=(
-            machines.answer(_balancer_and_first),
+            machines.answer(_balancers_and_first),
             cluster.ready_for_init,
             cluster.initialised,
             cluster.with_the_lab_s_ca,
-            cluster.endpoint_is_the_balancer,
+            cluster.endpoint_is_the_lab_s,
             Checks(("admin-kubeconfig",), first),
             Checks(("api-server-healthy",), first),
             Checks(("backend-up",), first),
@@ -132,9 +120,9 @@ TASKS = (
         6,
         "joins",
         "every machine has joined",
-        asks=Asks(_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
+        asks=Asks(kubernetes_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
         parts=(
-            machines.answer(_nodes),
+            machines.answer(kubernetes_nodes),
             cluster.after_init,
             cluster.joined,
             Checks(("exact-nodes", "node-as-declared", "etcd-members", "etcd-no-learner")),
@@ -173,10 +161,10 @@ TASKS = (
         8,
         "look-around",
         "all checks hold",
-        asks=Asks(_everywhere, api=True),
+        asks=Asks(every_machine, api=True),
         before=(afterwards.fault_is_out,),
         parts=(
-            machines.answer(_everywhere),
+            machines.answer(every_machine),
             cluster.after_init,
             cluster.all_joined,
             afterwards.all_hold,
@@ -201,7 +189,7 @@ TASKS = (
         10,
         "mend",
         "the lab is whole again",
-        asks=Asks(_everywhere, api=True),
+        asks=Asks(every_machine, api=True),
         before=(afterwards.drilled, afterwards.fault_is_out),
         parts=(afterwards.healthy,),
         hints=(

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
-from lab.roles import Role
-from lab.workshop.task.machines import ca_there, first
+from lab.selectors import first
+from lab.workshop.task.machines import ca_there
 from lab.workshop.task.task import Checks, Found, Sight
 
 FLANNEL = "kube-flannel"
@@ -48,11 +48,11 @@ def after_init(sight: Sight) -> Iterator[Found]:
         yield Found("not yet", found.machine, "task 4 is done", found.found, "`./inv task 4` says what to do")
 
 
-def endpoint_is_the_balancer(sight: Sight) -> Iterator[Found]:
+def endpoint_is_the_lab_s(sight: Sight) -> Iterator[Found]:
     """Control planes can join. An API server that does not answer is the next parts' to find."""
     node = sight.lab.first
     said = sight.facts.machine(node).section("endpoint")
-    has, wanted = said.text.strip(), sight.lab.endpoint
+    has, wanted = said.text.strip(), sight.lab.api.host_port
     if not said.code and has != wanted:
         expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
         yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
@@ -65,7 +65,7 @@ def lets_machines_in(sight: Sight) -> Iterator[Found]:
     lost = []
     if missing and not any(kind == "bootstrap.kubernetes.io/token" for _, kind in secrets):
         lost.append("no bootstrap token")
-    if any(node.role is Role.CONTROL_PLANE for node in missing) and "kubeadm-certs" not in dict(secrets):
+    if any(node in sight.lab.control_planes for node in missing) and "kubeadm-certs" not in dict(secrets):
         lost.append("no Secret kubeadm-certs")
     if lost:
         names = ", ".join(node.name for node in missing)

@@ -129,4 +129,4 @@ def _count(session: Session, task: Task, *, done: bool) -> int:
 
 def filled(hint: str, lab: Lab) -> str:
     """Return a hint with the lab's own machines in it."""
-    return hint.format(first=lab.first.name, balancer=lab.balancer.name)
+    return hint.format(first=lab.first.name, balancer=", ".join(node.name for node in lab.balancers))

@@ -6,22 +6,14 @@ from collections.abc import Iterator
 
 from lab.golden.supply.releases import release
 from lab.health.facts.known import Unknown
-from lab.model import Lab, Node
-from lab.workshop.task.task import Found, Nodes, Part, Sight
+from lab.selectors import Selector
+from lab.workshop.task.task import Found, Part, Sight
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
 MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
 
 
-def balancer(lab: Lab) -> tuple[Node, ...]:
-    return (lab.balancer,)
-
-
-def first(lab: Lab) -> tuple[Node, ...]:
-    return (lab.first,)
-
-
-def answer(of: Nodes) -> Part:
+def answer(of: Selector) -> Part:
     """The part of a task that its machines answer: one that stands still is missing, whatever is on it."""
 
     def part(sight: Sight) -> Iterator[Found]:
@@ -52,8 +44,10 @@ def programs_there(sight: Sight) -> Iterator[Found]:
 
 def images_there(sight: Sight) -> Iterator[Found]:
     versions = release(sight.lab.kubernetes.version)
-    wanted = (f"/kube-apiserver:v{versions.kubernetes}", f"/etcd:{versions.etcd_tag}")
     for node in sight.lab.control_planes:
+        wanted = [f"/kube-apiserver:v{versions.kubernetes}"]
+        if node in sight.lab.etcd_members:
+            wanted.append(f"/etcd:{versions.etcd_tag}")
         images = sight.facts.machine(node).text("images").split()
         missing = [name[1:] for name in wanted if not any(image.endswith(name) for image in images)]
         if missing:
@@ -73,32 +67,33 @@ def ca_there(sight: Sight) -> Iterator[Found]:
 
 
 def configured(sight: Sight) -> Iterator[Found]:
-    node = sight.lab.balancer
-    said = sight.facts.machine(node).text("lab-configuration").strip()
-    if said == "packaged":
-        expected = "the lab's part in /etc/haproxy/haproxy.cfg, behind the packaged one"
-        yield Found("not yet", node.name, expected, "only the packaged one")
+    for node in sight.lab.balancers:
+        said = sight.facts.machine(node).text("lab-configuration").strip()
+        if said == "packaged":
+            expected = "the lab's part in /etc/haproxy/haproxy.cfg, behind the packaged one"
+            yield Found("not yet", node.name, expected, "only the packaged one")
 
 
 def as_the_lab_s(sight: Sight) -> Iterator[Found]:
-    node = sight.lab.balancer
-    said = sight.facts.machine(node).text("lab-configuration").strip()
-    if said != "the lab's":
-        hint = "`<` is missing, `>` is there instead: put the file together again, as the chapter does"
-        yield Found("broken", node.name, "/etc/haproxy/haproxy.cfg is the lab's", said, hint)
+    for node in sight.lab.balancers:
+        said = sight.facts.machine(node).text("lab-configuration").strip()
+        if said != "the lab's":
+            hint = "`<` is missing, `>` is there instead: put the file together again, as the chapter does"
+            yield Found("broken", node.name, "/etc/haproxy/haproxy.cfg is the lab's", said, hint)
 
 
 def was_read(sight: Sight) -> Iterator[Found]:
-    node = sight.lab.balancer
-    unread = sight.facts.machine(node).text("unread").split()
-    if unread:
-        hint = "on it: `systemctl restart haproxy`"
-        found = f"{', '.join(unread)} changed after it had read its files"
-        yield Found("not yet", node.name, "HAProxy runs with the files that are there", found, hint)
+    for node in sight.lab.balancers:
+        unread = sight.facts.machine(node).text("unread").split()
+        if unread:
+            hint = "on it: `systemctl restart haproxy`"
+            found = f"{', '.join(unread)} changed after it had read its files"
+            yield Found("not yet", node.name, "HAProxy runs with the files that are there", found, hint)
 
 
 def listens(sight: Sight) -> Iterator[Found]:
-    node, port = sight.lab.balancer, sight.lab.load_balancer.port
-    if not sight.facts.machine(node).text("listening").strip():
-        hint = "on it: `journalctl -u haproxy`, then `systemctl restart haproxy`"
-        yield Found("broken", node.name, f"HAProxy listens on port {port}", "nobody does", hint)
+    port = sight.lab.load_balancer.port
+    for node in sight.lab.balancers:
+        if not sight.facts.machine(node).text("listening").strip():
+            hint = "on it: `journalctl -u haproxy`, then `systemctl restart haproxy`"
+            yield Found("broken", node.name, f"HAProxy listens on port {port}", "nobody does", hint)

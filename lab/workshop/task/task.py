@@ -13,11 +13,11 @@ from typing import Literal
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import CouldNotAsk
-from lab.model import Lab, Node
+from lab.model import Lab
+from lab.selectors import Selector
 from lab.workshop.task.kept import Kept
 
 State = Literal["done", "not yet", "broken"]
-Nodes = Callable[[Lab], tuple[Node, ...]]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Checks:
     """A part: verify's checks of these names, of those machines (None: of all). `amiss` is what a no means."""
 
     names: tuple[str, ...]
-    on: Nodes | None = None
+    on: Selector | None = None
     amiss: State = "broken"
     hint: str = ""
 
@@ -70,7 +70,7 @@ class Checks:
 class Asks:
     """What has to be asked for a task: these answers (none named: all) of those machines, and the API."""
 
-    machines: Nodes = lambda lab: ()
+    machines: Selector = lambda lab: ()
     answers: tuple[str, ...] = ()
     api: bool = False
 
