@@ -25,7 +25,8 @@ BUDGETS+='{{.metadata.name}} {{or .status.currentHealthy 0}} {{or .status.desire
 BUDGETS+='{{range $key, $value := .spec.selector.matchLabels}}{{$key}}={{$value}},{{end}}'
 BUDGETS+='{{range .spec.selector.matchExpressions}}{{if eq .operator "DoesNotExist"}}!{{end}}{{.key}}'
 BUDGETS+='{{if .values}} {{if eq .operator "In"}}in{{else}}notin{{end}} '
-BUDGETS+='({{range $index, $value := .values}}{{if $index}},{{end}}{{$value}}{{end}}){{end}},{{end}}{{"\n"}}{{end}}{{end}}'
+BUDGETS+='({{range $index, $value := .values}}{{if $index}},{{end}}{{$value}}{{end}}){{end}},{{end}}'
+BUDGETS+='{{"\n"}}{{end}}{{end}}'
 readonly PODS BUDGETS RETRY=5 # seconds, as kubectl waits between two evictions of a pod
 
 name="" force=no timeout=120 cordoned=no # cordoned: by this run, which has not succeeded
@@ -73,12 +74,14 @@ restore() {
 }
 
 drain() {
-	local deadline=$((SECONDS + timeout)) flags=(--ignore-daemonsets --delete-emptydir-data)
+	local deadline=$((SECONDS + timeout)) left=$timeout flags=(--ignore-daemonsets --delete-emptydir-data)
 	[[ $force == no ]] || flags+=(--force)
 	# kubectl repeats what a budget forbids, but ends at any other error, which may be a transient one.
-	until as_admin drain "$name" "${flags[@]}" --timeout "$((deadline - SECONDS))s"; do
+	until as_admin drain "$name" "${flags[@]}" --timeout "${left}s"; do
 		((SECONDS + RETRY < deadline)) || give_up
 		sleep "$RETRY"
+		left=$((deadline - SECONDS))
+		((left > 0)) || left=1 # 0 would have no limit
 	done
 }
 

@@ -10,8 +10,8 @@
 #
 # It refuses if the members that stay would have no quorum. A node that neither etcd nor the API has is unchanged.
 #
-# No script runs on the machine that leaves, which is deleted next: `kubeadm reset` only prepares one for another use.
-# Should it start once more before that, its etcd ends by itself (etcd.io, "Runtime reconfiguration", "Remove a member").
+# The machine that leaves is not reset: it is deleted next, and `kubeadm reset` only prepares a machine for another use.
+# Should it start again before that, its etcd ends by itself (etcd.io, "Runtime reconfiguration").
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -21,15 +21,19 @@ name="" address="" node_only=no
 
 # Members are lines of `ID, status, name, peer URLs, client URLs, is learner`.
 members() { etcd member list --write-out simple; }
-members_of_node() { awk -F', ' -v name="$name" -v peer="https://$address:2380" '$3 == name || ($3 == "" && $4 == peer)'; }
-voting_members_without() { awk -F', ' -v id="$1" '$1 != id && $6 == "false"'; }
+# (`""`: awk would compare what looks like a number as one.)
+members_of_node() {
+	awk -F', ' -v name="$name" -v peer="https://$address:2380" '$3 == name "" || ($3 == "" && $4 == peer)'
+}
+voting_members_without() { awk -F', ' -v id="$1" '$1 != id "" && $6 == "false"'; }
 client_urls() { awk -F', ' '$5 != "" { sub(/,.*/, "", $5); print $5 }'; }
 id_of_url() { awk -F', ' -v url="$1" '$5 == url || index($5, url ",") == 1 { print $1 }'; }
 lines_of() { awk 'NF { n++ } END { print n + 0 }' <<<"$1"; }
 
 # healthy_among URLS: a line for each that answers with the agreement of a majority.
 healthy_among() {
-	[[ -z $1 ]] || etcd_at "${1//$'\n'/,}" endpoint health --write-out simple 2>/dev/null | sed -n 's/ is healthy: .*//p'
+	[[ -n $1 ]] || return 0
+	{ etcd_at "${1//$'\n'/,}" endpoint health --write-out simple 2>/dev/null || true; } | sed -n 's/ is healthy: .*//p'
 }
 
 # quorum_without ID: prints which members are missing. etcd has a check of its own (--strict-reconfig-check), which says
@@ -51,8 +55,9 @@ quorum_without() {
 
 # leads URL: the member at this client URL is etcd's leader.
 leads() {
+	local ids='$1 == "\"MemberID\"" { id = $2 "" } $1 == "\"Leader\"" { leader = $2 "" }'
 	etcd_at "$1" endpoint status --write-out fields 2>/dev/null |
-		awk -F' : ' '{ field[$1] = $2 } END { exit !(field["\"Leader\""] && field["\"Leader\""] == field["\"MemberID\""]) }'
+		awk -F' : ' "$ids"' END { exit !(id != "" && id == leader) }'
 }
 
 # Removing the leader is safe, but nothing can be written during the election that follows (etcd.io, "Runtime
@@ -62,26 +67,24 @@ move_leadership() { # MEMBERS MEMBER
 	url=$(client_urls <<<"$2")
 	if [[ -n $url ]] && leads "$url"; then
 		heir=$(healthy_among "$(voting_members_without "${2%%,*}" <<<"$1" | client_urls)" | head -n 1)
-		etcd_at "$url,$heir" move-leader "$(id_of_url "$heir" <<<"$1")" ||
+		if [[ -z $heir ]] || ! etcd_at "$url,$heir" move-leader "$(id_of_url "$heir" <<<"$1")"; then
 			log "etcd's leadership was not moved away from $name; it will elect a new leader"
+		fi
 	fi
 }
 
 # Right after another change etcd refuses for some seconds, until its members have been connected for 5 s.
 member_removed() { # ID
 	local listed
-	listed=$(members) || {
-		echo "$listed"
-		return 1
-	}
+	listed=$(members) || return 1
 	! grep -q "^$1, " <<<"$listed" || etcd member remove "$1"
 }
 
 remove_members() {
 	local listed member id
 	while true; do
-		wait_for 20 "etcd, which responds only while a majority of its members is running," members
-		listed=$(members)
+		wait_for 20 "etcd (it responds only while a majority of its members is running)" members
+		listed=$(members) || continue
 		member=$(members_of_node <<<"$listed" | head -n 1)
 		[[ -n $member ]] || return 0
 		id=${member%%,*}

@@ -140,9 +140,67 @@ case "$name $*" in
 	;;
 *" get secrets --output go-template="*) cat "$state/secrets" ;;
 *" delete secret "*" --ignore-not-found") : >"$state/secrets" ;;
+*" delete node "*" --wait=false --ignore-not-found")
+	has finalizer || sed -i "s/\b${*: -3:1}\b//" "$state/names"
+	;;
 *" delete node "*" --ignore-not-found") ;;
 
+# A node that leaves.
+*" get node "*" --ignore-not-found --output name")
+	! has api-gone || exit 1
+	! grep -qw "${*: -4:1}" "$state/names" || echo "node/${*: -4:1}"
+	;;
+*" get node "*" --output jsonpath={.spec.unschedulable}") ! has cordoned || echo true ;;
+"kubectl --kubeconfig /etc/kubernetes/admin.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/node-pods" ;;
+*" --namespace "*" get poddisruptionbudgets --output go-template="*) cat "$state/budgets-$6" ;;
+*" --namespace "*" get pods --selector "*" --field-selector spec.nodeName="*" --output name")
+	! grep -qxF "$6 ${10}" "$state/selected" || echo pod/one
+	;;
+*" drain "*" --ignore-daemonsets --delete-emptydir-data "*"--timeout "[1-9]*s)
+	touch "$state/cordoned"
+	! has drain-blocked || {
+		echo "error when evicting pods/\"web-1\" -n \"shop\" (will retry after 5s): Cannot evict pod"
+		exit 1
+	}
+	! fails drain || exit 1
+	sed -i -n '/DaemonSet$\|Node$/p' "$state/node-pods"
+	;;
+*" uncordon "*) rm "$state/cordoned" ;;
+
+"etcdctl "*" endpoint health --write-out simple")
+	unhealthy=0
+	urls=${10}
+	for url in ${urls//,/ }; do
+		grep -qxF "$url" "$state/healthy" && echo "$url is healthy: successfully committed proposal: took = 9.1ms" || unhealthy=1
+	done
+	exit $unhealthy
+	;;
+"etcdctl "*" endpoint status --write-out fields")
+	grep -qxF "${10}" "$state/healthy" || exit 1
+	# As numbers they would be the same.
+	echo '"ClusterID" : 17'
+	echo '"MemberID" : 14841639068965178418'
+	grep -qxF "${10}" "$state/leader" && echo '"Leader" : 14841639068965178418' || echo '"Leader" : 14841639068965178419'
+	;;
+"etcdctl "*" move-leader "*)
+	! fails move-leader || exit 1
+	grep "^${*: -1}," "$state/members" | cut -d, -f5 | tr -d ' ' >"$state/leader"
+	;;
+"etcdctl "*" member remove "[1-9]*)
+	! fails remove || {
+		echo "Error: etcdserver: unhealthy cluster"
+		exit 1
+	}
+	sed -i "/^${*: -1},/d" "$state/members"
+	;;
 "etcdctl "*" member list --write-out simple")
+	if has no-quorum; then
+		echo "Error: context deadline exceeded"
+		exit 1
+	elif has members; then
+		cat "$state/members"
+		exit
+	fi
 	echo "aaaa, started, somebody-else, https://192.168.56.99:2380, https://192.168.56.99:2379, false"
 	[[ ! -e $state/member ]] || cat "$state/member-line"
 	;;

@@ -30,7 +30,8 @@ CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY---
 READING = re.compile(
     r"systemctl (is-|show )|ps |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get |etcdctl .* member list"
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
+    r"|etcdctl .* (member list|endpoint (health|status)) "
 )
 
 ENTER = """
