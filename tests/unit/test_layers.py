@@ -10,7 +10,7 @@ from lab.paths import REPOSITORY
 ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
     *("system.terminal", "system.progress", "workspace", "model", "golden.supply", "config"),
-    *("render", "host", "config.choice", "remote", "providers", "doctor", "golden"),
+    *("render", "host", "config.choice", "texts", "remote", "providers", "doctor", "golden"),
     *("health.cluster", "verbs.kubeconfig", "verbs.report", "plans", "health.facts", "health.checks"),
     *("health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),
     *("workshop", "verbs.selftest", "tasks"),
