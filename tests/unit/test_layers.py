@@ -11,8 +11,8 @@ ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
     *("system.terminal", "system.progress", "workspace", "model", "golden.supply", "config"),
     *("render", "host", "config.choice", "texts", "remote", "providers", "doctor", "golden"),
-    *("health.cluster", "verbs.kubeconfig", "verbs.report", "plans", "health.facts", "health.checks"),
-    *("health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),
+    *("health.cluster", "health.manifests", "verbs.kubeconfig", "verbs.report", "plans", "health.facts"),
+    *("health.checks", "health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),
     *("workshop", "verbs.selftest", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
