@@ -20,7 +20,8 @@ from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
 from lab.drill.summary import Drill, Runs, profiles, summarise
 from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
-from lab.drill.words import HEADINGS, LANES, MARKS, PROBES, Said
+from lab.drill.words import HEADINGS, LANES, MARKS, PROBES
+from lab.texts import Said
 
 HERE = Path(__file__).parent
 

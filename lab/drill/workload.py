@@ -1,4 +1,4 @@
-"""This room is what a cluster runs while it is drilled: a ConfigMap that is written to, a Service that answers.
+"""This module is what a cluster runs during a drill: a ConfigMap that is written to, a Service that answers.
 
 And the invariant of Kubernetes' own tests of high availability (test/e2e/cloud/gcp/ha_master.go): after
 every step a new workload runs, and every older one still does.
@@ -9,13 +9,18 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, LabStateError
 from lab.golden.supply.images import PROBE
+from lab.health import manifests
 from lab.health.cluster import Api, read_pods
+from lab.health.manifests import Manifest, of_kind
 from lab.model import Lab
 from lab.system.wait import wait_until
+
+HERE = Path(__file__).parent
 
 NAMESPACE = "ha-lab-drill"
 COUNTER = f"/api/v1/namespaces/{NAMESPACE}/configmaps/counter"
@@ -39,13 +44,13 @@ def deploy(api: Api, lab: Lab, timeout: float = 60.0) -> int:
     What an earlier run left is removed first. Raises LabStateError when the API says no, WaitTimedOut when
     pods aren't Ready in `timeout` seconds.
     """
-    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+    fixed = _manifests()
     if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
         remove(api, timeout)
-    _create(api, "/api/v1/namespaces", namespace)
-    _create(api, COUNTER.rpartition("/")[0], _counter())
+    _create(api, "/api/v1/namespaces", of_kind(fixed, "Namespace"))
+    _create(api, COUNTER.rpartition("/")[0], of_kind(fixed, "ConfigMap"))
     _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, len(lab.workers))))
-    service = _create(api, SERVICE.rpartition("/")[0], _service())
+    service = _create(api, SERVICE.rpartition("/")[0], of_kind(fixed, "Service"))
     wait_until(
         lambda: why_not_running(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT
     )
@@ -119,7 +124,7 @@ def start_counting(api: Api) -> str:
     It is left with the number 0, so that one that was read and is empty is not taken for one not read.
     Raises LabStateError when the API says no.
     """
-    status, text = api.request("PUT", COUNTER, _counter())
+    status, text = api.request("PUT", COUNTER, of_kind(_manifests(), "ConfigMap"))
     if status != http.client.OK:
         raise LabStateError(f"the API answered {status} to PUT {COUNTER}: {text[:200]}", hint=HINT)
     return str(json.loads(text)["metadata"]["resourceVersion"])
@@ -173,64 +178,27 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _counter() -> dict[str, Any]:
-    metadata = {"name": COUNTER.rpartition("/")[2], "namespace": NAMESPACE}
-    data = {"counter": "0", "n0": ""}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}
+def _manifests() -> tuple[Manifest, ...]:
+    """The Namespace, the ConfigMap with the number 0 in it, and the Service."""
+    return manifests.read(
+        HERE / "workload.yaml.j2",
+        namespace=NAMESPACE,
+        counter=COUNTER.rpartition("/")[2],
+        name=NAME,
+        port=PORT,
+    )
 
 
-def _service() -> dict[str, Any]:
-    spec = {"type": "NodePort", "selector": {"app": NAME}, "ports": [{"port": PORT}]}
-    metadata = {"name": NAME, "namespace": NAMESPACE}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
-
-
-def _deployment(name: str, lab: Lab, replicas: int) -> dict[str, Any]:
-    labels = {"app": name}
-    apart = {
-        "maxSkew": 1,
-        "topologyKey": "kubernetes.io/hostname",
-        "whenUnsatisfiable": "ScheduleAnyway",  # with a node away, all must still run
-        "labelSelector": {"matchLabels": labels},
-    }
-    pod = {
-        "containers": [_container(name)],
-        "topologySpreadConstraints": [apart],
-        "tolerations": _tolerations(lab),
-        "terminationGracePeriodSeconds": 0,
-        "automountServiceAccountToken": False,
-    }
-    template = {"metadata": {"labels": labels}, "spec": pod}
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": name, "namespace": NAMESPACE},
-        "spec": {"replicas": replicas, "selector": {"matchLabels": labels}, "template": template},
-    }
-
-
-def _container(name: str) -> dict[str, Any]:
-    serve = f'mkdir -p /tmp/www; printf %s "$NODE" >/tmp/www{PAGE}; exec httpd -f -p {PORT} -h /tmp/www'
-    return {
-        "name": name,
-        "image": PROBE,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", serve],
-        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        "readinessProbe": {"httpGet": {"path": PAGE, "port": PORT}, "periodSeconds": 1},
-    }
-
-
-def _tolerations(lab: Lab) -> list[dict[str, Any]]:
-    leaves = [
-        {
-            "key": f"node.kubernetes.io/{state}",
-            "operator": "Exists",
-            "effect": "NoExecute",
-            "tolerationSeconds": EVICTED_AFTER,
-        }
-        for state in ("not-ready", "unreachable")
-    ]
-    # Without workers there is nowhere else to run.
-    taint = {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists", "effect": "NoSchedule"}
-    return leaves if lab.workers else [*leaves, taint]
+def _deployment(name: str, lab: Lab, replicas: int) -> Manifest:
+    (found,) = manifests.read(
+        HERE / "deployment.yaml.j2",
+        namespace=NAMESPACE,
+        name=name,
+        replicas=replicas,
+        image=PROBE,
+        port=PORT,
+        page=PAGE,
+        evicted_after=EVICTED_AFTER,
+        workers=len(lab.workers),
+    )
+    return found

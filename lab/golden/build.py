@@ -151,4 +151,4 @@ def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
 def _write_bill(built: Path, base: Path, target: Path) -> None:
     """List what Kubernetes is made of and Debian's packages, with versions and licences, in one file."""
     status = process.run(["tar", "-xOf", str(base), "./var/lib/dpkg/status"], timeout=60).stdout
-    bom.write(target, bom.merge(bom.read(built / "bom.json"), bom.debian_packages(status)))
+    bom.write(target, bom.merge(bom.read(built / "bom.json"), bom.debian_packages(status, debian.RELEASE)))

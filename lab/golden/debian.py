@@ -17,6 +17,9 @@ from lab.system.progress import Progress
 SUITE = "trixie"
 """Debian 13: systemd 257, HAProxy 3.0, containerd 1.7."""
 
+RELEASE = "13"
+"""The number of SUITE, by which scanners know it."""
+
 
 def packages(name: str = "packages.txt") -> list[str]:
     """The Debian packages of one of provision's lists, in its order."""

@@ -7,7 +7,7 @@ import pytest
 from lab.drill import words
 from lab.drill.figures import FIGURES
 from lab.drill.stories import STORIES
-from lab.drill.words import Said
+from lab.texts import Said
 
 DRILLS = (
     *("kill-control-plane", "stop-api-server", "freeze-api-server", "kill-etcd-leader", "slow-etcd-disk"),

@@ -9,12 +9,10 @@ from lab.paths import REPOSITORY
 
 ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
-    *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "golden.supply"),
-    "config",
-    *("render", "host", "config.choice", "remote", "providers", "doctor", "golden"),
-    *("health.cluster", "verbs.kubeconfig", "verbs.report", "plans", "health.facts", "health.checks"),
-    *("health.status", "health.verify", "verbs.diagnose", "session", "verbs.bench", "drill"),
-    *("workshop", "verbs.selftest", "tasks"),
+    *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "made", "change"),
+    *("golden.supply", "config", "texts", "render", "host", "config.choice", "remote", "kubeconfig"),
+    *("providers", "doctor", "golden", "session", "health.cluster", "health.manifests", "health.facts"),
+    *("health.checks", "health.status", "health.verify", "plans", "verbs", "drill", "workshop", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 

@@ -1,11 +1,11 @@
-"""This room lists what went in, with versions and licences: Go modules, C code, packages, images."""
+"""This module lists what went in, with versions and licences: Go modules, C code, packages, images."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,14 @@ from lab.golden.supply.releases import Release
 from lab.system import process
 
 Kind = Literal[
-    "go-module", "c-source", "c-library", "toolchain", "debian-package", "upstream-package", "upstream-image"
+    "go-module",
+    "c-source",
+    "c-library",
+    "toolchain",
+    "operating-system",
+    "debian-package",
+    "upstream-package",
+    "upstream-image",
 ]
 """Where a thing came from: built here from Go modules and C, or Debian's, or the Kubernetes project's own."""
 
@@ -27,7 +34,9 @@ WITH_C = ("flanneld", "pause")
 class Material:
     """One thing that went in: its SPDX licence or `unknown`, its hash, the programs it is in.
 
-    The hash is go.sum's, a package's sum or an image's digest.
+    The hash is go.sum's (`h1:…`), or a package's or an image's (`sha256:…`). A Debian package has an
+    architecture, a distribution (`debian-13`), and a source where its source package has another name
+    (`NAME`, or `NAME@VERSION` where the version is another one, too).
     """
 
     kind: Kind
@@ -36,18 +45,38 @@ class Material:
     licence: str
     checksum: str = ""
     used_in: tuple[str, ...] = ()
+    architecture: str = ""
+    distribution: str = ""
+    source: str = ""
 
 
 def write(path: Path, materials: Iterable[Material]) -> None:
-    """Write a bill of materials, sorted, as JSON."""
-    ordered = sorted(materials, key=lambda each: (each.kind, each.name, each.version))
-    path.write_text(json.dumps([asdict(each) for each in ordered], indent=1) + "\n", encoding="utf-8")
+    """Write a bill of materials as CycloneDX in JSON; the same materials give the same bytes."""
+    # Imported here: the library takes longer to import than most verbs to start, and only bakes write bills.
+    from lab.golden.supply import document
+
+    path.write_text(document.dump(materials), encoding="utf-8")
 
 
 def read(path: Path) -> tuple[Material, ...]:
-    """Read what `write` wrote."""
-    items = json.loads(path.read_text(encoding="utf-8"))
-    return tuple(Material(**item | {"used_in": tuple(item["used_in"])}) for item in items)
+    """Read what `write` wrote, sorted; also the list that earlier versions of the kit wrote."""
+    return parse(path.read_text(encoding="utf-8"))
+
+
+def parse(text: str) -> tuple[Material, ...]:
+    """Read the text of a bill of materials, as `read` does."""
+    from lab.golden.supply import document
+
+    content = json.loads(text)
+    if isinstance(content, list):  # before CycloneDX: what a cache or a golden machine from then still has
+        return tuple(_from_list(item) for item in content)
+    return document.load(content)
+
+
+def _from_list(item: dict[str, Any]) -> Material:
+    """One entry of the list of earlier versions, which had a Debian package's copyright file as its licence."""
+    licence = licences.UNKNOWN if item["kind"] == "debian-package" else item["licence"]
+    return Material(**item | {"licence": licence, "used_in": tuple(item["used_in"])})
 
 
 def merge(*bills: Sequence[Material]) -> tuple[Material, ...]:
@@ -93,15 +122,29 @@ def go_modules(linked: dict[str, Any], cache: Path) -> tuple[Material, ...]:
     )
 
 
-def debian_packages(status: str) -> tuple[Material, ...]:
-    """Read dpkg's status file: what is installed, in which version."""
-    found = []
+def debian_packages(status: str, release: str) -> tuple[Material, ...]:
+    """Read dpkg's status file of Debian `release` (`13`): that release, and what is installed in which version.
+
+    Their licences are not read: Debian describes them in a copyright file for each package.
+    """
+    distribution = f"debian-{release}"
+    found = [Material("operating-system", "debian", release, licences.UNKNOWN)]
     for paragraph in status.split("\n\n"):
-        fields = dict(re.findall(r"^(Package|Version|Status): (.*)$", paragraph, re.MULTILINE))
+        named = r"^(Package|Version|Status|Architecture|Source): (.*)$"
+        fields = dict(re.findall(named, paragraph, re.MULTILINE))
         if fields.get("Status", "").endswith(" installed"):
-            name = fields["Package"]
-            licence = f"see /usr/share/doc/{name}/copyright"
-            found.append(Material("debian-package", name, fields["Version"], licence))
+            found.append(
+                Material(
+                    "debian-package",
+                    fields["Package"],
+                    fields["Version"],
+                    licences.UNKNOWN,
+                    architecture=fields.get("Architecture", ""),
+                    distribution=distribution,
+                    # `Source: glibc (2.41-12)`; the version is left out where the package has the same.
+                    source=re.sub(r" \((.+)\)$", r"@\1", fields.get("Source", "")),
+                )
+            )
     return tuple(found)
 
 

@@ -108,6 +108,7 @@ def _packages(
                     _licence(unpacked / "usr" / "share" / "doc" / name),
                     f"sha256:{expected}",
                     tuple(Path(target).name for target in wanted),
+                    architecture=architecture(),
                 )
             )
             shutil.rmtree(unpacked)

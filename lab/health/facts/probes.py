@@ -1,4 +1,4 @@
-"""This room puts a pod on every node and asks each what it sees: names, Services, the other pods.
+"""This module puts a pod on every node and asks each what it sees: names, Services, the other pods.
 
 The pods are placed by name, not by the scheduler, so that they tell of networks and kubelets alone. Every
 run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
@@ -9,24 +9,29 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from lab.errors import LabError, LabStateError, WaitTimedOut
+from lab.golden.supply.images import PROBE
+from lab.health import manifests
 from lab.health.cluster import Api
 from lab.health.facts.known import Unknown
 from lab.health.facts.machine import read_sections
+from lab.health.manifests import Manifest, of_kind
 from lab.model import Lab, Node
 from lab.paths import PROVISION
 from lab.remote import Remote
 from lab.system.wait import wait_until
 
+TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
+
 LABEL = "ha-lab.verify"
-IMAGE = "localhost/ha-lab/probe:1"
 PORT = 8080
 PAYLOAD = 4000
 """Bytes each way between two pods: more than two Ethernet frames take."""
@@ -65,9 +70,10 @@ def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) 
     """
     try:
         _remove_forgotten(api)
-        with _namespace(api) as namespace:
-            service = _create(api, f"/api/v1/namespaces/{namespace}/services", _service())
-            _place(lab, api, namespace)
+        wanted = _manifests(lab)
+        with _namespace(api, of_kind(wanted, "Namespace")) as namespace:
+            service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
+            _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
             started, peers = _wait_for_pods(lab, api, namespace)
             return _ask(lab, api, remote, someone, namespace, service, started, peers)
     except LabError as error:
@@ -163,9 +169,8 @@ def _ask_node_port(node: Node, port: int, timeout: float) -> str:
 
 
 @contextmanager
-def _namespace(api: Api) -> Iterator[str]:
-    metadata = {"generateName": "ha-lab-verify-", "labels": {LABEL: "probes"}}
-    made = _create(api, "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+def _namespace(api: Api, manifest: Manifest) -> Iterator[str]:
+    made = _create(api, "/api/v1/namespaces", manifest)
     name = str(made["metadata"]["name"])
     try:
         yield name
@@ -192,12 +197,11 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _place(lab: Lab, api: Api, namespace: str) -> None:
+def _place(lab: Lab, api: Api, namespace: str, pods: Sequence[Manifest]) -> None:
     """Put a pod on every node. The first one waits until the namespace's service account is there."""
-    waiting = [_pod(lab, node) for node in lab.kubernetes_nodes]
 
     def why_refused() -> str | None:
-        status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", waiting[0])
+        status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pods[0])
         if status == http.client.FORBIDDEN and "serviceaccount" in text:
             return "the controller manager has not given the namespace its service account"
         if status != http.client.CREATED:
@@ -205,7 +209,7 @@ def _place(lab: Lab, api: Api, namespace: str) -> None:
         return None
 
     wait_until(why_refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
-    for pod in waiting[1:]:
+    for pod in pods[1:]:
         _create(api, f"/api/v1/namespaces/{namespace}/pods", pod)
 
 
@@ -252,46 +256,22 @@ def _pod_name(node: str) -> str:
     return f"probe-{node}"
 
 
-def _pod(lab: Lab, node: Node) -> dict[str, Any]:
-    # A page that says who gave it, alone and behind more bytes than one packet takes.
-    serve = (
-        'mkdir -p /tmp/www; printf %s "$NODE" >/tmp/www/node; printf \'%s\\n%s\' "$PAYLOAD" "$NODE" '
-        '>/tmp/www/page; echo "probe on $NODE"; exec httpd -f -p 8080 -h /tmp/www'
-    )
+def _manifests(lab: Lab) -> tuple[Manifest, ...]:
+    """The Namespace, the Service, and a Pod for each Kubernetes node."""
     ask = (PROVISION / "pod" / "ask.sh").read_text(encoding="utf-8")
-    known = {"NODE": node.name, "NODE_ADDRESS": str(node.address), "PAYLOAD": "x" * PAYLOAD, "ASK": ask}
-    known["LAB_PATIENCE"] = str(lab.patience)
-    container = {
-        "name": "probe",
-        "image": IMAGE,
-        "imagePullPolicy": "Never",
-        "command": ["sh", "-c", serve],
-        # `$(…)` in a value would be Kubernetes' to fill in; doubled it stands for itself.
-        "env": [{"name": name, "value": value.replace("$(", "$$(")} for name, value in known.items()],
-        "readinessProbe": {"httpGet": {"path": "/node", "port": PORT}, "periodSeconds": 1},
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": _pod_name(node.name), "labels": {"app": "probe"}},
-        "spec": {
-            "nodeName": node.name,
-            "containers": [container],
-            "tolerations": [{"operator": "Exists"}],
-            "terminationGracePeriodSeconds": 0,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-        },
-    }
+    common = {"PAYLOAD": "x" * PAYLOAD, "ASK": ask, "LAB_PATIENCE": str(lab.patience)}
+    return manifests.read(
+        TEMPLATE,
+        label=LABEL,
+        image=PROBE,
+        port=PORT,
+        nodes=[_node(node, common) for node in lab.kubernetes_nodes],
+    )
 
 
-def _service() -> dict[str, Any]:
-    """A Service whose answer always comes from the node that was asked, so that no node speaks for another."""
-    spec = {
-        "type": "NodePort",
-        "selector": {"app": "probe"},
-        "ports": [{"port": PORT}],
-        "externalTrafficPolicy": "Local",
-        "internalTrafficPolicy": "Local",
-    }
-    return {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "probe"}, "spec": spec}
+def _node(node: Node, common: dict[str, str]) -> dict[str, object]:
+    """What the template needs for one node's Pod."""
+    known = {"NODE": node.name, "NODE_ADDRESS": str(node.address)} | common
+    # Kubernetes would replace `$(…)` in a value; with two dollar signs it is taken literally.
+    env = {name: value.replace("$(", "$$(") for name, value in known.items()}
+    return {"name": node.name, "pod": _pod_name(node.name), "env": env}

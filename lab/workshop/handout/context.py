@@ -16,10 +16,10 @@ from lab.drill import report, words
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.drill.summary import Drill, Runs, summarise
-from lab.drill.words import Said
 from lab.golden.supply.releases import release
 from lab.model import Lab
-from lab.workshop.handout.words import told
+from lab.texts import Said
+from lab.workshop.handout.words import DRILLS, told
 
 IMAGE = {"haproxy": "3.0", "containerd": "1.7", "debian": "13"}
 """What comes with the golden machine's Debian."""
@@ -36,17 +36,6 @@ COLUMNS = (
 )
 """The figures of a chapter's table of drills."""
 
-TABLE = {
-    "drill": Said("Drill", "훈련"),
-    "detect_s": Said("detected after (s)", "감지(초)"),
-    "connections.failed": Said("connections failed", "실패한 연결"),
-    "connections.longest_gap_s": Said("longest gap (s)", "최장 공백(초)"),
-    "writes.failed": Said("writes failed", "실패한 쓰기"),
-    "writes.longest_gap_s": Said("longest gap of writes (s)", "쓰기 최장 공백(초)"),
-    "writes.lost": Said("writes lost", "유실된 쓰기"),
-    "service.longest_gap_s": Said("longest gap of the Service (s)", "서비스 최장 공백(초)"),
-    "leader_changes": Said("leader changes", "리더 변경"),
-}
 UNSEEN = "–"
 
 
@@ -72,7 +61,7 @@ class Measured:
     @property
     def table(self) -> str:
         """A Markdown table: a row for each drill, medians over its runs."""
-        heads = [told(said, self.language) for said in TABLE.values()]
+        heads = [told(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
         lines = [heads, ["---", *("---:" for _ in COLUMNS)]]
         for each in self.drills:
             title = STORIES[each.name].title if each.name in STORIES else Said(each.name, each.name)

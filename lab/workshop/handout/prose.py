@@ -66,9 +66,9 @@ class Reader:
     picture: Markup
     lab_file: str = ""
 
-    def word(self, name: str, *values: object) -> str:
+    def word(self, name: str, **values: object) -> str:
         """Return one of our words in the reader's language."""
-        return word(self.language, name, *values)
+        return word(self.language, name, **values)
 
 
 def commands(chapter: Chapter, lab: Lab) -> tuple[Command, ...]:
@@ -107,7 +107,7 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
     word = reader.word
     checks = CHECK.fullmatch(command)
     if checks:
-        how = escape(word("check_note", checks[1]))
+        how = escape(word("check_note", task=checks[1]))
     elif on == HOST:
         how = escape(word("on_host"))
     else:
