@@ -74,7 +74,8 @@ case "$name $*" in
 } ;;
 
 "ps -o etimes= -C etcd,kube-apiserver,kube-controller-manager,kube-scheduler")
-	# One line for each time that it is asked; the last one stays.
+	# One line for each time that it is asked; the last one stays. Without any, no such process runs.
+	has ages || exit 1
 	head -n 1 "$state/ages" | tr ' ' '\n'
 	[[ $(wc -l <"$state/ages") == 1 ]] || sed -i 1d "$state/ages"
 	;;
