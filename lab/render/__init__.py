@@ -7,6 +7,7 @@ nothing that lab.yaml can say means anything to Ruby, a shell or YAML.
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import shlex
 from collections.abc import Callable, Sequence
@@ -225,6 +226,12 @@ def _copies(spec: RoleSpec) -> dict[str, str]:
 
 def template(name: str, **known: Any) -> str:
     """Return the text of a template; a name that it uses and is not told is an error."""
+    return _environment().get_template(name).render(**known)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    """One for all templates: it keeps each of them compiled, and reads one again whose file has changed."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([REPOSITORY, PROVISION / "templates"]),
         undefined=jinja2.StrictUndefined,
@@ -234,7 +241,7 @@ def template(name: str, **known: Any) -> str:
         autoescape=False,  # noqa: S701  no HTML here; each template quotes for its own language
     )
     environment.filters |= {"ruby": _ruby, "shell": _shell, "yaml": _yaml, "ssh": _ssh}
-    return environment.get_template(name).render(**known)
+    return environment
 
 
 def _ruby(value: object) -> str:

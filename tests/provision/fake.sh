@@ -5,7 +5,8 @@ set -u
 name=${0##*/} state=$WORLD/state
 kubernetes=/etc/kubernetes
 echo "$name $*" >>"$state/calls"
-tr '\0' '\n' </proc/$$/environ >>"$state/environments"
+mapfile -d '' -t environment </proc/$$/environ
+printf '%s\n' "${environment[@]}" >>"$state/environments"
 
 has() { [[ -e $state/$1 ]]; }
 refuse() {

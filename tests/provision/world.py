@@ -7,18 +7,19 @@ words and its environment, plays a small cluster from files, and refuses what it
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab import render
 from lab.config import default
-from lab.plans.up import provisioners
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent
@@ -36,8 +37,9 @@ READING = re.compile(
 
 ENTER = """
 set -eu
+mount --bind /etc/alternatives "$WORLD/etc/alternatives" # awk and others are found through it
 for pair in etc:/etc run:/run root:/root var-lib:/var/lib usr-share:/usr/share; do
-	mount --bind "$WORLD/${pair%%:*}" "${pair#*:}"
+	mount --rbind "$WORLD/${pair%%:*}" "${pair#*:}"
 done
 export PATH="$WORLD/bin:$PATH"
 exec bash "$@"
@@ -63,6 +65,12 @@ class Ran:
         return [call for call in self.calls if not READING.match(call)]
 
 
+@functools.cache
+def _rendered() -> Mapping[str, str]:
+    """What the kit renders for the default lab: the same for every machine of these tests."""
+    return render.render(default(), SITE)
+
+
 class World:
     """One machine of the default lab, by name."""
 
@@ -74,6 +82,7 @@ class World:
         assert node is not None
         self.node = node
         for folder in (
+            "etc/alternatives",
             "etc/haproxy",
             "etc/ha-lab",
             "run",
@@ -85,22 +94,11 @@ class World:
             "opt",
         ):
             (root / folder).mkdir(parents=True)
-        for kept in (
-            "passwd",
-            "group",
-            "nsswitch.conf",
-            "ld.so.cache",
-            "ld.so.conf",
-            "ld.so.conf.d",
-            "alternatives",
-        ):
-            source = Path("/etc") / kept
-            if source.is_dir():
-                shutil.copytree(source, root / "etc" / kept, symlinks=True)
-            elif source.exists():
-                shutil.copy(source, root / "etc" / kept)
+        for kept in ("passwd", "group", "nsswitch.conf", "ld.so.cache"):
+            if (Path("/etc") / kept).exists():
+                shutil.copy(Path("/etc") / kept, root / "etc" / kept)
         (root / "usr-share/ha-lab/haproxy.packaged.cfg").write_text("global\ndefaults\n")
-        for path, text in render.render(lab, SITE, provisioners).items():
+        for path, text in _rendered().items():
             if path.startswith(f"nodes/{name}/"):
                 target = root / "opt" / path.removeprefix(f"nodes/{name}/")
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -59,26 +59,28 @@ def whole() -> str:
     return page(whole_report())
 
 
+@pytest.fixture(scope="module")
+def reader(whole: str) -> Reader:
+    return Reader(whole)
+
+
 def test_a_page_of_fourteen_drills_and_five_long_runs_each_stays_light(whole: str) -> None:
     assert len(whole.encode()) < 3 * MEBIBYTE
 
 
-def test_a_page_is_well_formed(whole: str) -> None:
-    reader = Reader(whole)
+def test_a_page_is_well_formed(reader: Reader) -> None:
     assert reader.open == []
     names = [attributes["id"] for _, attributes in reader.found if "id" in attributes]
     assert len(names) == len(set(names))
 
 
-def test_every_link_leads_to_a_place_in_the_page(whole: str) -> None:
-    reader = Reader(whole)
+def test_every_link_leads_to_a_place_in_the_page(reader: Reader) -> None:
     places = {attributes.get("id") for _, attributes in reader.found}
     assert {link["href"] for link in reader.all("a")} <= {f"#{place}" for place in places}
     assert len(reader.all("a")) >= 2 * len(STORIES)
 
 
-def test_a_page_needs_no_other_file_and_no_network(whole: str) -> None:
-    reader = Reader(whole)
+def test_a_page_needs_no_other_file_and_no_network(whole: str, reader: Reader) -> None:
     assert {tag for tag, _ in reader.found} & {"link", "img", "iframe", "object", "use", "image"} == set()
     assert not [a for _, a in reader.found if "src" in a]
     assert "@import" not in whole
@@ -86,22 +88,20 @@ def test_a_page_needs_no_other_file_and_no_network(whole: str) -> None:
     assert "default-src 'none'" in whole
 
 
-def test_every_text_stands_in_both_languages(whole: str) -> None:
-    spoken = [(tag, a["lang"]) for tag, a in Reader(whole).found if a.get("class") == "t"]
+def test_every_text_stands_in_both_languages(reader: Reader) -> None:
+    spoken = [(tag, a["lang"]) for tag, a in reader.found if a.get("class") == "t"]
     assert spoken
     assert [(tag, "ko") for tag, _ in spoken[::2]] == spoken[1::2]
     assert {language for _, language in spoken[::2]} == {"en"}
 
 
-def test_every_drill_has_a_section_with_its_story_and_every_run_its_timeline(whole: str) -> None:
-    reader = Reader(whole)
+def test_every_drill_has_a_section_with_its_story_and_every_run_its_timeline(reader: Reader) -> None:
     sections = {section.get("id") for section in reader.all("section")}
     assert {f"drill-{name}" for name in STORIES} <= sections
     assert len([svg for svg in reader.all("svg") if svg.get("class") == "timeline"]) == 14 * 5
 
 
-def test_pictures_and_tables_say_what_they_are(whole: str) -> None:
-    reader = Reader(whole)
+def test_pictures_and_tables_say_what_they_are(whole: str, reader: Reader) -> None:
     pictures = [svg for svg in reader.all("svg") if svg.get("role") == "img"]
     assert len(reader.all("desc")) == 2 * len(pictures)
     # One title of the page itself, in the language of a page without scripts.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import pytest
@@ -31,6 +32,7 @@ KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|config\.k8s\.io)|(kubeadm|coor
 """Names of labels, finalizers and groups of its API, which nobody resolves."""
 
 
+@functools.cache
 def read(language: str, lab: Lab = LAB) -> tuple[Chapter, ...]:
     told = context(lab, language, found=drills.whole_report(runs=1, count=50))
     return chapters.read(language, told, chapters.FOLDER)

@@ -1,4 +1,4 @@
-"""The verbs as a person types them, in processes of their own, with nothing behind them."""
+"""The verbs as a person types them, with nothing behind them; in a process of its own what depends on one."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.fakes import program
+from tests.unit.typed import run_as_main, typed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
@@ -51,7 +52,6 @@ def body(c):
 from invoke import Program, Collection
 collection = Collection()
 collection.add_task(body, "body")
-sys.argv = ["inv", "body"]
 Program(namespace=collection).run()
 """
 
@@ -67,7 +67,8 @@ def bin_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def typed(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def started(tmp_path: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Type a line in a process of its own, where that makes a difference."""
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
     return subprocess.run(
         [INVOKE, "--search-root", REPOSITORY, *words],
@@ -81,20 +82,18 @@ def typed(tmp_path: Path, *words: str, **environment: str) -> subprocess.Complet
     )
 
 
-NOBODY = "import os, pwd\ndef unknown(uid): raise KeyError(uid)\npwd.getpwuid = unknown\n"
-
-
 def raising(
-    tmp_path: Path, statement: str, *, nobody: bool = False, **environment: str
+    tmp_path: Path, statement: str, *, user: bool = True, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", (NOBODY if nobody else "") + RAISING.format(statement=statement)],
-        capture_output=True,
-        text=True,
+    """Run a verb whose body is this statement."""
+    code = compile(RAISING.format(statement=statement), "a verb of this test", "exec")
+    known = {"HOME": str(tmp_path), **environment}
+    return run_as_main(
+        lambda: exec(code, {"__name__": "__main__"}),  # noqa: S102  the test's own words
+        ["inv", "body"],
         cwd=REPOSITORY,
-        env={**os.environ, "HOME": str(tmp_path), **environment},
-        timeout=60,
-        check=False,
+        environment=known,
+        user=user,
     )
 
 
@@ -102,6 +101,15 @@ def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
     said = typed(tmp_path, "--list").stdout
     found = re.findall(r"^  (\w+)   +\S", said, re.MULTILINE)
     assert tuple(found) == VERBS
+
+
+@pytest.mark.parametrize("words", [("--help", "up"), ("upp",), ("render", "--lab", "lab.yaml")])
+def test_a_line_does_here_what_it_does_in_a_process_of_its_own(
+    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "lab.yaml").write_text("bogus: 1\n")
+    apart, here = started(tmp_path, *words), typed(tmp_path, *words)
+    assert (here.returncode, here.stdout, here.stderr) == (apart.returncode, apart.stdout, apart.stderr)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -169,7 +177,9 @@ def test_a_fault_is_kept_also_where_the_home_folder_can_t_be_used(tmp_path: Path
 
 
 def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
-    ran = raising(tmp_path, "from lab.host.places import home; del os.environ['HOME']; home()", nobody=True)
+    ran = raising(
+        tmp_path, "import os; del os.environ['HOME']; from lab.host.places import home; home()", user=False
+    )
     assert ran.returncode == 3
     assert "this user has no home folder" in ran.stderr
     assert "next: export HOME=" in ran.stderr
@@ -179,7 +189,7 @@ def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
 def test_an_encoding_without_our_signs_gets_plain_ones(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
 ) -> None:
-    ran = typed(tmp_path, *words, PYTHONIOENCODING="ascii")
+    ran = started(tmp_path, *words, PYTHONIOENCODING="ascii")
     assert "Traceback" not in ran.stderr
     assert "fault of the kit" not in ran.stderr
     assert ran.stdout
@@ -270,13 +280,13 @@ def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
 def test_an_interrupt_ends_what_runs_also_in_threads_and_says_how_to_go_on(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     working = (
-        "from concurrent.futures import ThreadPoolExecutor as Pool; from lab import process\n"
+        "from concurrent.futures import ThreadPoolExecutor as Pool; from lab.system import process\n"
         "    with Pool() as pool:\n"
         f"        pool.submit(process.run, ['sh', '-c', 'echo $$ >{pid}; exec sleep 60'])\n"
         "        import time; time.sleep(60)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", RAISING.format(statement=working)],
+        [sys.executable, "-c", RAISING.format(statement=working), "body"],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         text=True,

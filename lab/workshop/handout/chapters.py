@@ -6,6 +6,7 @@ of Jinja2, and what that gives is Markdown.
 
 from __future__ import annotations
 
+import functools
 import re
 import traceback
 from collections.abc import Mapping
@@ -110,6 +111,19 @@ def _front(path: Path, text: str) -> dict[str, Any]:
 
 
 def _rendered(path: Path, source: str, context: Mapping[str, Any]) -> str:
+    try:
+        return _template(source).render(context)
+    except jinja2.TemplateSyntaxError as error:
+        raise ChapterError(path, error.lineno, str(error.message)) from None
+    except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno or 1 for frame in frames if frame.filename == "<template>"]
+        raise ChapterError(path, lines[-1] if lines else 1, str(error)) from None
+
+
+@functools.cache
+def _template(source: str) -> jinja2.Template:
+    """Compiled once, since a class needs the same chapters for each seat."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -117,11 +131,4 @@ def _rendered(path: Path, source: str, context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # noqa: S701  Markdown, in which raw HTML means nothing
     )
-    try:
-        return environment.from_string(source).render(context)
-    except jinja2.TemplateSyntaxError as error:
-        raise ChapterError(path, error.lineno, str(error.message)) from None
-    except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno or 1 for frame in frames if frame.filename == "<template>"]
-        raise ChapterError(path, lines[-1] if lines else 1, str(error)) from None
+    return environment.from_string(source)
