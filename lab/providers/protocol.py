@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lab.model import Lab, Node
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
@@ -85,6 +86,49 @@ class Machines(Protocol):
         ...
 
 
+class GoldenForm(Protocol):
+    """The golden machine in the form that a provider takes: an image, a box. Everything here raises LabError.
+
+    `lab.golden.image` asks it with a lab whose `kubernetes.source` is settled.
+    """
+
+    def key(self, lab: Lab) -> str:
+        """The content hash: 16 hex digits."""
+        ...
+
+    def name(self, lab: Lab) -> str:
+        """The name: docker's for an image, Vagrant's for a box. The key is its end."""
+        ...
+
+    def exists(self, golden_machine: str, /) -> bool:
+        """Whether the golden machine of that name is there."""
+        ...
+
+    def make(self, lab: Lab, progress: Progress) -> None:
+        """Make it; nothing half-made is ever under its name."""
+        ...
+
+    def bill_of_materials(self, golden_machine: str, /) -> str:
+        """The golden machine's own list of what went in, as JSON text."""
+        ...
+
+    def prune(self, lab: Lab) -> list[str]:
+        """Remove every golden machine but the lab's and those in use; the names of what was removed."""
+        ...
+
+    def size(self, lab: Lab) -> int:
+        """What it takes on this host, in MiB; it must be there."""
+        ...
+
+    def pack(self, lab: Lab, folder: Path, progress: Progress) -> None:
+        """Put it, which must be there, into an empty folder, for another host."""
+        ...
+
+    def unpack(self, lab: Lab, folder: Path, progress: Progress) -> None:
+        """Take it from a folder that `pack` has filled."""
+        ...
+
+
 @dataclass(frozen=True)
 class Provider:
     """One provider's row.
@@ -95,4 +139,5 @@ class Provider:
 
     title: str
     machines: Machines
+    golden: GoldenForm
     enforces_sizes: bool

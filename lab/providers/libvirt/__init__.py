@@ -1,6 +1,6 @@
 """libvirt: machines are virtual, of KVM or emulated, on this host or another."""
 
-from lab.providers.libvirt import machines
+from lab.providers.libvirt import golden, machines
 from lab.providers.protocol import Provider
 
-PROVIDER = Provider(title="libvirt", machines=machines, enforces_sizes=True)
+PROVIDER = Provider(title="libvirt", machines=machines, golden=golden, enforces_sizes=True)

@@ -1,6 +1,6 @@
 """VirtualBox: machines are virtual, on Linux, macOS or Windows."""
 
 from lab.providers.protocol import Provider
-from lab.providers.virtualbox import machines
+from lab.providers.virtualbox import golden, machines
 
-PROVIDER = Provider(title="VirtualBox", machines=machines, enforces_sizes=True)
+PROVIDER = Provider(title="VirtualBox", machines=machines, golden=golden, enforces_sizes=True)
