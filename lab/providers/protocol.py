@@ -134,10 +134,16 @@ class Provider:
     """One provider's row.
 
     `title` is what it is called in a sentence. `enforces_sizes`: a machine gets the CPUs and the memory of
-    lab.yaml, and no more; else they are only declared.
+    lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers, on this host's
+    kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's kernel.
+    `takes_disc`: machines read the lab's key from a disc. `runs_on_macos`: hosts can be Macs.
     """
 
     title: str
     machines: Machines
     golden: GoldenForm
-    enforces_sizes: bool
+    enforces_sizes: bool = True
+    shares_kernel: bool = False
+    may_emulate: bool = False
+    takes_disc: bool = False
+    runs_on_macos: bool = False

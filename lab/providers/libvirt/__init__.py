@@ -3,4 +3,4 @@
 from lab.providers.libvirt import golden, machines
 from lab.providers.protocol import Provider
 
-PROVIDER = Provider(title="libvirt", machines=machines, golden=golden, enforces_sizes=True)
+PROVIDER = Provider(title="libvirt", machines=machines, golden=golden, may_emulate=True)

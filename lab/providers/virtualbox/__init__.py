@@ -3,4 +3,4 @@
 from lab.providers.protocol import Provider
 from lab.providers.virtualbox import golden, machines
 
-PROVIDER = Provider(title="VirtualBox", machines=machines, golden=golden, enforces_sizes=True)
+PROVIDER = Provider(title="VirtualBox", machines=machines, golden=golden, takes_disc=True, runs_on_macos=True)
