@@ -12,12 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from lab.doctor.case import Check
+from lab.doctor.tools import Tool
+from lab.host import AskProvider
 from lab.model import Lab, Node
 from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
-"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't exist.
+"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't.
 `incomplete`: its making was interrupted before it was on the lab's network; `boot` completes it.
 """
 
@@ -133,15 +136,18 @@ class GoldenForm(Protocol):
 class Provider:
     """One provider's row.
 
-    `title` is what it is called in a sentence. `enforces_sizes`: a machine gets the CPUs and the memory of
-    lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers, on this host's
-    kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's kernel.
-    `takes_disc`: machines read the lab's key from a disc. `runs_on_macos`: hosts can be Macs.
+    `checks` and `tools` are what the doctor checks and looks for; `look` asks the provider's own client about
+    this host (None for docker's, which is asked for every lab). `enforces_sizes`: a machine gets the CPUs and
+    the memory of lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers,
+    on this host's kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's
+    kernel. `takes_disc`: machines read the lab's key from a disc. `runs_on_macos`: hosts can be Macs.
     """
 
-    title: str
     machines: Machines
     golden: GoldenForm
+    checks: tuple[Check, ...]
+    tools: tuple[Tool, ...]
+    look: AskProvider | None = None
     enforces_sizes: bool = True
     shares_kernel: bool = False
     may_emulate: bool = False

@@ -11,7 +11,7 @@ ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
     *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "made", "change"),
     *("golden.supply", "config", "texts", "render", "host", "config.choice", "remote", "kubeconfig"),
-    *("golden", "providers", "golden.image", "golden.bundle", "doctor", "session"),
+    *("doctor", "golden", "providers", "golden.image", "golden.bundle", "doctor.examination", "session"),
     *("health.cluster", "health.manifests", "health.facts"),
     *("health.checks", "health.status", "health.verify", "plans", "verbs", "drill", "workshop", "tasks"),
 )

@@ -8,11 +8,11 @@ import shutil
 from pathlib import Path
 
 from lab.golden import build, disk
-from lab.host.libvirt import COPY, TABLE_HEAD
 from lab.host.places import as_folder
 from lab.model import Lab
 from lab.providers import boxes
 from lab.providers.libvirt import virsh
+from lab.providers.libvirt.host import COPY, TABLE_HEAD
 from lab.system import process
 from lab.system.progress import Progress
 
