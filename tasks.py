@@ -86,18 +86,18 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
     """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
-    from lab import doctor as host_checks
+    from lab.doctor import examination, finding
     from lab.verbs import bake as baking
 
     session = _wanted(lab)
     if yes:
         baking.make_fit(session, {"up"} if baking.is_baked(session) else {"up", "bake"}, consent=True)
-    findings = host_checks.look(session.lab, session.workspace, baked=baking.is_baked(session))
+    findings = examination.look(session.lab, session.workspace, baked=baking.is_baked(session))
     if json:
-        print(host_checks.to_json(findings))
+        print(finding.to_json(findings))
     else:
-        console.print(host_checks.shown(findings), soft_wrap=True)
-    code = host_checks.exit_code(findings)
+        console.print(finding.shown(findings), soft_wrap=True)
+    code = finding.exit_code(findings)
     if code:
         raise Exit(code=code)
 

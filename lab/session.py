@@ -17,6 +17,7 @@ from lab.config import choice
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.made import Made
 from lab.model import Lab, Node
+from lab.providers import provider_of
 from lab.remote import Remote
 from lab.system.progress import Progress
 from lab.workspace import Workspace
@@ -73,7 +74,7 @@ def change_of(session: Session, wanted: Lab) -> Change:
     """What it takes to make `wanted` of the lab that was made; everything where nothing was."""
     if session.made is None or not session.made.machines:
         return Change(added=wanted.nodes)
-    enforced = session.made.lab.provider != "docker"
+    enforced = provider_of(session.made.lab).enforces_sizes
     return change(session.made.lab, wanted, sizes_enforced=enforced)
 
 

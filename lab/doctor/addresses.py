@@ -6,17 +6,15 @@ Traffic to a lab address that another route takes would leave this host, so that
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
-from pathlib import Path
 
 from lab.doctor.case import Case
 from lab.doctor.finding import Finding, fit, note, unfit
-from lab.host import Container, DockerNetwork, Route, Unknown
-from lab.model import Lab, Provider, machine_name
-from lab.providers import network_name
+from lab.host import DockerNetwork, Route, Unknown
+from lab.host.docker import network_name
+from lab.model import Lab
 from lab.roles import ROLES
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
@@ -25,13 +23,7 @@ VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 SUBNETS = (IPv4Network("192.168.56.0/21"), IPv4Network("192.168.0.0/16"))
 CLUSTER_NETWORKS = (IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
 
-MANAGEMENT = "vagrant-libvirt"
-"""What Vagrant's plugin calls its management network."""
-
 DOCKER_BRIDGE = re.compile(r"docker0|br-[0-9a-f]{12}")
-
-CALLED: dict[Provider, str] = {"docker": "docker", "libvirt": "libvirt", "virtualbox": "VirtualBox"}
-"""What providers are called in a sentence."""
 
 _WHY = {
     "subnet": "Traffic for the lab's machines would go elsewhere, and {provider} may refuse the network.",
@@ -40,8 +32,11 @@ _WHY = {
 }
 
 
-def networks(case: Case) -> Iterator[Finding]:
-    """Does any of the lab's three networks overlap another of them, or one that this host uses?"""
+def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Finding]:
+    """Does any of the lab's three networks overlap another of them, or one that this host uses?
+
+    `called` is the provider in a sentence; `has_nat`: its machines have an address in VIRTUALBOX_NAT.
+    """
     lab = case.lab.network
     wanted = {"subnet": lab.subnet, "pods": lab.pods, "services": lab.services}
     yield from _unasked(case)
@@ -56,24 +51,9 @@ def networks(case: Case) -> Iterator[Finding]:
             continue
         mend = _advice(case.lab, key, [*taken.values(), *others.values()])
         what = f"{network} overlaps {', '.join(clashes)}"
-        why = _WHY[key].format(provider=CALLED[case.lab.provider])
+        why = _WHY[key].format(provider=called)
         yield unfit(f"network-{key}", f"Network of {key}", what, why, mend)
-    yield from _virtualbox(case, wanted)
-
-
-def names(case: Case) -> Iterator[Finding]:
-    """Does a container that this lab did not make have a name of its machines?"""
-    wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
-    foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
-    if foreign:
-        why = "docker names are unique, so the machines could not be made. Nobody else's are removed."
-        mend = dict.fromkeys(map(_out_of_the_way, foreign))
-        listed = ", ".join(sorted(each.name for each in foreign))
-        what = f"containers exist that this lab did not make: {listed}"
-        lines = [*mend, "# or give this lab another `name:` in lab.yaml"]
-        yield unfit("names", "Names", what, why, "\n".join(lines))
-    elif not isinstance(case.host.containers, Unknown):
-        yield fit("names", "Names", "free, or this lab's own")
+    yield from _virtualbox(case, wanted, has_nat=has_nat)
 
 
 def free_network(within: Iterable[IPv4Network], prefix: int, taken: Iterable[IPv4Network]) -> str:
@@ -93,51 +73,28 @@ def own_network(case: Case) -> DockerNetwork | None:
     return None
 
 
-def own_by_libvirt(lab: Lab) -> dict[str, IPv4Network]:
-    """The networks that Vagrant's plugin makes for a lab, by their names."""
-    if lab.libvirt is None:
-        return {}
-    return {lab.name: lab.network.subnet, MANAGEMENT: lab.libvirt.management}
-
-
-def _own_bridges(case: Case) -> list[str]:
-    """The devices of the lab's own networks in libvirt."""
-    found, host = case.host.libvirt_networks, case.host.libvirt
-    if host is None or isinstance(found, Unknown):
-        return []
-    own = [name for name, subnet in own_by_libvirt(case.lab).items() if found.get(name) == subnet]
-    return [host.bridges[name] for name in own if name in host.bridges]
-
-
 def _is_way_to_remote(case: Case, route: Route) -> bool:
     """Whether it leads to machines on another host, as it should."""
     return bool(case.lab.remote_host and route.gateway) and route.network == case.lab.network.subnet
 
 
-def _out_of_the_way(container: Container) -> str:
-    if container.owner:
-        lab_file = shlex.quote(str(Path(container.folder).parent / "lab.yaml"))
-        return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
-    name = container.name
-    return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"
-
-
 def used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
     """What this host uses, each with the words for it; the lab's own networks are left out."""
     own, host = own_network(case), case.host
+    own_networks = host.provider.own_networks(case.lab) if host.provider else {}
     docker_networks = () if isinstance(host.docker_networks, Unknown) else host.docker_networks
     for each in docker_networks:
         if each != own:
             yield from ((f"docker's network {each.name} ({subnet})", subnet) for subnet in each.subnets)
     if not isinstance(host.libvirt_networks, Unknown):
         for name, subnet in host.libvirt_networks.items():
-            if own_by_libvirt(case.lab).get(name) == subnet:
+            if own_networks.get(name) == subnet:
                 continue
             yield f"libvirt's network {name} ({subnet})", subnet
     bridges = {each.device for each in docker_networks}  # said above, by name
     for route in () if isinstance(host.routes, Unknown) else host.routes:
-        theirs = _is_default(route) or route.device in bridges or _may_be_own(case, route.device)
-        if not (theirs or route.device in _own_bridges(case) or _is_way_to_remote(case, route)):
+        known = _is_default(route) or route.device in bridges or _may_be_own(case, route.device)
+        if not (known or _is_way_to_remote(case, route)):
             yield f"the route {route}", route.network
 
 
@@ -146,11 +103,11 @@ def _foreign_ways(case: Case) -> list[str]:
     way, own = case.host.way, own_network(case)
     if isinstance(way, Unknown) or not way.device or isinstance(case.host.routes, Unknown):
         return []
-    ways = [*_own_bridges(case), *([own.device] if own else [])]
     defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
     if case.lab.remote_host:
         return []  # the lab is elsewhere; whether its way is one is asked apart
-    if way.device in ways or _may_be_own(case, way.device) or (way.device, way.gateway) in defaults:
+    is_own = (own and way.device == own.device) or _may_be_own(case, way.device)
+    if is_own or (way.device, way.gateway) in defaults:
         return []
     if any(case.lab.route_target in network for network in dict(used(case)).values()):
         return []  # said already, with the route's or the network's name
@@ -158,13 +115,13 @@ def _foreign_ways(case: Case) -> list[str]:
 
 
 def _may_be_own(case: Case, device: str) -> bool:
-    """Whether it is a bridge of docker's that docker can't be asked about: it may well be the lab's.
+    """Whether a device is the lab's, or may be: a bridge of docker's that docker can't be asked about.
 
-    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting. Of
-    VirtualBox's networks, Vagrant takes the one that has the lab's addresses, whoever made it.
+    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting.
     """
-    if case.host.virtualbox and not isinstance(case.host.virtualbox.networks, Unknown):
-        return case.host.virtualbox.networks.get(device) == case.lab.network.subnet
+    known = case.host.provider.owns_device(case.lab, case.host, device) if case.host.provider else None
+    if known is not None:
+        return known
     return isinstance(case.host.docker_networks, Unknown) and bool(DOCKER_BRIDGE.fullmatch(device))
 
 
@@ -205,14 +162,14 @@ def _advice(lab: Lab, key: str, taken: list[IPv4Network]) -> str:
     return "\n".join(lines)
 
 
-def _virtualbox(case: Case, wanted: dict[str, IPv4Network]) -> Iterator[Finding]:
+def _virtualbox(case: Case, wanted: dict[str, IPv4Network], *, has_nat: bool) -> Iterator[Finding]:
     for key, network in wanted.items():
         if not network.overlaps(VIRTUALBOX_NAT):
             continue
         what = f"network.{key} {network} overlaps VirtualBox's NAT network {VIRTUALBOX_NAT}"
         why = "Every VirtualBox machine has an address in that network, and would mix the two up."
         mend = _advice(case.lab, key, [*dict(used(case)).values(), *wanted.values()])
-        if case.lab.provider == "virtualbox":
+        if has_nat:
             yield unfit("network-virtualbox", "VirtualBox", what, why, mend)
         else:
             yield note("network-virtualbox", "VirtualBox", what, f"{why} {case.lab.provider} has none.")

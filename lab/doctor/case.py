@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from lab.doctor.finding import Finding
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
 from lab.model import Lab, Node, machine_name, owner_label
+
+Check = Callable[["Case"], Iterable[Finding]]
+"""One check: it judges a case, and changes nothing."""
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the doctor. `owner` is the label value of the lab's own machines; `baked`: its golden machine is."""
+    """One question to the doctor.
+
+    `owner` is the label value of the lab's own machines; `baked`: its golden machine is there.
+    """
 
     lab: Lab
     host: HostFacts
@@ -48,7 +56,6 @@ class Case:
     def waiting(self) -> tuple[Node, ...]:
         """The machines that do not run yet: the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
-        if self.host.libvirt:
-            owner = owner_label(self.owner)
-            running = {each.name for each in self.host.libvirt.domains if each.running and each.owner == owner}
+        if self.host.provider:
+            running |= self.host.provider.running(owner_label(self.owner))
         return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) not in running)

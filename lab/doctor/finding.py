@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.text import Text
+
+from lab.system.progress import Progress
 
 Verdict = Literal["fit", "mendable", "unfit", "note"]
 """Mendable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
@@ -42,7 +44,8 @@ class Finding:
     """One answer of the doctor.
 
     `what` is how it stands, `why` why that matters, `mend` the commands that mend it, as a person would
-    paste them; `why` and `mend` are empty where all is well. `actions` are what `--yes` runs instead.
+    paste them; `why` and `mend` are empty where all is well. `actions` are what `--yes` runs instead, one after
+    another, or as `runs` has it: for a daemon, which has to answer in the end.
     """
 
     check: str
@@ -52,6 +55,7 @@ class Finding:
     why: str = ""
     mend: str = ""
     actions: tuple[Action, ...] = ()
+    runs: Callable[[Sequence[Action], Progress], None] | None = None
 
 
 def fit(check: str, title: str, what: str) -> Finding:
@@ -79,7 +83,10 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 def to_json(findings: Sequence[Finding]) -> str:
     """Return the findings and the exit code as JSON text, for programs."""
-    listed = [{key: value for key, value in asdict(each).items() if key != "actions"} for each in findings]
+    listed = [
+        {key: value for key, value in asdict(each).items() if key not in ("actions", "runs")}
+        for each in findings
+    ]
     return json.dumps({"exit_code": exit_code(findings), "findings": listed}, indent=2)
 
 

@@ -12,13 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lab.doctor.finding import Action, Finding
-from lab.doctor.tools import DAEMON_LOG, LOCK_TIMEOUT
-from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
+from lab.doctor.tools import LOCK_TIMEOUT
+from lab.errors import CommandFailed, HostNotFit
 from lab.system import process
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 
 SILENT = "it failed without a message"
+"""The reason where a command gives none."""
+
 INSTALL_TIMEOUT = 1800.0
 """Seconds for one apt command, on a slow mirror."""
 
@@ -32,10 +34,8 @@ def mend(findings: Sequence[Finding], progress: Progress) -> None:
     if mendable:
         _require_root(mendable)
     for finding in mendable:
-        if finding.check == "docker-daemon":
-            _start_daemon(finding.actions, progress)
-        elif finding.check == "libvirtd":
-            _start_libvirt(finding.actions, progress)
+        if finding.runs:
+            finding.runs(finding.actions, progress)
         else:
             for action in finding.actions:
                 _run(finding.check, action, progress)
@@ -79,63 +79,3 @@ def _run_unless_locked(words: list[str], stdin: str, log: Path) -> str | None:
             raise
         return "another apt holds it"
     return None
-
-
-def _start_daemon(actions: Sequence[Action], progress: Progress) -> None:
-    """Start the daemon in the first way that makes it answer."""
-    if not _docker_problem():
-        return  # its package has started it
-    last = "there is no way to start it"
-    for action in actions:
-        words = process.as_root(*action.argv)
-        with progress.step("docker-daemon", shlex.join(words)) as step:
-            if not process.run(words, accept=None, log=step.log, timeout=60).ok:
-                step.note = "did not work"
-                last = "it failed at once"
-                continue
-            try:
-                wait_until(_docker_problem, what="docker's daemon answers", timeout=DAEMON_TIMEOUT)
-                return
-            except WaitTimedOut as error:
-                step.note, last = "no answer", error.reason
-    raise HostNotFit(
-        f"docker's daemon does not start: {last}",
-        hint=f"its log says why: tail {DAEMON_LOG}",
-        log=Path(DAEMON_LOG),
-    )
-
-
-def _start_libvirt(actions: Sequence[Action], progress: Progress) -> None:
-    """Start libvirt's daemons, all of them, unless its packages have done so."""
-    if not _libvirt_problem():
-        return
-    for action in actions:
-        words = process.as_root(*action.argv)
-        with progress.step("libvirtd", shlex.join(words)) as step:
-            # One that runs already says so by failing; whether libvirt answers is what counts.
-            process.run(words, accept=None, log=step.log, timeout=60)
-    wait_until(
-        _libvirt_problem,
-        what="libvirt's daemon answers",
-        timeout=DAEMON_TIMEOUT,
-        hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
-    )
-
-
-def _libvirt_problem() -> str | None:
-    """Why libvirt does not answer yet; one that refuses this user runs all the same."""
-    try:
-        words = ["virsh", "--connect", "qemu:///system", "version"]
-        said = process.run(words, accept=None, timeout=10)
-    except CommandFailed as error:
-        return error.message
-    return None if said.ok or "denied" in said.stderr else said.stderr.strip() or SILENT
-
-
-def _docker_problem() -> str | None:
-    """Why the daemon does not answer yet; one that refuses this user runs all the same."""
-    try:
-        said = process.run(["docker", "version", "--format", "{{.Server.Version}}"], accept=None, timeout=10)
-    except CommandFailed as error:
-        return error.message
-    return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or SILENT

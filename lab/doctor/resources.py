@@ -1,8 +1,8 @@
-"""This room judges memory, disks, CPUs, control groups and inotify against what the machines need."""
+"""Judging memory, disks, CPUs, control groups and inotify against what the machines need."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab.doctor.case import Case
 from lab.doctor.finding import Action, Finding, fit, note, unfit
@@ -16,7 +16,9 @@ CPUS = 2
 
 # MiB free. Baking keeps Go's caches and the built programs, and lays the machines' root out; measured.
 DISK_BAKE_MIB = 9 * 1024
-DISK_LAB_MIB = 2 * 1024
+
+Need = tuple[str, Folder | Unknown, int]
+"""What is kept in a folder, the folder, and the MiB that it needs."""
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
@@ -29,24 +31,17 @@ INOTIFY_WATCHES = 65536
 SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
 
 
-def memory(case: Case) -> Iterator[Finding]:
-    """Is there memory for the machines that don't run yet?"""
+def memory(case: Case, used: int | None = None) -> Iterator[Finding]:
+    """Is there memory for the machines that don't run yet?
+
+    `used`: MiB that these take. None: sooner or later what lab.yaml gives them, as virtual machines do.
+    """
     found = case.host.memory
-    if case.lab.remote_host and case.waiting:
-        wanted = sum(node.memory_mib for node in case.waiting)
-        what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.remote_host}"
-        yield note(
-            "memory", "Memory", what, "How much that host has, and how many CPUs, is not asked from here."
-        )
-        return
     if isinstance(found, Unknown):
         yield note("memory", "Memory", f"could not be asked: {found.reason}", "The lab may not fit.")
         return
     declared = sum(node.memory_mib for node in case.waiting)
-    # Containers take what they use; a virtual machine takes, sooner or later, what it was given.
-    taken = sum(ROLES[node.role].memory_mib for node in case.waiting)
-    used = declared if case.lab.provider != "docker" else taken
-    needed = used + MEMORY_RESERVE_MIB
+    needed = (declared if used is None else used) + MEMORY_RESERVE_MIB
     what = f"{found.available} MiB available, {len(case.waiting)} machines to start need {needed} MiB"
     if case.waiting and found.available < needed:
         why = "The kernel would end processes of the cluster, and etcd loses its leader while it swaps."
@@ -68,11 +63,12 @@ def cpus(case: Case) -> Iterator[Finding]:
         yield fit("cpus", "CPUs", what)
 
 
-def disk(case: Case) -> Iterator[Finding]:
-    """Is there room where docker keeps its data, and where builds are kept? They may be one disk."""
-    needs = []
-    if case.lab.provider == "docker":
-        needs.append(("docker's data", case.host.docker_data, DISK_LAB_MIB))
+def disk(case: Case, machines: Sequence[Need] = (), look: str = "") -> Iterator[Finding]:
+    """Is there room where `machines` are kept, and where builds are? They may be one disk.
+
+    `look` is a command that shows what could go.
+    """
+    needs = list(machines)
     if case.wants("bake") and not case.baked:
         needs.append(("the cache", case.host.cache, DISK_BAKE_MIB))
     known: list[tuple[str, Folder, int]] = []
@@ -82,10 +78,10 @@ def disk(case: Case) -> Iterator[Finding]:
         else:
             known.append((whose, folder, needed))
     for device in dict.fromkeys(folder.device for _, folder, _ in known):
-        yield _one_disk(case, [each for each in known if each[1].device == device])
+        yield _one_disk([each for each in known if each[1].device == device], look)
 
 
-def _one_disk(case: Case, uses: list[tuple[str, Folder, int]]) -> Finding:
+def _one_disk(uses: list[tuple[str, Folder, int]], look: str) -> Finding:
     free = min(folder.free for _, folder, _ in uses)
     needed = sum(need for _, _, need in uses)
     places = " and ".join(f"{whose} ({folder.path})" for whose, folder, _ in uses)
@@ -93,8 +89,8 @@ def _one_disk(case: Case, uses: list[tuple[str, Folder, int]]) -> Finding:
     if free >= needed:
         return fit("disk", "Disk", what)
     mend = "./inv bake --prune  # golden machines that no lab uses"
-    if case.lab.provider == "docker":
-        mend = f"docker system df   # what could go\n{mend}"
+    if look:
+        mend = f"{look}   # what could go\n{mend}"
     return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", mend)
 
 

@@ -29,6 +29,7 @@ from lab.golden.supply.recipe import machine_architecture
 from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
 from lab.paths import REPOSITORY
+from lab.providers import PROVIDERS, provider_of
 from lab.system import process
 from lab.system.progress import Progress
 
@@ -194,7 +195,7 @@ def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
         here = machine_architecture()
         what = f"it was made on a machine with an {manifest.architecture} processor, and this one has {here}"
         problems.append((what, f"make one on a machine with {here}: `./inv bake --export FILE`"))
-    if manifest.provider != lab.provider:
+    if PROVIDERS[manifest.provider] is not provider_of(lab):
         what = f"it is for labs with provider {manifest.provider}, and this lab has {lab.provider}"
         hint = f"let lab.yaml say `provider: {manifest.provider}` here, or make a file for {lab.provider}"
         problems.append((what, hint))
@@ -234,7 +235,7 @@ def _no_bundle(file: Path, why: str) -> LabError:
 def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
     """Get every package of the lock as a wheel for each Python; pip checks the lock's hashes."""
     systems = [PLATFORMS[machine_architecture()]]
-    if lab.provider == "virtualbox":
+    if provider_of(lab).runs_on_macos:
         systems.append(MACOS[machine_architecture()])
     with progress.step("wheels", "get the kit's Python packages for the bundle") as step:
         for python in PYTHONS:

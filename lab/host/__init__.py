@@ -10,29 +10,27 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab.host import docker, kernel, libvirt, network, virtualbox
+from lab.host import docker, kernel, network
 from lab.host.ask import ask
 from lab.host.facts import (
     Cgroups,
     Container,
     Daemon,
     DockerNetwork,
-    Domain,
     Folder,
     HostFacts,
     Inotify,
-    LibvirtHost,
     Memory,
-    Pool,
     Presence,
+    ProviderFacts,
     Route,
     System,
     Unknown,
-    VirtualBoxHost,
     Way,
 )
 from lab.host.places import cache_folder, folder
@@ -44,18 +42,15 @@ __all__ = [
     "Container",
     "Daemon",
     "DockerNetwork",
-    "Domain",
     "Folder",
     "HostFacts",
     "Inotify",
-    "LibvirtHost",
     "Memory",
-    "Pool",
     "Presence",
+    "ProviderFacts",
     "Route",
     "System",
     "Unknown",
-    "VirtualBoxHost",
     "Way",
     "cache_folder",
     "gather",
@@ -66,10 +61,10 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-ftparchive", "apt-get", "chromium", "docker", "docker-registry", "dockerd", "gcc", "go", "gpg"),
-    *("ip", "iptables", "libvirtd", "mmdebstrap", "pdftoppm", "qemu-img", "qemu-system-x86_64", "ruby"),
-    *("service", "shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant", "virsh"),
+    *("apt-ftparchive", "apt-get", "chromium", "docker-registry", "gcc", "go", "gpg", "ip", "mmdebstrap"),
+    *("pdftoppm", "ruby", "service", "shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "vagrant"),
 )
+"""Looked for whatever the provider, which has others of its own."""
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")
 """Where Go looks for them: of Debian's, Fedora's and Alpine's kin."""
@@ -84,20 +79,27 @@ UNKNOWN_TO_DOCKERD = frozenset({"PERFMON", "BPF", "CHECKPOINT_RESTORE"})
 """Capabilities that dockerd 20.10, the oldest that the kit takes, refuses to hear of."""
 
 
-def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
+AskProvider = Callable[[Lab, Path, Path], ProviderFacts]
+"""What asks a provider's own client for a lab: given the lab, its `.lab/` and the root of /proc and /sys."""
+
+
+def gather(
+    lab: Lab,
+    workspace: Workspace,
+    *,
+    programs: Iterable[str] = (),
+    ask_provider: AskProvider | None = None,
+    root: Path = ROOT,
+) -> HostFacts:
     """Ask this host everything that the doctor wants to know; takes about half a second.
 
-    `root` is where /proc, /sys and their like are read. Never raises for what can't be asked.
+    `programs` are looked for beside PROGRAMS. `root` is where /proc, /sys and their like are read. Never raises
+    for what can't be asked.
     """
     uid, release = os.geteuid(), os.uname().release
     with ThreadPoolExecutor() as pool:
         vagrant, networks_of_libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
-        virtual = pool.submit(libvirt.look, lab) if lab.provider == "libvirt" else None
-        box = (
-            pool.submit(virtualbox.look, system(), workspace.root, root)
-            if lab.provider == "virtualbox"
-            else None
-        )
+        provider = pool.submit(ask_provider, lab, workspace.root, root) if ask_provider else None
         routes, way = pool.submit(network.routes), pool.submit(network.way, lab.route_target)
         daemon = _daemon()
         silence = Unknown("docker's daemon does not answer")
@@ -115,7 +117,7 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             cache=folder(cache_folder()),
             workspace=folder(workspace.root),
             docker_data=folder(daemon.data),
-            programs=frozenset(name for name in PROGRAMS if _found(name)),
+            programs=frozenset(name for name in (*PROGRAMS, *programs) if _found(name)),
             static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
             trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
             authorities=_any(root, *AUTHORITIES),
@@ -131,8 +133,7 @@ def gather(lab: Lab, workspace: Workspace, *, root: Path = ROOT) -> HostFacts:
             inotify=kernel.inotify(root, uid=uid),
             capabilities=kernel.capabilities(root),
             features=kernel.features(root, release),
-            libvirt=virtual.result() if virtual else None,
-            virtualbox=box.result() if box else None,
+            provider=provider.result() if provider else None,
             system=system(),
         )
 

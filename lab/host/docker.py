@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.host.ask import ask
 from lab.host.facts import Container, Daemon, DockerNetwork, Unknown
-from lab.model import LABEL
+from lab.model import LABEL, Lab
 
 INFO = (
     '{"data": {{json .DockerRootDir}}, "kernel": {{json .KernelVersion}},'
@@ -72,6 +72,11 @@ def networks() -> tuple[DockerNetwork, ...] | Unknown:
         return answer
     found = (_network(_object(line)) for line in answer.stdout.splitlines() if line)
     return tuple(network for network in found if network.subnets)
+
+
+def network_name(lab: Lab) -> str:
+    """What Vagrant's docker provider calls the network of a lab (its action/prepare_networks.rb)."""
+    return f"vagrant_network_{lab.network.subnet}"
 
 
 def _own_name(names: str) -> str:

@@ -6,10 +6,12 @@ A question that could not be asked is `Unknown`, with the reason: never a no, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
+
+from lab.model import Lab
 
 
 @dataclass(frozen=True)
@@ -79,70 +81,6 @@ class DockerNetwork:
     subnets: tuple[IPv4Network, ...]
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files.
-
-    `torn` are those that are copies of a box's disk, and shorter than it is.
-    """
-
-    name: str
-    running: bool
-    free: int
-    volumes: frozenset[str] = frozenset()
-    torn: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Domain:
-    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's."""
-
-    name: str
-    running: bool
-    owner: str
-
-
-@dataclass(frozen=True)
-class LibvirtHost:
-    """libvirt as its client finds it, and `words`, what was said where it did not answer.
-
-    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
-    `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
-    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
-    out, and to whom. `kvm_closed`: /dev/kvm is there, and libvirt's own user may not open it.
-    """
-
-    state: Literal["answers", "no client", "absent", "denied", "mute"]
-    plugin: bool
-    kvm: bool | Unknown
-    words: str = ""
-    hypervisor: str = ""
-    pool: Pool | None = None
-    domains: tuple[Domain, ...] = ()
-    bridges: Mapping[str, str] = field(default_factory=dict)
-    kvm_closed: bool = False
-    leases: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class VirtualBoxHost:
-    """VirtualBox as its client finds it. `version` is Unknown where that is missing or says nothing clear.
-
-    `driver`: its kernel module is loaded, where the host has such a thing. `allowed` is where host-only
-    networks may be, `networks` those there are, by their devices; `machines` maps names to UUIDs, `own` are
-    those of this lab. `kvm`: KVM holds the processor's virtualization. `folder` is where machines are kept.
-    """
-
-    version: tuple[int, ...] | Unknown
-    driver: bool
-    allowed: tuple[IPv4Network, ...] | Unknown = ()
-    networks: Mapping[str, IPv4Network] | Unknown = field(default_factory=dict)
-    machines: Mapping[str, str] | Unknown = field(default_factory=dict)
-    own: frozenset[str] = frozenset()
-    kvm: bool = False
-    folder: Folder | Unknown = Unknown("VirtualBox did not say where it keeps machines")
-
-
 System = Literal["linux", "macos", "wsl"]
 """What kind of host this is; wsl is a Linux whose machines are Windows' to run."""
 
@@ -189,6 +127,22 @@ Presence = Literal["there", "loadable", "missing"]
 """Of a kernel feature: usable now, a module that can be loaded, or not in this kernel."""
 
 
+class ProviderFacts(Protocol):
+    """What a provider's own client says of this host: a frozen record in that provider's folder."""
+
+    def running(self, owner: str) -> frozenset[str]:
+        """The provider's names of the machines that run and carry that label (`lab.model.owner_label`)."""
+        ...
+
+    def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
+        """Those of libvirt's networks that are made for a lab, by their names; empty for other providers."""
+        ...
+
+    def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
+        """Whether a network device of this host is one of the lab's networks; None where that isn't known."""
+        ...
+
+
 @dataclass(frozen=True)
 class HostFacts:
     """All that the doctor knows of a host. `programs` holds the names of those found on PATH."""
@@ -220,8 +174,6 @@ class HostFacts:
     inotify: Inotify | Unknown
     capabilities: frozenset[str] | Unknown
     features: Mapping[str, Presence | Unknown]
-    libvirt: LibvirtHost | None = None
-    """None where the lab's provider is another one: then it is not asked."""
-    virtualbox: VirtualBoxHost | None = None
-    """The same."""
+    provider: ProviderFacts | None = None
+    """None where the lab's provider has no client of its own, or was not asked."""
     system: System = "linux"

@@ -1,7 +1,8 @@
 """Providers: what makes, starts, stops and removes machines.
 
     protocol.py      what a provider is: one row, with the two Protocols that its folder implements
-    docker/  libvirt/  virtualbox/       a provider each
+    docker/  libvirt/  virtualbox/       a provider each: machines.py; golden.py, its image or box; doctor.py,
+                     its checks; host.py, facts about this host
     vagrant.py       the only import of python-vagrant; explained.py    what it means when it refuses
 
 One more provider is one more folder, its templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), its name in
@@ -21,7 +22,6 @@ from lab import made, model
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.providers import docker, libvirt, vagrant, virtualbox
-from lab.providers.docker.machines import network_name
 from lab.providers.protocol import Machines, MachineState, Provider
 from lab.providers.vagrant import known as known_to_vagrant
 from lab.workspace import Workspace
@@ -34,7 +34,6 @@ __all__ = [
     "boot",
     "known_to_vagrant",
     "lost_sight_of",
-    "network_name",
     "power_off",
     "power_on",
     "provider_of",

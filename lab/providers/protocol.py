@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from lab.doctor.case import Check
+from lab.doctor.tools import Tool
+from lab.host import AskProvider
 from lab.model import Lab, Node
+from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
-"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't exist.
+"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't.
 `incomplete`: its making was interrupted before it was on the lab's network; `boot` completes it.
 """
 
@@ -85,14 +89,67 @@ class Machines(Protocol):
         ...
 
 
+class GoldenForm(Protocol):
+    """The golden machine in the form that a provider takes: an image, a box. Everything here raises LabError.
+
+    `lab.golden.image` asks it with a lab whose `kubernetes.source` is settled.
+    """
+
+    def key(self, lab: Lab) -> str:
+        """The content hash: 16 hex digits."""
+        ...
+
+    def name(self, lab: Lab) -> str:
+        """The name: docker's for an image, Vagrant's for a box. The key is its end."""
+        ...
+
+    def exists(self, golden_machine: str, /) -> bool:
+        """Whether the golden machine of that name is there."""
+        ...
+
+    def make(self, lab: Lab, progress: Progress) -> None:
+        """Make it; nothing half-made is ever under its name."""
+        ...
+
+    def bill_of_materials(self, golden_machine: str, /) -> str:
+        """The golden machine's own list of what went in, as JSON text."""
+        ...
+
+    def prune(self, lab: Lab) -> list[str]:
+        """Remove every golden machine but the lab's and those in use; the names of what was removed."""
+        ...
+
+    def size(self, lab: Lab) -> int:
+        """What it takes on this host, in MiB; it must be there."""
+        ...
+
+    def pack(self, lab: Lab, folder: Path, progress: Progress) -> None:
+        """Put it, which must be there, into an empty folder, for another host."""
+        ...
+
+    def unpack(self, lab: Lab, folder: Path, progress: Progress) -> None:
+        """Take it from a folder that `pack` has filled."""
+        ...
+
+
 @dataclass(frozen=True)
 class Provider:
     """One provider's row.
 
-    `title` is what it is called in a sentence. `enforces_sizes`: a machine gets the CPUs and the memory of
-    lab.yaml, and no more; else they are only declared.
+    `checks` and `tools` are what the doctor checks and looks for; `look` asks the provider's own client about
+    this host (None for docker's, which is asked for every lab). `enforces_sizes`: a machine gets the CPUs and
+    the memory of lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers,
+    on this host's kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's
+    kernel. `takes_disc`: machines read the lab's key from a disc. `runs_on_macos`: hosts can be Macs.
     """
 
-    title: str
     machines: Machines
-    enforces_sizes: bool
+    golden: GoldenForm
+    checks: tuple[Check, ...]
+    tools: tuple[Tool, ...]
+    look: AskProvider | None = None
+    enforces_sizes: bool = True
+    shares_kernel: bool = False
+    may_emulate: bool = False
+    takes_disc: bool = False
+    runs_on_macos: bool = False

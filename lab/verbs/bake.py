@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab import doctor
+from lab.doctor import examination
 from lab.errors import LabError
 from lab.golden import bundle, disk, image
 from lab.golden.supply import lock, pinning, releases
@@ -54,7 +54,7 @@ def pin(session: Session, *, consent: bool) -> Path:
 
 def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:
     """Let the doctor look at this host, and repair it where that was consented to."""
-    doctor.make_fit(
+    examination.make_fit(
         session.lab,
         session.workspace,
         purposes=frozenset(purposes),

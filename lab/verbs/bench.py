@@ -25,6 +25,7 @@ from lab.errors import ConfigError, LabStateError
 from lab.golden.image import name as image_name
 from lab.host import node_capabilities
 from lab.paths import REPOSITORY
+from lab.providers import provider_of
 from lab.session import Session, open_wanted
 from lab.system import process
 from lab.verbs import bake, destroy, up
@@ -52,7 +53,7 @@ def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
         count = whole(pairs, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
         raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from None
-    if session.lab.provider != "docker":
+    if not provider_of(session.lab).shares_kernel:
         raise LabStateError(
             "the bare floor is made of containers, so only they can be measured against it",
             hint="let lab.yaml say `provider: docker`, or name such a file with --lab",

@@ -12,7 +12,7 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from lab import doctor
+from lab.doctor import examination, finding
 from lab.errors import LabError
 from lab.model import Node
 from lab.remote import side_by_side
@@ -70,8 +70,8 @@ def _host(session: Session, folder: Path) -> None:
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_text(path.read_text(encoding="utf-8", errors="replace"), encoding="utf-8")
     (folder / "host").mkdir(exist_ok=True)
-    findings = doctor.look(session.lab, workspace, baked=True)
-    (folder / "host" / "doctor.json").write_text(doctor.to_json(findings), encoding="utf-8")
+    findings = examination.look(session.lab, workspace, baked=True)
+    (folder / "host" / "doctor.json").write_text(finding.to_json(findings), encoding="utf-8")
 
 
 def _machines(session: Session, folder: Path) -> None:

@@ -9,6 +9,7 @@ from lab import host, made, render
 from lab.made import Made
 from lab.model import Lab, Node
 from lab.plans import up
+from lab.providers import provider_of
 from lab.remote import control_folder
 from lab.render import Site, credentials, disc
 from lab.session import Session
@@ -81,7 +82,7 @@ def _write_disc(lab: Lab, workspace: Workspace) -> None:
     """Write the disc with the lab's key where machines take it from one; it has its date in it."""
     key = credentials.authorized_key(workspace)
     target = workspace.root / disc.name(key)
-    if lab.provider == "virtualbox" and not target.exists():
+    if provider_of(lab).takes_disc and not target.exists():
         workspace.write(target, disc.image(key))
 
 

@@ -131,7 +131,7 @@ def _require_quorum(session: Session, leaving: Sequence[Node]) -> None:
 
 def _settled(session: Session) -> Session:
     """The same lab, now that baking has left a kernel by which KVM can be tried."""
-    if session.lab.libvirt is None:
+    if not providers.provider_of(session.lab).may_emulate:
         return session
     return of_lab(session, config.load(session.path, lambda file: choice.settle(file, session.workspace)))
 

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab import doctor
-from lab.doctor import mending
+from lab.doctor import examination, mending
 from lab.doctor.addresses import free_network
-from lab.doctor.finding import Action
+from lab.doctor.case import PURPOSES
+from lab.doctor.finding import Action, Finding, exit_code, shown, to_json
 from lab.errors import CommandFailed, HostNotFit
 from lab.golden.supply import lock
 from lab.golden.supply.source import Wanted
@@ -110,11 +110,11 @@ FIT = HostFacts(
 )
 
 
-def examine(host: HostFacts, lab: Lab = LAB, **named: Any) -> tuple[doctor.Finding, ...]:
-    return doctor.examine(lab, host, owner=str(WORKSPACE), **named)
+def examine(host: HostFacts, lab: Lab = LAB, **named: Any) -> tuple[Finding, ...]:
+    return examination.examine(lab, host, owner=str(WORKSPACE), **named)
 
 
-def finding(check: str, host: HostFacts, lab: Lab = LAB, **named: Any) -> doctor.Finding:
+def finding(check: str, host: HostFacts, lab: Lab = LAB, **named: Any) -> Finding:
     return next(each for each in examine(host, lab, **named) if each.check == check)
 
 
@@ -129,8 +129,8 @@ ALL = tuple(node.name for node in LAB.nodes)
 def test_a_fit_host_is_fit_in_every_respect() -> None:
     findings = examine(FIT)
     assert {each.verdict for each in findings} == {"fit"}
-    assert doctor.exit_code(findings) == 0
-    doctor.require(findings, consent=False)
+    assert exit_code(findings) == 0
+    examination.require(findings, consent=False)
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_a_bridge_that_a_stopped_daemon_left_is_not_called_foreign() -> None:
     )
     assert finding("network-subnet", stopped).verdict == "fit"
     assert finding("addresses", stopped).verdict == "note"
-    assert doctor.exit_code(examine(stopped)) == 4  # the daemon can be started
+    assert exit_code(examine(stopped)) == 4  # the daemon can be started
 
 
 def test_the_labs_networks_must_not_overlap_one_another() -> None:
@@ -452,16 +452,16 @@ def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -
         *("routes", "way", "cgroups", "inotify", "capabilities"),
     )
     findings = examine(replace(FIT, **dict.fromkeys(names, UNKNOWN)))  # type: ignore[arg-type]
-    assert doctor.exit_code(findings) == 0
+    assert exit_code(findings) == 0
     assert sum(each.verdict == "note" for each in findings) >= 8
 
 
 def test_exit_codes_and_json() -> None:
     mendable = examine(replace(FIT, inotify=Inotify(128, 65536, 100)))
-    assert doctor.exit_code(mendable) == 4
+    assert exit_code(mendable) == 4
     unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
-    said = json.loads(doctor.to_json(unfit))
-    assert (doctor.exit_code(unfit), said["exit_code"]) == (3, 3)
+    said = json.loads(to_json(unfit))
+    assert (exit_code(unfit), said["exit_code"]) == (3, 3)
     assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
 
 
@@ -469,7 +469,7 @@ def test_what_is_shown_can_be_pasted_whole() -> None:
     console = Console(width=40, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     findings = examine(replace(FIT, uid=1000, programs=frozenset({"apt-get"})))
     with console.file:
-        console.print(doctor.shown(findings), soft_wrap=True)
+        console.print(shown(findings), soft_wrap=True)
     assert (
         finding("packages", replace(FIT, uid=1000, programs=frozenset({"apt-get"}))).mend
         in console.export_text()
@@ -479,13 +479,13 @@ def test_what_is_shown_can_be_pasted_whole() -> None:
 def test_one_message_lists_all_that_is_missing_with_its_commands() -> None:
     host = replace(FIT, programs=ALL_PROGRAMS - {"vagrant"}, inotify=Inotify(128, 65536, 100))
     with pytest.raises(HostNotFit) as caught:
-        doctor.require(examine(host), consent=False)
+        examination.require(examine(host), consent=False)
     assert "apt-get install -y --no-install-recommends vagrant" in caught.value.message
     assert "sysctl -w" in caught.value.message
     assert "--yes" in caught.value.hint
-    doctor.require(examine(host), consent=True)
+    examination.require(examine(host), consent=True)
     with pytest.raises(HostNotFit):
-        doctor.require(examine(replace(host, daemon=Daemon("mute", ""))), consent=True)
+        examination.require(examine(replace(host, daemon=Daemon("mute", ""))), consent=True)
 
 
 class FakeHost:
@@ -539,7 +539,7 @@ def test_mending_runs_exactly_what_was_said_and_announces_it(
     findings = examine(replace(FIT, programs=ALL_PROGRAMS - {"vagrant"}, inotify=Inotify(128, 65536, 100)))
     actions = [action for each in findings for action in each.actions]
     host = fake({action.argv: [0] for action in actions})
-    doctor.mend(findings, progress)
+    mending.mend(findings, progress)
     assert host.asked == [action.argv for action in actions]
     assert "max_user_instances=1024" in host.stdin[-1]
     assert progress.finished[0].title == " ".join(UPDATE)
@@ -564,7 +564,7 @@ def test_where_the_init_script_fails_dockerd_is_started_by_itself(
         for action in finding("docker-daemon", replace(FIT, daemon=Daemon("absent", SOCKET))).actions
     )
     host = fake({ANSWERS: [1, 1, 0], script: [2], alone: [0]})
-    doctor.mend(findings, progress)
+    mending.mend(findings, progress)
     assert [words for words in host.asked if words != ANSWERS] == [INIT, alone]
 
 
@@ -572,7 +572,7 @@ def test_a_daemon_that_its_package_started_is_left_alone(
     fake: Callable[..., FakeHost], progress: Progress
 ) -> None:
     host = fake({ANSWERS: [0]})
-    doctor.mend(examine(replace(FIT, daemon=Daemon("absent", SOCKET))), progress)
+    mending.mend(examine(replace(FIT, daemon=Daemon("absent", SOCKET))), progress)
     assert host.asked == [ANSWERS]
 
 
@@ -584,11 +584,11 @@ def test_a_plain_user_mends_through_sudo(
     actions = [action for each in findings for action in each.actions]
     commands = {("sudo", "--", *action.argv): [0] for action in actions}
     host = fake({("sudo", "--validate"): [0], **commands}, uid=1000)
-    doctor.mend(findings, progress)
+    mending.mend(findings, progress)
     assert host.asked[1:] == list(commands)
     asks = fake({("sudo", "--validate"): [1]}, uid=1000)
     with pytest.raises(HostNotFit) as caught:
-        doctor.mend(findings, progress)
+        mending.mend(findings, progress)
     assert "sudo sysctl -w" in caught.value.hint
     assert len(asks.asked) == 1
 
@@ -598,14 +598,20 @@ def test_a_host_is_looked_at_again_after_mending(
 ) -> None:
     sick = replace(FIT, inotify=Inotify(128, 65536, 100))
     looks = [sick, FIT]
-    monkeypatch.setattr("lab.host.gather", lambda lab, workspace: looks.pop(0))
+
+    def gather(lab: Lab, workspace: Workspace, *, programs: Sequence[str], ask_provider: object) -> HostFacts:
+        assert "dockerd" in programs
+        assert ask_provider is None
+        return looks.pop(0)
+
+    monkeypatch.setattr("lab.host.gather", gather)
     fake({action.argv: [0] for each in examine(sick) for action in each.actions})
 
     def make(consent: bool) -> HostFacts:
-        return doctor.make_fit(
+        return examination.make_fit(
             LAB,
             Workspace(WORKSPACE),
-            purposes=doctor.PURPOSES,
+            purposes=PURPOSES,
             baked=False,
             consent=consent,
             progress=progress,

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from lab import doctor
 from lab.config import default
-from lab.doctor import mending
+from lab.doctor import examination, mending
 from lab.doctor.finding import Finding
 from lab.errors import WaitTimedOut
-from lab.host import Domain, Folder, HostFacts, LibvirtHost, Memory, Pool, Route, Unknown
+from lab.host import Folder, HostFacts, Memory, Route, Unknown
 from lab.model import Lab, Libvirt
+from lab.providers.libvirt.host import Domain, LibvirtHost, Pool
 from lab.system import process
 from lab.system.process import Result
 from tests.unit.fakes import progress
@@ -31,13 +31,13 @@ def lab(**settings: Any) -> Lab:
 
 
 def facts(libvirt: LibvirtHost = LIBVIRT, **different: Any) -> HostFacts:
-    fit = host(memory=Memory(32_000, 24_000, 0), libvirt=libvirt, **different)
+    fit = host(memory=Memory(32_000, 24_000, 0), provider=libvirt, **different)
     return replace(fit, programs=(fit.programs - {"docker", "dockerd", "sysctl"}) | PROGRAMS)
 
 
 def examined(of: Lab, found: HostFacts) -> dict[str, Finding]:
     purposes = frozenset({"up"})
-    found_out = doctor.examine(of, found, owner=str(WORKSPACE), purposes=purposes, baked=True)
+    found_out = examination.examine(of, found, owner=str(WORKSPACE), purposes=purposes, baked=True)
     return {each.check: each for each in found_out}
 
 
@@ -224,7 +224,7 @@ def mended(monkeypatch: pytest.MonkeyPatch, logs: Path, *answers: int) -> list[s
 
     monkeypatch.setattr(process, "run", door)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    doctor.mend(findings, progress(logs))
+    mending.mend(findings, progress(logs))
     return [" ".join(words) for words in run.asked]
 
 
@@ -260,7 +260,7 @@ def test_another_host_is_not_judged_by_the_memory_of_this_one() -> None:
     assert "11264 MiB on the host of qemu+ssh://ada@big/system" in finding.what
     assert "available" not in finding.what
     running = tuple(Domain(f"ha-lab-{node.name}", True, OWNER) for node in lab().nodes)
-    up = replace(small, libvirt=replace(ELSEWHERE, domains=running))
+    up = replace(small, provider=replace(ELSEWHERE, domains=running))
     assert examined(lab(**REMOTE), up)["memory"].what == "all machines run already"
 
 
@@ -279,5 +279,5 @@ def test_what_is_said_of_virtual_machines_speaks_of_no_docker() -> None:
     clash = {"default": IPv4Network("192.168.56.0/22")}
     worst = replace(facts(libvirt_networks=clash), vagrant=(2, 2, 0), cache=full, tmp=full)
     for purposes in (frozenset({"up"}), frozenset({"up", "bake"})):
-        for finding in doctor.examine(lab(), worst, owner=str(WORKSPACE), purposes=purposes):
+        for finding in examination.examine(lab(), worst, owner=str(WORKSPACE), purposes=purposes):
             assert "docker" not in f"{finding.what} {finding.why} {finding.mend}", finding

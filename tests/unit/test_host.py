@@ -11,6 +11,8 @@ import pytest
 from lab import config, host
 from lab.host import docker, network, places
 from lab.host.facts import Unknown, Way
+from lab.model import Lab
+from lab.providers.libvirt.host import LibvirtHost
 from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun, recorded, recorded_tree
@@ -70,7 +72,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def test_gathering_fills_every_fact_from_what_the_host_said(door: FakeRun, root: Path) -> None:
-    facts = host.gather(config.default(), Workspace(root / ".lab"), root=root)
+    facts = host.gather(config.default(), Workspace(root / ".lab"), programs=["docker"], root=root)
     assert facts.daemon.state == "answers"
     assert facts.daemon.version == "20.10.24+dfsg1"
     assert facts.vagrant == (2, 3, 4)
@@ -80,6 +82,24 @@ def test_gathering_fills_every_fact_from_what_the_host_said(door: FakeRun, root:
     assert not isinstance(facts.containers, Unknown)
     assert {each.name for each in facts.containers} >= {"ha-lab-lb1", "ha-lab-cp1", "ha-lab-w3"}
     assert all(each.running and each.owner == "/tmp/tlab/.lab" for each in facts.containers)  # noqa: S108
+
+
+def test_gathering_asks_the_provider_and_looks_for_its_programs(door: FakeRun, root: Path) -> None:
+    asked: list[tuple[str, Path, Path]] = []
+    said = LibvirtHost("mute", False, Unknown("not tried"))
+
+    def look(lab: Lab, workspace: Path, where: Path) -> LibvirtHost:
+        asked.append((lab.name, workspace, where))
+        return said
+
+    lab, workspace = config.default(), Workspace(root / ".lab")
+    facts = host.gather(lab, workspace, programs=["docker"], ask_provider=look, root=root)
+    assert facts.provider is said
+    assert asked == [("ha-lab", root / ".lab", root)]
+    assert "docker" in facts.programs
+    plain = host.gather(lab, workspace, root=root)
+    assert plain.provider is None
+    assert "docker" not in plain.programs
 
 
 def test_gathering_asks_a_daemon_that_is_elsewhere_nothing(door: FakeRun, root: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from lab.config import default
-from lab.host import Domain, Pool, Unknown, hypervisor, libvirt
+from lab.host import Unknown, hypervisor
 from lab.model import Lab, Libvirt
+from lab.providers.libvirt.host import Domain, LibvirtHost, Pool, look
 from lab.system import process
 from tests.unit.hosts import FakeRun, recorded
 
@@ -56,8 +57,12 @@ def virsh(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     return run
 
 
+def asked(lab: Lab) -> LibvirtHost:
+    return look(lab, Path("/nowhere"), Path("/nowhere"))
+
+
 def test_all_of_libvirt_is_told_in_one_record(virsh: FakeRun) -> None:
-    found = libvirt.look(LAB)
+    found = asked(LAB)
     assert (found.state, found.hypervisor, found.plugin, found.kvm) == ("answers", "QEMU 7.2.22", True, False)
     volumes = frozenset({"ha-lab-cp1.img", "ha-lab-VAGRANTSLASH-golden-0_box.img"})
     assert found.pool == Pool("default", True, 68017, volumes)
@@ -66,7 +71,7 @@ def test_all_of_libvirt_is_told_in_one_record(virsh: FakeRun) -> None:
 
 
 def test_only_machines_of_the_labs_names_are_looked_at(virsh: FakeRun) -> None:
-    assert libvirt.look(LAB).domains == (
+    assert asked(LAB).domains == (
         Domain("ha-lab-lb1", True, "ha-lab.workspace=/home/ada/lab/.lab"),
         Domain("ha-lab-cp1", False, "No description for domain: ha-lab-cp1"),
     )
@@ -74,7 +79,7 @@ def test_only_machines_of_the_labs_names_are_looked_at(virsh: FakeRun) -> None:
 
 def test_a_pool_that_is_not_there_is_none(virsh: FakeRun) -> None:
     virsh.tell(f"{VIRSH} pool-info --bytes default", code=1, stderr="error: failed to get pool 'default'")
-    assert libvirt.look(LAB).pool is None
+    assert asked(LAB).pool is None
 
 
 @pytest.mark.parametrize(("physical", "torn"), [(99, True), (100, False)])
@@ -91,7 +96,7 @@ def test_a_copy_of_the_golden_disk_that_is_shorter_than_its_box_is_torn(
     )
     described = f"<volume><physical unit='bytes'>{physical}</physical></volume>"
     virsh.tell(f"{VIRSH} vol-dumpxml --pool default {name}", described)
-    pool = libvirt.look(LAB).pool
+    pool = asked(LAB).pool
     assert pool is not None
     assert pool.torn == ((name,) if torn else ())
 
@@ -99,7 +104,7 @@ def test_a_copy_of_the_golden_disk_that_is_shorter_than_its_box_is_torn(
 def test_a_pool_that_is_stopped_is_not_listed(virsh: FakeRun) -> None:
     virsh.tell(f"{VIRSH} pool-info --bytes default", POOL_INFO.replace("running", "inactive"))
     del virsh.answers[f"{VIRSH} vol-list default"]
-    assert libvirt.look(LAB).pool == Pool("default", False, 68017)
+    assert asked(LAB).pool == Pool("default", False, 68017)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +120,7 @@ def test_a_pool_that_is_stopped_is_not_listed(virsh: FakeRun) -> None:
 )
 def test_why_libvirt_does_not_answer_is_told_by_its_own_words(virsh: FakeRun, said: str, state: str) -> None:
     virsh.tell(f"{VIRSH} version", code=1, stderr=f"error: failed to connect to the hypervisor\nerror: {said}")
-    found = libvirt.look(LAB)
+    found = asked(LAB)
     assert found.state == state
     assert said.split(":")[0] in found.words
     assert found.pool is None
@@ -123,14 +128,14 @@ def test_why_libvirt_does_not_answer_is_told_by_its_own_words(virsh: FakeRun, sa
 
 def test_a_host_without_virsh_has_no_client(virsh: FakeRun) -> None:
     virsh.fail(f"{VIRSH} version", "could not start: no such program")
-    assert libvirt.look(LAB).state == "no client"
+    assert asked(LAB).state == "no client"
 
 
 def test_another_host_s_kvm_is_not_tried_here(virsh: FakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hypervisor, "kvm_works", lambda kernels: pytest.fail("tried"))
     uri = "qemu+ssh://ada@big/system"
     virsh.tell(f"virsh --connect {uri} version", code=1, stderr="Host key verification failed.")
-    found = libvirt.look(_at(uri))
+    found = asked(_at(uri))
     assert (found.state, isinstance(found.kvm, Unknown)) == ("mute", True)
 
 

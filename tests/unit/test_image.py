@@ -10,11 +10,11 @@ import pytest
 from lab.config import default
 from lab.errors import LabError
 from lab.golden import build, debian, disk, image
-from lab.golden import docker as docker_image
 from lab.golden.supply import lock, source
 from lab.golden.supply.lock import Lock, Package
 from lab.golden.supply.source import Wanted
 from lab.model import Kubernetes, Lab, Mirrors
+from lab.providers.docker import golden as docker_image
 from lab.system import process
 from tests.unit.fakes import progress
 from tests.unit.hosts import FakeRun

@@ -11,7 +11,8 @@ ORDER = (
     *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
     *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "made", "change"),
     *("golden.supply", "config", "texts", "render", "host", "config.choice", "remote", "kubeconfig"),
-    *("providers", "doctor", "golden", "session", "health.cluster", "health.manifests", "health.facts"),
+    *("doctor", "golden", "providers", "golden.image", "golden.bundle", "doctor.examination", "session"),
+    *("health.cluster", "health.manifests", "health.facts"),
     *("health.checks", "health.status", "health.verify", "plans", "verbs", "drill", "workshop", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""

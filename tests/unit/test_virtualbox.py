@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, doctor
-from lab.doctor.finding import Finding
-from lab.host import Folder, HostFacts, Route, Unknown, VirtualBoxHost, virtualbox
+from lab import config
+from lab.doctor import examination
+from lab.doctor.finding import Finding, exit_code
+from lab.host import Folder, HostFacts, Route, Unknown
 from lab.host.facts import System
+from lab.providers.virtualbox import host as virtualbox
+from lab.providers.virtualbox.host import VirtualBoxHost
 from lab.system import process
 from tests.unit.hosts import FIT_HOST, FakeRun, folder
 
@@ -59,7 +62,7 @@ Default VRDE library:            VBoxVRDP
 """
 ROOM = folder("/home/ada/VirtualBox VMs")
 READY = VirtualBoxHost((7, 0, 20), driver=True, allowed=virtualbox.ALLOWED, folder=ROOM)
-FIT = replace(FIT_HOST, virtualbox=READY, vagrant=(2, 3, 4))
+FIT = replace(FIT_HOST, provider=READY, vagrant=(2, 3, 4))
 
 
 @pytest.fixture
@@ -89,8 +92,10 @@ def root(tmp_path: Path, **files: str) -> Path:
 
 
 def examined(host: HostFacts = FIT, **changes: object) -> dict[str, Finding]:
-    host = replace(host, virtualbox=replace(host.virtualbox or READY, **changes))  # type: ignore[arg-type]
-    found = doctor.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up", "bake"}))
+    before = host.provider
+    assert isinstance(before, VirtualBoxHost)
+    host = replace(host, provider=replace(before, **changes))  # type: ignore[arg-type]
+    found = examination.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up", "bake"}))
     return {each.check: each for each in found}
 
 
@@ -99,7 +104,7 @@ def examined(host: HostFacts = FIT, **changes: object) -> dict[str, Finding]:
 
 def test_what_virtualbox_says_is_read(client: FakeRun, tmp_path: Path) -> None:
     system = root(tmp_path, dev__vboxdrv="", **{"lab__.vagrant__machines__cp1__virtualbox__id": "1111-22"})
-    found = virtualbox.look("linux", system / "lab", system)
+    found = virtualbox.look_on("linux", system / "lab", system)
     assert isinstance(found.folder, Folder)
     assert found.folder.path == Path("/")
     assert replace(found, folder=ROOM) == VirtualBoxHost(
@@ -118,20 +123,20 @@ def test_what_virtualbox_says_is_read(client: FakeRun, tmp_path: Path) -> None:
 
 def test_a_driver_that_is_missing_does_not_hide_the_version(client: FakeRun, tmp_path: Path) -> None:
     client.tell("VBoxManage --version", NO_DRIVER)
-    found = virtualbox.look("linux", tmp_path, tmp_path)
+    found = virtualbox.look_on("linux", tmp_path, tmp_path)
     assert (found.version, found.driver) == ((7, 0, 20), False)
 
 
 def test_without_a_client_nothing_more_is_asked(run: FakeRun, tmp_path: Path) -> None:
     run.fail("VBoxManage", "could not start: no such program")
-    found = virtualbox.look("linux", tmp_path, tmp_path)
+    found = virtualbox.look_on("linux", tmp_path, tmp_path)
     assert isinstance(found.version, Unknown)
     assert [words[1] for words in run.asked] == ["--version"]
 
 
 def test_words_that_are_no_version_are_unknown(run: FakeRun, tmp_path: Path) -> None:
     run.tell("VBoxManage --version", "VBoxManage: error: failed\n")
-    assert "says" in str(virtualbox.look("linux", tmp_path, tmp_path).version)
+    assert "says" in str(virtualbox.look_on("linux", tmp_path, tmp_path).version)
 
 
 def test_under_wsl_the_client_is_windows_own_and_says_so_with_carriage_returns(
@@ -141,7 +146,7 @@ def test_under_wsl_the_client_is_windows_own_and_says_so_with_carriage_returns(
     run.tell("VBoxManage.exe list vms", VMS.replace("\n", "\r\n"))
     run.tell("VBoxManage.exe list hostonlyifs", HOST_ONLY.replace("\n", "\r\n"))
     run.tell("VBoxManage.exe list systemproperties", PROPERTIES.replace("/", "C:\\Users\\ada"))
-    found = virtualbox.look("wsl", tmp_path, tmp_path)
+    found = virtualbox.look_on("wsl", tmp_path, tmp_path)
     assert found.driver, "Windows has no such device, and its driver can't be looked at from here"
     assert isinstance(found.machines, dict)
     assert set(found.machines) == {"other machine", "ha-lab-cp1"}
@@ -304,8 +309,8 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
     assert found["system"].mend.startswith("./inv bake --import FILE")
     assert found["untried"].verdict == "note"
     assert found["packages"].verdict == "fit", "nobody is told to install what bakes"
-    baked = doctor.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up"}), baked=True)
-    assert doctor.exit_code(baked) == 0
+    baked = examination.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up"}), baked=True)
+    assert exit_code(baked) == 0
 
 
 def test_a_virtualbox_that_vagrant_does_not_know_is_told_in_whole_sentences() -> None:

@@ -18,7 +18,9 @@ from xml.etree import ElementTree
 import pytest
 
 from lab import config
-from lab.golden import boxes, build, disk, image, virtualbox
+from lab.golden import build, disk, image
+from lab.providers import boxes
+from lab.providers.virtualbox import golden as virtualbox
 from lab.system import process
 from lab.system.process import Result
 from tests.unit.fakes import RECORDED, progress

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.golden import virtualbox
+from lab.providers.virtualbox import golden as virtualbox
 from lab.render import disc
 from lab.system import process
 from lab.system.wait import wait_until

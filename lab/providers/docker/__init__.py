@@ -1,6 +1,13 @@
 """docker: machines are containers, which share this host's kernel."""
 
-from lab.providers.docker import machines
+from lab.providers.docker import doctor, golden, machines
 from lab.providers.protocol import Provider
 
-PROVIDER = Provider(title="docker", machines=machines, enforces_sizes=False)
+PROVIDER = Provider(
+    machines=machines,
+    golden=golden,
+    checks=doctor.CHECKS,
+    tools=doctor.TOOLS,
+    enforces_sizes=False,
+    shares_kernel=True,
+)

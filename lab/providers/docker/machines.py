@@ -203,8 +203,3 @@ def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | No
         words = process.run(["docker", "inspect", "--format", template, container]).stdout.split()
         if words[0] == "true" and not set(words[1:]) - {"bridge"}:
             process.run(["docker", "stop", "--time", "5", container], log=log, timeout=60)
-
-
-def network_name(lab: Lab) -> str:
-    """What Vagrant's docker provider calls the network of a lab (its action/prepare_networks.rb)."""
-    return f"vagrant_network_{lab.network.subnet}"

@@ -1,6 +1,13 @@
 """libvirt: machines are virtual, of KVM or emulated, on this host or another."""
 
-from lab.providers.libvirt import machines
+from lab.providers.libvirt import doctor, golden, host, machines
 from lab.providers.protocol import Provider
 
-PROVIDER = Provider(title="libvirt", machines=machines, enforces_sizes=True)
+PROVIDER = Provider(
+    machines=machines,
+    golden=golden,
+    checks=doctor.CHECKS,
+    tools=doctor.TOOLS,
+    look=host.look,
+    may_emulate=True,
+)

@@ -12,10 +12,10 @@ from pathlib import Path
 from lab import made
 from lab.errors import WaitTimedOut
 from lab.host.ask import ENVIRONMENT
-from lab.host.libvirt import TABLE_HEAD
 from lab.model import Lab, Libvirt, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.libvirt import virsh
+from lab.providers.libvirt.host import TABLE_HEAD
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
 from lab.system import process

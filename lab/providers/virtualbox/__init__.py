@@ -1,6 +1,14 @@
 """VirtualBox: machines are virtual, on Linux, macOS or Windows."""
 
 from lab.providers.protocol import Provider
-from lab.providers.virtualbox import machines
+from lab.providers.virtualbox import doctor, golden, host, machines
 
-PROVIDER = Provider(title="VirtualBox", machines=machines, enforces_sizes=True)
+PROVIDER = Provider(
+    machines=machines,
+    golden=golden,
+    checks=doctor.CHECKS,
+    tools=doctor.TOOLS,
+    look=host.look,
+    takes_disc=True,
+    runs_on_macos=True,
+)

@@ -13,11 +13,11 @@ from pathlib import Path
 from lab import made
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.host.ask import ENVIRONMENT
-from lab.host.virtualbox import VM
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
+from lab.providers.virtualbox.host import VM
 from lab.system import process
 from lab.system.wait import wait_until
 from lab.workspace import Workspace

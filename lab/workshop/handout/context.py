@@ -18,6 +18,7 @@ from lab.drill.stories import STORIES
 from lab.drill.summary import Drill, Runs, summarise
 from lab.golden.supply.releases import release
 from lab.model import Lab
+from lab.providers import provider_of
 from lab.texts import Said
 from lab.workshop.handout.words import DRILLS, told
 
@@ -144,7 +145,7 @@ def preflight(lab: Lab, cgroups: int) -> str:
     Containers see this host's control groups; virtual machines have a kernel of their own, with version 2.
     """
     ignored = ["Swap"]
-    if lab.provider == "docker" and cgroups == 1:
+    if provider_of(lab).shares_kernel and cgroups == 1:
         ignored.append("SystemVerification")
     if lab.patience > 1:
         ignored.append("NumCPU")

@@ -1,4 +1,4 @@
-"""This room gives the golden disk to Vagrant, as a box for libvirt under its content hash."""
+"""The golden disk as a box of Vagrant's for libvirt, under its content hash."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
-from lab.golden import boxes, build, disk
-from lab.host.libvirt import COPY, TABLE_HEAD
+from lab.golden import build, disk
 from lab.host.places import as_folder
-from lab.model import Lab, Libvirt
+from lab.model import Lab
+from lab.providers import boxes
+from lab.providers.libvirt import virsh
+from lab.providers.libvirt.host import COPY, TABLE_HEAD
 from lab.system import process
 from lab.system.progress import Progress
 
@@ -61,7 +63,7 @@ def prune(lab: Lab) -> list[str]:
         if old != name(lab) and not _in_use(lab, copies, volumes):
             boxes.remove(old, "libvirt")
             for copy in copies:
-                process.run(_virsh(lab, "vol-delete", "--pool", _pool(lab), copy), timeout=60)
+                virsh.ask(virsh.settings_of(lab), "vol-delete", "--pool", _pool(lab), copy)
             removed += [old, *copies]
     return [*removed, *disk.prune(key(lab))]
 
@@ -97,23 +99,22 @@ def _pack(made: Path, folder: Path) -> Path:
 
 def _volumes(lab: Lab) -> list[str]:
     """The names of the pool's volumes; none where there is no pool yet."""
-    listed = process.run(_virsh(lab, "vol-list", "--pool", _pool(lab)), accept=None, timeout=30)
-    return [line.split()[0] for line in listed.stdout.splitlines()[TABLE_HEAD:] if line.strip()]
+    listed = _ask_pool(lab, "vol-list")
+    return [line.split()[0] for line in listed.splitlines()[TABLE_HEAD:] if line.strip()]
 
 
 def _in_use(lab: Lab, copies: list[str], volumes: list[str]) -> bool:
     """Whether a volume in the pool stands on one of a box's copies."""
-    described = [
-        process.run(_virsh(lab, "vol-dumpxml", "--pool", _pool(lab), each), accept=None, timeout=30).stdout
-        for each in (volumes if copies else ())
-    ]
+    described = [_ask_pool(lab, "vol-dumpxml", each) for each in (volumes if copies else ())]
     stood_on = [text.partition("<backingStore>")[2] for text in described]
     return any(f"{copy}</path>" in text for copy in copies for text in stood_on)
 
 
+def _ask_pool(lab: Lab, verb: str, *words: str) -> str:
+    """What virsh answers about the lab's pool; "" where it refuses."""
+    asked = virsh.argv(virsh.settings_of(lab), verb, "--pool", _pool(lab), *words)
+    return process.run(asked, accept=None, timeout=30).stdout
+
+
 def _pool(lab: Lab) -> str:
-    return (lab.libvirt or Libvirt()).pool
-
-
-def _virsh(lab: Lab, *words: str) -> list[str]:
-    return ["virsh", "--connect", (lab.libvirt or Libvirt()).uri, *words]
+    return virsh.settings_of(lab).pool

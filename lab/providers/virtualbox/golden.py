@@ -1,4 +1,4 @@
-"""This room gives the golden disk to Vagrant, as a box for VirtualBox under its content hash.
+"""The golden disk as a box of Vagrant's for VirtualBox, under its content hash.
 
 A box is what `VBoxManage import` reads, and what Vagrant wants to know:
 
@@ -18,9 +18,10 @@ import shutil
 import uuid
 from pathlib import Path
 
-from lab.golden import boxes, build, disk
+from lab.golden import build, disk
 from lab.golden.supply.recipe import machine_architecture
 from lab.model import Lab
+from lab.providers import boxes
 from lab.render import template
 from lab.system import process
 from lab.system.progress import Progress

@@ -1,4 +1,4 @@
-"""This room asks VirtualBox's client, in few calls, about itself, its machines and its networks.
+"""Facts about VirtualBox: its client, asked in few calls about itself, its machines and its networks.
 
 Vagrant's own rules are kept where it has some: how it reads /etc/vbox/networks.conf, and which program it takes
 for the client under WSL (plugins/providers/virtualbox in its source).
@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
-from lab.host import places
+from lab.host import places, system
 from lab.host.ask import ask
-from lab.host.facts import Folder, System, Unknown, VirtualBoxHost
+from lab.host.facts import Folder, HostFacts, System, Unknown
+from lab.model import Lab
 
 ALLOWED = (IPv4Network("192.168.56.0/21"),)
 """Where VirtualBox has host-only networks unless its configuration says otherwise (6.1.28 and later)."""
@@ -22,8 +24,49 @@ VM = re.compile(r'^"(?P<name>.*)" \{(?P<uuid>[0-9a-f-]{36})\}$', re.MULTILINE)
 VERSION = re.compile(r"^(\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 
 
-def look(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
+NO_FOLDER = Unknown("VirtualBox did not say where it keeps machines")
+
+
+@dataclass(frozen=True)
+class VirtualBoxHost:
+    """VirtualBox as its client finds it. `version` is Unknown where that is missing or says nothing clear.
+
+    `driver`: its kernel module is loaded, where the host has such a thing. `allowed` is where host-only
+    networks may be, `networks` those there are, by their devices; `machines` maps names to UUIDs, `own` are
+    those of this lab. `kvm`: KVM holds the processor's virtualization. `folder` is where machines are kept.
+    """
+
+    version: tuple[int, ...] | Unknown
+    driver: bool
+    allowed: tuple[IPv4Network, ...] | Unknown = ()
+    networks: Mapping[str, IPv4Network] | Unknown = field(default_factory=dict)
+    machines: Mapping[str, str] | Unknown = field(default_factory=dict)
+    own: frozenset[str] = frozenset()
+    kvm: bool = False
+    folder: Folder | Unknown = NO_FOLDER
+
+    def running(self, owner: str) -> frozenset[str]:
+        """None: VirtualBox is not asked which of its machines run."""
+        return frozenset()
+
+    def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
+        """None of libvirt's."""
+        return {}
+
+    def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
+        """Of VirtualBox's networks, Vagrant takes the one that has the lab's addresses, whoever made it."""
+        if isinstance(self.networks, Unknown):
+            return None
+        return self.networks.get(device) == lab.network.subnet
+
+
+def look(lab: Lab, workspace: Path, root: Path) -> VirtualBoxHost:
     """Ask all that the doctor wants to know of VirtualBox; nothing is changed, nothing raises."""
+    return look_on(system(), workspace, root)
+
+
+def look_on(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
+    """The same on a given kind of host. `workspace` has Vagrant's memory of its machines."""
     client = "VBoxManage.exe" if system == "wsl" else "VBoxManage"
     said = ask([client, "--version"])
     if isinstance(said, Unknown):

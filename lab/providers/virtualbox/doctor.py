@@ -1,14 +1,16 @@
-"""This room judges VirtualBox: its version and its driver, its networks, and who else has our names."""
+"""Judging VirtualBox: its version and its driver, its networks, and who else has our names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from lab.doctor.case import Case
+from lab.doctor import addresses, resources, tools
+from lab.doctor.case import Case, Check
 from lab.doctor.finding import Finding, fit, note, unfit
-from lab.host import Unknown, VirtualBoxHost
-from lab.host.virtualbox import ALLOWED
+from lab.doctor.tools import Tool
+from lab.host import Unknown
 from lab.model import machine_name
+from lab.providers.virtualbox.host import ALLOWED, VirtualBoxHost
 
 NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
 """From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""
@@ -23,6 +25,8 @@ GOLDEN_MIB = 2560
 
 NETWORKS_FILE = "/etc/vbox/networks.conf"
 _CLIENT = "It makes the machines."
+
+TOOLS = (Tool("qemu-img", "bake", ("qemu-utils",), "QEMU", "VirtualBox's form of the disk is made with it"),)
 
 
 def program(case: Case) -> Iterator[Finding]:
@@ -144,4 +148,25 @@ def _free_to_choose(case: Case) -> bool:
 
 
 def _host(case: Case) -> VirtualBoxHost:
-    return case.host.virtualbox or VirtualBoxHost(Unknown("VirtualBox was not asked"), driver=False)
+    found, unasked = case.host.provider, Unknown("VirtualBox was not asked")
+    return found if isinstance(found, VirtualBoxHost) else VirtualBoxHost(unasked, driver=False)
+
+
+def networks(case: Case) -> Iterable[Finding]:
+    """Does any of the lab's networks overlap another?"""
+    return addresses.networks(case, "VirtualBox", has_nat=True)
+
+
+# In the order of repairs: what is needed to ask the next one comes first.
+CHECKS: tuple[Check, ...] = (
+    program,
+    tools.vagrant,
+    driver,
+    resources.memory,
+    resources.disk,
+    resources.folders,
+    networks,
+    disk,
+    subnet,
+    names,
+)

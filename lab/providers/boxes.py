@@ -1,4 +1,4 @@
-"""This room is Vagrant's shelf of boxes: which golden ones are there, for a provider, and putting one on it.
+"""Vagrant's boxes: which golden ones it has for a provider, adding one and removing one.
 
 Files are asked, since Vagrant itself takes two seconds. Names have the golden disk's content hash.
 """

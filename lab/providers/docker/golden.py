@@ -1,4 +1,4 @@
-"""This room gives the golden machine to docker, as an image under its content hash."""
+"""The golden machine as docker's image, under its content hash."""
 
 from __future__ import annotations
 

@@ -1,15 +1,24 @@
-"""This room judges libvirt: its daemon, its hypervisors, its pool, and who else's things are there."""
+"""Judging libvirt: its daemon, its hypervisors, its pool, and who else's things are there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 
-from lab.doctor.addresses import MANAGEMENT, SUBNETS, free_network, used
-from lab.doctor.case import Case
+from lab.doctor import addresses, mending, resources, tools
+from lab.doctor.addresses import SUBNETS, free_network, used
+from lab.doctor.case import Case, Check
 from lab.doctor.finding import Action, Finding, fit, note, unfit
-from lab.host import LibvirtHost, Unknown
+from lab.doctor.tools import Tool
+from lab.errors import CommandFailed
+from lab.host import Unknown
 from lab.model import EMULATION_PATIENCE, Libvirt, machine_name, owner_label
+from lab.providers.libvirt import virsh
+from lab.providers.libvirt.host import MANAGEMENT, LibvirtHost
+from lab.system import process
+from lab.system.progress import Progress
+from lab.system.wait import wait_until
 
 MACHINE_MIB = 1536
 """What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""
@@ -25,6 +34,42 @@ START = {
 """How the daemon is started, by whether systemd runs. virtlogd keeps machines' consoles; it may run already."""
 
 _DAEMON = "It makes the machines and their networks."
+
+
+def _has_plugin(case: Case) -> bool:
+    return _host(case).plugin
+
+
+def _local(name: str) -> Callable[[Case], bool]:
+    """Whether the host has a program; where the machines are on another host, it is for that one to have."""
+    return lambda case: bool(case.lab.remote_host) or name in case.host.programs
+
+
+DAEMONS = ("libvirt-daemon-system", "dnsmasq-base")
+"""libvirt's daemon, and what gives addresses on its networks."""
+
+TOOLS = (
+    Tool("virsh", "up", ("libvirt-clients",), "libvirt", "it speaks to libvirt"),
+    Tool("libvirtd", "up", DAEMONS, "libvirt", "it makes the machines", _local("libvirtd")),
+    Tool(
+        "qemu-system-x86_64",
+        "up",
+        ("qemu-system-x86",),
+        "QEMU",
+        "it is what machines run in",
+        _local("qemu-system-x86_64"),
+    ),
+    Tool("qemu-img", "up", ("qemu-utils",), "QEMU", "the machines' disks are its files"),
+    Tool("iptables", "up", ("iptables",), "iptables", "libvirt's networks need its rules", _local("iptables")),
+    Tool(
+        "vagrant-libvirt",
+        "up",
+        ("vagrant-libvirt",),
+        "vagrant-libvirt",
+        "it is Vagrant's way there",
+        _has_plugin,
+    ),
+)
 
 
 def daemon(case: Case) -> Iterator[Finding]:
@@ -45,7 +90,7 @@ def daemon(case: Case) -> Iterator[Finding]:
         if found.state == "no client" and "apt-get" not in case.host.programs:
             yield unfit(check, title, what, _DAEMON, f"# install libvirt, then: {mend}")
         else:
-            yield Finding(check, title, "mendable", what, _DAEMON, mend, actions)
+            yield Finding(check, title, "mendable", what, _DAEMON, mend, actions, start)
     elif found.state == "denied":
         mend = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
         yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, mend)
@@ -209,6 +254,21 @@ def remote(case: Case) -> Iterator[Finding]:
     yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, mend)
 
 
+def memory(case: Case) -> Iterable[Finding]:
+    """Is there memory for the machines that don't run yet? Another host's is not asked."""
+    if not (case.lab.remote_host and case.waiting):
+        return resources.memory(case)
+    wanted = sum(node.memory_mib for node in case.waiting)
+    what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.remote_host}"
+    why = "How much that host has, and how many CPUs, is not asked from here."
+    return [note("memory", "Memory", what, why)]
+
+
+def networks(case: Case) -> Iterable[Finding]:
+    """Does any of the lab's networks overlap another?"""
+    return addresses.networks(case, "libvirt")
+
+
 def firewall(case: Case) -> Iterator[Finding]:
     """Can libvirt set the rules that its networks need?"""
     if _settings(case).remote:
@@ -244,9 +304,57 @@ def _mendable(case: Case, check: str, title: str, what: str, why: str, actions: 
 
 
 def _settings(case: Case) -> Libvirt:
-    return case.lab.libvirt or Libvirt()
+    return virsh.settings_of(case.lab)
 
 
 def _host(case: Case) -> LibvirtHost:
     unasked = Unknown("libvirt was not asked")
-    return case.host.libvirt or LibvirtHost("mute", False, unasked, unasked.reason)
+    found = case.host.provider
+    return found if isinstance(found, LibvirtHost) else LibvirtHost("mute", False, unasked, unasked.reason)
+
+
+def start(actions: Sequence[Action], progress: Progress) -> None:
+    """Start libvirt's daemons, all of them, unless its packages have done so."""
+    if not _libvirt_problem():
+        return
+    for action in actions:
+        words = process.as_root(*action.argv)
+        with progress.step("libvirtd", shlex.join(words)) as step:
+            # One that runs already says so by failing; whether libvirt answers is what counts.
+            process.run(words, accept=None, log=step.log, timeout=60)
+    wait_until(
+        _libvirt_problem,
+        what="libvirt's daemon answers",
+        timeout=mending.DAEMON_TIMEOUT,
+        hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
+    )
+
+
+def _libvirt_problem() -> str | None:
+    """Why libvirt does not answer yet; one that refuses this user runs all the same."""
+    try:
+        words = virsh.argv(Libvirt(), "version")
+        said = process.run(words, accept=None, timeout=10)
+    except CommandFailed as error:
+        return error.message
+    return None if said.ok or "denied" in said.stderr else said.stderr.strip() or mending.SILENT
+
+
+# In the order of repairs: what is needed to ask the next one comes first.
+CHECKS: tuple[Check, ...] = (
+    daemon,
+    tools.vagrant,
+    plugin,
+    hypervisor,
+    kvm_device,
+    pool,
+    firewall,
+    memory,
+    resources.disk,
+    resources.folders,
+    networks,
+    management,
+    names,
+    leases,
+    remote,
+)

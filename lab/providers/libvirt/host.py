@@ -1,16 +1,20 @@
-"""This room asks libvirt's client, in few calls, about its machines, its storage pool and its networks."""
+"""Facts about libvirt: its client, asked in few calls about machines, the storage pool and networks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from pathlib import Path
 from typing import Literal
 
 from lab.host import hypervisor
 from lab.host.ask import ask
-from lab.host.facts import Domain, LibvirtHost, Pool, Unknown
+from lab.host.facts import HostFacts, Unknown
 from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
 from lab.model import Lab, Libvirt, machine_name
+from lab.providers.libvirt import virsh
 from lab.system.process import Result
 
 DENIED = (
@@ -32,8 +36,78 @@ TABLE_HEAD = 2
 """Lines that virsh's tables begin with: the titles, and a rule."""
 
 
-def look(lab: Lab) -> LibvirtHost:
-    """Ask all that the doctor wants to know of libvirt; nothing is changed, nothing raises."""
+MANAGEMENT = "vagrant-libvirt"
+"""What Vagrant's plugin calls its management network."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files.
+
+    `torn` are those that are copies of a box's disk, and shorter than it is.
+    """
+
+    name: str
+    running: bool
+    free: int
+    volumes: frozenset[str] = frozenset()
+    torn: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's."""
+
+    name: str
+    running: bool
+    owner: str
+
+
+@dataclass(frozen=True)
+class LibvirtHost:
+    """libvirt as its client finds it, and `words`, what was said where it did not answer.
+
+    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
+    `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
+    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
+    out, and to whom. `kvm_closed`: /dev/kvm is there, and libvirt's own user may not open it.
+    """
+
+    state: Literal["answers", "no client", "absent", "denied", "mute"]
+    plugin: bool
+    kvm: bool | Unknown
+    words: str = ""
+    hypervisor: str = ""
+    pool: Pool | None = None
+    domains: tuple[Domain, ...] = ()
+    bridges: Mapping[str, str] = field(default_factory=dict)
+    kvm_closed: bool = False
+    leases: Mapping[str, str] = field(default_factory=dict)
+
+    def running(self, owner: str) -> frozenset[str]:
+        """The names of the machines that run and carry that description."""
+        return frozenset(each.name for each in self.domains if each.running and each.owner == owner)
+
+    def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
+        """The networks that Vagrant's plugin makes for a lab, by their names."""
+        if lab.libvirt is None:
+            return {}
+        return {lab.name: lab.network.subnet, MANAGEMENT: lab.libvirt.management}
+
+    def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
+        """True for the bridge of one of those networks; of any other device nothing is known here."""
+        found = host.libvirt_networks
+        if isinstance(found, Unknown):
+            return None
+        own = [name for name, subnet in self.own_networks(lab).items() if found.get(name) == subnet]
+        return True if device in [self.bridges[name] for name in own if name in self.bridges] else None
+
+
+def look(lab: Lab, workspace: Path, root: Path) -> LibvirtHost:
+    """Ask all that the doctor wants to know of libvirt; nothing is changed, nothing raises.
+
+    Neither `workspace` nor `root` matters: domains carry their owner, and libvirt may be on another host.
+    """
     settings = lab.libvirt or Libvirt()
     plugin = hypervisor.plugin()
     kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm()
@@ -56,7 +130,7 @@ def look(lab: Lab) -> LibvirtHost:
 
 
 def _virsh(settings: Libvirt, *words: str) -> Result | Unknown:
-    return ask(["virsh", "--connect", settings.uri, *words], timeout=PATIENCE)
+    return ask(virsh.argv(settings, *words), timeout=PATIENCE)
 
 
 def _state(words: str) -> State:

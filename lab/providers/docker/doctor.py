@@ -1,0 +1,211 @@
+"""Judging docker: its daemon, and room, memory and names for machines that are containers."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from lab.doctor import addresses, kernel, mending, resources, tools
+from lab.doctor.case import Case, Check
+from lab.doctor.finding import Action, Finding, fit, unfit
+from lab.doctor.tools import Tool
+from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
+from lab.host import Container, Daemon, Unknown
+from lab.model import machine_name
+from lab.roles import ROLES
+from lab.system import process
+from lab.system.progress import Progress
+from lab.system.wait import wait_until
+
+DOCKER = (20, 10)
+"""The first docker with a cgroup namespace for each container, which machines need."""
+
+DOCKER_CLIENT = "?exact-name(docker-cli)"
+"""From Debian 13 on the client is a package of its own; before, apt's pattern matches nothing."""
+
+DISK_LAB_MIB = 2 * 1024
+"""What the machines take where docker keeps its data, in MiB; measured."""
+
+SYSTEM_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+USE_SYSTEM = "unset DOCKER_HOST DOCKER_CONTEXT; docker context use default   # the system's own daemon"
+
+DAEMON_LOG = "/var/log/dockerd.log"
+START_DOCKERD = (
+    *("start-stop-daemon", "--start", "--background", "--oknodo", "--output", DAEMON_LOG),
+    *("--exec", "/usr/sbin/dockerd"),
+)
+
+
+def _has_dockerd(case: Case) -> bool:
+    # One that answers, or is someone else's, need not be on PATH.
+    return "dockerd" in case.host.programs or case.host.daemon.state not in ("absent", "no client")
+
+
+TOOLS = (
+    Tool("docker", "up", ("docker.io", DOCKER_CLIENT), "Docker Engine", "it is what machines run in"),
+    Tool("dockerd", "up", ("docker.io",), "Docker Engine", "it is what machines run in", _has_dockerd),
+    Tool("sysctl", "up", ("procps",), "procps", "it raises the kernel's limits"),
+)
+
+
+def daemon(case: Case) -> Iterator[Finding]:
+    """Does a docker daemon of this host answer, and is it one that can hold the lab?"""
+    found, check, title = case.host.daemon, "docker-daemon", "docker's daemon"
+    if found.state == "answers":
+        yield from _answering(found, case.host.kernel)
+    elif found.state in ("absent", "no client"):
+        # Without a client nobody could ask; once it is installed, the same command starts the daemon.
+        what = "does not run" if found.state == "absent" else "can't be asked: docker is not installed"
+        actions = _ways_to_start(case)
+        mend = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+        if found.state == "absent" and found.endpoint not in SYSTEM_SOCKETS:
+            why = "The system's daemon listens elsewhere: starting it would not help."
+            yield unfit(check, title, f"does not listen at {found.endpoint}", why, USE_SYSTEM)
+        elif found.state == "no client" and "apt-get" not in case.host.programs:
+            yield unfit(check, title, what, "Machines are containers.", f"# install docker, then: {mend}")
+        else:
+            yield Finding(check, title, "mendable", what, "Machines are containers.", mend, actions, start)
+    elif found.state == "denied":
+        why = f"{found.endpoint} belongs to another user, and to the group docker ({found.words})."
+        mend = "sudo usermod -aG docker $USER   # then log in again; members can become root"
+        yield unfit(check, title, "does not let this user in", why, mend)
+    elif found.state == "elsewhere":
+        why = "The lab's addresses would be on that host, and not be reached from this one."
+        yield unfit(check, title, f"is elsewhere: {found.endpoint}", why, USE_SYSTEM)
+    else:
+        mend = "docker version   # says what is wrong"
+        yield unfit(check, title, f"gives no clear answer: {found.words}", "Machines are containers.", mend)
+
+
+def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
+    check, title = "docker-daemon", "docker's daemon"
+    version = _version(found.version)
+    if "name=rootless" in found.security:
+        why = "Its networks are in a namespace of its own: the lab's addresses are not on this host."
+        yield unfit(check, title, "runs rootless", why, USE_SYSTEM)
+    elif "name=userns" in found.security:
+        why = "Machines mount file systems, which root in a user namespace of docker's may not."
+        mend = "remove userns-remap from /etc/docker/daemon.json, and restart docker"
+        yield unfit(check, title, "maps containers' root to another user", why, mend)
+    elif found.kernel not in ("", kernel):
+        what = f"runs in a virtual machine (its kernel is {found.kernel}, this host's {kernel})"
+        why = "The lab's addresses would be in there, and not be reached from this host."
+        yield unfit(check, title, what, why, USE_SYSTEM)
+    elif version and version < DOCKER:
+        why = "Machines need control groups of their own (--cgroupns=private)."
+        yield unfit(check, title, f"is {found.version}", why, "# install docker 20.10 or later")
+    else:
+        yield fit(check, title, f"{found.version} answers")
+
+
+def vagrant(case: Case) -> Iterable[Finding]:
+    """Does Vagrant start, and is it new enough for its docker provider?"""
+    return tools.vagrant(case, "Its docker provider can't give machines fixed addresses as the lab needs them.")
+
+
+def memory(case: Case) -> Iterable[Finding]:
+    """Is there memory for the machines that don't run yet? Containers take what they use."""
+    return resources.memory(case, sum(ROLES[node.role].memory_mib for node in case.waiting))
+
+
+def disk(case: Case) -> Iterable[Finding]:
+    """Is there room where docker keeps its data, and where builds are kept?"""
+    return resources.disk(case, [("docker's data", case.host.docker_data, DISK_LAB_MIB)], "docker system df")
+
+
+def networks(case: Case) -> Iterable[Finding]:
+    """Does any of the lab's networks overlap another?"""
+    return addresses.networks(case, "docker")
+
+
+def names(case: Case) -> Iterator[Finding]:
+    """Does a container that this lab did not make have a name of its machines?"""
+    wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
+    foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
+    if foreign:
+        why = "docker names are unique, so the machines could not be made. Nobody else's are removed."
+        mend = dict.fromkeys(map(_out_of_the_way, foreign))
+        listed = ", ".join(sorted(each.name for each in foreign))
+        what = f"containers exist that this lab did not make: {listed}"
+        lines = [*mend, "# or give this lab another `name:` in lab.yaml"]
+        yield unfit("names", "Names", what, why, "\n".join(lines))
+    elif not isinstance(case.host.containers, Unknown):
+        yield fit("names", "Names", "free, or this lab's own")
+
+
+def _out_of_the_way(container: Container) -> str:
+    if container.owner:
+        lab_file = shlex.quote(str(Path(container.folder).parent / "lab.yaml"))
+        return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
+    name = container.name
+    return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"
+
+
+def start(actions: Sequence[Action], progress: Progress) -> None:
+    """Start the daemon in the first way that makes it answer."""
+    if not _docker_problem():
+        return  # its package has started it
+    last = "there is no way to start it"
+    for action in actions:
+        words = process.as_root(*action.argv)
+        with progress.step("docker-daemon", shlex.join(words)) as step:
+            if not process.run(words, accept=None, log=step.log, timeout=60).ok:
+                step.note = "did not work"
+                last = "it failed at once"
+                continue
+            try:
+                wait_until(_docker_problem, what="docker's daemon answers", timeout=mending.DAEMON_TIMEOUT)
+                return
+            except WaitTimedOut as error:
+                step.note, last = "no answer", error.reason
+    raise HostNotFit(
+        f"docker's daemon does not start: {last}",
+        hint=f"its log says why: tail {DAEMON_LOG}",
+        log=Path(DAEMON_LOG),
+    )
+
+
+def _docker_problem() -> str | None:
+    """Why the daemon does not answer yet; one that refuses this user runs all the same."""
+    try:
+        said = process.run(["docker", "version", "--format", "{{.Server.Version}}"], accept=None, timeout=10)
+    except CommandFailed as error:
+        return error.message
+    return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or mending.SILENT
+
+
+def _ways_to_start(case: Case) -> tuple[Action, ...]:
+    """Ways to start the daemon, the best first; the next is for where the one before does not work."""
+    if case.host.systemd:
+        return (Action(("systemctl", "start", "docker")),)
+    # The init script sets limits that some machines may not set, and ends there; dockerd by itself
+    # works on those too.
+    return (
+        Action(("/etc/init.d/docker", "start")),
+        Action(START_DOCKERD),
+    )
+
+
+def _version(text: str) -> tuple[int, ...]:
+    """The first two numbers of a version; empty when it has none."""
+    parts = text.split("+")[0].split(".")[:2]
+    return tuple(int(part) for part in parts) if all(part.isdecimal() for part in parts) else ()
+
+
+# In the order of repairs: what is needed to ask the next one comes first.
+CHECKS: tuple[Check, ...] = (
+    daemon,
+    vagrant,
+    memory,
+    resources.cpus,
+    disk,
+    resources.folders,
+    resources.cgroups,
+    resources.inotify,
+    kernel.capabilities,
+    kernel.features,
+    kernel.swap,
+    networks,
+    names,
+)
