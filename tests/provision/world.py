@@ -68,7 +68,7 @@ class Ran:
 @functools.cache
 def _rendered() -> Mapping[str, str]:
     """What the kit renders for the default lab: the same for every machine of these tests."""
-    return render.render(default(), SITE)
+    return render.render(default(), SITE, provisioners)
 
 
 class World:
