@@ -12,7 +12,8 @@ ORDER = (
     *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "made", "change"),
     *("golden.supply", "config", "texts", "render", "host", "config.choice", "remote", "kubeconfig"),
     *("providers", "doctor", "golden", "session", "health.cluster", "health.manifests", "health.facts"),
-    *("health.checks", "health.status", "health.verify", "plans", "verbs", "drill", "workshop", "tasks"),
+    *("health.checks", "health.status", "health.plain_tests", "health.verify", "plans", "verbs", "drill"),
+    *("workshop", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 
