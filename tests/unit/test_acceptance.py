@@ -12,7 +12,7 @@ from lab.errors import LabStateError
 from lab.health import plain_tests, verify
 from lab.health.checks import GROUPS
 from lab.health.verify import Outcome
-from lab.remote import SSH_FAILED
+from lab.remote import SSH_FAILED, Remote
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.workspace import Workspace
@@ -121,7 +121,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     path.write_text((FOLDER / "lab.yaml").read_text())
     workspace = Workspace(tmp_path / ".lab")
     workspace.write_secret(workspace.kubeconfig, "x")
-    monkeypatch.setattr(Session, "require_up", lambda self: None)
+    monkeypatch.setattr(Remote, "require_route", lambda self: None)
     return Session(path, lab(), workspace, FakeRemote(lab(), workspace), Progress(printed()[0], workspace.logs))
 
 

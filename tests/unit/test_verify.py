@@ -15,6 +15,7 @@ from lab.health.checks.check import Verdict
 from lab.health.facts import gather as gathering
 from lab.health.facts.gather import Facts
 from lab.health.verify import Outcome
+from lab.remote import Remote
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.workspace import Workspace
@@ -44,7 +45,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     path.write_text((FOLDER / "lab.yaml").read_text())
     workspace = Workspace(tmp_path / ".lab")
     workspace.write_secret(workspace.kubeconfig, "x")
-    monkeypatch.setattr(Session, "require_up", lambda self: None)
+    monkeypatch.setattr(Remote, "require_route", lambda self: None)
     Answers(lab()).give(monkeypatch)
     return Session(path, lab(), workspace, FakeRemote(lab(), workspace), Progress(printed()[0], workspace.logs))
 
