@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -55,19 +52,11 @@ def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Re
     times, profiles = _checked(session, repeat, compare)
     require_up(session)
     run.require_fit(session, drills)
-    began = datetime.now(UTC)
+    found = report.begin(session)
     with session.workspace.lock(), session.progress.live():
         results = run.carry_out(session, drills, repeat=times, profiles=profiles)
-    found = Report(
-        lab=session.lab.name,
-        kubernetes=session.lab.kubernetes.version,
-        provider=session.lab.provider,
-        began=began.isoformat(timespec="seconds"),
-        host=_host(),
-        results=results,
-    )
-    folder = session.workspace.root / "drills" / f"{began:%Y%m%d-%H%M%S}-{name}"
-    report.write(found, session.workspace, folder)
+    found = found.model_copy(update={"results": results})
+    folder = report.keep(found, session.workspace, name)
     return found, folder
 
 
@@ -122,14 +111,3 @@ def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence
         raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
     profiles = dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])])
     return times, tuple(profiles)
-
-
-def _host() -> dict[str, str]:
-    """What figures depend on."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return {
-        "cores": str(os.cpu_count()),
-        "memory": f"{memory:.0f} GiB",
-        "kernel": platform.release(),
-        "load before": f"{os.getloadavg()[0]:.1f}",
-    }

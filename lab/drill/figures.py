@@ -89,7 +89,7 @@ def unit(name: str) -> Literal["s", ""]:
 
 
 def _values(recording: Recording) -> Values:
-    injected = recording.first("inject")
+    injected = recording.started
     values: Values = dict.fromkeys(FIGURES)
     if injected is not None:
         values |= _detected(recording, injected) | _whole(recording, injected)
@@ -116,7 +116,7 @@ def _detected(recording: Recording, injected: float) -> Values:
 
 def _whole(recording: Recording, injected: float) -> Values:
     """Each component's time, by its first mark after the injection; one that was whole by itself took none."""
-    healed = recording.first("heal")
+    healed = recording.ended
     since = injected if healed is None else healed
     found: dict[str, float] = {}
     for mark in recording.marks:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,17 @@ from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
 from lab.drill.summary import Drill, Runs, profiles, summarise
 from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
-from lab.drill.words import HEADINGS, LANES, MARKS, PROBES
+from lab.drill.words import (
+    CHANGE_HEADINGS,
+    CHANGE_MARKS,
+    CHANGE_MEASURES,
+    DRILL_MARKS,
+    HEADINGS,
+    LANES,
+    MARKS,
+    MEASURES,
+    PROBES,
+)
 from lab.texts import Said
 
 HERE = Path(__file__).parent
@@ -38,10 +49,11 @@ def page(report: Report) -> str:
     """Return the report as the text of an HTML file."""
     drills = summarise(report)
     columns = [name for name in MAIN if any(runs.row(name) is not None for d in drills for runs in d.profiles)]
-    template = _environment().get_template("page.html.j2")
+    change = any(drill.title for drill in drills)
+    template = _environment(change=change).get_template("page.html.j2")
     return template.render(
         report=report,
-        title=Said(*(f"{said}: {report.lab}" for said in HEADINGS["title"])),
+        title=Said(*(f"{said}: {report.lab}" for said in _headings(change)["title"])),
         headline=words.headline(sum(result.passed for result in report.results), len(report.results)),
         facts=_facts(report),
         profiles=profiles(report),
@@ -59,7 +71,7 @@ def _groups(columns: list[str]) -> list[tuple[Said | None, list[str]]]:
 
 def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
     """One drill as the template wants it. The drawings of all its runs have one scale."""
-    story = STORIES.get(drill.name, Story(Said(drill.name, drill.name), HEADINGS["unknown"]))
+    story = _story(drill)
     reaches = [reach(result.recording) for runs in drill.profiles for result in runs.results]
     scale = max(before for before, _ in reaches), max(after for _, after in reaches)
     rows = [(name, [runs.row(name) for runs in drill.profiles]) for name in drill.names]
@@ -73,6 +85,17 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
             (name, words.limit([row.limit for row in found if row is not None]), found) for name, found in rows
         ],
     }
+
+
+def _story(drill: Drill) -> Story:
+    """A drill's story; of a change, its own title and what is asked of every change."""
+    if drill.title:
+        return Story(Said(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
+    return STORIES.get(drill.name, Story(Said(drill.name, drill.name), HEADINGS["unknown"]))
+
+
+def _headings(change: bool) -> dict[str, Said]:
+    return CHANGE_HEADINGS if change else HEADINGS
 
 
 def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, float]) -> dict[str, Any]:
@@ -94,7 +117,7 @@ def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, floa
 def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float]) -> dict[str, Any]:
     recording = result.recording
     line = timeline(recording, *scale)
-    zero = recording.first("inject") or 0.0
+    zero = recording.started or 0.0
     lanes = [
         {"name": PROBES[lane.name], "counts": words.counts(lane.name, *lane.counts)} for lane in line.lanes
     ]
@@ -146,17 +169,17 @@ def _date(text: str) -> str:
         return text
 
 
-def _environment() -> jinja2.Environment:
+def _environment(*, change: bool) -> jinja2.Environment:
     environment = onepage.environment(HERE)
     environment.filters["place"] = lambda place: f"{place:.2f}".rstrip("0").rstrip(".")
     environment.globals |= {
-        "H": HEADINGS,
+        "H": _headings(change),
         "lanes": LANES,
-        "marks": MARKS,
+        "marks": {kind: MARKS[kind] for kind in (CHANGE_MARKS if change else DRILL_MARKS)},
         "probes": PROBES,
         "both": _spans,
         "tspans": _tspans,
-        "figure": words.figure,
+        "figure": partial(words.figure, measures=CHANGE_MEASURES if change else MEASURES),
         "mark": words.mark,
         "measure": lambda name: words.COLUMNS[name.partition(".")[2]],
         "over": words.over,

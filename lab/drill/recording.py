@@ -9,7 +9,8 @@ from typing import Literal
 
 from lab.model import Frozen
 
-Kind = Literal["inject", "detect", "heal", "whole"]
+Kind = Literal["inject", "detect", "heal", "whole", "begin", "step", "end"]
+"""Of drills the first four; of measured changes the last three, and `whole`."""
 
 
 class Sample(Frozen):
@@ -45,7 +46,10 @@ class Stream(Frozen):
 
 
 class Mark(Frozen):
-    """A moment: the fault went in, somebody noticed, it was undone, a part was whole again."""
+    """A moment: the fault went in, somebody noticed, it was undone, a part was whole again.
+
+    Of a change: it began, a step of it began, it ended.
+    """
 
     at: float
     kind: Kind
@@ -59,8 +63,15 @@ class Pause(Frozen):
     seconds: float
 
 
+class Title(Frozen):
+    """What a measured change is called, in both languages."""
+
+    en: str
+    ko: str
+
+
 class Recording(Frozen):
-    """One run of one drill, as it was seen from the host.
+    """One run of one drill, or one measured change (which has a `title`), as it was seen from the host.
 
     `connections`: new connections, GET /readyz each. `writes`: on a kept-alive connection, one after the
     other. `service`: a Service of the cluster, asked at workers. `watch`: every write as a watch saw it.
@@ -84,6 +95,19 @@ class Recording(Frozen):
     pauses: tuple[Pause, ...] = ()
     read_back: tuple[int, ...] = ()
     leader_changes: int = 0
+    title: Title | None = None
+
+    @property
+    def started(self) -> float | None:
+        """When the fault was injected, or the change began; None when neither happened."""
+        injected = self.first("inject")
+        return self.first("begin") if injected is None else injected
+
+    @property
+    def ended(self) -> float | None:
+        """When the fault was reverted, or the change had ended; None when neither happened."""
+        healed = self.first("heal")
+        return self.first("end") if healed is None else healed
 
     def first(self, kind: str) -> float | None:
         """When a kind of mark was first set; None when it never was."""

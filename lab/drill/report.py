@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -12,7 +15,28 @@ from lab.drill import words
 from lab.drill.page import page
 from lab.drill.recording import Report
 from lab.drill.summary import Drill, Row, Runs, profiles, summarise
+from lab.session import Session
 from lab.workspace import Workspace
+
+
+def begin(session: Session) -> Report:
+    """Return a report without results, of this moment: the host's load is that before anything happens."""
+    return Report(
+        lab=session.lab.name,
+        kubernetes=session.lab.kubernetes.version,
+        provider=session.lab.provider,
+        began=datetime.now(UTC).isoformat(timespec="seconds"),
+        host=_host(),
+        results=(),
+    )
+
+
+def keep(report: Report, workspace: Workspace, name: str) -> Path:
+    """Write a report into a folder under .lab/drills/, by its time and a name; return the folder."""
+    began = datetime.fromisoformat(report.began)
+    folder = workspace.root / "drills" / f"{began:%Y%m%d-%H%M%S}-{name}"
+    write(report, workspace, folder)
+    return folder
 
 
 def write(report: Report, workspace: Workspace, folder: Path) -> tuple[Path, Path]:
@@ -47,6 +71,17 @@ def shown(report: Report) -> RenderableType:
     return Group(table, *_problems(drills), "", Text(verdict, style), *_doubts(report))
 
 
+def _host() -> dict[str, str]:
+    """What figures depend on."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cores": str(os.cpu_count()),
+        "memory": f"{memory:.0f} GiB",
+        "kernel": platform.release(),
+        "load before": f"{os.getloadavg()[0]:.1f}",
+    }
+
+
 def _doubts(report: Report) -> list[Text]:
     """What speaks against the figures: a host that had more to do than it could."""
     load, cores = float(report.host.get("load before", 0)), int(report.host.get("cores", 1))
@@ -61,7 +96,8 @@ def _add(table: Table, drill: Drill, columns: tuple[str, ...]) -> None:
     by_profile = {runs.profile: runs for runs in drill.profiles}
     all_runs = [by_profile.get(profile) for profile in columns]
     table.add_section()
-    table.add_row(Text(drill.name, "bold"), *(_verdict(runs) for runs in all_runs), "")
+    name = drill.title.en if drill.title else drill.name
+    table.add_row(Text(name, "bold"), *(_verdict(runs) for runs in all_runs), "")
     for name in drill.names:
         rows = [None if runs is None else runs.row(name) for runs in all_runs]
         if any(row is not None and row.matters for row in rows):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lab import providers as machines
+from lab.drill.recording import Kind
 from lab.errors import LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.gather import ask_machine
@@ -26,7 +27,7 @@ class Scene:
 
     session: Session
     victims: tuple[Node, ...]
-    mark: Callable[[str, str], None]
+    mark: Callable[[Kind, str], None]
 
     @property
     def victim(self) -> Node:
@@ -86,3 +87,8 @@ def etcd(session: Session) -> Etcd:
         if status.leader == status.member:
             return Etcd(node, status.term)
     raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` says more")
+
+
+def raft_term(session: Session, node: Node) -> int:
+    """The raft term that a control plane's etcd member is in. Raises LabError when it does not answer."""
+    return ask_machine(session.remote, node, "etcd-status").etcd_status.term

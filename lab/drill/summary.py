@@ -10,7 +10,7 @@ from functools import cached_property
 from statistics import median
 from typing import Literal
 
-from lab.drill.recording import Figure, Report, Result
+from lab.drill.recording import Figure, Report, Result, Title
 from lab.drill.stories import STORIES
 from lab.drill.words import WHOLE
 
@@ -89,10 +89,15 @@ class Runs:
 
 @dataclass(frozen=True)
 class Drill:
-    """One drill with all its profiles, tuned first."""
+    """One drill, or one measured change, with all its profiles, tuned first."""
 
     name: str
     profiles: tuple[Runs, ...]
+
+    @property
+    def title(self) -> Title | None:
+        """What a measured change is called; None for a drill."""
+        return self.profiles[0].results[0].recording.title
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -125,7 +125,7 @@ def timeline(recording: Recording, before: float | None = None, after: float | N
         height=bottom + AXIS,
         top=top,
         bottom=bottom,
-        injected=recording.first("inject") is not None,
+        injected=recording.started is not None,
         ticks=_ticks(span),
         lines=lines,
         pauses=tuple((span.place(p.at), span.place(p.at + p.seconds)) for p in recording.pauses),
@@ -137,12 +137,12 @@ def timeline(recording: Recording, before: float | None = None, after: float | N
 
 def reach(recording: Recording) -> tuple[float, float]:
     """Return the seconds that a run has before its injection, and after it."""
-    zero = recording.first("inject") or 0.0
+    zero = recording.started or 0.0
     return zero, max(recording.seconds, zero) - zero
 
 
 def _span(recording: Recording, before: float | None, after: float | None) -> Span:
-    zero = recording.first("inject") or 0.0
+    zero = recording.started or 0.0
     own = reach(recording)
     start = zero - (own[0] if before is None else before)
     end = zero + (own[1] if after is None else after)
@@ -152,13 +152,15 @@ def _span(recording: Recording, before: float | None, after: float | None) -> Sp
 def _lines(marks: tuple[Mark, ...], span: Span) -> tuple[Line, ...]:
     """Lines for all marks; a label, in a row of its own, for the first of a kind (of `whole`: the last).
 
+    Steps of a change have none: there are too many.
+
     Labels that open to the right stand in the order of time, those that open to the left in the reverse:
     so no line of one side crosses a label of that side.
     """
     ordered = sorted(marks, key=lambda mark: mark.at)
     labelled: dict[str, Mark] = {}
     for mark in ordered:
-        if mark.kind == "whole" or mark.kind not in labelled:
+        if mark.kind == "whole" or mark.kind not in {*labelled, "step"}:
             labelled[mark.kind] = mark
     right = [m for m in labelled.values() if span.place(m.at) < RIGHT_SIDE]
     left = [m for m in labelled.values() if span.place(m.at) >= RIGHT_SIDE]

@@ -5,6 +5,7 @@ The texts are in words.yaml. A name without a text there (a new figure, a lab's 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from lab import texts
@@ -30,7 +31,7 @@ _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
     (
         *("probes", "measures", "columns", "figures", "phrases", "marks", "chosen", "lanes", "facts"),
-        *("headings", "sentences"),
+        *("headings", "change_headings", "change_measures", "sentences"),
     ),
     {("sentences", name): values for name, values in _PLACEHOLDERS.items()}
     | {("phrases", name): ("machine",) for name in _WITH_A_MACHINE},
@@ -45,13 +46,19 @@ CHOSEN = _TEXTS["chosen"]
 LANES = _TEXTS["lanes"]
 FACTS = _TEXTS["facts"]
 HEADINGS = _TEXTS["headings"]
+CHANGE_HEADINGS = HEADINGS | _TEXTS["change_headings"]
+CHANGE_MEASURES = MEASURES | _TEXTS["change_measures"]
 SENTENCES = _TEXTS["sentences"]
+
+DRILL_MARKS = ("inject", "detect", "heal", "whole")
+CHANGE_MARKS = ("begin", "step", "end", "whole")
+"""The marks of a report on drills, and of one on a change, in order."""
 
 DETECT, WHOLE = "detect_s.", "whole_s."
 """What the figures of each thing noticed and of each component's return begin with."""
 
 
-def figure(name: str) -> Said:
+def figure(name: str, measures: Mapping[str, Said] = MEASURES) -> Said:
     """Return what a figure is called; one that is not known is called by its name."""
     if name in FIGURES:
         return FIGURES[name]
@@ -60,8 +67,8 @@ def figure(name: str) -> Said:
     if name.startswith(DETECT):
         return SENTENCES["until"].fill(noticed=phrase(name.removeprefix(DETECT)))
     probe, _, measure = name.partition(".")
-    if probe in PROBES and measure in MEASURES:
-        return SENTENCES["measured"].fill(probe=PROBES[probe], measure=MEASURES[measure])
+    if probe in PROBES and measure in measures:
+        return SENTENCES["measured"].fill(probe=PROBES[probe], measure=measures[measure])
     return Said(name, name)
 
 

@@ -38,18 +38,19 @@ EVICTED_AFTER = 5
 HINT = f"`kubectl -n {NAMESPACE} get pods,events` says more"
 
 
-def deploy(api: Api, lab: Lab, timeout: float = 60.0) -> int:
+def deploy(api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0) -> int:
     """Run the workload in a namespace of its own, all of it Ready; return its Service's port on every node.
 
-    What an earlier run left is removed first. Raises LabStateError when the API says no, WaitTimedOut when
-    pods aren't Ready in `timeout` seconds.
+    It has two pods at least, or `replicas`, or one for each worker of `lab`. What an earlier run left is
+    removed first. Raises LabStateError when the API says no, WaitTimedOut when pods aren't Ready in `timeout`
+    seconds.
     """
     fixed = _manifests()
     if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
         remove(api, timeout)
     _create(api, "/api/v1/namespaces", of_kind(fixed, "Namespace"))
     _create(api, COUNTER.rpartition("/")[0], of_kind(fixed, "ConfigMap"))
-    _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, len(lab.workers))))
+    _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, replicas or len(lab.workers))))
     service = _create(api, SERVICE.rpartition("/")[0], of_kind(fixed, "Service"))
     wait_until(
         lambda: why_not_running(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT

@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.health.checks.check import Outcome as Found
+from lab.health import plain_tests
 from lab.health.checks.check import Verdict
 from lab.paths import REPOSITORY
 from lab.session import Session, require_up
@@ -96,7 +96,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
 
 
 class _Collector:
-    """A pytest plugin that keeps each check's verdict; one for every test, whoever wrote it."""
+    """A pytest plugin that keeps each check's verdict, and makes one for every other test."""
 
     def __init__(self) -> None:
         """Begin with none."""
@@ -113,7 +113,7 @@ class _Collector:
         if call.when == "call" and own is not None:
             self.verdicts.append(own)
         elif report.failed or (call.when == "call"):
-            self.verdicts.append(_verdict_of_a_test(item, report))
+            self.verdicts.append(plain_tests.verdict(item, call, report))
         return report
 
     def pytest_internalerror(self, excrepr: object) -> None:
@@ -124,15 +124,6 @@ class _Collector:
         """Keep why tests could not be read."""
         if report.failed:
             self.trouble += report.longreprtext
-
-
-def _verdict_of_a_test(item: pytest.Item, report: pytest.TestReport) -> Verdict:
-    """What a test that is no check of lab.health.checks says: somebody's own, in tests/live."""
-    name = item.name.removeprefix("test_").replace("_", "-")
-    means, hint = "a test of your own in tests/live does not hold", f"read {item.location[0]}"
-    found = (report.longreprtext.strip().splitlines() or ["it does"])[-1] if report.failed else "it does"
-    outcome: Found = "holds" if report.passed else "could-not-ask" if report.when == "setup" else "fails"
-    return Verdict(name, "your own", "", outcome, "the test passes", found, means, hint)
 
 
 def to_json(outcome: Outcome) -> str:

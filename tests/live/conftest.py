@@ -1,13 +1,15 @@
-"""What `verify` runs: the checks of lab.health.checks, judged on facts that are gathered once for all of them.
+"""What `verify` runs: the acceptance list, and the checks of lab.health.checks on facts that are gathered once.
 
-Hosts are testinfra's, by role from the model, so that a test of your own can be put beside test_checks.py:
+Hosts are testinfra's, by role from the model, so that a test of your own can be put beside test_acceptance.py:
 `def test_swap_is_off(host, worker): assert host(worker).check_output("swapon --show") == ""`. None of them
 repairs anything.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import testinfra
 from rich.console import Console
 
 from lab.errors import LabStateError
+from lab.health import plain_tests
 from lab.health.checks import cases
 from lab.health.checks.check import Case
 from lab.health.cluster import Api
@@ -27,9 +30,15 @@ from lab.selectors import SINGULAR
 from lab.session import Session, open_made, require_up, with_profile
 
 Hosts = Callable[[Node], Any]
+OPENED = pytest.StashKey[Session]()
 
 # A connection of its own, which gives up on a machine that answers nothing: the kept one may hang with it.
 BOUNDED = "-o ControlPath=none -o ConnectTimeout={} -o ServerAliveInterval={} -o ServerAliveCountMax=3"
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let -k find a test by the name that `verify` shows."""
+    item.extra_keyword_matches.add(plain_tests.title(getattr(item, "originalname", item.name)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,8 +47,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def _opened(config: pytest.Config) -> Session:
-    session = open_made(Path(config.getoption("--lab")), Console())
-    return with_profile(session, config.getoption("--profile") or session.lab.load_balancer.profile)
+    """The lab that is verified; its file is read once."""
+    if OPENED not in config.stash:
+        session = open_made(Path(config.getoption("--lab")), Console())
+        profile = config.getoption("--profile") or session.lab.load_balancer.profile
+        config.stash[OPENED] = with_profile(session, profile)
+    return config.stash[OPENED]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -71,17 +84,47 @@ def lab(session: Session) -> Lab:
 
 @pytest.fixture(scope="session")
 def api(session: Session) -> Api:
-    return Api(session.workspace.kubeconfig)
+    return Api(session.workspace.kubeconfig, timeout=10.0 * session.lab.patience)
 
 
 @pytest.fixture(scope="session")
-def host(session: Session) -> Hosts:
-    """A machine as testinfra has it: as root, over one kept ssh connection each."""
+def host(request: pytest.FixtureRequest, session: Session) -> Hosts:
+    """A machine as testinfra has it: as root, over the lab's kept ssh connection.
+
+    The machines of the selected tests are connected to side by side. Raises LabStateError for one that does not
+    answer: its tests could not ask, at once.
+    """
+
+    def connected(node: Node) -> Any:
+        reason = session.remote.why_not_reachable(node)
+        if reason:
+            return LabStateError(f"{node.name} can't be asked: {reason}")
+        machine = testinfra.get_host(
+            f"ssh://{node.name}", ssh_config=str(session.workspace.ssh_config), sudo=True
+        )
+        # What testinfra asks a machine first is asked now; where that fails, so it does again in the tests.
+        with contextlib.suppress(RuntimeError, AssertionError):
+            machine.has_command_v, machine.service  # noqa: B018  properties that ask
+        return machine
+
+    nodes = _machines_of(request.session.items)
+    with ThreadPoolExecutor(max_workers=session.lab.at_once(len(nodes) or 1)) as pool:
+        machines = dict(zip(nodes, pool.map(connected, nodes), strict=True))
 
     def connect(node: Node) -> Any:
-        return testinfra.get_host(f"ssh://{node.name}", ssh_config=str(session.workspace.ssh_config), sudo=True)
+        if node not in machines:
+            machines[node] = connected(node)
+        if isinstance(machines[node], LabStateError):
+            raise machines[node]
+        return machines[node]
 
     return connect
+
+
+def _machines_of(items: list[pytest.Item]) -> list[Node]:
+    """The machines that tests are run for, each once."""
+    parametrized = [item.callspec.params.values() for item in items if hasattr(item, "callspec")]
+    return list(dict.fromkeys(v for values in parametrized for v in values if isinstance(v, Node)))
 
 
 @pytest.fixture(scope="session")

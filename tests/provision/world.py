@@ -20,6 +20,7 @@ from pathlib import Path
 
 from lab import render
 from lab.config import default
+from lab.plans.up import provisioners
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent

@@ -1,5 +1,7 @@
 """Every way in which the suite breaks a lab that is well, and exactly which checks must then not hold.
 
+Tests of the acceptance list (tests/live/test_acceptance.py) are checks here, by the names that `verify` shows.
+
 Commands run as root on the machine `on`, with provision/node's functions at hand (`as_admin`, `etcd`); on
 "host" as this process does, with $NAME (the lab's) and $LAB (its `.lab/`). In all of them and in `expected`
 {it} is the machine that was chosen: WORKER is one that answers no names, CONTROL_PLANE one that leads nothing,
@@ -42,6 +44,7 @@ NO_API = (
     *("kube-proxy[*]", "pod-network-agent[*]", "system-pods-ready", "coredns-spread", "restarts-stand-still"),
     *("pod-starts[*]", "pod-addresses", *(f"{check}[*]" for check in PODS_UNASKED)),
     *("no-bootstrap-token", "no-uploaded-certificates"),
+    *("healthz-answers-ok-through-the-load-balancer", "nodes-are-all-ready"),
 )
 """What nobody can ask while the API is not reached through the load balancer."""
 
@@ -60,7 +63,7 @@ ETCD_MEMBER_SILENT = (
 
 LEASES_RUN_OUT = (
     *("identity-leases", "api-endpoints", "node-ready[{it}]", "node-taints[{it}]", "static-pods-ready[{it}]"),
-    *("kube-proxy[{it}]", "pod-network-agent[{it}]", "system-pods-ready"),
+    *("kube-proxy[{it}]", "pod-network-agent[{it}]", "system-pods-ready", "nodes-are-all-ready"),
 )
 """What the cluster says, 15 to 50 s later, of a node whose API server or kubelet is not there."""
 
@@ -78,7 +81,10 @@ SABOTAGES = (
         "lb1",
         "sed -i '/server cp2 /s/:6443/:6444/' /etc/haproxy/haproxy.cfg; systemctl reload haproxy",
         "sed -i '/server cp2 /s/:6444/:6443/' /etc/haproxy/haproxy.cfg; systemctl reload haproxy",
-        ("backend-up[cp2]", "backend-belief[cp2]", "backend-takes-connections[cp2]"),
+        (
+            "haproxy-has-a-server-for-each-control-plane[lb1]",
+            *("backend-up[cp2]", "backend-belief[cp2]", "backend-takes-connections[cp2]"),
+        ),
         until=("lb1", f"{STAT} | grep -q '^apiserverbackend,cp2,.*,DOWN,'"),
     ),
     Sabotage(
@@ -86,21 +92,25 @@ SABOTAGES = (
         "lb1",
         "systemctl stop haproxy",
         "systemctl start haproxy",
-        ("haproxy-runs[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]", *NO_API),
+        (
+            *("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-listens-on-the-port-of-the-api[lb1]"),
+            *("haproxy-runs[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
+            *NO_API,
+        ),
     ),
     Sabotage(
         "HAProxy not enabled",
         "lb1",
         "systemctl disable --quiet haproxy",
         "systemctl enable --quiet haproxy",
-        ("haproxy-runs[lb1]",),
+        ("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-runs[lb1]"),
     ),
     Sabotage(
         "a word too many for HAProxy",
         "lb1",
         "echo '  nonsense' >>/etc/haproxy/haproxy.cfg",
         "sed -i '/^  nonsense$/d' /etc/haproxy/haproxy.cfg",
-        ("haproxy-configuration[lb1]",),
+        ("haproxy-configuration-is-valid[lb1]", "haproxy-configuration[lb1]"),
     ),
     Sabotage(
         "a wrong CA at the load balancer",
@@ -139,7 +149,7 @@ SABOTAGES = (
         "[[ -n $(own_member) ]] || etcd member add cp3 --peer-urls https://$NODE_ADDRESS:2380; "
         "mv /root/etcd.yaml $MANIFESTS/",
         (
-            "etcd-members[*]",
+            *("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]"),
             *(check.replace("{it}", "cp3") for check in (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT)),
         ),
         until=("lb1", SEEN_DOWN[1].replace("{it}", "cp3")),
@@ -151,14 +161,14 @@ SABOTAGES = (
         "etcd member add left-behind --learner --peer-urls https://$NODE_ADDRESS:23800",
         "etcd member list --write-out simple | awk -F', ' '$4 ~ /:23800$/ { print $1 }' | "
         "while read -r id; do etcd member remove $id; done",
-        ("etcd-members[*]", "etcd-no-learner"),
+        ("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]", "etcd-no-learner"),
     ),
     Sabotage(
         "an admin kubeconfig pointed at one control plane",
         "cp2",
         'sed -i "s#server: https://$API_ENDPOINT#server: https://$NODE_ADDRESS:6443#" $ADMIN',
         'sed -i "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" $ADMIN',
-        ("admin-kubeconfig[cp2]",),
+        ("admin-conf-points-at-the-load-balancer[cp2]", "admin-kubeconfig[cp2]"),
     ),
     # ---- workers and network
     Sabotage(
@@ -166,7 +176,7 @@ SABOTAGES = (
         WORKER,
         "systemctl stop kubelet",
         "systemctl start kubelet",
-        ("node-services[{it}]", *NO_POD_ON_IT),
+        ("kubelet-and-containerd-run[{it}]", "node-services[{it}]", *NO_POD_ON_IT),
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
@@ -176,6 +186,7 @@ SABOTAGES = (
         "docker unpause $NAME-{it}",
         (
             "unique-identities",
+            *("kubelet-and-containerd-run[{it}]", "worker-reaches-the-api-through-the-load-balancer[{it}]"),
             *("node-services[{it}]", "kubelet-server[{it}]", "no-run-secret[{it}]", "logins[{it}]"),
             *("cluster-ca[{it}]", "certificate-expiry[{it}]", "own-name[{it}]", "network-services[{it}]"),
             *("kernel-settings[{it}]", "cgroup-driver[{it}]", "clock[{it}]", *NO_POD_ON_IT),
@@ -205,7 +216,7 @@ SABOTAGES = (
         WORKER,
         'sed -i "s#server: https://$API_ENDPOINT#server: https://elsewhere:6443#" $KUBELET',
         'sed -i "s#server: https://elsewhere:6443#server: https://$API_ENDPOINT#" $KUBELET',
-        ("kubelet-server[{it}]",),
+        ("worker-reaches-the-api-through-the-load-balancer[{it}]", "kubelet-server[{it}]"),
     ),
     Sabotage(
         "kube-proxy pointed at one control plane",

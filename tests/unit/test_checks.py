@@ -14,6 +14,7 @@ from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
 from lab.health.facts.known import Unknown, known
 from tests.sabotage.sabotages import SABOTAGES
+from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (
     Alter,
@@ -336,12 +337,17 @@ def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:
 
 
 def test_a_sabotage_expects_checks_that_there_are() -> None:
-    known_titles = {case.judge(facts()).title for case in cases(lab())}
+    known_titles = {case.judge(facts()).title for case in cases(lab())} | titles(lab())
     names = {title.partition("[")[0] for title in known_titles}
     for sabotage in SABOTAGES:
-        for title in sabotage.expected:
+        for title in (*sabotage.expected, *sabotage.follows):
             name, _, machine = title.partition("[")
             assert name in names if machine in ("*]", "{it}]") else title in known_titles, title
+
+
+def test_every_test_of_the_acceptance_list_fails_in_a_sabotage() -> None:
+    failing = {title.partition("[")[0] for sabotage in SABOTAGES for title in sabotage.expected}
+    assert set(acceptance_list()) - failing == set()
 
 
 def test_names_are_unique_and_every_check_says_what_it_means_and_what_to_try() -> None:

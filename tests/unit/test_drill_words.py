@@ -31,6 +31,8 @@ SPOKEN = {
             "FACTS",
             "HEADINGS",
             "CHOSEN",
+            "CHANGE_HEADINGS",
+            "CHANGE_MEASURES",
         )
         for name, said in getattr(words, table).items()
     },
