@@ -370,7 +370,7 @@ def test_a_drill_is_carried_out_by_the_same_pieces(world: World, monkeypatch: py
     monkeypatch.setattr(run, "etcd", lambda session: Etcd(session.lab.first, next(terms)))
     drill = catalogue.Drill(
         "reload-load-balancer",
-        lambda session: (session.lab.balancer,),
+        lambda session: (session.lab.balancers[0],),
         lambda scene: world.done.append("inject"),
         lambda scene: world.done.append("heal"),
         seconds=0.3,
