@@ -1,7 +1,7 @@
 #!/bin/bash
-# A control plane that is about to leave: its API server ends. Told to end, it answers what it was asked and closes
-# its connections (Kubernetes, "API server shutdown"), so that clients go to the others; killed, it would cut them.
-# Its etcd member stays until it has been removed.
+# A control plane that is about to leave: its API server ends. Told to end, it takes no more connections and answers
+# what it was asked (Kubernetes, "API server shutdown"); killed, it would cut that off. Watches, which have no end, go
+# on elsewhere: HAProxy ends their sessions once it sees the server down. Its etcd member stays until it is removed.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -9,9 +9,9 @@ source "$HERE/kubernetes.sh"
 
 readonly MANIFEST=$MANIFESTS/kube-apiserver.yaml
 
-api_server_ended() {
-	! pgrep --exact kube-apiserver >/dev/null || {
-		echo "it still runs"
+api_server_closed() {
+	[[ -z $(ss --no-header --listening --tcp --numeric "sport = :6443") ]] || {
+		echo "it still takes connections"
 		return 1
 	}
 }
@@ -23,7 +23,7 @@ main() {
 		mv "$MANIFEST" /etc/kubernetes/kube-apiserver.yaml.left
 		changed=yes
 	fi
-	wait_for 60 "this API server, to end" api_server_ended
+	wait_for 60 "this API server to take no more connections" api_server_closed
 	finish
 }
 
