@@ -40,19 +40,19 @@ NAMED = 3
 
 def wait_for_nodes(job: Job) -> bool:
     """Wait until the cluster has exactly the lab's nodes, all Ready."""
-    _wait(job, "all nodes are Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT)
+    _wait(job, "all nodes to be Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT)
     return False
 
 
 def wait_for_pods(job: Job) -> bool:
     """Wait until what runs on the nodes is Ready, too."""
-    _wait(job, "all system pods are Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT)
+    _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT)
     return False
 
 
 def wait_for_health(job: Job) -> bool:
     """Wait until every check holds that needs no pods of its own."""
-    _wait(job, "the lab is healthy", lambda: why_not_healthy(job.context), HEALTHY_TIMEOUT)
+    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job.context), HEALTHY_TIMEOUT)
     return False
 
 

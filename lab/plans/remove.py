@@ -43,6 +43,11 @@ def _leaving(lab: Lab, situation: Situation) -> Sequence[Node]:
     return situation.leaving
 
 
+def _deliver(job: Job) -> bool:
+    job.context.remote.deliver(job.node)
+    return False
+
+
 def _drain_haproxy(job: Job) -> bool:
     leaving = [node.name for node in job.context.situation.leaving if _is_control_plane(node)]
     return scripts.run(job, "load-balancer", job.node, words=("--drain", *leaving))
@@ -72,12 +77,16 @@ def _remove(job: Job) -> bool:
 
 
 REMOVE: Plan = (
+    # What leaves needs this checkout's scripts for it, too.
+    Step("deliver", "scripts and configuration", _deliver, _answering),
     # New connections go to the others; those that are open go on.
     Step("drain-haproxy", "HAProxy sends nothing new to what leaves", _drain_haproxy, _balancers),
     # One by one: what is evicted finds its place on those that stay.
     Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
     # Its API server ends what it is answering, and closes its connections, so that clients go elsewhere.
-    Step("leave", "the API server ends", _stop_api_server, _answering_control_planes, after=("drain",)),
+    Step(
+        "leave", "the API server ends", _stop_api_server, _answering_control_planes, after=("deliver", "drain")
+    ),
     # Behind a gate on etcd: never without a quorum of those that stay.
     Step(
         "forget",

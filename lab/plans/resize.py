@@ -27,7 +27,7 @@ def _resize(job: Job) -> bool:
     providers.power_on(context.lab, [node])
     job.wait_until(
         lambda: context.remote.why_not_reachable(node) or _why_not_back(job),
-        what=f"{node.name} is back with its new size",
+        what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
     )

@@ -45,7 +45,7 @@ def _answers(job: Job) -> bool:
 
     job.wait_until(
         why_not,
-        what=f"{job.node.name} answers by ssh",
+        what=f"{job.node.name} to answer by ssh",
         timeout=ANSWER_TIMEOUT,
         interval=0.3,
         hint=f"`./inv doctor` looks at the host; `./inv replace {job.node.name}` makes this machine again",

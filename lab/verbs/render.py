@@ -30,15 +30,18 @@ def record_and_write(session: Session, golden: str, leaving: Sequence[Node] = ()
 
 
 def write(session: Session, record: Made, golden: str) -> None:
-    """Write everything: for machines that only leave, how they are reached and that Vagrant knows them.
+    """Write everything, for machines that only leave as they were made.
 
     Files of machines that may exist no longer are removed.
     """
     lab, workspace = session.lab, session.workspace
     leaving = tuple(node for node in record.lab.nodes if lab.node(node.name) is None)
-    for path, text in render.render(
-        lab, _site(lab, workspace, record, golden), up.provisioners, leaving
-    ).items():
+    texts = render.render(lab, _site(lab, workspace, record, golden), up.provisioners, leaving)
+    if leaving:
+        former = render.render(record.lab, _site(record.lab, workspace, record, golden), up.provisioners)
+        own = tuple(f"nodes/{node.name}/" for node in leaving)
+        texts |= {path: text for path, text in former.items() if path.startswith(own)}
+    for path, text in texts.items():
         workspace.write(workspace.root / path, text)
     _write_disc(lab, workspace)
     workspace.shut_secrets()

@@ -232,7 +232,7 @@ class Run:
             try:
                 wait_until(
                     lambda: session.remote.why_not_reachable(node),
-                    what=f"{node.name} answers by ssh",
+                    what=f"{node.name} to answer by ssh",
                     timeout=LEAVING_TIMEOUT * session.lab.patience,
                 )
             except WaitTimedOut as error:
