@@ -25,6 +25,7 @@ LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ 
 CONFIRM_HELP = {
     "yes": "consent to install what is missing, to what else `doctor` would repair, and to remove machines"
 }
+MEASURE_HELP = {"measure": "measure what users of the lab notice meanwhile; exit 1 beyond the limits"}
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
     "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
@@ -177,32 +178,38 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     interrupted=GOES_ON,
     help=LAB_HELP
     | CONFIRM_HELP
+    | MEASURE_HELP
     | {"until": "stop before load-balancer, control-plane, pod-network or joins; the rest is yours"},
 )
-def up(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None) -> None:
+def up(
+    c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False
+) -> None:
     """Make the lab what lab.yaml says, from whatever state it is in: all nodes Ready behind HAProxy."""
+    from lab.errors import ConfigError
     from lab.plans.up import require_stop
     from lab.verbs import up as bring_up
 
     session = _wanted(lab)
     require_stop(until)
     _take_out_a_drill(session)
-    bring_up.up(session, bring_up.Wish(consent=yes, until=until or ""), _confirmed("up"))
+    if until and measure:
+        raise ConfigError(["--until and --measure are two different things"], hint="choose one")
+    _up(session, bring_up.Wish(consent=yes, until=until or ""), "up", measure)
 
 
 @verb(
     interrupted=GOES_ON,
     positional=["node"],
-    help=LAB_HELP | CONFIRM_HELP | {"node": "the machine, such as cp2"},
+    help=LAB_HELP | CONFIRM_HELP | MEASURE_HELP | {"node": "the machine, such as cp2"},
 )
-def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, measure: bool = False) -> None:
     """Take a machine out of the lab, whether it still answers or not, and make it again."""
     from lab.verbs import up as bring_up
 
     session = _wanted(lab)
     bring_up.require_replaceable(session, node)
     _take_out_a_drill(session)
-    bring_up.up(session, bring_up.Wish(consent=yes, replacing=(node,)), _confirmed(f"replace {node}"))
+    _up(session, bring_up.Wish(consent=yes, replacing=(node,)), f"replace {node}", measure)
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -540,6 +547,25 @@ def _take_out_a_drill(session: Any) -> None:
         from lab.drill import command
 
         console.print(command.heal(session))
+
+
+def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
+    """Change the lab; with `measure` under the eyes of its users, whose limits make the exit code."""
+    from lab.verbs import up as bring_up
+
+    if not measure:
+        bring_up.up(session, wish, _confirmed(command))
+        return
+    from lab.drill import measure as measuring
+    from lab.drill.measured_up import Measured
+
+    measured = Measured()
+    bring_up.up(session, wish, _confirmed(command), measured)
+    assert measured.report is not None
+    assert measured.folder is not None
+    console.print(measuring.shown(measured.report, measured.folder), soft_wrap=True)
+    if not measured.report.passed:
+        raise Exit(code=1)
 
 
 def _confirmed(command: str) -> Callable[[str], bool]:

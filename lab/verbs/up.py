@@ -35,6 +35,10 @@ Confirm = Callable[[str], bool]
 """Asks a person; True is a yes. Raises ConfigError where there is nobody to ask."""
 
 
+Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
+"""Does the work that changes a lab: given the session, the change, the machines that go, and the work."""
+
+
 @dataclass(frozen=True)
 class Wish:
     """How `up` is to go about it. `until` is a stop of `lab.plans.up`, or "". `replacing` are names of machines."""
@@ -44,8 +48,15 @@ class Wish:
     replacing: tuple[str, ...] = ()
 
 
-def up(session: Session, wish: Wish, confirm: Confirm) -> None:
+def plainly(session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]) -> None:
+    """Do the work, and nothing around it."""
+    work()
+
+
+def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly) -> None:
     """Take the lab from whatever state it is in to the one that lab.yaml names, and show what was done.
+
+    `around` does the work, such as with probes running.
 
     Raises ConfigError where lab.yaml asks for what no plan can do, LabError where a step failed: the next `up`
     goes on from there.
@@ -61,7 +72,8 @@ def up(session: Session, wish: Wish, confirm: Confirm) -> None:
                 raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
         session.workspace.rotate_logs()
         golden = bake.bake(session, consent=wish.consent)
-        _carry_out(_settled(session), change, golden, leaving, wish)
+        settled = _settled(session)
+        around(settled, change, leaving, lambda: _carry_out(settled, change, golden, leaving, wish))
 
 
 def require_replaceable(session: Session, name: str) -> Node:

@@ -1,0 +1,51 @@
+"""`up --measure` and `replace --measure`: what users notice while the lab is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lab.change import Change
+from lab.drill import measure
+from lab.drill.recording import Report, Title
+from lab.model import Node
+from lab.session import Session
+
+
+class Measured:
+    """The probes around one `up`. `report` and `folder` are what came of it, once it has ended."""
+
+    def __init__(self) -> None:
+        """Nothing is measured yet."""
+        self.report: Report | None = None
+        self.folder: Path | None = None
+
+    def __call__(
+        self, session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]
+    ) -> None:
+        """Do the work with the probes around it. Raises LabError where nothing could be measured, or it failed."""
+        names = {node.name for node in leaving}
+        keep = tuple(
+            node
+            for node in session.lab.nodes
+            if not node.spec.runs_kubelet or (node.name not in names and node not in change.added)
+        )
+        self.report, self.folder = measure.measured(session, _title(change, leaving), work, keep=keep)
+
+
+def _title(change: Change, leaving: Sequence[Node]) -> Title:
+    """What is changed, in a few words."""
+    removed = {node.name for node in change.removed}
+    replaced = [node.name for node in leaving if node.name not in removed]
+    parts = [
+        ("added", "추가", [node.name for node in change.added]),
+        ("removed", "제거", [node.name for node in change.removed]),
+        ("replaced", "교체", replaced),
+        ("resized", "크기 변경", [node.name for node in change.resized]),
+        ("changed", "설정 변경", [setting.key for setting in change.reconfigured]),
+    ]
+    english = "; ".join(f"{word} {', '.join(names)}" for word, _, names in parts if names)
+    korean = "; ".join(f"{word}: {', '.join(names)}" for _, word, names in parts if names)
+    if not english:
+        return Title(en="`up` on a lab that needs no change", ko="변경이 없는 랩에서 실행한 up")
+    return Title(en=f"A change of the lab: {english}", ko=f"랩 변경: {korean}")
