@@ -1,0 +1,90 @@
+"""The lab that lives through this suite: it begins small, and grows, shrinks, moves, and is killed on the way."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.labs.conftest import Ended, TestLab, make_lab
+from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
+    parser.addoption("--kills", type=int, default=3, help="how often `up` is killed at a random moment")
+    parser.addoption("--seed", type=int, default=None, help="repeat the moments of an earlier run")
+
+
+class LivingLab:
+    """A lab whose lab.yaml is edited, and whose folder may move."""
+
+    def __init__(self, lab: TestLab) -> None:
+        """Begin with what was made."""
+        self.lab = lab
+
+    @property
+    def lab_file(self) -> Path:
+        return self.lab.folder / "lab.yaml"
+
+    def edit(self, **counts: int) -> None:
+        """Change how many machines of each group lab.yaml names."""
+        data = yaml.safe_load(self.lab_file.read_text(encoding="utf-8"))
+        for group, count in counts.items():
+            data.setdefault("nodes", {}).setdefault(group, {})["count"] = count
+        self.lab_file.write_text(yaml.safe_dump(data), encoding="utf-8")
+
+    def change(self, **sections: Any) -> None:
+        """Change other keys of lab.yaml."""
+        data = yaml.safe_load(self.lab_file.read_text(encoding="utf-8"))
+        self.lab_file.write_text(yaml.safe_dump(data | sections), encoding="utf-8")
+
+    def plan(self) -> tuple[int, dict[str, Any]]:
+        """What `plan` says: its exit code and its JSON."""
+        ended = self.lab.inv("plan", "--json")
+        return ended.code, json.loads(ended.said[ended.said.index("{") : ended.said.rindex("}") + 1])
+
+    def verified(self) -> None:
+        """Every check holds."""
+        self.lab.succeed("verify")
+
+    def measured(self, *words: str) -> dict[str, float]:
+        """Change the lab with the probes running; what users noticed, figure by figure, all within limits."""
+        self.lab.succeed(*words, "--yes", "--measure")
+        reports = sorted((self.lab.folder / ".lab" / "drills").glob("*/report.json"))
+        (result,) = json.loads(reports[-1].read_text(encoding="utf-8"))["results"]
+        return {figure["name"]: figure["value"] for figure in result["figures"]}
+
+    def move(self, name: str) -> None:
+        """Rename the folder that the lab lies in."""
+        target = self.lab.folder.with_name(name)
+        shutil.move(self.lab.folder, target)
+        self.lab = TestLab(target)
+
+    def kubectl(self, *words: str) -> Ended:
+        """Ask the cluster as its administrator, on a control plane."""
+        made = json.loads((self.lab.folder / ".lab" / "lab.json").read_text(encoding="utf-8"))
+        first = next(node["name"] for node in made["lab"]["nodes"] if node["role"] == "control-plane")
+        admin = ("sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
+        return self.lab.inv("ssh", first, "--", *admin, *words)
+
+
+@pytest.fixture(scope="session")
+def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivingLab]:
+    folder = tmp_path_factory.mktemp("lifecycle") / "lab"
+    made = make_lab(
+        folder,
+        name="ha-lab-lifecycle",
+        network={"subnet": "192.168.58.0/24"},
+        nodes={"control_planes": {"count": 1}, "workers": {"count": 1}},
+    )
+    living = LivingLab(made)
+    yield living
+    living.lab.inv("destroy", "--yes")

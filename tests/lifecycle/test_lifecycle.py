@@ -1,0 +1,181 @@
+"""One lab from small to large and back, with users at work: what they notice is measured, and limits hold.
+
+The tests build on one another, so they run in the order of this file.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+from lab.remote import control_folder
+from tests.lifecycle.conftest import LivingLab
+
+PREFIX = "ha-lab-lifecycle"
+
+BUDGET = """
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: all-of-them, namespace: kube-system}
+spec: {minAvailable: 100%, selector: {matchLabels: {k8s-app: kube-dns}}}
+"""
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=True, capture_output=True, text=True).stdout
+
+
+def test_a_plan_from_nothing_names_everything(living: LivingLab) -> None:
+    code, plan = living.plan()
+    assert code == 2
+    assert (plan["changes"], plan["impossible"]) == (True, [])
+    assert [step["machines"] for step in plan["steps"] if step["name"] == "worker-join"] == [["w1"]]
+
+
+def test_a_small_lab_comes_up(living: LivingLab) -> None:
+    living.lab.succeed("up")
+    assert living.plan()[0] == 0
+    living.verified()
+
+
+def test_it_grows_to_three_control_planes_and_users_notice_nothing(living: LivingLab) -> None:
+    living.edit(control_planes=3, workers=2)
+    code, plan = living.plan()
+    assert code == 2
+    joins = [step["machines"] for step in plan["steps"] if step["name"] == "control-plane-join"]
+    assert joins == [["cp2", "cp3"]]
+    figures = living.measured("up")
+    assert figures["connections.failed"] == figures["writes.lost"] == 0
+    living.verified()
+
+
+def test_nothing_is_removed_before_somebody_has_agreed(living: LivingLab) -> None:
+    living.edit(control_planes=1)
+    ended = living.lab.inv("up")
+    assert ended.code == 2
+    assert "cp2, cp3 will be removed" in ended.said
+    assert "none of them may fail any more" in ended.said
+    assert "--yes" in ended.said
+    living.edit(control_planes=3)
+    assert living.plan()[0] == 0
+
+
+def test_the_control_plane_that_init_ran_on_is_replaced(living: LivingLab) -> None:
+    figures = living.measured("replace", "cp1")
+    assert figures["connections.failed"] == figures["writes.lost"] == 0
+    living.verified()
+
+
+def test_a_dead_control_plane_is_replaced(living: LivingLab) -> None:
+    docker("kill", f"{PREFIX}-cp3")
+    figures = living.measured("replace", "cp3")
+    assert figures["writes.lost"] == 0
+    living.verified()
+
+
+def test_a_second_control_plane_is_not_replaced_while_the_first_is_down(living: LivingLab) -> None:
+    docker("kill", f"{PREFIX}-cp1")
+    ended = living.lab.inv("replace", "cp2", "--yes")
+    assert ended.code == 1
+    assert "cp2 can't leave now" in ended.said
+    assert "cp1" in ended.said
+    living.lab.succeed("up")
+    living.verified()
+
+
+def test_the_load_balancer_is_replaced(living: LivingLab) -> None:
+    living.lab.succeed("replace", "lb1", "--yes")
+    living.verified()
+
+
+def test_a_budget_in_the_way_of_a_drain_is_named_and_the_lab_stays_as_it_was(living: LivingLab) -> None:
+    living.lab.session.remote.run(
+        living.lab.session.lab.first,
+        ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "apply", "-f", "-"],
+        stdin=BUDGET,
+    )
+    where = living.kubectl(
+        *("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "jsonpath={..nodeName}")
+    ).said
+    assert where
+    living.edit(workers=1)
+    ended = living.lab.inv("up", "--yes")
+    if "w2" in where:
+        assert ended.code == 1
+        assert "all-of-them" in ended.said
+        unschedulable = living.kubectl("get", "node", "w2", "-o", "jsonpath={.spec.unschedulable}").said
+        assert unschedulable.strip().splitlines()[-1:] != ["true"]
+    living.kubectl("-n", "kube-system", "delete", "poddisruptionbudget", "all-of-them")
+
+
+def test_a_worker_leaves_and_users_notice_nothing(living: LivingLab) -> None:
+    living.edit(workers=1)
+    figures = living.measured("up")
+    assert figures["connections.failed"] == figures["writes.lost"] == 0
+    living.verified()
+    assert f"{PREFIX}-w2" not in living.lab.containers()
+
+
+def test_what_is_impossible_is_refused_and_the_lab_can_be_looked_at_as_it_is(living: LivingLab) -> None:
+    before = living.lab_file.read_text(encoding="utf-8")
+    living.change(network={"subnet": "192.168.61.0/24"})
+    code, plan = living.plan()
+    assert code == 1
+    assert [each["key"] for each in plan["impossible"] if each["key"] == "network.subnet"]
+    refused = living.lab.inv("up")
+    assert refused.code == 2
+    assert "lab.yaml:" in refused.said
+    assert "network.subnet: 192.168.58.0/24 → 192.168.61.0/24" in refused.said
+    status = living.lab.inv("status")
+    assert status.code == 0
+    assert "lab.yaml differs from it in network.subnet" in status.said
+    living.verified()
+    living.lab_file.write_text("nodes: [")
+    assert living.lab.inv("status").code == 0
+    living.lab_file.write_text(before, encoding="utf-8")
+
+
+def test_one_machine_is_stopped_and_up_starts_it(living: LivingLab) -> None:
+    living.lab.succeed("stop", "w1")
+    assert living.lab.inv("status").code == 1
+    living.lab.succeed("up")
+    living.verified()
+
+
+def test_all_machines_are_stopped_in_the_evening_and_started_in_the_morning(living: LivingLab) -> None:
+    stopped = living.lab.succeed("stop")
+    assert living.lab.inv("status").code == 2
+    started = living.lab.succeed("up")
+    living.verified()
+    print(f"stop {stopped.seconds:.0f} s, up {started.seconds:.0f} s")
+
+
+def test_paused_machines_go_on(living: LivingLab) -> None:
+    docker("pause", f"{PREFIX}-cp2", f"{PREFIX}-w1")
+    time.sleep(3)
+    living.lab.succeed("up")
+    living.verified()
+
+
+def test_the_lab_is_its_own_where_its_folder_was_moved(living: LivingLab) -> None:
+    living.move("elsewhere")
+    assert living.lab.inv("status").code == 0
+    ended = living.lab.succeed("up")
+    assert "nothing was changed" in ended.said
+    living.verified()
+
+
+def test_it_shrinks_to_one_control_plane(living: LivingLab) -> None:
+    living.edit(control_planes=1)
+    figures = living.measured("up")
+    assert figures["connections.failed"] == figures["writes.lost"] == 0
+    living.verified()
+
+
+def test_destroy_leaves_nothing(living: LivingLab) -> None:
+    sockets = control_folder(living.lab.session.workspace)
+    living.lab.succeed("destroy", "--yes")
+    assert living.lab.containers() == {}
+    assert not (living.lab.folder / ".lab").exists()
+    assert not sockets.exists()
+    assert "192.168.58.0" not in docker("network", "ls")
