@@ -433,6 +433,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 @verb(
     help=YES_HELP
     | {
+        "quick": "only the unit tests, for every save; nothing is installed",
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
@@ -446,6 +447,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 def test(
     c: Context,
     yes: bool = False,
+    quick: bool = False,
     live: bool = True,
     sabotage: bool = False,
     drills: bool = False,
@@ -454,9 +456,16 @@ def test(
     k: str = "",
 ) -> None:
     """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
+    from lab.errors import ConfigError
     from lab.verbs import selftest
 
-    if vm:
+    if quick and (sabotage or drills or vm or whole):
+        raise ConfigError(
+            ["--quick is only the unit tests"], hint="leave it out, or --sabotage, --drills, --vm and --whole"
+        )
+    if quick:
+        code = selftest.run_quick(select=k)
+    elif vm:
         from lab.verbs import bake as baking
 
         virtual = _wanted(str(HERE / "tests" / "vm" / "lab.yaml"))

@@ -62,6 +62,7 @@ def run(
     log: Path | None = None,
     output: Path | None = None,
     idle_timeout_folder: Path | None = None,
+    terminal: bool = False,
     hint: str = "",
 ) -> Result:
     """Run a command to its end and return what it said.
@@ -70,12 +71,14 @@ def run(
     With `log`, standard output and error go to that file, together, as they come, and the result's
     texts are empty; with `output`, standard output goes to that file, byte for byte. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
-    folder does not grow. Raises CommandFailed on any other exit code, a missing program or a timeout.
+    folder does not grow. With `terminal`, the command shares standard input, output and error with this
+    process, and the result's texts are empty. Raises CommandFailed on any other exit code, a missing program
+    or a timeout.
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
     given = stdin.encode() if isinstance(stdin, str) else stdin
-    process = _start(words, given is not None, cwd, env, log, output, hint)
+    process = _start(words, given is not None, cwd, env, log, output, terminal, hint)
     try:
         stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
     except subprocess.TimeoutExpired:
@@ -188,11 +191,12 @@ def _start(
     env: Mapping[str, str] | None,
     log: Path | None,
     output: Path | None,
+    terminal: bool,
     hint: str,
 ) -> subprocess.Popen[bytes]:
     if _stopped.is_set():
         raise CommandFailed(words, _INTERRUPTED)
-    stdout: int | IO[bytes] = subprocess.PIPE
+    stdout: int | IO[bytes] | None = None if terminal else subprocess.PIPE
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         stdout = log.open("ab")
@@ -203,13 +207,13 @@ def _start(
     try:
         process = subprocess.Popen(
             words,
-            stdin=subprocess.PIPE if takes_input else subprocess.DEVNULL,
+            stdin=subprocess.PIPE if takes_input else None if terminal else subprocess.DEVNULL,
             stdout=stdout,
-            stderr=subprocess.STDOUT if log is not None else subprocess.PIPE,
+            stderr=subprocess.STDOUT if log is not None else None if terminal else subprocess.PIPE,
             cwd=cwd,
             env={**os.environ, **proxies.environment(), **(env or {})},
             # sudo asks for a password on its terminal, which a session of its own would not have.
-            start_new_session=words[0] != "sudo",
+            start_new_session=words[0] != "sudo" and not terminal,
         )
     except FileNotFoundError:
         raise CommandFailed(
@@ -218,7 +222,7 @@ def _start(
     except OSError as error:
         raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from None
     finally:
-        if not isinstance(stdout, int):
+        if stdout is not None and not isinstance(stdout, int):
             stdout.close()
     with _running_lock:
         _running.add(process)

@@ -1,16 +1,18 @@
-"""This room runs the project's own tests and linters, all of them, and fails if any did."""
+"""Runs the project's own tests and linters, all of them, and fails if any did."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 
 from lab.paths import REPOSITORY
 from lab.session import Session
+from lab.system import process
 from lab.verbs import bake
 
+QUICK = "tests/unit"
+"""What is run at every save: at most 30 s on two cores."""
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
 NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
 BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
@@ -31,12 +33,17 @@ def run(
         bake.bake(session, consent=consent)
         words = ["--whole"] if whole else []
         return max(_pytest(BREAKING[suite], *words, select=select) for suite in breaking)
-    code = _pytest(*NEEDS_NO_LAB, select=select)
+    code = _pytest(*NEEDS_NO_LAB, *_side_by_side(), select=select)
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
         code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
     return code
+
+
+def run_quick(*, select: str) -> int:
+    """Run the unit tests; return 0 only when all passed. Needs and changes nothing on the host."""
+    return _pytest(QUICK, *_side_by_side(), select=select)
 
 
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
@@ -48,10 +55,17 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     return _pytest(VIRTUAL, *words, select=select)
 
 
+def _side_by_side() -> list[str]:
+    """Words for pytest-xdist: tests that need no lab share nothing between files, and often only wait."""
+    return ["--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
+
+
 def _pytest(*words: str, select: str) -> int:
-    """Run pytest, its output being the terminal's own."""
-    argv = [sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])]
-    return subprocess.run(argv, cwd=REPOSITORY, check=False).returncode
+    return _on_the_terminal([sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])])
+
+
+def _on_the_terminal(words: Sequence[str]) -> int:
+    return process.run(words, cwd=REPOSITORY, accept=None, terminal=True).returncode
 
 
 def lint(session: Session, *, consent: bool) -> int:
@@ -60,7 +74,7 @@ def lint(session: Session, *, consent: bool) -> int:
     code = 0
     for words in commands():
         session.progress.say(f"$ {' '.join(words[:6])}{' …' if len(words) > 6 else ''}")
-        code = subprocess.run(words, cwd=REPOSITORY, check=False).returncode or code
+        code = _on_the_terminal(words) or code
     return 1 if code else 0
 
 
@@ -79,12 +93,8 @@ def commands() -> list[list[str]]:
 
 def shell_scripts() -> list[str]:
     """Every file in the repository that is a shell script, by its first line."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        check=True,
-        capture_output=True,
-        text=True,
+    listed = process.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY
     ).stdout.splitlines()
     return sorted(name for name in listed if _is_shell(name))
 

@@ -86,7 +86,10 @@ def test_a_drain_goes_on_after_a_transient_error(cp1: World) -> None:
     cp1.let(failing_drain="2")
     ran = cp1.run("drain", "w1")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    assert [call.rpartition(" ")[2] for call in ran.changes] == ["120s", "100s", "80s"]
+    left = [int(call.rpartition(" ")[2].removesuffix("s")) for call in ran.changes]
+    # time.sh lets 20 s pass with each pause; on a busy machine real ones pass as well.
+    assert len(left) == 3
+    assert 120 >= left[0] >= left[1] + 20 >= left[2] + 40
 
 
 def test_a_drain_past_its_deadline_names_pods_and_budgets_and_is_reverted(cp1: World) -> None:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from lab import config
+from lab.drill.recording import Report
 from lab.model import Lab
 from lab.workshop.handout import chapters, prose
 from lab.workshop.handout.chapters import Chapter
@@ -33,9 +34,17 @@ KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|config\.k8s\.io)|(kubeadm|coor
 
 
 @functools.cache
-def read(language: str, lab: Lab = LAB) -> tuple[Chapter, ...]:
-    told = context(lab, language, found=drills.whole_report(runs=1, count=50))
-    return chapters.read(language, told, chapters.FOLDER)
+def read(language: str) -> tuple[Chapter, ...]:
+    return read_for(LAB, language)
+
+
+def read_for(lab: Lab, language: str) -> tuple[Chapter, ...]:
+    return chapters.read(language, context(lab, language, found=measured()), chapters.FOLDER)
+
+
+@functools.cache
+def measured() -> Report:
+    return drills.whole_report(runs=1, count=50)
 
 
 def test_every_chapter_is_there_in_both_languages_and_every_task_has_one() -> None:
@@ -75,7 +84,7 @@ def test_a_way_begins_as_it_should() -> None:
 def test_chapters_make_sense_for_labs_of_every_size(language: str, control_planes: int, workers: int) -> None:
     lab = sized(control_planes, workers)
     for edition in prose.EDITIONS:
-        text = page(lab, language, edition, read(language, lab), Cover("2025-11-24", up=False))
+        text = page(lab, language, edition, read_for(lab, language), Cover("2025-11-24", up=False))
         assert "192.168.56." not in text, "an address is typed in by hand"
     told = context(lab, language)
     assert told["measured"] is None

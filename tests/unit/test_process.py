@@ -132,6 +132,13 @@ def test_output_goes_to_a_file_byte_for_byte(tmp_path: Path) -> None:
     assert target.read_bytes() == b"\xff\x00\n"
 
 
+def test_a_command_on_this_terminal_shares_it_and_its_process_group(capfd: pytest.CaptureFixture[str]) -> None:
+    said = "echo out; echo err >&2; cut -d' ' -f5 /proc/$$/stat; exit 3"
+    result = process.run(["sh", "-c", said], terminal=True, accept=None)
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
+    assert capfd.readouterr() == (f"out\n{os.getpgrp()}\n", "err\n")
+
+
 def test_output_that_is_not_text_is_no_fault() -> None:
     assert process.run(["printf", r"\377"]).stdout == "\ufffd"
 

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.paths import REPOSITORY
+from lab.system import process
+from lab.verbs import selftest
+from tests.unit.typed import typed
+
+
+@pytest.fixture
+def pytests(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The words of each pytest that was started; every one fails."""
+    started: list[list[str]] = []
+
+    def run(argv: Sequence[str], **how: Any) -> process.Result:
+        assert list(argv[:3]) == [sys.executable, "-m", "pytest"]
+        assert how == {"cwd": REPOSITORY, "accept": None, "terminal": True}
+        started.append(list(argv[3:]))
+        return process.Result(tuple(argv), 1, "", "", 0.0)
+
+    monkeypatch.setattr(process, "run", run)
+    return started
+
+
+def test_quick_runs_the_unit_tests_on_all_cores_and_asks_nothing_of_the_host(
+    tmp_path: Path, pytests: list[list[str]]
+) -> None:
+    ran = typed(tmp_path, "test", "--quick", "-k", "oci")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
+    workers = str((os.cpu_count() or 1) + 1)
+    assert pytests == [["tests/unit", "--numprocesses", workers, "--dist", "loadfile", "-k", "oci"]]
+
+
+@pytest.mark.parametrize("flag", ["--sabotage", "--drills", "--vm", "--whole"])
+def test_quick_is_refused_beside_what_takes_long(tmp_path: Path, pytests: list[list[str]], flag: str) -> None:
+    ran = typed(tmp_path, "test", "--quick", flag)
+    assert (ran.returncode, pytests) == (2, [])
+    assert "--quick is only the unit tests\n  next: leave it out" in ran.stderr
+
+
+def test_every_folder_of_tests_that_selftest_names_is_there() -> None:
+    named = {selftest.QUICK, *selftest.NEEDS_NO_LAB, *selftest.NEEDS_LABS, *selftest.BREAKING.values()}
+    assert [name for name in named if not (REPOSITORY / name).is_dir()] == []
+    assert selftest.QUICK in selftest.NEEDS_NO_LAB
