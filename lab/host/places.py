@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from lab.errors import HostNotFit
-from lab.host.facts import Folder, Unknown
+from lab.host.facts import Folder
+from lab.unknown import Unknown
 
 
 def home() -> Path:

@@ -16,11 +16,11 @@ from lab.errors import ConfigError, LabError, LabStateError
 from lab.health.checks import GROUPS, cases
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
 from lab.health.facts.machine import Machine
 from lab.model import Lab
 from lab.session import Session
 from lab.system.progress import Progress
+from lab.unknown import Unknown, known
 from lab.workshop.task import cluster, command, kept, look
 from lab.workshop.task import machines as machine_parts
 from lab.workshop.task.catalogue import TASKS

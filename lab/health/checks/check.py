@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import CouldNotAsk
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
 from lab.selectors import Selector
+from lab.unknown import CouldNotAsk
 
 T = TypeVar("T")
 Outcome = Literal["holds", "warns", "fails", "could-not-ask"]

@@ -15,11 +15,11 @@ from lab.health.checks.check import (
 )
 from lab.health.facts.certificates import read_certificate
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
 from lab.roles import ROLES
 from lab.selectors import every_machine
+from lab.unknown import known
 
 PKI = "/etc/kubernetes/pki"
 SOON = timedelta(days=30)

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from lab.errors import LabError
 from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
-from lab.health.facts.known import Unknown
 from lab.model import Lab
+from lab.unknown import Unknown
 
 T = TypeVar("T")
 ANSWER_TIMEOUT = 4.0

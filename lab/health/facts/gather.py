@@ -13,11 +13,11 @@ from pathlib import Path
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
-from lab.health.facts.known import CouldNotAsk, Unknown, known
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
 from lab.model import Lab, Node
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
+from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
 
 Asker = Callable[[Node], str]

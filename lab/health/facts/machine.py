@@ -15,8 +15,8 @@ from typing import Any
 
 from lab.health.cluster import BackendFact, MemberFact, read_backends, read_members
 from lab.health.facts.certificates import CertificateFact, read_certificates
-from lab.health.facts.known import CouldNotAsk
 from lab.paths import PROVISION
+from lab.unknown import CouldNotAsk
 
 SCRIPTS = (PROVISION / "node" / "facts.sh", PROVISION / "node" / "pods.sh")
 MARK = re.compile(r"^== ([a-z0-9.-]+) (\d+)$", re.MULTILINE)

@@ -21,13 +21,13 @@ from lab.errors import LabError, LabStateError, WaitTimedOut
 from lab.golden.supply.images import PROBE
 from lab.health import manifests
 from lab.health.cluster import Api
-from lab.health.facts.known import Unknown
 from lab.health.facts.machine import read_sections
 from lab.health.manifests import Manifest, of_kind
 from lab.model import Lab, Node
 from lab.paths import PROVISION
 from lab.remote import Remote
 from lab.system.wait import wait_until
+from lab.unknown import Unknown
 
 TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 

@@ -12,9 +12,9 @@ from typing import Literal
 
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import CouldNotAsk
 from lab.model import Lab
 from lab.selectors import Selector
+from lab.unknown import CouldNotAsk
 from lab.workshop.task.kept import Kept
 
 State = Literal["done", "not yet", "broken"]
