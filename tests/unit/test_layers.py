@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from lab.paths import REPOSITORY
 
 ORDER = (
-    *("errors", "unknown", "paths", "onepage", "system.proxies", "system.process", "system.wait"),
+    *("errors", "unknown", "meaning", "paths", "onepage", "system.proxies", "system.process", "system.wait"),
     *("commandline", "system.terminal", "system.progress", "workspace", "roles", "model", "selectors"),
     *("made", "change", "golden.supply", "config", "texts", "render", "host", "config.choice"),
     *("remote", "kubeconfig", "doctor", "golden", "providers", "golden.image", "golden.bundle"),
