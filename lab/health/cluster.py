@@ -27,6 +27,8 @@ CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
 
+AGAIN = "`./inv up` writes it again"
+
 FLANNEL_ADDRESS = "flannel.alpha.coreos.com/public-ip"
 """The annotation by which flannel's agents find one another (flannel, Documentation/kubernetes.md)."""
 
@@ -117,10 +119,12 @@ class Api:
             self.ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
             self.server = str(cluster["server"])
             self.context = _context(self.ca, user)
-        except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise LabStateError(
-                f"{kubeconfig} can't be used: {error}", hint="`./inv up` writes it again"
-            ) from None
+        except OSError as error:
+            raise LabStateError(f"{kubeconfig} can't be used: {error}", hint=AGAIN) from error
+        except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+            # What a parser says may quote the file, which holds the administrator's key.
+            what = f"it is no kubeconfig ({type(error).__name__})"
+            raise LabStateError(f"{kubeconfig} can't be used: {what}", hint=AGAIN) from None
 
     def get(self, path: str) -> dict[str, Any]:
         """GET a JSON object. Raises LabStateError when the API can't be asked or says no."""
@@ -145,8 +149,8 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             raise LabStateError(
                 f"the API at {self.server} can't be asked: {error}",
-                hint="`./inv status` shows which machines run; `./inv up` mends what it can",
-            ) from None
+                hint="`./inv status` shows which machines run; `./inv up` repairs what it can",
+            ) from error
         finally:
             connection.close()
 
@@ -177,7 +181,7 @@ def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: flo
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from None
+        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from error
     finally:
         connection.close()
 

@@ -15,11 +15,11 @@ def home() -> Path:
     """The user's home folder. Raises HostNotFit where there is no telling which that is."""
     try:
         return Path.home()
-    except RuntimeError:
+    except RuntimeError as error:
         raise HostNotFit(
             "this user has no home folder: HOME is not set, and no account says it",
             hint="export HOME=FOLDER, a folder of yours; builds and boxes are kept there",
-        ) from None
+        ) from error
 
 
 def cache_folder() -> Path:

@@ -94,7 +94,7 @@ def explained(what: str, host: str) -> Iterator[None]:
         hint = found.hint if found else "the log has all it said"
         raise LabError(
             f"{what} can't be had from {host}: {why}", hint=f"{hint}; {KEPT}", log=error.log
-        ) from None
+        ) from error
 
 
 def host_problem(url: str, seconds: float) -> str | None:
