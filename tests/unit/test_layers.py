@@ -13,7 +13,7 @@ ORDER = (
     *("workspace", "roles", "model", "selectors", "made", "change", "golden.supply", "config"),
     *("texts", "render", "host", "config.choice", "remote"),
     *("kubeconfig", "doctor", "golden", "providers", "golden.image", "golden.bundle"),
-    *("doctor.examination", "session", "health.cluster", "health.manifests", "health.facts"),
+    *("doctor.examination", "session", "health.reading", "health.cluster", "health.manifests", "health.facts"),
     *("health.checks", "health.status", "health.plain_tests", "health.verify", "plans", "verbs"),
     *("drill", "workshop", "tasks"),
 )

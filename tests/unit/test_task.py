@@ -259,10 +259,15 @@ def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -
 
 
 def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
-    (found,) = task(10).judge(sight(api(health={})))
+    (found,) = task(2).judge(sight(section("cp1", "certificates", "Error")))
     assert found.state == "broken"
-    assert "can't be read" in found.found
+    assert "cp1's answer to certificates can't be read" in found.found
     assert "./inv logs" in found.hint
+
+
+def test_a_fault_of_the_kit_is_not_taken_for_an_answer_that_can_t_be_read() -> None:
+    with pytest.raises(KeyError):
+        task(10).judge(sight(api(health={})))
 
 
 # What tasks are made of.

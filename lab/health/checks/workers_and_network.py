@@ -8,6 +8,7 @@ from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, exp
 from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
+from lab.health.reading import read
 from lab.model import Lab, Node
 from lab.selectors import kubernetes_nodes
 from lab.unknown import Unknown, known
@@ -165,7 +166,7 @@ def pod_addresses(lab: Lab, facts: Facts) -> Finding:
     outside = [
         f"{node}: {address}"
         for node, address in known(facts.probes).peers.items()
-        if IPv4Address(address) not in lab.network.pods
+        if read(f"the address of the pod on {node}", address, IPv4Address) not in lab.network.pods
     ]
     return expect_none(f"every pod's address in {lab.network.pods}", outside)
 
