@@ -59,7 +59,8 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
                 raise
             except LabError as error:
                 _show_error(error.message, error.hint, error.log)
-                raise Exit(code=error.exit_code) from None
+                _show_traceback()
+                raise Exit(code=error.exit_code) from None  # an Exit is a code only: invoke shows no cause
             except KeyboardInterrupt:
                 process.end_all()
                 _show_error("interrupted", interrupted, None)
@@ -70,13 +71,13 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
                 process.end_all()
                 what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
                 _show_error(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
+                _show_traceback()
                 raise Exit(code=1) from None
             except Exception as error:
-                if os.environ.get("HA_LAB_DEBUG"):
-                    raise
                 process.end_all()
                 log = _keep_traceback()
                 _show_error(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
+                _show_traceback()
                 raise Exit(code=1) from None
 
         return invoke_task(**options)(safely)
@@ -602,12 +603,25 @@ def _show_error(message: str, hint: str, log: Path | None) -> None:
         errors_console.print("  log: ", str(log), markup=False, soft_wrap=True)
 
 
+def _show_traceback() -> None:
+    """With HA_LAB_DEBUG set, show the traceback of the error that is being handled, and of its causes."""
+    if os.environ.get("HA_LAB_DEBUG"):
+        errors_console.print(_traceback(), markup=False, soft_wrap=True)
+
+
+def _traceback() -> str:
+    """The traceback of the error that is being handled, with its causes and without secrets."""
+    from lab.system.redact import redacted
+
+    return redacted(traceback.format_exc())
+
+
 def _keep_traceback() -> Path:
     """Keep what the kit's makers need, beside the builds; where that can't be, among temporary files."""
     from lab.errors import LabError
     from lab.host.places import cache_folder
 
-    said = traceback.format_exc()
+    said = _traceback()
     try:
         path = cache_folder() / "fault.txt"
         path.parent.mkdir(parents=True, exist_ok=True)

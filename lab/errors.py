@@ -84,11 +84,12 @@ class NodeFailed(LabError):
     """A step failed on some machines; `failures` keeps each machine's own error."""
 
     def __init__(self, step: str, failures: Mapping[str, LabError]) -> None:
-        """Join the machines' messages; the first failure's hint and log stand for all."""
+        """Join the machines' messages; the first failure gives the hint and the log. All are its causes."""
         lines = [f"{step} failed on {node}: {error.message}" for node, error in failures.items()]
         first = next(iter(failures.values()))
         super().__init__("\n".join(lines), hint=first.hint, log=first.log)
         self.failures = dict(failures)
+        self.__cause__ = ExceptionGroup(step, list(failures.values()))
 
 
 class LabStateError(LabError):

@@ -52,10 +52,11 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
             kept = [each for each in theirs.get(kind) or [] if each["name"] != lab.name]
             theirs[kind] = kept + ours[kind]
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        # What a parser says may quote the file, and that may be a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
-            hint=f"mend it, or use the lab's own: KUBECONFIG={workspace.kubeconfig}",
-        ) from None
+            hint=f"fix it, or use the lab's own: KUBECONFIG={workspace.kubeconfig}",
+        ) from (error if isinstance(error, OSError) else None)
     theirs["current-context"] = theirs.get("current-context") or lab.name
     writer = Workspace(target.parent)
     kept_before = target.with_name(f"{target.name}.before-{lab.name}")

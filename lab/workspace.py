@@ -117,7 +117,7 @@ class Workspace:
             raise LabStateError(
                 f"{path} can't be written: {error.strerror}",
                 hint=f"make {folder} yours and writable (`ls -ld {folder}`)",
-            ) from None
+            ) from error
         return True
 
     def write_secret(self, path: Path, text: str) -> bool:
@@ -163,16 +163,16 @@ class Workspace:
             raise LabStateError(
                 f"{self.root} can't be used: {error.strerror}",
                 hint=f"make {self.root} yours and writable (`ls -ld {self.root}`)",
-            ) from None
+            ) from error
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except BlockingIOError as error:
                 owner = os.pread(handle, 64, 0).decode().strip() or "another process"
                 raise LabStateError(
                     f"this lab is in use by {owner}",
                     hint="wait for it to end, or end that process, and try again",
-                ) from None
+                ) from error
             with contextlib.suppress(OSError):  # who it is, for another run to tell; a full disk may refuse
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()}".encode(), 0)

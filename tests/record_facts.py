@@ -17,9 +17,9 @@ from rich.console import Console
 
 from lab.health.cluster import FLANNEL_ADDRESS, Api
 from lab.health.facts.gather import by_ssh, gather
-from lab.health.facts.known import known
 from lab.model import Node
 from lab.session import open_made, require_up
+from lab.unknown import known
 from tests.unit.fakes import RECORDED
 
 ANSWERS = {

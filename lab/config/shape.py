@@ -113,8 +113,8 @@ def _ipv4(value: object, make: Callable[[str], Ip], rule: str) -> Ip:
         raise ValueError(f"{shown(value)} looks like IPv6, which is not supported ({rule})")
     try:
         found = make(value)
-    except ValueError:
-        raise ValueError(f"{shown(value)} is not {rule}") from None
+    except ValueError as error:
+        raise ValueError(f"{shown(value)} is not {rule}") from error
     if any(IPv4Network(str(found)).overlaps(special) for special in NOT_FOR_MACHINES):
         raise ValueError(f"{shown(value)} is, or holds, what no machine can have ({rule})")
     return found
@@ -137,10 +137,10 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
             raise ValueError(f"{shown(value)} is not a file ({rule})")
         with manifest.open("rb") as file:
             file.read().decode()
-    except UnicodeDecodeError:
-        raise ValueError(f"{shown(value)} is not a text in UTF-8 ({rule})") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{shown(value)} is not a text in UTF-8 ({rule})") from error
     except OSError as error:
-        raise ValueError(f"{shown(value)} can't be read: {error.strerror} ({rule})") from None
+        raise ValueError(f"{shown(value)} can't be read: {error.strerror} ({rule})") from error
     return str(manifest)
 
 

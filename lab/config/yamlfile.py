@@ -61,8 +61,9 @@ def read(path: Path, name: str, *, hint: str) -> Document:
     return document
 
 
-def _refuse(place: str, what: str, hint: str) -> NoReturn:
-    raise ConfigError([f"{place}: {what}"], hint=hint) from None
+def _refuse(place: str, what: str, hint: str, cause: Exception | None = None) -> NoReturn:
+    """Raise ConfigError. `cause` is none of YAML's own errors: those quote the line, which may hold a login."""
+    raise ConfigError([f"{place}: {what}"], hint=hint) from cause
 
 
 def _text(path: Path, name: str, hint: str) -> str:
@@ -73,15 +74,16 @@ def _text(path: Path, name: str, hint: str) -> str:
             _refuse(name, f"is {kind}; what is wanted is one YAML file", hint)
         with path.open("rb") as file:
             content = file.read(SIZE_LIMIT + 1)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         if path.is_symlink():
-            _refuse(name, "is a link to a file that is not there", hint)
+            _refuse(name, "is a link to a file that is not there", hint, error)
         return ""
     except OSError as error:
         _refuse(
             name,
             f"can't be read: {error.strerror}",
             f"make it readable for you (`ls -ld {shlex.quote(str(path))}`)",
+            error,
         )
     if len(content) > SIZE_LIMIT:
         _refuse(name, f"is larger than {SIZE_LIMIT // 1024} KiB, which no such file needs", hint)
@@ -89,7 +91,7 @@ def _text(path: Path, name: str, hint: str) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        _refuse(f"{name}:{line}", "is not UTF-8 text", "save it as UTF-8 and try again")
+        _refuse(f"{name}:{line}", "is not UTF-8 text", "save it as UTF-8 and try again", error)
 
 
 class _Loader(yaml.SafeLoader):

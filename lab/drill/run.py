@@ -94,7 +94,7 @@ def _settled(session: Session, patience: float) -> None:
             raise LabStateError(
                 f"the lab is not green, and a drill would measure that: {error.reason}",
                 hint="`./inv verify` says more; what has just been started needs a minute, else `./inv up`",
-            ) from None
+            ) from error
 
 
 def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:

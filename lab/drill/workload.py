@@ -82,10 +82,9 @@ def why_not_running(api: Api, name: str = NAME) -> str | None:
     """
     try:
         enough = wanted(api, name)
-        pods = api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{name}")
-    except LabStateError as error:
+        facts = read_pods(api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{name}"))
+    except LabError as error:
         return error.message
-    facts = read_pods(pods)
     ready = [pod for pod in facts if pod.ready]
     if len(ready) >= enough:
         return None

@@ -75,7 +75,7 @@ def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
         raise LabError(
             f"the golden machine could not be made: {error.strerror} ({error.filename})",
             hint="free some disk space (`./inv doctor` says how much) and run `./inv bake` again",
-        ) from None
+        ) from error
 
 
 def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) -> Path:

@@ -143,17 +143,17 @@ def check(lab: Lab, file: Path) -> Manifest:
         with tarfile.open(file, "r:") as bundle:
             manifest = _manifest_of(bundle, file)
             problems = _not_for_us(lab, manifest) + _damage(bundle, manifest)
-    except FileNotFoundError:
-        raise LabError(f"there is no file {file}", hint=f"look at its name and folder; {MADE_BY}") from None
-    except IsADirectoryError:
-        raise LabError(f"{file} is a folder", hint=f"name the file itself; {MADE_BY}") from None
+    except FileNotFoundError as error:
+        raise LabError(f"there is no file {file}", hint=f"look at its name and folder; {MADE_BY}") from error
+    except IsADirectoryError as error:
+        raise LabError(f"{file} is a folder", hint=f"name the file itself; {MADE_BY}") from error
     except (tarfile.TarError, EOFError) as error:
         raise _no_bundle(
             file, f"it is no file of `./inv bake --export`, or only the beginning of one ({error})"
-        ) from None
+        ) from error
     except OSError as error:
         hint = "make it readable for you, or copy it to this machine again"
-        raise LabError(f"{file} can't be read: {error.strerror}", hint=hint) from None
+        raise LabError(f"{file} can't be read: {error.strerror}", hint=hint) from error
     if problems:
         lines = [f"{file} can't be imported:", *(f"- {what}" for what, _ in problems)]
         hints = dict.fromkeys(hint for _, hint in problems)
@@ -369,4 +369,4 @@ def _explained(place: Path) -> Iterator[None]:
     except OSError as error:
         raise LabError(
             f"{place}: {error.strerror} ({error.filename})", hint="free some space there, or make it yours"
-        ) from None
+        ) from error

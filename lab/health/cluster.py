@@ -22,10 +22,13 @@ from typing import Any
 import yaml
 
 from lab.errors import LabStateError
+from lab.health.reading import listed, mapping, moment, number, read, text
 
 CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
+
+AGAIN = "`./inv up` writes it again"
 
 FLANNEL_ADDRESS = "flannel.alpha.coreos.com/public-ip"
 """The annotation by which flannel's agents find one another (flannel, Documentation/kubernetes.md)."""
@@ -117,19 +120,25 @@ class Api:
             self.ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
             self.server = str(cluster["server"])
             self.context = _context(self.ca, user)
-        except (OSError, LookupError, TypeError, ValueError, yaml.YAMLError) as error:
-            raise LabStateError(
-                f"{kubeconfig} can't be used: {error}", hint="`./inv up` writes it again"
-            ) from None
+        except OSError as error:
+            raise LabStateError(f"{kubeconfig} can't be used: {error}", hint=AGAIN) from error
+        except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
+            # What a parser says may quote the file, which holds the administrator's key.
+            what = f"it is no kubeconfig ({type(error).__name__})"
+            raise LabStateError(f"{kubeconfig} can't be used: {what}", hint=AGAIN) from None
 
     def get(self, path: str) -> dict[str, Any]:
-        """GET a JSON object. Raises LabStateError when the API can't be asked or says no."""
+        """GET a JSON object.
+
+        Raises LabStateError when the API can't be asked or refuses, CouldNotAsk when it answers something else.
+        """
         status, body = self.request("GET", path)
         if status != http.client.OK:
             raise LabStateError(f"the API answered {status} to GET {path}: {body[:200]}")
-        found = json.loads(body)
-        assert isinstance(found, dict)
-        return found
+        # Not quoted: it may be a list of Secrets.
+        return read(
+            f"the API's answer to GET {path}", body, lambda said: mapping(json.loads(said)), quoted=False
+        )
 
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -145,8 +154,8 @@ class Api:
         except (OSError, http.client.HTTPException) as error:
             raise LabStateError(
                 f"the API at {self.server} can't be asked: {error}",
-                hint="`./inv status` shows which machines run; `./inv up` mends what it can",
-            ) from None
+                hint="`./inv status` shows which machines run; `./inv up` repairs what it can",
+            ) from error
         finally:
             connection.close()
 
@@ -161,8 +170,8 @@ class Api:
 
     def secrets(self, namespace: str) -> tuple[tuple[str, str], ...]:
         """Names and types of a namespace's Secrets; never their content."""
-        items = self.get(f"/api/v1/namespaces/{namespace}/secrets")["items"]
-        return tuple((item["metadata"]["name"], item["type"]) for item in items)
+        answer = self.get(f"/api/v1/namespaces/{namespace}/secrets")
+        return read("the API's list of Secrets", answer, _secrets, quoted=False)
 
 
 def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: float = 5.0) -> tuple[int, str]:
@@ -170,49 +179,58 @@ def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: flo
 
     Returns status and text; raises LabStateError when it can't be asked (no answer, wrong certificate).
     """
-    context = ssl.create_default_context(cadata=ca)
+    try:
+        context = _trusting(ca)
+    except (OSError, ValueError) as error:
+        what = "the CA's certificate can't be read"
+        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {what}: {error}") from error
     connection = http.client.HTTPSConnection(str(address), port, timeout=timeout, context=context)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from None
+        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from error
     finally:
         connection.close()
 
 
 def read_nodes(answer: dict[str, Any]) -> tuple[NodeFact, ...]:
-    """Read the API's NodeList."""
-    return tuple(sorted((_node(item) for item in answer["items"]), key=lambda node: node.name))
+    """Read the API's NodeList. Raises CouldNotAsk where it is none."""
+    return read("the API's list of nodes", answer, _nodes)
 
 
 def read_pods(answer: dict[str, Any]) -> tuple[PodFact, ...]:
-    """Read the API's PodList; pods on their way out are left aside."""
-    return tuple(_pod(item) for item in answer["items"] if "deletionTimestamp" not in item["metadata"])
+    """Read the API's PodList; pods on their way out are left aside. Raises CouldNotAsk where it is none."""
+    return read("the API's list of pods", answer, _pods)
 
 
-def read_members(text: str) -> tuple[MemberFact, ...]:
-    """Read `etcdctl member list --write-out json`, sorted by id."""
+def read_members(said: str) -> tuple[MemberFact, ...]:
+    """Read `etcdctl member list --write-out json`, sorted by id. Raises one of UNREADABLE where it is none."""
     members = (
         MemberFact(
-            member["ID"],
-            member.get("name", ""),
-            tuple(member.get("peerURLs", ())),
+            number(member["ID"]),
+            text(member.get("name", "")),
+            tuple(text(url) for url in listed(member.get("peerURLs", []))),
             bool(member.get("isLearner", False)),
         )
-        for member in json.loads(text)["members"]
+        for member in listed(json.loads(said)["members"])
     )
     return tuple(sorted(members, key=lambda member: member.id))
 
 
-def read_backends(text: str) -> tuple[BackendFact, ...]:
-    """Read HAProxy's `show stat`: the servers of the API servers' backend."""
-    rows = csv.DictReader(io.StringIO(text.lstrip("# ")))
+def read_backends(said: str) -> tuple[BackendFact, ...]:
+    """Read HAProxy's `show stat`: the servers of the API servers' backend.
+
+    Raises one of UNREADABLE where it is none.
+    """
+    rows = csv.DictReader(io.StringIO(said.lstrip("# ")))
+    if not {"pxname", "svname", "status", "stot"} <= set(rows.fieldnames or ()):
+        raise ValueError("no line of HAProxy's names of columns")
     return tuple(
         BackendFact(
-            row["svname"],
-            row["status"],
+            text(row["svname"]),
+            text(row["status"]),
             (row.get("check_status") or "").removeprefix(CHECKING),
             row.get("check_code") or "",
             int(row["stot"] or 0),
@@ -223,58 +241,82 @@ def read_backends(text: str) -> tuple[BackendFact, ...]:
     )
 
 
+def _nodes(answer: dict[str, Any]) -> tuple[NodeFact, ...]:
+    return tuple(sorted((_node(item) for item in listed(answer["items"])), key=lambda node: node.name))
+
+
+def _pods(answer: dict[str, Any]) -> tuple[PodFact, ...]:
+    items = [item for item in listed(answer["items"]) if "deletionTimestamp" not in mapping(item["metadata"])]
+    return tuple(_pod(item) for item in items)
+
+
+def _secrets(answer: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    return tuple((text(item["metadata"]["name"]), text(item["type"])) for item in listed(answer["items"]))
+
+
 def _node(item: dict[str, Any]) -> NodeFact:
     ready, reason = _condition(item, "Ready")
+    status, metadata = item["status"], item["metadata"]
     return NodeFact(
-        item["metadata"]["name"],
+        text(metadata["name"]),
         ready,
         reason,
-        item["status"]["nodeInfo"]["kubeletVersion"],
-        "node-role.kubernetes.io/control-plane" in item["metadata"].get("labels", {}),
-        tuple(a["address"] for a in item["status"].get("addresses", ()) if a["type"] == "InternalIP"),
-        tuple(taint["key"] for taint in item["spec"].get("taints", ())),
-        item["metadata"].get("annotations", {}).get(FLANNEL_ADDRESS, ""),
+        text(status["nodeInfo"]["kubeletVersion"]),
+        "node-role.kubernetes.io/control-plane" in mapping(metadata.get("labels", {})),
+        tuple(text(a["address"]) for a in listed(status.get("addresses", [])) if a["type"] == "InternalIP"),
+        tuple(text(taint["key"]) for taint in listed(item["spec"].get("taints", []))),
+        text(metadata.get("annotations", {}).get(FLANNEL_ADDRESS, "")),
         any(
             condition["type"] == "NetworkUnavailable" and condition["status"] == "False"
-            for condition in item["status"].get("conditions", ())
+            for condition in listed(status.get("conditions", []))
         ),
     )
 
 
 def _pod(item: dict[str, Any]) -> PodFact:
-    probed = [each for each in item["spec"].get("containers", ()) if "startupProbe" in each]
+    metadata, spec, status = item["metadata"], item["spec"], item["status"]
+    probed = [each for each in listed(spec.get("containers", [])) if "startupProbe" in mapping(each)]
     running = {
         each["name"]: each.get("state", {}).get("running", {}).get("startedAt")
-        for each in item["status"].get("containerStatuses", ())
+        for each in listed(status.get("containerStatuses", []))
     }
     started = running.get(probed[0]["name"]) if probed else None
-    ready: dict[str, str] = next((c for c in item["status"].get("conditions", ()) if c["type"] == "Ready"), {})
+    conditions = listed(status.get("conditions", []))
+    ready: dict[str, Any] = next((each for each in conditions if each["type"] == "Ready"), {})
     return PodFact(
-        item["metadata"]["namespace"],
-        item["metadata"]["name"],
-        item["spec"].get("nodeName", ""),
-        item["status"].get("phase", ""),
+        text(metadata["namespace"]),
+        text(metadata["name"]),
+        text(spec.get("nodeName", "")),
+        text(status.get("phase", "")),
         ready.get("status") == "True",
-        _time(ready.get("lastTransitionTime")),
-        _time(started),
-        probed[0]["startupProbe"].get("initialDelaySeconds", 0) if probed else 0,
+        _moment(ready.get("lastTransitionTime")),
+        _moment(started),
+        number(probed[0]["startupProbe"].get("initialDelaySeconds", 0)) if probed else 0,
     )
 
 
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+def _moment(value: object) -> datetime | None:
+    return None if value is None else moment(value)
 
 
 def _condition(item: dict[str, Any], kind: str) -> tuple[bool, str]:
-    for condition in item["status"].get("conditions", ()):
+    for condition in listed(item["status"].get("conditions", [])):
         if condition["type"] == kind:
-            return condition["status"] == "True", condition.get("message") or condition.get("reason") or ""
+            reason = condition.get("message") or condition.get("reason") or ""
+            return condition["status"] == "True", text(reason)
     return False, f"no {kind} condition yet"
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    """Trust these certificates (PEM) only. Raises ValueError or OSError where there is none."""
+    if not ca.strip():
+        raise ValueError("there is no certificate")  # of an empty text ssl makes the system's own CAs
+    return ssl.create_default_context(cadata=ca)
 
 
 def _context(ca: str, user: dict[str, str]) -> ssl.SSLContext:
     """Trust the CA and be the user. OpenSSL takes keys from files only: one of ours, 0600, gone at once."""
-    context = ssl.create_default_context(cadata=ca)
+    context = _trusting(ca)
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as file:

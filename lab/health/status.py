@@ -17,10 +17,10 @@ from rich.text import Text
 from lab.errors import LabError
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts, by_ssh, gather
-from lab.health.facts.known import Unknown
 from lab.health.facts.machine import Machine
 from lab.model import Lab
 from lab.session import Session
+from lab.unknown import Unknown
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
@@ -159,15 +159,15 @@ def _problem(facts: Facts) -> str:
     """Why the API does not serve its users; "" when it does."""
     answer = facts.api.health["/readyz"]
     if isinstance(answer, Unknown):
-        return answer.why
+        return answer.reason
     if answer[0] != 200:
         return f"the API answered {answer[0]} to /readyz: {answer[1][:200]}"
-    return facts.api.nodes.why if isinstance(facts.api.nodes, Unknown) else ""
+    return facts.api.nodes.reason if isinstance(facts.api.nodes, Unknown) else ""
 
 
 def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
     """What does not hold of the parts that make the lab work; a machine that tells nothing is named once."""
-    silent = [machine.why for machine in facts.machines.values() if isinstance(machine, Unknown)]
+    silent = [machine.reason for machine in facts.machines.values() if isinstance(machine, Unknown)]
     asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
     verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
     others = [v for v in verdicts if v.outcome == "fails" or not any(why in v.found for why in silent)]

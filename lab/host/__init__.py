@@ -30,11 +30,11 @@ from lab.host.facts import (
     ProviderFacts,
     Route,
     System,
-    Unknown,
     Way,
 )
 from lab.host.places import cache_folder, folder
 from lab.model import Lab
+from lab.unknown import Unknown
 from lab.workspace import Workspace
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from lab.errors import CommandFailed
-from lab.host.facts import Unknown
 from lab.system import process
+from lab.unknown import Unknown
 
 PATIENCE = 5.0
 """Seconds for one question; the slowest, `vagrant --version`, takes about one on a slow disk."""

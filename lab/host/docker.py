@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lab.host.ask import ask
-from lab.host.facts import Container, Daemon, DockerNetwork, Unknown
+from lab.host.facts import Container, Daemon, DockerNetwork
 from lab.model import LABEL, Lab
+from lab.unknown import Unknown
 
 INFO = (
     '{"data": {{json .DockerRootDir}}, "kernel": {{json .KernelVersion}},'

@@ -12,13 +12,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from lab.model import Lab
-
-
-@dataclass(frozen=True)
-class Unknown:
-    """The answer to a question that could not be asked; `reason` says why."""
-
-    reason: str
+from lab.unknown import Unknown
 
 
 @dataclass(frozen=True)

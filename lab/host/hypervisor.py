@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from lab.errors import CommandFailed
-from lab.host.facts import Unknown
 from lab.host.places import cache_folder, disks_folder, vagrant_home
 from lab.system import process
+from lab.unknown import Unknown
 
 KVM = Path("/dev/kvm")
 EMULATOR = "qemu-system-x86_64"

@@ -10,7 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.host.facts import Cgroups, Inotify, Memory, Presence, Unknown
+from lab.host.facts import Cgroups, Inotify, Memory, Presence
+from lab.unknown import Unknown
 
 # In the order of their bits (linux/capability.h).
 CAPABILITIES = (

@@ -10,7 +10,8 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 from lab.host.ask import ask
-from lab.host.facts import Route, Unknown, Way
+from lab.host.facts import Route, Way
+from lab.unknown import Unknown
 
 NO_DESTINATION = ("broadcast", "multicast", "anycast")
 """Kinds of table entries that lead nowhere; the kernel makes them for each address (ip-route(8))."""

@@ -7,18 +7,19 @@ import shutil
 from pathlib import Path
 
 from lab.errors import HostNotFit
-from lab.host.facts import Folder, Unknown
+from lab.host.facts import Folder
+from lab.unknown import Unknown
 
 
 def home() -> Path:
     """The user's home folder. Raises HostNotFit where there is no telling which that is."""
     try:
         return Path.home()
-    except RuntimeError:
+    except RuntimeError as error:
         raise HostNotFit(
             "this user has no home folder: HOME is not set, and no account says it",
             hint="export HOME=FOLDER, a folder of yours; builds and boxes are kept there",
-        ) from None
+        ) from error
 
 
 def cache_folder() -> Path:

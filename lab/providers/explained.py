@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 from lab.errors import CommandFailed, LabStateError
-
-
-class Meaning(NamedTuple):
-    """What stands in the log, in any letters; the sentence about the lab; what to do."""
-
-    sign: str
-    sentence: str
-    hint: str
-
+from lab.meaning import NO_SPACE, Meaning, meaning_of
 
 KVM_HOLDS = (
     "KVM holds the processor's virtualization, which VirtualBox wants for itself",
     "end what runs on KVM and unload its modules: `./inv doctor` has the command",
 )
 
-# The first that fits is said.
+# The first that fits is reported.
 MEANINGS = (
     Meaning(
         "is already in use by container",
@@ -43,9 +34,7 @@ MEANINGS = (
         "the storage pool has a disk of one of this lab's machines, without the machine",
         "`virsh vol-list default` shows it; `./inv doctor` says what to do",
     ),
-    Meaning(
-        "No space left on device", "the disk is full", "free some space; `./inv bake --prune` removes old boxes"
-    ),
+    *NO_SPACE,
     Meaning(
         "Network is already in use",
         "another network of libvirt's already uses the lab's subnet",
@@ -78,6 +67,6 @@ MEANINGS = (
 
 def raise_explained(error: CommandFailed, said: str, log: Path) -> None:
     """Raise LabStateError with a sentence about the lab, where what was said has one; else nothing."""
-    for sign, sentence, hint in MEANINGS:
-        if sign.lower() in said.lower():
-            raise LabStateError(sentence, hint=f"{hint} ({log})", log=log) from error
+    found = meaning_of(said, MEANINGS)
+    if found:
+        raise LabStateError(found.sentence, hint=f"{found.hint} ({log})", log=log) from error

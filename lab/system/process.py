@@ -21,9 +21,13 @@ from typing import IO
 
 from lab.errors import CommandFailed, LabError
 from lab.system import proxies
+from lab.system.redact import redacted
 
 TAIL_LINES = 12
 """How many of a failed command's last lines an error carries; the log has them all."""
+
+TAIL_SEARCHED = 2**16
+"""How many of the last letters are searched for secrets: a key of many lines may begin before the tail."""
 
 GRACE = 5.0
 """Seconds that a command which is told to end has for it."""
@@ -81,11 +85,11 @@ def run(
     process = _start(words, given is not None, cwd, env, log, output, terminal, hint)
     try:
         stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
         _end(process)
         waited = f"{timeout:.0f} s"
         what = f"got nothing for {waited}" if idle_timeout_folder else f"did not end within {waited}"
-        raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from None
+        raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from error
     except BaseException:
         _end(process)
         raise
@@ -120,8 +124,8 @@ def replace(argv: Sequence[str | Path]) -> None:
     words = [str(word) for word in argv]
     try:
         os.execvp(words[0], words)
-    except FileNotFoundError:
-        raise CommandFailed(words, "could not start: no such program") from None
+    except FileNotFoundError as error:
+        raise CommandFailed(words, "could not start: no such program") from error
 
 
 def as_root(*words: str | Path, online: bool = False) -> list[str]:
@@ -215,12 +219,12 @@ def _start(
             # sudo asks for a password on its terminal, which a session of its own would not have.
             start_new_session=words[0] != "sudo" and not terminal,
         )
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise CommandFailed(
             words, "could not start: no such program", hint=hint or f"install `{words[0]}`"
-        ) from None
+        ) from error
     except OSError as error:
-        raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from None
+        raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from error
     finally:
         if stdout is not None and not isinstance(stdout, int):
             stdout.close()
@@ -296,5 +300,6 @@ def _verdict(returncode: int) -> str:
 def _tail(log: Path | None, text: str) -> str:
     if log is not None:
         text = log.read_text(encoding="utf-8", errors="replace")
-    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    # A command may print what it was to keep: a kubeconfig that is copied, a login in a proxy's URL.
+    lines = [line.rstrip() for line in redacted(text[-TAIL_SEARCHED:]).splitlines() if line.strip()]
     return "\n".join(lines[-TAIL_LINES:])

@@ -52,7 +52,7 @@ def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
     try:
         count = whole(pairs, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
-        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from None
+        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from error
     if not provider_of(session.lab).shares_kernel:
         raise LabStateError(
             "the bare floor is made of containers, so only they can be measured against it",

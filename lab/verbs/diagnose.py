@@ -6,7 +6,6 @@ Twice: nothing that holds a secret is collected, and every text is looked throug
 from __future__ import annotations
 
 import json
-import re
 import tarfile
 import tempfile
 from datetime import datetime
@@ -17,22 +16,7 @@ from lab.errors import LabError
 from lab.model import Node
 from lab.remote import side_by_side
 from lab.session import Session
-
-# What a bootstrap token, a certificate key, a private key or a certificate-authority's data look like.
-SECRETS = (
-    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[bootstrap token]"),
-    (re.compile(r"(?i)(certificate[-_ ]?key\W{1,4})[0-9a-f]{64}"), r"\1[certificate key]"),
-    (
-        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
-        "[key]",
-    ),
-    # The same, packed once more (kubeconfigs), and service accounts' tokens.
-    (re.compile(r"LS0tLS1CRUdJTi(?!BDRVJUSUZJQ0FUR)[A-Za-z0-9+/=]+"), "[key]"),
-    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"), "[token]"),
-    # A login in a URL, as a proxy's may have.
-    (re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+@"), r"\1[login]@"),
-    (re.compile(r"((?:client-key-data|token)[\"']?:\s*[\"']?)[^\s\"']{16,}"), r"\1[removed]"),
-)
+from lab.system.redact import redacted
 
 
 def collect(session: Session) -> Path:
@@ -50,13 +34,6 @@ def collect(session: Session) -> Path:
                 archive.add(path, arcname=f"{session.lab.name}-logs/{path.relative_to(folder)}")
     target.chmod(0o600)
     return target
-
-
-def redacted(text: str) -> str:
-    """The text without anything that looks like a secret."""
-    for pattern, instead in SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def _host(session: Session, folder: Path) -> None:

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from lab.remote import control_folder
+from lab.system.redact import SECRETS
 from lab.verbs import bake
-from lab.verbs.diagnose import SECRETS
 from tests.labs.conftest import TestLab
 
 

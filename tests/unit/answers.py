@@ -19,11 +19,11 @@ import testinfra.backend.ssh
 from lab.errors import LabStateError
 from lab.health import cluster, plain_tests
 from lab.health.cluster import Api, NodeFact
-from lab.health.facts.known import known
 from lab.model import Lab, Node
 from lab.remote import SSH_FAILED, Remote
 from lab.roles import Role
 from lab.selectors import SINGULAR
+from lab.unknown import known
 from tests.live import test_acceptance
 from tests.unit.fakes import CA
 from tests.unit.recorded_facts import facts

@@ -13,10 +13,10 @@ from lab import config
 from lab.health.cluster import read_nodes, read_pods
 from lab.health.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
 from lab.health.facts.gather import Facts, HostFiles
-from lab.health.facts.known import Unknown, known
 from lab.health.facts.machine import Machine, Section, own_scripts, read_machine
 from lab.health.facts.probes import ProbeFacts
 from lab.model import Lab
+from lab.unknown import Unknown, known
 from tests.unit.fakes import RECORDED
 
 FOLDER = RECORDED / "facts"

@@ -12,7 +12,7 @@ import pytest
 from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
+from lab.unknown import Unknown, known
 from tests.sabotage.sabotages import SABOTAGES
 from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import traceback
 from pathlib import Path
 
 import pytest
@@ -110,5 +111,14 @@ def test_a_file_that_is_no_kubeconfig_is_an_error(tmp_path: Path, content: str) 
 
 
 def test_a_missing_kubeconfig_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(LabStateError, match="can't be used"):
+    with pytest.raises(LabStateError, match="can't be used") as caught:
         Api(tmp_path / "kubeconfig")
+    assert isinstance(caught.value.__cause__, FileNotFoundError)
+
+
+def test_what_a_broken_kubeconfig_holds_is_in_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("users:\n- user:\n    client-key-data: 'S3CRET\n    token: S3CRET: S3CRET\n")
+    with pytest.raises(LabStateError, match="no kubeconfig") as caught:
+        Api(path)
+    assert "S3CRET" not in "".join(traceback.format_exception(caught.value))

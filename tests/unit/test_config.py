@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import traceback
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from textwrap import dedent
@@ -696,3 +697,10 @@ def test_the_management_network_that_no_file_speaks_of_is_in_no_other_provider_s
     assert lab_from(f"provider: docker\n{subnet}").provider == "docker"
     (problem,) = problems_of(f"provider: libvirt\n{subnet}")
     assert "libvirt.management 192.168.121.0/24 overlap" in problem
+
+
+def test_a_login_in_a_file_that_is_no_yaml_is_in_no_error() -> None:
+    text = "mirrors:\n  debian: https://ada:hunter2@mirror: x\n"
+    with pytest.raises(ConfigError, match="can't be read as YAML") as caught:
+        lab_from(text)
+    assert "hunter2" not in "".join(traceback.format_exception(caught.value))

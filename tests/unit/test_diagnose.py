@@ -5,7 +5,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
 from lab.render.credentials import new_run_secrets
-from lab.verbs.diagnose import redacted
+from lab.system.redact import redacted
 
 RUN = new_run_secrets()
 LONG = "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlF"

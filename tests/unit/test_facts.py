@@ -15,12 +15,12 @@ from lab.health.facts import probes as probing
 from lab.health.facts.api import ask_api, read_endpoints, read_leases
 from lab.health.facts.certificates import read_certificates
 from lab.health.facts.gather import by_ssh, gather
-from lab.health.facts.known import CouldNotAsk, Unknown, known
 from lab.health.facts.machine import Machine, Section, read_machine, read_sections
 from lab.health.facts.probes import ask_probes, read_why_not_ready
 from lab.model import Libvirt, Node
 from lab.remote import Remote
 from lab.system import process
+from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote
 from tests.unit.recorded_facts import clock, facts, lab, told
@@ -196,7 +196,7 @@ def test_a_machine_without_the_script_answers_and_one_without_ssh_does_not(
 
 def known_why(fact: object) -> str:
     assert isinstance(fact, Unknown)
-    return fact.why
+    return fact.reason
 
 
 class ProbeApi(Api):

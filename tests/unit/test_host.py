@@ -10,10 +10,11 @@ import pytest
 
 from lab import config, host
 from lab.host import docker, network, places
-from lab.host.facts import Unknown, Way
+from lab.host.facts import Way
 from lab.model import Lab
 from lab.providers.libvirt.host import LibvirtHost
 from lab.system import process
+from lab.unknown import Unknown
 from lab.workspace import Workspace
 from tests.unit.hosts import FakeRun, recorded, recorded_tree
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lab.host import kernel
-from lab.host.facts import Cgroups, Memory, Unknown
+from lab.host.facts import Cgroups, Memory
+from lab.unknown import Unknown
 from tests.unit.hosts import recorded, recorded_tree
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -196,9 +197,18 @@ def test_a_file_that_is_no_kubeconfig_is_refused_and_untouched(
     assert target.read_bytes() == content
 
 
+def test_what_the_user_s_broken_kubeconfig_holds_is_in_no_error(workspace: Workspace, tmp_path: Path) -> None:
+    target = tmp_path / "config"
+    target.write_text("users:\n- user:\n    token: S3CRET: S3CRET\n")
+    with pytest.raises(LabStateError, match="can't be read as a kubeconfig") as caught:
+        kubeconfig.merge(LAB, workspace, target)
+    assert "S3CRET" not in "".join(traceback.format_exception(caught.value))
+
+
 def test_a_folder_in_the_file_s_place_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(LabStateError, match="can't be read as a kubeconfig"):
+    with pytest.raises(LabStateError, match="can't be read as a kubeconfig") as caught:
         kubeconfig.merge(LAB, workspace, tmp_path)
+    assert isinstance(caught.value.__cause__, IsADirectoryError)
 
 
 def test_the_user_s_kubeconfig_is_where_kubectl_looks(monkeypatch: pytest.MonkeyPatch) -> None:

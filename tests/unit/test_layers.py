@@ -8,12 +8,14 @@ from collections.abc import Iterator
 from lab.paths import REPOSITORY
 
 ORDER = (
-    *("errors", "paths", "onepage", "system.proxies", "system.process", "system.wait", "commandline"),
-    *("system.terminal", "system.progress", "workspace", "roles", "model", "selectors", "made", "change"),
-    *("golden.supply", "config", "texts", "render", "host", "config.choice", "remote", "kubeconfig"),
-    *("doctor", "golden", "providers", "golden.image", "golden.bundle", "doctor.examination", "session"),
-    *("health.cluster", "health.manifests", "health.facts", "health.checks", "health.status"),
-    *("health.plain_tests", "health.verify", "plans", "verbs", "drill", "workshop", "tasks"),
+    *("errors", "unknown", "meaning", "paths", "onepage", "system.redact", "system.proxies"),
+    *("system.process", "system.wait", "commandline", "system.terminal", "system.progress"),
+    *("workspace", "roles", "model", "selectors", "made", "change", "golden.supply", "config"),
+    *("texts", "render", "host", "config.choice", "remote"),
+    *("kubeconfig", "doctor", "golden", "providers", "golden.image", "golden.bundle"),
+    *("doctor.examination", "session", "health.reading", "health.cluster", "health.manifests", "health.facts"),
+    *("health.checks", "health.status", "health.plain_tests", "health.verify", "plans", "verbs"),
+    *("drill", "workshop", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 

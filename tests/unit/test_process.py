@@ -73,6 +73,13 @@ def test_what_a_failed_command_printed_stands_in_for_silence_on_its_error_output
     assert caught.value.tail == "only here"
 
 
+def test_a_key_that_a_failed_command_printed_is_not_in_its_error() -> None:
+    key = "-----BEGIN RSA PRIVATE KEY-----\\n" + "S3CRET\\n" * 20 + "-----END RSA PRIVATE KEY-----\\n"
+    with pytest.raises(CommandFailed) as caught:
+        process.run(["sh", "-c", f"printf -- '{key}'; exit 1", "x"])
+    assert caught.value.tail == "[key]"
+
+
 def test_a_command_ended_by_a_signal_is_said_to_be() -> None:
     with pytest.raises(CommandFailed, match="was ended by SIGKILL"):
         process.run(["sh", "-c", "kill -KILL $$"])

@@ -10,9 +10,9 @@ from lab.config import default
 from lab.health import status
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
 from lab.session import Session
 from lab.system.progress import Progress
+from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent
@@ -81,7 +81,7 @@ def test_a_machine_with_another_checkout_s_script_answers_all_the_same() -> None
     assert all(machine.answers for machine in found.machines)
     assert found.all_ready
     assert found.health == "degraded"
-    assert found.amiss == (why.why,)
+    assert found.amiss == (why.reason,)
 
 
 def test_one_api_server_left_is_named() -> None:

@@ -16,11 +16,11 @@ from lab.errors import ConfigError, LabError, LabStateError
 from lab.health.checks import GROUPS, cases
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
 from lab.health.facts.machine import Machine
 from lab.model import Lab
 from lab.session import Session
 from lab.system.progress import Progress
+from lab.unknown import Unknown, known
 from lab.workshop.task import cluster, command, kept, look
 from lab.workshop.task import machines as machine_parts
 from lab.workshop.task.catalogue import TASKS
@@ -259,10 +259,15 @@ def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -
 
 
 def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
-    (found,) = task(10).judge(sight(api(health={})))
+    (found,) = task(2).judge(sight(section("cp1", "certificates", "Error")))
     assert found.state == "broken"
-    assert "can't be read" in found.found
+    assert "cp1's answer to certificates can't be read" in found.found
     assert "./inv logs" in found.hint
+
+
+def test_a_fault_of_the_kit_is_not_taken_for_an_answer_that_can_t_be_read() -> None:
+    with pytest.raises(KeyError):
+        task(10).judge(sight(api(health={})))
 
 
 # What tasks are made of.

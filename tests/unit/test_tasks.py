@@ -158,6 +158,45 @@ def test_an_error_is_a_message_a_next_step_and_an_exit_code(
     assert "Traceback" not in ran.stderr + ran.stdout
 
 
+CAUSED = """
+    try:
+        open("/nowhere/proxy")
+    except OSError as error:
+        raise LabError("no answer", hint="fix it") from error"""
+
+
+def test_the_cause_of_an_error_is_shown_with_debug_set(tmp_path: Path) -> None:
+    ran = raising(tmp_path, CAUSED, HA_LAB_DEBUG="1")
+    assert ran.returncode == 1
+    message, _, rest = ran.stderr.partition("Traceback")
+    assert message == "error: no answer\n  next: fix it\n"
+    cause, _, error = rest.partition("The above exception was the direct cause of the following exception")
+    assert "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/proxy'" in cause
+    assert "lab.errors.LabError: no answer" in error
+
+
+def test_without_debug_no_cause_is_shown(tmp_path: Path) -> None:
+    ran = raising(tmp_path, CAUSED, HA_LAB_DEBUG="")
+    assert (ran.returncode, ran.stderr, ran.stdout) == (1, "error: no answer\n  next: fix it\n", "")
+
+
+def test_every_machine_s_own_error_is_a_cause(tmp_path: Path) -> None:
+    statement = 'raise NodeFailed("join", {"w1": LabError("w1 is off"), "w2": LabError("w2 is full")})'
+    shown = raising(tmp_path, statement, HA_LAB_DEBUG="1").stderr
+    assert "LabError: w1 is off" in shown
+    assert "LabError: w2 is full" in shown
+
+
+@pytest.mark.parametrize("raised", ["LabError('no') from {}", "OSError(1, 'no') from {}", "{}"])
+def test_a_login_in_a_cause_is_shown_nowhere(tmp_path: Path, raised: str) -> None:
+    statement = "raise " + raised.format("ValueError('http://ada:hunter2@proxy:3128')")
+    ran = raising(tmp_path, statement, HA_LAB_DEBUG="1")
+    assert ran.returncode == 1
+    assert "ValueError: http://[login]@proxy:3128" in ran.stderr
+    for text in (ran.stdout, ran.stderr, *(kept.read_text() for kept in tmp_path.rglob("fault.txt"))):
+        assert "hunter2" not in text
+
+
 def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) -> None:
     ran = raising(tmp_path, "1 / 0")
     assert ran.returncode == 1

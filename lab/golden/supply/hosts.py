@@ -1,22 +1,20 @@
-"""This room knows what it means when a host that Kubernetes comes from does not give what was asked.
+"""What it means when a host that Kubernetes comes from does not give what was asked.
 
-Tools say it in their own words (apt, skopeo); here it becomes a sentence with the host's name and what to
-do next.
+apt and skopeo say it in their own words; here it becomes a sentence with the host's name and what to do next.
 """
 
 from __future__ import annotations
 
 import queue
-import shlex
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from lab.errors import CommandFailed, LabError
+from lab.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 from lab.system import proxies
 
 PATIENCE = 20
@@ -30,18 +28,9 @@ NOT_TO_TRUST = "do not use it: ask whoever runs it, or name another place under 
 ANEW = "if upstream has made it anew, `./inv lock` takes that, and git shows what changed"
 
 
-class Meaning(NamedTuple):
-    """What stands in a tool's output, in small letters; what that says of the host; what to do next."""
-
-    sign: str
-    what: str
-    hint: str
-
-
-# The first that fits is said, so what is more exact comes first. No bare numbers: ports and digests have any.
+# The first that fits is reported, so the more exact sign comes first. No bare numbers: digests have any.
 MEANINGS = (
-    Meaning("no space left on device", "the disk is full", "free some space (`./inv doctor` says how much)"),
-    Meaning("disk quota exceeded", "the disk quota is used up", "free some space, or ask for a larger quota"),
+    *NO_SPACE,
     Meaning("got nothing for", "it does not answer", NETWORK),
     Meaning(
         "expkeysig", "the lock's copy of its signing key has expired", "`./inv lock` takes the renewed key"
@@ -100,13 +89,12 @@ def explained(what: str, host: str) -> Iterator[None]:
     except CommandFailed as error:
         if error.returncode is None and "could not start" in error.message:
             raise
-        said = _said(error).lower()
-        found = next((each for each in MEANINGS if each.sign in said), None)
-        why = found.what if found else (error.tail or error.message).splitlines()[-1].strip()
+        found = meaning_of(printed_by(error), MEANINGS)
+        why = found.sentence if found else (error.tail or error.message).splitlines()[-1].strip()
         hint = found.hint if found else "the log has all it said"
         raise LabError(
             f"{what} can't be had from {host}: {why}", hint=f"{hint}; {KEPT}", log=error.log
-        ) from None
+        ) from error
 
 
 def host_problem(url: str, seconds: float) -> str | None:
@@ -142,13 +130,3 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
     named = {scheme: settings.get(f"{scheme}_proxy", "") for scheme in ("http", "https")}
     through = {} if direct else {scheme: proxy for scheme, proxy in named.items() if proxy}
     return urllib.request.build_opener(urllib.request.ProxyHandler(through))
-
-
-def _said(error: CommandFailed) -> str:
-    """What the failed command said and how it ended, without its own words: paths and digests mean nothing."""
-    ended = error.message.removeprefix(f"`{shlex.join(error.argv)}`")
-    if error.log is None or not error.log.exists():
-        return ended
-    text = error.log.read_text(encoding="utf-8", errors="replace")
-    own = text[max(0, text.rfind("\n$ ")) :].lstrip("\n")  # a step's log has the commands before it, too
-    return f"{ended}\n{own.partition(chr(10))[2]}"

@@ -65,15 +65,15 @@ def read(version: str) -> Lock:
     file = path(version)
     try:
         lock = Lock.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise LabError(
             f"Kubernetes {version} can't be taken from upstream: its packages and images are not pinned "
             f"(there is no {file})",
             hint="let lab.yaml say `kubernetes: {source: modules}`, which needs no such file; or make it, with "
             "`./inv lock` on a machine that reaches upstream or a mirror (`mirrors` in lab.yaml)",
-        ) from None
+        ) from error
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_ANEW) from None
+        raise LabError(f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_ANEW) from error
     if lock.kubernetes != version:
         raise LabError(f"{file} is the lock of Kubernetes {lock.kubernetes}, not of {version}", hint=_ANEW)
     return lock
@@ -91,7 +91,7 @@ def write(lock: Lock) -> Path:
         beside.unlink(missing_ok=True)
         raise LabError(
             f"{file} can't be written: {error.strerror}", hint="make that folder yours and writable"
-        ) from None
+        ) from error
     return file
 
 

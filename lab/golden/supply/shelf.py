@@ -45,7 +45,7 @@ def keep(final: Path, make: Callable[[Path], Path]) -> Path:
     except OSError as error:
         raise LabError(
             f"{final} could not be made: {error.strerror} ({error.filename})", hint=_hint(error, final)
-        ) from None
+        ) from error
     return final
 
 

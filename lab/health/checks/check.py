@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import CouldNotAsk
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
 from lab.selectors import Selector
+from lab.unknown import CouldNotAsk
 
 T = TypeVar("T")
 Outcome = Literal["holds", "warns", "fails", "could-not-ask"]
@@ -89,14 +89,11 @@ class Case:
     node: Node | None = None
 
     def judge(self, facts: Facts) -> Verdict:
-        """Judge the facts."""
+        """Judge the facts. What can't be read of them is CouldNotAsk; any other error is a fault of the kit."""
         try:
             finding = self._find(facts)
         except CouldNotAsk as error:
             finding = Finding("an answer", error.message, "could-not-ask")
-        except (ValueError, LookupError, TypeError) as error:
-            what = f"what was answered can't be read: {type(error).__name__}: {error}"
-            finding = Finding("an answer", what, "could-not-ask")
         return Verdict(
             self.check.name,
             self.group,

@@ -7,9 +7,9 @@ from datetime import timedelta
 from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none
 from lab.health.facts.api import SERVER_PATHS
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
 from lab.model import Lab, Node
 from lab.selectors import control_planes
+from lab.unknown import Unknown, known
 
 OK = (200, "ok")
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -30,7 +30,7 @@ def api_server_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
     for path in SERVER_PATHS:
         answer = facts.api.direct[node.name][path]
         if isinstance(answer, Unknown):
-            bad.append(f"{path}: {answer.why}")
+            bad.append(f"{path}: {answer.reason}")
         elif answer != OK:
             bad.append(f"{path}: {answer[0]} {answer[1][:200]}")
     return expect_none(f"200 ok from https://{node.address}:6443, its certificate verified", bad)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from lab.health.checks.check import (
     Finding,
     LabCheck,
@@ -22,13 +20,7 @@ GAP = 1000
 
 
 def member_healthy(lab: Lab, facts: Facts, node: Node) -> Finding:
-    section = facts.machine(node).section("etcd-health")
-    try:
-        answer = json.loads(section.text)[0]
-        said = "healthy" if answer["health"] else str(answer.get("error", "not healthy"))
-    except (ValueError, LookupError, TypeError):
-        said = (section.text.strip().splitlines() or ["no answer"])[-1][:300]
-    return expect("healthy", said)
+    return expect("healthy", facts.machine(node).etcd_health)
 
 
 def members(lab: Lab, facts: Facts, node: Node) -> Finding:

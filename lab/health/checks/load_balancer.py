@@ -16,9 +16,9 @@ from lab.health.checks.check import (
 )
 from lab.health.facts.api import health_paths
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import CouldNotAsk, Unknown
 from lab.model import Lab, Node
 from lab.selectors import balancers, control_planes
+from lab.unknown import CouldNotAsk, Unknown
 
 OK = (200, "ok")
 
@@ -30,7 +30,7 @@ def api_through_it(lab: Lab, facts: Facts) -> Finding:
     for path in health_paths(lab):
         answer = facts.api.health[path]
         if isinstance(answer, Unknown):
-            bad.append(f"{path}: {answer.why}")
+            bad.append(f"{path}: {answer.reason}")
         elif answer != OK:
             bad.append(f"{path}: {answer[0]} {answer[1][:200]}")
     return expect_none(f"200 ok from {lab.api.url}, its certificate verified", bad)
@@ -101,7 +101,7 @@ def backend_belief(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Findin
     path = lab.load_balancer.health_path
     answer = facts.api.direct[node.name][path]
     if isinstance(answer, Unknown):
-        well, said = False, answer.why
+        well, said = False, answer.reason
     else:
         well, said = answer[0] == OK[0], f"it answers {answer[0]}"
     believed = backends[node.name].status.split(" ")[0]

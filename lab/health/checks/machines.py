@@ -16,6 +16,7 @@ from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Identity
 from lab.model import Lab, Node
 from lab.selectors import every_machine, kubernetes_nodes
+from lab.unknown import known
 
 SKEW = 0.5
 """Seconds that a machine's clock may be off; etcd complains from 1 s on, leases and certificates later.
@@ -66,7 +67,7 @@ def cgroup_driver(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 def clock(lab: Lab, facts: Facts, node: Node) -> Finding:
-    skew, most = facts.machine(node).skew, SKEW * lab.patience
+    skew, most = known(facts.machine(node).skew), SKEW * lab.patience
     return Finding(f"within {most} s of this host's", f"{skew:.1f} s off", holds(skew <= most))
 
 

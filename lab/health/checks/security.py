@@ -13,13 +13,12 @@ from lab.health.checks.check import (
     expect_none,
     only_if_all_answered,
 )
-from lab.health.facts.certificates import read_certificate
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
 from lab.roles import ROLES
 from lab.selectors import every_machine
+from lab.unknown import known
 
 PKI = "/etc/kubernetes/pki"
 SOON = timedelta(days=30)
@@ -80,7 +79,7 @@ def secrets_private(lab: Lab, facts: Facts) -> Finding:
 
 def cluster_ca(lab: Lab, facts: Facts, node: Node) -> Finding:
     path = ROLES[node.role].cluster_ca
-    own = read_certificate("", known(facts.files).ca).sha256
+    own = known(facts.files).ca_sha256
     return expect(
         f"the lab's CA ({own[:16]}…)",
         f"the lab's CA ({facts.machine(node).certificate(path).sha256[:16]}…)"
@@ -104,7 +103,7 @@ def _common(machine: Machine) -> dict[str, str]:
     return {
         "etcd's CA": machine.certificate(f"{PKI}/etcd/ca.crt").sha256,
         "the front-proxy CA": machine.certificate(f"{PKI}/front-proxy-ca.crt").sha256,
-        "the service-account key": machine.text("service-account-key").split()[0],
+        "the service-account key": machine.service_account_key,
     }
 
 

@@ -7,10 +7,11 @@ from ipaddress import IPv4Address
 from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none, holds
 from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import Unknown, known
 from lab.health.facts.probes import Seen
+from lab.health.reading import read
 from lab.model import Lab, Node
 from lab.selectors import kubernetes_nodes
+from lab.unknown import Unknown, known
 
 SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -165,7 +166,7 @@ def pod_addresses(lab: Lab, facts: Facts) -> Finding:
     outside = [
         f"{node}: {address}"
         for node, address in known(facts.probes).peers.items()
-        if IPv4Address(address) not in lab.network.pods
+        if read(f"the address of the pod on {node}", address, IPv4Address) not in lab.network.pods
     ]
     return expect_none(f"every pod's address in {lab.network.pods}", outside)
 
@@ -198,7 +199,7 @@ def pod_exec(lab: Lab, facts: Facts, node: Node) -> Finding:
     seen = known(facts.probes).seen[node.name]
     if isinstance(seen, Unknown) and known(facts.probes).started[node.name]:
         known(seen)  # no pod, so nothing to run a command in: that is pod-starts' to say
-    found = seen.why if isinstance(seen, Unknown) else "it answers"
+    found = seen.reason if isinstance(seen, Unknown) else "it answers"
     return expect("it answers", found)
 
 

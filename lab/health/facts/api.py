@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 from lab.errors import LabError
 from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
-from lab.health.facts.known import Unknown
+from lab.health.reading import listed, mapping, moment, number, read, text
 from lab.model import Lab
+from lab.unknown import Unknown
 
 T = TypeVar("T")
 ANSWER_TIMEOUT = 4.0
@@ -88,18 +89,18 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
         endpoints = ask(lambda api: read_endpoints(api.get(_ENDPOINTS)))
         secrets = ask(lambda api: api.secrets("kube-system"))
         proxy = ask(lambda api: read_kube_proxy_server(api.get(_KUBE_PROXY)))
-        listed = pods.result()
+        podlist = pods.result()
         return ApiFacts(
             datetime.now(UTC),
             {path: answer.result() for path, answer in through.items()},
             {name: {p: a.result() for p, a in answers.items()} for name, answers in direct.items()},
             nodes.result(),
-            listed if isinstance(listed, Unknown) else read_pods(listed),
+            _read(podlist, read_pods),
             leases.result(),
             endpoints.result(),
             secrets.result(),
             proxy.result(),
-            listed if isinstance(listed, Unknown) else (read_restarts(listed), read_restarts(listed)),
+            _read(podlist, lambda answer: (read_restarts(answer),) * 2),
         )
 
 
@@ -109,40 +110,29 @@ def ask_restarts(api: Api) -> dict[str, int] | Unknown:
 
 
 def read_restarts(answer: dict[str, Any]) -> dict[str, int]:
-    """Read the API's PodList."""
-    return {
-        f"{item['metadata']['namespace']}/{item['metadata']['name']}": sum(
-            container.get("restartCount", 0) for container in item["status"].get("containerStatuses", ())
-        )
-        for item in answer["items"]
-    }
+    """Read the API's PodList. Raises CouldNotAsk where it is none."""
+    return read("the API's list of pods", answer, _restarts)
 
 
 def read_leases(answer: dict[str, Any]) -> tuple[LeaseFact, ...]:
-    """Read the API's LeaseList; leases that nobody has ever renewed are left aside."""
-    return tuple(
-        LeaseFact(
-            item["metadata"]["name"],
-            item["spec"].get("holderIdentity", ""),
-            datetime.fromisoformat(item["spec"]["renewTime"]),
-            _server(item["metadata"].get("labels", {})),
-        )
-        for item in answer["items"]
-        if item["spec"].get("renewTime")
-    )
+    """Read the API's LeaseList; leases that were never renewed are left aside.
+
+    Raises CouldNotAsk where it is none.
+    """
+    return read("the API's list of leases", answer, _leases)
 
 
 def read_endpoints(answer: dict[str, Any]) -> frozenset[str]:
-    """Read an EndpointSlice: the addresses in it."""
-    return frozenset(a for endpoint in answer.get("endpoints") or () for a in endpoint["addresses"])
+    """Read an EndpointSlice: the addresses in it. Raises CouldNotAsk where it is none."""
+    return read("the API's own EndpointSlice", answer, _addresses)
 
 
 def read_kube_proxy_server(answer: dict[str, Any]) -> str:
-    """Read kube-proxy's ConfigMap: the API server that it is told to speak to."""
-    for line in answer["data"]["kubeconfig.conf"].splitlines():
-        if line.strip().startswith("server: "):
-            return str(line.strip().removeprefix("server: "))
-    return ""
+    """Read kube-proxy's ConfigMap: the API server that it is configured to use.
+
+    Raises CouldNotAsk where it is none.
+    """
+    return read("kube-proxy's ConfigMap", answer, _server_in)
 
 
 def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
@@ -155,8 +145,47 @@ _ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubern
 _KUBE_PROXY = "/api/v1/namespaces/kube-system/configmaps/kube-proxy"
 
 
-def _server(labels: dict[str, str]) -> str:
-    return labels.get("kubernetes.io/hostname", "") if labels.get(IDENTITY) == "kube-apiserver" else ""
+def _restarts(answer: dict[str, Any]) -> dict[str, int]:
+    return {
+        f"{item['metadata']['namespace']}/{item['metadata']['name']}": sum(
+            number(container.get("restartCount", 0))
+            for container in listed(item["status"].get("containerStatuses", []))
+        )
+        for item in listed(answer["items"])
+    }
+
+
+def _leases(answer: dict[str, Any]) -> tuple[LeaseFact, ...]:
+    return tuple(
+        LeaseFact(
+            text(item["metadata"]["name"]),
+            text(item["spec"].get("holderIdentity", "")),
+            moment(item["spec"]["renewTime"]),
+            _server(mapping(item["metadata"].get("labels", {}))),
+        )
+        for item in listed(answer["items"])
+        if item["spec"].get("renewTime")
+    )
+
+
+def _addresses(answer: dict[str, Any]) -> frozenset[str]:
+    endpoints = listed(answer["endpoints"] or [])  # null where there is none
+    return frozenset(text(address) for endpoint in endpoints for address in listed(endpoint["addresses"]))
+
+
+def _server_in(answer: dict[str, Any]) -> str:
+    for line in text(answer["data"]["kubeconfig.conf"]).splitlines():
+        if line.strip().startswith("server: "):
+            return line.strip().removeprefix("server: ")
+    return ""
+
+
+def _server(labels: dict[str, Any]) -> str:
+    return text(labels.get("kubernetes.io/hostname", "")) if labels.get(IDENTITY) == "kube-apiserver" else ""
+
+
+def _read(answer: dict[str, Any] | Unknown, reader: Callable[[dict[str, Any]], T]) -> T | Unknown:
+    return answer if isinstance(answer, Unknown) else _try(lambda: reader(answer))
 
 
 def _try(question: Callable[[], T]) -> T | Unknown:

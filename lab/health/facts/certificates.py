@@ -1,4 +1,4 @@
-"""This room reads certificates: whom they are for, who signed them, until when they hold."""
+"""Reading certificates: their names, who signed them, until when they are valid."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 
 FILE = re.compile(r"^# (/\S+)$", re.MULTILINE)
+FORMS = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
 PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
@@ -24,8 +26,13 @@ class CertificateFact:
 
 
 def read_certificates(text: str) -> tuple[CertificateFact, ...]:
-    """Read PEM under `# PATH` lines, in their order; a file with several gives several."""
+    """Read PEM under `# PATH` lines, in their order; a file with several gives several.
+
+    Raises ValueError where one can't be read, or where there is text and no such line.
+    """
     parts = FILE.split(text)
+    if parts[0].strip():
+        raise ValueError("no file's name comes first")
     return tuple(
         read_certificate(path, pem)
         for path, body in zip(parts[1::2], parts[2::2], strict=True)
@@ -34,11 +41,14 @@ def read_certificates(text: str) -> tuple[CertificateFact, ...]:
 
 
 def read_certificate(path: str, pem: str) -> CertificateFact:
-    """Read one certificate."""
-    certificate = x509.load_pem_x509_certificate(pem.encode())
-    return CertificateFact(
-        path, _names(certificate), certificate.not_valid_after_utc, certificate.fingerprint(SHA256()).hex()
-    )
+    """Read one certificate. Raises ValueError where it can't be read."""
+    try:
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        return CertificateFact(
+            path, _names(certificate), certificate.not_valid_after_utc, certificate.fingerprint(SHA256()).hex()
+        )
+    except (UnsupportedAlgorithm, *FORMS) as error:
+        raise ValueError(f"no certificate that is known here: {error}") from error
 
 
 def _names(certificate: x509.Certificate) -> frozenset[str]:

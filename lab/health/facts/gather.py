@@ -13,11 +13,13 @@ from pathlib import Path
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
-from lab.health.facts.known import CouldNotAsk, Unknown, known
+from lab.health.facts.certificates import read_certificate
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
+from lab.health.reading import read
 from lab.model import Lab, Node
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
+from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
 
 Asker = Callable[[Node], str]
@@ -46,6 +48,11 @@ class HostFiles:
     ca: str
     secrets_mode: int
     open_secrets: tuple[str, ...]
+
+    @property
+    def ca_sha256(self) -> str:
+        """The hash of the lab's CA certificate, in hex. Raises CouldNotAsk where that can't be read."""
+        return read(".lab/secrets/ca.crt", self.ca, lambda pem: read_certificate("", pem).sha256)
 
 
 @dataclass(frozen=True)
@@ -163,6 +170,8 @@ def _host_files(workspace: Workspace) -> HostFiles | Unknown:
         )
     except OSError as error:
         return Unknown(f"{error.filename} can't be read: {error.strerror}")
+    except UnicodeDecodeError:
+        return Unknown("the lab's kubeconfig, or its CA's certificate, is not UTF-8 text")
 
 
 def _mode(path: Path) -> int:

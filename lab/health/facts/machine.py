@@ -1,25 +1,28 @@
-"""This room reads what provision/node/facts.sh printed on one machine.
+"""Reading what provision/node/facts.sh printed on one machine.
 
 Facts are read when a check asks for them, so that one answer that is missing or can't be read keeps only
-those checks from being judged that need it.
+those checks from being judged that need it. Every fact raises CouldNotAsk then, and nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from lab.health.cluster import BackendFact, MemberFact, read_backends, read_members
 from lab.health.facts.certificates import CertificateFact, read_certificates
-from lab.health.facts.known import CouldNotAsk
+from lab.health.reading import UNREADABLE, listed, mapping, number, read, text
 from lab.paths import PROVISION
+from lab.unknown import CouldNotAsk, Unknown
 
 SCRIPTS = (PROVISION / "node" / "facts.sh", PROVISION / "node" / "pods.sh")
-MARK = re.compile(r"^== ([a-z0-9.-]+) (\d+)$", re.MULTILINE)
+T = TypeVar("T")
+MARK = re.compile(r"^== ([a-z0-9.-]+) ([0-9]{1,3})$", re.MULTILINE)
 TIMED_OUT = (124, 137)
 """timeout(1): ran out of time; killed after that."""
 
@@ -70,7 +73,7 @@ class Machine:
 
     name: str
     sections: Mapping[str, Section]
-    skew: float
+    skew: float | Unknown
 
     def section(self, name: str) -> Section:
         """An answer, whatever its exit code. Raises CouldNotAsk when there was none in time."""
@@ -89,10 +92,14 @@ class Machine:
             raise CouldNotAsk(f"{self.name} could not tell {name} (exit code {section.code}): {said}")
         return section.text
 
+    def _read(self, name: str, reader: Callable[[str], T]) -> T:
+        """What a reader makes of an answer. Raises CouldNotAsk where there is none, or it can't be read."""
+        return read(f"{self.name}'s answer to {name}", self.text(name), reader)
+
     @property
     def hostname(self) -> str:
         """What the machine calls itself."""
-        return self.text("here").splitlines()[0].strip()
+        return self._read("here", _hostname)
 
     @property
     def own_addresses(self) -> tuple[str, ...]:
@@ -102,30 +109,23 @@ class Machine:
     @property
     def identity(self) -> Identity:
         """What tells this machine from the others."""
-        said = dict(line.split(" ", 1) for line in self.text("identity").splitlines() if " " in line)
-        try:
-            return Identity(
-                self.hostname, said["machine-id"], said["product-uuid"], said["mac"], said["host-key"]
-            )
-        except KeyError as missing:
-            raise CouldNotAsk(f"{self.name} did not tell its {missing.args[0]}") from None
+        said = self._read("identity", _identity)
+        return Identity(self.hostname, said["machine-id"], said["product-uuid"], said["mac"], said["host-key"])
 
     @property
     def services(self) -> dict[str, ServiceFact]:
         """The systemd units this machine's part needs, by name without `.service`."""
-        found = {}
-        for block in self.text("services").strip().split("\n\n"):
-            said = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-            name = said.get("Id", "").removesuffix(".service")
-            found[name] = ServiceFact(
-                name, said.get("ActiveState") == "active", said.get("UnitFileState") == "enabled"
-            )
-        return found
+        return self._read("services", _services)
 
     @property
     def certificates(self) -> tuple[CertificateFact, ...]:
         """Every certificate that the machine keeps for its part of the cluster."""
-        return read_certificates(self.text("certificates"))
+        return self._read("certificates", read_certificates)
+
+    @property
+    def service_account_key(self) -> str:
+        """The hash of the key by which service accounts' tokens are verified, in hex."""
+        return self._read("service-account-key", lambda said: said.split()[0])
 
     def certificate(self, path: str) -> CertificateFact:
         """The first certificate of a file. Raises CouldNotAsk when there is no such file."""
@@ -137,57 +137,48 @@ class Machine:
     @property
     def backends(self) -> dict[str, BackendFact]:
         """HAProxy's view of each API server, by name; if it could be, while none was just being checked."""
-        return _by_name(self.text("backends"))
+        return self._read("backends", _by_name)
 
     @property
     def spread(self) -> dict[str, int]:
         """How many of a dozen new connections each API server took."""
-        before, _, after = self.text("spread").partition("-- after\n")
-        earlier = _by_name(before)
-        return {
-            name: backend.sessions - earlier[name].sessions
-            for name, backend in _by_name(after).items()
-            if name in earlier
-        }
+        return self._read("spread", _spread)
 
     @property
     def etcd_members(self) -> tuple[MemberFact, ...]:
         """All of etcd's members as this machine's own one lists them, by id."""
-        return read_members(self.text("etcd-members"))
+        return self._read("etcd-members", read_members)
 
     @property
     def etcd_status(self) -> EtcdStatus:
         """What this machine's etcd member says of itself."""
-        status = json.loads(self.text("etcd-status"))[0]["Status"]
-        header: dict[str, Any] = status["header"]
-        return EtcdStatus(
-            header["member_id"],
-            status.get("leader", 0),
-            status.get("raftTerm", 0),
-            status.get("raftIndex", 0),
-            bool(status.get("isLearner", False)),
-            status.get("version", ""),
-        )
+        return self._read("etcd-status", _etcd_status)
+
+    @property
+    def etcd_health(self) -> str:
+        """The word "healthy", or why this machine's etcd member is not: its word, or etcdctl's last line."""
+        section = self.section("etcd-health")
+        if not section.code:
+            return self._read("etcd-health", _etcd_health)
+        try:
+            return _etcd_health(section.text)
+        except UNREADABLE:  # etcdctl failed, so what it says is why
+            return (section.text.strip().splitlines() or ["no answer"])[-1][:300]
 
     @property
     def etcd_alarms(self) -> tuple[str, ...]:
         """Alarms that are raised in etcd, such as NOSPACE (etcd's rpc.proto, AlarmType)."""
-        kinds = {1: "NOSPACE", 2: "CORRUPT"}
-        alarms = json.loads(self.text("etcd-alarms")).get("alarms") or []
-        return tuple(kinds.get(alarm.get("alarm", 0), str(alarm.get("alarm"))) for alarm in alarms)
+        return self._read("etcd-alarms", _alarms)
 
     @property
     def cgroup_drivers(self) -> dict[str, str]:
         """`containerd` and `kubelet`: who manages their cgroups, as each is configured."""
-        said = dict(line.split() for line in self.text("cgroup-drivers").splitlines() if len(line.split()) == 2)
-        if "containerd" in said:
-            said["containerd"] = "systemd" if said["containerd"] == "true" else "cgroupfs"
-        return said
+        return self._read("cgroup-drivers", _cgroup_drivers)
 
     @property
     def kernel(self) -> dict[str, str]:
         """Kernel settings by name."""
-        return dict(line.split(" = ", 1) for line in self.text("kernel").splitlines() if " = " in line)
+        return self._read("kernel", lambda said: _pairs(said, " = "))
 
 
 def read_machine(name: str, text: str, asked: float, answered: float) -> Machine:
@@ -198,7 +189,7 @@ def read_machine(name: str, text: str, asked: float, answered: float) -> Machine
     sections = read_sections(text)
     if "script" not in sections or sections["script"].text.split(" ")[0] != own_scripts():
         raise CouldNotAsk(f"{name} has another checkout's facts.sh: `./inv up` gives it this one's")
-    return Machine(name, sections, _skew(sections, asked, answered))
+    return Machine(name, sections, _skew(name, sections, asked, answered))
 
 
 def own_scripts() -> str:
@@ -215,11 +206,90 @@ def read_sections(text: str) -> dict[str, Section]:
     }
 
 
+def _pairs(said: str, between: str) -> dict[str, str]:
+    """Lines of a name and what it has. Raises ValueError of any other line, and where there is none."""
+    found = dict(line.split(between, 1) for line in said.splitlines() if line.strip())
+    if not found:
+        raise ValueError("nothing is in it")
+    return found
+
+
+def _hostname(said: str) -> str:
+    return said.splitlines()[0].strip()
+
+
+def _identity(said: str) -> dict[str, str]:
+    found = _pairs(said, " ")
+    missing = [name for name in ("machine-id", "product-uuid", "mac", "host-key") if not found.get(name)]
+    if missing:
+        raise ValueError(f"no {', '.join(missing)}")
+    return found
+
+
+def _services(said: str) -> dict[str, ServiceFact]:
+    found = {}
+    for block in said.strip().split("\n\n"):
+        unit = _pairs(block, "=")
+        name = unit["Id"].removesuffix(".service")
+        found[name] = ServiceFact(name, unit["ActiveState"] == "active", unit["UnitFileState"] == "enabled")
+    return found
+
+
 def _by_name(stat: str) -> dict[str, BackendFact]:
     return {backend.name: backend for backend in read_backends(stat)}
 
 
-def _skew(sections: Mapping[str, Section], asked: float, answered: float) -> float:
+def _spread(said: str) -> dict[str, int]:
+    before, after = (_by_name(each) for each in said.split("-- after\n"))
+    return {name: backend.sessions - before[name].sessions for name, backend in after.items() if name in before}
+
+
+def _etcd_status(said: str) -> EtcdStatus:
+    status = mapping(json.loads(said)[0]["Status"])
+    return EtcdStatus(
+        number(status["header"]["member_id"]),
+        number(status.get("leader", 0)),
+        number(status.get("raftTerm", 0)),
+        number(status.get("raftIndex", 0)),
+        bool(status.get("isLearner", False)),
+        text(status.get("version", "")),
+    )
+
+
+def _etcd_health(said: str) -> str:
+    answer = mapping(json.loads(said)[0])
+    return "healthy" if answer["health"] is True else text(answer.get("error", "not healthy"))
+
+
+def _alarms(said: str) -> tuple[str, ...]:
+    kinds = {1: "NOSPACE", 2: "CORRUPT"}
+    alarms: Any = json.loads(said).get("alarms") or []
+    return tuple(kinds.get(code, str(code)) for code in (number(alarm["alarm"]) for alarm in listed(alarms)))
+
+
+def _cgroup_drivers(said: str) -> dict[str, str]:
+    found = {}
+    for line in said.splitlines():
+        name, value = line.split()
+        found[name] = value
+    if "containerd" in found:
+        found["containerd"] = "systemd" if found["containerd"] == "true" else "cgroupfs"
+    return found
+
+
+def _skew(name: str, sections: Mapping[str, Section], asked: float, answered: float) -> float | Unknown:
     """How far the machine's clock lies outside the time in which it was asked; 0 when it lies within."""
-    clock = float(sections["clock"].text) if "clock" in sections else asked
+    if "clock" not in sections:
+        return Unknown(f"{name} said nothing of clock")
+    try:
+        clock = read(f"{name}'s answer to clock", sections["clock"].text, _clock)
+    except CouldNotAsk as error:
+        return Unknown(error.message, answered=True)
     return max(asked - clock, clock - answered, 0.0)
+
+
+def _clock(said: str) -> float:
+    clock = float(said)
+    if not math.isfinite(clock):
+        raise ValueError("no time")
+    return clock

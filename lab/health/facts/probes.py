@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,14 @@ from lab.errors import LabError, LabStateError, WaitTimedOut
 from lab.golden.supply.images import PROBE
 from lab.health import manifests
 from lab.health.cluster import Api
-from lab.health.facts.known import Unknown
 from lab.health.facts.machine import read_sections
 from lab.health.manifests import Manifest, of_kind
+from lab.health.reading import listed, mapping, moment, number, read, text
 from lab.model import Lab, Node
 from lab.paths import PROVISION
 from lab.remote import Remote
 from lab.system.wait import wait_until
+from lab.unknown import Unknown
 
 TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 
@@ -90,8 +92,8 @@ def _ask(
     started: dict[str, str | None],
     peers: dict[str, str],
 ) -> ProbeFacts:
-    port = service["spec"]["ports"][0]["nodePort"]
-    words = [str(service["spec"]["clusterIP"]), str(port)]
+    own, port = read("the API's answer to a new Service", service, _places)
+    words = [own, str(port)]
     words += [
         f"{node.name},{node.address},{peers[node.name]}" for node in lab.kubernetes_nodes if node.name in peers
     ]
@@ -137,10 +139,10 @@ def _log(api: Api, namespace: str, node: str) -> str | Unknown:
     """What `kubectl logs` would show: the API server asks the node's kubelet for it."""
     try:
         path = f"/api/v1/namespaces/{namespace}/pods/{_pod_name(node)}/log"
-        status, text = api.request("GET", path)
+        status, said = api.request("GET", path)
     except LabError as error:
         return Unknown(error.message)
-    return text if status == http.client.OK else f"{status} {text.strip()[:200]}"
+    return said if status == http.client.OK else f"{status} {said.strip()[:200]}"
 
 
 def _node_port(lab: Lab, node: Node, port: int) -> str:
@@ -171,7 +173,7 @@ def _ask_node_port(node: Node, port: int, timeout: float) -> str:
 @contextmanager
 def _namespace(api: Api, manifest: Manifest) -> Iterator[str]:
     made = _create(api, "/api/v1/namespaces", manifest)
-    name = str(made["metadata"]["name"])
+    name = read("the API's answer to a new Namespace", made, lambda answer: text(answer["metadata"]["name"]))
     try:
         yield name
     finally:
@@ -182,30 +184,28 @@ def _namespace(api: Api, manifest: Manifest) -> Iterator[str]:
 
 
 def _remove_forgotten(api: Api) -> None:
-    found = api.get(f"/api/v1/namespaces?labelSelector={LABEL}%3Dprobes")["items"]
-    for item in found:
-        made = datetime.fromisoformat(item["metadata"]["creationTimestamp"])
+    answer = api.get(f"/api/v1/namespaces?labelSelector={LABEL}%3Dprobes")
+    for name, made in read("the API's list of probe namespaces", answer, _namespaces).items():
         if (datetime.now(UTC) - made).total_seconds() > FORGOTTEN:
-            api.request("DELETE", f"/api/v1/namespaces/{item['metadata']['name']}")
+            api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    status, text = api.request("POST", path, body)
+    status, said = api.request("POST", path, body)
     if status != http.client.CREATED:
-        raise LabStateError(f"the API answered {status} to a new {body['kind']}: {text[:200]}")
-    made: dict[str, Any] = json.loads(text)
-    return made
+        raise LabStateError(f"the API answered {status} to a new {body['kind']}: {said[:200]}")
+    return read(f"the API's answer to a new {body['kind']}", said, lambda answer: mapping(json.loads(answer)))
 
 
 def _place(lab: Lab, api: Api, namespace: str, pods: Sequence[Manifest]) -> None:
     """Put a pod on every node. The first one waits until the namespace's service account is there."""
 
     def why_refused() -> str | None:
-        status, text = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pods[0])
-        if status == http.client.FORBIDDEN and "serviceaccount" in text:
+        status, said = api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pods[0])
+        if status == http.client.FORBIDDEN and "serviceaccount" in said:
             return "the controller manager has not given the namespace its service account"
         if status != http.client.CREATED:
-            raise LabStateError(f"the API answered {status} to a new Pod: {text[:200]}")
+            raise LabStateError(f"the API answered {status} to a new Pod: {said[:200]}")
         return None
 
     wait_until(why_refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
@@ -220,14 +220,14 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str | 
 
     def why_not_all_ready() -> str | None:
         try:
-            items = api.get(f"/api/v1/namespaces/{namespace}/pods")["items"]
+            answer = api.get(f"/api/v1/namespaces/{namespace}/pods")
+            pods = read("the API's list of probe pods", answer, _probe_pods)
         except LabError as error:  # one question that was lost; the next one may be answered
             return error.message
-        for item in items:
-            node = item["spec"]["nodeName"]
-            started[node] = read_why_not_ready(item)
-            if not started[node]:
-                peers[node] = item["status"]["podIP"]
+        for node, (why_not_ready, address) in pods.items():
+            started[node] = why_not_ready
+            if why_not_ready is None:
+                peers[node] = address
         return ", ".join(name for name, why in started.items() if why) or None
 
     with contextlib.suppress(WaitTimedOut):  # which nodes have none is what was asked
@@ -238,18 +238,40 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str | 
 
 
 def read_why_not_ready(item: dict[str, Any]) -> str | None:
-    """Read a Pod: why it is not Ready, in its own words; None when it is."""
+    """Read a Pod: why it is not Ready, in its own words; None when it is. Raises one of UNREADABLE."""
     status = item["status"]
-    conditions = {each["type"]: each for each in status.get("conditions", ())}
+    conditions = {each["type"]: each for each in listed(status.get("conditions", []))}
     if conditions.get("Ready", {}).get("status") == "True":
         return None
-    for container in status.get("containerStatuses", ()):
+    for container in listed(status.get("containerStatuses", [])):
         waiting = container.get("state", {}).get("waiting")
         if waiting:
             return f"{waiting.get('reason', '')} {waiting.get('message', '')}".strip() or "it waits"
     if not status.get("startTime"):
         return "its kubelet has not taken it up"
     return f"not Ready in time ({status.get('phase', 'no phase')})"
+
+
+def _probe_pods(answer: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
+    """Node → why its pod is not Ready, and the pod's address, which one that is Ready has."""
+    found = {}
+    for item in listed(answer["items"]):
+        why = read_why_not_ready(item)
+        address = "" if why is not None else str(IPv4Address(text(item["status"]["podIP"])))
+        found[text(item["spec"]["nodeName"])] = why, address
+    return found
+
+
+def _namespaces(answer: dict[str, Any]) -> dict[str, datetime]:
+    """Name → when it was made."""
+    items = [mapping(item["metadata"]) for item in listed(answer["items"])]
+    return {text(each["name"]): moment(each["creationTimestamp"]) for each in items}
+
+
+def _places(service: dict[str, Any]) -> tuple[str, int]:
+    """A Service's own address, and its port on every node."""
+    spec = service["spec"]
+    return str(IPv4Address(text(spec["clusterIP"]))), number(spec["ports"][0]["nodePort"])
 
 
 def _pod_name(node: str) -> str:

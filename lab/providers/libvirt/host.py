@@ -11,11 +11,12 @@ from typing import Literal
 
 from lab.host import hypervisor
 from lab.host.ask import ask
-from lab.host.facts import HostFacts, Unknown
+from lab.host.facts import HostFacts
 from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
 from lab.model import Lab, Libvirt, machine_name
 from lab.providers.libvirt import virsh
 from lab.system.process import Result
+from lab.unknown import Unknown
 
 DENIED = (
     *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from lab.host import places, system
 from lab.host.ask import ask
-from lab.host.facts import Folder, HostFacts, System, Unknown
+from lab.host.facts import Folder, HostFacts, System
 from lab.model import Lab
+from lab.unknown import Unknown
 
 ALLOWED = (IPv4Network("192.168.56.0/21"),)
 """Where VirtualBox has host-only networks unless its configuration says otherwise (6.1.28 and later)."""

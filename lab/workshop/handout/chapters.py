@@ -100,7 +100,7 @@ def _front(path: Path, text: str) -> dict[str, Any]:
         front = yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 2 if error.problem_mark else 1
-        raise ChapterError(path, line, f"front matter can't be read: {error.problem}") from None
+        raise ChapterError(path, line, f"front matter can't be read: {error.problem}") from error
     if not isinstance(front, dict) or set(front) != set(KEYS):
         raise ChapterError(path, 1, f"front matter wants {', '.join(KEYS)}, and nothing else")
     for number, key in enumerate(front, start=2):
@@ -114,11 +114,11 @@ def _rendered(path: Path, source: str, context: Mapping[str, Any]) -> str:
     try:
         return _template(source).render(context)
     except jinja2.TemplateSyntaxError as error:
-        raise ChapterError(path, error.lineno, str(error.message)) from None
+        raise ChapterError(path, error.lineno, str(error.message)) from error
     except (jinja2.TemplateError, TypeError, ValueError, AttributeError, LookupError) as error:
         frames = traceback.extract_tb(error.__traceback__)
         lines = [frame.lineno or 1 for frame in frames if frame.filename == "<template>"]
-        raise ChapterError(path, lines[-1] if lines else 1, str(error)) from None
+        raise ChapterError(path, lines[-1] if lines else 1, str(error)) from error
 
 
 @functools.cache

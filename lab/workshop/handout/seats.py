@@ -125,7 +125,7 @@ def _read(file: Path) -> tuple[list[Row], list[Problem]]:
             problems += wrong
             rows += [row] if row else []
     except csv.Error as error:
-        raise ConfigError([f"{file}:{reader.line_num}: is no CSV: {error}"], hint=HINT) from None
+        raise ConfigError([f"{file}:{reader.line_num}: is no CSV: {error}"], hint=HINT) from error
     if not rows and not problems:
         problems.append((1, "has no seats"))
     return rows, problems
@@ -142,9 +142,9 @@ def _text(file: Path) -> io.StringIO:
             )
         return io.StringIO(content.decode("utf-8-sig"), newline="")
     except OSError as error:
-        raise ConfigError([f"{file}: can't be read: {error.strerror}"], hint=HINT) from None
-    except UnicodeDecodeError:
-        raise ConfigError([f"{file}: is not UTF-8 text"], hint="save it as CSV in UTF-8") from None
+        raise ConfigError([f"{file}: can't be read: {error.strerror}"], hint=HINT) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError([f"{file}: is not UTF-8 text"], hint="save it as CSV in UTF-8") from error
 
 
 def _wrong_head(head: Sequence[str]) -> Iterator[Problem]:

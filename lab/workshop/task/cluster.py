@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.health.facts.known import known
 from lab.health.facts.machine import Machine
 from lab.selectors import first
+from lab.unknown import known
 from lab.workshop.task.machines import ca_there
 from lab.workshop.task.task import Checks, Found, Sight
 

@@ -42,9 +42,9 @@ def numbered(word: str) -> Task:
     """The task of that number. Raises ConfigError where there is none."""
     try:
         number = whole(word, range(1, len(TASKS) + 1), "")
-    except ValueError:
+    except ValueError as error:
         hint = f"tasks are numbered from 1 to {len(TASKS)}; `./inv task` shows them all"
-        raise ConfigError([f"there is no task {word!r}"], hint=hint) from None
+        raise ConfigError([f"there is no task {word!r}"], hint=hint) from error
     return TASKS[number - 1]
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.golden.supply.releases import release
-from lab.health.facts.known import Unknown
 from lab.selectors import Selector
+from lab.unknown import Unknown
 from lab.workshop.task.task import Found, Part, Sight
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
@@ -21,7 +21,7 @@ def answer(of: Selector) -> Part:
         for node in of(sight.lab):
             machine = sight.facts.machines[node.name]
             if isinstance(machine, Unknown):
-                yield Found("not yet", node.name, "it answers", machine.why, hint)
+                yield Found("not yet", node.name, "it answers", machine.reason, hint)
 
     return part
 

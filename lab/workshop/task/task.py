@@ -12,9 +12,9 @@ from typing import Literal
 
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
-from lab.health.facts.known import CouldNotAsk
 from lab.model import Lab
 from lab.selectors import Selector
+from lab.unknown import CouldNotAsk
 from lab.workshop.task.kept import Kept
 
 State = Literal["done", "not yet", "broken"]
@@ -100,11 +100,8 @@ class Task:
         try:
             return _first((*self.before, *self.parts), sight)
         except CouldNotAsk as error:
-            hint = "`./inv status` says which machines answer, and whether the API does"
+            hint = error.hint or "`./inv status` says which machines answer, and whether the API does"
             return (Found("broken", "", "an answer", error.message, hint),)
-        except (ValueError, LookupError, TypeError) as error:
-            what = f"what was answered can't be read: {type(error).__name__}: {error}"
-            return (Found("broken", "", "an answer", what, "`./inv logs` collects what a report of it needs"),)
 
 
 def _first(parts: Iterable[Part], sight: Sight) -> tuple[Found, ...]:

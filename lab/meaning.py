@@ -1,0 +1,49 @@
+"""What other programs' messages mean: a row for each sign in their output; the first that fits counts.
+
+Each area keeps its rows beside the code that runs those programs, since a sign means something else in each:
+"no such host" is a Go module proxy's name in one and a mirror's in another. Rows that mean the same
+everywhere are here.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from lab.errors import CommandFailed
+
+
+class Meaning(NamedTuple):
+    """`sign` is what a program prints, in any case of letters; `sentence` what that says; `hint` what to do."""
+
+    sign: str
+    sentence: str
+    hint: str
+
+
+NO_SPACE = (
+    Meaning(
+        "no space left on device",
+        "the disk is full",
+        "free some disk space: `./inv doctor` shows how much is needed, `./inv bake --prune` removes golden "
+        "machines that this lab does not use",
+    ),
+    Meaning("disk quota exceeded", "the disk quota is used up", "free some space, or ask for a larger quota"),
+)
+
+
+def meaning_of(output: str, meanings: Iterable[Meaning]) -> Meaning | None:
+    """The first of the rows whose sign is in that output; None where none is."""
+    lower = output.lower()
+    return next((each for each in meanings if each.sign.lower() in lower), None)
+
+
+def printed_by(error: CommandFailed) -> str:
+    """How a command ended and all that it printed, without its own words: paths and digests mean nothing."""
+    ended = error.message.removeprefix(f"`{shlex.join(error.argv)}`")
+    if error.log is None or not error.log.exists():
+        return ended
+    text = error.log.read_text(encoding="utf-8", errors="replace")
+    own = text[max(0, text.rfind("\n$ ")) :].lstrip("\n")  # a step's log has the commands before it, too
+    return f"{ended}\n{own.partition(chr(10))[2]}"

@@ -1,0 +1,28 @@
+"""Remove from a text what looks like a secret of a lab or a login, before anyone else may read it."""
+
+from __future__ import annotations
+
+import re
+
+# What a bootstrap token, a certificate key, a private key or a certificate-authority's data look like.
+SECRETS = (
+    (re.compile(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b"), "[bootstrap token]"),
+    (re.compile(r"(?i)(certificate[-_ ]?key\W{1,4})[0-9a-f]{64}"), r"\1[certificate key]"),
+    (
+        re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?-----END [A-Z ]*PRIVATE KEY-----", re.DOTALL),
+        "[key]",
+    ),
+    # The same, packed once more (kubeconfigs), and service accounts' tokens.
+    (re.compile(r"LS0tLS1CRUdJTi(?!BDRVJUSUZJQ0FUR)[A-Za-z0-9+/=]+"), "[key]"),
+    (re.compile(r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]+"), "[token]"),
+    # A login in a URL, as a proxy's may have.
+    (re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+@"), r"\1[login]@"),
+    (re.compile(r"((?:client-key-data|token)[\"']?:\s*[\"']?)[^\s\"']{16,}"), r"\1[removed]"),
+)
+
+
+def redacted(text: str) -> str:
+    """The text without anything that looks like a secret."""
+    for pattern, instead in SECRETS:
+        text = pattern.sub(instead, text)
+    return text

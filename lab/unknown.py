@@ -1,0 +1,32 @@
+"""What could not be asked, told apart from what was answered: it is never taken for a yes, nor for a no."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lab.errors import LabError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A fact that could not be asked for; `reason` is a phrase such as "cp2: no answer within 15 s".
+
+    `answered` is whether there was an answer all the same, only none that can be used.
+    """
+
+    reason: str
+    answered: bool = False
+
+
+class CouldNotAsk(LabError):
+    """A fact is needed that is `Unknown`, or that can't be read; the message is the reason."""
+
+
+def known(fact: T | Unknown) -> T:
+    """Return the fact itself. Raises CouldNotAsk when it is not known."""
+    if isinstance(fact, Unknown):
+        raise CouldNotAsk(fact.reason)
+    return fact
