@@ -3,7 +3,6 @@ tolerance?")."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +77,6 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
 
 def _is_healthy(remote: Remote, node: Node) -> bool:
     try:
-        text = ask_machine(remote, node, "etcd-health").section("etcd-health").text
-        return bool(json.loads(text)[0]["health"])
-    except (LabError, ValueError, LookupError, TypeError):
+        return ask_machine(remote, node, "etcd-health").etcd_health == "healthy"
+    except LabError:
         return False

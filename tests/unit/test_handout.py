@@ -16,6 +16,7 @@ from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.host import Cgroups, kernel
 from lab.paths import REPOSITORY
 from lab.session import Session, open_wanted
+from lab.verbs import bake
 from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.command import Wish
@@ -226,7 +227,7 @@ def chromium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
 def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     body = 'for word in "$@"; do case $word in --print-to-pdf=*) echo %PDF >"${word#*=}" ;; esac; done'
     chromium(tmp_path, monkeypatch, body)
-    monkeypatch.setattr(Session, "make_fit", lambda *_, **__: None)
+    monkeypatch.setattr(bake, "make_fit", lambda *_, **__: None)
     own = session(tmp_path)
     for _ in range(2):
         written = command.write(own, wish(own, form="pdf"), consent=False)
@@ -253,7 +254,7 @@ def test_where_a_pdf_lacks_something_the_html_is_made(
         seen.append((purposes, consent))
         raise HostNotFit("no browser", hint="--yes")
 
-    monkeypatch.setattr(Session, "make_fit", lacking)
+    monkeypatch.setattr(bake, "make_fit", lacking)
     own = session(tmp_path)
     with pytest.raises(HostNotFit):
         command.write(own, wish(own, language, form="pdf"), consent=True)

@@ -409,11 +409,11 @@ def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
 ) -> None:
     fetched: list[str] = []
 
-    def keep(self: Session) -> bool:
+    def keep(session: Session) -> bool:
         fetched.append("once")
         raise LabStateError("it does not point at the load balancer")
 
-    monkeypatch.setattr(Session, "keep_kubeconfig", keep)
+    monkeypatch.setattr(look, "keep_kubeconfig", keep)
     made(session)
     look.ask(session, task(3))
     assert fetched == []
