@@ -38,10 +38,13 @@ console = Terminal(highlight=False)
 errors_console = Terminal(stderr=True, highlight=False)
 
 
-def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]], Any]:
+def verb(
+    interrupted: str = "", error_code: int | None = None, **options: Any
+) -> Callable[[Callable[..., None]], Any]:
     """An invoke task whose errors end in one message: what happened, what to do, where the log is.
 
-    `interrupted` is what to do after Ctrl-C.
+    `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose other
+    codes mean something else.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
@@ -60,7 +63,9 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
             except LabError as error:
                 _show_error(error.message, error.hint, error.log)
                 _show_traceback()
-                raise Exit(code=error.exit_code) from None  # an Exit is a code only: invoke shows no cause
+                raise Exit(
+                    code=error_code or error.exit_code
+                ) from None  # an Exit is a code only: invoke shows no cause
             except KeyboardInterrupt:
                 process.end_all()
                 _show_error("interrupted", interrupted, None)
@@ -213,9 +218,9 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
     _up(session, bring_up.Wish(consent=yes, replacing=(node,)), f"replace {node}", measure)
 
 
-@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
+@verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """What `up` would change, and how long it would take. Exit 0 nothing, 1 impossible, 2 changes."""
+    """What `up` would change, and how long it would take. Exit 0 nothing, 2 changes, 1 an error or impossible."""
     from lab.verbs import plan as planning
 
     found = planning.look(_wanted(lab))

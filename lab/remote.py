@@ -143,7 +143,8 @@ class Remote:
         flag = ["--stdin"] if secrets else []
         argv = ["sudo", f"/opt/ha-lab/{name}.sh", *flag, *words]
         self.run(node, argv, stdin=given, timeout=timeout, log=log)
-        return "ha-lab: unchanged" not in log.read_text(encoding="utf-8", errors="replace")
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return lines[-1:] != ["ha-lab: unchanged"]
 
     def _ssh(self) -> list[str]:
         """How a connection begins. ssh's sockets have a folder by then, private, and made by nobody else."""

@@ -61,13 +61,13 @@ def provider_of(lab: Lab) -> Provider:
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
     """Make and start machines that don't run, all at once, without provisioning: those named, or all."""
-    vagrant.wait_for_earlier(workspace)
+    vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).boot(workspace, log, names)
 
 
 def remove(workspace: Workspace, log: Path) -> None:
     """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
-    vagrant.wait_for_earlier(workspace)
+    vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).remove(workspace, log)
 
 
@@ -76,7 +76,7 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
 
     `lab` says what machines are called; it need not name these any longer. Fine where some don't exist.
     """
-    vagrant.wait_for_earlier(workspace)
+    vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).remove_machines(lab, workspace, names, log)
 
 

@@ -125,12 +125,13 @@ def _memory(workspace: Workspace) -> Path:
     return workspace.root / ".vagrant" / "machines"
 
 
-def wait_for_earlier(workspace: Workspace) -> None:
+def wait_for_earlier(workspace: Workspace, log: Path) -> None:
     """A run that was killed leaves its Vagrant running, and a machine can have one Vagrant only."""
     wait_until(
         lambda: _other_vagrant(workspace),
-        what="an earlier run's Vagrant ends",
+        what="an earlier run's Vagrant to end",
         timeout=BOOT_TIMEOUT,
+        log=log,
         hint="end that process and try again",
     )
 

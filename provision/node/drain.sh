@@ -114,7 +114,7 @@ main() {
 	bare=$(without_controller "$present")
 	[[ $force == yes || -z $bare ]] ||
 		die "$name has pods without a controller, which no controller would start again: $(comma_separated "$bare")." \
-			"Delete them yourself, or repeat this with --force"
+			"Delete those that may go (\`kubectl delete pod --namespace NAMESPACE NAME\`), then repeat the command"
 	if [[ $unschedulable != true || -n $(evictable "$present") ]]; then
 		[[ $unschedulable == true ]] || cordoned=yes
 		trap restore EXIT
