@@ -560,8 +560,10 @@ def _lab_file(lab: str) -> Path:
 def _take_out_a_drill(session: Any) -> None:
     if session.workspace.drill.exists():
         from lab.drill import command
+        from lab.session import of_lab
 
-        console.print(command.heal(session))
+        # Its fault is in the lab as it was made, whatever lab.yaml says by now.
+        console.print(command.heal(of_lab(session, session.made.lab) if session.made else session))
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:

@@ -1,13 +1,12 @@
 """What an edited lab.yaml asks of a lab that was made: pure, from two labs to one record.
 
-Each key of lab.yaml has its effect in one table. What a plan exists for is carried out by `up`; what can't be done
-to machines that exist is said with the reason and the way out.
+Each key of lab.yaml has its effect in one table. What a plan exists for is carried out by `up`; what can't be
+done to machines that exist is said with the reason and the way out.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +23,8 @@ class Effect:
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
     provider enforces it. `load-balancer` and `pod-network`: configuration that `up` applies. `none`: no machine
-    is touched. `impossible`: no plan can do it. `why` completes "… , since"; `instead` is what to do.
+    is touched. `impossible`: no plan can do it. `why` completes "… , since": why it is impossible, or why no
+    machine is touched. `instead` is what to do.
     """
 
     kind: Literal["members", "resized", "load-balancer", "pod-network", "none", "impossible"]
@@ -38,7 +38,7 @@ def _impossible(why: str, instead: str = BEGIN_AGAIN) -> Effect:
 
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
-_RESIZED = Effect("resized")
+_RESIZED = Effect("resized", "this provider's machines share what the host has")
 
 _GROUP: Mapping[str, Effect] = {
     "prefix": _impossible("a machine's name is in certificates, in etcd and in its Node object"),
@@ -108,8 +108,8 @@ class Change:
 
     @property
     def untouched(self) -> tuple[Setting, ...]:
-        """What differs and touches no machine."""
-        return self._of("none")
+        """What differs and touches no machine: sizes, too, where no machine is given another one."""
+        return self._of("none") if self.resized else self._of("none", "resized")
 
     def _of(self, *kinds: str) -> tuple[Setting, ...]:
         return tuple(setting for setting in self.settings if setting.effect.kind in kinds)
@@ -118,12 +118,12 @@ class Change:
 def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
     """What it takes to make `wanted` of `made`.
 
-    `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where it
-    does not, another size changes nothing on machines.
+    `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where
+    it does not, another size changes nothing on machines.
     """
     before, after = settings(made), settings(wanted)
     differing = tuple(
-        Setting(key, before.get(key, "nothing"), after.get(key, "nothing"))
+        Setting(key, before[key], after[key])
         for key in EFFECTS
         if _differs(key, before.get(key), after.get(key))
     )
@@ -141,14 +141,18 @@ def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
 
 
 def _differs(key: str, before: str | None, after: str | None) -> bool:
-    # A group without machines has no names, addresses or sizes yet, so none of them can differ.
-    if key.startswith("nodes.") and not key.endswith(".count") and None in (before, after):
+    # What no machine shows can't differ: of a group without machines, and of libvirt where another provider is.
+    if None in (before, after):
         return False
     return before != after
 
 
 def settings(lab: Lab) -> dict[str, str]:
-    """A lab as lab.yaml's keys and values; what its machines don't show is left out."""
+    """A lab as lab.yaml's keys and values; what its machines don't show is left out.
+
+    A machine's name is its group's prefix and one digit, its number (`lab.config`), so each machine shows both
+    the prefix and the first address, also while the first of them is missing.
+    """
     found = dict(_flat("", lab.model_dump(mode="json", exclude={"nodes", "libvirt"})))
     if lab.libvirt is not None:
         found |= dict(_flat("libvirt.", lab.libvirt.model_dump(mode="json")))
@@ -157,12 +161,17 @@ def settings(lab: Lab) -> dict[str, str]:
         group = f"nodes.{spec.config_key}"
         found[f"{group}.count"] = str(len(nodes))
         if nodes:
-            first = nodes[0]
-            found[f"{group}.prefix"] = re.sub(r"[0-9]+$", "", first.name)
-            found[f"{group}.first_address"] = str(first.address)
-            found[f"{group}.cpus"] = str(first.cpus)
-            found[f"{group}.memory_mib"] = str(first.memory_mib)
+            found[f"{group}.prefix"] = _each(node.name[:-1] for node in nodes)
+            found[f"{group}.first_address"] = _each(node.address - (int(node.name[-1]) - 1) for node in nodes)
+            found[f"{group}.memory_mib"] = _each(node.memory_mib for node in nodes)
+            if not lab.emulated:  # which have one CPU each, whatever lab.yaml says
+                found[f"{group}.cpus"] = _each(node.cpus for node in nodes)
     return found
+
+
+def _each(values: Iterable[object]) -> str:
+    """The value that machines of a group have in common; all of them while a change of it is under way."""
+    return ", ".join(dict.fromkeys(map(str, values)))
 
 
 def _flat(prefix: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:

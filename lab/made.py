@@ -1,17 +1,18 @@
-"""What was made: the lab as it was last applied, which golden machine each machine is a clone of, and its label.
+"""What was made: the lab as last applied, which golden machine each machine is a clone of, and its label.
 
-`.lab/lab.json` is read and written here only. It says what was *wanted* last, never what *is*: that, the machines
-are asked (docs/decisions). A machine is recorded before it is made and forgotten after it is gone, so that a run
-that is killed leaves no machine that nobody knows of.
+`.lab/lab.json` is read and written here only. It says what was *wanted* last, never what *is*: for that, the
+machines are asked (docs/decisions). A machine is recorded before it is made and forgotten after it is gone, so
+that a run that is killed leaves no machine without a record.
 """
 
 from __future__ import annotations
 
 import json
 import secrets
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lab.errors import LabStateError
 from lab.model import Frozen, Lab, Node
@@ -22,7 +23,7 @@ FORMAT = 2
 
 
 class MadeMachine(Frozen):
-    """One machine: the golden machine it is a clone of ("" where none was noted), and its Kubernetes version."""
+    """One machine: the golden machine that it is a clone of ("" where none was noted), and its Kubernetes."""
 
     golden: str
     kubernetes: str
@@ -31,6 +32,8 @@ class MadeMachine(Frozen):
 class Made(Frozen):
     """A lab's record. `machines` may exist, by name; `leaving` are on their way out, wanted again or not.
 
+    A machine of `lab` that is not among `machines` was removed in order to be made again.
+
     `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life, wherever
     its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
     """
@@ -38,7 +41,7 @@ class Made(Frozen):
     lab: Lab
     owner: str
     root: str
-    machines: dict[str, MadeMachine] = {}
+    machines: dict[str, MadeMachine] = Field(default_factory=dict)
     leaving: tuple[str, ...] = ()
 
     @property
@@ -48,7 +51,7 @@ class Made(Frozen):
         return max(found, key=found.count, default="")
 
     def node(self, name: str) -> Node | None:
-        """The machine of that name, if it may exist."""
+        """The machine of that name, as it was made or is to be made again."""
         return self.lab.node(name)
 
     def with_machines(self, lab: Lab, golden: str, *, leaving: tuple[str, ...]) -> Made:
@@ -68,13 +71,18 @@ class Made(Frozen):
             }
         )
 
-    def without(self, name: str) -> Made:
-        """The record once a machine is gone."""
+    def without(self, name: str, again: Node | None = None) -> Made:
+        """The record once a machine is gone, for good or to be made again as the node `again`.
+
+        The latter keeps its place in the lab: without the first machine of a role, what is left would look like
+        another lab.
+        """
+        nodes = tuple(
+            again if again and n.name == name else n for n in self.lab.nodes if again or n.name != name
+        )
         return self.model_copy(
             update={
-                "lab": self.lab.model_copy(
-                    update={"nodes": tuple(n for n in self.lab.nodes if n.name != name)}
-                ),
+                "lab": self.lab.model_copy(update={"nodes": nodes}),
                 "machines": {each: machine for each, machine in self.machines.items() if each != name},
                 "leaving": tuple(each for each in self.leaving if each != name),
             }
@@ -88,7 +96,7 @@ class Made(Frozen):
 
 
 def new_owner(workspace: Workspace) -> str:
-    """A label value for a lab that is made now: where it is made, and what tells it from others made there."""
+    """A label value for a lab that is made now: where that is, and what tells it from others made there."""
     return f"{workspace.root}#{secrets.token_hex(4)}"
 
 
@@ -101,8 +109,21 @@ def owner(workspace: Workspace) -> str:
 def read(workspace: Workspace) -> Made | None:
     """The lab's record; None where nothing was ever rendered.
 
-    Raises LabStateError where there is one that can't be used, with the way out.
+    A pod network's manifest that is beside lab.yaml moves with it. Raises LabStateError where there is a record
+    that can't be used, with the way out.
     """
+    record = _read(workspace)
+    if record is None or record.root == str(workspace.root):
+        return record
+    manifest, former = Path(record.lab.network.pod_network), Path(record.root).parent
+    if former not in manifest.parents:
+        return record
+    moved = str(workspace.root.parent / manifest.relative_to(former))
+    network = record.lab.network.model_copy(update={"pod_network": moved})
+    return record.model_copy(update={"lab": record.lab.model_copy(update={"network": network})})
+
+
+def _read(workspace: Workspace) -> Made | None:
     try:
         found: Any = json.loads(workspace.identity.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -112,8 +133,11 @@ def read(workspace: Workspace) -> Made | None:
             f"{workspace.identity} can't be read: {error}",
             hint=f"make {workspace.root} readable for you, or move it away if it isn't a lab's",
         ) from error
-    if not isinstance(found, dict) or not found:
-        return None
+    if not isinstance(found, dict):
+        raise LabStateError(
+            f"{workspace.identity} can't be read: it is not a lab's record",
+            hint=f"move {workspace.root} away if it isn't a lab's",
+        )
     form = found.get("format", 1)
     try:
         if form == 1:

@@ -1,11 +1,12 @@
 """One lab opened for work: a record that the verbs hand on. Opening touches nothing.
 
-`open_wanted` is the lab as lab.yaml has it now, for what changes the lab. `open_made` is the lab as its machines
-were made, for what looks at it, whatever lab.yaml says by now.
+`open_wanted` is the lab as lab.yaml has it now, for what changes the lab. `open_made` is the lab as its
+machines were made, for what looks at it, whatever lab.yaml says by now.
 """
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,8 +28,8 @@ from lab.workspace import Workspace
 class Session:
     """A lab and the file it was read from, its `.lab/` folder, the way to its machines, and the one printer.
 
-    `made` is the record of what was made, None where nothing was. `differs` says in which way lab.yaml differs from
-    it; None where it does not.
+    `made` is the record of what was made, None where nothing was. `differs` says in which way lab.yaml differs
+    from it; None where it does not.
     """
 
     path: Path
@@ -50,29 +51,37 @@ def open_wanted(path: Path, console: Console) -> Session:
 
 
 def open_made(path: Path, console: Console) -> Session:
-    """The lab as its machines were made; as lab.yaml has it where there are none.
+    """The lab as its machines were made; as lab.yaml has it where none was made yet.
 
-    A lab.yaml that can't be used any more is no obstacle where there are machines.
+    A lab.yaml that can't be used any more is no obstacle where a lab was rendered.
     """
     path = path.resolve()
     workspace = Workspace(path.parent / ".lab")
     record = made.read(workspace)
     if record is None or not record.machines:
         return open_wanted(path, console)
+    if not workspace.has_machines():
+        with contextlib.suppress(ConfigError):
+            return open_wanted(path, console)
     session = _session(path, record.lab, workspace, console, record)
     try:
         wanted = config.load(path, lambda file: choice.settle(file, workspace))
     except ConfigError as error:
-        return replace(session, differs=f"lab.yaml can't be used now ({error.problems[0]})")
+        return replace(session, differs=f"{path.name} can't be used now ({error.problems[0]})")
     keys = [setting.key for setting in change_of(session, wanted).settings]
     if keys:
-        return replace(session, differs=f"lab.yaml differs from it in {', '.join(keys)}")
+        return replace(session, differs=f"{path.name} differs from it in {', '.join(keys)}")
     return session
 
 
+def has_machines(session: Session) -> bool:
+    """Whether machines were made: they are recorded, and Vagrant knows at least one. Asks files only."""
+    return bool(session.made and session.made.machines) and session.workspace.has_machines()
+
+
 def change_of(session: Session, wanted: Lab) -> Change:
-    """What it takes to make `wanted` of the lab that was made; everything where nothing was."""
-    if session.made is None or not session.made.machines:
+    """What it takes to make `wanted` of the lab that was made; everything where no machine was."""
+    if session.made is None or not has_machines(session):
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
     return change(session.made.lab, wanted, sizes_enforced=enforced)

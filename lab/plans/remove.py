@@ -72,7 +72,7 @@ def _remove(job: Job) -> bool:
     made = made_record.read(context.workspace)
     assert made is not None
     providers.remove_machines(made.lab, context.workspace, [job.node.name], job.log)
-    made_record.write(context.workspace, made.without(job.node.name))
+    made_record.write(context.workspace, made.without(job.node.name, context.lab.node(job.node.name)))
     return True
 
 

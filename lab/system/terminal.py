@@ -16,8 +16,8 @@ from rich.text import Text
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
 COMMAND = re.compile(
-    r"\./inv (up|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill|handout|bench|lock)\b"
-    r"(?! --lab)"
+    r"\./inv (up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
+    r"|handout|bench|lock)\b(?! --lab)"
 )
 
 

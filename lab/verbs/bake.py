@@ -24,7 +24,8 @@ def bake(session: Session, *, consent: bool) -> str:
     if not baked:
         image.key(session.lab)  # without upstream's lock nothing else need be looked at
     make_fit(session, {"up"} if baked else {"up", "bake"}, consent=consent)
-    return image.bake(session.lab, session.progress)
+    # What could not be asked before the host was made fit, such as a daemon that did not run, can be now.
+    return own_golden(session) or image.bake(session.lab, session.progress)
 
 
 def export(session: Session, target: Path, *, consent: bool) -> bundle.Manifest:

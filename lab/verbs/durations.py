@@ -32,7 +32,6 @@ MEASURED: Mapping[str, float] = {
     "forget": 2,
     "remove": 2,
     "resize": 60,
-    "stop": 8,
 }
 """Seconds of one step on one machine that had something to change."""
 

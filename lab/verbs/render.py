@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lab import host, made, render
@@ -12,17 +13,18 @@ from lab.plans import up
 from lab.providers import provider_of
 from lab.remote import control_folder
 from lab.render import Site, credentials, disc
-from lab.session import Session
+from lab.session import Session, has_machines
 from lab.workspace import Workspace
 
 
 def record_and_write(session: Session, golden: str, leaving: Sequence[Node] = ()) -> Made:
     """Record every machine that may exist from now on, then write everything; return the record."""
     lab, workspace = session.lab, session.workspace
-    there = session.made if workspace.has_machines() else None
+    there = session.made if has_machines(session) else None
     owner = session.made.owner if session.made else made.new_owner(workspace)
     record = there or Made(lab=lab, owner=owner, root=str(workspace.root))
-    record = record.with_machines(lab, golden, leaving=tuple(node.name for node in leaving))
+    names = dict.fromkeys((*record.leaving, *(node.name for node in leaving)))
+    record = record.with_machines(lab, golden, leaving=tuple(names))
     record = record.model_copy(update={"root": str(workspace.root)})
     made.write(workspace, record)
     write(session, record, golden)
@@ -36,9 +38,10 @@ def write(session: Session, record: Made, golden: str) -> None:
     """
     lab, workspace = session.lab, session.workspace
     leaving = tuple(node for node in record.lab.nodes if lab.node(node.name) is None)
-    texts = render.render(lab, _site(lab, workspace, record, golden), up.provisioners, leaving)
+    site = replace(_site(workspace, record, golden), manifest=_manifest(lab))
+    texts = render.render(lab, site, up.provisioners, leaving)
     if leaving:
-        former = render.render(record.lab, _site(record.lab, workspace, record, golden), up.provisioners)
+        former = render.render(record.lab, site, up.provisioners)
         own = tuple(f"nodes/{node.name}/" for node in leaving)
         texts |= {path: text for path, text in former.items() if path.startswith(own)}
     for path, text in texts.items():
@@ -60,7 +63,7 @@ def refresh(session: Session) -> None:
     record, workspace = session.made, session.workspace
     if record is None or not record.machines or record.root == str(workspace.root):
         return
-    texts = render.render(record.lab, _site(record.lab, workspace, record, record.golden), up.provisioners, ())
+    texts = render.render(record.lab, _site(workspace, record, record.golden), up.provisioners, ())
     for name in ("Vagrantfile", "ssh_config"):
         workspace.write(workspace.root / name, texts[name])
     made.write(workspace, record.model_copy(update={"root": str(workspace.root)}))
@@ -71,7 +74,7 @@ def configure_load_balancers(session: Session) -> None:
     record = session.made
     assert record is not None
     lab, workspace = session.lab, session.workspace
-    texts = render.render(lab, _site(lab, workspace, record, record.golden), up.provisioners, ())
+    texts = render.render(lab, _site(workspace, record, record.golden), up.provisioners, ())
     for balancer in lab.balancers:
         for path, text in texts.items():
             if path.startswith(f"nodes/{balancer.name}/"):
@@ -89,7 +92,8 @@ def _write_disc(lab: Lab, workspace: Workspace) -> None:
         workspace.write(target, disc.image(key))
 
 
-def _site(lab: Lab, workspace: Workspace, record: Made, golden: str) -> Site:
+def _site(workspace: Workspace, record: Made, golden: str) -> Site:
+    """What is rendered beside the lab itself; without a manifest, which control planes alone are given."""
     return Site(
         workspace=workspace.root,
         owner=record.owner,
@@ -98,7 +102,7 @@ def _site(lab: Lab, workspace: Workspace, record: Made, golden: str) -> Site:
         capabilities=host.node_capabilities(),
         ca_certificate=credentials.ca_certificate(workspace),
         authorized_key=credentials.authorized_key(workspace),
-        manifest=_manifest(lab),
+        manifest="",
     )
 
 

@@ -19,7 +19,7 @@ def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
 
     Raises ConfigError for a name that there isn't, LabStateError where there are no machines.
     """
-    nodes = tuple(machine(session, name) for name in names) or session.lab.nodes
+    nodes = tuple(machine(session, name) for name in dict.fromkeys(names)) or session.lab.nodes
     if not session.workspace.has_machines():
         raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
     with session.workspace.lock(), session.progress.live():

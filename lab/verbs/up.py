@@ -24,7 +24,7 @@ from lab.plans.situation import Situation, from_nothing, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.render import credentials
-from lab.session import Session, change_of, machine, of_lab
+from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system.wait import wait_until
 from lab.verbs import bake, render, report
 
@@ -63,6 +63,7 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
     """
     with session.workspace.lock():
         session = dataclasses.replace(session, made=made.read(session.workspace))
+        render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
         leaving = _leaving(session, change, wish.replacing)
@@ -79,10 +80,12 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
 def require_replaceable(session: Session, name: str) -> Node:
     """The machine of that name, where it can be taken out of a lab that is up. Raises ConfigError, LabStateError."""
     node = machine(session, name)
-    if session.made is None or not session.made.machines:
+    if session.made is None or not has_machines(session):
         raise LabStateError(
             "the lab has no machines yet, so none can be replaced", hint="`./inv up` makes them"
         )
+    if session.made.node(name) is None:
+        raise LabStateError(f"{name} was not made yet, so it can't be replaced", hint="`./inv up` makes it")
     if node.spec.etcd_member and len(session.lab.etcd_members) == 1:
         raise LabStateError(
             f"{name} is the only control plane: the cluster's data is on it and nowhere else",
@@ -152,7 +155,11 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     lab, workspace = session.lab, session.workspace
     if lab.emulated:
         session.progress.say(report.EMULATED)
-    _require_own_machines(session)
+    if _adopted(session) and change_of(session, session.lab) not in (change, Change()):
+        raise LabStateError(
+            "machines of this lab were found that Vagrant had lost sight of, and lab.yaml differs from them",
+            hint="`./inv plan` shows what `up` would change; then `./inv up` again",
+        )
     known = workspace.has_machines()
     record = render.record_and_write(session, golden, leaving)
     session = dataclasses.replace(session, made=record)
@@ -160,7 +167,9 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     with session.progress.live():
         changed = run.remove(leaving, wish.replacing) if leaving else False
         if leaving:
-            record = made.read(workspace) or record
+            # What is made again is recorded before it is made.
+            record = (made.read(workspace) or record).with_machines(lab, golden, leaving=())
+            made.write(workspace, record)
             render.write(session, record, golden)
         changed = run.up(known, wish.until, change) or changed
     keep_kubeconfig(session)
@@ -272,8 +281,8 @@ def keep_kubeconfig(session: Session) -> bool:
     )
 
 
-def _require_own_machines(session: Session) -> None:
-    """Let Vagrant know again those machines of this lab that it has lost sight of."""
+def _adopted(session: Session) -> bool:
+    """Let Vagrant know again those machines of this lab that it has lost sight of; whether there were any."""
     lost = providers.lost_sight_of(session.workspace)
     if lost and session.made:
         providers.adopt(session.made.lab, session.workspace)
@@ -282,6 +291,7 @@ def _require_own_machines(session: Session) -> None:
             f"{len(lost)} machines of this lab run that {session.workspace.root}/.vagrant does not know",
             hint="`./inv destroy` removes them; then bring the lab up again",
         )
+    return bool(lost)
 
 
 def _keep_bill_of_materials(session: Session, golden: str) -> None:

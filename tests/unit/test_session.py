@@ -1,253 +1,220 @@
+"""Opening a lab: as lab.yaml has it, and as its machines were made, whatever lab.yaml says by now."""
+
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab import config, host
-from lab import plans as provision
-from lab import providers as machines
-from lab.config import Choice, choice
+from lab import config, made
+from lab.change import Change
 from lab.errors import ConfigError, LabStateError
-from lab.golden import image
-from lab.remote import Remote, control_folder
-from lab.session import Session, open_session
-from lab.system.progress import Progress
-from lab.verbs import kubeconfig
-from tests.unit.fakes import FakeRemote, printed, with_a_second_balancer
+from lab.remote import Remote
+from lab.session import (
+    Session,
+    change_of,
+    has_machines,
+    is_up,
+    machine,
+    of_lab,
+    open_made,
+    open_wanted,
+    require_up,
+    with_profile,
+)
+from tests.unit.fakes import keep_made, printed
+from tests.unit.sessions import LAB_YAML, as_made, let_exist, wanted
 
-LAB_YAML = "name: mine\n"
+FEWER = LAB_YAML + "nodes: {workers: {count: 1}}\n"
 
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
-    monkeypatch.setattr(host, "node_capabilities", lambda: ("NET_ADMIN",))
-    monkeypatch.setattr(image, "name", lambda lab: "ha-lab/golden:0123456789abcdef")
-    return reopened(tmp_path, LAB_YAML)
+def opened(tmp_path: Path) -> Session:
+    return wanted(tmp_path)
 
 
-def reopened(tmp_path: Path, text: str) -> Session:
-    (tmp_path / "lab.yaml").write_text(text)
-    return open_session(tmp_path / "lab.yaml", printed()[0])
-
-
-def boot(opened: Session) -> None:
-    """Let a machine of the lab exist."""
-    opened.workspace.write(opened.workspace.root / ".vagrant/machines/cp1/docker/id", "1")
+@pytest.fixture
+def lived(opened: Session, tmp_path: Path) -> Session:
+    """A lab whose machines exist."""
+    keep_made(opened.workspace, opened.lab)
+    let_exist(opened.workspace)
+    return as_made(tmp_path)
 
 
 def test_opening_touches_nothing(opened: Session, tmp_path: Path) -> None:
+    as_made(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lab.yaml"]
     assert opened.workspace.root == tmp_path / ".lab"
+    assert (opened.made, opened.differs) == (None, None)
 
 
 def test_a_lab_file_that_is_wrong_opens_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError):
-        reopened(tmp_path, "bogus: 1\n")
+        wanted(tmp_path, "bogus: 1\n")
+    with pytest.raises(ConfigError):
+        as_made(tmp_path)
 
 
-def test_rendering_keeps_which_lab_it_was(opened: Session) -> None:
-    opened.render()
-    identity = opened.workspace.read_identity()
-    assert (identity["name"], identity["image"]) == ("mine", "ha-lab/golden:0123456789abcdef")
-    assert opened.workspace.vagrantfile.exists()
+@pytest.mark.parametrize("opening", [open_wanted, open_made])
+def test_a_missing_lab_file_is_the_default_lab(tmp_path: Path, opening: object) -> None:
+    assert callable(opening)
+    assert opening(tmp_path / "none.yaml", printed()[0]).lab == config.default()
 
 
-def test_what_is_secret_of_a_rendered_lab_is_private(opened: Session) -> None:
-    opened.render()
-    for path in opened.workspace.secrets.rglob("*"):
-        assert path.stat().st_mode & 0o077 == 0, path
-    assert opened.workspace.secrets.stat().st_mode & 0o777 == 0o700
-    token = (opened.workspace.secrets / "w1" / "secrets").read_text().strip().partition("=")[2]
-    others = [
-        path for path in opened.workspace.root.rglob("*") if path.is_file() and "secrets" not in path.parts
-    ]
-    assert not any(token in path.read_text() for path in others)
+def test_a_link_to_a_lab_file_opens_the_lab_beside_the_file_itself(opened: Session, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "link.yaml").symlink_to(opened.path)
+    assert (
+        open_wanted(tmp_path / "elsewhere" / "link.yaml", printed()[0]).workspace.root == opened.workspace.root
+    )
 
 
-def test_every_load_balancer_is_configured(opened: Session) -> None:
-    lab = with_a_second_balancer(opened.lab)
-    remote = FakeRemote(lab, opened.workspace)
-    opened.workspace.write_identity({"image": "golden"})
-    replace(opened, lab=lab, remote=remote).configure_load_balancer()
-    assert remote.delivered == ["lb1", "lb2"]
-    assert [event for event in remote.events if event.startswith("start")] == [
-        "start load-balancer lb1",
-        "start load-balancer lb2",
-    ]
-    assert "192.168.56.9:8404" in (opened.workspace.node("lb2") / "haproxy.cfg").read_text()
-    assert not opened.workspace.node("cp1").exists()
+# As it was made.
 
 
-def test_rendering_makes_no_folder_for_connections(opened: Session) -> None:
-    opened.render()
-    assert str(control_folder(opened.workspace)) in opened.workspace.ssh_config.read_text()
-    assert not control_folder(opened.workspace).exists()
+def test_a_lab_that_is_as_lab_yaml_has_it_differs_in_nothing(lived: Session) -> None:
+    assert lived.differs is None
+    assert lived.made is not None
+    assert lived.lab == lived.made.lab
 
 
-def test_rendering_shuts_secrets_that_others_were_let_into(opened: Session) -> None:
-    opened.render()
-    key = opened.workspace.secrets / "ca.key"
-    assert key.exists()
-    key.chmod(0o644)
-    opened.workspace.secrets.chmod(0o755)
-    opened.render()
-    assert key.stat().st_mode & 0o777 == 0o600
-    assert opened.workspace.secrets.stat().st_mode & 0o777 == 0o700
+def test_an_edited_lab_yaml_is_noted_and_changes_nothing_on_what_is_opened(
+    lived: Session, tmp_path: Path
+) -> None:
+    text = "name: yours\nprovider: docker\nnodes: {workers: {count: 1}}\n"
+    found = as_made(tmp_path, text)
+    assert found.lab == lived.lab
+    assert found.differs == "lab.yaml differs from it in name, nodes.workers.count"
+    assert found.remote.lab == lived.lab
+    assert wanted(tmp_path, text).lab.name == "yours"
+    assert wanted(tmp_path, text).differs is None
 
 
-def test_rendering_again_changes_only_this_run_s_secrets(opened: Session) -> None:
-    opened.render()
-    before = {path: path.read_bytes() for path in opened.workspace.root.rglob("*") if path.is_file()}
-    opened.render()
-    changed = {path.name for path, content in before.items() if path.read_bytes() != content}
-    assert changed == {"secrets"}
+def test_another_lab_file_is_called_by_its_name(lived: Session, tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("name: yours\nprovider: docker\n")
+    assert open_made(tmp_path / "other.yaml", printed()[0]).differs == "other.yaml differs from it in name"
+    (tmp_path / "other.yaml").write_text("bogus: 1\n")
+    found = open_made(tmp_path / "other.yaml", printed()[0])
+    assert found.differs is not None
+    assert found.differs.startswith("other.yaml can't be used now (")
 
 
-def test_machines_made_from_another_lab_file_are_refused(opened: Session, tmp_path: Path) -> None:
-    opened.render()
-    boot(opened)
-    other = reopened(tmp_path, "name: yours\nnetwork: {pods: 10.200.0.0/16}\n")
-    with pytest.raises(LabStateError, match=r"lab 'mine'.*what differs: name, network") as caught:
-        other.render()
-    assert "./inv destroy" in caught.value.hint
-    assert opened.workspace.read_identity()["name"] == "mine"
+@pytest.mark.parametrize("text", ["bogus: 1\n", "{", "network: {pods: x}\n", "provider: docker\nname: A B\n"])
+def test_a_lab_yaml_that_became_invalid_is_no_obstacle(lived: Session, tmp_path: Path, text: str) -> None:
+    found = as_made(tmp_path, text)
+    assert found.lab == lived.lab
+    assert found.differs is not None
+    assert found.differs.startswith("lab.yaml can't be used now (")
+    assert "lab.yaml:" in found.differs.removeprefix("lab.yaml")
+    with pytest.raises(ConfigError):
+        wanted(tmp_path, text)
 
 
-def test_the_same_lab_in_other_words_is_the_same_lab(opened: Session, tmp_path: Path) -> None:
-    opened.render()
-    boot(opened)
-    reopened(tmp_path, "# a word\nname: mine\nnodes: {workers: {count: 3}}\n").render()
+def test_a_lab_yaml_that_was_removed_is_compared_as_the_default(lived: Session, tmp_path: Path) -> None:
+    lived.path.unlink()
+    assert as_made(tmp_path).differs == "lab.yaml differs from it in name"
 
 
-def test_a_lab_without_machines_may_become_another(opened: Session, tmp_path: Path) -> None:
-    opened.render()
-    reopened(tmp_path, "name: yours\n").render()
+def test_where_no_machine_was_made_lab_yaml_is_the_lab(opened: Session, tmp_path: Path) -> None:
+    keep_made(opened.workspace, opened.lab)
+    found = as_made(tmp_path, FEWER)
+    assert len(found.lab.workers) == 1
+    assert found.differs is None
+
+
+def test_what_was_rendered_is_opened_where_lab_yaml_became_invalid(opened: Session, tmp_path: Path) -> None:
+    """So that `destroy` finds machines that a killed Vagrant never wrote down."""
+    keep_made(opened.workspace, opened.lab)
+    found = as_made(tmp_path, "bogus: 1\n")
+    assert found.lab == opened.lab
+    assert found.differs is not None
+
+
+def test_a_record_without_machines_is_no_lab_to_open(opened: Session, tmp_path: Path) -> None:
+    record = keep_made(opened.workspace, opened.lab)
+    made.write(opened.workspace, record.model_copy(update={"machines": {}}))
+    let_exist(opened.workspace)
+    assert len(as_made(tmp_path, FEWER).lab.workers) == 1
+    with pytest.raises(ConfigError):
+        as_made(tmp_path, "bogus: 1\n")
+
+
+@pytest.mark.parametrize("opening", [wanted, as_made])
+def test_a_damaged_record_opens_nothing(opened: Session, tmp_path: Path, opening: object) -> None:
+    opened.workspace.write(opened.workspace.identity, "{")
+    assert callable(opening)
+    with pytest.raises(LabStateError, match=r"lab\.json can't be read"):
+        opening(tmp_path)
+
+
+# What differs.
+
+
+def test_of_a_lab_without_machines_everything_is_added(opened: Session, tmp_path: Path) -> None:
+    assert not has_machines(opened)
+    assert change_of(opened, opened.lab) == Change(added=opened.lab.nodes)
+    keep_made(opened.workspace, opened.lab)
+    other = wanted(tmp_path, "name: yours\nprovider: docker\n")
+    assert not has_machines(other), "only rendered"
+    assert change_of(other, other.lab) == Change(added=other.lab.nodes), "what was only rendered is no obstacle"
+
+
+def test_a_lab_with_machines_changes_by_what_differs(lived: Session, tmp_path: Path) -> None:
+    other = wanted(tmp_path, FEWER)
+    assert has_machines(other)
+    assert [node.name for node in change_of(other, other.lab).removed] == ["w2", "w3"]
+    assert change_of(lived, lived.lab) == Change()
+
+
+@pytest.mark.parametrize(("provider", "resized"), [("docker", []), ("virtualbox", ["w1", "w2", "w3"])])
+def test_whether_sizes_are_enforced_is_the_provider_s(
+    opened: Session, tmp_path: Path, provider: str, resized: list[str]
+) -> None:
+    text = f"name: mine\nprovider: {provider}\n"
+    keep_made(opened.workspace, wanted(tmp_path, text).lab)
+    let_exist(opened.workspace)
+    other = wanted(tmp_path, text + "nodes: {workers: {memory_mib: 1024}}\n")
+    assert [node.name for node in change_of(other, other.lab).resized] == resized
+
+
+# What verbs ask of it.
 
 
 def test_a_machine_is_found_by_name_or_refused_with_the_names(opened: Session) -> None:
-    assert opened.node("w2").name == "w2"
+    assert machine(opened, "w2").name == "w2"
     with pytest.raises(ConfigError, match="no machine 'w9'") as caught:
-        opened.node("w9")
+        machine(opened, "w9")
     assert caught.value.hint == "its machines: lb1, cp1, cp2, cp3, w1, w2, w3"
 
 
-def test_a_pod_network_of_one_s_own_is_read_beside_the_lab_file(tmp_path: Path, opened: Session) -> None:
-    (tmp_path / "mine.yaml").write_text("kind: List\n")
-    other = reopened(tmp_path, "network: {pod_network: mine.yaml}\n")
-    other.render()
-    assert (other.workspace.node("cp1") / "pod-network" / "manifest.yaml").read_text() == "kind: List\n"
+def test_a_lab_with_another_profile_is_otherwise_the_same(opened: Session) -> None:
+    other = with_profile(opened, "reference")
+    assert other.lab.load_balancer.profile == "reference"
+    assert other.remote.lab == other.lab
+    assert with_profile(other, "tuned").lab == opened.lab
+    assert opened.lab.load_balancer.profile == "tuned"
 
 
-def test_machines_keep_the_golden_machine_they_were_made_from(
+def test_another_form_of_the_lab_has_the_same_files(opened: Session) -> None:
+    other = of_lab(opened, config.default())
+    assert (other.lab, other.remote.lab) == (config.default(), config.default())
+    assert other.workspace is opened.workspace
+    assert other.remote.workspace is opened.workspace
+
+
+def test_a_lab_is_up_once_it_has_a_kubeconfig_and_its_network(
     opened: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened.render("ha-lab/golden:old")
-    boot(opened)
-    monkeypatch.setattr(image, "exists", lambda _, golden: golden == "ha-lab/golden:old")
-    fits: list[set[str]] = []
-    monkeypatch.setattr(Session, "make_fit", lambda self, purposes, *, consent: fits.append(purposes))
-    assert opened.bake(consent=False) == "ha-lab/golden:old"
-    assert fits == [{"up"}]
-
-
-def test_destroying_removes_all_and_only_once(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened.render()
-    removed: list[str] = []
-    monkeypatch.setattr(machines, "remove", lambda *_: removed.append("machines"))
-    monkeypatch.setattr(Remote, "hang_up", lambda self: removed.append("connections"))
-    assert opened.destroy()
-    assert removed == ["connections", "machines"]
-    assert not opened.workspace.root.exists()
-    assert not opened.destroy()
-
-
-def test_a_destroy_that_fails_keeps_the_folder(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    opened.render()
-
-    def fails(*_: object) -> None:
-        raise LabStateError("docker said no")
-
-    monkeypatch.setattr(machines, "remove", fails)
-    monkeypatch.setattr(Remote, "hang_up", lambda self: None)
-    with pytest.raises(LabStateError, match="docker said no"):
-        opened.destroy()
-    assert opened.workspace.read_identity()["name"] == "mine"
-
-
-def test_a_missing_lab_file_is_the_default_lab(tmp_path: Path) -> None:
-    assert open_session(tmp_path / "none.yaml", printed()[0]).lab == config.default()
-
-
-def test_up_asks_again_whether_machines_are_emulated_once_it_has_baked(
-    opened: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = [Choice("libvirt", False), Choice("libvirt", True)]
-    monkeypatch.setattr(choice, "settle", lambda file, workspace: answers.pop(0))
-    virtual = reopened(tmp_path, LAB_YAML)
-    monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden-0123")
-    seen: list[bool] = []
-    monkeypatch.setattr(Session, "_bring_up", lambda self, golden, until: seen.append(self.lab.emulated))
-    virtual.up(consent=False)
-    assert (virtual.lab.emulated, seen) == (False, [True])
-
-
-def test_a_docker_lab_is_settled_once(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choice, "settle", lambda *_: pytest.fail("asked again"))
-    monkeypatch.setattr(Session, "bake", lambda self, *, consent: "ha-lab/golden:0123")
-    brought_up: list[tuple[str, str]] = []
-    monkeypatch.setattr(Session, "_bring_up", lambda self, golden, until: brought_up.append((golden, until)))
-    opened.up(consent=False)
-    opened.up(consent=False, until="joins")
-    assert brought_up == [("ha-lab/golden:0123", ""), ("ha-lab/golden:0123", "joins")]
-
-
-def test_a_docker_lab_s_identity_says_nothing_of_libvirt(opened: Session) -> None:
-    opened.render()
-    identity = opened.workspace.read_identity()
-    assert (identity["provider"], identity["libvirt"]) == ("docker", None)
-    # As an earlier version wrote it: still the same lab.
-    opened.workspace.write_identity({key: value for key, value in identity.items() if key != "libvirt"})
-    boot(opened)
-    opened.render()
-
-
-@pytest.mark.parametrize("until", ["", "load-balancer"])
-def test_a_run_that_stops_on_the_way_says_so_and_has_a_kubeconfig_where_there_is_one(
-    opened: Session, monkeypatch: pytest.MonkeyPatch, until: str
-) -> None:
-    stops: list[str] = []
-    said: list[object] = []
-
-    def bring_up(*words: Any) -> bool:
-        stops.append(words[-1])
-        return True
-
-    monkeypatch.setattr(provision, "bring_up", bring_up)
-    monkeypatch.setattr(Session, "_require_own_machines", lambda self: None)
-    monkeypatch.setattr(Session, "keep_kubeconfig", lambda self: until == "")
-    monkeypatch.setattr(Session, "_keep_bill_of_materials", lambda self, golden: None)
-    monkeypatch.setattr(Progress, "say", lambda self, what: said.append(what))
-    opened._bring_up("ha-lab/golden:0123", until)
-    assert stops == [until]
-    console, text = printed()
-    console.print(said[-1])
-    assert ("./inv task 3" in text.getvalue()) is bool(until)
-    assert ("the lab is up" in text.getvalue()) is not bool(until)
-
-
-def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
-    opened: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[str] = []
-
-    def fetch(*words: Any) -> bool:
-        asked.append(words[-1].name)
-        return False
-
-    monkeypatch.setattr(Remote, "why_not_reachable", lambda self, node: "down" if node.name == "cp1" else None)
-    monkeypatch.setattr(kubeconfig, "fetch", fetch)
-    assert not opened.keep_kubeconfig()
-    assert asked == ["cp2", "cp3"]
+    problem: list[str | None] = [None]
+    monkeypatch.setattr(Remote, "route_problem", lambda self: problem[0])
+    assert not is_up(opened)
+    with pytest.raises(LabStateError, match="the lab mine has not been brought up") as caught:
+        require_up(opened)
+    assert caught.value.hint == "bring it up with `./inv up`"
+    opened.workspace.write_secret(opened.workspace.kubeconfig, "server")
+    assert is_up(opened)
+    require_up(opened)
+    problem[0] = "the lab's network is not up on this host"
+    assert not is_up(opened)
+    with pytest.raises(LabStateError, match="network is not up"):
+        require_up(opened)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import re
 import signal
@@ -12,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.fakes import program
+from lab import config, made
+from lab.drill import command
+from lab.made import Made
+from lab.session import open_wanted
+from lab.workspace import Workspace
+from tests.unit.fakes import keep_made, printed, program
+from tests.unit.sessions import let_exist
 from tests.unit.typed import run_as_main, typed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -29,9 +37,12 @@ VERBS = (
         "lint",
         "lock",
         "logs",
+        "plan",
         "render",
+        "replace",
         "ssh",
         "status",
+        "stop",
         "task",
         "test",
     ),
@@ -251,6 +262,7 @@ def test_an_encoding_without_our_signs_gets_plain_ones(
         (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
         (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` says"),
         (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
+        (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` says"),
         (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
         (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: nothing can follow `ssh` in one line\n"),
         (
@@ -357,7 +369,7 @@ def test_a_lab_file_that_is_wrong_stops_every_verb_before_anything(
     tmp_path: Path, bin_folder: Path, verb: str, text: str, said: str
 ) -> None:
     (tmp_path / "lab.yaml").write_text(text)
-    words = [verb, "cp1"] if verb == "ssh" else [verb]
+    words = [verb, "cp1"] if verb in ("ssh", "replace") else [verb]
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     assert ran.returncode == 2, ran.stderr
     assert "error:" in ran.stderr
@@ -444,3 +456,308 @@ def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Pa
         assert words in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert not (tmp_path / "home" / ".cache").exists()
+
+
+# A lab that was made, and what lab.yaml has by now.
+
+
+@pytest.fixture
+def lived(tmp_path: Path, bin_folder: Path) -> Made:
+    """The default lab as it was made, its machines known to Vagrant."""
+    workspace = Workspace(tmp_path / ".lab")
+    lab = config.default()
+    record = keep_made(workspace, lab)
+    let_exist(workspace, *(node.name for node in lab.nodes))
+    return record
+
+
+def record_of(tmp_path: Path) -> Made | None:
+    return made.read(Workspace(tmp_path / ".lab"))
+
+
+def edited(tmp_path: Path, text: str) -> None:
+    (tmp_path / "lab.yaml").write_text(text)
+
+
+def test_a_plan_of_no_lab_is_everything_and_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "plan", "--lab", "lab.yaml")
+    assert ran.returncode == 2, ran.stderr
+    assert "kubeadm init" in ran.stdout
+    assert "ha-lab: `./inv up --lab lab.yaml` takes about" in ran.stdout
+    assert ran.stderr == ""
+    assert not (tmp_path / ".lab").exists()
+    assert not (tmp_path / "asked").exists()
+
+
+def test_a_plan_for_programs_is_json_with_the_same_exit_code(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "plan", "--lab", "lab.yaml", "--json")
+    found = json.loads(ran.stdout)
+    assert ran.returncode == 2
+    assert found["changes"] is True
+    assert {step["name"] for step in found["steps"]} >= {"boot", "control-plane-init", "worker-join"}
+
+
+def test_a_plan_says_where_machines_could_not_be_asked(tmp_path: Path, lived: Made) -> None:
+    ran = typed(tmp_path, "plan", "--lab", "lab.yaml")
+    assert "the machines could not be asked" in ran.stdout
+    assert ran.returncode in (0, 2)
+    assert record_of(tmp_path) == lived
+
+
+IMPOSSIBLE = "\nname: yours\nnetwork:\n  pods: 10.200.0.0/16\n"
+
+
+def test_a_plan_of_what_is_impossible_says_each_with_its_line_and_the_way_out(
+    tmp_path: Path, lived: Made
+) -> None:
+    edited(tmp_path, IMPOSSIBLE)
+    ran = typed(tmp_path, "plan", "--lab", "lab.yaml")
+    assert ran.returncode == 1
+    said = " ".join(ran.stdout.split())
+    assert (
+        "impossible: lab.yaml:2: name: ha-lab → yours can't be done to machines that exist: machines," in said
+    )
+    assert "impossible: lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16 can't be done" in said
+    assert "`./inv destroy --lab lab.yaml`" in said
+    assert ran.stderr == ""
+
+
+@pytest.mark.parametrize("words", [("up", "--yes"), ("render",), ("replace", "w3", "--yes")])
+def test_machines_made_from_another_lab_file_are_refused_before_anything(
+    tmp_path: Path, lived: Made, words: tuple[str, ...]
+) -> None:
+    edited(tmp_path, IMPOSSIBLE)
+    ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert "lab.yaml:2: name: ha-lab → yours can't be done to machines that exist" in ran.stderr
+    assert "lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16" in ran.stderr
+    assert "next: change it back; or " in ran.stderr
+    assert not (tmp_path / "asked").exists()
+    assert record_of(tmp_path) == lived
+
+
+def test_a_key_that_is_not_in_the_file_is_said_to_have_its_default(tmp_path: Path, lived: Made) -> None:
+    made.write(
+        Workspace(tmp_path / ".lab"),
+        lived.model_copy(update={"lab": lived.lab.model_copy(update={"name": "mine"})}),
+    )
+    ran = typed(tmp_path, "up", "--yes", "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert "lab.yaml (not in the file, so its default): name: mine → ha-lab" in ran.stderr
+
+
+def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_folder: Path) -> None:
+    for text in ("name: one\n", "name: other\nnetwork: {subnet: 192.168.77.0/24}\n"):
+        edited(tmp_path, f"provider: docker\n{text}")
+        ran = typed(tmp_path, "render", "--lab", "lab.yaml")
+        assert ran.returncode == 0, ran.stderr
+        assert "next: ./inv up --lab lab.yaml" in ran.stdout
+    record = record_of(tmp_path)
+    assert record is not None
+    assert record.lab.name == "other"
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "said", "again"),
+    [
+        (
+            "nodes: {workers: {count: 1}}",
+            ("up",),
+            "`up` needs confirmation, and standard input is not a terminal: w2, w3 will be removed, with all "
+            "that is only there. Go on?",
+            "./inv up --lab lab.yaml --yes",
+        ),
+        (
+            "nodes: {control_planes: {count: 1}}",
+            ("up",),
+            "With 1 instead of 3 control planes none of them may fail any more (now: 1). Go on?",
+            "./inv up --lab lab.yaml --yes",
+        ),
+        (
+            "",
+            ("replace", "w3"),
+            "`replace w3` needs confirmation, and standard input is not a terminal: w3 will be removed and "
+            "made again. Go on?",
+            "./inv replace --lab lab.yaml w3 --yes",
+        ),
+        (
+            "",
+            ("replace", "lb1"),
+            "lb1 will be removed and made again.",
+            "./inv replace --lab lab.yaml lb1 --yes",
+        ),
+        ("", ("destroy",), "Remove all machines of ha-lab?", "./inv destroy --lab lab.yaml --yes"),
+    ],
+)
+def test_what_takes_something_away_needs_a_person_or_yes(
+    tmp_path: Path, lived: Made, text: str, words: tuple[str, ...], said: str, again: str
+) -> None:
+    edited(tmp_path, text)
+    ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert said in ran.stderr
+    assert f"next: {again}\n" in ran.stderr
+    assert not any(line.startswith(("vagrant", "docker rm")) for line in asked(tmp_path))
+    assert record_of(tmp_path) == lived
+
+
+def asked(tmp_path: Path) -> list[str]:
+    """What programs were asked."""
+    return (tmp_path / "asked").read_text().splitlines() if (tmp_path / "asked").exists() else []
+
+
+@pytest.mark.parametrize(
+    ("answer", "removes"), [("y\n", True), ("Yes\n", True), ("n\n", False), ("\n", False), ("", False)]
+)
+def test_a_person_who_does_not_say_yes_keeps_the_lab(
+    tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch, answer: str, removes: bool
+) -> None:
+    class Person(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    import tasks
+
+    monkeypatch.setattr("sys.stdin", Person(answer))
+    assert tasks._confirmed("up")("Go on? [y/N] ") is removes
+
+
+def test_a_drill_s_fault_is_taken_out_of_the_lab_as_it_was_made(
+    tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tasks
+
+    healed: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        command, "heal", lambda session: healed.append(tuple(node.name for node in session.remote.lab.nodes))
+    )
+    edited(tmp_path, "nodes: {workers: {count: 0}}")
+    session = open_wanted(tmp_path / "lab.yaml", printed()[0])
+    tasks._take_out_a_drill(session)
+    assert healed == []
+    session.workspace.drill.mkdir()
+    tasks._take_out_a_drill(session)
+    assert healed == [tuple(node.name for node in lived.lab.nodes)]
+
+
+def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
+    tmp_path: Path, bin_folder: Path
+) -> None:
+    for rendered in (False, True):
+        if rendered:
+            keep_made(Workspace(tmp_path / ".lab"), config.default())
+        ran = typed(tmp_path, "replace", "cp2", "--yes", "--lab", "lab.yaml")
+        assert ran.returncode == 1
+        assert "the lab has no machines yet, so none can be replaced" in ran.stderr
+        assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "code", "said"),
+    [
+        ("", "cp9", 2, "there is no machine 'cp9' in this lab"),
+        ("nodes: {workers: {count: 4}}", "w4", 1, "w4 was not made yet, so it can't be replaced"),
+        ("nodes: {control_planes: {count: 1}}", "cp1", 1, "cp1 is the only control plane"),
+    ],
+)
+def test_what_can_t_be_replaced_is_refused_before_anything(
+    tmp_path: Path, lived: Made, text: str, name: str, code: int, said: str
+) -> None:
+    edited(tmp_path, text)
+    ran = typed(tmp_path, "replace", name, "--yes", "--lab", "lab.yaml")
+    assert ran.returncode == code
+    assert said in ran.stderr
+    assert "  next: " in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+def test_stopping_no_lab_says_how_to_make_one(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "stop", "--lab", "lab.yaml")
+    assert ran.returncode == 1
+    assert "the lab has no machines, so none can be stopped" in ran.stderr
+    assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+    assert not (tmp_path / ".lab").exists()
+
+
+@pytest.mark.parametrize("words", [("w9",), ("w3,w9",), ("--nodes", "w9")])
+def test_stopping_a_machine_that_there_is_not_stops_none(
+    tmp_path: Path, lived: Made, words: tuple[str, ...]
+) -> None:
+    ran = typed(tmp_path, "stop", *words, "--lab", "lab.yaml")
+    assert ran.returncode == 2
+    assert "there is no machine 'w9' in this lab" in ran.stderr
+    assert not (tmp_path / "asked").exists()
+
+
+def test_stopping_machines_says_which_were_and_how_to_start_them(tmp_path: Path, lived: Made) -> None:
+    states = (
+        'case "$*" in *ExitCode*) echo 0;; *w2*Status*|*Status*w2*) echo exited;; *Status*) echo running;; esac'
+    )
+    program(tmp_path / "bin", "docker", f'echo "docker $*" >>{tmp_path}/asked\n{states}')
+    ran = typed(tmp_path, "stop", "w3,w2", "--lab", "lab.yaml")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("w3 stopped\nnext: ./inv up --lab lab.yaml starts them again\n")
+    assert [line for line in asked(tmp_path) if "docker stop" in line] == ["docker stop --time 30 ha-lab-w3"]
+    ran = typed(tmp_path, "stop", "w2", "--lab", "lab.yaml")
+    assert ran.returncode == 0
+    assert ran.stdout.endswith("these machines did not run; nothing was changed\n")
+
+
+@pytest.mark.parametrize("words", [("kubeconfig",), ("ssh", "w3"), ("verify",), ("stop", "w9"), ("destroy",)])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodes: {workers: {count: 1}}\n", "lab.yaml differs from it in nodes.workers.count."),
+        ("name: yours\nload_balancer: {port: 8443}\n", "lab.yaml differs from it in name, load_balancer.port."),
+        ("bogus: 1\n", "lab.yaml can't be used now (lab.yaml:1: bogus: unknown key"),
+    ],
+)
+def test_what_looks_at_a_lab_says_that_lab_yaml_differs_and_looks_at_the_lab_as_made(
+    tmp_path: Path, lived: Made, words: tuple[str, ...], text: str, said: str
+) -> None:
+    edited(tmp_path, text)
+    ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+    note, _, rest = ran.stderr.partition("\n")
+    assert note.startswith(f"note: the lab is as it was made; {said}")
+    assert note.endswith("`./inv plan --lab lab.yaml` shows what `up` would change")
+    assert "bogus" not in rest
+    assert "there is no machine 'w3'" not in rest
+    assert ran.stdout == ""
+    assert record_of(tmp_path) == lived
+
+
+def test_nothing_is_noted_of_a_lab_that_is_as_lab_yaml_has_it(tmp_path: Path, lived: Made) -> None:
+    assert "note:" not in typed(tmp_path, "kubeconfig", "--lab", "lab.yaml").stderr
+
+
+def test_what_looks_at_a_lab_that_has_moved_finds_its_machines_again(tmp_path: Path, bin_folder: Path) -> None:
+    edited(tmp_path, "provider: docker\n")
+    assert typed(tmp_path, "render", "--lab", "lab.yaml").returncode == 0
+    let_exist(Workspace(tmp_path / ".lab"))
+    before = record_of(tmp_path)
+    assert before is not None
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in ("lab.yaml", ".lab", "bin"):
+        (tmp_path / name).rename(moved / name)
+    ran = typed(moved, "kubeconfig", "--lab", "lab.yaml")
+    assert ran.returncode == 1
+    assert "has not been brought up" in ran.stderr
+    assert f'"{moved}/.lab/secrets/id_ed25519"' in (moved / ".lab" / "ssh_config").read_text()
+    after = record_of(moved)
+    assert after is not None
+    assert (after.owner, after.root) == (before.owner, str(moved / ".lab"))
+
+
+def test_a_lab_of_a_later_version_is_left_alone_by_every_verb(tmp_path: Path, bin_folder: Path) -> None:
+    (tmp_path / ".lab").mkdir()
+    (tmp_path / ".lab" / "lab.json").write_text('{"format": 99}')
+    for verb in ("up", "plan", "status", "destroy"):
+        ran = typed(tmp_path, verb, "--lab", "lab.yaml")
+        assert ran.returncode == 1
+        assert "was written by a later version of the kit" in ran.stderr
+        assert "  next: work on this lab with the checkout that made it" in ran.stderr
+    assert (tmp_path / ".lab" / "lab.json").read_text() == '{"format": 99}'
+    assert not (tmp_path / "asked").exists()

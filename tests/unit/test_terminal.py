@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from invoke.collection import Collection
 from rich.console import Group
 from rich.text import Text
 
+import tasks
 from lab.system.progress import Progress
 from lab.system.terminal import Terminal, print_anything
 
@@ -30,6 +32,17 @@ def test_a_command_names_another_lab(wrap: Callable[[str], object]) -> None:
         "`./inv destroy --lab '/labs/my lab.yaml'`, then `./inv up --lab '/labs/my lab.yaml'`; "
         "./inv --list; ./inv drill --lab '/labs/my lab.yaml' --heal"
     )
+
+
+def test_every_verb_that_takes_a_lab_names_it() -> None:
+    takes = {
+        task.name
+        for task in Collection.from_module(tasks).tasks.values()
+        if any(argument.name == "lab" for argument in task.get_arguments())
+    }
+    assert takes > {"up", "plan", "replace", "stop"}
+    for verb in takes:
+        assert said("/a.yaml", f"`./inv {verb}`").strip() == f"`./inv {verb} --lab /a.yaml`"
 
 
 def test_the_lab_that_commands_mean_anyway_is_not_named() -> None:
