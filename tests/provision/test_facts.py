@@ -96,7 +96,7 @@ def test_the_endpoint_that_init_was_given_is_told_by_the_machine_s_own_api_serve
 
 
 def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:
-    counting = 'echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
+    counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"
     # Two askers share the count: the one at rest, and the one before and after the connections.
@@ -107,9 +107,8 @@ def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:
 def test_haproxy_has_as_long_to_answer_as_any_other_program(tmp_path: Path) -> None:
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"
-    socat.write_text(
-        '#!/bin/sh\n[ "$*" = "-t 5 - UNIX-CONNECT:/run/haproxy/admin.sock" ] && echo "a,UP,L7OK"\n'
-    )
+    words = "-t 5 - UNIX-CONNECT:/run/haproxy/admin.sock"
+    socat.write_text(f'#!/bin/sh\ncat >/dev/null; [ "$*" = "{words}" ] && echo "a,UP,L7OK"\n')
     assert read_sections(world.run("facts").said)["backends"].text.strip() == "a,UP,L7OK"
 
 
