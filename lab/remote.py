@@ -185,7 +185,7 @@ def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) ->
 
 
 def control_folder(workspace: Workspace) -> Path:
-    """Where ssh's sockets are once there is a connection: a short path, and the same after the lab has moved."""
+    """Where ssh's sockets are once there is a connection: a short path, the same after the lab has moved."""
     mark = hashlib.sha256(made.owner(workspace).encode()).hexdigest()[:12]
     return SOCKETS / f"ha-lab-{os.getuid()}-{mark}"
 

@@ -77,8 +77,8 @@ class Site:
     """What rendering needs besides the lab: where it is, and what is public of its credentials.
 
     `owner` is the value of the label that the lab's machines carry, `image` the golden machine, `capabilities`
-    what a container machine may be given, `manifest` the text of a pod network that lab.yaml brings itself (empty:
-    the golden machine's flannel).
+    what a container machine may be given, `manifest` the text of a pod network that lab.yaml brings itself
+    (empty: the golden machine's flannel).
     """
 
     workspace: Path
