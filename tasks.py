@@ -25,10 +25,12 @@ LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ 
 CONFIRM_HELP = {
     "yes": "consent to install what is missing, to what else `doctor` would repair, and to remove machines"
 }
-MEASURE_HELP = {"measure": "measure what users of the lab notice meanwhile; exit 1 beyond the limits"}
+MEASURE_HELP = {
+    "measure": "run the drills' probes meanwhile and report what users notice; exit 1 beyond the limits"
+}
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
-    "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would mend"
+    "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would repair"
 }
 
 commandline.speak_our_words()
@@ -220,7 +222,7 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
 
 @verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """What `up` would change, and how long it would take. Exit 0 nothing, 2 changes, 1 an error or impossible."""
+    """Show what `up` would change, and how long it takes. Exit 0 nothing, 2 changes, 1 an error or impossible."""
     from lab.verbs import plan as planning
 
     found = planning.look(_wanted(lab))
@@ -243,7 +245,7 @@ def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
     if stopped:
         console.print(f"{', '.join(node.name for node in stopped)} stopped\nnext: ./inv up starts them again")
     else:
-        console.print("these machines did not run; nothing was changed")
+        console.print("these machines were not running; nothing was changed")
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -291,18 +293,18 @@ def verify(
 
 
 @verb(
-    interrupted="nothing of the drill is left in; `./inv status` says when all is whole again",
+    interrupted="the drill's fault is reverted; `./inv status` shows when the lab has recovered",
     positional=["name"],
     optional=["name"],
     help=LAB_HELP
     | {
         "name": "which drill, or all",
-        "list": "say which drills there are",
+        "list": "list the drills",
         "repeat": "how often to run each",
         "compare": "run each with this profile of the load balancer too, such as reference",
         "json": "as JSON, for programs",
         "keep": "leave the fault in, to look around; nothing is measured",
-        "heal": "take out what an earlier drill left in",
+        "heal": "revert what an earlier drill left in the lab",
     },
 )
 def drill(
@@ -316,7 +318,7 @@ def drill(
     keep: bool = False,
     heal: bool = False,
 ) -> None:
-    """Break the lab on purpose, measure what its users notice, mend it. Exit 0 when all is within limits."""
+    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 when all is within limits."""
     from lab.drill import command, report
 
     if list:
@@ -505,14 +507,16 @@ def lint(c: Context, yes: bool = False) -> None:
 
 
 def _warn_of_a_drill(session: Any) -> None:
-    """Say that a drill's fault is in, which explains what does not hold."""
+    """Say that a drill's fault is in the lab, which explains what does not hold."""
     if session.workspace.drill.exists():
         from lab.drill import undo
 
         left = undo.pending(session)
         if left:
             errors_console.print(
-                f"a drill's fault is in: {left}; ./inv drill --heal takes it out", style="yellow"
+                f"a drill's fault is in the lab: {left}; `./inv drill --heal` reverts it",
+                style="yellow",
+                soft_wrap=True,
             )
 
 
@@ -532,7 +536,7 @@ def _wanted(lab: str, speaking: Terminal = console) -> Any:
 
 
 def _made(lab: str, speaking: Terminal = console) -> Any:
-    """The lab as its machines were made, whatever lab.yaml says by now; it is said where that differs."""
+    """The lab as its machines were made, whatever lab.yaml says by now. Says so where that differs."""
     from lab.session import open_made
     from lab.verbs.render import refresh
 
@@ -567,7 +571,7 @@ def _take_out_a_drill(session: Any) -> None:
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
-    """Change the lab; with `measure` under the eyes of its users, whose limits make the exit code."""
+    """Change the lab; with `measure`, report what users noticed, and end with 1 where a limit is passed."""
     from lab.verbs import up as bring_up
 
     if not measure:

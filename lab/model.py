@@ -242,6 +242,6 @@ def machine_called(lab: Lab, name: str) -> str:
 def owner_label(owner: str) -> str:
     """The label `KEY=VALUE` by which a lab knows its own containers, networks and domains.
 
-    `owner` is the lab's own value of it (`lab.made`). Everything that makes or looks for such a label asks here.
+    `owner` is the lab's own value of it (`lab.made`). All that makes or looks for such a label asks here.
     """
     return f"{LABEL}={owner}"

@@ -155,7 +155,7 @@ class Remote:
         return ["ssh", "-F", str(self.workspace.ssh_config)]
 
     def hang_up(self, nodes: Iterable[Node] | None = None) -> None:
-        """End the shared ssh connections to some machines, or to all: then nothing of the lab's stays on the host."""
+        """End the shared ssh connections to some machines, or to all: no process of the lab's is left then."""
         for node in self.lab.nodes if nodes is None else nodes:
             process.run(
                 ["ssh", "-F", self.workspace.ssh_config, "-O", "exit", node.name],
@@ -185,7 +185,7 @@ def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) ->
 
 
 def control_folder(workspace: Workspace) -> Path:
-    """Where ssh's sockets are once there is a connection: a short name, the same wherever the lab's folder moves."""
+    """Where ssh's sockets are once there is a connection: a short path, the same after the lab has moved."""
     mark = hashlib.sha256(made.owner(workspace).encode()).hexdigest()[:12]
     return SOCKETS / f"ha-lab-{os.getuid()}-{mark}"
 

@@ -23,7 +23,7 @@ class Measured:
     def __call__(
         self, session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]
     ) -> None:
-        """Do the work with the probes around it. Raises LabError where nothing could be measured, or it failed."""
+        """Do the work with the probes around it. Raises LabError where it failed, or can't be measured."""
         names = {node.name for node in leaving}
         keep = tuple(
             node

@@ -1,1 +1,1 @@
-"""Plans: literal lists of steps that change a lab, each chosen by what differs; `engine` carries any of them out."""
+"""Plans: literal lists of steps that change a lab, chosen by what differs; `engine` carries out any of them."""

@@ -25,7 +25,7 @@ from lab.workspace import Workspace
 
 @dataclass(frozen=True)
 class Context:
-    """What the steps of one run know: the lab as it is wanted, what was found, and the doors to the machines.
+    """What the steps of one run know: the lab as it is wanted, what was found, and the way to the machines.
 
     `secrets` are this run's token and certificate key: they are made for it, and worthless after it.
     """
@@ -89,8 +89,8 @@ class Step:
     """A part of a plan.
 
     `do` carries it out and returns whether it changed anything; it raises LabError when it can't. `on` are the
-    machines it runs on, each for itself; None is once for the lab. `script` says that it is the script of its name
-    in provision/node/, which a bare `vagrant up` can run, too.
+    machines it runs on, each for itself; None is once for the lab. `script`: it is the script of its name in
+    provision/node/, which a bare `vagrant up` can run, too.
     """
 
     name: str
@@ -112,8 +112,8 @@ ONCE = ""
 def run(plan: Plan, context: Context) -> bool:
     """Carry out a plan; return whether anything was changed.
 
-    What does not need a step that failed goes on, so that the next run finds it done. Raises LabError: the first
-    step's failures, each with its machine.
+    Steps that do not need one that failed go on, so that the next run finds them done. Raises LabError: the
+    failures of the first step that failed, each with its machine.
     """
     wanted = {step.name: _targets(step, context) for step in plan}
     with ThreadPoolExecutor(max_workers=max(1, sum(map(len, wanted.values())))) as pool:
@@ -153,7 +153,7 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
             for name in step.after:
                 before = ends.get(name, {})
                 needed += [before[key]] if key in before else list(before.values())
-            begin = max(needed + [previous] if step.one_at_a_time else needed)
+            begin = max([*needed, previous] if step.one_at_a_time else needed)
             previous = ends[step.name][key] = begin + seconds(step)
     return max((end for each in ends.values() for end in each.values()), default=0.0)
 

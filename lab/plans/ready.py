@@ -1,7 +1,7 @@
-"""When a lab is ready: the checks of `verify`, waited for. There is no other truth of "ready".
+"""When a lab is ready: once the checks of `verify` hold. There is no other definition of "ready".
 
-The checks that the API answers are asked for first and often; then all that need no pods of their own, which asks
-every machine.
+Checks that the API alone answers are waited for first, and looked at often. Then all that need no pods of their
+own, for which every machine is asked.
 """
 
 from __future__ import annotations

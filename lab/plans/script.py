@@ -25,8 +25,8 @@ def script(
 ) -> Step:
     """A step that runs `provision/node/NAME.sh` on each of its machines.
 
-    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.render.credentials`) that it is given,
-    on standard input.
+    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.render.credentials`) that it is
+    given, on standard input.
     """
 
     def do(job: Job) -> bool:

@@ -1,7 +1,7 @@
-"""STOP: shuts machines down so that nothing is lost and everything comes back by itself.
+"""STOP: shuts machines down so that nothing is lost, and everything recovers once they are started.
 
-Workers first: their pods end while the API still hears of it. Then the control planes together, so that etcd ends
-with all members at the same entry. The load balancers last, since the others speak through them.
+Workers first: the API still hears of the end of their pods. Then the control planes together, so that all
+members of etcd end at the same entry. The load balancers last, since the others reach the API through them.
 """
 
 from __future__ import annotations

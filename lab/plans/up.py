@@ -1,6 +1,6 @@
-"""UP: from whatever state a lab is in to all nodes Ready behind HAProxy. The whole order is this list.
+"""UP: from any state of a lab to all nodes Ready behind HAProxy. This list is the complete order.
 
-START is its beginning, which needs nothing to be known of the cluster. What comes after it depends on what the
+START is its beginning, for which nothing need be known of the cluster. What follows depends on what the
 machines have (`lab.plans.situation`).
 """
 
@@ -196,6 +196,6 @@ def names(plan: Plan) -> tuple[str, ...]:
 
 
 def provisioners(lab: Lab, node: Node) -> tuple[str, ...]:
-    """The scripts that a bare `vagrant up` runs on a machine, in order: those of UP, on machines with nothing yet."""
+    """The scripts that a bare `vagrant up` runs on a machine, in order: those of UP from nothing."""
     nothing = from_nothing(lab)
     return tuple(step.name for step in UP if step.script and step.on and node in step.on(lab, nothing))

@@ -76,8 +76,9 @@ EMULATED_CPU = {"driver": "qemu", "mode": "custom", "model": "qemu64", "cache": 
 class Site:
     """What rendering needs besides the lab: where it is, and what is public of its credentials.
 
-    `owner` is the value of the label that the lab's machines carry, `image` is the golden machine, `capabilities` what a container machine may be given, `manifest` the
-    text of a pod network that lab.yaml brings itself (empty: the golden machine's flannel).
+    `owner` is the value of the label that the lab's machines carry, `image` the golden machine, `capabilities`
+    what a container machine may be given, `manifest` the text of a pod network that lab.yaml brings itself
+    (empty: the golden machine's flannel).
     """
 
     workspace: Path
@@ -105,8 +106,8 @@ class Provisioner:
 def render(lab: Lab, site: Site, order: Order, leaving: Sequence[Node] = ()) -> dict[str, str]:
     """Return every rendered file: path below `.lab/` → text. Scripts are part of each machine's.
 
-    `order` gives the scripts that a bare `vagrant up` runs on a machine, in order. Machines that are `leaving` stay
-    known to Vagrant and ssh, and are part of nothing else.
+    `order` gives the scripts that a bare `vagrant up` runs on a machine, in order. Machines that are `leaving`
+    stay known to Vagrant and ssh, and are part of nothing else.
     """
     nodes = (*lab.nodes, *leaving)
     texts = {

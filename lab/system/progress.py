@@ -1,8 +1,8 @@
 """The only module that prints: steps as they start and end, with machine and seconds.
 
 On a terminal the running steps are a live list; elsewhere each start and end is a plain line. Every
-step has a numbered log file, and every finished step is kept as a `StepTime` for the report. A step that takes long
-is shown with what it waits for, which is the last line of its log where that begins "waiting for".
+step has a numbered log file, and every finished step is kept as a `StepTime` for the report. A step that takes
+long is shown with what it waits for: the last line of its log, where that begins with "waiting for".
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def wait_until(
     """Ask `check` every `interval` seconds until it returns None, and return the seconds that took.
 
     Raises WaitTimedOut with the last reason after `timeout` seconds. `check` is asked at least once,
-    and once more at the deadline, so that a slow answer is not taken for a no. What it waits for is written to `log`
-    after FIRST_WORD seconds, and every NEXT_WORD after that, in the words of provision/lib.sh.
+    and once more at the deadline, so that a slow answer is not taken for a no. What it waits for is written to
+    `log` after FIRST_WORD seconds, and every NEXT_WORD after that, in the words of provision/lib.sh.
     """
     start = clock.monotonic()
     next_word = FIRST_WORD

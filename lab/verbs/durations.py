@@ -1,6 +1,6 @@
-"""How long the steps of plans take: what was measured here last, else what the kit's makers measured.
+"""How long the steps of plans take: as measured in this lab last, else in the kit's own measurements.
 
-The makers' figures are of docs/measurements.md: 2 cores, docker, a lab of seven.
+Those were made on 2 cores with docker and a lab of seven, as in docs/measurements.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read(workspace: Workspace) -> dict[str, float]:
 
 
 def keep(workspace: Workspace, steps: Iterable[StepTime]) -> None:
-    """Add what a run has measured; steps that found nothing to change say nothing of how long they take."""
+    """Add what a run has measured, except steps that had nothing to change: those are quicker."""
     slowest: dict[str, float] = {}
     for step in steps:
         if step.outcome == "done":

@@ -1,4 +1,4 @@
-"""`plan`: what `up` would do, in which order, how long it takes and what users of the lab notice. Changes nothing."""
+"""`plan`: what `up` would do, in which order, how long it takes and what users notice. Changes nothing."""
 
 from __future__ import annotations
 
@@ -52,10 +52,10 @@ class Impossible:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `up` would do. `problem` is why machines could not be asked, None when they were.
+    """What `up` would do. `problem` is why the machines could not be asked, None when they were.
 
-    `seconds` is the whole, steps that run side by side counted once. `notice` is what users of the lab notice, a
-    sentence each. `differs` are keys that differ and touch no machine.
+    `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
+    lab notice, a sentence each. `differs` are keys that differ and touch no machine.
     """
 
     lab: str
@@ -76,7 +76,7 @@ class Forecast:
 
 
 def look(session: Session) -> Forecast:
-    """Compare lab.yaml with what was made, and that with the machines there are. Raises ConfigError for lab.yaml."""
+    """Compare lab.yaml with what was made, and that with the machines that exist. Raises ConfigError."""
     change = change_of(session, session.lab)
     lines = config.lines(session.path)
     impossibles = tuple(
@@ -208,24 +208,21 @@ def _notice(session: Session, change: Change, states: Mapping[str, MachineState]
     if any(not node.spec.runs_kubelet for node in lost):
         yield "the API answers again once the load balancer is back"
     if lost:
-        yield (
-            f"{', '.join(node.name for node in lost)} is back in the lab"
-            if len(lost) == 1
-            else (f"{', '.join(node.name for node in lost)} are back in the lab")
-        )
+        yield f"{', '.join(node.name for node in lost)} available again"
     if change.added:
-        yield "nothing of the machines that are added, until pods run there"
+        yield "nothing while machines are added"
     if any(node.spec.etcd_member for node in change.removed):
         yield (
-            "connections to the API servers that leave end once they have answered; new ones go to the others, "
-            "and none fails"
+            "connections to the API servers that leave end, after the answers that are due; new ones go to the "
+            "others, and none fails"
         )
     if any(node.spec.runs_kubelet and not node.spec.etcd_member for node in change.removed):
-        yield "pods on the workers that leave are ended and start on others"
+        yield "pods on the workers that leave are evicted and start on others"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
-        yield "HAProxy is reloaded: no connection is cut"
+        yield "nothing of HAProxy's new configuration: its reload cuts no connection"
     if change.resized:
-        yield f"{', '.join(node.name for node in change.resized)}: away one after the other, while they restart"
+        names = ", ".join(node.name for node in change.resized)
+        yield f"{names}: unavailable one after the other, while they restart"
     smaller = quorum.loss(session.made.lab, lab) if session.made else None
     if smaller:
         yield smaller
@@ -260,10 +257,8 @@ def shown(forecast: Forecast) -> RenderableType:
     if forecast.impossible:
         parts.append(Text(f"{forecast.lab}: `up` would refuse this lab.yaml and touch nothing.", "bold red"))
     elif forecast.steps:
-        ask = f"; it asks before {', '.join(forecast.removed)} goes" if forecast.removed else ""
+        ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""
         parts.append(Text(f"{forecast.lab}: `./inv up` takes about {forecast.seconds:.0f} s{ask}.", "bold"))
     else:
-        parts.append(
-            Text(f"{forecast.lab}: nothing to change; the machines are as lab.yaml has them.", "green")
-        )
+        parts.append(Text(f"{forecast.lab}: nothing to change; the machines are as lab.yaml says.", "green"))
     return Group(*parts)

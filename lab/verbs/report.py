@@ -1,4 +1,4 @@
-"""This room says what came of a run: the closing table for people, `.lab/report.json` for machines."""
+"""What a run ends with: the closing table for people, `.lab/report.json` for programs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
 
 
 def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
-    """Return what `up` ends with: machines, where the API is, where time went, what to type next."""
+    """Return what `up` prints at its end: machines, where the API is, where time went, what to type next."""
     said = "the lab is up" if changed else "the lab was up already; nothing was changed"
     return Group(
         "",
@@ -60,14 +60,14 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
 def stopped(
     lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
 ) -> RenderableType:
-    """Return what `up --until` ends with: machines, what was done, what is left, what to type next."""
+    """Return what `up --until` prints at its end: machines, what was done, what is left, what to type next."""
     kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
     return Group(
         "",
         _machines(lab),
         "",
         Text(f"done        machines run; {'; '.join(done)}"),
-        Text(f"by hand     {up.left(until)}; `./inv task` says what of it is done"),
+        Text(f"left        {up.left(until)}; `./inv task` shows what of it is done"),
         Text(f"kubeconfig  {kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",

@@ -24,7 +24,7 @@ main() {
 			--all-namespaces --output wide >"$folder/cluster.txt" 2>&1 || true
 	fi
 	if [[ -S /run/haproxy/admin.sock ]]; then
-		echo 'show stat' | socat - /run/haproxy/admin.sock >"$folder/haproxy-stat.csv" 2>&1 || true
+		echo 'show stat' | socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock >"$folder/haproxy-stat.csv" 2>&1 || true
 	fi
 	tar -C "$folder" -cf - .
 	rm -rf "$folder"

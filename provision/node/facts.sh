@@ -98,7 +98,8 @@ own_member_says() {
 		--write-out json "$@"
 }
 
-haproxy_says() { echo "show stat" | bounded socat - /run/haproxy/admin.sock; }
+# Without -t socat would wait half a second for the answer, and drop one that comes later.
+haproxy_says() { echo "show stat" | bounded socat -t "$PATIENCE" - UNIX-CONNECT:/run/haproxy/admin.sock; }
 
 # While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
 # otherwise than the one before it has not made up its mind ("UP 1/2"): asked until neither is so.

@@ -10,7 +10,9 @@ source "$HERE/kubernetes.sh"
 readonly MANIFEST=$MANIFESTS/kube-apiserver.yaml
 
 api_server_closed() {
-	[[ -z $(ss --no-header --listening --tcp --numeric "sport = :6443") ]] || {
+	local listening
+	listening=$(ss --no-header --listening --tcp --numeric "sport = :6443") || return 1
+	[[ -z $listening ]] || {
 		echo "it still takes connections"
 		return 1
 	}

@@ -4,7 +4,8 @@
 #
 #   load-balancer.sh [--drain NAME…]
 #
-# API servers NAME… get no new connections from now on, those that are open go on; all others get some.
+# API servers NAME… get no new connections from now on, and those that are open go on. All others get new connections,
+# those too that an earlier run has drained. A NAME that is not in the configuration has no server to drain.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 
@@ -31,17 +32,38 @@ readonly ADMIN_SOCKET=/run/haproxy/admin.sock
 # ask_haproxy COMMAND: HAProxy's answer. Without -t socat drops one that comes later than half a second.
 ask_haproxy() { socat -t 5 - "UNIX-CONNECT:$ADMIN_SOCKET" <<<"$1"; }
 
-# Bit 0x08 of the administrative state: drained on request (HAProxy management guide, "show servers state").
+process_id() { ask_haproxy "show info" | sed -n 's/^Pid: //p'; }
+
+answers() {
+	local id
+	id=$(process_id) || return 1
+	[[ -n $id && $id != "${1:-}" ]] || {
+		echo "it answers as process ${id:-without a number}"
+		return 1
+	}
+}
+
+# systemctl returns while the old process still answers on the socket. What is drained there is drained no longer in
+# the new one, as the state of servers does not outlive a reload (haproxy/haproxy#2085).
+reload_haproxy() {
+	local old
+	old=$(process_id) || old=""
+	systemctl reload haproxy
+	wait_for 30 "the process that HAProxy's reload starts" answers "$old"
+}
+
+# Column 2 is the backend, 4 the server, 7 its administrative state, in which bit 0x08 is "drained on request"
+# (HAProxy management guide, "show servers state"; the same in 2.6 and 3.0).
 drained_servers() {
 	ask_haproxy "show servers state apiserverbackend" |
 		awk '$2 == "apiserverbackend" && int($7 / 8) % 2 { print $4 }'
 }
 
-# set_server NAME STATE: HAProxy says nothing when it has done it.
+# set_server NAME STATE: HAProxy answers with an empty line when it has done it.
 set_server() {
 	local said
 	said=$(ask_haproxy "set server apiserverbackend/$1 state $2")
-	[[ -z ${said//[[:space:]]/} ]] || die "HAProxy does not set $1 to $2: $said"
+	[[ -z ${said//[[:space:]]/} ]] || die "HAProxy refuses the state \`$2\` for its server $1: $said"
 	changed=yes
 }
 
@@ -72,11 +94,11 @@ main() {
 		systemctl restart haproxy
 		changed=yes
 	elif [[ ${reload:-no} == yes ]] || [[ -n $(unread_by_haproxy) ]]; then
-		# Files as ours may be there by hand, and HAProxy may not have been told.
-		systemctl reload haproxy
+		# The files may be as they should and yet unread: a user may have put them there.
+		reload_haproxy
 		changed=yes
 	fi
-	wait_for 10 "HAProxy's administrative socket" test -S "$ADMIN_SOCKET"
+	wait_for 10 "HAProxy to answer on its administrative socket" answers
 	drain_only "$@"
 	finish
 }

@@ -61,14 +61,78 @@ joins() {
 	touch "$state/own-api" "$state/label" "$state/active-kubelet"
 }
 
+# HAProxy has read its configuration: another process with the servers that are in it, none of them drained.
+read_by_haproxy() {
+	rm -f "$state/reloading"
+	echo $(($(cat "$state/haproxy-process" 2>/dev/null || echo 100) + 1)) >"$state/haproxy-process"
+	sed -n 's/^[[:space:]]*server \([^ ]*\) .*/\1 0/p' /etc/haproxy/haproxy.cfg >"$state/servers"
+}
+
+# haproxy_answers COMMAND, as HAProxy 2.6 to 3.0 do on the administrative socket.
+haproxy_answers() {
+	local server
+	if ! has active-haproxy || ! has servers; then
+		echo "socat[1] E connect(5, AF=1 \"/run/haproxy/admin.sock\", 25): Connection refused" >&2
+		exit 1
+	fi
+	case $1 in
+	"show info")
+		echo "Name: HAProxy"
+		echo "Pid: $(cat "$state/haproxy-process")"
+		echo
+		! has reloading || fails reload || read_by_haproxy # the next question is for the new process
+		;;
+	"show servers state apiserverbackend")
+		echo 1
+		echo "# be_id be_name srv_id srv_name srv_addr srv_op_state srv_admin_state srv_uweight srv_iweight" \
+			"srv_time_since_last_change srv_check_status srv_check_result srv_check_health srv_check_state" \
+			"srv_agent_state bk_f_forced_id srv_f_forced_id srv_fqdn srv_port srvrecord srv_use_ssl srv_check_port" \
+			"srv_check_addr srv_agent_addr srv_agent_port"
+		awk '{ print "3 apiserverbackend", NR, $1, "192.168.56.1" NR, 2, $2, "1 1 8 6 3 4 6 0 0 0 - 6443 - 0 0 - - 0" }' "$state/servers"
+		echo
+		;;
+	"set server apiserverbackend/"*" state drain" | "set server apiserverbackend/"*" state ready")
+		server=${1#*/} server=${server%% *}
+		if has refusal; then
+			cat "$state/refusal"
+		elif ! grep -q "^$server " "$state/servers"; then
+			echo "No such server."
+		elif [[ $1 == *drain ]]; then
+			sed -i "s/^$server .*/$server 8/" "$state/servers"
+		else
+			sed -i "s/^$server .*/$server 0/" "$state/servers"
+		fi
+		echo
+		;;
+	*) refuse "HAProxy: $1" ;;
+	esac
+}
+
 case "$name $*" in
+"systemctl restart haproxy")
+	touch "$state/active-haproxy"
+	read_by_haproxy
+	;;
+"systemctl reload haproxy")
+	# With failing-reload N, the old process still answers N + 1 questions for its number.
+	if has failing-reload; then touch "$state/reloading"; else read_by_haproxy; fi
+	;;
+"socat -t "[1-9]*" - UNIX-CONNECT:/run/haproxy/admin.sock")
+	read -r command
+	echo "admin.sock $command" >>"$state/calls"
+	haproxy_answers "$command"
+	;;
+"ss --no-header --listening --tcp --numeric sport = :6443")
+	! has ss-broken || exit 1
+	! fails close || echo "LISTEN 0 4096 *:6443 *:*"
+	;;
 "systemctl is-active "*) has "active-${*: -1}" ;;
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
 "systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
-"systemctl reload haproxy" | "systemctl try-restart "*) ;;
+"systemctl try-restart "*) ;;
 "haproxy -c -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$3" || {
 	echo "parsing [$3:3]: unknown keyword 'BROKEN'"
 	exit 1

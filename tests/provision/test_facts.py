@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import pytest
 
 from lab.health.facts.machine import read_sections
+from lab.paths import PROVISION
 from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 
@@ -94,9 +96,23 @@ def test_the_endpoint_that_init_was_given_is_told_by_the_machine_s_own_api_serve
 
 
 def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:
-    counting = 'n=$(cat "$WORLD/n" 2>/dev/null || echo 0); n=$((n + 1)); echo $n >"$WORLD/n"'
+    counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"
     # Two askers share the count: the one at rest, and the one before and after the connections.
     socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 8 ] && echo 'a,UP,L7OK' || echo 'a,UP 1/2,* L7OK'\n")
     assert read_sections(world.run("facts").said)["backends"].text.strip() == "a,UP,L7OK"
+
+
+def test_haproxy_has_as_long_to_answer_as_any_other_program(tmp_path: Path) -> None:
+    world = machine(tmp_path, "lb1")
+    socat = world.root / "bin" / "socat"
+    words = "-t 5 - UNIX-CONNECT:/run/haproxy/admin.sock"
+    socat.write_text(f'#!/bin/sh\ncat >/dev/null; [ "$*" = "{words}" ] && echo "a,UP,L7OK"\n')
+    assert read_sections(world.run("facts").said)["backends"].text.strip() == "a,UP,L7OK"
+
+
+@pytest.mark.parametrize("script", sorted((PROVISION / "node").glob("*.sh")), ids=lambda path: path.name)
+def test_no_script_drops_an_answer_of_haproxy_that_takes_longer_than_half_a_second(script: Path) -> None:
+    """That is how long socat waits by itself once it has sent all (socat(1), option -t)."""
+    assert re.findall(r"\bsocat (?!-t |drops |would ).*", script.read_text()) == []

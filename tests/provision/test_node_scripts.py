@@ -152,6 +152,141 @@ def test_haproxy_that_was_stopped_is_started(machine: Machine) -> None:
     assert ran.changes == ["systemctl restart haproxy"]
 
 
+def servers(world: World) -> dict[str, str]:
+    """The administrative state that HAProxy has for each of its servers: "8" is drained on request."""
+    lines = (world.root / "state/servers").read_text().splitlines()
+    return dict(line.split() for line in lines)
+
+
+def drained(name: str) -> str:
+    """The command with which HAProxy drains a server."""
+    return f"admin.sock set server apiserverbackend/{name} state drain"
+
+
+@pytest.fixture
+def lb1(machine: Machine) -> World:
+    """A load balancer whose HAProxy runs with the lab's configuration."""
+    world = machine("lb1")
+    assert world.run("load-balancer").last == "ha-lab: changed"
+    assert servers(world) == {"cp1": "0", "cp2": "0", "cp3": "0"}
+    return world
+
+
+def test_haproxy_drains_exactly_the_servers_that_are_named_and_once(lb1: World) -> None:
+    ran = lb1.run("load-balancer", "--drain", "cp2", "cp3")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert ran.changes == [drained("cp2"), drained("cp3")]
+    assert servers(lb1) == {"cp1": "0", "cp2": "8", "cp3": "8"}
+    again = lb1.run("load-balancer", "--drain", "cp2", "cp3")
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_servers_that_an_earlier_run_drained_are_ready_again(lb1: World) -> None:
+    lb1.run("load-balancer", "--drain", "cp2")
+    ran = lb1.run("load-balancer", "--drain", "cp3")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert servers(lb1) == {"cp1": "0", "cp2": "0", "cp3": "8"}
+    for words in ((), ("--drain",)):
+        ran = lb1.run("load-balancer", *words)
+        assert (ran.code, servers(lb1)) == (0, {"cp1": "0", "cp2": "0", "cp3": "0"}), ran.said
+    assert ran.last == "ha-lab: unchanged"
+
+
+def test_a_server_that_is_down_for_another_reason_is_not_taken_for_drained(lb1: World) -> None:
+    # 1: maintenance on request, 4: by configuration, 32: as it has no address. 12 is 4, and drained on request.
+    lb1.let(servers="cp1 1\ncp2 12\ncp3 36\n")
+    ran = lb1.run("load-balancer")
+    assert (ran.code, ran.changes) == (0, ["admin.sock set server apiserverbackend/cp2 state ready"]), ran.said
+
+
+def test_a_control_plane_that_haproxy_does_not_know_has_no_server_to_drain(lb1: World) -> None:
+    # cp is the beginning of another server's name.
+    ran = lb1.run("load-balancer", "--drain", "cp9", "cp", "cp2")
+    assert (ran.code, ran.changes) == (0, [drained("cp2")]), ran.said
+
+
+def test_what_haproxy_refuses_is_reported_in_its_words(lb1: World) -> None:
+    lb1.let(refusal="Permission denied\n")
+    ran = lb1.run("load-balancer", "--drain", "cp2")
+    assert ran.code == 1
+    assert "HAProxy refuses the state `drain` for its server cp2: Permission denied" in ran.said
+
+
+def test_a_server_is_drained_in_the_process_that_a_reload_starts(lb1: World) -> None:
+    rendered = lb1.root / "opt/haproxy.cfg"
+    rendered.write_text(rendered.read_text() + "\n# changed\n")
+    lb1.let(failing_reload="1")  # the old process answers twice more
+    ran = lb1.run("load-balancer", "--drain", "cp2")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert not (lb1.root / "state/reloading").exists()
+    assert servers(lb1) == {"cp1": "0", "cp2": "8", "cp3": "0"}
+
+
+def test_a_reload_that_starts_no_process_is_reported(lb1: World) -> None:
+    rendered = lb1.root / "opt/haproxy.cfg"
+    rendered.write_text(rendered.read_text() + "\n# changed\n")
+    lb1.let(failing_reload="99")
+    ran = lb1.run("load-balancer", "--drain", "cp2")
+    assert ran.code == 1
+    assert "waiting for the process that HAProxy's reload starts: it answers as process 101" in ran.said
+    assert servers(lb1)["cp2"] == "0"
+
+
+def test_an_haproxy_that_does_not_answer_is_not_taken_for_one_without_drained_servers(lb1: World) -> None:
+    (lb1.root / "state/servers").unlink()
+    ran = lb1.run("load-balancer")
+    assert ran.code == 1
+    assert "waiting for HAProxy to answer on its administrative socket: socat[1] E connect" in ran.said
+
+
+# A control plane that leaves.
+
+
+@pytest.fixture
+def cp2(machine: Machine) -> World:
+    """A control plane that has joined."""
+    world = machine("cp2")
+    assert world.run("control-plane-join", "--ordered", secrets=True).code == 0
+    return world
+
+
+MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+
+
+def test_the_api_server_of_a_control_plane_that_leaves_ends_by_its_manifest_and_once(cp2: World) -> None:
+    cp2.let(failing_close="1")
+    ran = cp2.run("leave")
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: changed", []), ran.said
+    assert not cp2.has(MANIFEST)
+    assert cp2.has("/etc/kubernetes/kube-apiserver.yaml.left")
+    assert cp2.has("/etc/kubernetes/manifests/etcd.yaml")
+    assert count(ran.calls, "ss ") == 2
+    again = cp2.run("leave")
+    assert (again.code, again.last) == (0, "ha-lab: unchanged"), again.said
+
+
+def test_an_api_server_that_goes_on_is_reported(cp2: World) -> None:
+    cp2.let(failing_close="99")
+    ran = cp2.run("leave")
+    assert ran.code == 1
+    assert "waiting for this API server to take no more connections: it still takes connections" in ran.said
+    # The next run waits for it, too.
+    assert cp2.run("leave").code == 1
+
+
+def test_an_api_server_that_can_t_be_asked_for_is_not_taken_for_ended(cp2: World) -> None:
+    cp2.let(ss_broken="")
+    assert cp2.run("leave").code == 1
+
+
+def test_a_control_plane_that_was_about_to_leave_and_stays_joins_again(cp2: World) -> None:
+    cp2.run("leave")
+    (cp2.root / "state/own-api").unlink()
+    ran = cp2.run("control-plane-join", "--ordered", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert cp2.has(MANIFEST)
+
+
 # Every node.
 
 

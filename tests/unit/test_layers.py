@@ -1,8 +1,9 @@
-"""Imports go one way: a module uses those before it in ORDER, and none after it."""
+"""Imports go one way: a module uses those before it in ORDER, none after it. docs/DESIGN.md has this order."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 
 from lab.paths import REPOSITORY
@@ -74,3 +75,38 @@ def test_python_vagrant_has_one_door() -> None:
         )
     ]
     assert users == ["vagrant"]
+
+
+DESIGN = (REPOSITORY / "docs" / "DESIGN.md").read_text(encoding="utf-8")
+
+
+def rows(text: str) -> list[str]:
+    """What the first column of a table names between backticks: modules and packages, in its order."""
+    cells = re.findall(r"^\| (`.*?) \|", text, re.MULTILINE)
+    names = [name for cell in cells for name in re.findall(r"`([^`]+)`", cell)]
+    return [name.removeprefix("lab/").removesuffix("/").removesuffix(".py").replace("/", ".") for name in names]
+
+
+def packages() -> list[str]:
+    """What is directly in lab/, in ORDER. A package that ORDER has in parts only is where its first part is."""
+    wholes = {place for place in ORDER if "." not in place}
+    tops = [place.split(".")[0] for place in ORDER if place in wholes or place.split(".")[0] not in wholes]
+    return list(dict.fromkeys(tops))
+
+
+def test_the_design_names_every_module_in_this_order() -> None:
+    assert rows(DESIGN) == packages()
+
+
+def test_the_design_names_the_parts_of_packages_that_have_a_place_of_their_own() -> None:
+    wholes = {place for place in ORDER if "." not in place}
+    parts = {place for place in ORDER if place.split(".")[0] in wholes and "." in place}
+    before = DESIGN.partition("\n| module |")[0]
+    assert set(re.findall(r"`(\w+\.(?!py|yaml|json)\w+)`", before)) == parts
+
+
+def test_a_row_in_another_place_would_be_found() -> None:
+    table = (
+        "| `lab/b.py`, `c/` | what |\n| `lab/a.py` | what |\n| `tasks.py` | what |\nIn `lab/x.py`, | or not |\n"
+    )
+    assert rows(table) == ["b", "c", "a", "tasks"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import subprocess
@@ -15,9 +16,11 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 import tasks
+from lab.change import EFFECTS
 from lab.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+LIFECYCLE = (REPOSITORY / "docs" / "lifecycle.md").read_text(encoding="utf-8")
 DOCUMENTS = [
     REPOSITORY / "README.md",
     REPOSITORY / "CHANGELOG.md",
@@ -125,3 +128,73 @@ def test_the_design_fits_a_page() -> None:
 def test_decisions_are_numbered_in_a_row() -> None:
     names = sorted(path.name for path in (REPOSITORY / "docs" / "decisions").glob("*.md"))
     assert [name[:4] for name in names] == [f"{number:04d}" for number in range(1, len(names) + 1)]
+
+
+SPOKEN = {
+    "members": "adds or removes",
+    "resized": "resizes",
+    "load-balancer": "HAProxy",
+    "pod-network": "manifest",
+}
+"""How the page about changes begins to say what a change of a key does, where it is not impossible."""
+
+
+def rows(text: str) -> dict[str, str]:
+    """The table of that page: what a change does, by key; `*` stands for each role's group."""
+    found = {}
+    for keys, effect in re.findall(r"^\| (`[a-z_.*]+`.*?) \| (.*) \|$", text, re.MULTILINE):
+        for key in re.findall(r"`([a-z_.*]+)`", f"{keys} {effect}"):
+            found[key] = effect
+    return found
+
+
+def test_the_page_about_changes_says_of_each_key_what_change_py_says() -> None:
+    said = rows(LIFECYCLE)
+    wrong = []
+    for key, effect in EFFECTS.items():
+        text = said.get(key) or said.get(re.sub(r"^nodes\.\w+", "nodes.*", key), "")
+        start = {"impossible": "impossible: ", "none": "touches no machine: "}.get(effect.kind, "")
+        right = text == f"{start}{effect.why}" if start else SPOKEN[effect.kind] in text
+        if not right:
+            wrong.append(key)
+    assert wrong == []
+    known = {*EFFECTS, *(re.sub(r"^nodes\.\w+", "nodes.*", key) for key in EFFECTS)}
+    assert sorted(set(said) - known) == []
+
+
+def typed_by_tests() -> list[tuple[str, ...]]:
+    """The verbs with their words that tests type into real labs; a verb that a test is given is "*"."""
+    found = []
+    for suite in ("labs", "lifecycle"):
+        for path in (REPOSITORY / "tests" / suite).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                    words = ["*" if isinstance(each, ast.Starred) else _text(each) for each in node.args]
+                    if node.func.attr in ("inv", "succeed", "argv", "measured") and words and words[0]:
+                        found.append(tuple(word for word in words if word))
+    return found
+
+
+def _text(node: ast.expr) -> str:
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+def is_typed(command: str, typed: list[tuple[str, ...]]) -> bool:
+    """Whether a test types this verb with at least these options, whatever machine it names."""
+    verb, *words = shlex.split(command)[1:]
+    options = {word for word in words if word.startswith("--")}
+    verbs = {words[0] for words in typed}
+    return verb in verbs and any(words[0] in (verb, "*") and options <= set(words[1:]) for words in typed)
+
+
+@pytest.mark.parametrize("command", sorted(set(commands(LIFECYCLE))))
+def test_every_command_of_the_page_about_changes_is_typed_into_a_real_lab(command: str) -> None:
+    assert is_typed(command, typed_by_tests())
+
+
+def test_a_command_that_no_test_types_would_be_found() -> None:
+    typed = [("up", "--yes"), ("*", "--measure"), ("status",)]
+    assert is_typed("./inv up", typed)
+    assert is_typed("./inv up --measure", typed)
+    assert not is_typed("./inv status --json", typed)
+    assert not is_typed("./inv stop w3", typed)

@@ -123,6 +123,14 @@ def test_a_line_does_here_what_it_does_in_a_process_of_its_own(
     assert (here.returncode, here.stdout, here.stderr) == (apart.returncode, apart.stdout, apart.stderr)
 
 
+def test_a_plan_of_a_lab_yaml_with_mistakes_does_not_end_as_one_with_changes(tmp_path: Path) -> None:
+    (tmp_path / "lab.yaml").write_text("bogus: 1\n")
+    for words, code in ((("plan",), 1), (("plan", "--json"), 1), (("render",), 2)):
+        ran = typed(tmp_path, *words, "--lab", "lab.yaml")
+        assert (ran.returncode, ran.stdout) == (code, "")
+        assert "error: lab.yaml:1: bogus" in ran.stderr
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_for_each_option(tmp_path: Path, verb: str) -> None:
     said = typed(tmp_path, "--help", verb)
@@ -302,7 +310,9 @@ def test_task_tells_that_what_does_not_hold_may_be_meant(
     (tmp_path / ".lab" / "drill" / "fault.json").write_text('{"drill": "lose-quorum", "victims": ["cp1"]}')
     ran = typed(tmp_path, "task", "--lab", "lab.yaml", *number)
     assert ran.returncode == (1 if number else 0)
-    assert "a drill's fault is in: lose-quorum on cp1; ./inv drill --lab lab.yaml --heal" in ran.stderr
+    assert (
+        "a drill's fault is in the lab: lose-quorum on cp1; `./inv drill --lab lab.yaml --heal`" in ran.stderr
+    )
 
 
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
