@@ -16,7 +16,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
-from lab import commandline
+from lab.system import commandline
 from lab.system.terminal import Terminal, print_anything
 
 HERE = Path(__file__).resolve().parent
@@ -45,8 +45,8 @@ def verb(
 ) -> Callable[[Callable[..., None]], Any]:
     """An invoke task whose errors end in one message: what happened, what to do, where the log is.
 
-    `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose other
-    codes mean something else.
+    `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose
+    other codes mean something else.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
@@ -95,7 +95,7 @@ def verb(
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
     """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
-    from lab.doctor import examination, finding
+    from lab.host.doctor import examination, finding
     from lab.verbs import bake as baking
 
     session = _wanted(lab)
@@ -222,7 +222,10 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
 
 @verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show what `up` would change, and how long it takes. Exit 0 nothing, 2 changes, 1 an error or impossible."""
+    """Show what `up` would change, and how long it takes.
+
+    Exit 0 nothing, 2 changes, 1 an error or impossible.
+    """
     from lab.verbs import plan as planning
 
     found = planning.look(_wanted(lab))
@@ -398,8 +401,8 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
 @verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""
-    from lab import kubeconfig as kubeconfigs
     from lab.session import require_up
+    from lab.workspace import kubeconfig as kubeconfigs
 
     session = _made(lab)
     require_up(session)

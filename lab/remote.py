@@ -18,11 +18,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab import made
 from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
 from lab.system import process
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 T = TypeVar("T")
 SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner is checked

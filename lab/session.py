@@ -12,16 +12,16 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config, made
-from lab.change import Change, change
+from lab import config
 from lab.config import choice
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.made import Made
 from lab.model import Lab, Node
+from lab.model.change import Change, change
 from lab.providers import provider_of
 from lab.remote import Remote
 from lab.system.progress import Progress
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
+from lab.workspace.made import Made
 
 
 @dataclass(frozen=True)

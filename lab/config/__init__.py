@@ -21,18 +21,8 @@ from lab.config import yamlfile
 from lab.config.shape import File, Group, guess, shown
 from lab.config.yamlfile import Key
 from lab.errors import ConfigError
-from lab.model import (
-    EMULATED_CPUS,
-    Kubernetes,
-    Lab,
-    Libvirt,
-    LoadBalancer,
-    Mirrors,
-    Network,
-    Node,
-    Provider,
-)
-from lab.roles import ROLES, Role
+from lab.model import EMULATED_CPUS, Kubernetes, Lab, Libvirt, LoadBalancer, Mirrors, Network, Node, Provider
+from lab.model.roles import ROLES, Role
 
 HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
 

@@ -6,12 +6,11 @@ started.
 
 from __future__ import annotations
 
-from lab import made
 from lab.config import Choice
 from lab.config.shape import File
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, Provider
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 
 def settle(file: File, workspace: Workspace) -> Choice:

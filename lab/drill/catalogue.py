@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from lab.drill import workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
-from lab.selectors import Selector, balancers, control_planes, every_machine
+from lab.model.selectors import Selector, balancers, control_planes, every_machine
 from lab.session import Session
 
 ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}

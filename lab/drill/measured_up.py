@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.change import Change
 from lab.drill import measure
 from lab.drill.recording import Report, Title
 from lab.model import Node
+from lab.model.change import Change
 from lab.session import Session
 
 

@@ -14,9 +14,9 @@ from lab.errors import LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.gather import ask_machine
 from lab.model import Node
-from lab.paths import PROVISION
 from lab.remote import side_by_side
 from lab.session import Session
+from lab.system.paths import PROVISION
 
 FAULTS = PROVISION / "drill" / "fault.sh"
 

@@ -22,8 +22,8 @@ from lab.golden.supply import bom, images, oci, shelf, source
 from lab.golden.supply.releases import release
 from lab.host import cache_folder
 from lab.model import Lab
-from lab.paths import PROVISION, REPOSITORY
 from lab.system import process
+from lab.system.paths import PROVISION, REPOSITORY
 from lab.system.progress import Progress
 
 BILL = "usr/share/ha-lab/bom.json"

@@ -28,9 +28,9 @@ from lab.golden import image
 from lab.golden.supply.recipe import machine_architecture
 from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
-from lab.paths import REPOSITORY
 from lab.providers import PROVIDERS, provider_of
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from lab.system.progress import Progress
 
 MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine"

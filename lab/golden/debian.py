@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lab.host import cache_folder
 from lab.model import Mirrors
-from lab.paths import PROVISION
 from lab.system import process
+from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 SUITE = "trixie"

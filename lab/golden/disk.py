@@ -19,8 +19,8 @@ from pathlib import Path
 from lab.golden import build, debian
 from lab.host.places import disks_folder
 from lab.model import Lab
-from lab.paths import PROVISION
 from lab.system import process
+from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 VIRTUAL_GIB = 20

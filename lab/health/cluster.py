@@ -57,8 +57,8 @@ class NodeFact:
 class PodFact:
     """One pod: where it runs, whether it is Ready, and since when.
 
-    `started` is when its first container with a startup probe began, `startup_delay` the seconds after which that
-    probe asks for the first time; None and 0 without one.
+    `started` is when its first container with a startup probe began, `startup_delay` the seconds after which
+    that probe asks for the first time; None and 0 without one.
     """
 
     namespace: str
@@ -73,8 +73,8 @@ class PodFact:
     def is_ready_at(self, now: datetime, taken_back_after: timedelta) -> bool:
         """Whether it is Ready and will not be called otherwise in a moment.
 
-        A kubelet that is restarted beside a container not yet ten seconds old, as kubeadm does at the end of init,
-        calls it Ready until the startup probe's turn has come, and then not Ready until its next one
+        A kubelet that is restarted beside a container not yet ten seconds old, as kubeadm does at the end of
+        init, calls it Ready until the startup probe's turn has come, and then not Ready until its next one
         (docs/decisions/0009-kubelet-asks-again.md). No probe can have passed before its delay.
         """
         if not self.ready or self.started is None or self.ready_since is None:

@@ -20,8 +20,8 @@ from rich.text import Text
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.health import plain_tests
 from lab.health.checks.check import Verdict
-from lab.paths import REPOSITORY
 from lab.session import Session, require_up
+from lab.system.paths import REPOSITORY
 
 CHECKS = REPOSITORY / "tests" / "live"
 VERDICT = pytest.StashKey[Verdict]()

@@ -16,11 +16,11 @@ from lab.errors import LabError, NodeFailed
 from lab.model import Lab, Node
 from lab.plans.situation import Situation
 from lab.remote import Remote
-from lab.render.credentials import RunSecrets
 from lab.system import progress
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 from lab.workspace import Workspace
+from lab.workspace.render.credentials import RunSecrets
 
 
 @dataclass(frozen=True)

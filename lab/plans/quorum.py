@@ -1,5 +1,7 @@
-"""etcd's quorum: who may leave, and what a smaller cluster can't survive any more (etcd FAQ, "What is failure
-tolerance?")."""
+"""etcd's quorum: who may leave, and what a smaller cluster can't survive.
+
+The arithmetic is that of etcd's FAQ, "What is failure tolerance?".
+"""
 
 from __future__ import annotations
 
@@ -50,8 +52,8 @@ def healthy_members(lab: Lab, remote: Remote) -> frozenset[str]:
 def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[str]) -> Problem | None:
     """Why these members can't leave, one after the other, those that do not answer first; None when they can.
 
-    Each change of the membership is a write, which a majority has to take, and afterwards a majority of those that
-    stay has to answer (etcd, "Runtime reconfiguration").
+    Each change of the membership is a write, which a majority has to take, and afterwards a majority of those
+    that stay has to answer (etcd, "Runtime reconfiguration").
     """
     there = list(members)
     for name in sorted(leaving, key=lambda each: each in healthy):

@@ -1,20 +1,20 @@
 """REMOVE: takes machines out of a lab that goes on working, whether they still answer or not.
 
-kubeadm's order ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before it: no new
-connection goes to an API server that is about to end. A machine is drained, its etcd member and Node go while the
-others have quorum, and the machine last.
+kubeadm's order ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before it: no
+new connection goes to an API server that is about to end. A machine is drained, its etcd member and Node go
+while the others have quorum, and the machine last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab import made as made_record
 from lab import providers
 from lab.model import Lab, Node
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation
+from lab.workspace import made as made_record
 
 
 def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from lab.model import Lab, Node
 from lab.plans.engine import Job, Step, Stop
 from lab.plans.situation import Situation
-from lab.render import credentials
+from lab.workspace.render import credentials
 
 Words = Callable[[Lab, Situation, Node], Sequence[str]]
 
@@ -25,8 +25,8 @@ def script(
 ) -> Step:
     """A step that runs `provision/node/NAME.sh` on each of its machines.
 
-    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.render.credentials`) that it is
-    given, on standard input.
+    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.workspace.render.credentials`)
+    that it is given, on standard input.
     """
 
     def do(job: Job) -> bool:

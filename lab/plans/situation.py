@@ -20,10 +20,11 @@ PROBE_TIMEOUT = 60.0
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
-    `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined completely. `alone`:
-    no machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
-    their way out, `silent` those of them that do not answer, `resized` those that get another size. `until` is
-    the stop before which to end, or "".
+    `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init`
+    runs, or ran. `joined` are the machines that once joined completely. `alone`: no machine but `first` has
+    anything of a cluster, so that `first` may begin again. `leaving` are machines on their way out, `silent`
+    those of them that do not answer, `resized` those that get another size. `until` is the stop before which to
+    end, or "".
     """
 
     first: Node

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab import kubeconfig, providers
+from lab import providers
 from lab.errors import ConfigError, LabStateError
 from lab.model import Lab, Node
 from lab.plans import ready
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.script import script
 from lab.plans.situation import Situation, from_nothing
+from lab.workspace import kubeconfig
 
 ANSWER_TIMEOUT = 300.0
 """Seconds for a machine to answer by ssh after it was started; 10 s are usual."""

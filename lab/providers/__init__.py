@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import made, model
+from lab import model
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.providers import docker, libvirt, vagrant, virtualbox
 from lab.providers.protocol import Machines, MachineState, Provider
 from lab.providers.vagrant import known as known_to_vagrant
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 __all__ = [
     "PROVIDERS",

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
-from lab.doctor.case import Check
-from lab.doctor.tools import Tool
 from lab.host import AskProvider
+from lab.host.doctor.case import Check
+from lab.host.doctor.tools import Tool
 from lab.model import Lab, Node
 from lab.system.progress import Progress
 from lab.workspace import Workspace

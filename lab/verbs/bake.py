@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.doctor import examination
 from lab.errors import LabError
 from lab.golden import bundle, disk, image
 from lab.golden.supply import lock, pinning, releases
+from lab.host.doctor import examination
 from lab.session import Session
 
 

@@ -24,10 +24,10 @@ from lab.config.shape import whole
 from lab.errors import ConfigError, LabStateError
 from lab.golden.image import name as image_name
 from lab.host import node_capabilities
-from lab.paths import REPOSITORY
 from lab.providers import provider_of
 from lab.session import Session, open_wanted
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from lab.verbs import bake, destroy, up
 
 FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"

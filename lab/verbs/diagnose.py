@@ -11,8 +11,8 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
-from lab.doctor import examination, finding
 from lab.errors import LabError
+from lab.host.doctor import examination, finding
 from lab.model import Node
 from lab.remote import side_by_side
 from lab.session import Session

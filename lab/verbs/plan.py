@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lab import config, providers
-from lab.change import Change
 from lab.errors import LabError
 from lab.model import Lab, Node
+from lab.model.change import Change
 from lab.plans import engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE

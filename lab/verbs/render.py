@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lab import host, made, render
-from lab.made import Made
+from lab import host
 from lab.model import Lab, Node
 from lab.plans import up
 from lab.providers import provider_of
 from lab.remote import control_folder
-from lab.render import Site, credentials, disc
 from lab.session import Session, has_machines
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made, render
+from lab.workspace.made import Made
+from lab.workspace.render import Site, credentials, disc
 
 
 def record_and_write(session: Session, golden: str, leaving: Sequence[Node] = ()) -> Made:

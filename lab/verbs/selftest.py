@@ -6,9 +6,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lab.paths import REPOSITORY
 from lab.session import Session
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 
 QUICK = "tests/unit"

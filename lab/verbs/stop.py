@@ -10,8 +10,8 @@ from lab.plans import engine
 from lab.plans.engine import Context
 from lab.plans.situation import Situation
 from lab.plans.stop import STOP
-from lab.render import credentials
 from lab.session import Session, machine
+from lab.workspace.render import credentials
 
 
 def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:

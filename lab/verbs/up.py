@@ -1,7 +1,7 @@
 """`up` and `replace`: make the lab what lab.yaml says, from whatever it is.
 
-What differs from the lab as it was made is found first (`lab.change`); what no plan can do is refused before
-anything is touched, and what takes something away is shown, and needs consent.
+What differs from the lab as it was made is found first (`lab.model.change`); what no plan can do is refused
+before anything is touched, and what takes something away is shown, and needs consent.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from lab import config, kubeconfig, made, providers
-from lab.change import Change, Setting
+from lab import config, providers
 from lab.config import choice
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.golden import image
 from lab.model import Node
+from lab.model.change import Change, Setting
 from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
@@ -23,10 +23,11 @@ from lab.plans.resize import RESIZE
 from lab.plans.situation import Situation, from_nothing, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
-from lab.render import credentials
 from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system.wait import wait_until
 from lab.verbs import bake, render, report
+from lab.workspace import kubeconfig, made
+from lab.workspace.render import credentials
 
 LEAVING_TIMEOUT = 60.0
 """Seconds for a machine that is to be removed to answer, after it was started; then it counts as dead."""
@@ -41,7 +42,10 @@ Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """How `up` is to go about it. `until` is a stop of `lab.plans.up`, or "". `replacing` are names of machines."""
+    """How `up` is to go about it. `until` is a stop of `lab.plans.up`, or "".
+
+    `replacing` are names of machines.
+    """
 
     consent: bool = False
     until: str = ""
@@ -68,9 +72,9 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
         require_possible(session, change)
         leaving = _leaving(session, change, wish.replacing)
         _require_quorum(session, leaving)
-        if (change.removed or wish.replacing) and not wish.consent:
-            if not confirm(question(session, change, wish.replacing)):
-                raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
+        asks = bool(change.removed or wish.replacing) and not wish.consent
+        if asks and not confirm(question(session, change, wish.replacing)):
+            raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
         session.workspace.rotate_logs()
         golden = bake.bake(session, consent=wish.consent)
         settled = _settled(session)
@@ -78,7 +82,10 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
 
 
 def require_replaceable(session: Session, name: str) -> Node:
-    """The machine of that name, where it can be taken out of a lab that is up. Raises ConfigError, LabStateError."""
+    """The machine of that name, where it can be taken out of a lab that is up.
+
+    Raises ConfigError, LabStateError.
+    """
     node = machine(session, name)
     if session.made is None or not has_machines(session):
         raise LabStateError(
@@ -123,8 +130,11 @@ def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
 
 
 def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:
-    """The machines that are to go: those that lab.yaml has no longer, those that are replaced, and those that an
-    earlier run did not get rid of completely."""
+    """The machines that are to go.
+
+    Those that lab.yaml has no longer, those that are replaced, and those that an earlier run did not get rid of
+    completely.
+    """
     record = session.made
     if record is None:
         return ()
@@ -133,7 +143,7 @@ def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tupl
 
 
 def _require_quorum(session: Session, leaving: Sequence[Node]) -> None:
-    """Raise LabStateError where etcd could not do without those that are to leave, before anything is touched."""
+    """Raise LabStateError, before anything is touched, where etcd can't do without what is to leave."""
     members = [node.name for node in leaving if node.spec.etcd_member]
     if not members or session.made is None or session.remote.route_problem():
         return  # of machines that are off nothing is known; the plan's own gate looks again once they run
@@ -235,7 +245,10 @@ class Run:
         return bool(off)
 
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
-        """Which of the machines that leave do not answer. One that was only stopped is started for its farewell."""
+        """Which of the machines that leave do not answer.
+
+        One that was only stopped is started for its farewell.
+        """
         session = self.session
         record = session.made
         assert record is not None

@@ -27,7 +27,7 @@ kubelet_drop_in() {
 	} | place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf || true
 }
 
-# What the host's environment names, without anything of the lab: see lab/render/credentials.py. kubeadm gets none of
+# What the host's environment names, without anything of the lab: see lab/workspace/render/credentials.py. kubeadm gets none of
 # it, or it would put the proxy into the manifests of the control plane.
 proxies() {
 	local given=/run/ha-lab/proxy.env kept=/etc/ha-lab/proxy.env

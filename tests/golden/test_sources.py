@@ -16,7 +16,6 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab import made
 from lab.config import load
 from lab.golden import debian, image
 from lab.golden.supply import bom, flannel, images, lock, pinning, source, upstream
@@ -24,11 +23,12 @@ from lab.golden.supply.releases import release
 from lab.health import verify
 from lab.host import cache_folder
 from lab.model import Lab
-from lab.paths import PROVISION, REPOSITORY
 from lab.session import open_wanted
 from lab.system import process
+from lab.system.paths import PROVISION, REPOSITORY
 from lab.system.progress import Progress
 from lab.verbs import destroy, up
+from lab.workspace import made
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program
 

@@ -16,11 +16,10 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab import made
 from lab.model import owner_label
-from lab.paths import REPOSITORY
 from lab.session import Session, open_made
-from lab.workspace import Workspace
+from lab.system.paths import REPOSITORY
+from lab.workspace import Workspace, made
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab.paths import REPOSITORY
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from tests.labs.conftest import TestLab
 
 ALONE = Path(__file__).parent / "without-network.sh"

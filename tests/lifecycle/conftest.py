@@ -1,4 +1,7 @@
-"""The lab that lives through this suite: it begins small, and grows, shrinks, moves, and is killed on the way."""
+"""The lab that lives through this suite.
+
+It begins small, and grows, shrinks, moves, and is killed on the way.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from lab.health.facts import gather as gathering
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
 from lab.health.facts.machine import TIMED_OUT
 from lab.model import Lab, Node
-from lab.selectors import SINGULAR
+from lab.model.selectors import SINGULAR
 from lab.session import Session, open_made, require_up, with_profile
 
 Hosts = Callable[[Node], Any]

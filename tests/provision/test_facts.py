@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.health.facts.machine import read_sections
-from lab.paths import PROVISION
+from lab.system.paths import PROVISION
 from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 

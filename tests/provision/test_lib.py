@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.paths import PROVISION
+from lab.system.paths import PROVISION
 
 FIRST = "FIRST_NOTICE=5"
 # A second passes with each sleep, of which none takes any time.

@@ -18,9 +18,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import render
 from lab.config import default
 from lab.plans.up import provisioners
+from lab.workspace import render
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent

@@ -20,9 +20,9 @@ from lab.errors import LabStateError
 from lab.health import cluster, plain_tests
 from lab.health.cluster import Api, NodeFact
 from lab.model import Lab, Node
+from lab.model.roles import Role
+from lab.model.selectors import SINGULAR
 from lab.remote import SSH_FAILED, Remote
-from lab.roles import Role
-from lab.selectors import SINGULAR
 from lab.unknown import known
 from tests.live import test_acceptance
 from tests.unit.fakes import CA

@@ -14,15 +14,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lab import made
 from lab.errors import LabError
-from lab.made import Made, MadeMachine
 from lab.model import Lab, Node
 from lab.remote import Remote
-from lab.render import Site
 from lab.system import process
 from lab.system.progress import Progress
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
+from lab.workspace.made import Made, MadeMachine
+from lab.workspace.render import Site
 
 HERE = Path(__file__).parent
 GOLDEN = HERE / "golden"

@@ -11,7 +11,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from lab.golden.supply import bom, document, licences
 from lab.golden.supply.bom import Material
-from lab.paths import REPOSITORY
+from lab.system.paths import REPOSITORY
 
 MIT = """The MIT License
 

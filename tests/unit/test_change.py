@@ -11,11 +11,11 @@ import pytest
 from pydantic import BaseModel
 
 from lab import config
-from lab.change import EFFECTS, Change, Setting, change, settings
 from lab.config import Choice, shape
 from lab.config.shape import File
-from lab.made import Made
 from lab.model import Lab, Node
+from lab.model.change import EFFECTS, Change, Setting, change, settings
+from lab.workspace.made import Made
 
 LIBVIRT = "provider: libvirt\n"
 ADDRESSES = """nodes:

@@ -13,10 +13,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from lab.config import default
 from lab.errors import LabStateError
-from lab.render import credentials
-from lab.render.credentials import RunSecrets
 from lab.system import proxies
 from lab.workspace import Workspace
+from lab.workspace.render import credentials
+from lab.workspace.render.credentials import RunSecrets
 
 LAB = default()
 RUN = RunSecrets("abcdef.0123456789abcdef", "c0ffee" + "0" * 58)

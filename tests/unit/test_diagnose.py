@@ -4,8 +4,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from lab.render.credentials import new_run_secrets
 from lab.system.redact import redacted
+from lab.workspace.render.credentials import new_run_secrets
 
 RUN = new_run_secrets()
 LONG = "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlF"

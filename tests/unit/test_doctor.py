@@ -11,10 +11,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lab.doctor import examination, mending
-from lab.doctor.addresses import free_network
-from lab.doctor.case import PURPOSES
-from lab.doctor.finding import Action, Finding, exit_code, shown, to_json
 from lab.errors import CommandFailed, HostNotFit
 from lab.golden.supply import lock
 from lab.golden.supply.source import Wanted
@@ -31,9 +27,13 @@ from lab.host import (
     Unknown,
     Way,
 )
+from lab.host.doctor import examination, mending
+from lab.host.doctor.addresses import free_network
+from lab.host.doctor.case import PURPOSES
+from lab.host.doctor.finding import Action, Finding, exit_code, shown, to_json
 from lab.host.kernel import CAPABILITIES
 from lab.model import Kubernetes, Lab, Network, Node
-from lab.roles import Role
+from lab.model.roles import Role
 from lab.system import process
 from lab.system.process import Result
 from lab.system.progress import Progress

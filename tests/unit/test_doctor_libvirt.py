@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from lab.config import default
-from lab.doctor import examination, mending
-from lab.doctor.finding import Finding
 from lab.errors import WaitTimedOut
 from lab.host import Folder, HostFacts, Memory, Route, Unknown
+from lab.host.doctor import examination, mending
+from lab.host.doctor.finding import Finding
 from lab.model import Lab, Libvirt
 from lab.providers.libvirt.host import Domain, LibvirtHost, Pool
 from lab.system import process

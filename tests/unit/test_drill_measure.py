@@ -22,7 +22,7 @@ from lab.errors import LabError, LabStateError
 from lab.health import verify
 from lab.health.cluster import Api, NodeFact
 from lab.model import Lab, LoadBalancer, Network, Node
-from lab.roles import Role
+from lab.model.roles import Role
 from lab.session import Session, with_profile
 from lab.system import process
 from lab.workspace import Workspace

@@ -21,7 +21,7 @@ from lab.drill.workload import read_back
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.health.cluster import Api
 from lab.model import Lab, LoadBalancer, Network, Node
-from lab.roles import Role
+from lab.model.roles import Role
 from lab.system.wait import wait_until
 from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer

@@ -11,7 +11,7 @@ from lab.drill import workload
 from lab.errors import LabStateError, WaitTimedOut
 from lab.health.cluster import Api
 from lab.model import Lab
-from lab.roles import Role
+from lab.model.roles import Role
 from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
 

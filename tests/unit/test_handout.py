@@ -14,8 +14,8 @@ import pytest
 
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.host import Cgroups, kernel
-from lab.paths import REPOSITORY
 from lab.session import Session, open_wanted
+from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
@@ -202,7 +202,7 @@ def test_handouts_know_nothing_of_credentials() -> None:
         }
         assert not names & {
             "credentials",
-            "lab.render.credentials",
+            "lab.workspace.render.credentials",
             "kubeconfig",
             "lab.verbs.kubeconfig",
             "remote",

@@ -14,7 +14,7 @@ import pytest
 from lab import config
 from lab.drill.recording import Report
 from lab.model import Lab, Network, Node
-from lab.roles import Role
+from lab.model.roles import Role
 from lab.workshop.handout import context, topology
 from lab.workshop.handout.words import WORDS
 from tests.unit import drills

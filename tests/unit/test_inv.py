@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab.paths import REPOSITORY
+from lab.system.paths import REPOSITORY
 from tests.unit.fakes import program
 
 NEEDED = ("sh", "dirname", "cmp", "cp", "rm", "id", "mkdir", "chmod", "cat", "env", "tar")

@@ -7,13 +7,12 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import kubeconfig
 from lab.config import default
 from lab.errors import LabStateError
 from lab.model import Node
 from lab.remote import Remote
 from lab.system import process
-from lab.workspace import Workspace
+from lab.workspace import Workspace, kubeconfig
 
 LAB = default()
 THEIRS = """\

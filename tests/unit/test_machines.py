@@ -218,7 +218,10 @@ def test_booting_some_machines_stops_no_other_that_has_no_network(
 
 
 ON = "bridge,vagrant_network_192.168.56.0/24"
-ROWS = f"echo aaa running ha-lab-w1 {ON}; echo bbb exited ha-lab-w2 {ON}; echo ccc running other/lab,ha-lab-cp1 {ON}"
+ROWS = "; ".join(
+    f"echo {row} {ON}"
+    for row in ("aaa running ha-lab-w1", "bbb exited ha-lab-w2", "ccc running other/lab,ha-lab-cp1")
+)
 
 
 def test_some_machines_are_removed_and_the_others_and_the_network_stay(
@@ -266,7 +269,8 @@ def test_a_container_that_could_not_be_removed_is_not_forgotten(
 def test_states_are_those_of_this_labs_containers(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = f"{ROWS}; echo ddd paused ha-lab-cp2 {ON}; echo eee created ha-lab-w3 bridge; echo fff dead ha-lab-cp3 {ON}"
+    rows = f"{ROWS}; echo ddd paused ha-lab-cp2 {ON}; echo eee created ha-lab-w3 bridge"
+    rows += f"; echo fff dead ha-lab-cp3 {ON}"
     seen = tell(workspace, monkeypatch, "docker", ps=rows)
     assert machines.states(LAB, workspace) == {
         "lb1": "absent",

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from lab import config, made, providers
+from lab import config, providers
 from lab.errors import LabStateError
-from lab.made import Made, MadeMachine
 from lab.model import Lab, Node, owner_label
 from lab.remote import control_folder
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
+from lab.workspace.made import Made, MadeMachine
 from tests.unit.fakes import keep_made, recorded
 
 LAB = config.default()

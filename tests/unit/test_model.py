@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from lab.config import default
 from lab.model import Lab, LoadBalancer, Network, Node
-from lab.roles import Role
+from lab.model.roles import Role
 from tests.unit.fakes import with_a_second_balancer
 
 

@@ -15,8 +15,8 @@ from lab.errors import CommandFailed, LabError
 from lab.golden.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
-from lab.paths import SUPPLY
 from lab.system import process
+from lab.system.paths import SUPPLY
 from lab.system.process import Result
 from lab.system.progress import Progress
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from lab import kubeconfig, providers
-from lab.change import Change
+from lab import providers
 from lab.config import default
 from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
-from lab.paths import PROVISION
+from lab.model.change import Change
 from lab.plans import ready, up
 from lab.plans.up import UP
 from lab.providers import MachineState
-from lab.render import credentials
 from lab.session import Session
+from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 from lab.verbs.up import Run
-from lab.workspace import Workspace
+from lab.workspace import Workspace, kubeconfig
+from lab.workspace.render import credentials
 from tests.unit.fakes import FakeRemote, progress
 
 LAB = default()

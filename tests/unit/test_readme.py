@@ -16,8 +16,8 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 import tasks
-from lab.change import EFFECTS
-from lab.paths import REPOSITORY
+from lab.model.change import EFFECTS
+from lab.system.paths import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LIFECYCLE = (REPOSITORY / "docs" / "lifecycle.md").read_text(encoding="utf-8")

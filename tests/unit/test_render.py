@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 import yaml
 
-from lab import config, render
+from lab import config
 from lab.config import Choice
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
-from lab.paths import REPOSITORY
+from lab.model.roles import COREDNS_PATCH
 from lab.plans.up import provisioners
-from lab.render import Site
-from lab.roles import COREDNS_PATCH
+from lab.system.paths import REPOSITORY
+from lab.workspace import render
+from lab.workspace.render import Site
 from tests.unit.fakes import GOLDEN, SITE, program, with_a_second_balancer
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))

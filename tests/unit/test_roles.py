@@ -8,10 +8,10 @@ import pytest
 
 from lab import config
 from lab.config.shape import Nodes
-from lab.paths import PROVISION, REPOSITORY
+from lab.model.roles import ROLES, Role, RoleSpec
 from lab.plans.situation import from_nothing
 from lab.plans.up import UP
-from lab.roles import ROLES, Role, RoleSpec
+from lab.system.paths import PROVISION, REPOSITORY
 
 ROWS = pytest.mark.parametrize("spec", ROLES.values(), ids=ROLES)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab.paths import REPOSITORY
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from lab.verbs import selftest
 from tests.unit.typed import typed
 

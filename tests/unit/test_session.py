@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, made
-from lab.change import Change
+from lab import config
 from lab.errors import ConfigError, LabStateError
+from lab.model.change import Change
 from lab.remote import Remote
 from lab.session import (
     Session,
@@ -22,6 +22,7 @@ from lab.session import (
     require_up,
     with_profile,
 )
+from lab.workspace import made
 from tests.unit.fakes import keep_made, printed
 from tests.unit.sessions import LAB_YAML, as_made, let_exist, wanted
 

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import config, made
+from lab import config
 from lab.drill import command
-from lab.made import Made
 from lab.session import open_wanted
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
+from lab.workspace.made import Made
 from tests.unit.fakes import keep_made, printed, program
 from tests.unit.sessions import let_exist
 from tests.unit.typed import run_as_main, typed

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lab.doctor import examination
 from lab.errors import HostNotFit, LabError, LabStateError
 from lab.golden import bundle, disk, image
 from lab.golden.supply import lock, pinning
+from lab.host.doctor import examination
 from lab.session import Session
 from lab.verbs import bake, render
 from tests.unit.sessions import GOLDEN, let_exist, on_any_host, wanted

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from lab import made, providers
+from lab import providers
 from lab.errors import LabStateError
 from lab.remote import Remote
 from lab.session import Session
 from lab.verbs import destroy, render
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 from tests.unit.fakes import keep_made
 from tests.unit.sessions import GOLDEN, as_made, let_exist, on_any_host, wanted
 

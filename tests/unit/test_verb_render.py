@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lab import made
-from lab.made import Made
 from lab.remote import control_folder
 from lab.session import Session
 from lab.verbs import render
+from lab.workspace import made
+from lab.workspace.made import Made
 from tests.unit.fakes import FakeRemote, keep_made, recorded, with_a_second_balancer
 from tests.unit.sessions import GOLDEN, LAB_YAML, as_made, let_exist, on_any_host, wanted
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab import kubeconfig, made, providers
+from lab import providers
 from lab.config import Choice, choice
 from lab.errors import ConfigError, LabStateError
 from lab.model import Lab, Node
@@ -16,7 +16,7 @@ from lab.session import Session
 from lab.system.progress import Progress
 from lab.verbs import bake, render, up
 from lab.verbs.up import Run, Wish
-from lab.workspace import Workspace
+from lab.workspace import Workspace, kubeconfig, made
 from tests.unit.fakes import printed
 from tests.unit.sessions import GOLDEN, LAB_YAML, let_exist, on_any_host, wanted
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lab import config
-from lab.doctor import examination
-from lab.doctor.finding import Finding, exit_code
 from lab.host import Folder, HostFacts, Route, Unknown
+from lab.host.doctor import examination
+from lab.host.doctor.finding import Finding, exit_code
 from lab.host.facts import System
 from lab.providers.virtualbox import host as virtualbox
 from lab.providers.virtualbox.host import VirtualBoxHost

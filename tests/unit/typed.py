@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from invoke.main import program
 
-from lab.paths import REPOSITORY
 from lab.system import process
+from lab.system.paths import REPOSITORY
 
 Ran = subprocess.CompletedProcess[str]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lab.paths import REPOSITORY
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from tests.labs.conftest import TestLab
 
 pytestmark = pytest.mark.whole

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import pytest
 
-from lab.render import CREDENTIAL
 from lab.system.wait import wait_until
+from lab.workspace.render import CREDENTIAL
 
 PATIENCE = 300.0
 """Seconds for one machine to boot, emulated, on a busy host; 40 to 60 are usual."""

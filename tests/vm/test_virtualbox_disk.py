@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 
 from lab.providers.virtualbox import golden as virtualbox
-from lab.render import disc
 from lab.system import process
 from lab.system.wait import wait_until
+from lab.workspace.render import disc
 
 pytestmark = pytest.mark.whole
 

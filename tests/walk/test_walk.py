@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from lab.paths import REPOSITORY
+from lab.system.paths import REPOSITORY
 from lab.workshop.handout.command import read_chapters
 from lab.workshop.handout.prose import HOST, WAYS, Command, commands
 from tests.labs.conftest import TestLab

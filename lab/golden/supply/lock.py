@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lab.errors import LabError
-from lab.paths import SUPPLY
+from lab.system.paths import SUPPLY
 
 FOLDER = SUPPLY / "upstream"
 

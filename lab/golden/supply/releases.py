@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from lab.errors import ConfigError
-from lab.paths import SUPPLY
+from lab.system.paths import SUPPLY
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from lab.errors import LabError
 from lab.golden.supply import complaints, shelf
 from lab.golden.supply.golang import Go
 from lab.golden.supply.recipe import architecture
-from lab.paths import SUPPLY
 from lab.system import process
+from lab.system.paths import SUPPLY
 
 LOCK = SUPPLY / "go" / "requirements.txt"
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
-from lab.selectors import Selector
+from lab.model.selectors import Selector
 from lab.unknown import CouldNotAsk
 
 T = TypeVar("T")

@@ -8,7 +8,7 @@ from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, exp
 from lab.health.facts.api import SERVER_PATHS
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
-from lab.selectors import control_planes
+from lab.model.selectors import control_planes
 from lab.unknown import Unknown, known
 
 OK = (200, "ok")

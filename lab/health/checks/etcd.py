@@ -13,7 +13,7 @@ from lab.health.checks.check import (
 )
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
-from lab.selectors import etcd_members
+from lab.model.selectors import etcd_members
 
 GAP = 1000
 """Entries that a member's log may be behind another's; they are asked some milliseconds apart."""

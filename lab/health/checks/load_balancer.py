@@ -17,7 +17,7 @@ from lab.health.checks.check import (
 from lab.health.facts.api import health_paths
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
-from lab.selectors import balancers, control_planes
+from lab.model.selectors import balancers, control_planes
 from lab.unknown import CouldNotAsk, Unknown
 
 OK = (200, "ok")

@@ -15,7 +15,7 @@ from lab.health.checks.check import (
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Identity
 from lab.model import Lab, Node
-from lab.selectors import every_machine, kubernetes_nodes
+from lab.model.selectors import every_machine, kubernetes_nodes
 from lab.unknown import known
 
 SKEW = 0.5

@@ -16,8 +16,8 @@ from lab.health.checks.check import (
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
-from lab.roles import ROLES
-from lab.selectors import every_machine
+from lab.model.roles import ROLES
+from lab.model.selectors import every_machine
 from lab.unknown import known
 
 PKI = "/etc/kubernetes/pki"

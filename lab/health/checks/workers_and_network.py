@@ -10,7 +10,7 @@ from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
 from lab.health.reading import read
 from lab.model import Lab, Node
-from lab.selectors import kubernetes_nodes
+from lab.model.selectors import kubernetes_nodes
 from lab.unknown import Unknown, known
 
 SYSTEM = ("kube-system", "kube-flannel")

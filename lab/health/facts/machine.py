@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from lab.health.cluster import BackendFact, MemberFact, read_backends, read_members
 from lab.health.facts.certificates import CertificateFact, read_certificates
 from lab.health.reading import UNREADABLE, listed, mapping, number, read, text
-from lab.paths import PROVISION
+from lab.system.paths import PROVISION
 from lab.unknown import CouldNotAsk, Unknown
 
 SCRIPTS = (PROVISION / "node" / "facts.sh", PROVISION / "node" / "pods.sh")

@@ -26,8 +26,8 @@ from lab.health.facts.machine import read_sections
 from lab.health.manifests import Manifest, of_kind
 from lab.health.reading import listed, mapping, moment, number, read, text
 from lab.model import Lab, Node
-from lab.paths import PROVISION
 from lab.remote import Remote
+from lab.system.paths import PROVISION
 from lab.system.wait import wait_until
 from lab.unknown import Unknown
 

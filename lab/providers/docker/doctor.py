@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lab.doctor import addresses, kernel, mending, resources, tools
-from lab.doctor.case import Case, Check
-from lab.doctor.finding import Action, Finding, fit, unfit
-from lab.doctor.tools import Tool
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
 from lab.host import Container, Daemon, Unknown
+from lab.host.doctor import addresses, kernel, mending, resources, tools
+from lab.host.doctor.case import Case, Check
+from lab.host.doctor.finding import Action, Finding, fit, unfit
+from lab.host.doctor.tools import Tool
 from lab.model import machine_name
-from lab.roles import ROLES
+from lab.model.roles import ROLES
 from lab.system import process
 from lab.system.progress import Progress
 from lab.system.wait import wait_until

@@ -7,14 +7,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import made
 from lab.errors import CommandFailed
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
 from lab.system import process
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 TRANSIENT_ERRORS = ("No such object", "No such network")
 """Vagrant looks at every container and network of the host, and fails where one goes away meanwhile."""

@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 
-from lab.doctor import addresses, mending, resources, tools
-from lab.doctor.addresses import SUBNETS, free_network, used
-from lab.doctor.case import Case, Check
-from lab.doctor.finding import Action, Finding, fit, note, unfit
-from lab.doctor.tools import Tool
 from lab.errors import CommandFailed
 from lab.host import Unknown
+from lab.host.doctor import addresses, mending, resources, tools
+from lab.host.doctor.addresses import SUBNETS, free_network, used
+from lab.host.doctor.case import Case, Check
+from lab.host.doctor.finding import Action, Finding, fit, note, unfit
+from lab.host.doctor.tools import Tool
 from lab.model import EMULATION_PATIENCE, Libvirt, machine_name, owner_label
 from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import MANAGEMENT, LibvirtHost

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab import made
 from lab.errors import WaitTimedOut
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Libvirt, Node, machine_called, machine_name, owner_label
@@ -20,7 +19,7 @@ from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
 from lab.system import process
 from lab.system.wait import wait_until
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 POWER_TIMEOUT = 120.0
 """Seconds for libvirt to start a machine or to cut its power; one is usual."""

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from lab import made
 from lab.errors import CommandFailed
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Libvirt
 from lab.system import process
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 NO_DOMAIN = "failed to get domain"
 """What virsh prints where there is no machine of a name."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lab.doctor import addresses, resources, tools
-from lab.doctor.case import Case, Check
-from lab.doctor.finding import Finding, fit, note, unfit
-from lab.doctor.tools import Tool
 from lab.host import Unknown
+from lab.host.doctor import addresses, resources, tools
+from lab.host.doctor.case import Case, Check
+from lab.host.doctor.finding import Finding, fit, note, unfit
+from lab.host.doctor.tools import Tool
 from lab.model import machine_name
 from lab.providers.virtualbox.host import ALLOWED, VirtualBoxHost
 

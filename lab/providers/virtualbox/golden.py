@@ -22,9 +22,9 @@ from lab.golden import build, disk
 from lab.golden.supply.recipe import machine_architecture
 from lab.model import Lab
 from lab.providers import boxes
-from lab.render import template
 from lab.system import process
 from lab.system.progress import Progress
+from lab.workspace.render import template
 
 OVF, SUMS, VMDK = "box.ovf", "box.mf", "box-disk001.vmdk"
 FILES = (OVF, SUMS, VMDK, "metadata.json", "Vagrantfile", disk.BILL)

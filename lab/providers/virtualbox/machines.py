@@ -10,7 +10,6 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab import made
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
@@ -20,7 +19,7 @@ from lab.providers.vagrant import LoggedVagrant
 from lab.providers.virtualbox.host import VM
 from lab.system import process
 from lab.system.wait import wait_until
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 POWER_TIMEOUT = 120.0
 """Seconds for VirtualBox to start a machine or to cut its power; one is usual."""

@@ -18,8 +18,8 @@ import jinja2
 import yaml
 
 from lab.errors import LabError
-from lab.paths import REPOSITORY
 from lab.system import terminal
+from lab.system.paths import REPOSITORY
 
 FOLDER = REPOSITORY / "docs" / "handout"
 LANGUAGES = ("en", "ko")

@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lab import render
 from lab.drill import report, words
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
@@ -21,6 +20,7 @@ from lab.model import Lab
 from lab.providers import provider_of
 from lab.texts import Said
 from lab.workshop.handout.words import DRILLS, told
+from lab.workspace import render
 
 IMAGE = {"haproxy": "3.0", "containerd": "1.7", "debian": "13"}
 """What comes with the golden machine's Debian."""

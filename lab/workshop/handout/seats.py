@@ -20,8 +20,8 @@ import yaml
 
 from lab import config
 from lab.config import Choice, shape, yamlfile
-from lab.doctor.addresses import CLUSTER_NETWORKS, SUBNETS, VIRTUALBOX_NAT, free_network
 from lab.errors import ConfigError
+from lab.host.doctor.addresses import CLUSTER_NETWORKS, SUBNETS, VIRTUALBOX_NAT, free_network
 from lab.model import Lab, Libvirt
 from lab.workshop.handout.page import OURS
 

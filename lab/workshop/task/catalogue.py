@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.model import Lab, Node
-from lab.selectors import balancers, control_planes, every_machine, first, kubernetes_nodes
+from lab.model.selectors import balancers, control_planes, every_machine, first, kubernetes_nodes
 from lab.workshop.task import afterwards, cluster, machines
 from lab.workshop.task.task import Asks, Checks, Task
 

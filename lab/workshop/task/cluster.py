@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.health.facts.machine import Machine
-from lab.selectors import first
+from lab.model.selectors import first
 from lab.unknown import known
 from lab.workshop.task.machines import ca_there
 from lab.workshop.task.task import Checks, Found, Sight

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lab.golden.supply.releases import release
-from lab.selectors import Selector
+from lab.model.selectors import Selector
 from lab.unknown import Unknown
 from lab.workshop.task.task import Found, Part, Sight
 

@@ -13,7 +13,7 @@ from typing import Literal
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
 from lab.model import Lab
-from lab.selectors import Selector
+from lab.model.selectors import Selector
 from lab.unknown import CouldNotAsk
 from lab.workshop.task.kept import Kept
 

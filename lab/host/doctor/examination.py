@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab import host, made
-from lab.doctor import tools
-from lab.doctor.case import PURPOSES, Case
-from lab.doctor.finding import Finding
-from lab.doctor.mending import mend
+from lab import host
 from lab.errors import HostNotFit
 from lab.host import HostFacts
+from lab.host.doctor import tools
+from lab.host.doctor.case import PURPOSES, Case
+from lab.host.doctor.finding import Finding
+from lab.host.doctor.mending import mend
 from lab.model import Lab
 from lab.providers import provider_of
 from lab.system.progress import Progress
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 
 WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
 """For these, nothing is asked of a host but its programs."""

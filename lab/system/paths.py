@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[2]
 PROVISION = REPOSITORY / "provision"
 """Shell that runs on machines, and the templates of their files."""
 

@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 
 from lab.errors import LabStateError
 from lab.model import Lab, Node
-from lab.roles import ROLES
+from lab.model.roles import ROLES
 from lab.system import proxies
 from lab.workspace import Workspace
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab.doctor.case import Case
-from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Unknown
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 
 CAPABILITIES = frozenset(
     (

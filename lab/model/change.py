@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab.model import Lab, Node
-from lab.roles import ROLES
+from lab.model.roles import ROLES
 
 BEGIN_AGAIN = "change it back; or remove this lab with `./inv destroy`, then `./inv up` makes the other one"
 ANOTHER_LAB = "change it back; or make the other lab beside this one: a lab file in a folder of its own"

@@ -6,11 +6,11 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lab.doctor.case import Case
-from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.golden.supply import lock
 from lab.golden.supply.releases import release
 from lab.host import Unknown
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 
 VAGRANT = (2, 3)
 BAKING = ("bake", "modules", "upstream")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from lab.doctor.case import Case
-from lab.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host import Folder, Unknown
-from lab.roles import ROLES
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Action, Finding, fit, note, unfit
+from lab.model.roles import ROLES
 
 # MiB, besides what each machine takes.
 MEMORY_RESERVE_MIB = 512

@@ -34,8 +34,8 @@ class Made(Frozen):
 
     A machine of `lab` that is not among `machines` was removed in order to be made again.
 
-    `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life, wherever
-    its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
+    `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life,
+    wherever its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
     """
 
     lab: Lab
@@ -57,8 +57,8 @@ class Made(Frozen):
     def with_machines(self, lab: Lab, golden: str, *, leaving: tuple[str, ...]) -> Made:
         """The record before `lab` is applied: its machines beside those that may still exist.
 
-        What stays keeps the golden machine that it is a clone of, and its settings as they were made, until they
-        have been applied.
+        What stays keeps the golden machine that it is a clone of, and its settings as they were made, until
+        they have been applied.
         """
         former = [self.node(name) for name in self.machines if lab.node(name) is None]
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
@@ -151,7 +151,7 @@ def _read(workspace: Workspace) -> Made | None:
             hint="work on this lab with the checkout that made it; its `./inv destroy` removes the machines",
         ) from error
     raise LabStateError(
-        f"{workspace.identity} was written by a later version of the kit (form {form}; this one knows {FORMAT})",
+        f"{workspace.identity} was written by a later version of the kit (form {form}, not {FORMAT})",
         hint="work on this lab with the checkout that made it, or update this one (`git pull`)",
     )
 

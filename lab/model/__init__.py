@@ -11,7 +11,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from lab.roles import ROLES, Role, RoleSpec
+from lab.model.roles import ROLES, Role, RoleSpec
 
 Provider = Literal["docker", "libvirt", "virtualbox"]
 
@@ -242,6 +242,7 @@ def machine_called(lab: Lab, name: str) -> str:
 def owner_label(owner: str) -> str:
     """The label `KEY=VALUE` by which a lab knows its own containers, networks and domains.
 
-    `owner` is the lab's own value of it (`lab.made`). All that makes or looks for such a label asks here.
+    `owner` is the lab's own value of it (`lab.workspace.made`). All that makes or looks for such a label asks
+    here.
     """
     return f"{LABEL}={owner}"

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from itertools import chain
 
-from lab.doctor.case import Case
-from lab.doctor.finding import Finding, fit, note, unfit
 from lab.host import DockerNetwork, Route, Unknown
 from lab.host.docker import network_name
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Finding, fit, note, unfit
 from lab.model import Lab
-from lab.roles import ROLES
+from lab.model.roles import ROLES
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 

@@ -80,7 +80,7 @@ class Workspace:
 
     @property
     def identity(self) -> Path:
-        """What was made here (`lab.made` reads and writes it)."""
+        """What was made here (`lab.workspace.made` reads and writes it)."""
         return self.root / "lab.json"
 
     def node(self, name: str) -> Path:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from lab.doctor.finding import Finding
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
+from lab.host.doctor.finding import Finding
 from lab.model import Lab, Node, machine_name, owner_label
 
 Check = Callable[["Case"], Iterable[Finding]]

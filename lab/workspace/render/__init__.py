@@ -19,10 +19,10 @@ import jinja2
 
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
-from lab.paths import PROVISION, REPOSITORY
-from lab.render import disc
-from lab.render.credentials import ca_hash
-from lab.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
+from lab.model.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
+from lab.system.paths import PROVISION, REPOSITORY
+from lab.workspace.render import disc
+from lab.workspace.render.credentials import ca_hash
 
 FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
 """Where the golden machine keeps the manifest of its own flannel."""
