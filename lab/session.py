@@ -84,7 +84,10 @@ def change_of(session: Session, wanted: Lab) -> Change:
     if session.made is None or not has_machines(session):
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
-    return change(session.made.lab, wanted, sizes_enforced=enforced)
+    found = change(session.made.lab, wanted, sizes_enforced=enforced)
+    # What a run that was killed has begun may have either size.
+    begun = [n for n in wanted.nodes if n.name in session.made.resizing and n not in found.resized]
+    return replace(found, resized=(*found.resized, *begun))
 
 
 def of_lab(session: Session, lab: Lab) -> Session:

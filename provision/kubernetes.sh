@@ -8,6 +8,11 @@ readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init has succeeded. It never means that something is done (the API server is asked for that);
 # it only forbids the reset of a control plane that may be in use.
 readonly INITIALISED=/etc/ha-lab/initialised
+# Where leave.sh puts the manifest of an API server that ends, since its machine is about to leave.
+readonly API_SERVER_ASIDE=/etc/kubernetes/kube-apiserver.yaml.left
+# The annotation of Nodes that the kit has cordoned. Their machines are removed next, or accept pods again: others have
+# been cordoned by a user, and stay so.
+readonly DRAINED_BY=ha-lab/drained-by
 # A run's secrets for those who work manually, as the handouts say. They are invalid once `./inv up` has gone on.
 readonly MANUAL_SECRETS=/root/secrets.sed
 readonly MANUAL_FILES=("$MANUAL_SECRETS" /root/kubeadm-init.yaml /root/kubeadm-join.yaml)
@@ -145,7 +150,7 @@ reset_node() {
 				"is another control plane down? \`./inv status\` shows it"
 	fi
 	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset failed"
-	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED"
+	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED" "$API_SERVER_ASIDE"
 	remove_pod_network
 	changed=yes
 }

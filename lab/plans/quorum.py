@@ -7,11 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from lab.errors import LabError
-from lab.health.facts.gather import ask_machine
+from lab.health.cluster import MemberFact
+from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT
+from lab.health.facts.machine import Machine, read_sections
 from lab.model import Lab, Node
-from lab.remote import Remote
+from lab.remote import Remote, side_by_side
+
+
+@dataclass(frozen=True)
+class Membership:
+    """etcd's voting members by name, and which of them say that they are healthy.
+
+    Where none does, etcd can't be asked, and the members are those that the lab would have.
+    """
+
+    members: tuple[str, ...]
+    healthy: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -44,9 +58,12 @@ def loss(before: Lab, after: Lab) -> str | None:
     )
 
 
-def healthy_members(lab: Lab, remote: Remote) -> frozenset[str]:
-    """The machines whose etcd member says that it is healthy, each asked itself, one after the other."""
-    return frozenset(node.name for node in lab.etcd_members if _is_healthy(remote, node))
+def membership(lab: Lab, remote: Remote) -> Membership:
+    """Ask each machine's member for its health and the list of members, side by side. Never raises LabError."""
+    answers = side_by_side("asking etcd", lab.etcd_members, lambda node: _voting(lab, remote, node))
+    healthy = {name: members for name, members in answers.items() if members is not None}
+    listed = next(iter(healthy.values()), tuple(node.name for node in lab.etcd_members))
+    return Membership(listed, frozenset(healthy))
 
 
 def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[str]) -> Problem | None:
@@ -56,9 +73,14 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
     that stay has to answer (etcd, "Runtime reconfiguration").
     """
     there = list(members)
-    for name in sorted(leaving, key=lambda each: each in healthy):
+    for name in in_order(leaving, healthy):
         if name not in there:
             continue
+        if len(there) == 1:
+            return Problem(
+                f"{name} can't leave: it has etcd's only member, and so all of the cluster's data",
+                "raise nodes.control_planes.count to 3 in lab.yaml and `./inv up`; then it can",
+            )
         answer = [each for each in there if each in healthy]
         silent = [each for each in there if each not in healthy]
         stay = [each for each in answer if each != name]
@@ -67,7 +89,7 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
             others = [each for each in silent if each not in leaving]
             return Problem(
                 f"{name} can't leave now: of etcd's {len(there)} members "
-                f"{', '.join(silent) or 'none'} {'do' if len(silent) != 1 else 'does'} not answer, and "
+                f"{', '.join(silent)} {'do' if len(silent) > 1 else 'does'} not answer, and "
                 f"without {name} {len(stay)} of {after} would, where {needed(after)} are needed",
                 f"bring {', '.join(others)} back first: `./inv up`, or `./inv replace {others[0]}`"
                 if others
@@ -77,8 +99,28 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
     return None
 
 
-def _is_healthy(remote: Remote, node: Node) -> bool:
+def in_order(leaving: Sequence[str], healthy: Collection[str]) -> list[str]:
+    """The order in which members leave: those that do not answer first, as they only weaken the majority."""
+    return sorted(leaving, key=lambda each: each in healthy)
+
+
+def _voting(lab: Lab, remote: Remote, node: Node) -> tuple[str, ...] | None:
+    """All voting members as this machine's own one lists them; None where that one is not healthy.
+
+    The machine may have another checkout's facts.sh: these two answers are the same in all of them.
+    """
+    names = {str(each.address): each.name for each in lab.etcd_members}
     try:
-        return ask_machine(remote, node, "etcd-health").etcd_health == "healthy"
+        command = ["sudo", COMMAND, "etcd-health", "etcd-members"]
+        said = remote.run(node, command, timeout=MACHINE_TIMEOUT, accept=None).stdout
+        machine = Machine(node.name, read_sections(said), 0.0)
+        if machine.etcd_health != "healthy":
+            return None
+        members = [each for each in machine.etcd_members if not each.learner]
     except LabError:
-        return False
+        return None
+    return tuple(each.name or names.get(host := _host(each), host) for each in members)
+
+
+def _host(member: MemberFact) -> str:
+    return urlsplit(member.peer_urls[0]).hostname or "" if member.peer_urls else ""

@@ -2,7 +2,8 @@
 
 kubeadm's order ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before it: no
 new connection goes to an API server that is about to end. A machine is drained, its etcd member and Node go
-while the others have quorum, and the machine last.
+while the others have quorum, and the machine last. Until the cluster begins to forget a machine, it can stay
+after all: the next `up` gives it back what was taken (`control-plane-init.sh`, `node.sh`).
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from lab.workspace import made as made_record
 
 
 def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
-    if not any(map(_is_control_plane, situation.leaving)):
+    if not any(map(_is_control_plane, _kubernetes(lab, situation))):
         return []
-    return [node for node in lab.balancers if node not in situation.leaving]
+    leaving = {node.name for node in situation.leaving}
+    return [node for node in lab.balancers if node.name not in leaving]
 
 
 def _is_control_plane(node: Node) -> bool:
@@ -28,6 +30,8 @@ def _is_control_plane(node: Node) -> bool:
 
 
 def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
+    if situation.first.name not in situation.joined:
+        return []  # there is no cluster that could know them
     return [node for node in situation.leaving if node.spec.runs_kubelet]
 
 
@@ -62,17 +66,24 @@ def _stop_api_server(job: Job) -> bool:
 
 
 def _forget(job: Job) -> bool:
+    made_record.update(job.context.workspace, lambda made: made.with_leaving(job.node.name))
+    return _forgotten(job, node_only=not _is_control_plane(job.node))
+
+
+def _forgotten(job: Job, *, node_only: bool) -> bool:
     node = job.node
-    words = (node.name, str(node.address)) if _is_control_plane(node) else ("--node-only", node.name)
+    words = ("--node-only", node.name) if node_only else (node.name, str(node.address))
     return scripts.run(job, "remove-member", job.context.situation.first, words=words)
 
 
 def _remove(job: Job) -> bool:
-    context = job.context
-    made = made_record.read(context.workspace)
-    assert made is not None
-    providers.remove_machines(made.lab, context.workspace, [job.node.name], job.log)
-    made_record.write(context.workspace, made.without(job.node.name, context.lab.node(job.node.name)))
+    context, node = job.context, job.node
+    made = made_record.update(context.workspace, lambda made: made.with_leaving(node.name))
+    providers.remove_machines(made.lab, context.workspace, [node.name], job.log)
+    if node in _kubernetes(context.lab, context.situation):
+        # A kubelet that was started once more after its Node was deleted has registered it again.
+        _forgotten(job, node_only=True)
+    made_record.update(context.workspace, lambda made: made.without(node.name, context.lab.node(node.name)))
     return True
 
 

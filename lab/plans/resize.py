@@ -9,6 +9,7 @@ from lab.model import Lab, Node
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation
+from lab.workspace import made
 
 STOP_TIMEOUT = 60.0
 """Seconds for a machine to shut down; then its power is cut."""
@@ -19,6 +20,7 @@ BACK_TIMEOUT = 300.0
 
 def _resize(job: Job) -> bool:
     context, node = job.context, job.node
+    made.update(context.workspace, lambda record: record.with_resizing(node.name))
     if node.spec.etcd_member:
         for balancer in context.lab.balancers:
             scripts.run(job, "load-balancer", balancer, words=("--drain", node.name))
@@ -26,7 +28,7 @@ def _resize(job: Job) -> bool:
     providers.resize(context.lab, node)
     providers.power_on(context.lab, [node])
     job.wait_until(
-        lambda: context.remote.why_not_reachable(node) or _why_not_back(job),
+        lambda: context.remote.why_not_reachable(node) or (_why_not_back(job) if _worked(job) else None),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
@@ -34,7 +36,14 @@ def _resize(job: Job) -> bool:
     if node.spec.etcd_member:
         for balancer in context.lab.balancers:
             scripts.run(job, "load-balancer", balancer)
+    made.update(context.workspace, lambda record: record.resized(node))
     return True
+
+
+def _worked(job: Job) -> bool:
+    """Whether the machine was a part of the cluster. One that has yet to join may need its new size for it."""
+    joined, node = job.context.situation.joined, job.node
+    return node.name in joined if node.spec.runs_kubelet else bool(joined)
 
 
 def _why_not_back(job: Job) -> str | None:

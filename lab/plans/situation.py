@@ -12,6 +12,7 @@ from lab.remote import Remote, side_by_side
 Found = Literal["fresh", "partial", "joined"]
 """What a machine has of Kubernetes (`provision/node/probe.sh`): `fresh` is nothing, `partial` half a join."""
 
+PROBE = "/opt/ha-lab/probe.sh"
 PROBE_TIMEOUT = 60.0
 """Seconds for a machine to say what it has; it asks files only."""
 
@@ -22,9 +23,9 @@ class Situation:
 
     `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init`
     runs, or ran. `joined` are the machines that once joined completely. `alone`: no machine but `first` has
-    anything of a cluster, so that `first` may begin again. `leaving` are machines on their way out, `silent`
-    those of them that do not answer, `resized` those that get another size. `until` is the stop before which to
-    end, or "".
+    anything of a cluster, so that `first` may begin again. `leaving` are machines on their way out, in the
+    order in which they leave, `silent` those of them that do not answer, `resized` those that get another size.
+    `until` is the stop before which to end, or "".
     """
 
     first: Node
@@ -58,10 +59,16 @@ def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
     """
 
     def ask(node: Node) -> Found:
-        said = remote.run(node, ["sudo", "/opt/ha-lab/probe.sh"], timeout=PROBE_TIMEOUT).stdout.strip()
+        said = remote.run(node, ["sudo", PROBE], timeout=PROBE_TIMEOUT).stdout.strip()
         return cast(Found, said) if said in ("partial", "joined") else "fresh"
 
     return side_by_side("asking the machines what they have", nodes, ask)
+
+
+def has_joined(node: Node, remote: Remote) -> bool:
+    """Whether a machine that answers belongs to a cluster; not if it was never given the kit's scripts."""
+    said = remote.run(node, ["sudo", PROBE], timeout=PROBE_TIMEOUT, accept=None)
+    return said.stdout.strip() == "joined"
 
 
 def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:

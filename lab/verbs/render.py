@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from lab import host
-from lab.model import Lab, Node
+from lab.model import Lab
 from lab.plans import up
 from lab.providers import provider_of
 from lab.remote import control_folder
@@ -17,14 +16,13 @@ from lab.workspace.made import Made
 from lab.workspace.render import Site, credentials, disc
 
 
-def record_and_write(session: Session, golden: str, leaving: Sequence[Node] = ()) -> Made:
+def record_and_write(session: Session, golden: str) -> Made:
     """Record every machine that may exist from now on, then write everything; return the record."""
     lab, workspace = session.lab, session.workspace
     there = session.made if has_machines(session) else None
     owner = session.made.owner if session.made else made.new_owner(workspace)
     record = there or Made(lab=lab, owner=owner, root=str(workspace.root))
-    names = dict.fromkeys((*record.leaving, *(node.name for node in leaving)))
-    record = record.with_machines(lab, golden, leaving=tuple(names))
+    record = record.with_machines(lab, golden)
     record = record.model_copy(update={"root": str(workspace.root)})
     made.write(workspace, record)
     write(session, record, golden)

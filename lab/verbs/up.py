@@ -6,13 +6,14 @@ before anything is touched, and what takes something away is shown, and needs co
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab import config, providers
 from lab.config import choice
-from lab.errors import ConfigError, LabStateError, WaitTimedOut
+from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.golden import image
 from lab.model import Node
 from lab.model.change import Change, Setting
@@ -20,17 +21,21 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Situation, from_nothing, judge, survey
+from lab.plans.situation import Situation, from_nothing, has_joined, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system.wait import wait_until
 from lab.verbs import bake, render, report
 from lab.workspace import kubeconfig, made
+from lab.workspace.made import Made
 from lab.workspace.render import credentials
 
 LEAVING_TIMEOUT = 60.0
 """Seconds for a machine that is to be removed to answer, after it was started; then it counts as dead."""
+
+QUORUM_TIMEOUT = 120.0
+"""Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
 
 Confirm = Callable[[str], bool]
 """Asks a person; True is a yes. Raises ConfigError where there is nobody to ask."""
@@ -71,7 +76,7 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
         change = change_of(session, session.lab)
         require_possible(session, change)
         leaving = _leaving(session, change, wish.replacing)
-        _require_quorum(session, leaving)
+        _require_quorum(session, change, leaving, wish.replacing)
         asks = bool(change.removed or wish.replacing) and not wish.consent
         if asks and not confirm(question(session, change, wish.replacing)):
             raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
@@ -142,16 +147,36 @@ def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tupl
     return tuple(node for node in record.lab.nodes if node.name in names)
 
 
-def _require_quorum(session: Session, leaving: Sequence[Node]) -> None:
-    """Raise LabStateError, before anything is touched, where etcd can't do without what is to leave."""
-    members = [node.name for node in leaving if node.spec.etcd_member]
-    if not members or session.made is None or session.remote.route_problem():
-        return  # of machines that are off nothing is known; the plan's own gate looks again once they run
-    lab = session.made.lab
-    healthy = quorum.healthy_members(lab, session.remote)
-    problem = quorum.problem([node.name for node in lab.etcd_members], healthy, members)
+def _require_quorum(
+    session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str]
+) -> None:
+    """Raise LabStateError where etcd could not do without those that are to leave; nothing is touched yet."""
+    record, members = session.made, _members(leaving)
+    if not members or record is None or not session.workspace.kubeconfig.exists():
+        return  # without a kubeconfig `up` never came as far as to a second member
+    if session.remote.route_problem() or (not replacing and _members_off(session, record)):
+        return  # `up` starts what is off first, and asks then
+    found = quorum.membership(record.lab, session.remote)
+    problem = quorum.problem(found.members, found.healthy, members)
     if problem:
-        raise LabStateError(problem.what, hint=problem.next)
+        raise LabStateError(problem.what, hint=_way_out(record, change, problem))
+
+
+def _way_out(record: Made, change: Change, problem: quorum.Problem) -> str:
+    """What to do first. lab.yaml would only ask for the same again where it is the reason."""
+    if not _members(change.removed):
+        return problem.next
+    count = len(record.lab.control_planes)
+    return f"set nodes.control_planes.count back to {count} in lab.yaml for now; {problem.next}"
+
+
+def _members(nodes: Sequence[Node]) -> list[str]:
+    return [node.name for node in nodes if node.spec.etcd_member]
+
+
+def _members_off(session: Session, record: Made) -> bool:
+    states = providers.states(record.lab, session.workspace)
+    return any(states[node.name] in ("stopped", "paused") for node in record.lab.etcd_members)
 
 
 def _settled(session: Session) -> Session:
@@ -171,16 +196,13 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
     known = workspace.has_machines()
-    record = render.record_and_write(session, golden, leaving)
-    session = dataclasses.replace(session, made=record)
-    run = Run(session, credentials.new_run_secrets())
+    record = render.record_and_write(session, golden)
+    run = Run(dataclasses.replace(session, made=record), credentials.new_run_secrets())
     with session.progress.live():
-        changed = run.remove(leaving, wish.replacing) if leaving else False
+        changed = run.remove(leaving, wish.replacing, change) if leaving else False
         if leaving:
-            # What is made again is recorded before it is made.
-            record = (made.read(workspace) or record).with_machines(lab, golden, leaving=())
-            made.write(workspace, record)
-            render.write(session, record, golden)
+            # Those that are made again are recorded as such before they are.
+            record = render.record_and_write(dataclasses.replace(session, made=made.read(workspace)), golden)
         changed = run.up(known, wish.until, change) or changed
     keep_kubeconfig(session)
     _keep_bill_of_materials(session, golden)
@@ -214,28 +236,96 @@ class Run:
         if not known:
             # Machines that this run makes have nothing on them, so that no step need wait for all of them.
             return engine.run(plan, self._context(nothing))
+        resized = self._resized(change) if not until else ()
         changed = self._start(nothing)
         situation = judge(lab, survey(lab.kubernetes_nodes, self.session.remote), until)
-        if change.resized and not until:
-            resized = dataclasses.replace(situation, resized=change.resized)
-            changed = engine.run(RESIZE, self._context(resized)) or changed
+        if resized:
+            situation = dataclasses.replace(situation, resized=resized)
+            changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
 
-    def remove(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> bool:
+    def _resized(self, change: Change) -> tuple[Node, ...]:
+        """The machines of another size that exist: those that are yet to be made will have it."""
+        if not change.resized:
+            return ()
+        states = providers.states(self.session.lab, self.session.workspace)
+        return tuple(node for node in change.resized if states[node.name] not in ("absent", "incomplete"))
+
+    def remove(self, leaving: tuple[Node, ...], replacing: Sequence[str], change: Change) -> bool:
         """Take machines out of the lab, in an orderly way where they answer; return True."""
         lab, remote = self.session.lab, self.session.remote
-        staying = tuple(node for node in lab.nodes if node not in leaving)
+        names = {node.name for node in leaving}
+        staying = tuple(node for node in lab.nodes if node.name not in names)
         self._start(Situation(lab.first, staying))
         silent = self._silent(leaving, replacing)
         found = survey([node for node in staying if node.spec.runs_kubelet], remote)
-        serving = [node for node in staying if node.spec.etcd_member and found[node.name] == "joined"]
-        if not serving:
+        joined = frozenset(name for name, state in found.items() if state == "joined")
+        serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
+        if serving:
+            leaving = self._once_etcd_can_do_without(leaving, change)
+        elif any(self._may_have_joined(node, silent) for node in leaving if node.spec.etcd_member):
             raise LabStateError(
                 "no control plane that stays belongs to the cluster, so nothing could take over",
                 hint="`./inv status` shows what runs; `./inv up` with the former lab.yaml repairs what it can",
             )
-        situation = Situation(serving[0], staying, leaving=leaving, silent=silent)
-        return engine.run(REMOVE, self._context(situation))
+        first = serving[0] if serving else lab.first
+        situation = Situation(first, staying, joined=joined, leaving=leaving, silent=silent)
+        try:
+            return engine.run(REMOVE, self._context(situation))
+        except LabError:
+            if _members(leaving):
+                self._take_back()
+            raise
+
+    def _once_etcd_can_do_without(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
+        """Wait until etcd can do without its members among these, which may have just been started.
+
+        Returns the machines in the order in which they leave.
+        """
+        session, members = self.session, _members(leaving)
+        record = session.made
+        assert record is not None
+        if not members:
+            return leaving
+        found = quorum.Membership((), frozenset())
+
+        def why_not() -> str | None:
+            nonlocal found
+            found = quorum.membership(record.lab, session.remote)
+            problem = quorum.problem(found.members, found.healthy, members)
+            return problem.what if problem else None
+
+        with session.progress.step("quorum", "etcd can do without what leaves") as shown:
+            try:
+                wait_until(
+                    why_not,
+                    what="etcd to be able to do without what leaves",
+                    timeout=QUORUM_TIMEOUT * session.lab.patience,
+                    log=shown.log,
+                )
+            except WaitTimedOut as error:
+                problem = quorum.problem(found.members, found.healthy, members)
+                assert problem is not None
+                raise LabStateError(problem.what, hint=_way_out(record, change, problem)) from error
+            shown.unchanged()
+        order = quorum.in_order(members, found.healthy)
+        others = [node for node in leaving if not node.spec.etcd_member]
+        return (*(node for name in order for node in leaving if node.name == name), *others)
+
+    def _may_have_joined(self, node: Node, silent: frozenset[str]) -> bool:
+        """Whether a machine that leaves may belong to a cluster: it says so, or exists and can't be asked."""
+        if node.name not in silent:
+            return has_joined(node, self.session.remote)
+        return providers.state(self.session.lab, node) != "absent"
+
+    def _take_back(self) -> None:
+        """After a removal that failed: HAProxy has those API servers again that did not leave yet."""
+        record = made.read(self.session.workspace)
+        assert record is not None
+        stay = tuple(node for node in record.lab.nodes if node.name not in record.leaving)
+        lab = record.lab.model_copy(update={"nodes": stay})
+        with contextlib.suppress(LabError):  # what made the removal fail is what there is to be told
+            render.configure_load_balancers(dataclasses.replace(self.session, lab=lab, made=record))
 
     def _start(self, situation: Situation) -> bool:
         """Have the situation's machines run, with this checkout's scripts; return whether any was started."""
@@ -263,14 +353,17 @@ class Run:
                 return "it does not exist"
             if node not in off:
                 return session.remote.why_not_reachable(node)
-            try:
-                wait_until(
-                    lambda: session.remote.why_not_reachable(node),
-                    what=f"{node.name} to answer by ssh",
-                    timeout=LEAVING_TIMEOUT * session.lab.patience,
-                )
-            except WaitTimedOut as error:
-                return error.reason
+            with session.progress.step("machine", "starts and answers", node.name) as shown:
+                try:
+                    wait_until(
+                        lambda: session.remote.why_not_reachable(node),
+                        what=f"{node.name} to answer by ssh",
+                        timeout=LEAVING_TIMEOUT * session.lab.patience,
+                        log=shown.log,
+                    )
+                except WaitTimedOut as error:
+                    shown.note = "does not answer, so it counts as dead"
+                    return error.reason
             return None
 
         answers = side_by_side("asking what leaves", leaving, why_not)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import secrets
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from lab.workspace import Workspace
 FORMAT = 2
 """The form of lab.json. 1 was the lab itself beside `image`; it is still read."""
 
+_UPDATING = threading.Lock()
+
 
 class MadeMachine(Frozen):
     """One machine: the golden machine that it is a clone of ("" where none was noted), and its Kubernetes."""
@@ -30,7 +34,11 @@ class MadeMachine(Frozen):
 
 
 class Made(Frozen):
-    """A lab's record. `machines` may exist, by name; `leaving` are on their way out, wanted again or not.
+    """A lab's record.
+
+    `machines` may exist, by name. `leaving` are those of them whose removal can't be taken back, since the
+    cluster has begun to forget them: the next `up` ends it, whether lab.yaml wants them again or not. `resizing`
+    are those that may have their former size or another one.
 
     A machine of `lab` that is not among `machines` was removed in order to be made again.
 
@@ -43,6 +51,7 @@ class Made(Frozen):
     root: str
     machines: dict[str, MadeMachine] = Field(default_factory=dict)
     leaving: tuple[str, ...] = ()
+    resizing: tuple[str, ...] = ()
 
     @property
     def golden(self) -> str:
@@ -54,7 +63,7 @@ class Made(Frozen):
         """The machine of that name, as it was made or is to be made again."""
         return self.lab.node(name)
 
-    def with_machines(self, lab: Lab, golden: str, *, leaving: tuple[str, ...]) -> Made:
+    def with_machines(self, lab: Lab, golden: str) -> Made:
         """The record before `lab` is applied: its machines beside those that may still exist.
 
         What stays keeps the golden machine that it is a clone of, and its settings as they were made, until
@@ -67,9 +76,12 @@ class Made(Frozen):
             update={
                 "lab": self.lab.model_copy(update={"nodes": nodes}),
                 "machines": {node.name: self.machines.get(node.name, new) for node in nodes},
-                "leaving": leaving,
             }
         )
+
+    def with_leaving(self, name: str) -> Made:
+        """The record once a machine's removal can't be taken back."""
+        return self if name in self.leaving else self.model_copy(update={"leaving": (*self.leaving, name)})
 
     def without(self, name: str, again: Node | None = None) -> Made:
         """The record once a machine is gone, for good or to be made again as the node `again`.
@@ -85,14 +97,27 @@ class Made(Frozen):
                 "lab": self.lab.model_copy(update={"nodes": nodes}),
                 "machines": {each: machine for each, machine in self.machines.items() if each != name},
                 "leaving": tuple(each for each in self.leaving if each != name),
+                "resizing": tuple(each for each in self.resizing if each != name),
             }
+        )
+
+    def with_resizing(self, name: str) -> Made:
+        """The record before a machine gets another size."""
+        return self if name in self.resizing else self.model_copy(update={"resizing": (*self.resizing, name)})
+
+    def resized(self, node: Node) -> Made:
+        """The record once a machine has the size of `node`."""
+        nodes = tuple(node if n.name == node.name else n for n in self.lab.nodes)
+        resizing = tuple(each for each in self.resizing if each != node.name)
+        return self.model_copy(
+            update={"lab": self.lab.model_copy(update={"nodes": nodes}), "resizing": resizing}
         )
 
     def applied(self, lab: Lab, golden: str) -> Made:
         """The record once `lab` has been applied completely."""
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
         machines = {node.name: self.machines.get(node.name, new) for node in lab.nodes}
-        return self.model_copy(update={"lab": lab, "machines": machines, "leaving": ()})
+        return self.model_copy(update={"lab": lab, "machines": machines, "leaving": (), "resizing": ()})
 
 
 def new_owner(workspace: Workspace) -> str:
@@ -154,6 +179,16 @@ def _read(workspace: Workspace) -> Made | None:
         f"{workspace.identity} was written by a later version of the kit (form {form}, not {FORMAT})",
         hint="work on this lab with the checkout that made it, or update this one (`git pull`)",
     )
+
+
+def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:
+    """Change the record, which there is, in one go: steps of a plan run side by side. Return the new one."""
+    with _UPDATING:
+        record = read(workspace)
+        assert record is not None
+        changed = change(record)
+        write(workspace, changed)
+    return changed
 
 
 def write(workspace: Workspace, made: Made) -> None:

@@ -9,12 +9,19 @@
 # --by-hand  you will join the machines manually, so this run's secrets are written to a file in /root.
 # NAME…      machines that will join and have no cluster files yet.
 #
+# Nodes that an interrupted removal has left cordoned accept pods again.
+#
 # Guard: init is complete, including its last phases. This machine's API server is asked, so it does not matter who
 # ran init.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+
+# A line for each Node that the kit has cordoned.
+DRAINED='{{range .items}}{{$name := .metadata.name}}{{with .metadata.annotations}}'
+DRAINED+="{{if index . \"$DRAINED_BY\"}}{{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
+readonly DRAINED
 
 # Prints what kubeadm init has not done yet. The addons and the label are its last phases.
 initialised() {
@@ -80,6 +87,18 @@ admit() {
 	changed=yes
 }
 
+# A removal that was interrupted left these nodes cordoned (drain.sh), and they stay after all.
+end_abandoned_drains() {
+	local names name
+	names=$(as_admin get nodes --output "go-template=$DRAINED") || return 1
+	for name in $names; do
+		log "$name accepts pods again"
+		as_admin uncordon "$name" >/dev/null
+		as_admin annotate node "$name" "$DRAINED_BY-" >/dev/null
+		changed=yes
+	done
+}
+
 # Machines without a Node, whatever files they have: they have to join again.
 missing() {
 	local names name
@@ -116,6 +135,7 @@ main() {
 		wait_for 180 "this control plane, which was initialised earlier" initialised
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
 		wait_until_api_has_heard
+		end_abandoned_drains
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, separated by spaces.
 		# shellcheck disable=SC2046

@@ -9,8 +9,9 @@
 #            refuses and names them. (kubeadm's own page, "Remove the node", uses --force always.)
 # --timeout  how long it tries, 120 s by default; longer where machines are emulated.
 #
-# When it fails, the node accepts pods again unless it was cordoned before. A node that the cluster does not have, or
-# that is cordoned and has no pods to evict, is unchanged.
+# When it fails, the node accepts pods again unless a user has cordoned it before. An annotation tells the kit's own
+# cordon, so that the next `up` ends that of a run that was killed (control-plane-init.sh). A node that the cluster does
+# not have, or that is cordoned and has no pods to evict, is unchanged.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -29,7 +30,7 @@ BUDGETS+='({{range $index, $value := .values}}{{if $index}},{{end}}{{$value}}{{e
 BUDGETS+='{{"\n"}}{{end}}{{end}}'
 readonly PODS BUDGETS RETRY=5 # seconds, as kubectl waits between two evictions of a pod
 
-name="" force=no timeout=120 cordoned=no # cordoned: by this run, which has not succeeded
+name="" force=no timeout=120 cordoned=no # cordoned: by the kit, and this run has not succeeded
 
 pods() { as_admin get pods --all-namespaces --field-selector "spec.nodeName=$name" --output "go-template=$PODS"; }
 # The control plane's static pods have their Node as controller.
@@ -70,7 +71,11 @@ restore() {
 	trap '' PIPE
 	[[ $cordoned == yes ]] || return 0
 	log "$name accepts pods again" || true
-	as_admin uncordon "$name" >/dev/null || log "$name is still cordoned: \`kubectl uncordon $name\` ends that"
+	if as_admin uncordon "$name" >/dev/null; then
+		as_admin annotate node "$name" "$DRAINED_BY-" >/dev/null || true # then the next `up` removes it
+	else
+		log "$name is still cordoned: \`kubectl uncordon $name\` ends that, and so does the next \`./inv up\`"
+	fi
 }
 
 drain() {
@@ -86,7 +91,7 @@ drain() {
 }
 
 main() {
-	local found unschedulable present bare
+	local found unschedulable by present bare
 	name=${1:-}
 	[[ $name =~ ^[a-z0-9] ]] || die "usage: drain.sh NAME [--force] [--timeout SECONDS]"
 	shift
@@ -110,14 +115,18 @@ main() {
 		return
 	}
 	unschedulable=$(as_admin get node "$name" --output 'jsonpath={.spec.unschedulable}')
+	by=$(as_admin get node "$name" --output "jsonpath={.metadata.annotations.$DRAINED_BY}")
 	present=$(pods)
 	bare=$(without_controller "$present")
 	[[ $force == yes || -z $bare ]] ||
 		die "$name has pods without a controller, which no controller would start again: $(comma_separated "$bare")." \
 			"Delete those that may go (\`kubectl delete pod --namespace NAMESPACE NAME\`), then repeat the command"
 	if [[ $unschedulable != true || -n $(evictable "$present") ]]; then
-		[[ $unschedulable == true ]] || cordoned=yes
-		trap restore EXIT
+		if [[ $unschedulable != true || -n $by ]]; then
+			cordoned=yes
+			trap restore EXIT
+			as_admin annotate node "$name" "$DRAINED_BY=up" --overwrite >/dev/null
+		fi
 		drain
 		cordoned=no
 		changed=yes

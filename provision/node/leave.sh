@@ -21,8 +21,8 @@ api_server_closed() {
 main() {
 	exclusively
 	if [[ -e $MANIFEST ]]; then
-		# Aside and not away: should the machine stay after all, `up` finds a join that is not complete.
-		mv "$MANIFEST" /etc/kubernetes/kube-apiserver.yaml.left
+		# Aside and not away: should the machine stay after all, node.sh puts it back.
+		mv "$MANIFEST" "$API_SERVER_ASIDE"
 		changed=yes
 	fi
 	wait_for 60 "this API server to take no more connections" api_server_closed

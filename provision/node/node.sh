@@ -57,6 +57,13 @@ former_pod_network() {
 	changed=yes
 }
 
+# A removal that was interrupted had ended it (leave.sh), and the machine stays after all.
+restore_api_server() {
+	[[ -e $API_SERVER_ASIDE ]] || return 0
+	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
+	changed=yes
+}
+
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {
@@ -83,6 +90,7 @@ main() {
 	kubelet_drop_in
 	former_pod_network
 	container_runtime
+	restore_api_server
 	finish
 }
 

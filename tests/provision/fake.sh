@@ -216,6 +216,13 @@ case "$name $*" in
 	! grep -qw "${*: -4:1}" "$state/names" || echo "node/${*: -4:1}"
 	;;
 *" get node "*" --output jsonpath={.spec.unschedulable}") ! has cordoned || echo true ;;
+*" get node "*" --output jsonpath={.metadata.annotations.ha-lab/drained-by}") ! has drained-by || cat "$state/drained-by" ;;
+*" annotate node "*" ha-lab/drained-by=up --overwrite")
+	! fails annotate || exit 1
+	echo up >"$state/drained-by"
+	;;
+*" annotate node "*" ha-lab/drained-by-") rm -f "$state/drained-by" ;;
+*" get nodes --output go-template="*ha-lab/drained-by*) [[ ! -s $state/drained-by ]] || echo w1 ;;
 "kubectl --kubeconfig /etc/kubernetes/admin.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/node-pods" ;;
 *" --namespace "*" get poddisruptionbudgets --output go-template="*) cat "$state/budgets-$6" ;;
 *" --namespace "*" get pods --selector "*" --field-selector spec.nodeName="*" --output name")

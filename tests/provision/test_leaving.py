@@ -50,7 +50,8 @@ def test_a_node_is_drained_with_its_daemonsets_left_alone_and_once(cp1: World) -
     ran = cp1.run("drain", "w1")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert [call.partition("10s ")[2] for call in ran.changes] == [
-        "drain w1 --ignore-daemonsets --delete-emptydir-data --timeout 120s"
+        "annotate node w1 ha-lab/drained-by=up --overwrite",
+        "drain w1 --ignore-daemonsets --delete-emptydir-data --timeout 120s",
     ]
     assert (cp1.root / "state/cordoned").exists()
     again = cp1.run("drain", "w1")
@@ -79,14 +80,14 @@ def test_pods_without_a_controller_are_lost_only_with_force(cp1: World) -> None:
     )
     ran = cp1.run("drain", "w1", "--timeout", "30", "--force")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    assert ran.changes[0].endswith("--delete-emptydir-data --force --timeout 30s")
+    assert ran.changes[-1].endswith("--delete-emptydir-data --force --timeout 30s")
 
 
 def test_a_drain_goes_on_after_a_transient_error(cp1: World) -> None:
     cp1.let(failing_drain="2")
     ran = cp1.run("drain", "w1")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    left = [int(call.rpartition(" ")[2].removesuffix("s")) for call in ran.changes]
+    left = [int(call.rpartition(" ")[2].removesuffix("s")) for call in ran.changes[1:]]
     # time.sh lets 20 s pass with each pause; on a busy machine real ones pass as well.
     assert len(left) == 3
     assert 120 >= left[0] >= left[1] + 20 >= left[2] + 40
@@ -106,8 +107,9 @@ def test_a_drain_past_its_deadline_names_pods_and_budgets_and_is_reverted(cp1: W
         "it. Then repeat the command"
     ) in ran.said
     assert "Cannot evict pod" in ran.said
-    assert ran.changes[-1].endswith("uncordon w1")
+    assert ran.changes[-2].endswith("uncordon w1")
     assert not (cp1.root / "state/cordoned").exists()
+    assert not (cp1.root / "state/drained-by").exists()
 
 
 def test_a_node_that_was_cordoned_before_stays_cordoned(cp1: World) -> None:
@@ -116,6 +118,67 @@ def test_a_node_that_was_cordoned_before_stays_cordoned(cp1: World) -> None:
     assert ran.code == 1
     assert "no PodDisruptionBudget blocks them, see kubectl's messages above" in ran.said
     assert (cp1.root / "state/cordoned").exists()
+    assert not (cp1.root / "state/drained-by").exists()
+
+
+def test_a_cordon_that_a_killed_run_left_is_the_kit_s_own(cp1: World) -> None:
+    cp1.let(drain_blocked="", cordoned="", drained_by="up\n")
+    ran = cp1.run("drain", "w1", "--timeout", "10")
+    assert ran.code == 1
+    assert [call.partition("10s ")[2] for call in ran.changes[-2:]] == [
+        "uncordon w1",
+        "annotate node w1 ha-lab/drained-by-",
+    ]
+    assert not (cp1.root / "state/cordoned").exists()
+
+
+def test_a_node_is_annotated_before_it_is_cordoned(cp1: World) -> None:
+    cp1.let(failing_annotate="1")
+    ran = cp1.run("drain", "w1")
+    assert ran.code == 1
+    assert not any(" drain w1 " in call for call in ran.calls)
+
+
+# A machine that stays after all.
+
+
+def test_the_next_run_ends_a_drain_that_was_abandoned_and_no_cordon_of_a_user_s(cp1: World) -> None:
+    assert cp1.run("node").code == cp1.run("control-plane-init", secrets=True).code == 0
+    cp1.let(cordoned="", drained_by="up\n")
+    ran = cp1.run("control-plane-init", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call.partition("10s ")[2] for call in ran.changes] == [
+        "uncordon w1",
+        "annotate node w1 ha-lab/drained-by-",
+    ]
+    cp1.let(cordoned="")
+    again = cp1.run("control-plane-init", secrets=True)
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_an_api_server_that_was_ended_is_put_back_where_its_machine_stays(cp1: World) -> None:
+    manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
+    aside = "/etc/kubernetes/kube-apiserver.yaml.left"
+    assert cp1.run("node").code == cp1.run("control-plane-init", secrets=True).code == 0
+    ended = cp1.run("leave")
+    assert (ended.code, ended.last) == (0, "ha-lab: changed"), ended.said
+    assert (cp1.has(manifest), cp1.has(aside)) == (False, True)
+    assert cp1.run("leave").last == "ha-lab: unchanged"
+    ran = cp1.run("node")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert (cp1.has(manifest), cp1.has(aside)) == (True, False)
+    assert cp1.run("node").last == "ha-lab: unchanged"
+
+
+def test_a_reset_leaves_no_api_server_to_put_back(cp1: World) -> None:
+    cp1.let(failing_init="1")
+    assert cp1.run("node").code == 0
+    assert cp1.run("control-plane-init", "--alone", secrets=True).code == 1
+    aside = cp1.path("/etc/kubernetes/kube-apiserver.yaml.left")
+    aside.touch()
+    ran = cp1.run("control-plane-init", "--alone", secrets=True)
+    assert ran.code == 0, ran.said
+    assert not aside.exists()
 
 
 def test_budgets_that_can_t_be_listed_are_not_taken_for_none(cp1: World) -> None:

@@ -31,8 +31,11 @@ def lab_of(folder: Path, text: str) -> Lab:
 
 
 def before(record: Made, lab: Lab, golden: str = OLD, leaving: tuple[str, ...] = ()) -> Made:
-    """The record before a lab is applied."""
-    return record.with_machines(lab, golden, leaving=leaving)
+    """The record before a lab is applied, and once these can't stay any more."""
+    record = record.with_machines(lab, golden)
+    for name in leaving:
+        record = record.with_leaving(name)
+    return record
 
 
 def first_record(lab: Lab = LAB, golden: str = OLD) -> Made:

@@ -1,0 +1,515 @@
+"""A lab that lives in memory: machines, etcd's members, Nodes and HAProxy, for `up`, `replace` and `plan`.
+
+What verbs ask of Vagrant, docker, ssh and the API is played here as the scripts of provision/node/ would do it,
+and refused where they would refuse it. Every change goes through `touch`, so that a test can let each one fail,
+or the run be killed there.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import pytest
+
+from lab import config, providers, session
+from lab.errors import LabError, LabStateError
+from lab.golden import image
+from lab.health.facts.gather import COMMAND
+from lab.model import Lab, Node
+from lab.plans import ready, resize
+from lab.plans.engine import Context, Job
+from lab.plans.situation import PROBE
+from lab.providers import MachineState, docker
+from lab.session import Session
+from lab.system import process
+from lab.verbs import bake, render
+from lab.verbs import up as bring_up
+from lab.verbs.up import Wish
+from lab.workspace import Workspace, kubeconfig, made
+from lab.workspace.made import Made
+from tests.unit.fakes import FakeRemote, progress
+
+T = TypeVar("T")
+When = Literal["before", "after"]
+WRITE = made.write
+GOLDEN = "ha-lab/golden:0123456789abcdef"
+
+
+class KilledError(BaseException):
+    """The run was killed: from here on it can touch nothing."""
+
+
+@dataclass
+class Machine:
+    """One machine. `has` is what it has of Kubernetes; a load balancer that is configured has `joined`."""
+
+    state: MachineState = "absent"
+    has: str = "fresh"
+    cpus: int = 0
+    hangs: bool = False
+    api_aside: bool = False
+
+
+def lab_of(
+    folder: Path, *, control_planes: int = 3, workers: int = 2, cpus: int = 2, profile: str = "tuned"
+) -> Lab:
+    """A lab.yaml with these numbers, as the kit reads it."""
+    path = folder / "lab.yaml"
+    path.write_text(
+        "provider: docker\n"
+        f"load_balancer: {{profile: {profile}}}\n"
+        "nodes:\n"
+        f"  control_planes: {{count: {control_planes}}}\n"
+        f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
+    )
+    return config.load(path)
+
+
+class World:
+    """What there is of a lab. `touches` are all changes so far, such as `drain w2` or `record`."""
+
+    def __init__(self, folder: Path) -> None:
+        """Let there be nothing."""
+        self.folder = folder
+        self.workspace = Workspace(folder / ".lab")
+        self.workspace.write_secret(self.workspace.secrets / "ca.key", "the key")
+        self.wanted = lab_of(folder)
+        self.machines: dict[str, Machine] = {}
+        self.members: set[str] = set()
+        self.nodes: dict[str, str] = {}  # name → who cordoned it: "", "up" or "user"
+        self.haproxy_drained: set[str] = set()
+        self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
+        self.touches: list[str] = []
+        self.asked: list[str] = []
+        self.words: dict[str, tuple[str, ...]] = {}
+        self.fault: tuple[str, int, When, BaseException] | None = None
+        self.dead = False
+        self.enforces_sizes = False
+        self._lock = threading.RLock()
+
+    # What tests do.
+
+    def up(
+        self, lab: Lab, *, replacing: tuple[str, ...] = (), consent: bool = True, answer: bool = False
+    ) -> None:
+        """Run `up`, or `replace`, with a lab.yaml that says this; a person answers so."""
+        self.wanted, self.dead = lab, False
+
+        def confirm(question: str) -> bool:
+            self.asked.append(question)
+            return answer
+
+        bring_up.up(self.session(lab), Wish(consent=consent, replacing=replacing), confirm)
+
+    def session(self, lab: Lab) -> Session:
+        """The lab as the verbs have it."""
+        remote = WorldRemote(lab, self.workspace, self)
+        record = made.read(self.workspace)
+        return Session(
+            self.folder / "lab.yaml", lab, self.workspace, remote, progress(self.workspace.logs), record
+        )
+
+    def break_at(self, touch: str, when: When, error: BaseException, *, nth: int = 1) -> None:
+        """Let the nth change of that name raise, before it is done or after."""
+        self.fault = (touch, nth, when, error)
+
+    def remember(self) -> Callable[[], None]:
+        """Return what brings back the world as it is now."""
+        machines, members, nodes = copy.deepcopy(self.machines), set(self.members), dict(self.nodes)
+        drained, files = set(self.haproxy_drained), self._files()
+
+        def restore() -> None:
+            self.machines, self.members, self.nodes = copy.deepcopy(machines), set(members), dict(nodes)
+            self.haproxy_drained, self.touches, self.asked, self.fault = set(drained), [], [], None
+            for path in self._files().keys() - files.keys():
+                path.unlink()
+            for path, content in files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+
+        return restore
+
+    def _files(self) -> dict[Path, bytes]:
+        root = self.workspace.root
+        ids = (root / ".vagrant").rglob("id")
+        kept = (self.workspace.identity, self.workspace.kubeconfig, *ids)
+        return {path: path.read_bytes() for path in kept if path.exists()}
+
+    def lose(self, name: str) -> None:
+        """Let a machine be gone, with all that was on it."""
+        self.machines[name] = Machine()
+
+    @property
+    def record(self) -> Made:
+        """What `.lab/lab.json` says."""
+        found = made.read(self.workspace)
+        assert found is not None
+        return found
+
+    def problems(self, lab: Lab) -> list[str]:
+        """In which ways the lab is not what a lab.yaml says."""
+        running = {name for name, machine in self.machines.items() if machine.state == "running"}
+        joined = {name for name in running if self.machines[name].has == "joined"}
+        found = []
+        for what, is_now, should_be in (
+            (
+                "machines",
+                {n for n, m in self.machines.items() if m.state != "absent"},
+                {n.name for n in lab.nodes},
+            ),
+            ("running", running, {n.name for n in lab.nodes}),
+            ("joined", joined, {n.name for n in lab.nodes}),
+            ("etcd", self.members, {n.name for n in lab.etcd_members}),
+            ("Nodes", set(self.nodes), {n.name for n in lab.kubernetes_nodes}),
+            ("cordoned", {n for n, by in self.nodes.items() if by == "up"}, set()),
+            ("no API server", {n for n, m in self.machines.items() if m.api_aside}, set()),
+            ("drained in HAProxy", self.haproxy_drained, set()),
+        ):
+            if is_now != should_be:
+                found.append(f"{what}: {sorted(is_now)} instead of {sorted(should_be)}")
+        if self.enforces_sizes:
+            found += [f"{n.name} has {self.machines[n.name].cpus} CPUs" for n in lab.nodes if self._differs(n)]
+        return found
+
+    def require_applied(self, lab: Lab) -> None:
+        """Assert that lab and record are what lab.yaml says, with nothing left over."""
+        assert self.problems(lab) == []
+        record = self.record
+        assert record.lab == lab
+        assert set(record.machines) == {node.name for node in lab.nodes}
+        assert record.leaving == ()
+        assert {machine.golden for machine in record.machines.values()} == {GOLDEN}
+
+    def _differs(self, node: Node) -> bool:
+        return node.name in self.machines and self.machines[node.name].cpus != node.cpus
+
+    # What the kit does.
+
+    def touch(self, name: str, effect: Callable[[], T]) -> T:
+        """Change something; where a test says so, fail or die before or after it."""
+        with self._lock:
+            self.require_alive()
+            self.touches.append(name)
+            self._break(name, "before")
+            done = effect()
+            self._break(name, "after")
+            return done
+
+    def require_alive(self) -> None:
+        """A run that was killed asks and does nothing more."""
+        if self.dead:
+            raise KilledError
+
+    def _break(self, name: str, when: When) -> None:
+        if self.fault and self.fault[:3] == (name, self.touches.count(name), when):
+            error, self.fault = self.fault[3], None
+            self.dead = isinstance(error, KilledError)
+            raise error
+
+    def machine(self, name: str) -> Machine:
+        """What there is of a machine."""
+        return self.machines.setdefault(name, Machine())
+
+    def answers(self, name: str) -> bool:
+        """Whether one can log in."""
+        machine = self.machine(name)
+        return machine.state == "running" and not machine.hangs
+
+    def healthy_members(self) -> set[str]:
+        """Members that run, where they are a majority; none otherwise."""
+        up = {name for name in self.members if self.answers(name) and self.machine(name).has == "joined"}
+        return up if len(up) > len(self.members) // 2 else set()
+
+    def require_api(self, of: str | None = None) -> None:
+        """Refuse what needs the API: through the load balancer, or at one machine's own server."""
+        serving = {name for name in self.healthy_members() if not self.machine(name).api_aside}
+        balancers = [n.name for n in self.wanted.balancers if self.answers(n.name)]
+        configured = any(self.machine(name).has == "joined" for name in balancers)
+        if of is not None and of not in serving:
+            raise LabError(f"{of}: its API server does not answer")
+        if of is None and not (configured and serving):
+            raise LabError("the API does not answer")
+
+    # Vagrant and docker.
+
+    def states(self, lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+        """As docker says."""
+        self.require_alive()
+        return {node.name: self.machine(node.name).state for node in lab.nodes}
+
+    def boot(self, workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
+        """Make machines, one after the other."""
+        assert names is not None
+        record = self.record
+        for name in names:
+            node = self.wanted.node(name)
+            assert node is not None
+            assert name in record.machines, f"{name} is made and not recorded"
+            cpus = node.cpus
+
+            def make(name: str = name, cpus: int = cpus) -> None:
+                assert self.machine(name).state == "absent"
+                self.machines[name] = Machine("running", cpus=cpus)
+                workspace.write(workspace.root / f".vagrant/machines/{name}/docker/id", "1")
+
+            self.touch(f"boot {name}", make)
+
+    def power_on(self, lab: Lab, nodes: Sequence[Node]) -> None:
+        """Start machines that exist."""
+        for node in nodes:
+            assert self.machine(node.name).state in ("stopped", "running"), f"{node.name} can't be started"
+            self.touch(f"start {node.name}", lambda name=node.name: self._set(name, "running"))  # type: ignore[misc]
+
+    def resume(self, lab: Lab, node: Node) -> None:
+        """Let a paused machine go on."""
+        if self.machine(node.name).state == "paused":
+            self.touch(f"resume {node.name}", lambda: self._set(node.name, "running"))
+
+    def stop(self, lab: Lab, node: Node, timeout: float) -> bool:
+        """Shut a machine down."""
+        self.touch(f"stop {node.name}", lambda: self._set(node.name, "stopped"))
+        return True
+
+    def resize(self, lab: Lab, node: Node) -> None:
+        """Give a stopped machine another size."""
+        assert self.machine(node.name).state == "stopped"
+        self.touch(f"resize {node.name}", lambda: setattr(self.machine(node.name), "cpus", node.cpus))
+
+    def remove_machines(self, lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
+        """Remove machines with their disks."""
+        for name in names:
+
+            def remove(name: str = name) -> None:
+                self.lose(name)
+                (workspace.root / f".vagrant/machines/{name}/docker/id").unlink(missing_ok=True)
+
+            self.touch(f"remove {name}", remove)
+
+    def _set(self, name: str, state: MachineState) -> None:
+        self.machine(name).state = state
+
+    # The scripts of provision/node/.
+
+    def script(self, node: Node, name: str, words: tuple[str, ...]) -> bool:
+        """Run one on a machine that answers."""
+        if not self.answers(node.name):
+            raise LabError(f"ssh to {node.name} failed")
+        subject = next((word for word in words if not word.startswith("-")), "")
+        label = f"{name} {subject if name in ('drain', 'remove-member') else node.name}"
+        if "--node-only" in words:
+            label += " --node-only"
+        self.words[label] = words
+        work: Callable[[Node, tuple[str, ...]], bool] = getattr(self, f"_{name.replace('-', '_')}")
+        return self.touch(label, lambda: work(node, words))
+
+    def _node(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        machine.api_aside = False
+        return False
+
+    def _load_balancer(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.haproxy_drained = set(words[1:])
+        self.machine(node.name).has = "joined"
+        return False
+
+    def _control_plane_init(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        if machine.has == "joined":
+            self.require_api(node.name)
+            for name in words:
+                if name in self.nodes and self.machine(name).has != "joined":
+                    del self.nodes[name]  # what a lost machine left behind
+            for name, by in self.nodes.items():
+                if by == "up":
+                    self.nodes[name] = ""
+            return False
+        others = [n for n, m in self.machines.items() if m.has == "joined" and self._runs_kubelet(n)]
+        assert not others, f"a second cluster beside that of {others}"
+        assert machine.has == "fresh" or "--alone" in words
+        machine.has = "joined"
+        self.members, self.nodes = {node.name}, {node.name: ""}
+        return True
+
+    def _runs_kubelet(self, name: str) -> bool:
+        node = self.wanted.node(name)
+        return node is None or node.spec.runs_kubelet
+
+    def _pod_network(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        return False
+
+    def _worker_join(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        return self._joined(node)
+
+    def _control_plane_join(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        machine = self.machine(node.name)
+        if machine.has == "joined":
+            assert not machine.api_aside, f"{node.name} would be reset"
+        elif node.name in self.members:
+            if "--former" not in words:
+                raise LabError(f"etcd has a member of an earlier {node.name}")
+            self._leave_etcd(node.name)
+        self.members.add(node.name)
+        return self._joined(node)
+
+    def _joined(self, node: Node) -> bool:
+        machine = self.machine(node.name)
+        changed = machine.has != "joined" or node.name not in self.nodes
+        machine.has = "joined"
+        self.nodes.setdefault(node.name, "")
+        return changed
+
+    def _revoke(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        return False
+
+    def _drain(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api(node.name)
+        name = words[0]
+        if name not in self.nodes:
+            return False
+        if name in self.blocked:
+            raise LabError(f"{name}: not drained after 120 s: blocked by PodDisruptionBudget shop/web")
+        self.nodes[name] = self.nodes[name] or "up"
+        return True
+
+    def _leave(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.machine(node.name).api_aside = True
+        return True
+
+    def _remove_member(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api(node.name)
+        [name] = [word for word in words if not word.startswith("-")][:1]
+        assert name != node.name, f"{name} can't remove itself"
+        if "--node-only" not in words and name in self.members:
+            self._leave_etcd(name)
+        return self.nodes.pop(name, None) is not None
+
+    def _leave_etcd(self, name: str) -> None:
+        healthy, stay = self.healthy_members(), self.members - {name}
+        if not healthy or len(healthy & stay) <= len(stay) // 2:
+            raise LabError(f"only {len(healthy & stay)} of the {len(stay)} members that stay are healthy")
+        self.members = stay
+
+    # What is asked.
+
+    def ask(self, node: Node, command: tuple[str, ...]) -> str:
+        """Answer what machines are asked besides."""
+        if command == ("sudo", PROBE):
+            return f"{self.machine(node.name).has}\n"
+        if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
+            members = [
+                {"ID": number, "name": name, "peerURLs": [f"https://{name}:2380"]}
+                for number, name in enumerate(sorted(self.members))
+            ]
+            health = json.dumps([{"health": node.name in self.healthy_members()}])
+            listed = json.dumps({"members": members})
+            return f"== etcd-health 0\n{health}\n== etcd-members 0\n{listed}\n"
+        raise AssertionError(f"not told of {command}")
+
+
+class WorldRemote(FakeRemote):
+    """ssh to the machines of a world."""
+
+    def __init__(self, lab: Lab, workspace: Workspace, world: World) -> None:
+        """Reach its machines."""
+        super().__init__(lab, workspace)
+        self.world = world
+
+    def why_not_reachable(self, node: Node) -> str | None:
+        """Say whether it runs."""
+        self.world.require_alive()
+        return None if self.world.answers(node.name) else "No route to host"
+
+    def deliver(self, node: Node) -> None:
+        """Give a machine its folder."""
+        self.world.touch(f"deliver {node.name}", lambda: None)
+
+    def run(
+        self,
+        node: Node,
+        command: Sequence[str],
+        *,
+        stdin: str | bytes | None = None,
+        timeout: float | None = None,
+        accept: Sequence[int] | None = (0,),
+        log: Path | None = None,
+        output: Path | None = None,
+    ) -> process.Result:
+        """Ask a machine, which does not answer where it does not run."""
+        self.world.require_alive()
+        if not self.world.answers(node.name):
+            if accept is None:
+                return process.Result(tuple(command), 255, "", "No route to host", 0.0)
+            raise LabError(f"ssh to {node.name} failed")
+        return process.Result(tuple(command), 0, self.world.ask(node, tuple(command)), "", 0.0)
+
+    def script(
+        self,
+        node: Node,
+        name: str,
+        words: Sequence[str] = (),
+        *,
+        secrets: Mapping[str, str] | None = None,
+        log: Path,
+        timeout: float = 1800,
+    ) -> bool:
+        """Run a script."""
+        return self.world.script(node, name, tuple(words))
+
+
+def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """Put a world in the place of Vagrant, docker, the golden machine and the API."""
+
+    def record(workspace: Workspace, record: Made) -> None:
+        world.touch("record", lambda: WRITE(workspace, record))
+
+    def configure(session: Session) -> None:
+        for balancer in session.lab.balancers:
+            session.remote.script(balancer, "load-balancer", log=world.workspace.logs)
+
+    def why_not(context: Context, names: object = None) -> str | None:
+        world.require_alive()
+        problems = world.problems(context.lab)
+        assert not world.dead
+        assert not [each for each in problems if not each.startswith("drained")], problems
+        return None
+
+    def fetch(lab: Lab, workspace: Workspace, remote: object, node: Node) -> bool:
+        return (
+            bool(world.touch("kubeconfig", lambda: workspace.write_secret(workspace.kubeconfig, "yes"))) or True
+        )
+
+    def row(lab: Lab) -> providers.Provider:
+        return replace(docker.PROVIDER, enforces_sizes=world.enforces_sizes)
+
+    for name in ("boot", "states", "power_on", "resume", "stop", "resize", "remove_machines"):
+        monkeypatch.setattr(providers, name, getattr(world, name))
+    monkeypatch.setattr(providers, "state", lambda lab, node: world.machine(node.name).state)
+    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(session, "provider_of", row)
+    monkeypatch.setattr(kubeconfig, "fetch", fetch)
+    monkeypatch.setattr(bake, "bake", lambda session, consent: GOLDEN)
+    monkeypatch.setattr(image, "bill_of_materials", lambda lab, golden: "{}")
+    monkeypatch.setattr(made, "write", record)
+    monkeypatch.setattr(render, "write", lambda session, record, golden: None)
+    monkeypatch.setattr(render, "configure_load_balancers", configure)
+    monkeypatch.setattr(ready, "_why_not", why_not)
+    monkeypatch.setattr(ready, "why_not_healthy", why_not)
+    monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))
+    return world
+
+
+def _unwell(world: World, job: Job) -> str | None:
+    node = job.node
+    if node.spec.runs_kubelet and world.machine(node.name).has != "joined":
+        raise LabStateError(f"{node.name} will never be a Ready node")
+    return None
