@@ -54,6 +54,10 @@ def write(session: Session, record: Made, golden: str) -> None:
         for name, text in credentials.secret_files(node, lab, run, key).items():
             workspace.write_secret(folder / name, text)
     workspace.forget_nodes_but({node.name for node in (*lab.nodes, *leaving)})
+    # A machine is given all that is in its folder, also what an earlier shape of the lab had for it.
+    for path in (workspace.root / "nodes").rglob("*"):
+        if path.is_file() and str(path.relative_to(workspace.root)) not in texts:
+            path.unlink()
 
 
 def refresh(session: Session) -> None:

@@ -37,8 +37,8 @@ class Made(Frozen):
     """A lab's record.
 
     `machines` may exist, by name. `leaving` are those of them whose removal can't be taken back, since the
-    cluster has begun to forget them: the next `up` ends it, whether lab.yaml wants them again or not. `resizing`
-    are those that may have their former size or another one.
+    cluster has begun to forget them: the next `up` ends it, whether lab.yaml wants them again or not.
+    `resizing` are those that may have their former size or another one.
 
     A machine of `lab` that is not among `machines` was removed in order to be made again.
 

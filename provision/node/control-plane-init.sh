@@ -9,7 +9,8 @@
 # --by-hand  you will join the machines manually, so this run's secrets are written to a file in /root.
 # NAME…      machines that will join and have no cluster files yet.
 #
-# Nodes that an interrupted removal has left cordoned accept pods again.
+# Nodes that an interrupted removal has left cordoned accept pods again, and CoreDNS's replicas are spread as the number
+# of nodes allows.
 #
 # Guard: init is complete, including its last phases. This machine's API server is asked, so it does not matter who
 # ran init.
@@ -22,6 +23,8 @@ source "$HERE/kubernetes.sh"
 DRAINED='{{range .items}}{{$name := .metadata.name}}{{with .metadata.annotations}}'
 DRAINED+="{{if index . \"$DRAINED_BY\"}}{{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
 readonly DRAINED
+readonly COREDNS_PATCH=$HERE/patches/corednsdeployment+strategic.yaml
+readonly APART=spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution
 
 # Prints what kubeadm init has not done yet. The addons and the label are its last phases.
 initialised() {
@@ -99,6 +102,22 @@ end_abandoned_drains() {
 	done
 }
 
+# kubeadm made the Deployment for the lab as it was then: with one Kubernetes node its replicas have to share that, with
+# more they are kept apart (the patch is there, and docs/decisions/0010-coredns-apart.md).
+spread_coredns() {
+	local kept_apart coredns=(--namespace kube-system deployment coredns)
+	kept_apart=$(as_admin get "${coredns[@]}" --output "jsonpath={.${APART}[*].topologyKey}")
+	if [[ -e $COREDNS_PATCH && -z $kept_apart ]]; then
+		as_admin patch "${coredns[@]}" --patch-file "$COREDNS_PATCH" >/dev/null
+	elif [[ ! -e $COREDNS_PATCH && -n $kept_apart ]]; then
+		as_admin patch "${coredns[@]}" --type json \
+			--patch "[{\"op\": \"remove\", \"path\": \"/${APART//.//}\"}]" >/dev/null
+	else
+		return 0
+	fi
+	changed=yes
+}
+
 # Machines without a Node, whatever files they have: they have to join again.
 missing() {
 	local names name
@@ -136,6 +155,7 @@ main() {
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
 		wait_until_api_has_heard
 		end_abandoned_drains
+		spread_coredns
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, separated by spaces.
 		# shellcheck disable=SC2046

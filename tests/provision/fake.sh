@@ -155,11 +155,11 @@ case "$name $*" in
 	touch "$state/own-api" "$state/label" "$state/active-kubelet"
 	has_certificate
 	if fails addons; then exit 1; fi
-	touch "$state/addons"
+	touch "$state/addons" "$state/coredns-apart"
 	;;
 "kubeadm init phase addon all --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf")
 	filled "$6"
-	touch "$state/addons"
+	touch "$state/addons" "$state/coredns-apart"
 	;;
 "kubeadm init phase bootstrap-token --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-token-print") filled "$5" ;;
 "kubeadm init phase upload-certs --upload-certs --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print") filled "$6" ;;
@@ -217,6 +217,15 @@ case "$name $*" in
 	;;
 *" get node "*" --output jsonpath={.spec.unschedulable}") ! has cordoned || echo true ;;
 *" get node "*" --output jsonpath={.metadata.annotations.ha-lab/drained-by}") ! has drained-by || cat "$state/drained-by" ;;
+*" get --namespace kube-system deployment coredns --output jsonpath={.spec.template.spec.affinity.podAntiAffinity.required"*)
+	! has coredns-apart || echo kubernetes.io/hostname
+	;;
+*" patch --namespace kube-system deployment coredns --patch-file /opt/ha-lab/patches/corednsdeployment+strategic.yaml")
+	touch "$state/coredns-apart"
+	;;
+*" patch --namespace kube-system deployment coredns --type json --patch "*remove*/requiredDuringSchedulingIgnoredDuringExecution*)
+	rm "$state/coredns-apart"
+	;;
 *" annotate node "*" ha-lab/drained-by=up --overwrite")
 	! fails annotate || exit 1
 	echo up >"$state/drained-by"

@@ -156,6 +156,22 @@ def test_the_next_run_ends_a_drain_that_was_abandoned_and_no_cordon_of_a_user_s(
     assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
 
 
+def test_coredns_is_spread_as_the_number_of_nodes_allows(cp1: World) -> None:
+    """A lab that had one Kubernetes node has more now, and then one again."""
+    assert cp1.run("node").code == cp1.run("control-plane-init", secrets=True).code == 0
+    apart, patch = cp1.root / "state/coredns-apart", "opt/ha-lab/patches/corednsdeployment+strategic.yaml"
+    apart.unlink()
+    grown = cp1.run("control-plane-init", secrets=True)
+    assert (grown.code, grown.last) == (0, "ha-lab: changed"), grown.said
+    assert apart.exists()
+    assert cp1.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+    (cp1.root / patch).unlink()
+    shrunk = cp1.run("control-plane-init", secrets=True)
+    assert (shrunk.code, shrunk.last) == (0, "ha-lab: changed"), shrunk.said
+    assert not apart.exists()
+    assert cp1.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+
+
 def test_an_api_server_that_was_ended_is_put_back_where_its_machine_stays(cp1: World) -> None:
     manifest = "/etc/kubernetes/manifests/kube-apiserver.yaml"
     aside = "/etc/kubernetes/kube-apiserver.yaml.left"

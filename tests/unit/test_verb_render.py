@@ -133,6 +133,18 @@ def test_a_lab_from_an_earlier_version_keeps_its_label_and_its_golden_machines(t
     assert record.golden == "ha-lab/golden:77d1632b985f1c10"
 
 
+def test_what_an_earlier_shape_of_the_lab_had_for_a_machine_is_not_given_to_it_any_more(
+    opened: Session, tmp_path: Path
+) -> None:
+    written(opened)
+    patch = opened.workspace.node("cp1") / "patches" / "corednsdeployment+strategic.yaml"
+    assert patch.exists()
+    alone = wanted(tmp_path / "here", LAB_YAML + "nodes: {workers: {count: 0}, control_planes: {count: 1}}\n")
+    written(alone)
+    assert not patch.exists()
+    assert (opened.workspace.node("cp1") / "node.env").exists()
+
+
 def test_a_pod_network_of_one_s_own_is_read_beside_the_lab_file(opened: Session, tmp_path: Path) -> None:
     (tmp_path / "here" / "mine.yaml").write_text("kind: List\n")
     other = wanted(tmp_path / "here", LAB_YAML + "network: {pod_network: mine.yaml}\n")
