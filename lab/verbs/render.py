@@ -55,9 +55,9 @@ def write(session: Session, record: Made, golden: str) -> None:
             workspace.write_secret(folder / name, text)
     workspace.forget_nodes_but({node.name for node in (*lab.nodes, *leaving)})
     # A machine is given all that is in its folder, also what an earlier shape of the lab had for it.
-    for path in (workspace.root / "nodes").rglob("*"):
-        if path.is_file() and str(path.relative_to(workspace.root)) not in texts:
-            path.unlink()
+    for file in (workspace.root / "nodes").rglob("*"):
+        if file.is_file() and str(file.relative_to(workspace.root)) not in texts:
+            file.unlink()
 
 
 def refresh(session: Session) -> None:

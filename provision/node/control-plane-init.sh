@@ -102,16 +102,20 @@ end_abandoned_drains() {
 	done
 }
 
-# kubeadm made the Deployment for the lab as it was then: with one Kubernetes node its replicas have to share that, with
-# more they are kept apart (the patch is there, and docs/decisions/0010-coredns-apart.md).
+# kubeadm made the Deployment for the lab as it was then. Where there are several Kubernetes nodes, its two replicas are
+# kept apart (docs/decisions/0010-coredns-apart.md); on a last one, the second replica would wait for ever. It is scaled
+# and not patched there: pods without the rule could not be placed beside one that has it.
 spread_coredns() {
-	local kept_apart coredns=(--namespace kube-system deployment coredns)
+	local kept_apart replicas coredns=(--namespace kube-system deployment coredns)
 	kept_apart=$(as_admin get "${coredns[@]}" --output "jsonpath={.${APART}[*].topologyKey}")
-	if [[ -e $COREDNS_PATCH && -z $kept_apart ]]; then
+	replicas=$(as_admin get "${coredns[@]}" --output "jsonpath={.spec.replicas}")
+	if [[ ! -e $COREDNS_PATCH ]]; then
+		[[ -n $kept_apart ]] && ((replicas > 1)) || return 0
+		as_admin scale "${coredns[@]}" --replicas 1 >/dev/null
+	elif [[ -z $kept_apart ]]; then
 		as_admin patch "${coredns[@]}" --patch-file "$COREDNS_PATCH" >/dev/null
-	elif [[ ! -e $COREDNS_PATCH && -n $kept_apart ]]; then
-		as_admin patch "${coredns[@]}" --type json \
-			--patch "[{\"op\": \"remove\", \"path\": \"/${APART//.//}\"}]" >/dev/null
+	elif ((replicas == 1)); then
+		as_admin scale "${coredns[@]}" --replicas 2 >/dev/null
 	else
 		return 0
 	fi

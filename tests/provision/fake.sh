@@ -156,10 +156,12 @@ case "$name $*" in
 	has_certificate
 	if fails addons; then exit 1; fi
 	touch "$state/addons" "$state/coredns-apart"
+	echo 2 >"$state/coredns-replicas"
 	;;
 "kubeadm init phase addon all --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf")
 	filled "$6"
 	touch "$state/addons" "$state/coredns-apart"
+	echo 2 >"$state/coredns-replicas"
 	;;
 "kubeadm init phase bootstrap-token --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-token-print") filled "$5" ;;
 "kubeadm init phase upload-certs --upload-certs --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print") filled "$6" ;;
@@ -220,12 +222,11 @@ case "$name $*" in
 *" get --namespace kube-system deployment coredns --output jsonpath={.spec.template.spec.affinity.podAntiAffinity.required"*)
 	! has coredns-apart || echo kubernetes.io/hostname
 	;;
-*" patch --namespace kube-system deployment coredns --patch-file /opt/ha-lab/patches/corednsdeployment+strategic.yaml")
+*" patch --namespace kube-system deployment coredns --patch-file "*/patches/corednsdeployment+strategic.yaml)
 	touch "$state/coredns-apart"
 	;;
-*" patch --namespace kube-system deployment coredns --type json --patch "*remove*/requiredDuringSchedulingIgnoredDuringExecution*)
-	rm "$state/coredns-apart"
-	;;
+*" get --namespace kube-system deployment coredns --output jsonpath={.spec.replicas}") cat "$state/coredns-replicas" ;;
+*" scale --namespace kube-system deployment coredns --replicas "*) echo "${*: -1}" >"$state/coredns-replicas" ;;
 *" annotate node "*" ha-lab/drained-by=up --overwrite")
 	! fails annotate || exit 1
 	echo up >"$state/drained-by"

@@ -159,7 +159,8 @@ class World:
         )
         said = ran.stdout.decode()
         calls = (state / "calls").read_text().splitlines()
-        assert (state / "refused").read_text() == "", "a call that this test was not told of"
+        refused = (state / "refused").read_text()
+        assert refused == "", f"a call that this test was not told of: {refused}"
         for place in (said, (state / "calls").read_text(), (state / "environments").read_text()):
             for secret in (TOKEN, TOKEN[7:], CERTIFICATE_KEY, CA_KEY.splitlines()[1]):
                 assert secret not in place, f"a secret in sight:\n{place}"
