@@ -448,6 +448,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that verify should notice (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
+        "lifecycle": "instead: grow, shrink, replace, stop and move a lab of its own, and kill `up` (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (15 minutes where they are emulated)",
         "whole": "with --drills: also every other drill, and both load balancers side by side (10 minutes "
         "more); with --vm: also a real lab of five machines, VirtualBox's disk, and the golden image on "
@@ -462,6 +463,7 @@ def test(
     live: bool = True,
     sabotage: bool = False,
     drills: bool = False,
+    lifecycle: bool = False,
     vm: bool = False,
     whole: bool = False,
     k: str = "",
@@ -470,9 +472,10 @@ def test(
     from lab.errors import ConfigError
     from lab.verbs import selftest
 
-    if quick and (sabotage or drills or vm or whole):
+    if quick and (sabotage or drills or lifecycle or vm or whole):
         raise ConfigError(
-            ["--quick is only the unit tests"], hint="leave it out, or --sabotage, --drills, --vm and --whole"
+            ["--quick is only the unit tests"],
+            hint="leave it out, or --sabotage, --drills, --lifecycle, --vm and --whole",
         )
     if quick:
         code = selftest.run_quick(select=k)
@@ -483,7 +486,8 @@ def test(
         baking.bake(virtual, consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
     else:
-        breaking = [suite for suite, wanted in (("sabotage", sabotage), ("drills", drills)) if wanted]
+        asked = {"sabotage": sabotage, "drills": drills, "lifecycle": lifecycle}
+        breaking = [suite for suite, wanted in asked.items() if wanted]
         code = selftest.run(
             _wanted(DEFAULT_LAB), consent=yes, live=live, breaking=breaking, whole=whole, select=k
         )

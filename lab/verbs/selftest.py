@@ -15,8 +15,8 @@ QUICK = "tests/unit"
 """What is run at every save: at most 30 s on two cores."""
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
 NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
-BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills"}
-"""Suites that break a lab of their own, again and again, and take their time."""
+BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills", "lifecycle": "tests/lifecycle"}
+"""Suites that break or change a lab of their own, again and again: a quarter of an hour each."""
 VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 

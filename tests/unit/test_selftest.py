@@ -38,7 +38,7 @@ def test_quick_runs_the_unit_tests_on_all_cores_and_asks_nothing_of_the_host(
     assert pytests == [["tests/unit", "--numprocesses", workers, "--dist", "loadfile", "-k", "oci"]]
 
 
-@pytest.mark.parametrize("flag", ["--sabotage", "--drills", "--vm", "--whole"])
+@pytest.mark.parametrize("flag", ["--sabotage", "--drills", "--lifecycle", "--vm", "--whole"])
 def test_quick_is_refused_beside_what_takes_long(tmp_path: Path, pytests: list[list[str]], flag: str) -> None:
     ran = typed(tmp_path, "test", "--quick", flag)
     assert (ran.returncode, pytests) == (2, [])
