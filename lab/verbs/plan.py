@@ -154,7 +154,8 @@ def _ask(session: Session) -> _There:
     reason = remote.route_problem() if running else None
     if reason:
         return _There(states, silent=frozenset(node.name for node in running), problem=reason)
-    answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
+    with session.progress.asking("the machines to say what they have"):
+        answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
     why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
     return _There(
         states,
