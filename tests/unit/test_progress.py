@@ -216,4 +216,4 @@ def test_on_a_terminal_the_live_list_shows_it_and_no_line_is_printed(tmp_path: P
         Console(file=shown, width=120).print(run._render())
     assert "cp1  starts and answers  0 s  waiting for cp1 to answer by ssh" in shown.getvalue()
     assert "waiting for etcd's members  0 s" in shown.getvalue()
-    assert "still running" not in out.getvalue()
+    assert "…" not in out.getvalue()
