@@ -228,7 +228,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """
     from lab.verbs import plan as planning
 
-    found = planning.look(_wanted(lab))
+    found = planning.look(_wanted(lab, errors_console if json else console))
     print(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     if found.exit_code:
         raise Exit(code=found.exit_code)

@@ -145,17 +145,24 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
     `targets` are the machines that each step changes; `seconds` how long a step takes on one.
     """
     ends: dict[str, dict[str, float]] = {}
+    passed: dict[str, float] = {}  # when a step that changes nothing has had what it comes after
     for step in plan:
         ends[step.name] = {}
+        passed[step.name] = max((_end(name, None, ends, passed) for name in step.after), default=0.0)
         previous = 0.0
         for key in targets.get(step.name, ()):
-            needed = [0.0]
-            for name in step.after:
-                before = ends.get(name, {})
-                needed += [before[key]] if key in before else list(before.values())
-            begin = max([*needed, previous] if step.one_at_a_time else needed)
+            begin = max((_end(name, key, ends, passed) for name in step.after), default=0.0)
+            begin = max(begin, previous) if step.one_at_a_time else begin
             previous = ends[step.name][key] = begin + seconds(step)
     return max((end for each in ends.values() for end in each.values()), default=0.0)
+
+
+def _end(
+    name: str, key: str | None, ends: Mapping[str, Mapping[str, float]], passed: Mapping[str, float]
+) -> float:
+    """When what comes after a step on this machine may begin."""
+    each = ends.get(name, {})
+    return each[key] if key is not None and key in each else max(each.values(), default=passed.get(name, 0.0))
 
 
 def _targets(step: Step, context: Context) -> dict[str, Node | None]:

@@ -6,13 +6,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from lab.errors import LabError
 from lab.model import Lab, Node
-from lab.remote import Remote, side_by_side
+from lab.remote import SILENT_SSH, SSH_FAILED, Remote, side_by_side
+from lab.unknown import Unknown
 
 Found = Literal["fresh", "partial", "joined"]
 """What a machine has of Kubernetes (`provision/node/probe.sh`): `fresh` is nothing, `partial` half a join."""
 
 PROBE = "/opt/ha-lab/probe.sh"
+LOOK_TIMEOUT = 20.0
+"""The same for `plan`, for which an answer is no condition."""
+
 PROBE_TIMEOUT = 60.0
 """Seconds for a machine to say what it has; it asks files only."""
 
@@ -63,6 +68,18 @@ def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
         return cast(Found, said) if said in ("partial", "joined") else "fresh"
 
     return side_by_side("asking the machines what they have", nodes, ask)
+
+
+def ask_one(node: Node, remote: Remote) -> Found | Unknown:
+    """Ask a machine that runs what it has, or say why it can't be asked. It may lack the kit's scripts."""
+    try:
+        said = remote.run(node, ["sudo", PROBE], timeout=LOOK_TIMEOUT, accept=None)
+    except LabError as error:
+        return Unknown(error.message)
+    if said.returncode == SSH_FAILED:
+        return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
+    word = said.stdout.strip()
+    return cast(Found, word) if word in ("partial", "joined") else "fresh"
 
 
 def has_joined(node: Node, remote: Remote) -> bool:

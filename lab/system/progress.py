@@ -29,6 +29,9 @@ WAITING = re.compile(r"^\[[0-9:]{8}\] (waiting for .*)")
 FIRST_WORD, NEXT_WORD = 5.0, 20.0
 """Seconds after which a step that waits is shown again, and between two such lines."""
 
+LOOK_AGAIN = 0.5
+"""Seconds between two looks at what takes long."""
+
 
 @dataclass(frozen=True)
 class StepTime:
@@ -45,9 +48,9 @@ class StepTime:
 class Step:
     """A step while it runs: where its output goes, and what it found."""
 
-    def __init__(self, name: str, title: str, machine: str, log: Path) -> None:
-        """Start the clock."""
-        self.name, self.title, self.machine, self.log = name, title, machine, log
+    def __init__(self, name: str, title: str, machine: str, log: Path, *, asks: bool = False) -> None:
+        """Start the clock. `asks`: it is but a question, and its title is what is waited for."""
+        self.name, self.title, self.machine, self.log, self.asks = name, title, machine, log, asks
         self.outcome: Outcome = "failed"  # until its end says otherwise
         self.note = ""
         self.began = time.monotonic()
@@ -56,6 +59,8 @@ class Step:
     @property
     def waits_for(self) -> str:
         """What it waits for now, as its log says; "" where its last line is about something else."""
+        if self.asks:
+            return "no answer yet"
         try:
             with self.log.open("rb") as file:
                 file.seek(max(0, self.log.stat().st_size - 2000))
@@ -112,10 +117,7 @@ class Progress:
             self._count += 1
             label = f"{self._count:02d}-{machine + '-' if machine else ''}{name}.log"
             step = Step(name, title, machine, self.logs / label)
-            self._running.append(step)
-            if self._watcher is None:
-                self._watcher = threading.Thread(target=self._watch, daemon=True)
-                self._watcher.start()
+            self._watch_over(step)
         if self._live is None:
             self._print(step, "…", "")
         try:
@@ -134,6 +136,24 @@ class Progress:
             mark = {"done": "✓", "unchanged": "=", "failed": "✗"}[step.outcome]
             self._print(step, mark, f"{seconds:.1f} s")
 
+    @contextmanager
+    def asking(self, what: str) -> Iterator[None]:
+        """Show that `what` is waited for, where it takes long: "an answer of each machine". No step, no log."""
+        step = Step("", f"waiting for {what}", "", self.logs, asks=True)
+        with self._lock:
+            self._watch_over(step)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.remove(step)
+
+    def _watch_over(self, step: Step) -> None:
+        self._running.append(step)
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+
     def say(self, message: RenderableType) -> None:
         """Print a line, or anything rich can show."""
         self.console.print(message, soft_wrap=True)
@@ -141,7 +161,7 @@ class Progress:
     def _watch(self) -> None:
         """Show what takes long, and what it waits for, so that no wait is silent; until no step runs."""
         while True:
-            time.sleep(0.5)
+            time.sleep(LOOK_AGAIN)
             now = time.monotonic()
             with self._lock:
                 if not self._running:
@@ -152,8 +172,9 @@ class Progress:
                 waits_for = step.waits_for
                 if waits_for or now - step.began >= NEXT_WORD:
                     step.next_word = now + NEXT_WORD
-                    if self._live is None:
-                        self._print(step, "…", f"{now - step.began:.0f} s", waits_for or "still running")
+                    with self._lock:  # so that nothing is shown of a step that has ended
+                        if self._live is None and step in self._running:
+                            self._print(step, "…", f"{now - step.began:.0f} s", waits_for or "still running")
 
     def _print(self, step: Step, mark: str, seconds: str, note: str = "") -> None:
         colour = {"✓": "green", "=": "dim", "✗": "bold red"}.get(mark, "dim")

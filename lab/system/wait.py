@@ -44,10 +44,13 @@ def wait_until(
 
     Raises WaitTimedOut with the last reason after `timeout` seconds. `check` is asked at least once,
     and once more at the deadline, so that a slow answer is not taken for a no. What it waits for is written to
-    `log` after FIRST_WORD seconds, and every NEXT_WORD after that, in the words of provision/lib.sh.
+    `log` before the first question, which may take long, with the reason after FIRST_WORD seconds, and every
+    NEXT_WORD after that, in the words of provision/lib.sh.
     """
     start = clock.monotonic()
     next_word = FIRST_WORD
+    if log is not None:
+        _note(log, f"waiting for {what}")
     while True:
         process.raise_if_interrupted(what)
         asked = clock.monotonic()

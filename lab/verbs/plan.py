@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Group, RenderableType
@@ -18,10 +18,12 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Situation
+from lab.plans.situation import Situation, ask_one
 from lab.plans.up import UP
 from lab.providers import MachineState
+from lab.remote import side_by_side
 from lab.session import Session, change_of
+from lab.unknown import Unknown
 from lab.verbs import durations
 from lab.verbs.up import impossible
 
@@ -41,18 +43,23 @@ class Planned:
 
 @dataclass(frozen=True)
 class Impossible:
-    """A key that differs from what was made and that no plan can change, with the reason and the way out."""
+    """A key that differs from what was made and that no plan can change, with the reason and the way out.
+
+    `line` is its line in lab.yaml, None where it is not in the file; `message` is all of it in one sentence.
+    """
 
     key: str
     before: str
     after: str
+    line: int | None
+    why: str
     message: str
     next: str
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `up` would do. `problem` is why the machines could not be asked, None when they were.
+    """What `up` would do. `problem` is why machines could not be asked, and which; None when all were.
 
     `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
     lab notice, a sentence each. `differs` are keys that differ and touch no machine.
@@ -80,11 +87,19 @@ def look(session: Session) -> Forecast:
     change = change_of(session, session.lab)
     lines = config.lines(session.path)
     impossibles = tuple(
-        Impossible(each.key, each.before, each.after, impossible(session, lines, each), each.effect.instead)
+        Impossible(
+            each.key,
+            each.before,
+            each.after,
+            lines.get(each.key),
+            each.effect.why,
+            impossible(session, lines, each),
+            each.effect.instead,
+        )
         for each in change.impossible
     )
-    states, problem = _states(session)
-    plans = [] if impossibles else _plans(session, change, states)
+    there = _ask(session)
+    plans = [] if impossibles else _plans(session, change, there)
     measured = durations.read(session.workspace)
     steps = tuple(
         Planned(
@@ -95,7 +110,7 @@ def look(session: Session) -> Forecast:
         )
         for plan, targets in plans
         for step in plan
-        if targets[step.name]
+        if targets.get(step.name)
     )
     seconds = sum(
         engine.forecast(plan, targets, lambda step: durations.of(step.name, measured))
@@ -103,95 +118,129 @@ def look(session: Session) -> Forecast:
     )
     return Forecast(
         session.lab.name,
-        problem,
+        there.problem,
         steps,
         seconds,
-        tuple(_notice(session, change, states)) if steps else (),
+        tuple(_notice(session, change, there.states)) if steps else (),
         impossibles,
         tuple(f"{each.key}: {each.before} → {each.after} ({each.effect.why})" for each in change.untouched),
         tuple(node.name for node in change.removed),
     )
 
 
-def _states(session: Session) -> tuple[Mapping[str, MachineState], str | None]:
-    """The state of every machine that was made, by name, and why that could not be asked."""
-    record = session.made
+@dataclass(frozen=True)
+class _There:
+    """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
+
+    Machines that can't be asked (`problem` is why, and which) are taken for what `up` left of them: running,
+    and joined. `silent` are those of them that run.
+    """
+
+    states: Mapping[str, MachineState]
+    unjoined: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+    problem: str | None = None
+
+
+def _ask(session: Session) -> _There:
+    record, remote = session.made, session.remote
     if record is None or not session.workspace.has_machines():
-        return {}, None
+        return _There({})
     try:
-        return providers.states(record.lab, session.workspace), None
+        states = providers.states(record.lab, session.workspace)
     except LabError as error:
-        return {}, error.message
+        return _There({node.name: "running" for node in record.lab.nodes}, problem=error.message)
+    running = [node for node in record.lab.nodes if states[node.name] == "running"]
+    reason = remote.route_problem() if running else None
+    if reason:
+        return _There(states, silent=frozenset(node.name for node in running), problem=reason)
+    with session.progress.asking("the machines to say what they have"):
+        answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
+    why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
+    return _There(
+        states,
+        unjoined=frozenset(name for name, said in answers.items() if said in ("fresh", "partial")),
+        silent=frozenset(why_not),
+        problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
+    )
 
 
 Targets = Mapping[str, Sequence[str]]
 """Which machines a step changes something on, by the step's name; "" is the lab."""
 
 
-def _plans(
-    session: Session, change: Change, states: Mapping[str, MachineState]
-) -> list[tuple[Plan, dict[str, list[str]]]]:
+def _plans(session: Session, change: Change, there: _There) -> list[tuple[Plan, dict[str, list[str]]]]:
     """The plans that `up` would run, in order, each with what it changes."""
     lab = session.lab
     found = []
-    leaving = [*change.removed, *_half_removed(session, change)]
+    leaving = (*change.removed, *_half_removed(session, change))
     if leaving:
-        staying = tuple(node for node in lab.nodes if node not in leaving)
-        situation = Situation(lab.first, staying, leaving=tuple(leaving), silent=_off(leaving, states))
-        found.append((REMOVE, {s.name: _on(s, lab, situation) for s in REMOVE}))
-    if change.resized:
-        situation = Situation(lab.first, lab.nodes, resized=change.resized)
+        names = {node.name for node in leaving}
+        staying = tuple(node for node in lab.nodes if node.name not in names)
+        situation = Situation(
+            next((node for node in staying if node.spec.etcd_member), lab.first),
+            staying,
+            joined=frozenset(node.name for node in staying if _serves(node, there)),
+            leaving=leaving,
+            silent=frozenset(n.name for n in leaving if n.name in there.silent or _to_be_made(n, there)),
+        )
+        found.append((REMOVE, {s.name: _on(s, lab, situation) for s in REMOVE if s.name != "deliver"}))
+    resized = tuple(node for node in change.resized if not _to_be_made(node, there))
+    if resized:
+        situation = Situation(lab.first, lab.nodes, resized=resized)
         found.append((RESIZE, {s.name: _on(s, lab, situation) for s in RESIZE}))
-    targets = _targets(lab, change, states)
+    targets = _targets(lab, change, there, {node.name for node in leaving})
     if any(targets.values()):
         found.append((UP, targets))
     return found
 
 
 def _half_removed(session: Session, change: Change) -> list[Node]:
+    """The machines that lab.yaml has and that an earlier run did not get rid of completely."""
     record = session.made
     names = set(record.leaving) - {node.name for node in change.removed} if record else set()
     return [node for node in record.lab.nodes if node.name in names] if record else []
 
 
-def _off(nodes: Sequence[Node], states: Mapping[str, MachineState]) -> frozenset[str]:
-    return frozenset(node.name for node in nodes if states.get(node.name, "running") == "absent")
+def _to_be_made(node: Node, there: _There) -> bool:
+    return there.states.get(node.name, "absent") in ("absent", "incomplete")
+
+
+def _serves(node: Node, there: _There) -> bool:
+    return not _to_be_made(node, there) and node.name not in there.unjoined
 
 
 def _on(step: Step, lab: Lab, situation: Situation) -> list[str]:
     return [node.name for node in step.on(lab, situation)] if step.on else [engine.ONCE]
 
 
-def _targets(lab: Lab, change: Change, states: Mapping[str, MachineState]) -> dict[str, list[str]]:
+def _targets(lab: Lab, change: Change, there: _There, leaving: Collection[str]) -> dict[str, list[str]]:
     """What UP changes: on machines that are missing everything, on others what depends on who is there."""
-    missing = {node.name for node in lab.nodes if states.get(node.name, "absent") == "absent"}
-    missing |= {node.name for node in change.added}
-    off = {node.name for node in lab.nodes if states.get(node.name) in ("stopped", "paused")}
-    all_new = missing >= {node.name for node in lab.nodes}
-    members = bool(missing or change.added or change.removed)
+    missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
+    off = {node.name for node in lab.nodes if there.states.get(node.name) in ("stopped", "paused")}
+    joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
+    serving = [node for node in lab.control_planes if node.name not in joining]
+    first = serving[0] if serving else lab.first
+    renamed = bool(change.added or change.removed)  # every machine has a file with all names
     servers = any(node.spec.etcd_member for node in (*change.added, *change.removed))
     kinds = {setting.effect.kind for setting in change.reconfigured}
-    first = next((node for node in lab.control_planes if node.name not in missing), lab.first)
-    new = [node.name for node in lab.nodes if node.name in missing]
-    joining = [name for name in new if name != first.name or not all_new]
     targets: dict[str, list[str]] = {step.name: [] for step in UP}
     if missing or off:
         targets["boot"] = [engine.ONCE]
         targets["machine"] = [node.name for node in lab.nodes if node.name in missing | off]
-    if members:
-        targets["node"] = [node.name for node in lab.kubernetes_nodes]
+    targets["node"] = [node.name for node in lab.kubernetes_nodes if renamed or node.name in joining]
     if servers or "load-balancer" in kinds or any(node.name in missing for node in lab.balancers):
         targets["load-balancer"] = [node.name for node in lab.balancers]
-    if all_new or joining:
+    if joining:
         targets["control-plane-init"] = [first.name]
         targets["revoke"] = [first.name]
-    if all_new or "pod-network" in kinds:
-        targets["pod-network"] = [first.name]
-    if all_new:
+    if not serving:
         targets["kubeconfig"] = [first.name]
-    targets["worker-join"] = [node.name for node in lab.workers if node.name in missing]
+    if not serving or "pod-network" in kinds:
+        targets["pod-network"] = [first.name]
+    targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
-        node.name for node in lab.control_planes if node.name in missing and node != first
+        node.name for node in lab.control_planes if node.name in joining and node != first
     ]
     if any(targets.values()):
         targets |= {name: [engine.ONCE] for name in ("nodes-ready", "pods-ready", "healthy")}
@@ -203,7 +252,7 @@ def _notice(session: Session, change: Change, states: Mapping[str, MachineState]
     lab = session.lab
     if not states:
         return
-    off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "absent")]
+    off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
     lost = [node for node in off if change_has(change.added, node) is False]
     if any(not node.spec.runs_kubelet for node in lost):
         yield "the API answers again once the load balancer is back"
@@ -243,7 +292,7 @@ def shown(forecast: Forecast) -> RenderableType:
     parts: list[RenderableType] = []
     if forecast.problem:
         parts.append(
-            Text(f"the machines could not be asked ({forecast.problem}), so only lab.yaml is compared")
+            Text(f"machines could not be asked ({forecast.problem}), so they are taken for as they were made")
         )
     for each in forecast.impossible:
         parts += [Text(f"impossible: {each.message}", "red"), Text(f"  next: {each.next}")]
@@ -259,6 +308,10 @@ def shown(forecast: Forecast) -> RenderableType:
     elif forecast.steps:
         ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""
         parts.append(Text(f"{forecast.lab}: `./inv up` takes about {forecast.seconds:.0f} s{ask}.", "bold"))
+    elif forecast.problem:
+        parts.append(
+            Text(f"{forecast.lab}: lab.yaml asks for no change; `./inv up` looks at the machines.", "bold")
+        )
     else:
         parts.append(Text(f"{forecast.lab}: nothing to change; the machines are as lab.yaml says.", "green"))
     return Group(*parts)

@@ -21,7 +21,7 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Situation, from_nothing, has_joined, judge, survey
+from lab.plans.situation import Found, Situation, from_nothing, has_joined, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
@@ -156,7 +156,8 @@ def _require_quorum(
         return  # without a kubeconfig `up` never came as far as to a second member
     if session.remote.route_problem() or (not replacing and _members_off(session, record)):
         return  # `up` starts what is off first, and asks then
-    found = quorum.membership(record.lab, session.remote)
+    with session.progress.asking("etcd's members"):
+        found = quorum.membership(record.lab, session.remote)
     problem = quorum.problem(found.members, found.healthy, members)
     if problem:
         raise LabStateError(problem.what, hint=_way_out(record, change, problem))
@@ -204,7 +205,8 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
             # Those that are made again are recorded as such before they are.
             record = render.record_and_write(dataclasses.replace(session, made=made.read(workspace)), golden)
         changed = run.up(known, wish.until, change) or changed
-    keep_kubeconfig(session)
+    with session.progress.asking("the administrator's kubeconfig"):
+        keep_kubeconfig(session)
     _keep_bill_of_materials(session, golden)
     if not wish.until:
         made.write(workspace, record.applied(lab, golden))
@@ -238,7 +240,7 @@ class Run:
             return engine.run(plan, self._context(nothing))
         resized = self._resized(change) if not until else ()
         changed = self._start(nothing)
-        situation = judge(lab, survey(lab.kubernetes_nodes, self.session.remote), until)
+        situation = judge(lab, self._survey(lab.kubernetes_nodes), until)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
@@ -253,12 +255,12 @@ class Run:
 
     def remove(self, leaving: tuple[Node, ...], replacing: Sequence[str], change: Change) -> bool:
         """Take machines out of the lab, in an orderly way where they answer; return True."""
-        lab, remote = self.session.lab, self.session.remote
+        lab = self.session.lab
         names = {node.name for node in leaving}
         staying = tuple(node for node in lab.nodes if node.name not in names)
         self._start(Situation(lab.first, staying))
         silent = self._silent(leaving, replacing)
-        found = survey([node for node in staying if node.spec.runs_kubelet], remote)
+        found = self._survey([node for node in staying if node.spec.runs_kubelet])
         joined = frozenset(name for name, state in found.items() if state == "joined")
         serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
         if serving:
@@ -327,6 +329,10 @@ class Run:
         with contextlib.suppress(LabError):  # what made the removal fail is what there is to be told
             render.configure_load_balancers(dataclasses.replace(self.session, lab=lab, made=record))
 
+    def _survey(self, nodes: Sequence[Node]) -> dict[str, Found]:
+        with self.session.progress.asking("the machines to say what they have"):
+            return survey(nodes, self.session.remote)
+
     def _start(self, situation: Situation) -> bool:
         """Have the situation's machines run, with this checkout's scripts; return whether any was started."""
         off = _off(self.session, situation.machines)
@@ -366,7 +372,8 @@ class Run:
                     return error.reason
             return None
 
-        answers = side_by_side("asking what leaves", leaving, why_not)
+        with session.progress.asking("an answer of what leaves"):
+            answers = side_by_side("asking what leaves", leaving, why_not)
         return frozenset(name for name, reason in answers.items() if reason)
 
 
@@ -374,7 +381,8 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
     """The machines that do not answer."""
     if session.remote.route_problem():
         return tuple(machines)
-    silent = side_by_side("ssh", machines, session.remote.why_not_reachable)
+    with session.progress.asking("an answer of each machine"):
+        silent = side_by_side("ssh", machines, session.remote.why_not_reachable)
     return tuple(node for node in machines if silent[node.name])
 
 

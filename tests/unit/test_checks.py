@@ -19,6 +19,7 @@ from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (
     Alter,
     api,
+    early,
     facts,
     files,
     lab,
@@ -116,6 +117,10 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
     "a static pod is not Ready": (
         pods(lambda pod: replace(pod, ready=False) if pod.name == "kube-scheduler-cp2" else pod),
         {"static-pods-ready[cp2]", "system-pods-ready"},
+    ),
+    "a static pod is Ready before its startup probe can have passed": (
+        pods(lambda pod: early(pod) if pod.name == "kube-apiserver-cp3" else pod),
+        {"static-pods-ready[cp3]"},
     ),
     "a static pod is gone": (
         pods(lambda pod: None if pod.name == "etcd-cp2" else pod),

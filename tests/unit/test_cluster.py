@@ -3,6 +3,8 @@ from __future__ import annotations
 import base64
 import json
 import traceback
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -122,3 +124,59 @@ def test_what_a_broken_kubeconfig_holds_is_in_no_error(tmp_path: Path) -> None:
     with pytest.raises(LabStateError, match="no kubeconfig") as caught:
         Api(path)
     assert "S3CRET" not in "".join(traceback.format_exception(caught.value))
+
+
+# A pod that its kubelet calls Ready too early (docs/decisions/0009-kubelet-asks-again.md).
+
+START = datetime(2026, 11, 28, 6, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("ready_after", "now_after", "delay", "believed"),
+    [
+        (12, 13, 10, True),  # its startup probe has passed
+        (10, 10, 10, True),
+        (2, 3, 10, False),  # no probe can have passed by then
+        (2, 32, 10, False),
+        (2, 33, 10, True),  # a kubelet would have taken it back by now
+        (0, 1, 0, True),  # the probe may pass at once
+    ],
+)
+def test_a_static_pod_is_believed_once_its_startup_probe_can_have_passed(
+    ready_after: int, now_after: int, delay: int, believed: bool
+) -> None:
+    pod = PodFact(
+        *("kube-system", "etcd-cp1", "cp1", "Running", True),
+        ready_since=START + timedelta(seconds=ready_after),
+        started=START,
+        startup_delay=delay,
+    )
+    now = START + timedelta(seconds=now_after)
+    assert pod.is_ready_at(now, timedelta(seconds=30)) is believed
+    assert not replace(pod, ready=False).is_ready_at(now, timedelta(seconds=30))
+
+
+def test_a_pod_without_a_startup_probe_is_believed_at_once() -> None:
+    pod = PodFact("kube-system", "kube-proxy-1", "w1", "Running", True, ready_since=START)
+    assert pod.is_ready_at(START, timedelta(seconds=30))
+
+
+def test_a_startup_probe_s_delay_and_its_container_s_start_are_read() -> None:
+    """Of the first container that has one; a kubelet's own times, in the form of RFC 3339."""
+    probed = {"name": "etcd", "startupProbe": {"initialDelaySeconds": 10}}
+    running = {"running": {"startedAt": "2026-11-28T06:00:00Z"}}
+    item = {
+        "metadata": {"namespace": "kube-system", "name": "etcd-cp1"},
+        "spec": {"nodeName": "cp1", "containers": [{"name": "other"}, probed]},
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-28T06:00:02Z"}],
+            "containerStatuses": [
+                {"name": "other", "state": {"running": {"startedAt": "2026-11-28T05:00:00Z"}}},
+                {"name": "etcd", "state": running},
+            ],
+        },
+    }
+    [pod] = read_pods({"items": [item]})
+    assert (pod.started, pod.ready_since, pod.startup_delay) == (START, START + timedelta(seconds=2), 10)
+    assert not pod.is_ready_at(START + timedelta(seconds=3), timedelta(seconds=30))

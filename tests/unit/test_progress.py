@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import io
 import re
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from lab.system import progress as progress_module
 from lab.system.progress import Progress
 from tests.unit.fakes import printed, progress
 
@@ -95,3 +100,120 @@ def test_what_is_said_may_hold_anything(tmp_path: Path) -> None:
     console, text = printed()
     Progress(console, tmp_path).say("a path: /tmp/x")
     assert text.getvalue() == "a path: /tmp/x\n"
+
+
+# What takes long.
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a word be due at once, and the next one never."""
+    monkeypatch.setattr(progress_module, "FIRST_WORD", 0.0)
+    monkeypatch.setattr(progress_module, "LOOK_AGAIN", 0.01)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait for another thread."""
+    deadline = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.005)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_off_a_terminal_a_step_that_takes_long_says_what_it_waits_for(tmp_path: Path) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    with run.step("machine", "starts and answers", "cp1") as step:
+        step.log.write_text("some words\n[12:00:00] waiting for cp1 to answer by ssh (5 s): No route to host\n")
+        until(lambda: len(text.getvalue().splitlines()) == 2)
+        time.sleep(0.1)
+    first, again, end = text.getvalue().splitlines()
+    line = (
+        r" +0\.\d s  … cp1  starts and answers  0 s  waiting for cp1 to answer by ssh \(5 s\): No route to host"
+    )
+    assert re.fullmatch(line, again), "and not once more until the next word is due"
+    assert "waiting" not in first + end
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_step_that_is_at_work_is_not_taken_for_one_that_waits(tmp_path: Path) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    with run.step("boot", "make machines") as step:
+        step.log.write_text("[12:00:00] waiting for the API\nnow it works\n")
+        assert step.waits_for == ""
+        time.sleep(0.1)
+    assert len(text.getvalue().splitlines()) == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_step_that_takes_very_long_is_shown_whatever_it_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    with run.step("boot", "make machines") as step:
+        time.sleep(0.1)
+        assert len(text.getvalue().splitlines()) == 1
+        step.began -= 20
+        until(lambda: len(text.getvalue().splitlines()) == 2)
+    assert text.getvalue().splitlines()[1].endswith("… make machines  20 s  still running")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_words_are_repeated_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress_module, "NEXT_WORD", 0.02)
+    console, text = printed()
+    with Progress(console, tmp_path).step("boot", "make machines"):
+        until(lambda: len(text.getvalue().splitlines()) >= 4)
+
+
+def test_a_word_is_due_after_five_seconds_and_again_after_twenty() -> None:
+    assert (progress_module.FIRST_WORD, progress_module.NEXT_WORD) == (5.0, 20.0)
+    assert progress_module.LOOK_AGAIN <= 0.5
+
+
+@pytest.mark.usefixtures("impatient")
+def test_the_thread_that_looks_at_steps_ends_with_them_and_begins_again(tmp_path: Path) -> None:
+    run = progress(tmp_path)
+    for _ in range(2):
+        with run.step("boot", "make machines"), run.asking("an answer"):
+            watcher = run._watcher
+            assert watcher is not None
+        until(lambda watcher=watcher: not watcher.is_alive())  # type: ignore[misc]
+        assert run._watcher is None
+        assert run._running == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_question_is_shown_only_where_its_answer_takes_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path / "logs")
+    with run.asking("an answer of each machine"):
+        until(lambda: bool(text.getvalue()))
+    assert re.fullmatch(
+        r" +0\.\d s  … waiting for an answer of each machine  0 s  no answer yet\n", text.getvalue()
+    )
+    monkeypatch.setattr(progress_module, "FIRST_WORD", 5.0)
+    with run.asking("an answer of each machine"):
+        time.sleep(0.05)
+    assert len(text.getvalue().splitlines()) == 1
+    assert run.finished == []
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_on_a_terminal_the_live_list_shows_it_and_no_line_is_printed(tmp_path: Path) -> None:
+    out = io.StringIO()
+    run = Progress(Console(file=out, force_terminal=True, width=120), tmp_path)
+    with run.live(), run.step("machine", "starts and answers", "cp1") as step, run.asking("etcd's members"):
+        step.log.write_text("[12:00:00] waiting for cp1 to answer by ssh\n")
+        time.sleep(0.1)
+        shown = io.StringIO()
+        Console(file=shown, width=120).print(run._render())
+    assert "cp1  starts and answers  0 s  waiting for cp1 to answer by ssh" in shown.getvalue()
+    assert "waiting for etcd's members  0 s" in shown.getvalue()
+    assert "…" not in out.getvalue()

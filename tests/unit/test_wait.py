@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from lab.errors import LabStateError, WaitTimedOut
+from lab.system.progress import WAITING
 from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
 
@@ -76,3 +79,55 @@ def test_a_reason_without_words_is_neither_a_yes_nor_a_wait_in_silence() -> None
     with pytest.raises(AssertionError, match="it: an empty reason"):
         wait_until(lambda: "", what="it", timeout=10, clock=clock)
     assert clock.slept == []
+
+
+# What is waited for, as the progress and the reader of a log see it.
+
+
+def waited(clock: FakeClock, log: Path, seconds: float, *, check_takes: float = 0.0) -> list[str]:
+    """Wait that long with a log; return its lines without their times."""
+
+    def check() -> str | None:
+        clock.now += check_takes
+        now = clock.now - clock.START
+        return None if now >= seconds else f"no\n  at {now:.0f}"
+
+    wait_until(check, what="cp1 to answer", timeout=100, interval=0.5, log=log, clock=clock)
+    lines = log.read_text().splitlines()
+    assert all(WAITING.match(line) for line in lines), "the progress knows none of them"
+    return [line.partition("] ")[2] for line in lines]
+
+
+def test_what_is_waited_for_is_written_down_before_the_first_question_is_answered(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "01-machine.log"
+
+    def check() -> None:
+        assert log.read_text().endswith("] waiting for cp1 to answer\n")
+
+    wait_until(check, what="cp1 to answer", timeout=10, log=log, clock=FakeClock())
+
+
+def test_a_reason_is_written_down_after_five_seconds_at_the_latest_and_then_now_and_again(
+    tmp_path: Path,
+) -> None:
+    assert waited(FakeClock(), tmp_path / "log", 40) == [
+        "waiting for cp1 to answer",
+        "waiting for cp1 to answer (4 s): no at 4",
+        "waiting for cp1 to answer (20 s): no at 20",
+        "waiting for cp1 to answer (34 s): no at 34",
+    ]
+
+
+def test_a_short_wait_has_no_reason(tmp_path: Path) -> None:
+    assert waited(FakeClock(), tmp_path / "log", 3) == ["waiting for cp1 to answer"]
+
+
+def test_a_slow_answer_is_written_down_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    assert waited(FakeClock(), tmp_path / "log", 25, check_takes=14)[1:] == [
+        "waiting for cp1 to answer (14 s): no at 14"
+    ]
+
+
+def test_a_wait_without_a_log_writes_nothing(tmp_path: Path) -> None:
+    wait_until(lambda: None, what="it", timeout=10, clock=FakeClock())
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.errors import WaitTimedOut
+from lab.health.checks import cases
+from lab.health.facts.gather import Facts
+from lab.plans import ready
+from lab.plans.engine import Context, Job
+from lab.plans.situation import from_nothing
+from lab.unknown import Unknown, known
+from lab.workspace import Workspace
+from lab.workspace.render import credentials
+from tests.unit.fakes import FakeRemote, progress
+from tests.unit.recorded_facts import Alter, api, early, facts, lab, section
+
+WAITS = {
+    "nodes": ready.wait_for_nodes,
+    "pods": ready.wait_for_pods,
+    "health": ready.wait_for_health,
+}
+
+
+def without_machines(found: Facts) -> Facts:
+    """What is known where the API alone was asked."""
+    silent: dict[str, Any] = {name: Unknown(f"{name} was not asked") for name in found.machines}
+    return replace(found, machines=silent, probes=Unknown("pods were not asked"))
+
+
+def node(name: str, **changes: Any) -> Alter:
+    return api(nodes=tuple(replace(n, **changes) if n.name == name else n for n in known(facts().api.nodes)))
+
+
+def pod(name: str, **changes: Any) -> Alter:
+    return api(pods=tuple(replace(p, **changes) if p.name == name else p for p in known(facts().api.pods)))
+
+
+class Lab:
+    """The recorded lab, which answers with `found`; `asked` is how it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        workspace = Workspace(folder / ".lab")
+        self.found = facts()
+        self.asked: list[dict[str, Any]] = []
+        self.hints: set[str] = set()
+        self.context = Context(
+            lab(),
+            workspace,
+            FakeRemote(lab(), workspace),
+            progress(workspace.logs),
+            credentials.new_run_secrets(),
+            from_nothing(lab()),
+        )
+
+    def gather(self, *words: object, **named: Any) -> Facts:
+        self.asked.append(named)
+        found = replace(self.found, probes=Unknown("pods were not asked"))
+        return without_machines(found) if named.get("of") is not None else found
+
+    def wait(self, name: str) -> str | None:
+        """Wait with no patience; return why it is not ready."""
+        with self.context.progress.step(name, name) as shown:
+            try:
+                changed = WAITS[name](Job(self.context, shown, lambda step: False))
+            except WaitTimedOut as timed_out:
+                self.hints.add(timed_out.hint)
+                return timed_out.reason
+        assert not changed
+        return None
+
+
+@pytest.fixture
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    recorded = Lab(tmp_path)
+    monkeypatch.setattr(ready, "gather", recorded.gather)
+    monkeypatch.setattr(ready, "READY_TIMEOUT", 0.0)
+    monkeypatch.setattr(ready, "HEALTHY_TIMEOUT", 0.0)
+    return recorded
+
+
+def test_every_name_is_a_check_s() -> None:
+    names = {case.check.name for case in cases(lab())}
+    assert names >= ready.PODS >= ready.NODES
+
+
+@pytest.mark.parametrize("name", sorted(ready.PODS))
+def test_the_api_alone_answers_what_is_waited_for_first(name: str) -> None:
+    asked = [case for case in cases(lab()) if case.check.name == name]
+    assert asked
+    assert {case.judge(without_machines(facts())).outcome for case in asked} == {"holds"}
+    assert not any(case.check.probes for case in asked)
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_a_lab_that_is_well_is_waited_for_no_longer(recorded: Lab, name: str) -> None:
+    assert recorded.wait(name) is None
+
+
+def test_machines_are_asked_last_and_pods_never(recorded: Lab) -> None:
+    for name in WAITS:
+        recorded.wait(name)
+    assert recorded.asked == [
+        {"probes": False, "of": ()},
+        {"probes": False, "of": ()},
+        {"probes": False},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("alter", "waits"),
+    [
+        (node("w1", ready=False, reason="Kubelet stopped posting node status."), ("nodes", "pods", "health")),
+        (pod("kube-scheduler-cp2", ready=False), ("pods", "health")),
+        (section("w2", "kubelet-server", "https://192.168.57.99:6443"), ("health",)),
+    ],
+)
+def test_each_wait_is_for_its_own_checks_and_those_before(
+    recorded: Lab, alter: Alter, waits: tuple[str, ...]
+) -> None:
+    recorded.found = alter(facts())
+    assert {name for name in WAITS if recorded.wait(name)} == set(waits)
+    assert recorded.hints == {"`./inv verify` says what each means and what to try"}
+
+
+def test_a_reason_is_what_the_check_found(recorded: Lab) -> None:
+    recorded.found = node("w1", ready=False, reason="Kubelet stopped posting node status.")(facts())
+    assert recorded.wait("nodes") == "node-ready[w1]: not Ready: Kubelet stopped posting node status."
+
+
+def test_a_reason_names_a_few_checks_and_how_many_more(recorded: Lab) -> None:
+    found = facts()
+    for name in ("cp1", "cp2", "cp3", "w1", "w2"):
+        if any(each.name == name for each in known(found.api.nodes)):
+            nodes = tuple(replace(n, ready=False, reason="no") for n in known(found.api.nodes))
+            found = api(nodes=nodes)(found)
+    recorded.found = found
+    count = len(known(found.api.nodes))
+    reason = recorded.wait("nodes")
+    assert reason is not None
+    first = "; ".join(f"node-ready[{n.name}]: not Ready: no" for n in known(found.api.nodes)[: ready.NAMED])
+    assert reason == f"{first}; and {count - ready.NAMED} more"
+
+
+def test_an_api_that_does_not_answer_is_not_taken_for_a_lab_that_is_ready(recorded: Lab) -> None:
+    gone: Any = Unknown("the API at https://192.168.57.10:6443 can't be asked: timed out")
+    recorded.found = api(nodes=gone, pods=gone, leases=gone, endpoints=gone)(facts())
+    for name in WAITS:
+        reason = recorded.wait(name)
+        assert reason is not None
+        assert "can't be asked: timed out" in reason
+
+
+def test_a_static_pod_that_is_ready_too_early_is_not_believed(recorded: Lab) -> None:
+    found = known(facts().api.pods)
+    alter: Callable[[Facts], Facts] = api(
+        pods=tuple(early(p) if p.name == "kube-apiserver-cp3" else p for p in found)
+    )
+    recorded.found = alter(facts())
+    assert recorded.wait("nodes") is None
+    assert recorded.wait("pods") == "static-pods-ready[cp3]: kube-apiserver-cp3 is not Ready"

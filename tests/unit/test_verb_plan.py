@@ -1,0 +1,357 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab import providers
+from lab.errors import LabError, LabStateError
+from lab.model import Lab
+from lab.plans import engine
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.remove import REMOVE
+from lab.plans.resize import RESIZE
+from lab.plans.up import UP
+from lab.remote import Remote
+from lab.system.progress import StepTime
+from lab.verbs import durations, plan
+from lab.verbs.plan import Forecast
+from tests.unit.fakes import printed
+from tests.unit.world import KilledError, World, WorldRemote, lab_of, live
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    return live(World(tmp_path), monkeypatch)
+
+
+def look(world: World, lab: Lab) -> Forecast:
+    """What `plan` says; it changes nothing."""
+    world.wanted, world.dead = lab, False
+    before = len(world.touches)
+    found = plan.look(world.session(lab))
+    assert len(world.touches) == before
+    return found
+
+
+def steps(found: Forecast) -> dict[str, tuple[str, ...]]:
+    return {step.name: step.machines for step in found.steps}
+
+
+def text(found: Forecast) -> str:
+    console, out = printed()
+    console.print(plan.shown(found), soft_wrap=True)
+    return out.getvalue()
+
+
+AFTER = {"nodes-ready": (), "pods-ready": (), "healthy": ()}
+"""What ends whatever `up` changes; once for the lab."""
+
+
+def test_from_nothing_everything_is_made(world: World) -> None:
+    found = look(world, lab_of(world.folder, workers=2))
+    kubernetes = ("cp1", "cp2", "cp3", "w1", "w2")
+    assert steps(found) == {
+        "boot": (),
+        "machine": ("lb1", *kubernetes),
+        "node": kubernetes,
+        "load-balancer": ("lb1",),
+        "control-plane-init": ("cp1",),
+        "pod-network": ("cp1",),
+        "kubeconfig": ("cp1",),
+        "worker-join": ("w1", "w2"),
+        "control-plane-join": ("cp2", "cp3"),
+        "revoke": ("cp1",),
+        **AFTER,
+    }
+    assert (found.exit_code, found.problem, found.notice, found.removed) == (2, None, (), ())
+
+
+def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    found = look(world, lab)
+    assert (found.exit_code, found.steps, found.seconds, found.problem) == (0, (), 0.0, None)
+    assert "nothing to change; the machines are as lab.yaml says" in text(found)
+
+
+def test_a_larger_lab(world: World) -> None:
+    world.up(lab_of(world.folder, control_planes=1, workers=1))
+    found = look(world, lab_of(world.folder, control_planes=3, workers=2))
+    assert found.exit_code == 2
+    assert steps(found) == {
+        "boot": (),
+        "machine": ("cp2", "cp3", "w2"),
+        "node": ("cp1", "cp2", "cp3", "w1", "w2"),
+        "load-balancer": ("lb1",),
+        "control-plane-init": ("cp1",),
+        "worker-join": ("w2",),
+        "control-plane-join": ("cp2", "cp3"),
+        "revoke": ("cp1",),
+        **AFTER,
+    }
+    assert found.notice == ("nothing while machines are added",)
+
+
+def test_a_smaller_lab_says_what_goes_what_is_noticed_and_what_is_lost(world: World) -> None:
+    world.up(lab_of(world.folder, control_planes=3, workers=2))
+    found = look(world, lab_of(world.folder, control_planes=1, workers=1))
+    gone = ("cp2", "cp3", "w2")
+    assert found.removed == gone
+    assert steps(found) == {
+        "drain-haproxy": ("lb1",),
+        "drain": gone,
+        "leave": ("cp2", "cp3"),
+        "forget": gone,
+        "remove": gone,
+        "node": ("cp1", "w1"),
+        "load-balancer": ("lb1",),
+        **AFTER,
+    }
+    assert "With 1 instead of 3 control planes none of them may fail any more (now: 1)." in found.notice
+    assert "pods on the workers that leave are evicted and start on others" in found.notice
+    assert "it asks before it removes cp2, cp3, w2" in text(found)
+
+
+def test_a_dead_machine_is_not_planned_to_be_drained(world: World) -> None:
+    world.up(lab_of(world.folder, workers=3))
+    world.lose("w2")
+    world.machine("w3").hangs = True
+    found = look(world, lab_of(world.folder, workers=1))
+    assert "drain" not in steps(found)
+    assert steps(found)["remove"] == ("w2", "w3")
+    assert found.problem == "w3: No route to host"
+
+
+def test_what_is_off_is_started_and_what_is_gone_is_made_again(world: World) -> None:
+    lab = lab_of(world.folder, workers=2)
+    world.up(lab)
+    world.machine("w1").state = "stopped"
+    world.machine("cp2").state = "paused"
+    world.lose("w2")
+    found = look(world, lab)
+    assert steps(found) == {
+        "boot": (),
+        "machine": ("cp2", "w1", "w2"),
+        "node": ("w2",),
+        "control-plane-init": ("cp1",),
+        "worker-join": ("w2",),
+        "revoke": ("cp1",),
+        **AFTER,
+    }
+    assert found.notice == ("cp2, w1, w2 available again",)
+
+
+def test_a_load_balancer_that_is_gone_touches_no_cluster(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.lose("lb1")
+    found = look(world, lab)
+    assert steps(found) == {"boot": (), "machine": ("lb1",), "load-balancer": ("lb1",), **AFTER}
+    assert found.notice[0] == "the API answers again once the load balancer is back"
+
+
+def test_a_machine_whose_making_was_interrupted_is_made(world: World) -> None:
+    lab = lab_of(world.folder, workers=2)
+    world.up(lab)
+    world.lose("w2")
+    world.machine("w2").state = "incomplete"
+    assert steps(look(world, lab))["machine"] == ("w2",)
+
+
+def test_machines_are_asked_what_they_have_and_not_only_whether_they_run(world: World) -> None:
+    lab = lab_of(world.folder, workers=2)
+    world.break_at("control-plane-join cp3", "before", LabError("kubeadm join failed"))
+    with pytest.raises(LabError):
+        world.up(lab)
+    world.machine("w2").has = "partial"
+    found = look(world, lab)
+    assert found.exit_code == 2
+    assert steps(found) == {
+        "node": ("cp3", "w2"),
+        "control-plane-init": ("cp1",),
+        "worker-join": ("w2",),
+        "control-plane-join": ("cp3",),
+        "revoke": ("cp1",),
+        **AFTER,
+    }
+
+
+def test_a_first_control_plane_that_is_gone_joins_the_others(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.lose("cp1")
+    found = steps(look(world, lab))
+    assert found["control-plane-init"] == ("cp2",)
+    assert found["control-plane-join"] == ("cp1",)
+
+
+def test_a_removal_that_was_interrupted_is_planned_to_its_end(world: World) -> None:
+    world.up(lab_of(world.folder, workers=2))
+    world.break_at("remove-member w2 --node-only", "after", KilledError())
+    with pytest.raises(KilledError):
+        world.up(lab_of(world.folder, workers=1))
+    found = steps(look(world, lab_of(world.folder, workers=2)))
+    assert (found["remove"], found["worker-join"]) == (("w2",), ("w2",))
+    assert found["machine"] == ("w2",)
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_machines_that_can_t_be_asked_are_named_and_not_taken_for_missing(
+    world: World, monkeypatch: pytest.MonkeyPatch, everything: bool
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    if everything:
+
+        def no_docker(*_: object) -> None:
+            raise LabStateError("docker does not answer")
+
+        monkeypatch.setattr(providers, "states", no_docker)
+    else:
+        world.machine("w1").hangs = True
+    found = look(world, lab)
+    assert found.problem == ("docker does not answer" if everything else "w1: No route to host")
+    assert (found.exit_code, found.steps) == (0, ())
+    assert "nothing to change" not in text(found)
+    assert "lab.yaml asks for no change; `./inv up` looks at the machines" in text(found)
+    more = look(world, lab_of(world.folder, workers=3))
+    assert (more.exit_code, steps(more)["worker-join"]) == (2, ("w3",))
+
+
+def test_without_a_route_no_machine_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    monkeypatch.setattr(WorldRemote, "route_problem", lambda self: "the lab's network is not up on this host")
+    monkeypatch.setattr(WorldRemote, "run", lambda *_, **__: pytest.fail("a packet to the lab"))
+    assert look(world, lab).problem == "the lab's network is not up on this host"
+    assert Remote.route_problem is not WorldRemote.route_problem
+
+
+def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(world: World) -> None:
+    world.up(lab_of(world.folder))
+    wanted = lab_of(world.folder)
+    network = wanted.network.model_copy(update={"subnet": IPv4Network("192.168.77.0/24")})
+    other = wanted.model_copy(update={"name": "other", "network": network})
+    path = world.folder / "lab.yaml"
+    path.write_text(f"{path.read_text()}network:\n  subnet: 192.168.77.0/24\n")
+    found = look(world, other)
+    assert (found.exit_code, found.steps, found.notice) == (1, (), ())
+    said = {each["key"]: each for each in json.loads(plan.to_json(found))["impossible"]}
+    assert set(said) == {"name", "network.subnet"}
+    subnet = said["network.subnet"]
+    assert (subnet["before"], subnet["after"], subnet["line"]) == ("192.168.56.0/24", "192.168.77.0/24", 7)
+    assert subnet["why"] == "every machine, certificate and etcd member has an address in it"
+    assert subnet["next"].startswith("change it back; or remove this lab")
+    assert subnet["message"].startswith(
+        "lab.yaml:7: network.subnet: 192.168.56.0/24 → 192.168.77.0/24 can't be done to machines that exist"
+    )
+    assert said["name"]["line"] is None
+    assert "lab.yaml (not in the file, so its default): name: " in said["name"]["message"]
+    assert "`up` would refuse this lab.yaml and touch nothing" in text(found)
+
+
+def test_what_touches_no_machine_is_said_and_is_no_change(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    found = look(world, lab_of(world.folder, cpus=4))
+    assert (found.exit_code, found.steps) == (0, ())
+    assert found.differs == ("nodes.workers.cpus: 2 → 4 (this provider's machines share what the host has)",)
+
+
+def test_sizes_are_applied_where_the_provider_enforces_them(world: World) -> None:
+    world.enforces_sizes = True
+    world.up(lab_of(world.folder, cpus=2, workers=2))
+    world.lose("w2")
+    found = look(world, lab_of(world.folder, cpus=4, workers=2))
+    assert steps(found)["resize"] == ("w1",), "w2 will be made with it"
+
+
+def test_another_profile_reloads_haproxy_alone(world: World) -> None:
+    world.up(lab_of(world.folder))
+    found = look(world, lab_of(world.folder, profile="reference"))
+    assert steps(found) == {"load-balancer": ("lb1",), **AFTER}
+    assert found.notice == ("nothing of HAProxy's new configuration: its reload cuts no connection",)
+
+
+def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
+    world.up(lab_of(world.folder, workers=1))
+    said = json.loads(plan.to_json(look(world, lab_of(world.folder, workers=2))))
+    assert set(said) == {
+        *("lab", "problem", "steps", "seconds", "notice", "impossible", "differs", "removed", "changes"),
+    }
+    assert said["changes"] is True
+    assert {"name", "title", "machines", "seconds"} == set(said["steps"][0])
+
+
+# How long it takes.
+
+
+def test_every_step_has_a_duration_that_was_measured() -> None:
+    assert {step.name for steps in (UP, REMOVE, RESIZE) for step in steps} <= set(durations.MEASURED)
+
+
+def test_what_was_measured_here_counts_more_than_what_the_makers_measured(world: World) -> None:
+    lab = lab_of(world.folder, workers=1)
+    world.up(lab)
+    world.workspace.durations.unlink(missing_ok=True)
+    wanted = lab_of(world.folder, workers=2)
+    usual = {step.name: step.seconds for step in look(world, wanted).steps}
+    assert usual["worker-join"] == durations.MEASURED["worker-join"]
+    slow = StepTime("worker-join", "kubeadm join", "w1", 0.0, 100.0, "done")
+    durations.keep(world.workspace, [slow, replace(slow, machine="w2", seconds=60.0)])
+    found = look(world, wanted)
+    assert {step.name: step.seconds for step in found.steps} == usual | {"worker-join": 100.0}
+    assert found.seconds > 100
+
+
+def nothing(job: Job) -> bool:
+    return False
+
+
+def on(*names: str) -> Any:
+    return lambda lab, situation: [node for node in lab.nodes if node.name in names]
+
+
+def a(name: str, *after: str, one_at_a_time: bool = False) -> Step:
+    return Step(name, name, nothing, on(), after=after, one_at_a_time=one_at_a_time)
+
+
+SIDE_BY_SIDE: Plan = (a("make"), a("join", "make"), a("ready", "join"))
+IN_TURN: Plan = (a("make"), a("join", "make", one_at_a_time=True), a("ready", "join"))
+
+
+@pytest.mark.parametrize(
+    ("steps", "targets", "seconds"),
+    [
+        (SIDE_BY_SIDE, {}, 0),
+        (SIDE_BY_SIDE, {"make": ["a", "b", "c"]}, 1),
+        (SIDE_BY_SIDE, {"make": ["a", "b"], "join": ["a", "b"], "ready": [""]}, 111),
+        (IN_TURN, {"make": ["a", "b"], "join": ["a", "b", "c"], "ready": [""]}, 131),
+        # A step that changes nothing takes no time, and what comes after it waits for what came before it.
+        (SIDE_BY_SIDE, {"ready": [""]}, 100),
+        (SIDE_BY_SIDE, {"make": ["a"], "ready": [""]}, 101),
+        # On another machine than those before, all of them are waited for.
+        (SIDE_BY_SIDE, {"make": ["a"], "join": ["b"]}, 11),
+    ],
+)
+def test_steps_side_by_side_count_once_and_those_in_turn_each(
+    steps: Plan, targets: dict[str, Sequence[str]], seconds: float
+) -> None:
+    each = {"make": 1.0, "join": 10.0, "ready": 100.0}
+    assert engine.forecast(steps, targets, lambda step: each[step.name]) == seconds
+
+
+def test_plans_one_after_the_other_add_up(world: World) -> None:
+    world.up(lab_of(world.folder, workers=2))
+    world.workspace.durations.unlink(missing_ok=True)
+    found = look(world, lab_of(world.folder, workers=1))
+    each = durations.MEASURED
+    removal = each["drain"] + each["forget"] + each["remove"]
+    rest = each["node"] + each["nodes-ready"] + each["pods-ready"] + each["healthy"]
+    assert found.seconds == removal + rest
