@@ -9,8 +9,8 @@ import pytest
 from lab.system.paths import PROVISION
 
 FIRST = "FIRST_NOTICE=5"
-# A second passes with each sleep, of which none takes any time.
-QUICK = "sleep() { ((SECONDS += 1)); }; date() { echo 12:00:00; }; "
+# A second passes with each sleep, of which none takes any time; once unset, SECONDS is no clock any more (bash(1)).
+QUICK = "unset SECONDS; SECONDS=0; sleep() { ((SECONDS += 1)); }; date() { echo 12:00:00; }; "
 
 
 def waited(folder: Path, line: str, *, env: str = "", first: int = 5) -> subprocess.CompletedProcess[str]:
