@@ -9,7 +9,7 @@ import pytest
 from lab.system.paths import PROVISION
 
 FIRST = "FIRST_NOTICE=5"
-# A second passes with each sleep, of which none takes any time; once unset, SECONDS is no clock any more (bash(1)).
+# A second passes with each sleep, which takes no time: SECONDS, once unset, is no clock any more (bash(1)).
 QUICK = "unset SECONDS; SECONDS=0; sleep() { ((SECONDS += 1)); }; date() { echo 12:00:00; }; "
 
 
