@@ -292,7 +292,7 @@ def shown(forecast: Forecast) -> RenderableType:
     parts: list[RenderableType] = []
     if forecast.problem:
         parts.append(
-            Text(f"machines could not be asked ({forecast.problem}), so they are taken for as they were made")
+            Text(f"the machines could not be asked ({forecast.problem}), so they count as they were made")
         )
     for each in forecast.impossible:
         parts += [Text(f"impossible: {each.message}", "red"), Text(f"  next: {each.next}")]
