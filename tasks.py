@@ -169,14 +169,19 @@ def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 @verb(help=LAB_HELP)
 def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Write .lab/ (Vagrantfile, configuration of every machine) without touching a machine."""
+    import dataclasses
+
     from lab.golden import image
     from lab.session import change_of
     from lab.verbs import bake as baking
     from lab.verbs import render as rendering
     from lab.verbs import up as bring_up
+    from lab.workspace import made
 
     session = _wanted(lab)
     with session.workspace.lock():
+        # Another run may have changed it until now.
+        session = dataclasses.replace(session, made=made.read(session.workspace))
         bring_up.require_possible(session, change_of(session, session.lab))
         rendering.record_and_write(session, baking.own_golden(session) or image.name(session.lab))
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
@@ -199,9 +204,9 @@ def up(
 
     session = _wanted(lab)
     require_stop(until)
-    _take_out_a_drill(session)
     if until and measure:
         raise ConfigError(["--until and --measure are two different things"], hint="choose one")
+    _heal_a_drill(session)
     _up(session, bring_up.Wish(consent=yes, until=until or ""), "up", measure)
 
 
@@ -216,7 +221,7 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
 
     session = _wanted(lab)
     bring_up.require_replaceable(session, node)
-    _take_out_a_drill(session)
+    _heal_a_drill(session)
     _up(session, bring_up.Wish(consent=yes, replacing=(node,)), f"replace {node}", measure)
 
 
@@ -545,7 +550,7 @@ def _wanted(lab: str, speaking: Terminal = console) -> Any:
 def _made(lab: str, speaking: Terminal = console) -> Any:
     """The lab as its machines were made, whatever lab.yaml says by now. Says so where that differs."""
     from lab.session import open_made
-    from lab.verbs.render import refresh
+    from lab.verbs.render import refresh_locked
 
     session = open_made(_lab_file(lab), speaking)
     if session.differs:
@@ -554,7 +559,7 @@ def _made(lab: str, speaking: Terminal = console) -> Any:
             style="yellow",
             soft_wrap=True,
         )
-    refresh(session)
+    refresh_locked(session)
     return session
 
 
@@ -568,7 +573,8 @@ def _lab_file(lab: str) -> Path:
     return Path(lab)
 
 
-def _take_out_a_drill(session: Any) -> None:
+def _heal_a_drill(session: Any) -> None:
+    """Revert what an earlier drill left in the lab."""
     if session.workspace.drill.exists():
         from lab.drill import command
         from lab.session import of_lab

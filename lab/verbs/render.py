@@ -60,10 +60,20 @@ def write(session: Session, record: Made, golden: str) -> None:
             file.unlink()
 
 
+def refresh_locked(session: Session) -> None:
+    """Do what `refresh` does, with the lab's lock and the record as it is then: another run may change it."""
+    if _has_moved(session):
+        with session.workspace.lock():
+            refresh(replace(session, made=made.read(session.workspace)))
+
+
 def refresh(session: Session) -> None:
-    """Write the files that hold the path of `.lab/` again, where that was moved or renamed since."""
+    """Write the files that hold the path of `.lab/` again, where that was moved or renamed since.
+
+    The caller holds the lab's lock.
+    """
     record, workspace = session.made, session.workspace
-    if record is None or not record.machines or record.root == str(workspace.root):
+    if record is None or not _has_moved(session):
         return
     texts = render.render(record.lab, _site(workspace, record, record.golden), up.provisioners, ())
     for name in ("Vagrantfile", "ssh_config"):
@@ -71,8 +81,13 @@ def refresh(session: Session) -> None:
     made.write(workspace, record.model_copy(update={"root": str(workspace.root)}))
 
 
+def _has_moved(session: Session) -> bool:
+    record = session.made
+    return record is not None and bool(record.machines) and record.root != str(session.workspace.root)
+
+
 def configure_load_balancers(session: Session) -> None:
-    """Give running load balancers this lab's configuration, and nothing else to anyone."""
+    """Give running load balancers this lab's configuration, and change nothing else."""
     record = session.made
     assert record is not None
     lab, workspace = session.lab, session.workspace

@@ -302,6 +302,18 @@ def test_a_stop_that_there_is_not_is_told_before_anything(tmp_path: Path, bin_fo
     assert not (tmp_path / ".lab").exists()
 
 
+def test_until_and_measure_exclude_each_other_before_anything_is_touched(
+    tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healed: list[object] = []
+    monkeypatch.setattr(command, "heal", healed.append)
+    Workspace(tmp_path / ".lab").drill.mkdir()
+    ran = typed(tmp_path, "up", "--lab", "lab.yaml", "--until", "joins", "--measure")
+    assert ran.returncode == 2
+    assert "--until and --measure" in ran.stderr
+    assert (healed, asked(tmp_path)) == ([], [])
+
+
 @pytest.mark.parametrize("number", [[], ["3"], ["--number", "3"]])
 def test_task_tells_that_what_does_not_hold_may_be_meant(
     tmp_path: Path, bin_folder: Path, number: list[str]
@@ -633,7 +645,7 @@ def test_a_person_who_does_not_say_yes_keeps_the_lab(
     assert tasks._confirmed("up")("Go on? [y/N] ") is removes
 
 
-def test_a_drill_s_fault_is_taken_out_of_the_lab_as_it_was_made(
+def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
     tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import tasks
@@ -644,10 +656,10 @@ def test_a_drill_s_fault_is_taken_out_of_the_lab_as_it_was_made(
     )
     edited(tmp_path, "nodes: {workers: {count: 0}}")
     session = open_wanted(tmp_path / "lab.yaml", printed()[0])
-    tasks._take_out_a_drill(session)
+    tasks._heal_a_drill(session)
     assert healed == []
     session.workspace.drill.mkdir()
-    tasks._take_out_a_drill(session)
+    tasks._heal_a_drill(session)
     assert healed == [tuple(node.name for node in lived.lab.nodes)]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.errors import LabStateError
 from lab.remote import control_folder
 from lab.session import Session
 from lab.verbs import render
@@ -244,6 +245,38 @@ def test_a_folder_that_moved_away_and_back_is_as_it_was(opened: Session, tmp_pat
     (tmp_path / "there").rename(tmp_path / "here")
     render.refresh(as_made(tmp_path / "here"))
     assert files(opened) == before
+
+
+def test_a_moved_folder_is_not_written_to_while_another_run_has_the_lab(
+    opened: Session, tmp_path: Path
+) -> None:
+    written(opened)
+    let_exist(opened.workspace)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = as_made(tmp_path / "there")
+    with moved.workspace.lock(), pytest.raises(LabStateError, match="in use by process"):
+        render.refresh_locked(moved)
+    assert record_of(moved).root == str(tmp_path / "here" / ".lab")
+
+
+def test_what_another_run_has_recorded_meanwhile_is_kept_where_the_folder_moved(
+    opened: Session, tmp_path: Path
+) -> None:
+    written(opened)
+    let_exist(opened.workspace)
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = as_made(tmp_path / "there")
+    made.update(moved.workspace, lambda record: record.with_leaving("w1"))
+    render.refresh_locked(moved)
+    record = record_of(moved)
+    assert (record.root, record.leaving) == (str(moved.workspace.root), ("w1",))
+
+
+def test_a_folder_that_did_not_move_needs_no_lock(opened: Session, tmp_path: Path) -> None:
+    written(opened)
+    let_exist(opened.workspace)
+    with opened.workspace.lock():
+        render.refresh_locked(as_made(tmp_path / "here"))
 
 
 def test_a_folder_that_did_not_move_is_not_written_to(opened: Session, tmp_path: Path) -> None:
