@@ -1,4 +1,4 @@
-"""This room knows what lies where in `.lab/`, writes it whole or not at all, and holds its lock.
+"""Where everything is in `.lab/`, its lock, and writing files completely or not at all.
 
 .lab/
   Vagrantfile  ssh_config  nodes/NAME/      rendered from the model; `vagrant up` works here
@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -50,7 +51,7 @@ class Workspace:
 
     @property
     def secrets(self) -> Path:
-        """The folder of everything that nobody else may read."""
+        """The folder of everything that no other user may read."""
         return self.root / "secrets"
 
     @property
@@ -92,7 +93,7 @@ class Workspace:
         return self.identity.exists()
 
     def write(self, path: Path, text: str | bytes, *, mode: int = 0o644) -> bool:
-        """Put `text` at `path` whole or not at all; False when it was there already.
+        """Write `text` to `path` completely or not at all; False when the file had it already.
 
         The mode holds from the first byte on. Raises LabStateError when the folder can't be written.
         """
@@ -116,7 +117,7 @@ class Workspace:
             folder = self.root if self.root in path.parents else path.parent
             raise LabStateError(
                 f"{path} can't be written: {error.strerror}",
-                hint=f"make {folder} yours and writable (`ls -ld {folder}`)",
+                hint=_way_out(error, folder),
             ) from error
         return True
 
@@ -142,7 +143,7 @@ class Workspace:
                     shutil.rmtree(path)
 
     def rotate_logs(self) -> None:
-        """Set the last run's logs aside (one generation is kept), so that numbers start anew."""
+        """Set the last run's logs aside (one generation is kept), so that numbers start again."""
         if not self.logs.exists():
             return
         previous = self.root / "logs.previous"
@@ -150,7 +151,7 @@ class Workspace:
         self.logs.rename(previous)
 
     def remove(self) -> None:
-        """Remove the whole folder; for the end of `destroy`."""
+        """Remove the folder with all that is in it; for the end of `destroy`."""
         shutil.rmtree(self.root)
 
     @contextmanager
@@ -162,7 +163,7 @@ class Workspace:
         except OSError as error:
             raise LabStateError(
                 f"{self.root} can't be used: {error.strerror}",
-                hint=f"make {self.root} yours and writable (`ls -ld {self.root}`)",
+                hint=_way_out(error, self.root),
             ) from error
         try:
             try:
@@ -173,9 +174,16 @@ class Workspace:
                     f"this lab is in use by {owner}",
                     hint="wait for it to end, or end that process, and try again",
                 ) from error
-            with contextlib.suppress(OSError):  # who it is, for another run to tell; a full disk may refuse
+            with contextlib.suppress(OSError):  # for another run's message; a full disk may refuse
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
             yield
         finally:
             os.close(handle)
+
+
+def _way_out(error: OSError, folder: Path) -> str:
+    """What to do where a file in this folder can't be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space where {folder} is (`./inv bake --prune`), then repeat the command"
+    return f"make {folder} yours and writable (`ls -ld {folder}`)"

@@ -66,8 +66,9 @@ def test_a_write_that_fails_half_way_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(LabStateError, match="Vagrantfile can't be written: No space left on device"):
+    with pytest.raises(LabStateError, match="Vagrantfile can't be written: No space left on device") as caught:
         workspace.write(workspace.vagrantfile, "after")
+    assert "free some space" in caught.value.hint
     assert workspace.vagrantfile.read_text() == "before"
     assert [path.name for path in workspace.root.iterdir()] == ["Vagrantfile"]
 
