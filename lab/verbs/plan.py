@@ -25,7 +25,7 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import durations
-from lab.verbs.up import impossible
+from lab.verbs.up import impossible_message
 
 NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
 """Exit codes."""
@@ -93,7 +93,7 @@ def look(session: Session) -> Forecast:
             each.after,
             lines.get(each.key),
             each.effect.why,
-            impossible(session, lines, each),
+            impossible_message(session, lines, each),
             each.effect.instead,
         )
         for each in change.impossible

@@ -1,7 +1,7 @@
 """`up` and `replace`: make the lab what lab.yaml says, from whatever it is.
 
-What differs from the lab as it was made is found first (`lab.model.change`); what no plan can do is refused
-before anything is touched, and what takes something away is shown, and needs consent.
+lab.yaml is compared with the lab as it was made (`lab.model.change`). What no plan can do is refused before
+anything is touched. Machines that will be removed are shown first, and that needs consent.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ QUORUM_TIMEOUT = 120.0
 """Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
 
 Confirm = Callable[[str], bool]
-"""Asks a person; True is a yes. Raises ConfigError where there is nobody to ask."""
-
+"""Asks the user; True is a yes. Raises where standard input is not a terminal."""
 
 Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
 """Does the work that changes a lab: given the session, the change, the machines that go, and the work."""
@@ -47,9 +46,10 @@ Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
 
 @dataclass(frozen=True)
 class Wish:
-    """How `up` is to go about it. `until` is a stop of `lab.plans.up`, or "".
+    """What the user asked of `up`.
 
-    `replacing` are names of machines.
+    `consent`: to repairs of the host and to removals, so that neither is asked for. `until` is a stop of
+    `lab.plans.up`, or "". `replacing` are names of machines.
     """
 
     consent: bool = False
@@ -58,14 +58,14 @@ class Wish:
 
 
 def plainly(session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]) -> None:
-    """Do the work, and nothing around it."""
+    """Only do the work."""
     work()
 
 
 def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly) -> None:
     """Take the lab from whatever state it is in to the one that lab.yaml names, and show what was done.
 
-    `around` does the work, such as with probes running.
+    `around` calls the work, for example with probes running.
 
     Raises ConfigError where lab.yaml asks for what no plan can do, LabError where a step failed: the next `up`
     goes on from there.
@@ -110,11 +110,11 @@ def require_possible(session: Session, change: Change) -> None:
     """Raise ConfigError with everything that lab.yaml asks for and no plan can do to machines that exist."""
     if change.impossible:
         lines = config.lines(session.path)
-        hint = next(iter(dict.fromkeys(setting.effect.instead for setting in change.impossible)))
-        raise ConfigError([impossible(session, lines, setting) for setting in change.impossible], hint=hint)
+        problems = [impossible_message(session, lines, setting) for setting in change.impossible]
+        raise ConfigError(problems, hint=change.impossible[0].effect.instead)
 
 
-def impossible(session: Session, lines: dict[str, int], setting: Setting) -> str:
+def impossible_message(session: Session, lines: dict[str, int], setting: Setting) -> str:
     """Which key, on which line, from what to what, and why that can't be done."""
     line = lines.get(setting.key)
     place = f"{session.path.name}:{line}" if line else f"{session.path.name} (not in the file, so its default)"
@@ -125,9 +125,9 @@ def impossible(session: Session, lines: dict[str, int], setting: Setting) -> str
 
 
 def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
-    """What a person is asked before machines go: what goes, and what is lost with it."""
+    """What the user is asked before machines are removed: which, and what is lost with them."""
     names = [node.name for node in change.removed]
-    sentences = [f"{', '.join(names)} will be removed, with all that is only there."] if names else []
+    sentences = [f"{', '.join(names)} will be removed, with all data that only they have."] if names else []
     if replacing:
         sentences.append(f"{', '.join(replacing)} will be removed and made again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
@@ -137,7 +137,7 @@ def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
 def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:
     """The machines that are to go.
 
-    Those that lab.yaml has no longer, those that are replaced, and those that an earlier run did not get rid of
+    Those that lab.yaml no longer has, those that are replaced, and those that an earlier run did not remove
     completely.
     """
     record = session.made
@@ -150,10 +150,10 @@ def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tupl
 def _require_quorum(
     session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str]
 ) -> None:
-    """Raise LabStateError where etcd could not do without those that are to leave; nothing is touched yet."""
+    """Raise LabStateError where etcd has no majority without those that leave; nothing is touched yet."""
     record, members = session.made, _members(leaving)
     if not members or record is None or not session.workspace.kubeconfig.exists():
-        return  # without a kubeconfig `up` never came as far as to a second member
+        return  # without a kubeconfig no `up` has reached the joins, so there is no second member
     if session.remote.route_problem() or (not replacing and _members_off(session, record)):
         return  # `up` starts what is off first, and asks then
     with session.progress.asking("etcd's members"):
@@ -164,7 +164,7 @@ def _require_quorum(
 
 
 def _way_out(record: Made, change: Change, problem: quorum.Problem) -> str:
-    """What to do first. lab.yaml would only ask for the same again where it is the reason."""
+    """What to do first. Where lab.yaml is the reason, each `up` would ask for the same again."""
     if not _members(change.removed):
         return problem.next
     count = len(record.lab.control_planes)
@@ -193,7 +193,7 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
         session.progress.say(report.EMULATED)
     if _adopted(session) and change_of(session, session.lab) not in (change, Change()):
         raise LabStateError(
-            "machines of this lab were found that Vagrant had lost sight of, and lab.yaml differs from them",
+            "Vagrant had lost machines of this lab; they were found, and lab.yaml differs from them",
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
     known = workspace.has_machines()
@@ -264,11 +264,13 @@ class Run:
         joined = frozenset(name for name, state in found.items() if state == "joined")
         serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
         if serving:
-            leaving = self._once_etcd_can_do_without(leaving, change)
+            leaving = self._when_etcd_keeps_a_majority(leaving, change)
         elif any(self._may_have_joined(node, silent) for node in leaving if node.spec.etcd_member):
             raise LabStateError(
                 "no control plane that stays belongs to the cluster, so nothing could take over",
-                hint="`./inv status` shows what runs; `./inv up` with the former lab.yaml repairs what it can",
+                hint="`./inv status` shows what runs; `./inv up` with the former lab.yaml repairs what it can"
+                if change.removed
+                else "`./inv status` shows what runs; `./inv up` repairs what it can",
             )
         first = serving[0] if serving else lab.first
         situation = Situation(first, staying, joined=joined, leaving=leaving, silent=silent)
@@ -279,8 +281,8 @@ class Run:
                 self._take_back()
             raise
 
-    def _once_etcd_can_do_without(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
-        """Wait until etcd can do without its members among these, which may have just been started.
+    def _when_etcd_keeps_a_majority(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
+        """Wait until etcd keeps a majority without its members among these; they may have just been started.
 
         Returns the machines in the order in which they leave.
         """
@@ -297,11 +299,11 @@ class Run:
             problem = quorum.problem(found.members, found.healthy, members)
             return problem.what if problem else None
 
-        with session.progress.step("quorum", "etcd can do without what leaves") as shown:
+        with session.progress.step("quorum", "etcd keeps a majority without what leaves") as shown:
             try:
                 wait_until(
                     why_not,
-                    what="etcd to be able to do without what leaves",
+                    what="etcd to keep a majority without what leaves",
                     timeout=QUORUM_TIMEOUT * session.lab.patience,
                     log=shown.log,
                 )
@@ -321,12 +323,12 @@ class Run:
         return providers.state(self.session.lab, node) != "absent"
 
     def _take_back(self) -> None:
-        """After a removal that failed: HAProxy has those API servers again that did not leave yet."""
+        """After a removal that failed: HAProxy uses those API servers again that have not left yet."""
         record = made.read(self.session.workspace)
         assert record is not None
         stay = tuple(node for node in record.lab.nodes if node.name not in record.leaving)
         lab = record.lab.model_copy(update={"nodes": stay})
-        with contextlib.suppress(LabError):  # what made the removal fail is what there is to be told
+        with contextlib.suppress(LabError):  # the error of the removal is the one to show
             render.configure_load_balancers(dataclasses.replace(self.session, lab=lab, made=record))
 
     def _survey(self, nodes: Sequence[Node]) -> dict[str, Found]:
@@ -343,7 +345,7 @@ class Run:
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
         """Which of the machines that leave do not answer.
 
-        One that was only stopped is started for its farewell.
+        One that was only stopped is started, so that it can leave in an orderly way.
         """
         session = self.session
         record = session.made
@@ -396,13 +398,13 @@ def keep_kubeconfig(session: Session) -> bool:
 
 
 def _adopted(session: Session) -> bool:
-    """Let Vagrant know again those machines of this lab that it has lost sight of; whether there were any."""
+    """Make machines of this lab known to Vagrant again that it has lost; whether there were any."""
     lost = providers.lost_sight_of(session.workspace)
     if lost and session.made:
         providers.adopt(session.made.lab, session.workspace)
     elif lost:
         raise LabStateError(
-            f"{len(lost)} machines of this lab run that {session.workspace.root}/.vagrant does not know",
+            f"machines of this lab exist that {session.workspace.root}/.vagrant does not know: {len(lost)}",
             hint="`./inv destroy` removes them; then bring the lab up again",
         )
     return bool(lost)

@@ -354,10 +354,22 @@ def test_a_cluster_is_not_thrown_away_with_the_last_machine_that_has_it(world: W
     brought_up(world)
     world.lose("cp1")
     world.workspace.kubeconfig.unlink()
-    with pytest.raises(LabStateError, match="no control plane that stays belongs to the cluster"):
+    with pytest.raises(LabStateError, match="no control plane that stays belongs to the cluster") as caught:
         world.up(lab_of(world.folder, control_planes=1))
+    assert "`./inv up` with the former lab.yaml" in caught.value.hint
     assert not any(touch.startswith(("drain", "leave", "remove")) for touch in world.touches)
     assert {"cp2", "cp3"} <= {name for name, machine in world.machines.items() if machine.has == "joined"}
+
+
+def test_the_last_machine_that_has_the_cluster_is_not_replaced(world: World) -> None:
+    brought_up(world)
+    for name in ("cp1", "cp3"):
+        world.lose(name)
+    world.workspace.kubeconfig.unlink()
+    with pytest.raises(LabStateError, match="no control plane that stays belongs to the cluster") as caught:
+        world.up(lab_of(world.folder), replacing=("cp2",))
+    assert "former lab.yaml" not in caught.value.hint
+    assert world.machine("cp2").has == "joined"
 
 
 # Consent.
@@ -368,8 +380,8 @@ def test_a_smaller_lab_is_asked_for_with_what_is_lost(world: World) -> None:
     with pytest.raises(LabStateError, match=r"^nothing was changed$"):
         world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False)
     assert world.asked == [
-        "cp2, cp3, w2 will be removed, with all that is only there. With 1 instead of 3 control planes none of "
-        "them may fail any more (now: 1). Go on? [y/N] "
+        "cp2, cp3, w2 will be removed, with all data that only they have. With 1 instead of 3 control planes "
+        "none of them may fail any more (now: 1). Go on? [y/N] "
     ]
     assert world.touches == []
     world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False, answer=True)

@@ -96,7 +96,7 @@ def test_what_goes_is_asked_for_and_a_no_changes_nothing(
         with pytest.raises(LabStateError, match="nothing was changed"):
             up.up(fewer, Wish(), person)
         assert carried_out == []
-    assert questions == ["w3 will be removed, with all that is only there. Go on? [y/N] "]
+    assert questions == ["w3 will be removed, with all data that only they have. Go on? [y/N] "]
     carried_out.clear()
     up.up(fewer, Wish(consent=True), nobody)
     assert len(carried_out) == 1
@@ -174,7 +174,7 @@ def test_another_lab_is_not_made_over_machines_that_vagrant_lost_sight_of(
     forgotten(tmp_path, lost, monkeypatch)
     before = made.read(wanted(tmp_path).workspace)
     other = wanted(tmp_path, "name: yours\nprovider: docker\nnodes: {workers: {count: 1}}\n")
-    with pytest.raises(LabStateError, match="Vagrant had lost sight of, and lab") as caught:
+    with pytest.raises(LabStateError, match="Vagrant had lost machines of this lab") as caught:
         up.up(other, Wish(consent=True), nobody)
     assert "./inv plan" in caught.value.hint
     assert made.read(other.workspace) == before
@@ -185,7 +185,7 @@ def test_another_lab_is_not_made_over_machines_that_vagrant_lost_sight_of(
 def test_machines_of_a_lab_without_a_record_are_left_to_destroy(lost: list[str], tmp_path: Path) -> None:
     lost.extend(["lb1", "cp1"])
     with pytest.raises(
-        LabStateError, match=r"2 machines of this lab run that .*\.vagrant does not know"
+        LabStateError, match=r"machines of this lab exist that .*\.vagrant does not know: 2"
     ) as caught:
         up.up(wanted(tmp_path), Wish(), nobody)
     assert "./inv destroy" in caught.value.hint
