@@ -1,7 +1,7 @@
-"""One lab opened for work: a record that the verbs hand on. Opening touches nothing.
+"""One lab opened for work: a record that the verbs pass on. Opening touches nothing.
 
-`open_wanted` is the lab as lab.yaml has it now, for what changes the lab. `open_made` is the lab as its
-machines were made, for what looks at it, whatever lab.yaml says by now.
+`open_wanted` opens the lab as lab.yaml has it now, for verbs that change it. `open_made` opens it as its
+machines were made, for verbs that look at it, whatever lab.yaml says by now.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ def has_machines(session: Session) -> bool:
 
 
 def change_of(session: Session, wanted: Lab) -> Change:
-    """What it takes to make `wanted` of the lab that was made; everything where no machine was."""
+    """What has to change in the lab that was made to get `wanted`; everything is added where none was made."""
     if session.made is None or not has_machines(session):
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
     found = change(session.made.lab, wanted, sizes_enforced=enforced)
-    # What a run that was killed has begun may have either size.
+    # A machine that a killed run was resizing may have either size.
     begun = [n for n in wanted.nodes if n.name in session.made.resizing and n not in found.resized]
     return replace(found, resized=(*found.resized, *begun))
 
@@ -96,13 +96,13 @@ def of_lab(session: Session, lab: Lab) -> Session:
 
 
 def with_profile(session: Session, name: str) -> Session:
-    """The same lab, its load balancer having another profile."""
+    """The same lab with another profile of the load balancer."""
     balancer = session.lab.load_balancer.model_copy(update={"profile": name})
     return of_lab(session, session.lab.model_copy(update={"load_balancer": balancer}))
 
 
 def machine(session: Session, name: str) -> Node:
-    """The machine of that name. Raises ConfigError naming those there are."""
+    """The machine of that name. Raises ConfigError, which names the lab's machines."""
     node = session.lab.node(name)
     if node is None:
         names = ", ".join(each.name for each in session.lab.nodes)

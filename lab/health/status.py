@@ -1,4 +1,4 @@
-"""This room says at a glance how the lab is: healthy, degraded or down, and what would stop it.
+"""Shows at a glance how the lab is: healthy, degraded or down, and what would stop it.
 
 It judges the facts that verify does, without running pods, so it takes some seconds where verify takes ten.
 """
@@ -45,7 +45,7 @@ class MachineStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The whole lab. `problem` is why the API does not answer, "" when it does.
+    """The lab. `problem` is why the API does not answer, "" when it does.
 
     `amiss` are the checks that do not hold and what they found, `losses` what would stop a degraded lab.
     """
@@ -108,12 +108,12 @@ def _lines(status: Status) -> list[str]:
     if status.health == "healthy":
         return [f"{status.lab}: healthy; the API is {status.api}"]
     if status.health == "down":
-        by_hand = ", or by hand: ./inv task" if status.problem == NO_CLUSTER else ""
+        by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
         return [f"{status.lab}: down: {status.problem}", f"next: ./inv up{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
-    lines += [f"  amiss: {line}" for line in status.amiss]
+    lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
-    return [*lines, "next: `./inv verify` says what each means and what to try; ./inv up mends what it can"]
+    return [*lines, "next: `./inv verify` says what each means and what to try; `./inv up` repairs what it can"]
 
 
 def _why_not_up(session: Session) -> str | None:
@@ -166,7 +166,7 @@ def _problem(facts: Facts) -> str:
 
 
 def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
-    """What does not hold of the parts that make the lab work; a machine that tells nothing is named once."""
+    """What does not hold of the parts that make the lab work; a machine that does not answer is named once."""
     silent = [machine.reason for machine in facts.machines.values() if isinstance(machine, Unknown)]
     asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
     verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]

@@ -63,7 +63,7 @@ class Network(Frozen):
 
 
 class LoadBalancer(Frozen):
-    """How HAProxy stands before the API servers."""
+    """How HAProxy serves the API servers."""
 
     profile: Literal["tuned", "reference"] = "tuned"
     health_path: str = "/healthz"
@@ -89,7 +89,7 @@ class Endpoint(Frozen):
 
 
 class Mirrors(Frozen):
-    """Hosts that stand for the upstream ones; empty means upstream's own.
+    """Hosts in place of the upstream ones; empty means upstream's own.
 
     What comes from them is verified all the same: Debian's and Kubernetes' packages by their signatures,
     Go modules by go.sum, images by the lock's digests.
@@ -110,7 +110,7 @@ EMULATED_CPUS = 1
 
 
 class Libvirt(Frozen):
-    """Where libvirt is, and what its machines stand on.
+    """Where libvirt is, and what its machines use there.
 
     `emulated`: the CPU is software, since KVM is missing or runs no kernel. `management` is the network by
     which Vagrant reaches machines and they reach the world.
@@ -133,7 +133,7 @@ class Libvirt(Frozen):
 
 
 class Lab(Frozen):
-    """A whole lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
+    """A lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
 
     name: str = "ha-lab"
     provider: Provider = "docker"
@@ -169,7 +169,7 @@ class Lab(Frozen):
         return 1 if self.emulated else most
 
     def by_role(self, role: Role) -> tuple[Node, ...]:
-        """The nodes of one role, in order. Nobody else filters by role."""
+        """The nodes of one role, in order. No other code filters by role."""
         return tuple(node for node in self.nodes if node.role is role)
 
     def where(self, has: Callable[[RoleSpec], bool]) -> tuple[Node, ...]:

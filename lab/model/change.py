@@ -1,7 +1,7 @@
 """What an edited lab.yaml asks of a lab that was made: pure, from two labs to one record.
 
-Each key of lab.yaml has its effect in one table. What a plan exists for is carried out by `up`; what can't be
-done to machines that exist is said with the reason and the way out.
+Each key of lab.yaml has its effect in one table. `up` carries out what a plan exists for. What can't be done to
+machines that exist has a reason and a way out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Effect:
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
     provider enforces it. `load-balancer` and `pod-network`: configuration that `up` applies. `none`: no machine
-    is touched. `impossible`: no plan can do it. `why` completes "… , since": why it is impossible, or why no
+    is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or why no
     machine is touched. `instead` is what to do.
     """
 
@@ -116,7 +116,7 @@ class Change:
 
 
 def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
-    """What it takes to make `wanted` of `made`.
+    """What has to change in `made` to get `wanted`.
 
     `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where
     it does not, another size changes nothing on machines.
@@ -141,7 +141,7 @@ def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
 
 
 def _differs(key: str, before: str | None, after: str | None) -> bool:
-    # What no machine shows can't differ: of a group without machines, and of libvirt where another provider is.
+    # A key that one of the labs doesn't show can't differ: of a group without machines, or of another provider.
     if None in (before, after):
         return False
     return before != after

@@ -15,11 +15,12 @@ Found = Literal["fresh", "partial", "joined"]
 """What a machine has of Kubernetes (`provision/node/probe.sh`): `fresh` is nothing, `partial` half a join."""
 
 PROBE = "/opt/ha-lab/probe.sh"
-LOOK_TIMEOUT = 20.0
-"""The same for `plan`, for which an answer is no condition."""
 
 PROBE_TIMEOUT = 60.0
-"""Seconds for a machine to say what it has; it asks files only."""
+"""Seconds for a machine to report what it has; it asks files only."""
+
+LOOK_TIMEOUT = 20.0
+"""The same for `plan`, which can do without an answer."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""This room measures `up` against the bare floor, in pairs, in one run, and writes `.lab/bench.json`.
+"""Measures `up` against the bare floor, in pairs, in one run, and writes `.lab/bench.json`.
 
-The floor is what the same golden machine takes without the kit: plain container starts and kubeadm by
-hand, in the best order there is (tests/bench/floor.sh). Both end when all nodes are Ready.
+The floor is what the same golden machine takes without the kit: plain container starts and kubeadm run
+manually, in the best possible order (tests/bench/floor.sh). Both end when all nodes are Ready.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""This room collects what a bug report needs into one archive, and lets no secret into it.
+"""Collects what a bug report needs into one archive without secrets.
 
-Twice: nothing that holds a secret is collected, and every text is looked through for what looks like one.
+Nothing that holds a secret is collected, and every text is searched for what looks like one.
 """
 
 from __future__ import annotations

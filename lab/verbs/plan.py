@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from rich.console import Group, RenderableType
@@ -132,8 +132,8 @@ def look(session: Session) -> Forecast:
 class _There:
     """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
 
-    Machines that can't be asked (`problem` is why, and which) are taken for what `up` left of them: running,
-    and joined. `silent` are those of them that run.
+    Machines that can't be asked (`problem` is why, and which) are assumed to be as `up` left them: running, and
+    joined. `silent` are those of them that run.
     """
 
     states: Mapping[str, MachineState]
@@ -165,12 +165,8 @@ def _ask(session: Session) -> _There:
     )
 
 
-Targets = Mapping[str, Sequence[str]]
-"""Which machines a step changes something on, by the step's name; "" is the lab."""
-
-
 def _plans(session: Session, change: Change, there: _There) -> list[tuple[Plan, dict[str, list[str]]]]:
-    """The plans that `up` would run, in order, each with what it changes."""
+    """The plans that `up` would run, in order, each with the machines that its steps change; "" is the lab."""
     lab = session.lab
     found = []
     leaving = (*change.removed, *_half_removed(session, change))
@@ -196,7 +192,7 @@ def _plans(session: Session, change: Change, there: _There) -> list[tuple[Plan, 
 
 
 def _half_removed(session: Session, change: Change) -> list[Node]:
-    """The machines that lab.yaml has and that an earlier run did not get rid of completely."""
+    """The machines that lab.yaml has and that an earlier run did not remove completely."""
     record = session.made
     names = set(record.leaving) - {node.name for node in change.removed} if record else set()
     return [node for node in record.lab.nodes if node.name in names] if record else []
@@ -253,7 +249,7 @@ def _notice(session: Session, change: Change, states: Mapping[str, MachineState]
     if not states:
         return
     off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
-    lost = [node for node in off if change_has(change.added, node) is False]
+    lost = [node for node in off if node not in change.added]
     if any(not node.spec.runs_kubelet for node in lost):
         yield "the API answers again once the load balancer is back"
     if lost:
@@ -262,24 +258,19 @@ def _notice(session: Session, change: Change, states: Mapping[str, MachineState]
         yield "nothing while machines are added"
     if any(node.spec.etcd_member for node in change.removed):
         yield (
-            "connections to the API servers that leave end, after the answers that are due; new ones go to the "
-            "others, and none fails"
+            "connections to the API servers that leave end once their requests are answered; new ones go to "
+            "the other servers, and none fails"
         )
     if any(node.spec.runs_kubelet and not node.spec.etcd_member for node in change.removed):
         yield "pods on the workers that leave are evicted and start on others"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
-        yield "nothing of HAProxy's new configuration: its reload cuts no connection"
+        yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"
     if change.resized:
         names = ", ".join(node.name for node in change.resized)
         yield f"{names}: unavailable one after the other, while they restart"
     smaller = quorum.loss(session.made.lab, lab) if session.made else None
     if smaller:
         yield smaller
-
-
-def change_has(nodes: Sequence[Node], node: Node) -> bool:
-    """Whether a machine of that name is among them."""
-    return any(each.name == node.name for each in nodes)
 
 
 def to_json(forecast: Forecast) -> str:
@@ -291,9 +282,8 @@ def shown(forecast: Forecast) -> RenderableType:
     """Return the forecast for people."""
     parts: list[RenderableType] = []
     if forecast.problem:
-        parts.append(
-            Text(f"the machines could not be asked ({forecast.problem}), so they count as they were made")
-        )
+        why = f"the machines could not be asked ({forecast.problem})"
+        parts.append(Text(f"{why}, so they are assumed to be as they were made"))
     for each in forecast.impossible:
         parts += [Text(f"impossible: {each.message}", "red"), Text(f"  next: {each.next}")]
     if forecast.steps:

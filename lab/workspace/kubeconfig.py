@@ -1,4 +1,4 @@
-"""This room hands out the administrator's kubeconfig, whose server is the load balancer."""
+"""Keeps and merges the administrator's kubeconfig, whose server is the load balancer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from lab.workspace import Workspace
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), under the lab's own names.
 
-    Returns whether there is one. Raises LabStateError when it is not whole, or not the load balancer's.
+    Returns whether there is one. Raises LabStateError when it is incomplete, or its server is not the
+    load balancer.
     """
     said = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30, accept=(0, 1))
     if not said.ok:
@@ -27,11 +28,11 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
         config = _named(yaml.safe_load(said.stdout), lab.name)
         server = config["clusters"][0]["cluster"]["server"]
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
-        server = ""  # kubeadm may be writing it just now
+        server = ""  # kubeadm may be writing it at this moment
     if server != lab.api.url:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api.url}",
-            hint="`./inv destroy` and `./inv up` make the lab anew",
+            hint="`./inv destroy`, then `./inv up` make the lab again",
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
     return True

@@ -121,7 +121,7 @@ class Made(Frozen):
 
 
 def new_owner(workspace: Workspace) -> str:
-    """A label value for a lab that is made now: where that is, and what tells it from others made there."""
+    """A label value for a lab that is made now: its folder, and a random part for others made there."""
     return f"{workspace.root}#{secrets.token_hex(4)}"
 
 

@@ -69,8 +69,8 @@ def test_a_lost_control_plane_degrades_and_the_loss_that_would_stop_it_is_named(
     assert found.losses == ("the loss of cp1 or cp3: etcd needs 2 of its 3 members to take writes",)
     said = shown(found)
     assert "degraded; it works" in said
-    assert "amiss: cp2 can't be asked: no answer within 15 s\n" in said
-    assert "amiss: api-server-healthy[cp2]: /livez: timed out" in said
+    assert "problem: cp2 can't be asked: no answer within 15 s\n" in said
+    assert "problem: api-server-healthy[cp2]: /livez: timed out" in said
     assert "etcd-one-leader" not in said  # it could not be asked because of cp2, which is said
     assert "would stop it: the loss of cp1 or cp3" in said
 
@@ -179,7 +179,7 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     assert (found.health, found.exit_code, found.amiss) == ("down", 2, ())
     said = shown(found)
     assert "down: there is no cluster yet that this host knows of" in said
-    assert "next: ./inv up, or by hand: ./inv task" in said
+    assert "next: ./inv up, or manually: ./inv task" in said
 
 
 def test_status_for_programs_says_the_same() -> None:

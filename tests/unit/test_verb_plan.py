@@ -276,7 +276,7 @@ def test_another_profile_reloads_haproxy_alone(world: World) -> None:
     world.up(lab_of(world.folder))
     found = look(world, lab_of(world.folder, profile="reference"))
     assert steps(found) == {"load-balancer": ("lb1",), **AFTER}
-    assert found.notice == ("nothing of HAProxy's new configuration: its reload cuts no connection",)
+    assert found.notice == ("nothing while HAProxy loads its new configuration: a reload cuts no connection",)
 
 
 def test_the_json_has_everything_that_people_are_shown(world: World) -> None:

@@ -163,7 +163,7 @@ def survives(members: int) -> int:
 
 
 def _text(name: str, lab: Lab, node: Any) -> str:
-    return render.template(f"{name}.j2", **render.told_of(lab, node), ca_hash=CA_HASH).strip("\n")
+    return render.template(f"{name}.j2", **render.template_values(lab, node), ca_hash=CA_HASH).strip("\n")
 
 
 def _median(runs: Runs, name: str) -> str:

@@ -55,7 +55,7 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
-    amiss, hint = _meanwhile(sight, "`./inv up` mends what it can")
+    amiss, hint = _meanwhile(sight, "`./inv up` repairs what it can")
     for what in (found.problem,) if found.problem else found.amiss:
         yield Found(amiss, "", "status is healthy", f"{found.health}: {what}", hint)
 

@@ -194,7 +194,7 @@ TASKS = (
         parts=(afterwards.healthy,),
         hints=(
             "`./inv drill --heal` takes out what a drill left in",
-            "`./inv status` says what is still amiss, and `./inv up` mends what it can",
+            "`./inv status` shows what is still wrong, and `./inv up` repairs what it can",
         ),
     ),
     Task(

@@ -1,4 +1,4 @@
-"""This room turns the model into texts. Pure: the same lab and site give the same texts, byte for byte.
+"""Turns the model into texts. Pure: the same lab and site give the same texts, byte for byte.
 
 What a text may hold is quoted where it is used (`ruby`, `shell` and `yaml` in the templates), so that
 nothing that lab.yaml can say means anything to Ruby, a shell or YAML.
@@ -36,7 +36,7 @@ UNCONFINED = (
     # Each machine its own cgroup tree; sharing the host's would mix all kubelets.
     "--cgroupns=private",
     *("--tmpfs", "/run:exec"),
-    # systemd's own way to be told to stop.
+    # The signal that asks systemd to shut down.
     *("--stop-signal", "SIGRTMIN+3"),
     # Not on docker's overlay: container layers can't be stacked on one, and etcd wants a plain disk.
     *(
@@ -148,7 +148,7 @@ def _vagrantfile(lab: Lab, site: Site, order: Order, nodes: Sequence[Node]) -> s
 
 
 def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
-    """What a virtual machine's firmware tells it, where systemd looks for credentials.
+    """What a virtual machine's firmware hands to systemd as credentials.
 
     systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd does with a
     hostname and a network's file is in systemd.system-credentials(7).
@@ -180,7 +180,7 @@ def _ssh_config(lab: Lab, site: Site, nodes: Sequence[Node]) -> str:
 
 
 def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
-    known = told_of(lab, node) | {
+    known = template_values(lab, node) | {
         "ca_hash": ca_hash(site.ca_certificate),
         "ca_base64": base64.b64encode(site.ca_certificate.encode()).decode(),
         "manifest": "manifest.yaml" if site.manifest else FLANNEL,
@@ -197,8 +197,8 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
     return files | _copies(spec)
 
 
-def told_of(lab: Lab, node: Node) -> dict[str, Any]:
-    """What a machine's templates are told that comes from lab.yaml alone; nothing of the CA."""
+def template_values(lab: Lab, node: Node) -> dict[str, Any]:
+    """The values of a machine's templates that come from lab.yaml alone; nothing of the CA."""
     return {
         "lab": lab,
         "node": node,
@@ -226,7 +226,7 @@ def _copies(spec: RoleSpec) -> dict[str, str]:
 
 
 def template(name: str, **known: Any) -> str:
-    """Return the text of a template; a name that it uses and is not told is an error."""
+    """Return the text of a template; a name that it uses and that has no value is an error."""
     return _environment().get_template(name).render(**known)
 
 

@@ -1,7 +1,7 @@
-"""This room makes what must not be guessed: the cluster's CA, the lab's ssh key, one run's secrets.
+"""Makes what must not be guessed: the cluster's CA, the lab's ssh key, one run's secrets.
 
-The CA and the ssh key are made once a lab; the bootstrap token and the certificate key anew for every
-run. Keys stay in `.lab/secrets/` (0600 in 0700) and reach machines by standard input only.
+The CA and the ssh key are made once for each lab, the bootstrap token and the certificate key for each run.
+Keys stay in `.lab/secrets/` (0600 in 0700) and reach machines by standard input only.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RunSecrets:
 
 
 def new_run_secrets() -> RunSecrets:
-    """Make a token and a key nobody has seen (kubeadm-token and kubeadm-init give the formats)."""
+    """Make a new token and a new key (kubeadm-token and kubeadm-init give the formats)."""
     alphabet = string.ascii_lowercase + string.digits
     part = ["".join(secrets.choice(alphabet) for _ in range(length)) for length in (6, 16)]
     return RunSecrets(".".join(part), secrets.token_hex(32))
@@ -126,7 +126,7 @@ def _is_unmade(*pair: Path) -> bool:
         lost = next(path for path in pair if path not in there)
         raise LabStateError(
             f"{lost} is gone, and what is made from it is still in use",
-            hint="put it back, or begin anew: `./inv destroy`, then `./inv up`",
+            hint="put it back, or begin again: `./inv destroy`, then `./inv up`",
         )
     return not there
 

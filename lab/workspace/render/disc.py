@@ -1,4 +1,4 @@
-"""This room makes the disc by which a VirtualBox machine is handed the lab's public key.
+"""Makes the disc from which a VirtualBox machine reads the lab's public key.
 
 ISO 9660, with the label and the file that `ha-lab-authorize` looks for in there. A public key is no secret.
 """
