@@ -1,4 +1,4 @@
-"""The engine: carries out any plan, and knows none.
+"""The engine: carries out any plan, and knows none of them.
 
 A plan is a literal tuple of steps. A step starts on a machine as soon as the steps that it names in `after` are
 done: on the same machine where they run there, else wherever they run. A name that is not in the plan being run
@@ -25,9 +25,9 @@ from lab.workspace.render.credentials import RunSecrets
 
 @dataclass(frozen=True)
 class Context:
-    """What the steps of one run know: the lab as it is wanted, what was found, and the way to the machines.
+    """What the steps of one run know: the lab as lab.yaml has it, what was found, and the way to the machines.
 
-    `secrets` are this run's token and certificate key: they are made for it, and worthless after it.
+    `secrets` are this run's token and certificate key, which are invalid after it.
     """
 
     lab: Lab
@@ -67,16 +67,16 @@ class Job:
         interval: float = 0.5,
         hint: str = "",
     ) -> None:
-        """Wait as `lab.system.wait` does, saying so in the step's log; longer where machines are emulated."""
+        """Wait as `lab.system.wait` does, with notices in the step's log; longer on emulated machines."""
         patient = timeout * self.context.lab.patience
         wait_until(check, what=what, timeout=patient, interval=interval, hint=hint, log=self.log)
 
 
 @dataclass(frozen=True)
 class Stop:
-    """A place before which a plan can end, for the rest to be done manually.
+    """A step before which a plan can end; the rest is then done manually.
 
-    `by_hand` is what its step does, in a reader's words; `task` the handout's task that begins there.
+    `by_hand` names what is done manually from there; `task` is the handout's task that begins there.
     """
 
     name: str
@@ -145,7 +145,7 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
     `targets` are the machines that each step changes; `seconds` how long a step takes on one.
     """
     ends: dict[str, dict[str, float]] = {}
-    passed: dict[str, float] = {}  # when a step that changes nothing has had what it comes after
+    passed: dict[str, float] = {}  # when a step that changes nothing could begin
     for step in plan:
         ends[step.name] = {}
         passed[step.name] = max((_end(name, None, ends, passed) for name in step.after), default=0.0)
@@ -160,7 +160,7 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
 def _end(
     name: str, key: str | None, ends: Mapping[str, Mapping[str, float]], passed: Mapping[str, float]
 ) -> float:
-    """When what comes after a step on this machine may begin."""
+    """When the steps after this one may begin on this machine."""
     each = ends.get(name, {})
     return each[key] if key is not None and key in each else max(each.values(), default=passed.get(name, 0.0))
 
@@ -193,7 +193,7 @@ def _carry_out(
 
 
 class _Skipped(LabError):
-    """A step that was not tried, as one that it needs had failed; that one's failure is what is reported."""
+    """A step that was not tried, since a step that it needs failed; that failure is reported."""
 
 
 def _own_failures(step: Step, futures: dict[str, Future[bool]]) -> list[LabError]:

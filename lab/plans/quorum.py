@@ -1,4 +1,4 @@
-"""etcd's quorum: who may leave, and what a smaller cluster can't survive.
+"""etcd's quorum: which members may leave, and what a smaller cluster can't survive.
 
 The arithmetic is that of etcd's FAQ, "What is failure tolerance?".
 """
@@ -19,9 +19,9 @@ from lab.remote import Remote, side_by_side
 
 @dataclass(frozen=True)
 class Membership:
-    """etcd's voting members by name, and which of them say that they are healthy.
+    """etcd's voting members by name, and which of them report that they are healthy.
 
-    Where none does, etcd can't be asked, and the members are those that the lab would have.
+    Where none does, etcd can't be asked, and the members are assumed to be those of the lab.
     """
 
     members: tuple[str, ...]

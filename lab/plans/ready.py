@@ -1,7 +1,7 @@
 """When a lab is ready: once the checks of `verify` hold. There is no other definition of "ready".
 
-Checks that the API alone answers are waited for first, and looked at often. Then all that need no pods of their
-own, for which every machine is asked.
+`up` waits for the checks that the API alone answers, and looks at them often. Then it waits for all that need
+no pods of their own, for which every machine is asked.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PODS = NODES | {
 """Names of checks that the API answers: of nodes, and of what runs on them. The rest is waited for last."""
 
 NAMED = 3
-"""How many of the checks that do not hold yet a reason names."""
+"""How many of the checks that do not hold yet are named in a reason."""
 
 
 def wait_for_nodes(job: Job) -> bool:

@@ -1,9 +1,10 @@
-"""REMOVE: takes machines out of a lab that goes on working, whether they still answer or not.
+"""REMOVE: removes machines from a lab that goes on working, whether they still answer or not.
 
-kubeadm's order ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before it: no
-new connection goes to an API server that is about to end. A machine is drained, its etcd member and Node go
-while the others have quorum, and the machine last. Until the cluster begins to forget a machine, it can stay
-after all: the next `up` gives it back what was taken (`control-plane-init.sh`, `node.sh`).
+The order is kubeadm's ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before
+it: no new connection goes to an API server that is about to end. A machine is drained; its etcd member and its
+Node are removed while the others have quorum; the machine is removed last. Before its etcd member or Node is
+removed, it can stay after all: the next `up` restores what was taken from it (`control-plane-init.sh`,
+`node.sh`).
 """
 
 from __future__ import annotations
@@ -88,13 +89,13 @@ def _remove(job: Job) -> bool:
 
 
 REMOVE: Plan = (
-    # What leaves needs this checkout's scripts for it, too.
+    # Machines that leave need this checkout's scripts, too.
     Step("deliver", "scripts and configuration", _deliver, _answering),
-    # New connections go to the others; those that are open go on.
-    Step("drain-haproxy", "HAProxy sends nothing new to what leaves", _drain_haproxy, _balancers),
-    # One by one: what is evicted finds its place on those that stay.
+    # New connections go to the other servers; open ones go on.
+    Step("drain-haproxy", "HAProxy sends no new connections to what leaves", _drain_haproxy, _balancers),
+    # One by one: evicted pods start on the machines that stay.
     Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
-    # Its API server ends what it is answering, and closes its connections, so that clients go elsewhere.
+    # Its API server answers the requests that it has and closes its connections, so that clients go elsewhere.
     Step(
         "leave", "the API server ends", _stop_api_server, _answering_control_planes, after=("deliver", "drain")
     ),
@@ -107,7 +108,7 @@ REMOVE: Plan = (
         after=("drain", "leave"),
         one_at_a_time=True,
     ),
-    # Last, when nothing in the cluster counts on it.
+    # Last, when nothing in the cluster needs it.
     Step(
         "remove",
         "the machine is removed",

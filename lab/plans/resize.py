@@ -1,4 +1,4 @@
-"""RESIZE: gives machines another number of CPUs or another size of memory, one at a time, the lab going on."""
+"""RESIZE: changes the CPUs and the memory of machines, one at a time, while the lab goes on working."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ STOP_TIMEOUT = 60.0
 """Seconds for a machine to shut down; then its power is cut."""
 
 BACK_TIMEOUT = 300.0
-"""Seconds for a machine to be back, and all of the lab's checks about it to hold."""
+"""Seconds for a machine to answer again, and for all checks about it to hold."""
 
 
 def _resize(job: Job) -> bool:
@@ -28,7 +28,7 @@ def _resize(job: Job) -> bool:
     providers.resize(context.lab, node)
     providers.power_on(context.lab, [node])
     job.wait_until(
-        lambda: context.remote.why_not_reachable(node) or (_why_not_back(job) if _worked(job) else None),
+        lambda: context.remote.why_not_reachable(node) or (_why_not_back(job) if _had_joined(job) else None),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
@@ -40,8 +40,8 @@ def _resize(job: Job) -> bool:
     return True
 
 
-def _worked(job: Job) -> bool:
-    """Whether the machine was a part of the cluster. One that has yet to join may need its new size for it."""
+def _had_joined(job: Job) -> bool:
+    """Whether the machine had joined. One that has yet to join may need its new size for that."""
     joined, node = job.context.situation.joined, job.node
     return node.name in joined if node.spec.runs_kubelet else bool(joined)
 

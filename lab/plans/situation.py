@@ -1,4 +1,4 @@
-"""What was found before anything is done, and so what there is to do."""
+"""What was found before anything is done; what there is to do follows from it."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def has_joined(node: Node, remote: Remote) -> bool:
 
 
 def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:
-    """What the answers of all Kubernetes machines amount to."""
+    """The situation that the answers of all Kubernetes machines show."""
     joined = frozenset(name for name, state in found.items() if state == "joined")
     serving = [node for node in lab.control_planes if node.name in joined]
     # A half-made first control plane is undone only while no other machine belongs to the cluster.

@@ -1,7 +1,8 @@
 """STOP: shuts machines down so that nothing is lost, and everything recovers once they are started.
 
-Workers first: the API still hears of the end of their pods. Then the control planes together, so that all
-members of etcd end at the same entry. The load balancers last, since the others reach the API through them.
+Workers are first, so that the API still hears of the end of their pods. Then all control planes stop together,
+so that all members of etcd end with the same entry. Load balancers are last, since the others reach the API
+through them.
 """
 
 from __future__ import annotations
