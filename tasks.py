@@ -1,4 +1,4 @@
-"""The verbs. Each is a few lines over `lab.session`; errors become a message and an exit code here only."""
+"""The verbs. Each is a few lines that call `lab`; errors become a message and an exit code here only."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
 LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
 CONFIRM_HELP = {
-    "yes": "consent to install what is missing, to what else `doctor` would repair, and to remove machines"
+    "yes": "agree to installing what is missing, to other repairs that `doctor` shows, and to removing machines"
 }
 MEASURE_HELP = {
-    "measure": "run the drills' probes meanwhile and report what users notice; exit 1 beyond the limits"
+    "measure": "run the drills' probes during the change and report what users notice; exit 1 beyond the limits"
 }
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
-    "yes": "consent to install what is missing, to start a daemon, and to what else `doctor` would repair"
+    "yes": "agree to installing what is missing, to starting a daemon, and to other repairs that `doctor` shows"
 }
 
 commandline.speak_our_words()
@@ -192,7 +192,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | CONFIRM_HELP
     | MEASURE_HELP
-    | {"until": "stop before load-balancer, control-plane, pod-network or joins; the rest is yours"},
+    | {"until": "stop before load-balancer, control-plane, pod-network or joins; you do the rest"},
 )
 def up(
     c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False
@@ -216,7 +216,7 @@ def up(
     help=LAB_HELP | CONFIRM_HELP | MEASURE_HELP | {"node": "the machine, such as cp2"},
 )
 def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, measure: bool = False) -> None:
-    """Take a machine out of the lab, whether it still answers or not, and make it again."""
+    """Remove a machine, whether it still answers or not, and make it again."""
     from lab.verbs import up as bring_up
 
     session = _wanted(lab)
@@ -227,9 +227,9 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
 
 @verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show what `up` would change, and how long it takes.
+    """Show what `up` would change, and how long that takes.
 
-    Exit 0 nothing, 2 changes, 1 an error or impossible.
+    Exit 0 nothing to change, 2 changes, 1 an error or something impossible.
     """
     from lab.verbs import plan as planning
 
@@ -240,7 +240,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
 
 
 @verb(
-    interrupted="the same command goes on; `./inv up` starts all machines again",
+    interrupted="the same command stops the rest; `./inv up` starts all machines again",
     positional=["nodes"],
     optional=["nodes"],
     help=LAB_HELP | {"nodes": "only these machines, such as w3 or w2,w3"},
@@ -352,7 +352,7 @@ def drill(
     | {
         "lang": "en or ko",
         "for_": "student or instructor",
-        "format": "html, or pdf (made from it)",
+        "format": "html, or pdf (converted from it)",
         "class_": "a file with a line for each seat (seat,name): a lab and a handout for each",
         "out": "the folder for it (default: handouts/ beside the lab file)",
     },
@@ -548,7 +548,7 @@ def _wanted(lab: str, speaking: Terminal = console) -> Any:
 
 
 def _made(lab: str, speaking: Terminal = console) -> Any:
-    """The lab as its machines were made, whatever lab.yaml says by now. Says so where that differs."""
+    """The lab as its machines were made, whatever lab.yaml says by now, with a note where that differs."""
     from lab.session import open_made
     from lab.verbs.render import refresh_locked
 
@@ -584,7 +584,7 @@ def _heal_a_drill(session: Any) -> None:
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
-    """Change the lab; with `measure`, report what users noticed, and end with 1 where a limit is passed."""
+    """Change the lab; with `measure`, report what users noticed, and exit with 1 beyond a limit."""
     from lab.verbs import up as bring_up
 
     if not measure:
@@ -603,7 +603,7 @@ def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
 
 
 def _confirmed(command: str) -> Callable[[str], bool]:
-    """Ask a person before something is taken away; True is a yes."""
+    """Ask the user before something is removed; True is a yes. Exits with 2 where there is no terminal."""
 
     def ask(question: str) -> bool:
         if not sys.stdin.isatty():
@@ -641,7 +641,7 @@ def _traceback() -> str:
 
 
 def _keep_traceback() -> Path:
-    """Keep what the kit's makers need, beside the builds; where that can't be, among temporary files."""
+    """Keep the traceback for a report, beside the builds, else among temporary files; return its path."""
     from lab.errors import LabError
     from lab.host.places import cache_folder
 
