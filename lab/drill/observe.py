@@ -60,7 +60,7 @@ class Observation:
         end = self.now() + seconds
         wait_until(
             lambda: None if self.now() >= end else "not yet",
-            what="the probes have run for a while",
+            what="the probes to have run for a while",
             timeout=seconds + 5,
             interval=0.1,
         )
@@ -93,9 +93,7 @@ class Observation:
 
     def require_workload(self, lab: Lab, name: str) -> None:
         """Raise LabError unless the workload runs as before, and one more, of that name, is scheduled too."""
-        wait_until(
-            lambda: workload.why_not_running(self.api), what="every older workload still runs", timeout=RUNS
-        )
+        wait_until(lambda: workload.why_not_running(self.api), what="every older workload to run", timeout=RUNS)
         workload.schedules(self.api, lab, name)
 
     def recording(

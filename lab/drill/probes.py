@@ -83,7 +83,7 @@ def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, li
     try:
         wait_until(
             probes.why_not_settled,
-            what="every probe has a good answer",
+            what="every probe to have a good answer",
             timeout=SETTLE,
             interval=0.05,
             hint=HINT,

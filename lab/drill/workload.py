@@ -53,7 +53,11 @@ def deploy(api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0) -> i
     _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, replicas or len(lab.workers))))
     service = _create(api, SERVICE.rpartition("/")[0], of_kind(fixed, "Service"))
     wait_until(
-        lambda: why_not_running(api), what="the drill's workload runs", timeout=timeout, interval=0.3, hint=HINT
+        lambda: why_not_running(api),
+        what="the drill's workload to run",
+        timeout=timeout,
+        interval=0.3,
+        hint=HINT,
     )
     return int(service["spec"]["ports"][0]["nodePort"])
 
@@ -108,7 +112,7 @@ def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
     try:
         wait_until(
             lambda: why_not_running(api, name),
-            what=f"a new workload ({name}) runs",
+            what=f"a new workload ({name}) to run",
             timeout=timeout,
             interval=0.2,
             hint=HINT,

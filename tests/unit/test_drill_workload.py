@@ -251,7 +251,7 @@ def test_a_new_workload_is_none_of_the_service_s(api: FakeApi, lab: Lab) -> None
 def test_a_new_workload_that_does_not_run_is_removed_too(api: FakeApi, lab: Lab) -> None:
     workload.deploy(api, lab)
     api.unready = {"after-1-0"}
-    with pytest.raises(WaitTimedOut, match=r"a new workload \(after-1\) runs: not after 11 s: 0 of 1"):
+    with pytest.raises(WaitTimedOut, match=r"a new workload \(after-1\) to run: not after 11 s: 0 of 1"):
         workload.schedules(api, lab, "after-1", timeout=11)
     assert f"{workload.DEPLOYMENTS}/after-1" not in api.objects
 

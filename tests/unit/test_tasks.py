@@ -587,7 +587,7 @@ def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_fol
             "nodes: {workers: {count: 1}}",
             ("up",),
             "`up` needs confirmation, and standard input is not a terminal: w2, w3 will be removed, with all "
-            "that is only there. Go on?",
+            "data that only they have. Go on?",
             "./inv up --lab lab.yaml --yes",
         ),
         (

@@ -324,7 +324,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
             process.run(words, accept=None, log=step.log, timeout=60)
     wait_until(
         _libvirt_problem,
-        what="libvirt's daemon answers",
+        what="libvirt's daemon to answer",
         timeout=mending.DAEMON_TIMEOUT,
         hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
     )

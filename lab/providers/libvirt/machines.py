@@ -106,7 +106,7 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
     try:
         wait_until(
             lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
-            what=f"{node.name} shuts down",
+            what=f"{node.name} to shut down",
             timeout=timeout,
         )
     except WaitTimedOut:

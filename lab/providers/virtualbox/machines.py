@@ -102,7 +102,7 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
     try:
         wait_until(
             lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
-            what=f"{node.name} shuts down",
+            what=f"{node.name} to shut down",
             timeout=timeout,
         )
     except WaitTimedOut:
@@ -170,7 +170,7 @@ def _remove_machine(machine: str, log: Path) -> None:
 
     wait_until(
         why_not_removed,
-        what=f"VirtualBox removes the machine {machine}",
+        what=f"VirtualBox to remove the machine {machine}",
         timeout=RELEASE_TIMEOUT,
         hint="close VirtualBox's own windows, and run this again",
     )
