@@ -79,7 +79,7 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
         if len(there) == 1:
             return Problem(
                 f"{name} can't leave: it has etcd's only member, and so all of the cluster's data",
-                "raise nodes.control_planes.count to 3 in lab.yaml and `./inv up`; then it can",
+                "let others join first: `./inv up`, with nodes.control_planes.count at 3 or more",
             )
         answer = [each for each in there if each in healthy]
         silent = [each for each in there if each not in healthy]

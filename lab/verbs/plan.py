@@ -98,7 +98,8 @@ def look(session: Session) -> Forecast:
         )
         for each in change.impossible
     )
-    there = _ask(session)
+    # What is refused needs no answer of machines, and the session's addresses may be another lab's by now.
+    there = _There({}) if impossibles else _ask(session)
     plans = [] if impossibles else _plans(session, change, there)
     measured = durations.read(session.workspace)
     steps = tuple(

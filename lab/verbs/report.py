@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -53,7 +54,7 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",
         Text(f"{lab.name}: {said}.", style="bold green"),
-        Text(f"next: export KUBECONFIG={workspace.kubeconfig}; ./inv verify"),
+        Text(f"next: export KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}; ./inv verify"),
     )
 
 

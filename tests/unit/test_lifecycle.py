@@ -434,8 +434,9 @@ def test_the_only_control_plane_is_not_replaced(world: World) -> None:
 
 def test_the_only_control_plane_that_etcd_has_is_not_replaced_though_more_are_wanted(world: World) -> None:
     brought_up(world, control_planes=1)
-    with pytest.raises(LabStateError, match="cp1 can't leave: it has etcd's only member"):
+    with pytest.raises(LabStateError, match="cp1 can't leave: it has etcd's only member") as caught:
         world.up(lab_of(world.folder, control_planes=3), replacing=("cp1",))
+    assert caught.value.hint.startswith("let others join first: `./inv up`, with nodes.control_planes.count")
     assert world.touches == []
 
 

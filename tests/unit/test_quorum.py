@@ -99,7 +99,7 @@ def test_members_may_leave_while_a_majority_answers(
             (),
             ("cp1",),
             "cp1 can't leave: it has etcd's only member, and so all of the cluster's data",
-            "raise nodes.control_planes.count to 3 in lab.yaml and `./inv up`; then it can",
+            "let others join first: `./inv up`, with nodes.control_planes.count at 3 or more",
         ),
     ],
 )

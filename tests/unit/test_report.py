@@ -52,6 +52,13 @@ def test_the_end_names_machines_the_api_the_kubeconfig_and_what_to_type_next(tmp
     assert "ha-lab: the lab is up." in said
 
 
+def test_the_end_quotes_a_folder_with_a_space_for_the_shell(tmp_path: Path) -> None:
+    folder = tmp_path / "my lab"
+    folder.mkdir()
+    kubeconfig = folder / ".lab" / "kubeconfig"
+    assert f"next: export KUBECONFIG='{kubeconfig}'; ./inv verify" in closing(folder, changed=True)
+
+
 def test_the_end_tells_the_longest_steps_by_their_slowest_machine(tmp_path: Path) -> None:
     assert "(boot 24 s, node 9 s)" in closing(tmp_path, changed=True)
 

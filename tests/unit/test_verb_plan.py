@@ -233,15 +233,20 @@ def test_without_a_route_no_machine_is_asked(world: World, monkeypatch: pytest.M
     assert Remote.route_problem is not WorldRemote.route_problem
 
 
-def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(world: World) -> None:
+def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.up(lab_of(world.folder))
+    # The wanted lab's network: it is not up, and says nothing of the machines that exist.
+    monkeypatch.setattr(WorldRemote, "route_problem", lambda self: "192.168.77.0/24 is not up on this host")
+    monkeypatch.setattr(WorldRemote, "run", lambda *_, **__: pytest.fail("a packet to another lab"))
     wanted = lab_of(world.folder)
     network = wanted.network.model_copy(update={"subnet": IPv4Network("192.168.77.0/24")})
     other = wanted.model_copy(update={"name": "other", "network": network})
     path = world.folder / "lab.yaml"
     path.write_text(f"{path.read_text()}network:\n  subnet: 192.168.77.0/24\n")
     found = look(world, other)
-    assert (found.exit_code, found.steps, found.notice) == (1, (), ())
+    assert (found.exit_code, found.steps, found.notice, found.problem) == (1, (), (), None)
     said = {each["key"]: each for each in json.loads(plan.to_json(found))["impossible"]}
     assert set(said) == {"name", "network.subnet"}
     subnet = said["network.subnet"]
