@@ -30,6 +30,8 @@ trap 'on_error $?' ERR
 exclusively() {
 	mkdir -p /run/ha-lab
 	exec 9>/run/ha-lab/lock
+	! flock --nonblock 9 || return 0
+	log "waiting for an earlier provisioning script on this machine to end"
 	flock --wait $((300 * LAB_PATIENCE)) 9 ||
 		die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s"
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
         # What a parser says may quote the file, and that may be a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
-            hint=f"fix it, or use the lab's own: KUBECONFIG={workspace.kubeconfig}",
+            hint=f"fix it, or use the lab's own: KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}",
         ) from (error if isinstance(error, OSError) else None)
     theirs["current-context"] = theirs.get("current-context") or lab.name
     writer = Workspace(target.parent)

@@ -43,6 +43,12 @@ previous_joined() {
 	}
 }
 
+# Succeeds if the API answers that it has this Node without the label.
+lacks_label() {
+	local said
+	! said=$(labelled_control_plane 2>/dev/null) && [[ -n $said ]]
+}
+
 token_kubeconfig() {
 	fill "$HERE/token.conf"
 	mv "$FILLED" /run/ha-lab/token.conf
@@ -123,8 +129,9 @@ main() {
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		start_kubelet
 		wait_for 180 "the API through the load balancer" api_ready
-		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
-		[[ -e /etc/kubernetes/bootstrap-kubelet.conf || ! -d /var/lib/etcd/member ]] || seconds=300
+		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers, and the label
+		# is the last that a join sets.
+		[[ -e /etc/kubernetes/bootstrap-kubelet.conf || ! -d /var/lib/etcd/member ]] || lacks_label || seconds=300
 		if ! (wait_for "$seconds" "the earlier join to be complete" joined); then
 			reset_node
 			join "$@" --former
