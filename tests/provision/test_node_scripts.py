@@ -426,6 +426,20 @@ def test_a_join_is_tried_three_times_and_leaves_nothing_half_made(machine: Machi
         assert not world.has(path)
 
 
+@pytest.mark.parametrize(("lost", "seconds"), [("label", 60), ("own-api", 300)])
+def test_a_join_without_its_last_step_is_given_up_sooner_than_a_control_plane_that_recovers(
+    machine: Machine, lost: str, seconds: int
+) -> None:
+    world = machine("cp2")
+    assert world.run("control-plane-join", "--ordered", secrets=True).code == 0
+    world.path("/var/lib/etcd/member").mkdir(parents=True, exist_ok=True)
+    (world.root / "state" / lost).unlink()
+    ran = world.run("control-plane-join", "--ordered", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"gave up after {seconds} s waiting for the earlier join to be complete" in ran.said
+    assert index(ran.calls, "kubeadm reset") < index(ran.calls, "kubeadm join")
+
+
 def test_a_member_left_by_a_lost_machine_of_this_name_is_removed_before_the_join(machine: Machine) -> None:
     world = machine("cp2")
     world.let(member="")
