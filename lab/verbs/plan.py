@@ -25,7 +25,7 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import durations
-from lab.verbs.up import impossible_message
+from lab.verbs.up import impossible_message, leaving_machines, quorum_problem
 
 NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
 """Exit codes."""
@@ -62,7 +62,8 @@ class Forecast:
     """What `up` would do. `problem` is why machines could not be asked, and which; None when all were.
 
     `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
-    lab notice, a sentence each. `differs` are keys that differ and touch no machine.
+    lab notice, a sentence each. `differs` are keys that differ and touch no machine. `refused` is why `up`
+    would not remove machines now: etcd would lose its majority.
     """
 
     lab: str
@@ -73,11 +74,12 @@ class Forecast:
     impossible: tuple[Impossible, ...]
     differs: tuple[str, ...]
     removed: tuple[str, ...]
+    refused: quorum.Problem | None = None
 
     @property
     def exit_code(self) -> int:
         """0 nothing to do, 1 something is impossible, 2 there are changes."""
-        if self.impossible:
+        if self.impossible or self.refused:
             return IMPOSSIBLE
         return CHANGES if self.steps else NOTHING
 
@@ -100,7 +102,9 @@ def look(session: Session) -> Forecast:
     )
     # What is refused needs no answer of machines, and the session's addresses may be another lab's by now.
     there = _There({}) if impossibles else _ask(session)
-    plans = [] if impossibles else _plans(session, change, there)
+    leaving = leaving_machines(session, change, ())
+    refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
+    plans = [] if impossibles or refused else _plans(session, change, there)
     measured = durations.read(session.workspace)
     steps = tuple(
         Planned(
@@ -126,6 +130,7 @@ def look(session: Session) -> Forecast:
         impossibles,
         tuple(f"{each.key}: {each.before} → {each.after} ({each.effect.why})" for each in change.untouched),
         tuple(node.name for node in change.removed),
+        refused,
     )
 
 
@@ -287,6 +292,11 @@ def shown(forecast: Forecast) -> RenderableType:
         parts.append(Text(f"{why}, so they are assumed to be as they were made"))
     for each in forecast.impossible:
         parts += [Text(f"impossible: {each.message}", "red"), Text(f"  next: {each.next}")]
+    if forecast.refused:
+        parts += [
+            Text(f"impossible now: {forecast.refused.what}", "red"),
+            Text(f"  next: {forecast.refused.next}"),
+        ]
     if forecast.steps:
         table = Table("step", "machines", "seconds", box=None, pad_edge=False)
         for step in forecast.steps:
@@ -294,7 +304,7 @@ def shown(forecast: Forecast) -> RenderableType:
         parts += [table, ""]
     parts += [Text(f"users notice: {sentence}") for sentence in forecast.notice]
     parts += [Text(f"touches no machine: {line}", "dim") for line in forecast.differs]
-    if forecast.impossible:
+    if forecast.impossible or forecast.refused:
         parts.append(Text(f"{forecast.lab}: `up` would refuse this lab.yaml and touch nothing.", "bold red"))
     elif forecast.steps:
         ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""

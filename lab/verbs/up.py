@@ -75,8 +75,10 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
-        leaving = _leaving(session, change, wish.replacing)
-        _require_quorum(session, change, leaving, wish.replacing)
+        leaving = leaving_machines(session, change, wish.replacing)
+        refusal = quorum_problem(session, change, leaving, wish.replacing)
+        if refusal:
+            raise LabStateError(refusal.what, hint=refusal.next)
         asks = bool(change.removed or wish.replacing) and not wish.consent
         if asks and not confirm(question(session, change, wish.replacing)):
             raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
@@ -134,7 +136,7 @@ def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
     return " ".join([*sentences, *([loss] if loss else []), "Go on? [y/N] "])
 
 
-def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:
+def leaving_machines(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:
     """The machines that are to go.
 
     Those that lab.yaml no longer has, those that are replaced, and those that an earlier run did not remove
@@ -147,20 +149,19 @@ def _leaving(session: Session, change: Change, replacing: Sequence[str]) -> tupl
     return tuple(node for node in record.lab.nodes if node.name in names)
 
 
-def _require_quorum(
-    session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str]
-) -> None:
-    """Raise LabStateError where etcd has no majority without those that leave; nothing is touched yet."""
+def quorum_problem(
+    session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str] = ()
+) -> quorum.Problem | None:
+    """Why etcd has no majority without those that leave, and what to do; None where it keeps one."""
     record, members = session.made, _members(leaving)
     if not members or record is None or not session.workspace.kubeconfig.exists():
-        return  # without a kubeconfig no `up` has reached the joins, so there is no second member
+        return None  # without a kubeconfig no `up` has reached the joins, so there is no second member
     if session.remote.route_problem() or (not replacing and _members_off(session, record)):
-        return  # `up` starts what is off first, and asks then
+        return None  # `up` starts what is off first, and asks then
     with session.progress.asking("etcd's members"):
         found = quorum.membership(record.lab, session.remote)
     problem = quorum.problem(found.members, found.healthy, members)
-    if problem:
-        raise LabStateError(problem.what, hint=_way_out(record, change, problem))
+    return quorum.Problem(problem.what, _way_out(record, change, problem)) if problem else None
 
 
 def _way_out(record: Made, change: Change, problem: quorum.Problem) -> str:

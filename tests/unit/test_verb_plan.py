@@ -288,7 +288,18 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
     world.up(lab_of(world.folder, workers=1))
     said = json.loads(plan.to_json(look(world, lab_of(world.folder, workers=2))))
     assert set(said) == {
-        *("lab", "problem", "steps", "seconds", "notice", "impossible", "differs", "removed", "changes"),
+        *(
+            "lab",
+            "problem",
+            "steps",
+            "seconds",
+            "notice",
+            "impossible",
+            "differs",
+            "removed",
+            "refused",
+            "changes",
+        ),
     }
     assert said["changes"] is True
     assert {"name", "title", "machines", "seconds"} == set(said["steps"][0])
@@ -360,3 +371,13 @@ def test_plans_one_after_the_other_add_up(world: World) -> None:
     removal = each["drain"] + each["forget"] + each["remove"]
     rest = each["node"] + each["nodes-ready"] + each["pods-ready"] + each["healthy"]
     assert found.seconds == removal + rest
+
+
+def test_a_removal_that_costs_etcd_its_majority_is_refused_as_up_refuses_it(world: World) -> None:
+    world.up(lab_of(world.folder))
+    world.lose("cp1")
+    found = look(world, lab_of(world.folder, control_planes=1))
+    assert (found.exit_code, found.steps) == (1, ())
+    assert found.refused is not None
+    assert found.refused.what.startswith("cp2 can't leave now: of etcd's 3 members cp1 does not answer")
+    assert f"impossible now: {found.refused.what}\n  next: {found.refused.next}" in text(found)
