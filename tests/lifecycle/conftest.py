@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.labs.conftest import Ended, TestLab, make_lab
+from tests.labs.conftest import TestLab, make_lab
 from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
 
 __all__ = ["pytest_collection_modifyitems", "pytest_configure"]
@@ -70,13 +70,6 @@ class LivingLab:
         target = self.lab.folder.with_name(name)
         shutil.move(self.lab.folder, target)
         self.lab = TestLab(target)
-
-    def kubectl(self, *words: str) -> Ended:
-        """Ask the cluster as its administrator, on a control plane."""
-        made = json.loads((self.lab.folder / ".lab" / "lab.json").read_text(encoding="utf-8"))
-        first = next(node["name"] for node in made["lab"]["nodes"] if node["role"] == "control-plane")
-        admin = ("sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
-        return self.lab.inv("ssh", first, "--", *admin, *words)
 
 
 @pytest.fixture(scope="session")

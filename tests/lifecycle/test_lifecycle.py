@@ -5,20 +5,34 @@ The tests build on one another, so they run in the order of this file.
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 
+from lab.golden.supply.images import PROBE
 from lab.remote import control_folder
 from tests.lifecycle.conftest import LivingLab
 
 PREFIX = "ha-lab-lifecycle"
 
-BUDGET = """
+PINNED = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: pinned}
+spec:
+  selector: {matchLabels: {app: pinned}}
+  template:
+    metadata: {labels: {app: pinned}}
+    spec:
+      nodeSelector: {kubernetes.io/hostname: w2}
+      containers:
+        - {name: pinned, image: IMAGE, imagePullPolicy: Never, command: [sleep, infinity]}
+---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
-metadata: {name: all-of-them, namespace: kube-system}
-spec: {minAvailable: 100%, selector: {matchLabels: {k8s-app: kube-dns}}}
-"""
+metadata: {name: all-of-them}
+spec: {minAvailable: 100%, selector: {matchLabels: {app: pinned}}}
+""".replace("IMAGE", PROBE)
 
 
 def docker(*words: str) -> str:
@@ -89,23 +103,21 @@ def test_the_load_balancer_is_replaced(living: LivingLab) -> None:
 
 
 def test_a_budget_in_the_way_of_a_drain_is_named_and_the_lab_stays_as_it_was(living: LivingLab) -> None:
-    living.lab.session.remote.run(
-        living.lab.session.lab.first,
-        ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", "apply", "-f", "-"],
-        stdin=BUDGET,
-    )
-    where = living.kubectl(
-        *("-n", "kube-system", "get", "pods", "-l", "k8s-app=kube-dns", "-o", "jsonpath={..nodeName}")
-    ).said
-    assert where
+    session = living.lab.session
+    kubectl = ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"]
+    session.remote.run(session.lab.first, [*kubectl, "apply", "-f", "-"], stdin=PINNED)
+    waiting = [*kubectl, "rollout", "status", "deployment", "pinned", "--timeout", "60s"]
+    session.remote.run(session.lab.first, waiting)
     living.edit(workers=1)
     ended = living.lab.inv("up", "--yes")
-    if "w2" in where:
-        assert ended.code == 1
-        assert "all-of-them" in ended.said
-        unschedulable = living.kubectl("get", "node", "w2", "-o", "jsonpath={.spec.unschedulable}").said
-        assert unschedulable.strip().splitlines()[-1:] != ["true"]
-    living.kubectl("-n", "kube-system", "delete", "poddisruptionbudget", "all-of-them")
+    assert ended.code == 1
+    assert "blocked by PodDisruptionBudget default/all-of-them" in ended.said
+    node = session.remote.run(session.lab.first, [*kubectl, "get", "node", "w2", "-o", "json"]).stdout
+    assert not json.loads(node)["spec"].get("unschedulable")
+    living.edit(workers=2)
+    assert living.plan()[0] == 0
+    removing = [*kubectl, "delete", "deployment/pinned", "poddisruptionbudget/all-of-them"]
+    session.remote.run(session.lab.first, removing)
 
 
 def test_a_worker_leaves_and_users_notice_nothing(living: LivingLab) -> None:
