@@ -16,10 +16,8 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lab.model import owner_label
 from lab.session import Session, open_made
 from lab.system.paths import REPOSITORY
-from lab.workspace import Workspace, made
 
 
 @dataclass(frozen=True)
@@ -66,8 +64,9 @@ class TestLab:
 
     def containers(self) -> dict[str, str]:
         """Names of the lab's containers, with what tells a new one from an old one."""
+        name = yaml.safe_load((self.folder / "lab.yaml").read_text(encoding="utf-8"))["name"]
         words = ["docker", "ps", "--all", "--no-trunc", "--format", "{{.Names}} {{.ID}}"]
-        words += ["--filter", f"label={owner_label(made.owner(Workspace(self.folder / '.lab')))}"]
+        words += ["--filter", f"name=^{name}-"]
         listed = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         return dict(line.split() for line in listed.splitlines())
 
