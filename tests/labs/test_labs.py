@@ -188,7 +188,8 @@ def test_destroy_leaves_nothing_behind(seven: TestLab, small: TestLab) -> None:
     volumes = [v for lab in (seven, small) for v in _volumes(lab)]
     assert volumes
     for lab in (seven, small):
-        name = lab.session.lab.name
+        name, sockets = lab.session.lab.name, control_folder(lab.session.workspace)
+        assert list(sockets.glob("*"))
         lab.succeed("destroy", "--yes")
         assert not lab.containers()
         assert not (lab.folder / ".lab").exists()
@@ -197,7 +198,7 @@ def test_destroy_leaves_nothing_behind(seven: TestLab, small: TestLab) -> None:
         )
         assert not [each for each in left if name in each or str(lab.session.lab.network.subnet) in each]
         assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(lab.folder) in _read(p)]
-        assert not list(control_folder(lab.session.workspace).glob("*"))
+        assert not list(sockets.glob("*"))
     assert not set(volumes) & set(_docker("volume", "ls", "--quiet"))
 
 
