@@ -26,7 +26,7 @@ spec:
     spec:
       nodeSelector: {kubernetes.io/hostname: w2}
       containers:
-        - {name: pinned, image: IMAGE, imagePullPolicy: Never, command: [sleep, infinity]}
+        - {name: pinned, image: IMAGE, imagePullPolicy: Never, command: [sleep, "3600"]}
 ---
 apiVersion: policy/v1
 kind: PodDisruptionBudget
