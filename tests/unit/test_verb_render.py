@@ -172,7 +172,8 @@ def test_a_machine_that_leaves_is_reached_and_known_to_vagrant_until_it_is_gone(
     gone = record.without("w3")
     made.write(workspace, gone)
     render.write(other, gone, GOLDEN)
-    assert "w3" not in workspace.ssh_config.read_text() + workspace.vagrantfile.read_text()
+    assert "Host w3" not in workspace.ssh_config.read_text()
+    assert "'w3'" not in workspace.vagrantfile.read_text()
     assert not workspace.node("w3").exists()
     assert not (workspace.secrets / "w3").exists()
 
