@@ -14,9 +14,17 @@ from lab.verbs import bake
 QUICK = "tests/unit"
 """What is run at every save: at most 30 s on two cores."""
 NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
-NEEDS_LABS = ("tests/labs", "tests/walk", "tests/golden")
-BREAKING = {"sabotage": "tests/sabotage", "drills": "tests/drills", "lifecycle": "tests/lifecycle"}
-"""Suites that break or change a lab of their own, again and again: a quarter of an hour each."""
+NEEDS_LABS = ("tests/labs", "tests/walk")
+LONGEST = ("tests/golden",)
+"""Suites on labs that are run with --whole only."""
+BREAKING = {
+    "sabotage": "tests/breaking/test_sabotage.py",
+    "drills": "tests/breaking/test_drills.py",
+    "lifecycle": "tests/lifecycle",
+}
+"""Suites that break or change a lab again and again, ten minutes each. Those of one folder share their lab."""
+TIMES = ("--durations", "15")
+"""Words that make pytest tell where the time of a suite on labs went."""
 VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 
@@ -26,18 +34,23 @@ def run(
 ) -> int:
     """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
 
-    With any of BREAKING, those and nothing else; with `whole`, also their longest tests.
+    With any of BREAKING, those and nothing else; with `whole`, also what takes longest.
     """
     bake.make_fit(session, {"up", "bake", "lint", "test"}, consent=consent)
     if breaking:
         bake.bake(session, consent=consent)
-        words = ["--whole"] if whole else []
-        return max(_pytest(BREAKING[suite], *words, select=select) for suite in breaking)
+        words = [*TIMES, *(["--whole"] if whole else [])]
+        folders: dict[str, list[str]] = {}
+        for suite in breaking:
+            folder = "/".join(BREAKING[suite].split("/")[:2])
+            folders.setdefault(folder, []).append(BREAKING[suite])
+        return max(_pytest(*suites, *words, select=select) for suites in folders.values())
     code = _pytest(*NEEDS_NO_LAB, *_side_by_side(), select=select)
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
-        code = _pytest(*NEEDS_LABS, "--exitfirst", select=select)
+        suites = (*NEEDS_LABS, *(LONGEST if whole else ()))
+        code = _pytest(*suites, *TIMES, "--exitfirst", select=select)
     return code
 
 

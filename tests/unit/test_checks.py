@@ -13,7 +13,7 @@ from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
 from lab.unknown import Unknown, known
-from tests.sabotage.sabotages import SABOTAGES
+from tests.breaking.sabotages import SABOTAGES
 from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (

@@ -10,7 +10,7 @@ import pytest
 
 from lab.system import process
 from lab.system.paths import REPOSITORY
-from lab.verbs import selftest
+from lab.verbs import bake, selftest
 from tests.unit.typed import typed
 
 
@@ -45,7 +45,23 @@ def test_quick_is_refused_beside_what_takes_long(tmp_path: Path, pytests: list[l
     assert "--quick is only the unit tests\n  next: leave it out" in ran.stderr
 
 
-def test_every_folder_of_tests_that_selftest_names_is_there() -> None:
-    named = {selftest.QUICK, *selftest.NEEDS_NO_LAB, *selftest.NEEDS_LABS, *selftest.BREAKING.values()}
-    assert [name for name in named if not (REPOSITORY / name).is_dir()] == []
+def test_suites_of_one_folder_share_a_process_and_so_their_lab(
+    monkeypatch: pytest.MonkeyPatch, pytests: list[list[str]]
+) -> None:
+    for name in ("make_fit", "bake"):
+        monkeypatch.setattr(bake, name, lambda *_, **__: None)
+    session: Any = None
+    asked: dict[str, Any] = {"consent": True, "live": True, "whole": True, "select": ""}
+    assert selftest.run(session, breaking=["sabotage", "drills", "lifecycle"], **asked) == 1
+    assert [[word for word in words if word.startswith("tests/")] for words in pytests] == [
+        ["tests/breaking/test_sabotage.py", "tests/breaking/test_drills.py"],
+        ["tests/lifecycle"],
+    ]
+    assert all("--whole" in words for words in pytests)
+
+
+def test_every_suite_that_selftest_names_is_there() -> None:
+    named = {selftest.QUICK, *selftest.NEEDS_NO_LAB, *selftest.NEEDS_LABS, *selftest.LONGEST}
+    named |= set(selftest.BREAKING.values())
+    assert [name for name in named if not (REPOSITORY / name).exists()] == []
     assert selftest.QUICK in selftest.NEEDS_NO_LAB

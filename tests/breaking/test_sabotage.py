@@ -6,6 +6,8 @@ Each break is undone whatever happens, and the lab must be green again before th
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -19,7 +21,7 @@ from lab.model import Lab
 from lab.session import Session, machine
 from lab.system import process
 from lab.system.wait import wait_until
-from tests.sabotage.sabotages import CONTROL_PLANE, HOST, SABOTAGES, WORKER, Sabotage
+from tests.breaking.sabotages import CONTROL_PLANE, HOST, SABOTAGES, WORKER, Sabotage
 
 LONGEST = 60.0
 """Seconds that verify may take, whatever is broken."""
@@ -37,45 +39,81 @@ trap - ERR; set -eu -o pipefail
 """
 
 
-@pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda sabotage: sabotage.name.replace(" ", "-"))
+def rounds(sabotages: Sequence[Sabotage], *, each_alone: bool) -> list[tuple[Sabotage, ...]]:
+    """What is broken at once: contained breaks together, as long as no check is about two of them.
+
+    With `each_alone`, one break in each round.
+    """
+    found: list[list[Sabotage]] = []
+    for sabotage in sabotages:
+        fitting = (each for each in found if _fits(sabotage, each) and not each_alone)
+        there = next(fitting, None)
+        if there is None:
+            found.append([sabotage])
+        else:
+            there.append(sabotage)
+    return [tuple(each) for each in found]
+
+
+def _fits(sabotage: Sabotage, others: list[Sabotage]) -> bool:
+    taken = {check for other in others for check in _checks(other)}
+    return all(each.contained for each in (sabotage, *others)) and not taken & _checks(sabotage)
+
+
+def _checks(sabotage: Sabotage) -> set[str]:
+    return {title.partition("[")[0] for title in sabotage.expected}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "together" in metafunc.fixturenames:
+        chosen = rounds(SABOTAGES, each_alone=metafunc.config.getoption("--whole"))
+        metafunc.parametrize("together", chosen, ids=_names)
+
+
+def _names(together: tuple[Sabotage, ...]) -> str:
+    more = f" and {len(together) - 1} more" if together[1:] else ""
+    return f"{together[0].name}{more}".replace(" ", "-")
+
+
 def test_exactly_the_checks_fail_that_should_and_healing_turns_it_green(
-    session: Session, sabotage: Sabotage
+    session: Session, together: tuple[Sabotage, ...]
 ) -> None:
-    it = _chosen(session, sabotage)
-    expected = _expanded(session.lab, sabotage.expected, it)
-    outcome = _broken_and_healed(session, sabotage, it)
-    differs = _differs(session, sabotage, it, outcome)
+    chosen = {sabotage: _chosen(session, sabotage) for sabotage in together}
+    outcome = _broken_and_healed(session, chosen)
+    differs = _differs(session, chosen, outcome)
     assert not differs, _told(outcome, differs)
     assert outcome.seconds < LONGEST
+    expected = {title for each, it in chosen.items() for title in _expanded(session.lab, each.expected, it)}
     assert not outcome.green or all(v.outcome == "warns" for v in outcome.verdicts if v.title in expected)
 
 
-def _broken_and_healed(session: Session, sabotage: Sabotage, it: str) -> Outcome:
+def test_every_sabotage_is_in_one_round() -> None:
+    for each_alone in (False, True):
+        made = [sabotage for each in rounds(SABOTAGES, each_alone=each_alone) for sabotage in each]
+        assert sorted(made, key=SABOTAGES.index) == list(SABOTAGES)
+
+
+def _broken_and_healed(session: Session, chosen: dict[Sabotage, str]) -> Outcome:
     """Break it, look, heal it, and wait until all is well again; return the last look while it was broken."""
-    try:
-        _run(session, sabotage.on, sabotage.breaks, it)
-        if sabotage.until:
-            machine, line = sabotage.until
-            wait_until(
-                lambda: _why_not_shown(session, machine, line, it),
-                what="the break shows",
-                timeout=EFFECT,
-                interval=0.3,
-            )
-        outcome = _settled(session, sabotage, it)
-    finally:
-        _run(session, sabotage.on, sabotage.heals, it)
+    with contextlib.ExitStack() as healing:
+        for sabotage, it in chosen.items():
+            healing.callback(_run, session, sabotage.on, sabotage.heals, it)
+            _run(session, sabotage.on, sabotage.breaks, it)
+            if sabotage.until:
+                shown = partial(_why_not_shown, session, *sabotage.until, it)
+                wait_until(shown, what="the break shows", timeout=EFFECT, interval=0.3)
+        outcome = _settled(session, chosen)
     wait_until(lambda: _why_not_green(session), what="the lab is well again", timeout=HEALED, interval=1.0)
     return outcome
 
 
-def _settled(session: Session, sabotage: Sabotage, it: str) -> Outcome:
+def _settled(session: Session, chosen: dict[Sabotage, str]) -> Outcome:
     """Look until exactly what is expected does not hold, or for SETTLED seconds; return the last look."""
     looks: list[Outcome] = []
 
     def why_differs() -> str | None:
         looks.append(verify.run(session))
-        differs = _differs(session, sabotage, it, looks[-1])
+        differs = _differs(session, chosen, looks[-1])
         return _told(looks[-1], differs) if differs else None
 
     with contextlib.suppress(WaitTimedOut):
@@ -83,11 +121,13 @@ def _settled(session: Session, sabotage: Sabotage, it: str) -> Outcome:
     return looks[-1]
 
 
-def _differs(session: Session, sabotage: Sabotage, it: str, outcome: Outcome) -> set[str]:
+def _differs(session: Session, chosen: dict[Sabotage, str], outcome: Outcome) -> set[str]:
     """What should not hold and does, and what does not hold and should; what may follow is either."""
-    found = _not_holding(outcome)
-    expected = _expanded(session.lab, sabotage.expected, it)
-    return (found ^ expected) - (_expanded(session.lab, sabotage.follows, it) - expected)
+    expected, follows = set(), set()
+    for sabotage, it in chosen.items():
+        expected |= _expanded(session.lab, sabotage.expected, it)
+        follows |= _expanded(session.lab, sabotage.follows, it)
+    return (_not_holding(outcome) ^ expected) - (follows - expected)
 
 
 def _chosen(session: Session, sabotage: Sabotage) -> str:

@@ -21,7 +21,8 @@ WORKER, CONTROL_PLANE, HOST = "a worker", "a control plane", "host"
 class Sabotage:
     """One break, what undoes it, and the checks that do not hold meanwhile.
 
-    `follows` may not hold either, once the break has lasted for some time: leases run out.
+    `follows` may not hold either, once the break has lasted for some time: leases run out. A break that is
+    `contained` has no effect beyond what `expected` names, whatever else is broken.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Sabotage:
     expected: tuple[str, ...]
     until: tuple[str, str] | None = None
     follows: tuple[str, ...] = ()
+    contained: bool = False
 
 
 PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "pod-logs", "pod-exec")
@@ -104,6 +106,7 @@ SABOTAGES = (
         "systemctl disable --quiet haproxy",
         "systemctl enable --quiet haproxy",
         ("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-runs[lb1]"),
+        contained=True,
     ),
     Sabotage(
         "a word too many for HAProxy",
@@ -111,6 +114,7 @@ SABOTAGES = (
         "echo '  nonsense' >>/etc/haproxy/haproxy.cfg",
         "sed -i '/^  nonsense$/d' /etc/haproxy/haproxy.cfg",
         ("haproxy-configuration-is-valid[lb1]", "haproxy-configuration[lb1]"),
+        contained=True,
     ),
     Sabotage(
         "a wrong CA at the load balancer",
@@ -162,6 +166,7 @@ SABOTAGES = (
         "etcd member list --write-out simple | awk -F', ' '$4 ~ /:23800$/ { print $1 }' | "
         "while read -r id; do etcd member remove $id; done",
         ("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]", "etcd-no-learner"),
+        contained=True,
     ),
     Sabotage(
         "an admin kubeconfig pointed at one control plane",
@@ -169,6 +174,7 @@ SABOTAGES = (
         'sed -i "s#server: https://$API_ENDPOINT#server: https://$NODE_ADDRESS:6443#" $ADMIN',
         'sed -i "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" $ADMIN',
         ("admin-conf-points-at-the-load-balancer[cp2]", "admin-kubeconfig[cp2]"),
+        contained=True,
     ),
     # ---- workers and network
     Sabotage(
@@ -217,6 +223,7 @@ SABOTAGES = (
         'sed -i "s#server: https://$API_ENDPOINT#server: https://elsewhere:6443#" $KUBELET',
         'sed -i "s#server: https://elsewhere:6443#server: https://$API_ENDPOINT#" $KUBELET',
         ("worker-reaches-the-api-through-the-load-balancer[{it}]", "kubelet-server[{it}]"),
+        contained=True,
     ),
     Sabotage(
         "kube-proxy pointed at one control plane",
@@ -226,6 +233,7 @@ SABOTAGES = (
         "as_admin -n kube-system get configmap kube-proxy -o yaml | "
         'sed "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" | as_admin replace -f -',
         ("kube-proxy-server",),
+        contained=True,
     ),
     Sabotage(
         "a node tainted",
@@ -233,6 +241,7 @@ SABOTAGES = (
         "as_admin taint node w2 sabotage=yes:NoSchedule",
         "as_admin taint node w2 sabotage-",
         ("node-taints[w2]",),
+        contained=True,
     ),
     Sabotage(
         "a control plane open to all pods",
@@ -240,6 +249,7 @@ SABOTAGES = (
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane-",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane:NoSchedule",
         ("node-taints[cp2]",),
+        contained=True,
     ),
     Sabotage(
         "CoreDNS scaled to none",
@@ -287,6 +297,7 @@ SABOTAGES = (
         f"{PREROUTING}; nft add rule ip sabotage in tcp dport 30000-32767 iif eth1 drop",
         "nft delete table ip sabotage",
         ("node-port[{it}]",),
+        contained=True,
     ),
     # ---- security
     Sabotage(
@@ -295,6 +306,7 @@ SABOTAGES = (
         "kubeadm token create >/dev/null",
         "as_admin -n kube-system delete secrets --field-selector type=bootstrap.kubernetes.io/token",
         ("no-bootstrap-token",),
+        contained=True,
     ),
     Sabotage(
         "kubeadm-certs left",
@@ -302,6 +314,7 @@ SABOTAGES = (
         "as_admin -n kube-system create secret generic kubeadm-certs",
         "as_admin -n kube-system delete secret kubeadm-certs",
         ("no-uploaded-certificates",),
+        contained=True,
     ),
     Sabotage(
         "secrets of a run left",
@@ -309,6 +322,7 @@ SABOTAGES = (
         "touch /run/ha-lab/secrets",
         "rm /run/ha-lab/secrets",
         ("no-run-secret[w1]",),
+        contained=True,
     ),
     Sabotage(
         "a key that everybody may read",
@@ -316,6 +330,7 @@ SABOTAGES = (
         "chmod 644 /etc/kubernetes/pki/sa.key",
         "chmod 600 /etc/kubernetes/pki/sa.key",
         ("open-keys[cp2]",),
+        contained=True,
     ),
     Sabotage(
         "a second key that opens a machine",
@@ -323,6 +338,7 @@ SABOTAGES = (
         "echo 'ssh-ed25519 AAAA somebody' >>/home/vagrant/.ssh/authorized_keys",
         "sed -i '/somebody$/d' /home/vagrant/.ssh/authorized_keys",
         ("logins[lb1]",),
+        contained=True,
     ),
     Sabotage(
         "the kubeconfig pointed at one control plane",
@@ -330,6 +346,7 @@ SABOTAGES = (
         "sed -i.saved 's#server: .*#server: https://{address}:6443#' $LAB/kubeconfig",
         "mv $LAB/kubeconfig.saved $LAB/kubeconfig",
         ("kubeconfig-private",),
+        contained=True,
     ),
     Sabotage(
         "a secret that everybody may read",
@@ -337,6 +354,7 @@ SABOTAGES = (
         "chmod 644 $LAB/secrets/ca.crt",
         "chmod 600 $LAB/secrets/ca.crt",
         ("secrets-private",),
+        contained=True,
     ),
     Sabotage(
         "a foreign service-account key",
@@ -344,6 +362,7 @@ SABOTAGES = (
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
         ("same-keys",),
+        contained=True,
     ),
     Sabotage(
         "a certificate about to end",
@@ -354,6 +373,7 @@ SABOTAGES = (
         "-out front-proxy-client.crt",
         "mv /root/front-proxy-client.crt $PKI/",
         ("certificate-expiry[cp2]",),
+        contained=True,
     ),
     Sabotage(
         "a certificate without its names",
@@ -362,6 +382,7 @@ SABOTAGES = (
         "cd $PKI; cp apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
         "mv /root/apiserver.crt $PKI/",
         ("certificate-names[cp2]",),
+        contained=True,
     ),
     # ---- host facts
     Sabotage(
@@ -371,6 +392,7 @@ SABOTAGES = (
         f"{SSH} w1 cat /etc/machine-id | {SSH} w2 'sudo tee /etc/machine-id >/dev/null'",
         f"{SSH} w2 sudo cp /root/machine-id /etc/machine-id",
         ("unique-identities",),
+        contained=True,
     ),
     Sabotage(
         "a machine that means its NAT address",
@@ -378,6 +400,7 @@ SABOTAGES = (
         'sed "s/^$NODE_ADDRESS w1$/10.0.2.15 w1/" /etc/hosts >/run/hosts; cat /run/hosts >/etc/hosts',
         "systemctl restart ha-lab-network",
         ("own-name[w1]",),
+        contained=True,
     ),
     Sabotage(
         "the resolver for pods stopped",
@@ -385,6 +408,7 @@ SABOTAGES = (
         "systemctl stop ha-lab-dns",
         "systemctl start ha-lab-dns",
         ("network-services[w1]",),
+        contained=True,
     ),
     Sabotage(
         "bridged packets past kube-proxy",
@@ -392,6 +416,7 @@ SABOTAGES = (
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=0",
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=1",
         ("kernel-settings[{it}]",),
+        contained=True,
     ),
     Sabotage(
         "two cgroup drivers",
@@ -399,5 +424,6 @@ SABOTAGES = (
         "sed -i 's/^cgroupDriver: systemd/cgroupDriver: cgroupfs/' /var/lib/kubelet/config.yaml",
         "sed -i 's/^cgroupDriver: cgroupfs/cgroupDriver: systemd/' /var/lib/kubelet/config.yaml",
         ("cgroup-driver[w1]",),
+        contained=True,
     ),
 )

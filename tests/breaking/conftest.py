@@ -1,0 +1,52 @@
+"""The lab that is broken: one for all suites here, or, for development, the running one that --lab names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lab.health import verify
+from lab.health.verify import Outcome
+from lab.session import Session
+from lab.system.wait import wait_until
+from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
+from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_makereport"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
+    parser.addoption("--lab", default="", help="a running lab to break instead of one made for it")
+
+
+@pytest.fixture(scope="session")
+def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+    """Seven machines that are well."""
+    given = request.config.getoption("--lab")
+    if given:
+        yield TestLab(Path(given).parent)
+        return
+    made = make_lab(
+        tmp_path_factory.mktemp("breaking"), name="ha-lab-broken", network={"subnet": "192.168.60.0/24"}
+    )
+    try:
+        made.succeed("up")
+        session = made.session
+        wait_until(lambda: _why_not_green(session), what="the new lab is well", timeout=120, interval=1.0)
+        yield made
+    finally:
+        made.inv("destroy", "--yes")
+
+
+@pytest.fixture(scope="session")
+def session(lab: TestLab) -> Session:
+    """The lab as it was made."""
+    return lab.session
+
+
+def _why_not_green(session: Session) -> str | None:
+    outcome: Outcome = verify.run(session)
+    return None if outcome.green else outcome.summary
