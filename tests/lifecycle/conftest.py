@@ -22,7 +22,7 @@ __all__ = ["pytest_collection_modifyitems", "pytest_configure"]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     add_option(parser)
-    parser.addoption("--kills", type=int, default=3, help="how often `up` is killed at a random moment")
+    parser.addoption("--kills", type=int, default=3, help="how often a verb is killed at a random moment")
     parser.addoption("--seed", type=int, default=None, help="repeat the moments of an earlier run")
 
 

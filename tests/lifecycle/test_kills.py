@@ -1,10 +1,11 @@
-"""`up` killed outright, with all that it started, at a random moment.
+"""`up`, `replace` and `stop`, killed with all processes that they started, at a random moment.
 
 The next `up` ends with what lab.yaml says.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -17,7 +18,11 @@ from tests.labs.conftest import make_lab
 from tests.lifecycle.conftest import LivingLab
 
 SHAPES = ((1, 1), (1, 2), (3, 1), (1, 0))
-"""How many control planes and workers lab.yaml names, round by round; each change is killed on its way."""
+"""How many control planes and workers lab.yaml names, in order, each time that `up` is killed."""
+
+UP, REPLACE, STOP = ("up", "--yes"), ("replace", "w1", "--yes"), ("stop",)
+LATEST = {UP: 45, REPLACE: 45, STOP: 15}
+"""Seconds after which each is killed at the latest; the first `up` makes everything, and is given 60."""
 
 
 def _kill_all(process: subprocess.Popen[bytes]) -> None:
@@ -40,7 +45,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def test_up_is_killed_at_random_moments(
+def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rounds, seed = request.config.getoption("--kills"), request.config.getoption("--seed")
@@ -55,11 +60,15 @@ def test_up_is_killed_at_random_moments(
     )
     living = LivingLab(made)
     try:
+        shapes = itertools.cycle(SHAPES)
+        workers = 0
         for number in range(rounds):
-            control_planes, workers = SHAPES[number % len(SHAPES)]
-            living.edit(control_planes=control_planes, workers=workers)
-            after = moments.uniform(1, 60 if number == 0 else 45)
-            argv = living.lab.argv("up", "--yes")
+            verb = moments.choice(tuple(LATEST)) if workers else UP
+            if verb == UP:
+                control_planes, workers = next(shapes)
+                living.edit(control_planes=control_planes, workers=workers)
+            after = moments.uniform(1, LATEST[verb] if number else 60)
+            argv = living.lab.argv(*verb)
             with (living.lab.folder / f"killed-{number}.txt").open("wb") as out:
                 process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
                 try:
@@ -67,7 +76,8 @@ def test_up_is_killed_at_random_moments(
                 except subprocess.TimeoutExpired:
                     _kill_all(process)
             healed = living.lab.succeed("up", "--yes")
-            print(f"{number}: {control_planes}+{workers}, killed after {after:.1f} s, {healed.seconds:.0f} s")
+            shape = f"{control_planes}+{workers}"
+            print(f"{number}: {' '.join(verb)} of {shape}, killed after {after:.1f} s, {healed.seconds:.0f} s")
             assert living.plan()[0] == 0
             living.verified()
             time.sleep(1)
