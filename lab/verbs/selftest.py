@@ -49,8 +49,8 @@ def run(
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
-        suites = (*NEEDS_LABS, *(LONGEST if whole else ()))
-        code = _pytest(*suites, *TIMES, "--exitfirst", select=select)
+        words = [*TIMES, "--exitfirst", *(["--whole", *LONGEST] if whole else [])]
+        code = _pytest(*NEEDS_LABS, *words, select=select)
     return code
 
 

@@ -18,6 +18,7 @@ from lab.workshop.task.catalogue import TASKS
 from tests.unit import drills
 from tests.unit.test_handout_page import SIZES, sized
 from tests.unit.test_readme import parse
+from tests.walk.test_walk import SAME_BY_HAND
 
 LAB = config.default()
 NAMES = {
@@ -64,6 +65,14 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
         assert ways[0] == ways[1], english.path.name
         boxes = [re.findall(r"^\s*:{3,}\s*(\w+)$", each.text, re.MULTILINE) for each in (english, korean)]
         assert boxes[0] == boxes[1], english.path.name
+
+
+def test_chapters_that_are_walked_by_hand_only_have_no_command_of_the_other_way() -> None:
+    ways = {
+        c.way for chapter in read("en") if chapter.number in SAME_BY_HAND for c in prose.commands(chapter, LAB)
+    }
+    assert "" in ways
+    assert "watch" not in ways
 
 
 def test_every_chapter_ends_with_the_command_that_asks_for_its_task() -> None:

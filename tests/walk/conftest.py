@@ -8,8 +8,13 @@ from pathlib import Path
 import pytest
 
 from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
+from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
 
-__all__ = ["pytest_runtest_makereport"]
+__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_makereport"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    add_option(parser)
 
 
 @pytest.fixture(scope="session")
