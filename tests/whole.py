@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+__all__ = ["pytest_collection_modifyitems"]
 
 
 def add_option(parser: pytest.Parser) -> None:
     """For a suite's own pytest_addoption."""
     parser.addoption("--whole", action="store_true", help="also what CI has no time for")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "whole: takes longer than CI has for it")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

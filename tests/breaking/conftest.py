@@ -12,9 +12,9 @@ from lab.health.verify import Outcome
 from lab.session import Session
 from lab.system.wait import wait_until
 from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
-from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_makereport"]
+__all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from tests.labs.conftest import TestLab, make_lab
-from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure"]
+__all__ = ["pytest_collection_modifyitems"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
-from tests.whole import add_option, pytest_collection_modifyitems, pytest_configure
+from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_configure", "pytest_runtest_makereport"]
+__all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
