@@ -16,6 +16,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
+from lab import quoting
 from lab.system import commandline
 from lab.system.terminal import Terminal, print_anything
 
@@ -36,8 +37,8 @@ YES_HELP = {
 commandline.speak_our_words()
 for stream in (sys.stdout, sys.stderr):
     print_anything(stream)
-console = Terminal(highlight=False)
-errors_console = Terminal(stderr=True, highlight=False)
+console = Terminal()
+errors_console = Terminal(stderr=True)
 
 
 def verb(
@@ -142,7 +143,9 @@ def bake(
     if export:
         packed = baking.export(session, Path(export), consent=yes)
         console.print(
-            f"{export} holds {packed.golden}\nnext, on the other machine: ./inv bake --import {export}"
+            f"{export} holds {packed.golden}\n"
+            f"next, on the other machine: ./inv bake --import {quoting.word(export)}",
+            soft_wrap=True,
         )
         return
     if import_:
@@ -184,7 +187,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
         session = dataclasses.replace(session, made=made.read(session.workspace))
         bring_up.require_possible(session, change_of(session, session.lab))
         rendering.record_and_write(session, baking.own_golden(session) or image.name(session.lab))
-    console.print(f"rendered {session.workspace.root}\nnext: ./inv up")
+    console.print(f"rendered {session.workspace.root}\nnext: ./inv up", soft_wrap=True)
 
 
 @verb(

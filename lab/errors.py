@@ -13,9 +13,10 @@ Only `tasks.py` turns one into a message and an exit code.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+from lab import quoting
 
 
 class LabError(Exception):
@@ -62,7 +63,7 @@ class CommandFailed(LabError):
         returncode: int | None = None,
     ) -> None:
         """`what` is the sentence ("ended with exit code 1"), `tail` the last lines it printed."""
-        message = f"`{shlex.join(argv)}` {what}"
+        message = f"`{quoting.line(argv)}` {what}"
         if tail:
             message += "\n" + "\n".join(f"    {line}" for line in tail.splitlines())
         super().__init__(message, hint=hint, log=log)

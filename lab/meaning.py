@@ -7,10 +7,10 @@ everywhere are here.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from lab import quoting
 from lab.errors import CommandFailed
 
 
@@ -41,7 +41,7 @@ def meaning_of(output: str, meanings: Iterable[Meaning]) -> Meaning | None:
 
 def printed_by(error: CommandFailed) -> str:
     """How a command ended and all that it printed, without its own words: paths and digests mean nothing."""
-    ended = error.message.removeprefix(f"`{shlex.join(error.argv)}`")
+    ended = error.message.removeprefix(f"`{quoting.line(error.argv)}`")
     if error.log is None or not error.log.exists():
         return ended
     text = error.log.read_text(encoding="utf-8", errors="replace")

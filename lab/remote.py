@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import os
-import shlex
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from lab import quoting
 from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
 from lab.system import process
@@ -111,7 +111,7 @@ class Remote:
         """Become an ssh session on a machine: a login, or a command whose exit code is ours."""
         words = [*self._ssh(), *([] if command else ["-t"]), node.name]
         # One word is a line for the remote shell, as with ssh itself; of several, each stays a word there.
-        line = [*command] if len(command) < 2 else [shlex.join(command)]
+        line = [*command] if len(command) < 2 else [quoting.line(command)]
         process.replace([*words, *(["--", *line] if line else [])])
 
     def deliver(self, node: Node) -> None:
@@ -150,7 +150,10 @@ class Remote:
         folder = control_folder(self.workspace)
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
-            raise LabStateError(f"{folder} belongs to another user", hint=f"remove {folder}")
+            raise LabStateError(
+                f"{folder} belongs to another user",
+                hint=f"remove it, if that user agrees: `rm -r {quoting.word(folder)}`",
+            )
         return ["ssh", "-F", str(self.workspace.ssh_config)]
 
     def hang_up(self, nodes: Iterable[Node] | None = None) -> None:

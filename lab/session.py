@@ -12,16 +12,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config
+from lab import config, quoting
 from lab.config import choice
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.model import Lab, Node
 from lab.model.change import Change, change
 from lab.providers import provider_of
 from lab.remote import Remote
+from lab.system import paths
 from lab.system.progress import Progress
 from lab.workspace import Workspace, made
 from lab.workspace.made import Made
+
+_MOVE = "rename that folder, or keep the lab file in another one and name it with --lab"
+_CONVERT = f"find {quoting.word(paths.PROVISION)} -type f -exec sed -i 's/\\r$//' {{}} +"
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,21 @@ class Session:
 
 
 def open_wanted(path: Path, console: Console) -> Session:
-    """The lab as lab.yaml has it. Raises ConfigError with every problem of the file."""
+    """The lab as lab.yaml has it.
+
+    Raises ConfigError with every problem of the file, of its folder, and of this checkout's own scripts.
+    """
     path = path.resolve()
     workspace = Workspace(path.parent / ".lab")
     record = made.read(workspace)
-    lab = config.load(path, lambda file: choice.settle(file, workspace))
+    ways_out = {quoting.folder_problem(path.parent): _MOVE, paths.line_end_problem(): _CONVERT}
+    problems, hints = [each for each in ways_out if each], [ways_out[each] for each in ways_out if each]
+    try:
+        lab = config.load(path, lambda file: choice.settle(file, workspace))
+    except ConfigError as error:
+        raise ConfigError([*problems, *error.problems], hint="; ".join([*hints, error.hint])) from error
+    if problems:
+        raise ConfigError(problems, hint="; ".join(hints))
     return _session(path, lab, workspace, console, record)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
+from lab import quoting
 from lab.config import yamlfile
 from lab.errors import ConfigError
 
@@ -41,7 +42,7 @@ def read(
     `placeholders` are those of the texts that have any. Raises ConfigError with every table, text or language
     that is missing or unknown and every placeholder that is not as declared, each with its line.
     """
-    hint = f"restore it: `git checkout {path}`"
+    hint = f"restore it: `git checkout {quoting.word(path)}`"
     document = yamlfile.read(path, path.name, hint=hint)
     if tables is None:
         tables = tuple(document.data)

@@ -7,7 +7,6 @@ what is merely odd (a key given twice) is a problem beside the data, to be told 
 from __future__ import annotations
 
 import re
-import shlex
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
+from lab import quoting
 from lab.errors import ConfigError
 
 Key = tuple[str, ...]
@@ -82,7 +82,7 @@ def _text(path: Path, name: str, hint: str) -> str:
         _refuse(
             name,
             f"can't be read: {error.strerror}",
-            f"make it readable for you (`ls -ld {shlex.quote(str(path))}`)",
+            f"make it readable for you (`ls -ld {quoting.word(path)}`)",
             error,
         )
     if len(content) > SIZE_LIMIT:

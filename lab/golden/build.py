@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import CommandFailed, LabError, LabStateError
 from lab.golden import debian
 from lab.golden.supply import bom, images, oci, shelf, source
@@ -107,7 +108,9 @@ def clear(folder: Path) -> None:
     try:
         process.run(process.as_root("rm", "-rf", "--one-file-system", str(folder)), timeout=300)
     except CommandFailed as error:
-        raise LabStateError(f"{folder} can't be removed", hint=f"remove it: sudo rm -rf {folder}") from error
+        raise LabStateError(
+            f"{folder} can't be removed", hint=f"remove it: sudo rm -rf {quoting.word(folder)}"
+        ) from error
 
 
 def _own_files() -> list[Path]:

@@ -29,7 +29,7 @@ from lab.golden.supply.recipe import machine_architecture
 from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
 from lab.providers import PROVIDERS, provider_of
-from lab.system import process
+from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.system.progress import Progress
 
@@ -245,7 +245,8 @@ def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
                 words += ["--dest", str(folder), "--implementation", "cp", "--python-version", python]
                 words += [word for name in names for word in ("--platform", name)]
                 hint = "the package index must be reachable to export; then run it again"
-                process.run(words, log=step.log, timeout=600, hint=hint)
+                env = environment.chosen(environment.PIP)
+                process.run(words, env=env, log=step.log, timeout=600, hint=hint)
     shutil.copyfile(LOCK, folder / LOCK.name)
 
 

@@ -6,15 +6,18 @@ begins with `Means:` what a failure means, and one with `Try:` what to do about 
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
 from lab.errors import LabError
 from lab.health.checks.check import Outcome, Verdict
-from lab.model import Node
+from lab.model import Lab, Node
+from lab.model.selectors import SINGULAR
 from lab.remote import SSH_FAILED
 
 ACCEPTANCE, OWN = "acceptance", "your own"
@@ -35,15 +38,19 @@ class Told(NamedTuple):
 
 def verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Verdict:
     """What a plain test found. One whose machine, or fixture, gave no answer could not ask."""
-    name, machine = _title(item)
-    group = ACCEPTANCE if item.get_closest_marker(ACCEPTANCE) else OWN
+    name, machine = name_and_machine(item)
     told = read(inspect.getdoc(getattr(item, "obj", None)) or "", item.location[0])
     error = None if call.excinfo is None else call.excinfo.value
     found = PASSES if report.passed else _found(error)
     outcome: Outcome = "holds" if report.passed else "fails"
     if report.failed and (report.when == "setup" or _no_answer(error) is not None):
         outcome = "could-not-ask"
-    return Verdict(name, group, machine, outcome, told.expected, found, told.means, told.hint)
+    return Verdict(name, group(item), machine, outcome, told.expected, found, told.means, told.hint)
+
+
+def group(item: pytest.Item) -> str:
+    """The group that a test is shown in."""
+    return ACCEPTANCE if item.get_closest_marker(ACCEPTANCE) else OWN
 
 
 def title(function: str) -> str:
@@ -62,7 +69,21 @@ def read(docstring: str, file: str) -> Told:
     )
 
 
-def _title(item: pytest.Item) -> tuple[str, str]:
+def listed(file: Path, lab: Lab) -> list[tuple[str, str]]:
+    """The tests that a file has for a lab, as (name, machine), read from its text: pytest is not asked.
+
+    A test that is about each machine of a kind has a parameter of `lab.model.selectors.SINGULAR`.
+    """
+    found = []
+    for test in ast.parse(file.read_text(encoding="utf-8"), str(file)).body:
+        if isinstance(test, ast.FunctionDef) and test.name.startswith("test_"):
+            about = [SINGULAR[each.arg](lab) for each in test.args.args if each.arg in SINGULAR]
+            found += [(title(test.name), node.name) for nodes in about for node in nodes]
+            found += [] if about else [(title(test.name), "")]
+    return found
+
+
+def name_and_machine(item: pytest.Item) -> tuple[str, str]:
     """A test's name, and the machine that it is about; "" for none, or for more than one."""
     parameters = list(item.callspec.params.values()) if hasattr(item, "callspec") else []
     if len(parameters) == 1 and isinstance(parameters[0], Node):

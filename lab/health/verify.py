@@ -1,31 +1,47 @@
-"""This room runs every check against a running lab, through pytest, and returns what came of each.
+"""Runs every check against a running lab, through pytest, and returns what came of each.
 
-`run` prints nothing: the verbs, failure drills and `--watch` show its outcome in their own ways.
+It knows which verdicts there must be, and one that is missing is no pass. `run` prints nothing: the verbs,
+failure drills and `--watch` show its outcome in their own ways.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+from _pytest.mark import KeywordMatcher
+from _pytest.mark.expression import Expression
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lab import quoting
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.health import plain_tests
-from lab.health.checks.check import Verdict
+from lab.health.checks import cases
+from lab.health.checks.check import Case, Verdict
+from lab.model import Lab
 from lab.session import Session, require_up
+from lab.system import environment
 from lab.system.paths import REPOSITORY
 
 CHECKS = REPOSITORY / "tests" / "live"
+ACCEPTANCE = CHECKS / "test_acceptance.py"
+"""The one file of plain tests that every lab has; others are a user's own."""
+
 VERDICT = pytest.StashKey[Verdict]()
 """Where tests/live leaves what a check found, on pytest's own record of the test."""
+
+NOT_RUN = "it did not run"
+LEFT_OUT = "pytest left this check out, and nobody asked for that: what it would have found is not known"
+LOOK_FOR = "look for what changes pytest's course: `git status` shows files of yours, such as a conftest.py"
+FEW = 12
+"""How many checks that did not run are shown by name; --json has all."""
 
 WATCH_INTERVAL = 5.0
 """Seconds between the end of one look and the begin of the next."""
@@ -48,12 +64,19 @@ class Outcome:
         return bool(self.verdicts) and all(verdict.good for verdict in self.verdicts)
 
     @property
+    def not_run(self) -> tuple[str, ...]:
+        """The titles of the checks that did not run, though they should have."""
+        return tuple(verdict.title for verdict in self.verdicts if verdict.found == NOT_RUN)
+
+    @property
     def summary(self) -> str:
         """One line about it all."""
         counts = {outcome: 0 for outcome in COLOURS}
         for verdict in self.verdicts:
             counts[verdict.outcome] += 1
+        counts["could-not-ask"] -= len(self.not_run)
         words = [
+            f"{len(self.not_run)} did not run" if self.not_run else "",
             f"{counts['fails']} fail" if counts["fails"] else "",
             f"{counts['could-not-ask']} could not be asked" if counts["could-not-ask"] else "",
             f"{counts['warns']} warn" if counts["warns"] else "",
@@ -65,43 +88,102 @@ class Outcome:
 def run(session: Session, *, select: str = "", junit: Path | None = None) -> Outcome:
     """Run the checks whose names match `select` (as pytest's -k) and return their verdicts.
 
-    Raises LabStateError when the lab was never brought up or its network is down, ConfigError when no
-    check is selected.
+    A check that should have run and did not has a verdict, too: that it could not be asked. Raises
+    LabStateError when the lab was never brought up or its network is down, ConfigError when no check is
+    selected.
     """
+    collected = _Collector(_compiled(select))
     require_up(session)
     junit = (junit or session.workspace.root / "verify.xml").absolute()
     junit.unlink(missing_ok=True)  # what an earlier run found is no answer now
-    words = [str(CHECKS), "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
-    # Nobody's terminal, and nobody's standard output: what was found comes back as verdicts.
-    words += ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
-    words += ["--capture", "no", "--junitxml", str(junit), "--lab", str(session.path)]
-    words += ["--profile", session.lab.load_balancer.profile]
-    words += ["-k", select] if select else []
-    collected = _Collector()
     started = time.monotonic()
-    code = pytest.main(words, plugins=[collected])
+    with environment.in_this_process():  # PYTEST_ADDOPTS and its like are for the user's own tests
+        code = pytest.main(_words(session, junit), plugins=[collected])
     seconds = time.monotonic() - started
-    if code == pytest.ExitCode.NO_TESTS_COLLECTED:
+    if code == pytest.ExitCode.NO_TESTS_COLLECTED and collected.found and not collected.wanted:
         raise ConfigError(
             [f"no check has a name that matches {select!r}"], hint="`./inv verify --json` lists them all"
         )
     if code == pytest.ExitCode.INTERRUPTED and not collected.trouble:
         raise KeyboardInterrupt  # pytest keeps it to itself
-    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise LabError(
             f"the checks could not be run: pytest ended with {int(code)}\n{collected.trouble}".rstrip(),
-            hint=f"`.venv/bin/python -m pytest {CHECKS} --lab {session.path}` says more",
+            hint=f"`.venv/bin/python -m pytest {quoting.line([CHECKS, '--lab', session.path])}` says more",
         )
-    return Outcome(session.lab.name, tuple(collected.verdicts), seconds, junit)
+    found = (*collected.verdicts, *collected.missing(_required(session.lab)))
+    return Outcome(session.lab.name, found, seconds, junit)
+
+
+def _words(session: Session, junit: Path) -> list[str]:
+    """What pytest is asked to do. Which checks are wanted is not among it: `_Collector` selects them."""
+    words = [str(CHECKS), "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
+    # Nobody's terminal, and nobody's standard output: what was found comes back as verdicts.
+    words += ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    words += ["--capture", "no", "--junitxml", str(junit), "--lab", str(session.path)]
+    return [*words, "--profile", session.lab.load_balancer.profile]
+
+
+def _compiled(select: str) -> Expression | None:
+    """The expression, as pytest's -k has it; None for all checks. Raises ConfigError for one that is none."""
+    if not select.strip():
+        return None
+    try:
+        return Expression.compile(select)
+    except SyntaxError as error:
+        raise ConfigError(
+            [f"-k {quoting.word(select)}: {error.msg}, at letter {error.offset}"],
+            hint="names with `and`, `or`, `not` and parentheses between them, as for pytest's -k",
+        ) from error
+
+
+def _required(lab: Lab) -> list[Verdict]:
+    """What there must be a verdict on in any case, as one that did not run."""
+    found = [_not_run(plain_tests.ACCEPTANCE, *each) for each in plain_tests.listed(ACCEPTANCE, lab)]
+    return found + [_not_run_case(case) for case in cases(lab)]
+
+
+def _not_run(group: str, name: str, machine: str) -> Verdict:
+    return Verdict(name, group, machine, "could-not-ask", "a verdict", NOT_RUN, LEFT_OUT, LOOK_FOR)
+
+
+def _not_run_case(case: Case) -> Verdict:
+    return _not_run(case.group, case.check.name, case.node.name if case.node else "")
 
 
 class _Collector:
-    """A pytest plugin that keeps each check's verdict, and makes one for every other test."""
+    """A pytest plugin that selects checks and keeps each one's verdict, and makes one for every other test.
 
-    def __init__(self) -> None:
+    `found` is every test that pytest knows, `wanted` those of them that are selected, each by pytest's name for
+    it, as one that did not run.
+    """
+
+    def __init__(self, select: Expression | None) -> None:
         """Begin with none."""
+        self.select = select
+        self.found: dict[str, Verdict] = {}
+        self.wanted: dict[str, Verdict] = {}
         self.verdicts: list[Verdict] = []
+        self.judged: set[str] = set()
         self.trouble = ""
+
+    def missing(self, required: Sequence[Verdict]) -> list[Verdict]:
+        """What should have run and did not: selected tests, and required ones that pytest did not find."""
+        known = {verdict.title for verdict in self.found.values()}
+        unknown = [verdict for verdict in required if verdict.title not in known]
+        return unknown + [verdict for name, verdict in self.wanted.items() if name not in self.judged]
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Select tests before any other plugin can, so that what those leave out is missed."""
+        for item in items:
+            case = item.callspec.params.get("case") if hasattr(item, "callspec") else None
+            own = plain_tests.group(item), *plain_tests.name_and_machine(item)
+            self.found[item.nodeid] = _not_run_case(case) if isinstance(case, Case) else _not_run(*own)
+        if self.select is not None:
+            select = self.select
+            items[:] = [item for item in items if select.evaluate(KeywordMatcher.from_item(item))]
+        self.wanted = {item.nodeid: self.found[item.nodeid] for item in items}
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -114,6 +196,9 @@ class _Collector:
             self.verdicts.append(own)
         elif report.failed or (call.when == "call"):
             self.verdicts.append(plain_tests.verdict(item, call, report))
+        else:
+            return report
+        self.judged.add(item.nodeid)
         return report
 
     def pytest_internalerror(self, excrepr: object) -> None:
@@ -136,11 +221,13 @@ def to_json(outcome: Outcome) -> str:
 def shown(outcome: Outcome) -> RenderableType:
     """Return the outcome for people: a line for each check, and those that don't hold in full."""
     table = Table(box=None, pad_edge=False, show_header=False)
-    for group, verdicts in groupby(outcome.verdicts, key=lambda verdict: verdict.group):
+    ran = [verdict for verdict in outcome.verdicts if verdict.found != NOT_RUN]
+    for group, verdicts in groupby(ran, key=lambda verdict: verdict.group):
         table.add_row(Text(group, "bold"), "", "")
         for name, each in groupby(verdicts, key=lambda verdict: verdict.name):
             table.add_row(f"  {name}", *_line(tuple(each)))
-    bad = [_in_full(verdict) for verdict in outcome.verdicts if verdict.outcome != "holds"]
+    bad = [_in_full(verdict) for verdict in ran if verdict.outcome != "holds"]
+    bad += [_missing_in_full(outcome)] if outcome.not_run else []
     return Group(table, "", *bad, Text(outcome.summary, "bold green" if outcome.green else "bold red"))
 
 
@@ -152,6 +239,16 @@ def _line(verdicts: tuple[Verdict, ...]) -> tuple[Text, str]:
     if worst != "holds":
         where = " ".join(verdict.machine for verdict in verdicts if verdict.outcome != "holds")
     return Text(worst.replace("-", " "), COLOURS[worst]), where
+
+
+def _missing_in_full(outcome: Outcome) -> RenderableType:
+    """All checks that did not run, as one message: they have one cause."""
+    titles = outcome.not_run
+    more = f" and {len(titles) - FEW} more (--json has all)" if len(titles) > FEW else ""
+    lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
+    for label, text in (("missing", ", ".join(titles[:FEW]) + more), ("means", LEFT_OUT), ("try", LOOK_FOR)):
+        lines.add_row(Text(label, "dim"), Text(text))
+    return Group(Text(f"{len(titles)} checks did not run", COLOURS["could-not-ask"]), lines, "")
 
 
 def _in_full(verdict: Verdict) -> RenderableType:

@@ -12,7 +12,6 @@ PATIENCE = 5.0
 """Seconds for one question; the slowest, `vagrant --version`, takes about one on a slow disk."""
 
 ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",  # the answers are read by a program
     "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home
 }
 

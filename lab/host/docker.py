@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from lab.host.ask import ask
 from lab.host.facts import Container, Daemon, DockerNetwork
 from lab.model import LABEL, Lab
+from lab.system import environment
 from lab.unknown import Unknown
 
 INFO = (
@@ -22,10 +24,21 @@ CONTAINER = '[{{json .Names}}, {{json .State}}, {{json (.Label "' + LABEL + '")}
 
 def daemon() -> Daemon:
     """Ask whether the daemon answers, and what it says of itself. One that is elsewhere is not asked."""
-    where = ask(["docker", "context", "inspect", "--format", "{{.Endpoints.docker.Host}}"])
+    where = ask(["docker", "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"])
     if isinstance(where, Unknown):
         return Daemon("no client" if "no such program" in where.reason else "mute", "", where.reason)
-    endpoint = where.stdout.strip()
+    context, _, endpoint = where.stdout.strip().partition(" ")
+    return replace(_daemon_at(endpoint), chosen=_chosen(context))
+
+
+def _chosen(context: str) -> str:
+    """What leads docker's client to its daemon; DOCKER_HOST overrides any context (docs.docker.com)."""
+    if environment.chosen(["DOCKER_HOST"]):
+        return "DOCKER_HOST"
+    return "" if context == "default" else f"context {context}"
+
+
+def _daemon_at(endpoint: str) -> Daemon:
     if not endpoint.startswith("unix://"):
         return Daemon("elsewhere", endpoint)
     version = ask(["docker", "version", "--format", "{{json .}}"], accept=(0, 1))

@@ -39,7 +39,8 @@ class Daemon:
     """docker's daemon as its client finds it, and `words`, what was said where it did not answer.
 
     `absent`: nothing listens. `denied`: it does not let this user in. `elsewhere`: `endpoint` is not a
-    socket of this host, and it was not asked. `mute`: something else is wrong.
+    socket of this host, and it was not asked. `mute`: something else is wrong. `chosen` is what says that it is
+    this daemon: "DOCKER_HOST" or a context; "" where that is docker's default.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "elsewhere", "mute"]
@@ -49,6 +50,12 @@ class Daemon:
     kernel: str = ""
     data: Path = Path("/var/lib/docker")
     security: tuple[str, ...] = ()
+    chosen: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where it is, and by what it was chosen where that is not docker's own default."""
+        return f"{self.endpoint} ({self.chosen})" if self.chosen else self.endpoint
 
 
 @dataclass(frozen=True)

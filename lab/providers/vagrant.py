@@ -26,7 +26,6 @@ ATTEMPTS = 3
 """How often `vagrant up` is tried where it fails with a transient error."""
 
 ENVIRONMENT = {
-    "LC_ALL": "C.UTF-8",  # python-vagrant and we read Vagrant's words
     "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home
     "VAGRANT_NO_COLOR": "1",
 }

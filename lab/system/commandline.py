@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import sys
@@ -22,6 +23,7 @@ def speak_our_words() -> None:
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
     sys.excepthook = _unless_the_reader_left
+    atexit.register(_print_the_rest)
 
 
 def after_dashes() -> list[str]:
@@ -73,6 +75,14 @@ def _unless_the_reader_left(
     if issubclass(kind, BrokenPipeError):
         os._exit(141)  # what is left to write has no reader
     sys.__excepthook__(kind, error, trace)
+
+
+def _print_the_rest() -> None:
+    """End in the same way where the reader has left before what was printed leaves Python's buffer."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(141)
 
 
 def _near(word: str, known: Iterable[str], as_typed: str) -> str:

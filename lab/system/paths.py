@@ -10,3 +10,18 @@ PROVISION = REPOSITORY / "provision"
 
 SUPPLY = REPOSITORY / "supply"
 """The pins of everything that goes into the golden machine."""
+
+
+def line_end_problem(folder: Path = PROVISION) -> str | None:
+    """Why the files for machines can't be used as they are; None where each of their lines ends with LF.
+
+    An editor or a copy on Windows may end them with CR LF, and `#!/bin/sh` then names no program. Git itself
+    is kept from it by .gitattributes.
+    """
+    wrong = sorted(path for path in folder.rglob("*") if path.is_file() and b"\r\n" in path.read_bytes())
+    if not wrong:
+        return None
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return (
+        f"{wrong[0].relative_to(folder.parent)}{more}: lines end with CR LF, which no shell of a machine reads"
+    )

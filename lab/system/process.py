@@ -1,15 +1,15 @@
 """This room is the one door to commands on the host: every one starts, is logged, and ends here.
 
 A command is a list of words, never a shell line. What is given on standard input is never logged, so
-secrets travel that way and no other. Every command knows the user's proxies. One that is interrupted or
-runs out of time is ended with its whole process group, so nothing is left behind.
+secrets travel that way and no other. A command gets the environment that `lab.system.environment` makes, and
+what its caller adds. One that is interrupted or runs out of time is ended with its process group, so nothing
+is left behind.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import signal
 import subprocess
 import threading
@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from lab import quoting
 from lab.errors import CommandFailed, LabError
-from lab.system import proxies
+from lab.system import environment, proxies
 from lab.system.redact import redacted
 
 TAIL_LINES = 12
@@ -71,7 +72,8 @@ def run(
 ) -> Result:
     """Run a command to its end and return what it said.
 
-    `accept` lists the exit codes that count as answers (None: any). `env` adds to the environment.
+    `accept` lists the exit codes that count as answers (None: any). `env` adds to the kit's environment
+    (`lab.system.environment.base`); of the user's own, nothing else gets through.
     With `log`, standard output and error go to that file, together, as they come, and the result's
     texts are empty; with `output`, standard output goes to that file, byte for byte. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
@@ -120,10 +122,15 @@ def run(
 
 
 def replace(argv: Sequence[str | Path]) -> None:
-    """Become that command: for an interactive shell, whose terminal and exit code are its own."""
+    """Become that command on a machine of the lab: its terminal and exit code are its own.
+
+    The terminal has a name that machines know. Raises CommandFailed for a missing program.
+    """
     words = [str(word) for word in argv]
+    made = environment.base()
+    made["TERM"] = environment.terminal_of_machines(made.get("TERM", ""))
     try:
-        os.execvp(words[0], words)
+        os.execvpe(words[0], words, made)
     except FileNotFoundError as error:
         raise CommandFailed(words, "could not start: no such program") from error
 
@@ -204,7 +211,7 @@ def _start(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         stdout = log.open("ab")
-        stdout.write(f"$ {shlex.join(words)}\n".encode())
+        stdout.write(f"$ {quoting.line(words)}\n".encode())
         stdout.flush()
     elif output is not None:
         stdout = output.open("wb")
@@ -215,7 +222,7 @@ def _start(
             stdout=stdout,
             stderr=subprocess.STDOUT if log is not None else None if terminal else subprocess.PIPE,
             cwd=cwd,
-            env={**os.environ, **proxies.environment(), **(env or {})},
+            env=environment.base() | dict(env or {}),
             # sudo asks for a password on its terminal, which a session of its own would not have.
             start_new_session=words[0] != "sudo" and not terminal,
         )

@@ -98,7 +98,7 @@ class Progress:
     @contextmanager
     def live(self) -> Iterator[None]:
         """Keep the list of running steps on screen while inside; no effect off a terminal."""
-        if not self.console.is_terminal:
+        if not (self.console.is_terminal and self.console.is_interactive):
             yield
             return
         with Live(

@@ -8,11 +8,12 @@ from __future__ import annotations
 import codecs
 import io
 import re
-import shlex
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console, Group
 from rich.text import Text
+
+from lab import quoting
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
 COMMAND = re.compile(
@@ -23,7 +24,7 @@ COMMAND = re.compile(
 
 def naming(text: str, lab_file: str) -> str:
     """Return a text whose commands name the lab file; "" is the one that they mean anyway."""
-    named = f" --lab {shlex.quote(lab_file)}" if lab_file else ""
+    named = f" --lab {quoting.word(lab_file)}" if lab_file else ""
     return COMMAND.sub(lambda found: found[0] + named, text)
 
 
@@ -59,6 +60,16 @@ class Terminal(Console):
     """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway."""
 
     lab_file = ""
+
+    def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
+        """Print on standard output, standard error or a file. Names and paths are no markup of rich's.
+
+        FORCE_COLOR asks for colours wherever the output goes; lines that move are for real terminals alone.
+        """
+        options: dict[str, Any] = {"stderr": stderr, "file": file, "highlight": False, "markup": False}
+        super().__init__(**options, emoji=False, width=width)
+        if not self.file.isatty():
+            self.is_interactive = False
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich's console does, with `--lab` in commands where the lab needs naming."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 from datetime import UTC, datetime
 
@@ -15,7 +14,7 @@ from lab.model import EMULATION_PATIENCE, Lab
 from lab.plans import up
 from lab.system.progress import Progress
 from lab.verbs import durations
-from lab.workspace import Workspace
+from lab.workspace import Workspace, kubeconfig
 
 EMULATED = (
     "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
@@ -54,7 +53,7 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",
         Text(f"{lab.name}: {said}.", style="bold green"),
-        Text(f"next: export KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}; ./inv verify"),
+        Text(f"next: {kubeconfig.export(workspace)}; ./inv verify"),
     )
 
 

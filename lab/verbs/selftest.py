@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from lab.session import Session
-from lab.system import process
+from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 
@@ -78,7 +78,8 @@ def _pytest(*words: str, select: str) -> int:
 
 
 def _on_the_terminal(words: Sequence[str]) -> int:
-    return process.run(words, cwd=REPOSITORY, accept=None, terminal=True).returncode
+    env = environment.chosen(environment.TESTS)
+    return process.run(words, cwd=REPOSITORY, env=env, accept=None, terminal=True).returncode
 
 
 def lint(session: Session, *, consent: bool) -> int:

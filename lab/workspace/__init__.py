@@ -22,6 +22,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import LabStateError
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
@@ -186,4 +187,4 @@ def _way_out(error: OSError, folder: Path) -> str:
     """What to do where a file in this folder can't be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space where {folder} is (`./inv bake --prune`), then repeat the command"
-    return f"make {folder} yours and writable (`ls -ld {folder}`)"
+    return f"make {folder} yours and writable (`ls -ld {quoting.word(folder)}`)"

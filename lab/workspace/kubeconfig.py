@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shlex
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from lab import quoting
 from lab.errors import LabStateError
 from lab.host.places import home
 from lab.model import Lab, Node
@@ -39,6 +39,11 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     return True
 
 
+def export(workspace: Workspace) -> str:
+    """Return the command with which kubectl uses the lab, to be pasted into a shell."""
+    return f"export KUBECONFIG={quoting.word(workspace.kubeconfig)}"
+
+
 def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     """Add the lab as a context of its name to the user's kubeconfig; nothing else in it changes.
 
@@ -57,7 +62,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
         # What a parser says may quote the file, and that may be a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
-            hint=f"fix it, or use the lab's own: KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}",
+            hint=f"fix it, or use the lab's own: {export(workspace)}",
         ) from (error if isinstance(error, OSError) else None)
     theirs["current-context"] = theirs.get("current-context") or lab.name
     writer = Workspace(target.parent)

@@ -291,6 +291,16 @@ def test_the_daemon_starts_in_the_way_of_the_host() -> None:
     assert finding("docker-daemon", managed).mend == "sudo systemctl start docker"
 
 
+def test_the_table_shows_which_docker_it_is() -> None:
+    own = replace(FIT.daemon, endpoint="unix:///run/user/1000/docker.sock", chosen="context rootless")
+    said = finding("docker-daemon", replace(FIT, daemon=own)).what
+    assert said == "20.10.24+dfsg1 answers at unix:///run/user/1000/docker.sock (context rootless)"
+    far = Daemon("elsewhere", "tcp://10.1.1.1:2375", chosen="DOCKER_HOST")
+    assert finding("docker-daemon", replace(FIT, daemon=far)).what == (
+        "is elsewhere: tcp://10.1.1.1:2375 (DOCKER_HOST)"
+    )
+
+
 def test_machines_that_run_need_nothing_more() -> None:
     tight = replace(
         FIT,

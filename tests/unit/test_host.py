@@ -104,7 +104,7 @@ def test_gathering_asks_the_provider_and_looks_for_its_programs(door: FakeRun, r
 
 
 def test_gathering_asks_a_daemon_that_is_elsewhere_nothing(door: FakeRun, root: Path) -> None:
-    door.tell("docker context inspect", "ssh://ada@far.example\n")
+    door.tell("docker context inspect", "default ssh://ada@far.example\n")
     facts = host.gather(config.default(), Workspace(root / ".lab"), root=root)
     assert facts.daemon.state == "elsewhere"
     assert facts.daemon.endpoint == "ssh://ada@far.example"
@@ -152,20 +152,20 @@ def test_a_daemon_without_a_client(door: FakeRun) -> None:
 
 
 def test_a_daemon_with_nothing_at_its_socket(silent: FakeRun, tmp_path: Path) -> None:
-    silent.tell("docker context inspect", f"unix://{tmp_path}/docker.sock\n")
+    silent.tell("docker context inspect", f"default unix://{tmp_path}/docker.sock\n")
     found = docker.daemon()
     assert found.state == "absent"
     assert "Cannot connect to the Docker daemon" in found.words
 
 
 def test_a_daemon_with_a_socket_that_nobody_listens_at(silent: FakeRun, listener: socket.socket) -> None:
-    silent.tell("docker context inspect", f"unix://{listener.getsockname()}\n")
+    silent.tell("docker context inspect", f"default unix://{listener.getsockname()}\n")
     listener.close()
     assert docker.daemon().state == "absent"
 
 
 def test_a_daemon_that_listens_and_does_not_answer(silent: FakeRun, listener: socket.socket) -> None:
-    silent.tell("docker context inspect", f"unix://{listener.getsockname()}\n")
+    silent.tell("docker context inspect", f"default unix://{listener.getsockname()}\n")
     listener.listen()
     assert docker.daemon().state == "mute"
 
@@ -175,7 +175,7 @@ def test_a_daemon_that_lets_others_in_only(
 ) -> None:
     # Not by file modes: tests may run as root, whom they don't stop.
     monkeypatch.setattr(socket.socket, "connect", _denied)
-    silent.tell("docker context inspect", f"unix://{tmp_path}/docker.sock\n")
+    silent.tell("docker context inspect", f"default unix://{tmp_path}/docker.sock\n")
     assert docker.daemon().state == "denied"
 
 
@@ -287,3 +287,21 @@ def test_the_cache_is_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/home/ada")
     assert host.cache_folder() == Path("/home/ada/.cache/ha-lab")
+
+
+@pytest.mark.parametrize(
+    ("context", "docker_host", "chosen"),
+    [
+        ("default", "", ""),
+        ("rootless", "", "context rootless"),
+        ("default", "unix:///run/other.sock", "DOCKER_HOST"),
+    ],
+)
+def test_what_chose_the_daemon_is_known(
+    door: FakeRun, monkeypatch: pytest.MonkeyPatch, context: str, docker_host: str, chosen: str
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", docker_host)
+    door.tell("docker context inspect", f"{context} unix:///run/some.sock\n")
+    found = docker.daemon()
+    assert (found.endpoint, found.chosen) == ("unix:///run/some.sock", chosen)
+    assert found.place == f"unix:///run/some.sock{f' ({chosen})' if chosen else ''}"

@@ -20,8 +20,8 @@ case "$1 $2" in
 "-c import sys; print"*) echo python3.11-venv ;;
 "-m venv")
 	mkdir -p "$3/bin"
-	printf '#!/bin/sh\\necho "pip $*" >>{kept}\\nexit {pip}\\n' >"$3/bin/pip"
-	printf '#!/bin/sh\\necho "invoke $*"\\nexit 7\\n' >"$3/bin/invoke"
+	printf '#!/bin/sh\\necho "pip $*" >>{kept}\\nenv >{kept}.pip\\nexit {pip}\\n' >"$3/bin/pip"
+	printf '#!/bin/sh\\necho "invoke $*"\\nenv >{kept}.invoke\\nexit 7\\n' >"$3/bin/invoke"
 	chmod +x "$3/bin/pip" "$3/bin/invoke"
 	;;
 *) exit 97 ;;
@@ -49,17 +49,24 @@ class Copy:
         """Put a Python on PATH; each number is the exit code of one question to it."""
         program(self.bin, "python3", PYTHON.format(kept=f"'{self.kept}'", old=old, bare=bare, pip=pip))
 
-    def start(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Type the command."""
+    def start(
+        self, *words: str, typed: str = "", cwd: str = "/", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Type the command, as the name `typed` in the folder `cwd`."""
         return subprocess.run(
-            [self.root / "inv", *words],
+            [typed or self.root / "inv", *words],
             capture_output=True,
             text=True,
             env={"PATH": str(self.bin), "XDG_CACHE_HOME": str(self.cache), **environment},
-            cwd="/",
+            cwd=cwd,
             timeout=30,
             check=False,
         )
+
+    def seen(self, program: str) -> dict[str, str]:
+        """The environment in which pip or invoke was started last."""
+        lines = (self.root.parent / f"kept.{program}").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if "=" in line)
 
     def asked(self) -> list[str]:
         """What Python, pip and apt were asked since the last time."""
@@ -241,3 +248,53 @@ def test_a_bundle_that_is_none_is_told_before_anything_is_installed(copy: Copy, 
     assert ran.returncode == 3
     assert "text is no file of 'bake --export', or is not whole\n  next: name one that is" in ran.stderr
     assert not any(line.startswith("pip ") for line in copy.asked())
+
+
+def test_a_path_for_cd_leads_nowhere_else(copy: Copy, tmp_path: Path) -> None:
+    copy.python()
+    ran = copy.start("--list", typed="a kit/inv", cwd=str(tmp_path), CDPATH=f".:{tmp_path}:/")
+    assert (ran.returncode, ran.stdout) == (7, f"invoke --search-root {copy.root} --list\n")
+
+
+FOREIGN = {
+    "PYTHONHOME": "/nowhere",
+    "PYTHONPATH": "/nowhere",
+    "PYTHONSTARTUP": "/nowhere.py",
+    "PYTHONWARNINGS": "error",
+    "PIP_USER": "1",
+    "PIP_TARGET": "/elsewhere",
+    "PIP_REQUIRE_VIRTUALENV": "1",
+    "PIP_NO_DEPS": "1",
+    "INVOKE_TASKS_COLLECTION_NAME": "others",
+    "GREP_OPTIONS": "--color=always",
+    "TAR_OPTIONS": "--exclude=*",
+    "CDPATH": "/",
+}
+
+
+def test_settings_of_other_work_reach_neither_pip_nor_the_kit(copy: Copy) -> None:
+    copy.python()
+    kept = {"PIP_INDEX_URL": "https://mirror.example/simple", "PIP_CERT": "/ca.pem", "HA_LAB_DEBUG": "1"}
+    # The second line of a value is no variable, whatever it looks like.
+    odd = {"ODD": "1\nPIP_ two words\nPYTHON;exit 9\nPIP_CERT=/other.pem"}
+    assert copy.start("up", **FOREIGN, **kept, **odd).returncode == 7
+    for started in ("pip", "invoke"):
+        seen = copy.seen(started)
+        assert not FOREIGN.keys() & seen.keys()
+        assert seen.items() >= kept.items() - {("PIP_CERT", "/ca.pem")}
+    assert "--no-user" in next(line for line in copy.asked() if line.startswith("pip ")), (
+        "a pip.conf may ask so"
+    )
+
+
+def test_a_python_home_of_the_user_s_does_not_keep_python_from_starting(copy: Copy) -> None:
+    copy.python()
+    program(copy.bin, "python3", f'[ -z "${{PYTHONHOME-}}" ] || exit 98\n{(copy.bin / "python3").read_text()}')
+    assert copy.start("up", PYTHONHOME="/nowhere").returncode == 7
+
+
+def test_git_gives_every_checkout_the_line_ends_that_shells_read() -> None:
+    names = ["inv", "provision/node/node.sh", "supply/go/requirements.txt", "tasks.py"]
+    words = ["git", "check-attr", "text", "eol", "--", *names]
+    said = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    assert said.count(": eol: lf") == said.count(": text: auto") == len(names)

@@ -9,8 +9,16 @@ from collections.abc import Iterator
 from lab.system.paths import REPOSITORY
 
 ORDER = (
-    *("errors", "unknown", "meaning", "onepage", "system.paths", "system.redact", "system.proxies"),
-    *("system.process", "system.wait", "system.commandline", "system.terminal", "system.progress"),
+    *("quoting", "errors", "unknown", "meaning", "onepage", "system.paths", "system.redact"),
+    *(
+        "system.proxies",
+        "system.environment",
+        "system.process",
+        "system.wait",
+        "system.commandline",
+        "system.terminal",
+        "system.progress",
+    ),
     *("workspace", "model.roles", "model", "model.selectors", "workspace.made", "model.change"),
     *("golden.supply", "config", "texts", "workspace.render", "host", "config.choice", "remote"),
     *("workspace.kubeconfig", "host.doctor", "golden", "providers", "golden.image", "golden.bundle"),

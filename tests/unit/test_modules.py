@@ -15,7 +15,7 @@ from lab.errors import CommandFailed, LabError
 from lab.golden.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
-from lab.system import process
+from lab.system import environment, process
 from lab.system.paths import SUPPLY
 from lab.system.process import Result
 from lab.system.progress import Progress
@@ -121,10 +121,18 @@ def test_flannels_manifest_does_not_bring_its_plugin(
     assert flannel.plugin_image(wanted).startswith("ghcr.io/flannel-io/flannel-cni-plugin:")
 
 
-@pytest.mark.parametrize(("proxy", "said"), [("", None), ("http://mirror.example", "http://mirror.example")])
-def test_a_mirror_of_modules_is_go_s_proxy(
-    wanted: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, proxy: str, said: str | None
+@pytest.mark.parametrize(
+    ("own", "proxy", "said"),
+    [
+        ("", "", None),
+        ("http://own.example", "", "http://own.example"),
+        ("http://own.example", "http://mirror.example", "http://mirror.example"),
+    ],
+)
+def test_a_mirror_of_modules_is_go_s_proxy_and_without_one_the_user_s_own_is(
+    wanted: Release, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str, proxy: str, said: str | None
 ) -> None:
+    monkeypatch.setenv("GOPROXY", own)
     environments: list[dict[str, str]] = []
 
     def run(argv: Sequence[str | Path], **named: Any) -> Result:
@@ -133,7 +141,7 @@ def test_a_mirror_of_modules_is_go_s_proxy(
 
     monkeypatch.setattr(process, "run", run)
     golang.Go(tmp_path / "go", proxy).download(recipe.components(wanted)[0], tmp_path / "log")
-    assert [environment.get("GOPROXY") for environment in environments] == [said]
+    assert [each.get("GOPROXY") for each in environments] == [said]
 
 
 def test_what_is_whole_is_not_built_again(
@@ -276,7 +284,9 @@ def test_the_users_own_go_settings_do_not_change_the_key(
 
 def test_where_modules_come_from_and_are_cached_is_left_to_the_user(wanted: Release) -> None:
     set_by_us = set(golang.settings(recipe.components(wanted)[0]))
-    assert not set_by_us & {"GOPROXY", "GOMODCACHE", "GOCACHE", "GONOSUMDB", "GOPRIVATE", "GOTMPDIR"}
+    left = {"GOPROXY", "GOMODCACHE", "GOCACHE", "GONOSUMDB", "GOPRIVATE", "GOTMPDIR"}
+    assert left <= set(environment.GO)
+    assert not set_by_us & set(environment.GO)
 
 
 def test_another_run_on_the_shelf_is_waited_for_and_named(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab.system import process
+from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.verbs import bake, selftest
 from tests.unit.typed import typed
@@ -21,7 +21,8 @@ def pytests(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def run(argv: Sequence[str], **how: Any) -> process.Result:
         assert list(argv[:3]) == [sys.executable, "-m", "pytest"]
-        assert how == {"cwd": REPOSITORY, "accept": None, "terminal": True}
+        known = environment.chosen(environment.TESTS)
+        assert how == {"cwd": REPOSITORY, "env": known, "accept": None, "terminal": True}
         started.append(list(argv[3:]))
         return process.Result(tuple(argv), 1, "", "", 0.0)
 

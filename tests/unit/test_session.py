@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from lab import config
+from lab.config import default
 from lab.errors import ConfigError, LabStateError
 from lab.model.change import Change
 from lab.remote import Remote
@@ -22,7 +24,8 @@ from lab.session import (
     require_up,
     with_profile,
 )
-from lab.workspace import made
+from lab.system import paths
+from lab.workspace import Workspace, made
 from tests.unit.fakes import keep_made, printed
 from tests.unit.sessions import LAB_YAML, as_made, let_exist, wanted
 
@@ -54,6 +57,52 @@ def test_a_lab_file_that_is_wrong_opens_nothing(tmp_path: Path) -> None:
         wanted(tmp_path, "bogus: 1\n")
     with pytest.raises(ConfigError):
         as_made(tmp_path)
+
+
+def test_a_folder_that_can_t_hold_a_lab_is_refused_with_all_that_is_wrong(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    with pytest.raises(ConfigError, match="a:b has a colon in its path") as caught:
+        wanted(folder)
+    assert caught.value.hint == "rename that folder, or keep the lab file in another one and name it with --lab"
+    with pytest.raises(ConfigError) as caught:
+        wanted(folder, "bogus: 1\n")
+    colon, bogus = caught.value.problems
+    assert colon.startswith("the lab's folder")
+    assert "bogus" in bogus
+    assert [path.name for path in folder.iterdir()] == ["lab.yaml"]
+
+
+def test_scripts_with_line_ends_of_windows_are_refused_before_a_machine_gets_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert paths.line_end_problem() is None
+    provision = tmp_path / "provision"
+    (provision / "node").mkdir(parents=True)
+    (provision / "node" / "a.sh").write_bytes(b"#!/bin/sh\nprintf '\\r' # no line's end\n")
+    assert paths.line_end_problem(provision) is None
+    for name in ("b.sh", "c.sh"):
+        (provision / "node" / name).write_bytes(b"#!/bin/sh\r\ntrue\r\n")
+    found = paths.line_end_problem(provision)
+    assert found == "provision/node/b.sh and 1 more: lines end with CR LF, which no shell of a machine reads"
+    monkeypatch.setattr(paths, "line_end_problem", lambda *_: found)
+    with pytest.raises(ConfigError, match=r"b.sh and 1 more") as caught:
+        wanted(tmp_path)
+    assert caught.value.hint.startswith(f"find {paths.PROVISION} -type f -exec sed -i 's/\\r$//' {{}} +")
+    line = caught.value.hint.replace(str(paths.PROVISION), str(provision))
+    monkeypatch.undo()
+    subprocess.run(["sh", "-c", line], check=True)
+    assert paths.line_end_problem(provision) is None
+
+
+def test_a_lab_that_is_in_such_a_folder_all_the_same_can_be_looked_at_and_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "lab.yaml").write_text(LAB_YAML)
+    workspace = Workspace(folder / ".lab")
+    keep_made(workspace, default())
+    let_exist(workspace)
+    assert as_made(folder).made is not None
 
 
 @pytest.mark.parametrize("opening", [open_wanted, open_made])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -65,3 +66,24 @@ def test_signs_that_an_encoding_lacks_become_plain_ones(tmp_path: Path) -> None:
     assert "  ... cp1  names" in start
     assert "  + cp1  names" in end
     assert last == '* x - {"ko": "\\uc7a5\\uc560"}', "JSON stays JSON"
+
+
+def test_a_bracket_in_a_path_is_no_markup() -> None:
+    out = io.StringIO()
+    Terminal(file=out, width=200).print("rendered /home/ada/[red]/:bomb:/.lab")
+    assert out.getvalue() == "rendered /home/ada/[red]/:bomb:/.lab\n"
+
+
+def test_colours_that_are_asked_for_in_a_file_bring_no_line_that_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    out = io.StringIO()
+    run = Progress(Terminal(file=out), tmp_path)
+    with run.live(), run.step("node", "names", "cp1"):
+        pass
+    said = out.getvalue()
+    assert "\x1b[32m" in said, "colours"
+    assert set(re.findall(r"\x1b\[[^a-zA-Z]*([a-zA-Z])", said)) == {"m"}
+    assert "\r" not in said

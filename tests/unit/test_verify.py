@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lab.config import default
-from lab.errors import ConfigError, LabError, LabStateError
+from lab.errors import ConfigError, LabStateError
 from lab.health import verify
 from lab.health.checks import cases
 from lab.health.checks.check import Outcome as Found
@@ -116,8 +117,113 @@ def test_a_selection_that_pytest_does_not_understand_is_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(monkeypatch, facts())
-    with pytest.raises(LabError, match="the checks could not be run"):
+    with pytest.raises(ConfigError, match=r"-k 'and and': expected not OR .*; got and, at letter 1"):
         verify.run(session, select="and and")
+
+
+def everything() -> set[str]:
+    """The titles of all that a run has to judge."""
+    return {verdict.title for verdict in verify._required(lab())}
+
+
+def test_what_must_be_judged_is_known_without_pytest() -> None:
+    assert len(everything()) == len(verify._required(lab())) == len(cases(lab())) + len(titles(lab()))
+    assert titles(lab()) < everything()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("PYTEST_ADDOPTS", words)
+            for words in ("-k etcd", "--collect-only", "-x", "-n 1", "--no-such-option")
+        ),
+        ("PYTEST_PLUGINS", "no_such_plugin"),
+        ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1"),
+    ],
+)
+def test_the_user_s_own_settings_of_pytest_change_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    told(monkeypatch, facts())
+    monkeypatch.setenv(name, value)
+    found = verify.run(session)
+    assert found.green
+    assert {v.title for v in found.verdicts} == everything()
+    assert os.environ[name] == value, "they are the user's again afterwards"
+
+
+def test_a_pytest_ini_where_one_works_changes_nothing(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told(monkeypatch, facts())
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = -k etcd\npython_files = nothing.py\n")
+    monkeypatch.chdir(tmp_path)
+    found = verify.run(session)
+    assert found.green
+    assert len(found.verdicts) == len(everything())
+
+
+@pytest.mark.parametrize(
+    ("words", "ran"),
+    [
+        (["-k", "etcd"], {"etcd-one-leader"}),
+        (["-m", "acceptance"], {"nodes-are-all-ready"}),
+        (["--collect-only"], set()),
+        (["--ignore", str(verify.CHECKS / "test_checks.py")], {"nodes-are-all-ready"}),
+        (["--ignore", str(verify.ACCEPTANCE)], {"etcd-one-leader"}),
+        (["-p", "tests.unit.run_elsewhere"], set()),
+        (["-p", "tests.unit.leaving_out"], {"nodes-are-all-ready"}),
+    ],
+)
+def test_less_than_all_is_never_green_whatever_leaves_it_out(
+    session: Session, monkeypatch: pytest.MonkeyPatch, words: list[str], ran: set[str]
+) -> None:
+    told(monkeypatch, facts())
+    usual = verify._words
+    monkeypatch.setattr(verify, "_words", lambda *given: [*usual(*given), *words])
+    found = verify.run(session)
+    assert not found.green
+    assert {v.title for v in found.verdicts} == everything()
+    held = {v.title for v in found.verdicts if v.outcome == "holds"}
+    assert ran <= held if ran else not held
+    assert set(found.not_run) == everything() - held
+    assert f"{len(found.not_run)} did not run" in found.summary
+    assert "could not be asked" not in found.summary
+
+
+def test_a_run_that_ends_at_its_first_failure_says_what_is_missing(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, silent("w1")(facts()))
+    usual = verify._words
+    monkeypatch.setattr(verify, "_words", lambda *given: [*usual(*given), "-x"])
+    found = verify.run(session)
+    assert {v.title for v in found.verdicts} == everything()
+    assert len(found.not_run) > 50
+    assert sum(not v.good for v in found.verdicts if v.title not in found.not_run) == 1
+
+
+def test_a_selection_of_the_user_s_is_all_that_must_be_judged_then(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, facts())
+    found = verify.run(session, select="etcd-one-leader or clock")
+    assert found.green
+    usual = verify._words
+    monkeypatch.setattr(verify, "_words", lambda *given: [*usual(*given), "-k", "clock"])
+    found = verify.run(session, select="etcd-one-leader or clock")
+    assert (found.green, found.not_run) == (False, ("etcd-one-leader",))
+
+
+def test_what_did_not_run_is_one_message() -> None:
+    ones = [verify._not_run("workers", "node-ready", f"w{number}") for number in range(20)]
+    said = shown(outcome(verdict("dns", "", "holds"), *ones))
+    assert "20 checks did not run" in said
+    assert "missing   node-ready[w0], node-ready[w1], " in said
+    assert "node-ready[w11] and 8 more (--json has all)" in " ".join(said.split())
+    assert " ".join(said.split()).count(verify.LEFT_OUT) == 1
+    assert "verify: 21 checks, 20 did not run, 8.2 s" in said
 
 
 def test_facts_that_can_t_be_gathered_are_no_pass(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -148,7 +148,7 @@ class Repository:
             return process.run(
                 words,
                 cwd=self.folder,
-                env={"APT_CONFIG": str(self.folder / "apt.conf"), "LC_ALL": "C.UTF-8"},
+                env={"APT_CONFIG": str(self.folder / "apt.conf")},
                 log=self.log if logged else None,
                 timeout=TIMEOUT,
             ).stdout

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lab.golden.supply import complaints
 from lab.golden.supply.recipe import FLAGS, Component, architecture
-from lab.system import process
+from lab.system import environment, process
 
 TIMEOUT = 3600.0
 """Seconds for one command: several times what the longest takes on a slow network or disk."""
@@ -68,8 +68,8 @@ class Go:
             ).stdout
 
     def _home(self) -> dict[str, str]:
-        """Its own standard library, also where the user's GOROOT names another one."""
-        return {"GOROOT": str(self.program.parents[1])}
+        """What the user has set of GO, and its own standard library."""
+        return environment.chosen(environment.GO) | {"GOROOT": str(self.program.parents[1])}
 
 
 def settings(component: Component) -> dict[str, str]:

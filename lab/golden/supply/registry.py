@@ -10,7 +10,7 @@ from lab.golden.supply import hosts
 from lab.golden.supply.mirrors import Place, image_place
 from lab.golden.supply.recipe import architecture
 from lab.model import Mirrors
-from lab.system import process
+from lab.system import environment, process
 
 # The digest is the check; which signers a host trusts besides (policy.json) may not be configured at all.
 SKOPEO = ("skopeo", "--insecure-policy")
@@ -31,6 +31,7 @@ def fetch(name: str, digest: str, mirrors: Mirrors, layout: Path, log: Path) -> 
                 *("copy", "--quiet", "--dest-oci-accept-uncompressed-layers", *_tls("--src-tls-verify", place)),
                 *(f"docker://{place.repository}@{digest}", f"oci:{layout}:image"),
             ],
+            env=environment.chosen(environment.SKOPEO),
             log=log,
             timeout=hosts.PATIENCE,
             idle_timeout_folder=layout,
@@ -49,7 +50,8 @@ def digest(name: str, mirrors: Mirrors) -> str:
             *_tls("--tls-verify", place),
             f"docker://{place.repository}:{tag}",
         ]
-        process.run(words, output=Path(manifest.name), timeout=hosts.PATIENCE)
+        env = environment.chosen(environment.SKOPEO)
+        process.run(words, env=env, output=Path(manifest.name), timeout=hosts.PATIENCE)
         return f"sha256:{hashlib.sha256(Path(manifest.name).read_bytes()).hexdigest()}"
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import LabError
 from lab.system.wait import wait_until
 
@@ -71,4 +72,4 @@ def _why_not_locked(handle: int) -> str | None:
 def _hint(error: OSError, final: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space where {final.parent} is; what is made already is kept"
-    return f"make {final.parent} yours and writable (`ls -ld {final.parent}`)"
+    return f"make {final.parent} yours and writable (`ls -ld {quoting.word(final.parent)}`)"

@@ -16,7 +16,7 @@ from lab.errors import LabError
 from lab.golden.supply import complaints, shelf
 from lab.golden.supply.golang import Go
 from lab.golden.supply.recipe import architecture
-from lab.system import process
+from lab.system import environment, process
 from lab.system.paths import SUPPLY
 
 LOCK = SUPPLY / "go" / "requirements.txt"
@@ -40,9 +40,11 @@ def _install(partial: Path, log: Path) -> Path:
     # Not the same folder each time: the pip of a run that was killed goes on for a while.
     target = partial / f"tree-{os.getpid()}"
     words = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", "--no-compile"]
+    words += ["--no-user"]  # what a pip.conf may ask for, and what --target can't be combined with
     words += ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+    words += ["--target", str(target), "--requirement", str(LOCK)]
     with complaints.explained():
-        process.run([*words, "--target", target, "--requirement", LOCK], log=log, timeout=900)
+        process.run(words, env=environment.chosen(environment.PIP), log=log, timeout=900)
     said = Go(_program(target)).version()
     if f"go{version()}" not in said.split():
         raise LabError(f"the Go toolchain says {said!r} where {LOCK} pins {version()}", hint="fix the lock")

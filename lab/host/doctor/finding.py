@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from lab import quoting
 from lab.system.progress import Progress
 
 Verdict = Literal["fit", "mendable", "unfit", "note"]
@@ -35,8 +35,8 @@ class Action:
 
     def pasted(self, *, is_root: bool) -> str:
         """As a person would paste it."""
-        words = shlex.join(self.argv if is_root else ("sudo", *self.argv))
-        return f"printf '%s' {shlex.quote(self.stdin)} | {words}" if self.stdin else words
+        words = quoting.line(self.argv if is_root else ("sudo", *self.argv))
+        return f"printf '%s' {quoting.word(self.stdin)} | {words}" if self.stdin else words
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ Nothing runs here that its finding did not show; not as root, through sudo.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import CommandFailed, HostNotFit
 from lab.host.doctor.finding import Action, Finding
 from lab.host.doctor.tools import LOCK_TIMEOUT
@@ -54,7 +54,7 @@ def _require_root(mendable: Sequence[Finding]) -> None:
 
 def _run(name: str, action: Action, progress: Progress) -> None:
     words = process.as_root(*action.argv, online=True)
-    with progress.step(name, shlex.join(words)) as step:
+    with progress.step(name, quoting.line(words)) as step:
         wait_until(
             lambda: _run_unless_locked(words, action.stdin, step.log),
             what="apt's lock",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from lab import quoting
 from lab.golden.supply import lock
 from lab.golden.supply.releases import release
 from lab.host import Unknown
@@ -120,7 +120,7 @@ def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
         Action((*APT, *INSTALL, *wanted)),
     )
     sudo = "" if case.host.uid == 0 else "sudo "
-    mend = f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {shlex.join(wanted)}"
+    mend = f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {quoting.line(wanted)}"
     yield Finding("packages", title, "mendable", what, why, mend, actions)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
 from lab.host import Container, Daemon, Unknown
 from lab.host.doctor import addresses, kernel, mending, resources, tools
@@ -61,7 +61,7 @@ def daemon(case: Case) -> Iterator[Finding]:
         mend = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
         if found.state == "absent" and found.endpoint not in SYSTEM_SOCKETS:
             why = "The system's daemon listens elsewhere: starting it would not help."
-            yield unfit(check, title, f"does not listen at {found.endpoint}", why, USE_SYSTEM)
+            yield unfit(check, title, f"does not listen at {found.place}", why, USE_SYSTEM)
         elif found.state == "no client" and "apt-get" not in case.host.programs:
             yield unfit(check, title, what, "Machines are containers.", f"# install docker, then: {mend}")
         else:
@@ -69,13 +69,19 @@ def daemon(case: Case) -> Iterator[Finding]:
     elif found.state == "denied":
         why = f"{found.endpoint} belongs to another user, and to the group docker ({found.words})."
         mend = "sudo usermod -aG docker $USER   # then log in again; members can become root"
-        yield unfit(check, title, "does not let this user in", why, mend)
+        yield unfit(check, title, f"at {found.place} does not let this user in", why, mend)
     elif found.state == "elsewhere":
         why = "The lab's addresses would be on that host, and not be reached from this one."
-        yield unfit(check, title, f"is elsewhere: {found.endpoint}", why, USE_SYSTEM)
+        yield unfit(check, title, f"is elsewhere: {found.place}", why, USE_SYSTEM)
     else:
         mend = "docker version   # says what is wrong"
-        yield unfit(check, title, f"gives no clear answer: {found.words}", "Machines are containers.", mend)
+        yield unfit(
+            check,
+            title,
+            f"at {found.place} gives no clear answer: {found.words}",
+            "Machines are containers.",
+            mend,
+        )
 
 
 def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
@@ -83,20 +89,24 @@ def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
     version = _version(found.version)
     if "name=rootless" in found.security:
         why = "Its networks are in a namespace of its own: the lab's addresses are not on this host."
-        yield unfit(check, title, "runs rootless", why, USE_SYSTEM)
+        yield unfit(check, title, f"at {found.place} runs rootless", why, USE_SYSTEM)
     elif "name=userns" in found.security:
         why = "Machines mount file systems, which root in a user namespace of docker's may not."
         mend = "remove userns-remap from /etc/docker/daemon.json, and restart docker"
-        yield unfit(check, title, "maps containers' root to another user", why, mend)
+        yield unfit(check, title, f"at {found.place} maps containers' root to another user", why, mend)
     elif found.kernel not in ("", kernel):
-        what = f"runs in a virtual machine (its kernel is {found.kernel}, this host's {kernel})"
+        what = (
+            f"at {found.place} runs in a virtual machine (its kernel is {found.kernel}, this host's {kernel})"
+        )
         why = "The lab's addresses would be in there, and not be reached from this host."
         yield unfit(check, title, what, why, USE_SYSTEM)
     elif version and version < DOCKER:
         why = "Machines need control groups of their own (--cgroupns=private)."
-        yield unfit(check, title, f"is {found.version}", why, "# install docker 20.10 or later")
+        yield unfit(
+            check, title, f"at {found.place} is {found.version}", why, "# install docker 20.10 or later"
+        )
     else:
-        yield fit(check, title, f"{found.version} answers")
+        yield fit(check, title, f"{found.version} answers at {found.place}")
 
 
 def vagrant(case: Case) -> Iterable[Finding]:
@@ -136,7 +146,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 def _out_of_the_way(container: Container) -> str:
     if container.owner:
-        lab_file = shlex.quote(str(Path(container.folder).parent / "lab.yaml"))
+        lab_file = quoting.word(Path(container.folder).parent / "lab.yaml")
         return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
     name = container.name
     return f"docker inspect {name}; docker rename {name} {name}-old   # after a look at whose it is"
@@ -149,7 +159,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
     last = "there is no way to start it"
     for action in actions:
         words = process.as_root(*action.argv)
-        with progress.step("docker-daemon", shlex.join(words)) as step:
+        with progress.step("docker-daemon", quoting.line(words)) as step:
             if not process.run(words, accept=None, log=step.log, timeout=60).ok:
                 step.note = "did not work"
                 last = "it failed at once"

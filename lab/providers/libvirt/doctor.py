@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 
+from lab import quoting
 from lab.errors import CommandFailed
 from lab.host import Unknown
 from lab.host.doctor import addresses, mending, resources, tools
@@ -79,9 +79,7 @@ def daemon(case: Case) -> Iterator[Finding]:
     if found.state == "answers":
         yield fit(check, title, f"{settings.uri} answers")
     elif settings.remote:
-        mend = (
-            f"virsh --connect {settings.uri} version   # says what is wrong; it wants a key that asks nothing"
-        )
+        mend = f"{_asked(settings)}   # says what is wrong; it wants a key that asks nothing"
         yield unfit(check, title, f"{settings.uri} does not answer: {found.words}", _DAEMON, mend)
     elif found.state in ("absent", "no client"):
         what = "does not run" if found.state == "absent" else "can't be asked: virsh is not installed"
@@ -95,7 +93,7 @@ def daemon(case: Case) -> Iterator[Finding]:
         mend = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
         yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, mend)
     else:
-        mend = f"virsh --connect {settings.uri} version   # says what is wrong"
+        mend = f"{_asked(settings)}   # says what is wrong"
         yield unfit(check, title, f"gives no clear answer: {found.words}", _DAEMON, mend)
 
 
@@ -169,14 +167,16 @@ def pool(case: Case) -> Iterator[Finding]:
     elif found.pool.torn:
         what = f"{', '.join(found.pool.torn)} in {settings.pool} is not whole"
         why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
-        mend = f"virsh vol-delete --pool {settings.pool} {found.pool.torn[0]}   # `up` copies it again"
+        volume = quoting.line([settings.pool, found.pool.torn[0]])
+        mend = f"virsh vol-delete --pool {volume}   # `up` copies it again"
         yield unfit(check, title, what, why, mend)
     else:
         missing = len(case.lab.nodes) - len(_own_domains(case))
         needed = missing * MACHINE_MIB + (BOX_MIB if missing else 0)
         what = f"{found.pool.free} MiB free in {settings.pool}, {needed} MiB needed"
         if found.pool.free < needed:
-            mend = f"virsh vol-list {settings.pool}   # what could go\n./inv bake --prune  # old boxes"
+            listed = f"virsh vol-list {quoting.word(settings.pool)}"
+            mend = f"{listed}   # what could go\n./inv bake --prune  # old boxes"
             yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
         else:
             yield fit(check, title, what)
@@ -189,7 +189,8 @@ def names(case: Case) -> Iterator[Finding]:
     foreign = sorted(each.name for each in found.domains if each.owner != _owner(case))
     if foreign:
         why = "libvirt's names are unique, so the machines could not be made. Nobody else's are removed."
-        mend = f"virsh dominfo {foreign[0]}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
+        domain = quoting.word(foreign[0])
+        mend = f"virsh dominfo {domain}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
         yield unfit(
             "names", "Names", f"domains exist that this lab did not make: {', '.join(foreign)}", why, mend
         )
@@ -199,7 +200,8 @@ def names(case: Case) -> Iterator[Finding]:
     stale = sorted(f"{name}.img" for name in wanted - own if f"{name}.img" in volumes)
     if stale:
         why = "Vagrant makes no machine over a disk that is there. It may be somebody's, so it is not removed."
-        mend = f"virsh vol-delete --pool {_settings(case).pool} {stale[0]}   # after a look at whose it is"
+        volume = quoting.line([_settings(case).pool, stale[0]])
+        mend = f"virsh vol-delete --pool {volume}   # after a look at whose it is"
         yield unfit("names", "Names", f"disks without a machine are in the pool: {', '.join(stale)}", why, mend)
     elif found.state == "answers":
         yield fit("names", "Names", "free, or this lab's own")
@@ -307,6 +309,11 @@ def _settings(case: Case) -> Libvirt:
     return virsh.settings_of(case.lab)
 
 
+def _asked(settings: Libvirt) -> str:
+    """The command that asks libvirt for its version, as one would paste it."""
+    return quoting.line(virsh.argv(settings, "version"))
+
+
 def _host(case: Case) -> LibvirtHost:
     unasked = Unknown("libvirt was not asked")
     found = case.host.provider
@@ -319,7 +326,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
         return
     for action in actions:
         words = process.as_root(*action.argv)
-        with progress.step("libvirtd", shlex.join(words)) as step:
+        with progress.step("libvirtd", quoting.line(words)) as step:
             # One that runs already says so by failing; whether libvirt answers is what counts.
             process.run(words, accept=None, log=step.log, timeout=60)
     wait_until(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from lab import quoting
 from lab.host import Unknown
 from lab.host.doctor import addresses, resources, tools
 from lab.host.doctor.case import Case, Check
@@ -128,7 +129,8 @@ def names(case: Case) -> Iterator[Finding]:
     foreign = [name for name in taken if name in found.machines and found.machines[name] not in found.own]
     if foreign:
         why = "VirtualBox's names are unique, so the machines could not be made. Nobody else's are removed."
-        mend = f"VBoxManage showvminfo {foreign[0]}   # whose is it?\n# or give this lab another `name:`"
+        machine = quoting.word(foreign[0])
+        mend = f"VBoxManage showvminfo {machine}   # whose is it?\n# or give this lab another `name:`"
         what = f"machines exist that this lab did not make: {', '.join(foreign)}"
         yield unfit("names", "Names", what, why, mend)
     else:

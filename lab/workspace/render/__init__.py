@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import functools
 import json
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 import jinja2
 
+from lab import quoting
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.model.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
@@ -252,7 +252,7 @@ def _ruby(value: object) -> str:
 
 
 def _shell(value: object) -> str:
-    return shlex.quote(str(value))
+    return quoting.word(value)
 
 
 def _ssh(value: object) -> str:
