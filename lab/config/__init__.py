@@ -17,16 +17,30 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from lab.config import yamlfile
+from lab.config import manifest, yamlfile
 from lab.config.shape import File, Group, guess, shown
 from lab.config.yamlfile import Key
 from lab.errors import ConfigError
-from lab.model import EMULATED_CPUS, Kubernetes, Lab, Libvirt, LoadBalancer, Mirrors, Network, Node, Provider
+from lab.model import (
+    EMULATED_CPUS,
+    PRIVATE,
+    Kubernetes,
+    Lab,
+    Libvirt,
+    LoadBalancer,
+    Mirrors,
+    Network,
+    Node,
+    Provider,
+    is_private,
+)
 from lab.model.roles import ROLES, Role
 
 HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
 
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
+POD_NETWORK = ("network", "pod_network")
+PUBLIC_ADDRESSES = ("network", "public_addresses")
 MANAGEMENT = ("libvirt", "management")
 
 
@@ -160,6 +174,8 @@ def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
     if management:
         networks[MANAGEMENT] = management
         yield from _wrong_management(management, machines=len(lab.nodes))
+    if not lab.network.public_addresses:
+        yield from _public(networks)
     for (one, its), (other, others) in combinations(networks.items(), 2):
         if its.overlaps(others):
             yield (
@@ -167,8 +183,25 @@ def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
                 f"{_dotted(one)} {its} and {_dotted(other)} {others} overlap (they must lie apart)",
             )
     yield from _wrong_sizes(lab)
+    if lab.network.pod_network != "flannel":
+        yield from _wrong_manifest(Path(lab.network.pod_network), lab.network.pods)
     for one_role, other_role in combinations(Role, 2):
         yield from _twins(lab, one_role, other_role)
+
+
+def _wrong_manifest(path: Path, pods: IPv4Network) -> Iterator[Clash]:
+    for fault in manifest.faults(path.read_text(encoding="utf-8"), pods):
+        keys = (POD_NETWORK, PODS) if fault.pods else (POD_NETWORK,)
+        yield keys, f"{shown(path.name)}:{fault.line}: {fault.what}"
+
+
+def _public(networks: dict[Key, IPv4Network]) -> Iterator[Clash]:
+    """Networks that may belong to others: the lab, and with `subnet` this host, could not reach those."""
+    allowed = f"{', '.join(map(str, PRIVATE))}; or say {_dotted(PUBLIC_ADDRESSES)}: true"
+    for key, network in networks.items():
+        if not is_private(network):
+            what = f"{network} is not private: addresses in it belong to others, and would not reach them"
+            yield (key, PUBLIC_ADDRESSES), f"{what} ({allowed})"
 
 
 def _wrong_management(management: IPv4Network, machines: int) -> Iterator[Clash]:

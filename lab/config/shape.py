@@ -21,6 +21,7 @@ Ip = TypeVar("Ip", IPv4Address, IPv4Network)
 
 # This network, loopback, link-local, and everything from multicast up.
 NOT_FOR_MACHINES = [IPv4Network(n) for n in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3")]
+MANIFEST_LIMIT = 8 * 2**20  # bytes; Calico's, with all its definitions, has half a MiB
 PORTS = {*range(1, 65536)} - {22, 8404}  # those two are taken on the load balancer
 
 
@@ -53,6 +54,13 @@ def choice(*allowed: str, later: Sequence[str] = ()) -> BeforeValidator:
 def number(allowed: Container[int], rule: str) -> BeforeValidator:
     """A whole number."""
     return BeforeValidator(lambda value: whole(value, allowed, rule))
+
+
+def yes_or_no(value: object) -> bool:
+    """A word that is true or false; YAML 1.1's others (yes, on) mean different things to different readers."""
+    if value not in ("true", "false"):
+        raise ValueError(f"{shown(value)} is neither true nor false")
+    return value == "true"
 
 
 def whole(value: object, allowed: Container[int], rule: str) -> int:
@@ -136,7 +144,10 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
         if not manifest.is_file():
             raise ValueError(f"{shown(value)} is not a file ({rule})")
         with manifest.open("rb") as file:
-            file.read().decode()
+            content = file.read(MANIFEST_LIMIT + 1)
+        if len(content) > MANIFEST_LIMIT:
+            raise ValueError(f"{shown(value)} is larger than {MANIFEST_LIMIT >> 20} MiB: no manifest is ({rule})")
+        content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(value)} is not a text in UTF-8 ({rule})") from error
     except OSError as error:
@@ -236,6 +247,7 @@ class NetworkSection(Network):
     pods: Subnet = Network().pods
     services: Subnet = Network().services
     pod_network: Annotated[str, BeforeValidator(flannel_or_manifest)] = Network().pod_network
+    public_addresses: Annotated[bool, BeforeValidator(yes_or_no)] = False
 
 
 class LoadBalancerSection(LoadBalancer):

@@ -48,18 +48,31 @@ class Kubernetes(Frozen):
     source: Literal["auto", "modules", "upstream"] = "auto"
 
 
+PRIVATE = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+"""Addresses that nobody owns: RFC 1918, and what RFC 6598 gives to carriers' networks."""
+
+
 class Network(Frozen):
-    """The three networks of the lab. `pod_network` is `flannel` or the path of a manifest."""
+    """The three networks of the lab. `pod_network` is `flannel` or the path of a manifest.
+
+    `public_addresses`: lab.yaml allows networks outside PRIVATE, whose owners the lab then can't reach.
+    """
 
     subnet: IPv4Network = IPv4Network("192.168.56.0/24")
     pods: IPv4Network = IPv4Network("10.244.0.0/16")
     services: IPv4Network = IPv4Network("10.96.0.0/16")
     pod_network: str = "flannel"
+    public_addresses: bool = False
 
     @property
     def gateway(self) -> IPv4Address:
         """The host's own address on the lab's network: the first one."""
         return self.subnet.network_address + 1
+
+
+def is_private(network: IPv4Network) -> bool:
+    """Whether all of a network's addresses are in PRIVATE."""
+    return any(network.subnet_of(each) for each in PRIVATE)
 
 
 class LoadBalancer(Frozen):

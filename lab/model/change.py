@@ -57,6 +57,7 @@ EFFECTS: Mapping[str, Effect] = {
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
     "network.pod_network": Effect("pod-network"),
+    "network.public_addresses": Effect("none", "it only says which networks lab.yaml may have"),
     "load_balancer.profile": Effect("load-balancer"),
     "load_balancer.health_path": Effect("load-balancer"),
     "load_balancer.port": _impossible("kubelets, kubeconfigs and kube-proxy know the API by it"),

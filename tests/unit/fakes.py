@@ -41,6 +41,10 @@ SITE = Site(
 )
 
 
+MANIFEST = "apiVersion: apps/v1\nkind: DaemonSet\nmetadata: {name: agent, namespace: kube-system}\n"
+"""As little as can be the manifest of a pod network."""
+
+
 def with_a_second_balancer(lab: Lab) -> Lab:
     """Return the lab with lb2 beside its one load balancer: what no lab.yaml can say yet."""
     first = lab.balancers[0]

@@ -16,6 +16,7 @@ from lab.config.shape import File
 from lab.model import Lab, Node
 from lab.model.change import EFFECTS, Change, Setting, change, settings
 from lab.workspace.made import Made
+from tests.unit.fakes import MANIFEST
 
 LIBVIRT = "provider: libvirt\n"
 ADDRESSES = """nodes:
@@ -61,6 +62,9 @@ CASES: dict[str, Case] = {
     ),
     "network.pod_network": Case(
         "", "network: {pod_network: mine.yaml}", "flannel", "{folder}/mine.yaml", "pod-network"
+    ),
+    "network.public_addresses": Case(
+        "", "network: {public_addresses: true}", "false", "true", "none"
     ),
     "load_balancer.profile": Case(
         "", "load_balancer: {profile: reference}", "tuned", "reference", "load-balancer"
@@ -166,7 +170,7 @@ CASES: dict[str, Case] = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "mine.yaml").write_text("kind: List\n")
+    (tmp_path / "mine.yaml").write_text(MANIFEST)
     return tmp_path
 
 

@@ -16,6 +16,7 @@ from lab.golden import build
 from lab.golden.supply import lock
 from lab.golden.supply.releases import supported
 from lab.model import Kubernetes, Lab, LoadBalancer, Mirrors, Network
+from tests.unit.fakes import MANIFEST
 
 ROOT = Path(__file__).parents[2]
 
@@ -206,6 +207,8 @@ def test_a_group_given_by_hand_is_taken_as_it_is() -> None:
         "load_balancer: {profile: reference, health_path: /readyz, port: 443}",
         "network: {pods: 10.0.0.0/16}",  # holds VirtualBox's NAT network; the doctor speaks of that
         "network: {pods: 10.244.0.0/21, services: 10.96.0.0/12}",
+        "network: {pods: 100.64.0.0/12, services: 172.16.0.0/16}",
+        "network: {subnet: 172.32.5.0/24, pods: 193.0.0.0/16, services: 195.48.0.0/12, public_addresses: true}",
         "{network: {subnet: 192.168.56.0/27}, nodes: {workers: {count: 9}}}",
         "{network: {subnet: 192.168.56.0/29}, nodes: {workers: {count: 0}, control_planes: {count: 1, "
         "first_address: 192.168.56.6}, load_balancers: {first_address: 192.168.56.2}}}",
@@ -223,7 +226,7 @@ def test_the_edge_of_what_is_allowed_is_allowed(text: str) -> None:
     ["net.yaml", "a b.yaml", 'it\'s "so".yaml', "#{`id`}.yaml", "$(id) & ;|.yaml", "ä: {{ x }}.yaml"],
 )
 def test_a_manifests_path_passes_unchanged(name: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text("kind: List\n", encoding="utf-8")
+    (tmp_path / name).write_text(MANIFEST, encoding="utf-8")
     quoted = "'" + name.replace("'", "''") + "'"
     assert lab_from(f"network: {{pod_network: {quoted}}}").network.pod_network == f"{tmp_path}/{name}"
 
@@ -231,7 +234,7 @@ def test_a_manifests_path_passes_unchanged(name: str, tmp_path: Path) -> None:
 def test_a_manifest_is_looked_for_beside_the_lab_file(tmp_path: Path) -> None:
     folder = tmp_path / "elsewhere"
     folder.mkdir()
-    (folder / "net.yaml").touch()
+    (folder / "net.yaml").write_text(MANIFEST, encoding="utf-8")
     (folder / "my.yaml").write_text("network: {pod_network: net.yaml}", encoding="utf-8")
     assert load(Path("elsewhere/my.yaml")).network.pod_network == str(folder / "net.yaml")
 
@@ -256,7 +259,7 @@ def lab_with(key: str, value: str) -> str:
         ("seats: 3", "seats: unknown key (name, provider"),
         ("<<: {name: x}", "'<<': unknown key"),
         ('"a\\nb": 3', r"'a\nb': unknown key"),
-        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network)"),
+        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, public_"),
         (
             "nodes: {workers: [1]}",
             "nodes.workers: wants keys of its own, not a list (prefix, count, first_a",
@@ -366,6 +369,14 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("network.pods", "0.0.0.0/0", "0.0.0.0/0 is, or holds, what no machine can have"),
         ("network.pods", "[10.0.0.0/8]", "a list is not an IPv4 network such as"),
         ("network.services", "'fd00::/108'", "fd00::/108 looks like IPv6, which is not supported"),
+        ("network.public_addresses", "yes", "yes is neither true nor false"),
+        ("network.public_addresses", "[true]", "a list is neither true nor false"),
+        ("network.subnet", "172.32.5.0/24", "172.32.5.0/24 is not private: addresses in it belong to others"),
+        ("network.subnet", "172.0.0.0/8", "172.0.0.0/8 is not private"),
+        ("network.pods", "193.0.0.0/16", "193.0.0.0/16 is not private"),
+        ("network.services", "195.48.0.0/12", "195.48.0.0/12 is not private"),
+        ("network.services", "100.128.0.0/16", "100.128.0.0/16 is not private"),
+        ("libvirt.management", "11.0.0.0/24", "11.0.0.0/24 is not private"),
         ("network.pod_network", "no.yaml", "no.yaml is not a file (flannel, or the path of a manifest,"),
         ("network.pod_network", ".", ". is not a file"),
         ("network.pod_network", "''", "'' is not a file"),
@@ -430,7 +441,6 @@ def test_a_key_given_twice_is_told_with_both_lines() -> None:
             "10.244.0.0/22 has the wrong size (/8 to /21: each of 6 Kubernet",
         ),
         ("network.pods", "10.244.0.0/25", "10.244.0.0/25 has the wrong size"),
-        ("network.pods", "32.0.0.0/7", "32.0.0.0/7 has the wrong size"),
         (
             "network.services",
             "10.96.0.0/25",
@@ -540,6 +550,11 @@ def test_ten_problems_come_at_once_in_file_order() -> None:
         "lab.yaml:15: nodes.workers.cpus:",
         "lab.yaml:17: load_balancer.port:",
     ]
+
+
+def test_a_public_network_too_large_for_pods_is_one_problem() -> None:
+    (found,) = problems_of("network: {pods: 32.0.0.0/7, public_addresses: true}")
+    assert found.startswith("lab.yaml:1: network.pods: 32.0.0.0/7 has the wrong size")
 
 
 # What is wrong with the whole file.

@@ -21,7 +21,7 @@ from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.command import Wish
 from lab.workshop.handout.words import WORDS
-from tests.unit.fakes import first_on_path, keep_made, printed, program
+from tests.unit.fakes import MANIFEST, first_on_path, keep_made, printed, program
 from tests.unit.handouts import folder
 
 opened: list[str] = []
@@ -130,7 +130,7 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
 
 def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
-    (tmp_path / "lab" / "net.yaml").write_text("kind: DaemonSet\n")
+    (tmp_path / "lab" / "net.yaml").write_text(MANIFEST)
     own = session(tmp_path, "provider: docker\nnetwork: {pod_network: net.yaml}\n")
     classes = {"first": "seat\na1\na2\n", "then": "seat\nnew\na2\na1\n"}
     for name, text in classes.items():

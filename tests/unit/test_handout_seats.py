@@ -12,6 +12,7 @@ from lab import config
 from lab.errors import ConfigError
 from lab.model import Lab, Libvirt
 from lab.workshop.handout.seats import Seat, seats
+from tests.unit.fakes import MANIFEST
 
 ALLOWED_BY_VIRTUALBOX = IPv4Network("192.168.56.0/21")
 
@@ -79,14 +80,14 @@ def test_a_seat_has_the_labs_other_settings(tmp_path: Path) -> None:
         "name: kurs\nkubernetes: {version: 1.35.4}\nnetwork: {subnet: 10.1.0.0/22, pod_network: net.yaml}\n"
         "nodes: {workers: {count: 1, first_address: 10.1.1.7}}\n"
     )
-    (tmp_path / "net.yaml").write_text("kind: DaemonSet\n")
+    (tmp_path / "net.yaml").write_text(MANIFEST)
     [found] = class_of(tmp_path, "\ufeffSeat\r\nA-1\r\n", lab_yaml)
     assert found.seat == "a-1"
     assert found.lab.name == "kurs-a-1"
     assert found.lab.kubernetes.version == "1.35.4"
     assert [str(node.address) for node in found.lab.workers] == ["192.168.57.7"]
     assert found.lab.network.subnet == IPv4Network("192.168.56.0/22")
-    assert found.files["pod-network.yaml"] == "kind: DaemonSet\n"
+    assert found.files["pod-network.yaml"] == MANIFEST
     folder = tmp_path / "a-1"
     folder.mkdir()
     for name, text in found.files.items():
@@ -194,7 +195,15 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path, content: bytes, what:
         seats(tmp_path / "none.csv", tmp_path / "lab.yaml", config.default(), tmp_path)
 
 
+def test_a_public_subnet_of_a_seat_is_refused_with_its_line(tmp_path: Path) -> None:
+    rows = "seat,subnet\na1,172.32.5.0/24\n"
+    [found] = problems(tmp_path, rows)
+    assert found.startswith("2: subnet 172.32.5.0/24 of 'a1' is not private")
+    [seat] = class_of(tmp_path, rows, "network: {public_addresses: true}\n")
+    assert seat.lab.network.subnet == IPv4Network("172.32.5.0/24")
+
+
 def test_where_no_network_is_left_it_is_said(tmp_path: Path) -> None:
-    lab_yaml = "network: {subnet: 172.16.0.0/8}\n".replace("172.16.0.0/8", "11.0.0.0/8")
+    lab_yaml = "network: {subnet: 11.0.0.0/8, public_addresses: true}\n"
     [told] = problems(tmp_path, "seat\na1\n", lab_yaml)
     assert told == "2: no network as large as 11.0.0.0/8 is free for 'a1'"

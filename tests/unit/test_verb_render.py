@@ -13,7 +13,7 @@ from lab.session import Session
 from lab.verbs import render
 from lab.workspace import made
 from lab.workspace.made import Made
-from tests.unit.fakes import FakeRemote, keep_made, recorded, with_a_second_balancer
+from tests.unit.fakes import MANIFEST, FakeRemote, keep_made, recorded, with_a_second_balancer
 from tests.unit.sessions import GOLDEN, LAB_YAML, as_made, let_exist, on_any_host, wanted
 
 FEWER = LAB_YAML + "nodes: {workers: {count: 2}}\n"
@@ -147,10 +147,10 @@ def test_what_an_earlier_shape_of_the_lab_had_for_a_machine_is_not_given_to_it_a
 
 
 def test_a_pod_network_of_one_s_own_is_read_beside_the_lab_file(opened: Session, tmp_path: Path) -> None:
-    (tmp_path / "here" / "mine.yaml").write_text("kind: List\n")
+    (tmp_path / "here" / "mine.yaml").write_text(MANIFEST)
     other = wanted(tmp_path / "here", LAB_YAML + "network: {pod_network: mine.yaml}\n")
     written(other)
-    assert (other.workspace.node("cp1") / "pod-network" / "manifest.yaml").read_text() == "kind: List\n"
+    assert (other.workspace.node("cp1") / "pod-network" / "manifest.yaml").read_text() == MANIFEST
 
 
 # Machines that leave.
@@ -295,7 +295,7 @@ def test_a_folder_without_a_lab_is_not_written_to(opened: Session) -> None:
 
 def test_a_lab_with_its_own_pod_network_moves_with_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "mine.yaml").write_text("kind: List\n")
+    (tmp_path / "here" / "mine.yaml").write_text(MANIFEST)
     text = LAB_YAML + "network: {pod_network: mine.yaml}\n"
     opened = wanted(tmp_path / "here", text)
     written(opened)

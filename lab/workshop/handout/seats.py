@@ -22,7 +22,7 @@ from lab import config
 from lab.config import Choice, shape, yamlfile
 from lab.errors import ConfigError
 from lab.host.doctor.addresses import CLUSTER_NETWORKS, SUBNETS, VIRTUALBOX_NAT, free_network
-from lab.model import Lab, Libvirt
+from lab.model import Lab, Libvirt, is_private
 from lab.workshop.handout.page import OURS
 
 COLUMNS = ("seat", "name", "subnet")
@@ -210,6 +210,8 @@ def _overlaps(row: Row, before: Sequence[Row], lab: Lab) -> Iterator[str]:
     for network in _reserved(lab):
         if network.overlaps(subnet):
             yield f"{what} overlaps {network}, which the labs use themselves"
+    if not (is_private(subnet) or lab.network.public_addresses):
+        yield f"{what} is not private; a lab.yaml with network.public_addresses: true allows it"
     if subnet.prefixlen > lab.network.subnet.prefixlen:
         yield f"{what} is smaller than the lab's own {lab.network.subnet}"
 
