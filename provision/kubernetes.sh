@@ -37,6 +37,10 @@ healthy() {
 api_ready() { healthy "https://$API_ENDPOINT/readyz"; }
 own_api_server_ready() { healthy "https://$NODE_ADDRESS:6443/readyz"; }
 
+# Without a way to the load balancer every later wait would end with curl's words, after minutes. Only where the kit
+# runs this: a bare `vagrant up` may still be making the load balancer.
+require_load_balancer() { "$HERE/reach.sh" --require || exit 1; }
+
 # fill FILE: the rendered kubeadm configuration with this run's secrets in it, 0600, on tmpfs. Bash does
 # the replacing, so that no secret is ever a word of a command.
 fill() {

@@ -6,7 +6,7 @@ what hangs on a key that was wrong by itself is passed over, so that no problem 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from ipaddress import IPv4Network
 from itertools import combinations
@@ -195,12 +195,12 @@ def _wrong_manifest(path: Path, pods: IPv4Network) -> Iterator[Clash]:
         yield keys, f"{shown(path.name)}:{fault.line}: {fault.what}"
 
 
-def _public(networks: dict[Key, IPv4Network]) -> Iterator[Clash]:
+def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:
     """Networks that may belong to others: the lab, and with `subnet` this host, could not reach those."""
     allowed = f"{', '.join(map(str, PRIVATE))}; or say {_dotted(PUBLIC_ADDRESSES)}: true"
     for key, network in networks.items():
         if not is_private(network):
-            what = f"{network} is not private: addresses in it belong to others, and would not reach them"
+            what = f"{network} is not private: addresses in it belong to others, whom the lab could not reach"
             yield (key, PUBLIC_ADDRESSES), f"{what} ({allowed})"
 
 

@@ -1,8 +1,8 @@
 """Judges the manifest of a pod network that lab.yaml brings itself, before any machine is made.
 
-kustomize and the API server would refuse a file that is no manifest too, but only once machines run and in words
-that name neither lab.yaml nor the key. A pod network with other addresses than `network.pods` is refused by
-nobody: its agents end, or pods get addresses that no node routes.
+kustomize and the API server would refuse a file that is no manifest too, but only once machines run and in
+words that name neither lab.yaml nor the key. A pod network with other addresses than `network.pods` is refused
+by neither: its agents end, or pods get addresses that no node routes.
 """
 
 from __future__ import annotations

@@ -146,7 +146,9 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
         with manifest.open("rb") as file:
             content = file.read(MANIFEST_LIMIT + 1)
         if len(content) > MANIFEST_LIMIT:
-            raise ValueError(f"{shown(value)} is larger than {MANIFEST_LIMIT >> 20} MiB: no manifest is ({rule})")
+            raise ValueError(
+                f"{shown(value)} is larger than {MANIFEST_LIMIT >> 20} MiB: no manifest is ({rule})"
+            )
         content.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"{shown(value)} is not a text in UTF-8 ({rule})") from error

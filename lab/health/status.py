@@ -6,9 +6,11 @@ It judges the facts that verify does, without running pods, so it takes some sec
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from pathlib import Path
+from typing import Literal, NamedTuple
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -16,11 +18,16 @@ from rich.text import Text
 
 from lab.errors import LabError
 from lab.health.checks import cases
+from lab.health.checks.workers_and_network import reach_of
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
+from lab.host import firewall, network
+from lab.host.doctor.forwarding import LOOK, Obstacle, obstacle_of
+from lab.host.reach import Reach
 from lab.model import Lab
 from lab.session import Session
 from lab.unknown import Unknown
+from lab.workspace.render import credentials
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
@@ -30,6 +37,13 @@ WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network
 """The groups of checks that say whether the lab works; what is private or unique is verify's to say."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
+
+
+class Cause(NamedTuple):
+    """What is behind a problem, and the commands that remove it."""
+
+    what: str
+    remedy: str
 
 
 @dataclass(frozen=True)
@@ -48,6 +62,7 @@ class Status:
     """The lab. `problem` is why the API does not answer, "" when it does.
 
     `amiss` are the checks that do not hold and what they found, `losses` what would stop a degraded lab.
+    `remedy` are the commands that remove what on this host is in the way; "" where nothing is known to be.
     """
 
     lab: str
@@ -57,6 +72,7 @@ class Status:
     problem: str
     amiss: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
+    remedy: str = ""
 
     @property
     def all_ready(self) -> bool:
@@ -76,8 +92,47 @@ def look(session: Session) -> Status:
         return _down(session.lab, reason)
     lab, workspace, remote = session.lab, session.workspace, session.remote
     cluster = workspace.kubeconfig.exists()
-    found = judge(lab, gather(lab, workspace, remote, by_ssh(remote), probes=False, cluster=cluster))
-    return found if cluster else replace(found, problem=NO_CLUSTER, amiss=())
+    facts = gather(lab, workspace, remote, by_ssh(remote), probes=False, cluster=cluster)
+    found = judge(lab, facts)
+    found = found if cluster else replace(found, problem=NO_CLUSTER, amiss=())
+    return _with_cause(found, _ca_problem(session), reach_of(lab, facts), lambda: _obstacle(lab))
+
+
+def _with_cause(
+    found: Status, ca: Cause | None, reach: Reach, obstacle: Callable[[], Obstacle | None]
+) -> Status:
+    """Name what is behind the API's silence: a CA that is not valid now, machines that are kept apart."""
+    if found.health == "healthy":
+        return found
+    if ca is not None:
+        return replace(found, problem=ca.what if found.problem else "", remedy=ca.remedy)
+    if not reach.broken:
+        return found
+    seen = obstacle()
+    if not seen and not reach.all_broken:
+        return found  # one machine's own matter, which its check has named
+    what = f"{reach.described()}{f': {seen.what}' if seen else ''}"
+    problem = what if found.problem and reach.all_broken else found.problem
+    return replace(found, problem=problem, remedy=seen.mend if seen else LOOK)
+
+
+def _ca_problem(session: Session) -> Cause | None:
+    """Why the lab's CA is not valid now, and the way out; None where it is."""
+    try:
+        credentials.require_valid_ca(session.workspace)
+    except LabError as error:
+        return Cause(error.message, error.hint)
+    return None
+
+
+def _obstacle(lab: Lab) -> Obstacle | None:
+    """What this host's firewall does to packets between machines; None for nothing that is known."""
+    way = network.way(lab.route_target)
+    if isinstance(way, Unknown) or not way.device or way.gateway or lab.remote_host:
+        return None
+    systemd = Path("/run/systemd/system").exists()
+    found = firewall.forwarding(Path("/"), uid=os.geteuid(), systemd=systemd)
+    return obstacle_of(found, way.device, lab.network.subnet, docker=lab.provider == "docker")
 
 
 def judge(lab: Lab, facts: Facts) -> Status:
@@ -109,11 +164,18 @@ def _lines(status: Status) -> list[str]:
         return [f"{status.lab}: healthy; the API is {status.api}"]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
-        return [f"{status.lab}: down: {status.problem}", f"next: ./inv up{by_hand}"]
+        next_ = ["next:", *_indented(status.remedy)] if status.remedy else [f"next: ./inv up{by_hand}"]
+        return [f"{status.lab}: down: {status.problem}", *next_]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
     lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
+    if status.remedy:
+        return [*lines, "next:", *_indented(status.remedy)]
     return [*lines, "next: `./inv verify` says what each means and what to try; `./inv up` repairs what it can"]
+
+
+def _indented(text: str) -> list[str]:
+    return [f"    {line}" for line in text.splitlines()]
 
 
 def _why_not_up(session: Session) -> str | None:

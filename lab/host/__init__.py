@@ -12,17 +12,22 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from lab.host import docker, kernel, network
+from lab.host import docker, dockerd, firewall, kernel, network
 from lab.host.ask import ask
 from lab.host.facts import (
     Cgroups,
+    Configured,
     Container,
     Daemon,
     DockerNetwork,
+    FileSystem,
     Folder,
+    ForwardChain,
+    Forwarding,
     HostFacts,
     Inotify,
     Memory,
@@ -39,10 +44,14 @@ from lab.workspace import Workspace
 
 __all__ = [
     "Cgroups",
+    "Configured",
     "Container",
     "Daemon",
     "DockerNetwork",
+    "FileSystem",
     "Folder",
+    "ForwardChain",
+    "Forwarding",
     "HostFacts",
     "Inotify",
     "Memory",
@@ -97,11 +106,17 @@ def gather(
     for what can't be asked.
     """
     uid, release = os.geteuid(), os.uname().release
+    systemd = (root / "run/systemd/system").exists()
     with ThreadPoolExecutor() as pool:
         vagrant, networks_of_libvirt = pool.submit(_vagrant), pool.submit(network.libvirt)
         provider = pool.submit(ask_provider, lab, workspace.root, root) if ask_provider else None
         routes, way = pool.submit(network.routes), pool.submit(network.way, lab.route_target)
+        rules = pool.submit(firewall.forwarding, root, uid=uid, systemd=systemd)
         daemon = _daemon()
+        if daemon.state == "answers":
+            own = daemon.endpoint in docker.SYSTEM_SOCKETS
+            settings = dockerd.configured(root) if own else Unknown("this is not the system's own daemon")
+            daemon = replace(daemon, settings=settings)
         silence = Unknown("docker's daemon does not answer")
         answers = daemon.state == "answers"
         containers = pool.submit(docker.containers if answers else lambda: silence)
@@ -110,7 +125,7 @@ def gather(
             uid=uid,
             python=sys.version_info[:3],
             kernel=release,
-            systemd=(root / "run/systemd/system").exists(),
+            systemd=systemd,
             cpus=_cpus(),
             memory=kernel.memory(root),
             tmp=folder(Path(tempfile.gettempdir())),
@@ -133,6 +148,8 @@ def gather(
             inotify=kernel.inotify(root, uid=uid),
             capabilities=kernel.capabilities(root),
             features=kernel.features(root, release),
+            docker_file_system=kernel.file_system(root, daemon.data),
+            forwarding=rules.result(),
             provider=provider.result() if provider else None,
             system=system(),
         )

@@ -17,8 +17,15 @@ from lab.unknown import Unknown
 
 INFO = (
     '{"data": {{json .DockerRootDir}}, "kernel": {{json .KernelVersion}},'
-    ' "security": {{json .SecurityOptions}}}'
+    ' "security": {{json .SecurityOptions}}, "driver": {{json .Driver}}, "status": {{json .DriverStatus}},'
+    ' "runtime": {{json .DefaultRuntime}}}'
 )
+SYSTEM_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
+"""Where the system's own daemon listens, which is configured in /etc."""
+
+ICC = "com.docker.network.bridge.enable_icc"
+"""The option of a bridge network by which docker keeps its containers from one another."""
+
 CONTAINER = '[{{json .Names}}, {{json .State}}, {{json (.Label "' + LABEL + '")}}, {{json .Networks}}]'
 
 
@@ -59,6 +66,9 @@ def _daemon_at(endpoint: str) -> Daemon:
         kernel=str(about.get("kernel", "")),
         data=Path(about.get("data") or "/var/lib/docker"),
         security=tuple(about.get("security") or ()),
+        driver=str(about.get("driver") or ""),
+        about_driver={str(name): str(said) for name, said in about.get("status") or ()},
+        runtime=str(about.get("runtime") or ""),
     )
 
 
@@ -101,11 +111,13 @@ def _own_name(names: str) -> str:
 def _network(data: dict[str, Any]) -> DockerNetwork:
     configured = [entry["Subnet"] for entry in data["IPAM"].get("Config") or () if entry.get("Subnet")]
     subnets = (ip_network(subnet) for subnet in configured)
-    named = (data.get("Options") or {}).get("com.docker.network.bridge.name")
+    options = data.get("Options") or {}
+    named = options.get("com.docker.network.bridge.name")
     return DockerNetwork(
         data["Name"],
         named or f"br-{data['Id'][:12]}",
         tuple(subnet for subnet in subnets if isinstance(subnet, IPv4Network)),
+        isolates=options.get(ICC) == "false",
     )
 
 

@@ -6,10 +6,10 @@ A question that could not be asked is `Unknown`, with the reason: never a no, an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from lab.model import Lab
 from lab.unknown import Unknown
@@ -35,12 +35,32 @@ class Folder:
 
 
 @dataclass(frozen=True)
+class FileSystem:
+    """What a path is on: where that is mounted, its kind as the kernel names it, and its source."""
+
+    mounted: Path
+    kind: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Configured:
+    """One setting of docker's daemon: its value as JSON has it, and where it is written, for a person."""
+
+    value: Any
+    place: str
+
+
+@dataclass(frozen=True)
 class Daemon:
     """docker's daemon as its client finds it, and `words`, what was said where it did not answer.
 
     `absent`: nothing listens. `denied`: it does not let this user in. `elsewhere`: `endpoint` is not a
     socket of this host, and it was not asked. `mute`: something else is wrong. `chosen` is what says that it is
     this daemon: "DOCKER_HOST" or a context; "" where that is docker's default.
+
+    `driver` is its storage driver and `about_driver` what that says of itself, `runtime` what runs containers
+    where nothing else is asked for. `settings` are what it was configured with, by the keys of daemon.json.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "elsewhere", "mute"]
@@ -50,6 +70,10 @@ class Daemon:
     kernel: str = ""
     data: Path = Path("/var/lib/docker")
     security: tuple[str, ...] = ()
+    driver: str = ""
+    about_driver: Mapping[str, str] = field(default_factory=dict)
+    runtime: str = ""
+    settings: Mapping[str, Configured] | Unknown = field(default_factory=dict)
     chosen: str = ""
 
     @property
@@ -75,11 +99,15 @@ class Container:
 
 @dataclass(frozen=True)
 class DockerNetwork:
-    """A network of docker's: `device` is its bridge on the host, whether that is up or not."""
+    """A network of docker's: `device` is its bridge on the host, whether that is up or not.
+
+    `isolates`: docker lets no container on it reach another one (its option enable_icc is false).
+    """
 
     name: str
     device: str
     subnets: tuple[IPv4Network, ...]
+    isolates: bool = False
 
 
 System = Literal["linux", "macos", "wsl"]
@@ -122,6 +150,34 @@ class Inotify:
     instances: int
     watches: int
     used: int | Unknown
+
+
+@dataclass(frozen=True)
+class ForwardChain:
+    """A chain of nftables for forwarded packets: its place, its policy for what no rule takes, its text."""
+
+    family: str
+    table: str
+    name: str
+    policy: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.family} {self.table} {self.name}"
+
+
+@dataclass(frozen=True)
+class Forwarding:
+    """What this host's firewall does with packets between machines.
+
+    `bridged`: such packets go through it at all. `rules` are the lines of `iptables --list-rules`; `chains` are
+    nftables' own, without those that iptables keeps there. `services` are the firewall services that run.
+    """
+
+    bridged: bool = False
+    rules: tuple[str, ...] | Unknown = ()
+    chains: tuple[ForwardChain, ...] | Unknown = ()
+    services: tuple[str, ...] = ()
 
 
 Presence = Literal["there", "loadable", "missing"]
@@ -175,6 +231,9 @@ class HostFacts:
     inotify: Inotify | Unknown
     capabilities: frozenset[str] | Unknown
     features: Mapping[str, Presence | Unknown]
+    docker_file_system: FileSystem | Unknown = FileSystem(Path("/"), "ext4", "/dev/sda1")
+    """What docker's data is on."""
+    forwarding: Forwarding = Forwarding()
     provider: ProviderFacts | None = None
     """None where the lab's provider has no client of its own, or was not asked."""
     system: System = "linux"

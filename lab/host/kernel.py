@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lab.host.facts import Cgroups, Inotify, Memory, Presence
+from lab.host.facts import Cgroups, FileSystem, Inotify, Memory, Presence
 from lab.unknown import Unknown
 
 # In the order of their bits (linux/capability.h).
@@ -87,6 +88,44 @@ def capabilities(root: Path) -> frozenset[str] | Unknown:
     except (OSError, ValueError, IndexError) as error:
         return Unknown(f"the capability bounding set can't be read: {error}")
     return Unknown(f"{process}/status has no line CapBnd")
+
+
+def dockerd_words(root: Path) -> list[str]:
+    """Read the command line of docker's daemon; empty where none runs, or another user may not see it."""
+    process = next((process for process in _processes(root) if _is_dockerd(process)), None)
+    return (_read(process / "cmdline") or "").split("\0")[:-1] if process else []
+
+
+def file_system(root: Path, path: Path) -> FileSystem | Unknown:
+    """Read which file system a path is on, by the mounts that this process sees; it need not be there."""
+    try:
+        lines = (root / "proc/self/mountinfo").read_text().splitlines()
+        mounts = [_mount(line) for line in lines]
+    except (OSError, ValueError, IndexError) as error:
+        return Unknown(f"/proc/self/mountinfo can't be read: {error}")
+    above = [each for each in mounts if path.is_relative_to(each.mounted)]
+    # The last of several at one place hides those before it.
+    return (
+        max(reversed(above), key=lambda each: len(each.mounted.parts))
+        if above
+        else Unknown(f"no mount has {path}")
+    )
+
+
+def _mount(line: str) -> FileSystem:
+    """One line of mountinfo (proc_pid_mountinfo(5)); spaces in paths are written as octal escapes."""
+    before, _, after = line.partition(" - ")
+    mounted = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), before.split()[4])
+    kind, source = after.split()[:2]
+    return FileSystem(Path(mounted), kind, source)
+
+
+def forwards_bridged(root: Path) -> bool:
+    """Whether packets between machines on one bridge go through this host's rules for forwarded packets.
+
+    br_netfilter does that once it is loaded, unless it is switched off (kernel.org, "Bridge", br_netfilter).
+    """
+    return (_read(root / "proc/sys/net/bridge/bridge-nf-call-iptables") or "0").strip() == "1"
 
 
 def features(root: Path, release: str) -> dict[str, Presence | Unknown]:

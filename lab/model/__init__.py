@@ -48,7 +48,9 @@ class Kubernetes(Frozen):
     source: Literal["auto", "modules", "upstream"] = "auto"
 
 
-PRIVATE = tuple(IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"))
+PRIVATE = tuple(
+    IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
+)
 """Addresses that nobody owns: RFC 1918, and what RFC 6598 gives to carriers' networks."""
 
 

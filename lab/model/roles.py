@@ -60,7 +60,7 @@ class RoleSpec:
 
 _EVERY_MACHINE = {"node.env": "node.env.j2", "network.env": "network.env.j2", "hosts": "hosts.j2"}
 _JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2"}
-_ASKING = ("collect", "facts", "pods", "probe")
+_ASKING = ("collect", "facts", "pods", "probe", "reach")
 
 _PKI_CA = "/etc/kubernetes/pki/ca.crt"
 

@@ -17,8 +17,12 @@ from lab.workspace.render import Site, credentials, disc
 
 
 def record_and_write(session: Session, golden: str) -> Made:
-    """Record every machine that may exist from now on, then write everything; return the record."""
+    """Record every machine that may exist from now on, then write everything; return the record.
+
+    Raises LabStateError, before anything is written, where the CA is not valid now.
+    """
     lab, workspace = session.lab, session.workspace
+    credentials.require_valid_ca(workspace)
     there = session.made if has_machines(session) else None
     owner = session.made.owner if session.made else made.new_owner(workspace)
     record = there or Made(lab=lab, owner=owner, root=str(workspace.root))

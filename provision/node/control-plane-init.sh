@@ -144,7 +144,7 @@ main() {
 	local alone=no by_hand=no newcomers
 	exclusively
 	trap remove_secrets EXIT
-	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
 	[[ ${1:-} != --alone ]] || { alone=yes && shift; }
 	[[ ${1:-} != --by-hand ]] || { by_hand=yes && shift; }
 	if [[ ! -e $ADMIN && ! -e $MANIFESTS/kube-apiserver.yaml ]]; then

@@ -125,7 +125,7 @@ main() {
 	local seconds=60
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
-	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		start_kubelet
 		wait_for 180 "the API through the load balancer" api_ready

@@ -194,6 +194,7 @@ main() {
 	tell identity identity
 	tell left-by-runs left_by_runs
 	tell logins cat /home/vagrant/.ssh/authorized_keys
+	tell reach bounded "$HERE/reach.sh"
 	if [[ $NODE_ROLE == load-balancer ]]; then load_balancer; else kubernetes_node; fi
 	[[ $NODE_ROLE != control-plane ]] || control_plane
 	wait

@@ -403,6 +403,15 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
+        "a machine that the others do not reach",
+        CONTROL_PLANE,
+        # This host's own address on the lab's network is its first one.
+        f"{INPUT}; nft add rule ip sabotage in ip saddr != ${{NODE_ADDRESS%.*}}.1 tcp dport 22 drop",
+        "nft delete table ip sabotage",
+        ("machines-reach-one-another",),
+        contained=True,
+    ),
+    Sabotage(
         "the resolver for pods stopped",
         "w1",
         "systemctl stop ha-lab-dns",

@@ -13,7 +13,17 @@ from lab.system.paths import PROVISION
 from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 
-EVERYWHERE = {"script", "here", "identity", "left-by-runs", "logins", "services", "certificates", "clock"}
+EVERYWHERE = {
+    "script",
+    "here",
+    "identity",
+    "left-by-runs",
+    "logins",
+    "reach",
+    "services",
+    "certificates",
+    "clock",
+}
 NODES = EVERYWHERE | {"membership", "kubeadm", "kubelet-server", "kernel", "cgroup-drivers"}
 TOLD = {
     "lb1": EVERYWHERE | {"configuration", "lab-configuration", "unread", "listening", "backends", "spread"},

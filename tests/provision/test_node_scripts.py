@@ -96,6 +96,17 @@ def test_secrets_are_gone_when_a_script_ends_well_or_badly(machine: Machine, scr
         assert world.secrets_left() == []
 
 
+@pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
+def test_a_machine_that_does_not_reach_the_load_balancer_ends_before_it_changes_anything(
+    machine: Machine, script: str, name: str
+) -> None:
+    world = machine(name)
+    world.let(apart="")
+    ran = world.run(script, *(["--ordered"] if script == "control-plane-join" else []), secrets=True)
+    assert (ran.code, ran.last, ran.calls) == (1, "ERROR: apart", [])
+    assert world.secrets_left() == []
+
+
 def test_without_secrets_a_join_says_what_is_missing(machine: Machine) -> None:
     ran = machine("w1").run("worker-join")
     assert ran.code == 1

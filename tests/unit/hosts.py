@@ -34,6 +34,9 @@ def recorded_tree(root: Path) -> Path:
     (proc / "3827").mkdir()
     (proc / "3827/comm").write_text("dockerd\n")
     (proc / "3827/status").write_text(recorded("dockerd-status.txt"))
+    (proc / "3827/cmdline").write_text("/usr/sbin/dockerd\0")
+    (proc / "self").mkdir()
+    (proc / "self/mountinfo").write_text(recorded("mountinfo.txt"))
     return root
 
 

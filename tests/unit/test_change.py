@@ -63,9 +63,7 @@ CASES: dict[str, Case] = {
     "network.pod_network": Case(
         "", "network: {pod_network: mine.yaml}", "flannel", "{folder}/mine.yaml", "pod-network"
     ),
-    "network.public_addresses": Case(
-        "", "network: {public_addresses: true}", "false", "true", "none"
-    ),
+    "network.public_addresses": Case("", "network: {public_addresses: true}", "false", "true", "none"),
     "load_balancer.profile": Case(
         "", "load_balancer: {profile: reference}", "tuned", "reference", "load-balancer"
     ),

@@ -169,6 +169,10 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         section("cp1", "etcd-alarms", '{"alarms":[{"memberID":1,"alarm":1}]}'),
         {"etcd-no-alarm"},
     ),
+    "a machine does not reach two others": (
+        section("w1", "reach", "lb1\ncp1 no answer within 3 s\ncp2 no answer within 3 s\ncp3\n"),
+        {"machines-reach-one-another"},
+    ),
     "a node too many": (
         api(nodes=(*known(facts().api.nodes), replace(known(facts().api.nodes)[0], name="x9"))),
         {"exact-nodes"},
@@ -292,6 +296,10 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         {f"certificate-expiry[{node.name}]" for node in lab().kubernetes_nodes}
         | {"identity-leases", "leader-leases"},
     ),
+    "certificates are not valid yet": (
+        api(asked_at=facts().api.asked_at - 30 * A_DAY),
+        {f"certificate-expiry[{node.name}]" for node in lab().nodes},
+    ),
     "a machine's own name is on the NAT network": (
         section("w1", "here", "w1\n10.0.2.15 "),
         {"own-name[w1]"},
@@ -392,6 +400,47 @@ def test_an_api_that_is_silent_makes_what_it_would_tell_unasked() -> None:
     assert {"node-ready", "system-pods-ready", "leader-leases", "no-bootstrap-token", "pod-to-pod"} <= unasked
 
 
+def test_a_certificate_of_the_future_is_named_with_its_date_and_the_clock() -> None:
+    early = api(asked_at=facts().api.asked_at - 30 * A_DAY)(facts())
+    case = next(case for case in cases(lab()) if case.judge(early).title == "certificate-expiry[lb1]")
+    [ca] = known(facts().machines["lb1"]).certificates
+    assert case.judge(early).found == (
+        f"/etc/haproxy/kubernetes-ca.crt is valid from {ca.since:%Y-%m-%d %H:%M} UTC on; it is "
+        f"{early.api.asked_at:%Y-%m-%d %H:%M} UTC"
+    )
+    assert ca.since < facts().api.asked_at < ca.until
+
+
+def reach_verdict(alter: Alter) -> Verdict:
+    case = next(case for case in cases(lab()) if case.check.name == "machines-reach-one-another")
+    return case.judge(alter(facts()))
+
+
+def test_who_does_not_reach_whom_is_said_with_the_reason() -> None:
+    said = "lb1\ncp1 no answer within 3 s\ncp2 no answer within 3 s\ncp3\n"
+    assert reach_verdict(section("w1", "reach", said)).found == (
+        "w1 does not reach cp1, cp2 (no answer within 3 s)"
+    )
+
+
+def test_that_nobody_reaches_anybody_is_said_once() -> None:
+    altered = facts()
+    for node in lab().nodes:
+        others = [other.name for other in (*lab().balancers, *lab().control_planes) if other != node]
+        said = "".join(f"{name} No route to host\n" for name in others)
+        altered = section(node.name, "reach", said)(altered)
+    assert reach_verdict(lambda _: altered).found == "no machine reaches another one (No route to host)"
+
+
+def test_a_machine_that_is_silent_is_no_one_s_fault() -> None:
+    gone = silent("cp2")(section("w1", "reach", "lb1\ncp1\ncp2 no answer within 3 s\ncp3\n")(facts()))
+    assert reach_verdict(lambda _: gone).outcome == "holds"
+    nobody = facts()
+    for node in lab().nodes:
+        nobody = silent(node.name)(nobody)
+    assert reach_verdict(lambda _: nobody).outcome == "could-not-ask"
+
+
 def test_a_difference_is_told_even_where_somebody_has_not_answered() -> None:
     altered = told_otherwise("cp2", "etcd-members", '"ID":', '"ID":1')(silent("cp3")(facts()))
     assert "etcd-same-members" in judged(altered, "fails")
@@ -484,7 +533,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 198
+    assert len(cases(lab())) == 199
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

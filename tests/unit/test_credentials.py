@@ -61,6 +61,56 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def let_the_clock_say(moment: datetime, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: object = None) -> datetime:  # type: ignore[override]
+            return moment
+
+    monkeypatch.setattr(credentials, "datetime", Clock)
+
+
+def test_a_ca_is_refused_before_and_after_its_days(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    credentials.require_valid_ca(workspace)  # none was made yet, and none is made by asking
+    assert not workspace.secrets.exists()
+    credentials.ca_certificate(workspace)
+    credentials.require_valid_ca(workspace)
+    validity = credentials.ca_validity(workspace)
+    assert validity is not None
+    for moment, word in (
+        (validity.since - timedelta(minutes=1), "not yet valid"),
+        (validity.until, "expired"),
+    ):
+        let_the_clock_say(moment, monkeypatch)
+        with pytest.raises(LabStateError, match=f"the lab's CA is {word}: ") as caught:
+            credentials.require_valid_ca(workspace)
+        for date in (validity.since, validity.until, moment):
+            assert f"{date:%Y-%m-%d %H:%M} UTC" in caught.value.message
+        assert str(workspace.secrets / "ca.crt") in caught.value.message
+        assert f"rm {workspace.secrets}/ca.crt {workspace.secrets}/ca.key" in caught.value.hint
+    (workspace.root / ".vagrant/machines/cp1/docker").mkdir(parents=True)
+    (workspace.root / ".vagrant/machines/cp1/docker/id").write_text("c0ffee")
+    with pytest.raises(LabStateError) as caught:
+        credentials.require_valid_ca(workspace)
+    assert "./inv destroy" in caught.value.hint
+
+
+def test_another_ca_is_made_once_the_useless_one_is_removed(workspace: Workspace) -> None:
+    before = credentials.ca_certificate(workspace)
+    for name in ("ca.crt", "ca.key"):
+        (workspace.secrets / name).unlink()
+    assert credentials.ca_certificate(workspace) != before
+
+
+@pytest.mark.parametrize("text", ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"])
+def test_a_ca_s_file_that_is_no_certificate_is_named(workspace: Workspace, text: str) -> None:
+    workspace.write_secret(workspace.secrets / "ca.crt", text)
+    with pytest.raises(LabStateError, match=r"the lab's CA can't be read: .*ca\.crt"):
+        credentials.ca_validity(workspace)
+
+
 def test_the_first_control_plane_is_given_the_ca_s_key() -> None:
     assert given("cp1") == {
         "proxy.env": "",

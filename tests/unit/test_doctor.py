@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,13 @@ from lab.golden.supply import lock
 from lab.golden.supply.source import Wanted
 from lab.host import (
     Cgroups,
+    Configured,
     Container,
     Daemon,
     DockerNetwork,
+    FileSystem,
     Folder,
+    Forwarding,
     HostFacts,
     Inotify,
     Memory,
@@ -27,17 +31,20 @@ from lab.host import (
     Unknown,
     Way,
 )
+from lab.host.docker import ICC
 from lab.host.doctor import examination, mending
 from lab.host.doctor.addresses import free_network
-from lab.host.doctor.case import PURPOSES
+from lab.host.doctor.case import PURPOSES, Own
 from lab.host.doctor.finding import Action, Finding, exit_code, shown, to_json
 from lab.host.kernel import CAPABILITIES
+from lab.host.reach import Reach
 from lab.model import Kubernetes, Lab, Network, Node
 from lab.model.roles import Role
 from lab.system import process
 from lab.system.process import Result
 from lab.system.progress import Progress
 from lab.workspace import Workspace
+from lab.workspace.render.credentials import Validity
 
 WORKSPACE = Path("/home/me/lab/.lab")
 SOCKET = "unix:///var/run/docker.sock"
@@ -77,6 +84,17 @@ def nodes() -> tuple[Node, ...]:
         Node(name=name, role=role, address=IPv4Address(f"192.168.56.{last}"), cpus=2, memory_mib=memory)
         for name, role, last, memory in rows
     )
+
+
+def docker(**named: Any) -> Daemon:
+    """A daemon that answers; what is no field of its record is a setting of daemon.json."""
+    own = {key: value for key, value in named.items() if key in Daemon.__dataclass_fields__}
+    written = {
+        key: Configured(value, "/etc/docker/daemon.json:3")
+        for key, value in named.items()
+        if key not in Daemon.__dataclass_fields__
+    }
+    return Daemon("answers", SOCKET, **{"version": "20.10.24", "settings": written, **own})
 
 
 LAB = Lab(nodes=nodes())
@@ -163,6 +181,27 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
             {"daemon": Daemon("answers", SOCKET, version="28.2.2", kernel="6.6.87-linuxkit")},
         ),
         ("docker-daemon", "unfit", {"daemon": Daemon("absent", "unix:///home/me/.docker/run/docker.sock")}),
+        ("docker-storage", "unfit", {"docker_file_system": FileSystem(Path("/n"), "nfs4", "nas:/vol")}),
+        ("docker-storage", "unfit", {"docker_file_system": FileSystem(Path("/n"), "fuse.sshfs", "ada@nas:")}),
+        ("docker-storage", "unfit", {"docker_file_system": FileSystem(Path("/"), "overlay", "overlay")}),
+        ("docker-storage", "note", {"docker_file_system": FileSystem(Path("/"), "zfs", "tank/docker")}),
+        ("docker-storage", "note", {"docker_file_system": UNKNOWN}),
+        ("docker-storage", "unfit", {"daemon": docker(about_driver={"Supports d_type": "false"})}),
+        ("docker-storage", "note", {"daemon": docker(driver="vfs")}),
+        ("docker-storage", "note", {"daemon": docker(driver="devicemapper")}),
+        ("docker-runtime", "unfit", {"daemon": docker(runtime="runsc")}),
+        ("docker-open-files", "unfit", {"daemon": docker(**{"default-ulimits": {"nofile": {"Hard": 1024}}})}),
+        ("docker-open-files", "note", {"daemon": docker(**{"default-ulimits": {"nofile": {"Hard": 8192}}})}),
+        ("docker-networks", "note", {"daemon": docker(iptables=False)}),
+        (
+            "docker-networks",
+            "unfit",
+            {"daemon": docker(**{"default-network-opts": {"bridge": {ICC: "false"}}})},
+        ),
+        ("docker-networks", "unfit", {"docker_networks": (replace(OWN, isolates=True),)}),
+        ("docker-privileges", "note", {"daemon": docker(security=("name=no-new-privileges",))}),
+        ("docker-privileges", "note", {"daemon": docker(**{"no-new-privileges": True})}),
+        ("docker-settings", "note", {"daemon": docker(settings=UNKNOWN)}),
         ("vagrant", "unfit", {"vagrant": UNKNOWN}),
         ("vagrant", "unfit", {"vagrant": (2, 2, 19)}),
         ("memory", "unfit", {"memory": Memory(4000, 2411, 0)}),
@@ -201,6 +240,152 @@ def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, chang
     if verdict in ("mendable", "unfit"):
         assert found.mend
     assert bool(found.actions) == (verdict == "mendable")
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        docker(icc=False),  # of docker's default bridge, on which machines ask each other nothing
+        docker(**{"live-restore": True}),  # is no swarm's
+        docker(init=True),  # machines are made without
+        docker(**{"default-ulimits": {"nofile": {"Hard": 1048576}, "nproc": {"Hard": 9}}}),
+        docker(**{"default-ulimits": {"nofile": {"Hard": -1}}}),
+        docker(**{"default-ulimits": "odd", "default-network-opts": []}),
+        docker(iptables=True, runtime="runc", driver="overlayfs"),
+    ],
+)
+def test_settings_of_docker_that_harm_no_machine_are_no_finding(daemon: Daemon) -> None:
+    findings = examine(replace(FIT, daemon=daemon))
+    assert [each.verdict for each in findings if each.check.startswith("docker-")] == ["fit", "fit"]
+
+
+def test_the_line_of_docker_s_file_is_in_the_advice() -> None:
+    low = docker(**{"default-ulimits": {"nofile": {"Hard": 1024}}})
+    assert finding("docker-open-files", replace(FIT, daemon=low)).mend == (
+        "# /etc/docker/daemon.json:3: at least 65536 for nofile, or remove it\n"
+        "sudo systemctl restart docker   # machines stop with it; `./inv up` starts them again"
+    )
+    mapped = docker(security=("name=userns",), **{"userns-remap": "default"})
+    mend = finding("docker-daemon", replace(FIT, daemon=mapped)).mend
+    assert mend.startswith("# /etc/docker/daemon.json:3: remove userns-remap\n")
+    unseen = docker(security=("name=userns",))
+    assert finding("docker-daemon", replace(FIT, daemon=unseen)).mend.startswith(
+        "# /etc/docker/daemon.json: rem"
+    )
+
+
+def test_with_vfs_each_machine_needs_room_for_a_copy() -> None:
+    roomy = replace(FIT, daemon=docker(driver="vfs"), docker_data=Folder(Path("/d"), 2048 + 7 * 1400, 2, True))
+    assert finding("disk", roomy).verdict == "fit"
+    tight = replace(roomy, docker_data=Folder(Path("/d"), 2047 + 7 * 1400, 2, True))
+    assert finding("disk", tight).verdict == "unfit"
+    assert "7 machines take 9800 MiB more" in finding("docker-storage", roomy).why
+
+
+NOW = datetime(2026, 11, 28, 10, 30, tzinfo=UTC)
+CA = Path("/home/me/lab dir/.lab/secrets/ca.crt")
+
+
+def ca(since: datetime, until: datetime, **named: Any) -> Finding:
+    return finding("ca", FIT, own=Own(ca=Validity(CA, since, until), now=NOW, **named))
+
+
+def test_a_ca_that_was_not_made_yet_is_no_finding() -> None:
+    assert "ca" not in {each.check for each in examine(FIT)}
+
+
+def test_a_ca_is_held_against_the_clock_at_both_ends() -> None:
+    year, day, minute = timedelta(days=365), timedelta(days=1), timedelta(minutes=1)
+    assert ca(NOW - day, NOW + year).verdict == "fit"
+    assert ca(NOW, NOW + year).verdict == "fit"
+    assert ca(NOW - year, NOW + 29 * day).verdict == "note"
+    early = ca(NOW + minute, NOW + year)
+    assert (early.verdict, early.what) == (
+        "unfit",
+        f"the lab's CA is not yet valid: {CA} is valid from 2026-11-28 10:31 UTC to 2027-11-28 10:30 UTC, and "
+        "this host's clock says 2026-11-28 10:30 UTC",
+    )
+    over = ca(NOW - year, NOW)
+    assert over.verdict == "unfit"
+    assert "the lab's CA is expired" in over.what
+
+
+def test_the_way_out_of_a_ca_costs_no_machine_where_none_was_made() -> None:
+    early = ca(NOW + timedelta(days=9), NOW + timedelta(days=99))
+    assert "date -u" in early.mend
+    assert "rm '/home/me/lab dir/.lab/secrets/ca.crt' '/home/me/lab dir/.lab/secrets/ca.key'" in early.mend
+    assert "destroy" not in early.mend
+    late = ca(NOW + timedelta(days=9), NOW + timedelta(days=99), has_machines=True)
+    assert "./inv destroy" in late.mend
+    assert "rm " not in late.mend
+
+
+def test_a_ca_that_cannot_be_read_is_unfit() -> None:
+    found = finding("ca", FIT, own=Own(ca=Unknown("the lab's CA can't be read: no PEM")))
+    assert (found.verdict, found.what) == ("unfit", "the lab's CA can't be read: no PEM")
+
+
+UP = replace(
+    FIT,
+    containers=running(*ALL),
+    docker_networks=(OWN,),
+    routes=(DEFAULT, Route(IPv4Network("192.168.56.0/24"), OWN.device)),
+    way=Way(OWN.device),
+)
+OPEN = Forwarding(True, ("-P FORWARD DROP", f"-A FORWARD -i {OWN.device} -o {OWN.device} -j ACCEPT"))
+SHUT = Forwarding(True, ("-P FORWARD DROP",))
+EACH_OTHER = {("w1", "lb1"): "", ("lb1", "cp1"): ""}
+NOBODY = dict.fromkeys(EACH_OTHER, "no answer within 3 s")
+TWO = {("lb1", "cp1"): "No route to host", ("cp1", "lb1"): "No route to host"}
+BY_POLICY = "this host drops packets on br-own, by its rule `-P FORWARD DROP`"
+ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "pairs", "verdict", "what"),
+    [
+        (OPEN, None, "fit", "this host's rules let packets pass"),
+        (Forwarding(), None, "fit", "this host's rules don't apply to it (bridge-nf-call-iptables is off)"),
+        (Forwarding(True, UNKNOWN, UNKNOWN), None, "note", "nobody answered"),
+        (SHUT, None, "unfit", "this host drops packets on br-own, by its rule `-P FORWARD DROP`"),
+        (OPEN, EACH_OTHER, "fit", "machines reach one another"),
+        # What machines say counts for more than what rules seem to say.
+        (SHUT, EACH_OTHER, "fit", "machines reach one another"),
+        (
+            SHUT,
+            NOBODY,
+            "unfit",
+            "no machine reaches another one (no answer within 3 s): this host drops packets on br-own, by its "
+            "rule `-P FORWARD DROP`",
+        ),
+        (OPEN, NOBODY, "unfit", "no machine reaches another one (no answer within 3 s)"),
+        (OPEN, ONE, "note", "w1 does not reach lb1 (No route to host)"),
+        (OPEN, TWO, "note", "no machine reaches another one (No route to host)"),
+        (SHUT, ONE, "note", f"w1 does not reach lb1 (No route to host): {BY_POLICY}"),
+        (OPEN, {}, "fit", "this host's rules let packets pass"),
+    ],
+)
+def test_whether_machines_reach_one_another_is_judged_with_what_is_in_the_way(
+    forwarding: Forwarding, pairs: dict[tuple[str, str], str] | None, verdict: str, what: str
+) -> None:
+    own = Own(reach=None if pairs is None else Reach(pairs))
+    found = finding("forwarding", replace(UP, forwarding=forwarding), own=own)
+    assert (found.verdict, found.what) == (verdict, what)
+    assert bool(found.mend) == (verdict == "unfit" or bool(pairs and verdict == "note"))
+
+
+def test_the_way_between_machines_is_judged_only_where_the_lab_has_its_own() -> None:
+    elsewhere = replace(UP, way=Way("eth0", "192.0.2.1"), forwarding=SHUT)
+    assert "forwarding" not in {each.check for each in examine(elsewhere)}
+    strangers = replace(UP, way=Way("br-other"), forwarding=SHUT)
+    assert "forwarding" not in {each.check for each in examine(strangers)}
+
+
+def test_a_public_network_that_lab_yaml_allows_is_noted() -> None:
+    network = Network(pods=IPv4Network("193.0.0.0/16"), public_addresses=True)
+    found = finding("network-pods", FIT, LAB.model_copy(update={"network": network}))
+    assert found.verdict == "note"
+    assert "is not private" in found.what
 
 
 def test_all_missing_packages_are_one_command() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lab import config, host
 from lab.host import docker, network, places
-from lab.host.facts import Way
+from lab.host.facts import FileSystem, Forwarding, Way
 from lab.model import Lab
 from lab.providers.libvirt.host import LibvirtHost
 from lab.system import process
@@ -76,6 +76,10 @@ def test_gathering_fills_every_fact_from_what_the_host_said(door: FakeRun, root:
     facts = host.gather(config.default(), Workspace(root / ".lab"), programs=["docker"], root=root)
     assert facts.daemon.state == "answers"
     assert facts.daemon.version == "20.10.24+dfsg1"
+    assert (facts.daemon.driver, facts.daemon.runtime, facts.daemon.settings) == ("overlay2", "runc", {})
+    assert facts.daemon.about_driver["Supports d_type"] == "true"
+    assert facts.docker_file_system == FileSystem(Path("/var/lib/docker"), "ext4", "/dev/vda")
+    assert facts.forwarding == Forwarding()
     assert facts.vagrant == (2, 3, 4)
     assert facts.way == Way("br-57fb6121b355")
     assert facts.libvirt_networks == {}
@@ -83,6 +87,27 @@ def test_gathering_fills_every_fact_from_what_the_host_said(door: FakeRun, root:
     assert not isinstance(facts.containers, Unknown)
     assert {each.name for each in facts.containers} >= {"ha-lab-lb1", "ha-lab-cp1", "ha-lab-w3"}
     assert all(each.running and each.owner == "/tmp/tlab/.lab" for each in facts.containers)  # noqa: S108
+
+
+def test_the_system_s_file_says_nothing_of_another_daemon(door: FakeRun, root: Path, tmp_path: Path) -> None:
+    door.tell("docker context inspect", recorded("docker-context.txt").replace("/var/run/", "/home/ada/"))
+    facts = host.gather(config.default(), Workspace(root / ".lab"), root=root)
+    assert isinstance(facts.daemon.settings, Unknown)
+
+
+def test_gathering_asks_the_firewall_where_packets_on_bridges_pass_it(
+    door: FakeRun, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bridge = root / "proc/sys/net/bridge"
+    bridge.mkdir(parents=True)
+    (bridge / "bridge-nf-call-iptables").write_text("1\n")
+    door.tell("iptables --list-rules", recorded("iptables-rules.txt"))
+    door.tell("nft --json list chains", '{"nftables": []}')
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    facts = host.gather(config.default(), Workspace(root / ".lab"), root=root)
+    assert facts.forwarding.bridged
+    assert not isinstance(facts.forwarding.rules, Unknown)
+    assert "-P FORWARD DROP" in facts.forwarding.rules
 
 
 def test_gathering_asks_the_provider_and_looks_for_its_programs(door: FakeRun, root: Path) -> None:

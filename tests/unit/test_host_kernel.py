@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.host import kernel
-from lab.host.facts import Cgroups, Memory
+from lab.host.facts import Cgroups, FileSystem, Memory
 from lab.unknown import Unknown
 from tests.unit.hosts import recorded, recorded_tree
 
@@ -67,7 +67,6 @@ def test_capabilities_are_dockerds(root: Path) -> None:
 def test_capabilities_are_our_own_where_no_dockerd_runs(root: Path) -> None:
     shutil.rmtree(root / "proc/3827")
     assert isinstance(kernel.capabilities(root), Unknown)
-    (root / "proc/self").mkdir()
     (root / "proc/self/status").write_text("CapBnd:\t0000000000000001\n")
     assert kernel.capabilities(root) == frozenset({"CHOWN"})
 
@@ -117,3 +116,35 @@ def test_kernel_features_are_unknown_where_nothing_tells(root: Path) -> None:
     (root / "boot").mkdir()
     (root / "boot/config-6.18").write_text("CONFIG_VXLAN=m\n")
     assert isinstance(kernel.features(root, "6.18")["vxlan"], Unknown)
+
+
+def test_the_file_system_of_a_path_is_that_of_the_last_mount_above_it(root: Path) -> None:
+    assert kernel.file_system(root, Path("/var/lib/docker/volumes")) == FileSystem(
+        Path("/var/lib/docker"), "ext4", "/dev/vda"
+    )
+    assert kernel.file_system(root, Path("/srv")) == FileSystem(Path("/"), "ext4", "/dev/vda")
+    mounts = root / "proc/self/mountinfo"
+    mounts.write_text(
+        mounts.read_text()
+        + "99 27 0:50 / /srv/on\\040net rw,relatime shared:9 - nfs4 nas:/vol rw,vers=4.2\n"
+        + "98 27 0:51 / /var/lib/docker rw - overlay overlay rw\n"
+    )
+    found = kernel.file_system(root, Path("/srv/on net/docker"))
+    assert found == FileSystem(Path("/srv/on net"), "nfs4", "nas:/vol")
+    over = kernel.file_system(root, Path("/var/lib/docker"))
+    assert not isinstance(over, Unknown)
+    assert over.kind == "overlay"
+    mounts.write_text("nonsense\n")
+    assert isinstance(kernel.file_system(root, Path("/srv")), Unknown)
+    mounts.unlink()
+    assert isinstance(kernel.file_system(root, Path("/srv")), Unknown)
+
+
+def test_packets_on_bridges_pass_the_rules_only_where_br_netfilter_says_so(root: Path) -> None:
+    assert not kernel.forwards_bridged(root)
+    setting = root / "proc/sys/net/bridge/bridge-nf-call-iptables"
+    setting.parent.mkdir(parents=True)
+    setting.write_text("0\n")
+    assert not kernel.forwards_bridged(root)
+    setting.write_text("1\n")
+    assert kernel.forwards_bridged(root)

@@ -115,14 +115,38 @@ def test_a_pod_networks_manifest_with_the_labs_pods_has_no_fault(text: str) -> N
     [
         (CALICO % "192.168.0.0/16", 13, "Calico's CALICO_IPV4POOL_CIDR is 192.168.0.0/16, and should be"),
         (CALICO % "10.0.0.0/8", 13, "Calico's CALICO_IPV4POOL_CIDR is 10.0.0.0/8, and should be"),
-        (CALICO % "$POD_CIDR", 13, "Calico's CALICO_IPV4POOL_CIDR is $POD_CIDR, and should be network.pods, 10.2"),
+        (
+            CALICO % "$POD_CIDR",
+            13,
+            "Calico's CALICO_IPV4POOL_CIDR is $POD_CIDR, and should be network.pods, 10.2",
+        ),
         (f"{MANIFEST}---\n" + POOL % "192.168.0.0/16", 9, "Calico's IPPool, spec.cidr is 192.168.0.0/16"),
-        (OPERATOR % "192.168.0.0/16", 12, "Calico's Installation, spec.calicoNetwork.ipPools is 192.168.0.0/16"),
-        (f"{MANIFEST}---\n" + CILIUM % "cluster-pool", 10, "Cilium's cluster-pool-ipv4-cidr is 10.0.0.0/8, and"),
-        (FLANNEL.replace('"10.244.0.0/16"', '"10.5.0.0/16"'), 93, "flannel's net-conf.json, Network is 10.5.0.0/16"),
+        (
+            OPERATOR % "192.168.0.0/16",
+            12,
+            "Calico's Installation, spec.calicoNetwork.ipPools is 192.168.0.0/16",
+        ),
+        (
+            f"{MANIFEST}---\n" + CILIUM % "cluster-pool",
+            10,
+            "Cilium's cluster-pool-ipv4-cidr is 10.0.0.0/8, and",
+        ),
+        (
+            FLANNEL.replace('"10.244.0.0/16"', '"10.5.0.0/16"'),
+            93,
+            "flannel's net-conf.json, Network is 10.5.0.0/16",
+        ),
         # A part of the pods' network leaves nodes without one: flannel refuses a node's part outside its own.
-        (FLANNEL.replace('"10.244.0.0/16"', '"10.244.0.0/17"'), 93, "flannel's net-conf.json, Network is 10.244.0"),
-        (FLANNEL.replace('"10.244.0.0/16",', ""), 93, "flannel's net-conf.json, Network is missing, and should"),
+        (
+            FLANNEL.replace('"10.244.0.0/16"', '"10.244.0.0/17"'),
+            93,
+            "flannel's net-conf.json, Network is 10.244.0",
+        ),
+        (
+            FLANNEL.replace('"10.244.0.0/16",', ""),
+            93,
+            "flannel's net-conf.json, Network is missing, and should",
+        ),
     ],
 )
 def test_a_network_that_is_not_the_labs_pods_is_a_fault_with_its_line(text: str, line: int, what: str) -> None:
@@ -165,7 +189,7 @@ def test_a_fault_is_a_problem_of_lab_yaml_with_file_key_and_line(tmp_path: Path)
 
 
 def test_a_network_is_not_held_against_pods_that_are_wrong_themselves(tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text(FLANNEL)
+    (tmp_path / "mine.yaml").write_text(FLANNEL.replace("10.244.0.0/16", "10.0.0.0/16"))
     (tmp_path / "lab.yaml").write_text("network:\n  pods: 10.0.0.0\n  pod_network: mine.yaml\n")
     with pytest.raises(ConfigError) as caught:
         load(tmp_path / "lab.yaml")

@@ -10,6 +10,9 @@ from lab.config import default
 from lab.health import status
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
+from lab.host.doctor.forwarding import Obstacle
+from lab.host.facts import Forwarding, Way
+from lab.host.reach import Reach
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.unknown import Unknown, known
@@ -113,6 +116,76 @@ def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
     found = looked(nodes_not_ready("w1"))
     assert found.health == "degraded"
     assert found.losses == ("no loss of one more machine, apart from the load balancer's",)
+
+
+# What is behind a problem.
+
+CUT_OFF = Unknown("the API can't be asked: EOF occurred in violation of protocol")
+NO_API = api(health=dict.fromkeys(facts().api.health, CUT_OFF))
+NOBODY = Reach({("w1", "lb1"): "no answer within 3 s", ("lb1", "cp1"): "no answer within 3 s"})
+ONE = Reach({("w1", "lb1"): "No route to host", ("lb1", "cp1"): ""})
+RULE = Obstacle("this host drops packets on br-own, by its rule `-P FORWARD DROP`", "sudo iptables -I …")
+
+
+def with_cause(
+    found: status.Status,
+    ca: status.Cause | None = None,
+    reach: Reach = NOBODY,
+    obstacle: Obstacle | None = None,
+) -> status.Status:
+    return status._with_cause(found, ca, reach, lambda: obstacle)
+
+
+def test_machines_that_do_not_reach_one_another_are_the_problem_and_not_the_api_s_last_word() -> None:
+    found = with_cause(looked(NO_API), obstacle=RULE)
+    assert found.health == "down"
+    assert found.problem == (
+        "no machine reaches another one (no answer within 3 s): this host drops packets on br-own, by its rule "
+        "`-P FORWARD DROP`"
+    )
+    assert "EOF" not in shown(found)
+    assert "next:\n    sudo iptables -I …" in shown(found)
+    unseen = with_cause(looked(NO_API))
+    assert unseen.problem == "no machine reaches another one (no answer within 3 s)"
+    assert "nft list ruleset" in unseen.remedy
+
+
+def test_one_machine_that_is_apart_leaves_the_problem_as_it_is() -> None:
+    assert with_cause(looked(NO_API), reach=ONE) == looked(NO_API)
+    assert with_cause(looked(NO_API), reach=ONE, obstacle=RULE).problem == looked(NO_API).problem
+    degraded = looked(section("w1", "reach", "lb1 No route to host\ncp1\ncp2\ncp3\n"))
+    assert degraded.amiss == ("machines-reach-one-another: w1 does not reach lb1 (No route to host)",)
+    assert with_cause(degraded, reach=ONE) == degraded
+    blocked = with_cause(degraded, reach=ONE, obstacle=RULE)
+    assert (blocked.health, blocked.remedy) == ("degraded", RULE.mend)
+    assert "next:\n    sudo iptables" in shown(blocked)
+
+
+def test_a_ca_that_is_not_valid_now_is_the_problem() -> None:
+    cause = status.Cause("the lab's CA is expired: …", "date -u")
+    found = with_cause(looked(NO_API), ca=cause, reach=NOBODY, obstacle=RULE)
+    assert (found.problem, found.remedy) == (cause.what, cause.remedy)
+
+
+def test_a_healthy_lab_is_asked_nothing_more() -> None:
+    def never() -> None:
+        raise AssertionError("the firewall was asked")
+
+    well = looked()
+    assert status._with_cause(well, None, NOBODY, never) == well
+    assert status._with_cause(looked(NO_API), None, Reach({}), never) == looked(NO_API)
+
+
+def test_this_host_s_rules_are_asked_for_the_lab_s_own_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.health.status.network.way", lambda address: Way("br-own"))
+    monkeypatch.setattr(
+        "lab.health.status.firewall.forwarding", lambda root, **_: Forwarding(True, ("-P FORWARD DROP",))
+    )
+    found = status._obstacle(lab())
+    assert found is not None
+    assert "br-own" in found.what
+    monkeypatch.setattr("lab.health.status.network.way", lambda address: Way("eth0", "192.0.2.1"))
+    assert status._obstacle(lab()) is None
 
 
 def test_what_is_only_private_does_not_degrade() -> None:

@@ -11,8 +11,9 @@ from lab.errors import LabStateError
 from lab.remote import control_folder
 from lab.session import Session
 from lab.verbs import render
-from lab.workspace import made
+from lab.workspace import Workspace, made
 from lab.workspace.made import Made
+from lab.workspace.render import credentials
 from tests.unit.fakes import MANIFEST, FakeRemote, keep_made, recorded, with_a_second_balancer
 from tests.unit.sessions import GOLDEN, LAB_YAML, as_made, let_exist, on_any_host, wanted
 
@@ -151,6 +152,18 @@ def test_a_pod_network_of_one_s_own_is_read_beside_the_lab_file(opened: Session,
     other = wanted(tmp_path / "here", LAB_YAML + "network: {pod_network: mine.yaml}\n")
     written(other)
     assert (other.workspace.node("cp1") / "pod-network" / "manifest.yaml").read_text() == MANIFEST
+
+
+def test_nothing_is_written_for_a_ca_that_is_not_valid_now(
+    opened: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(workspace: Workspace) -> None:
+        raise LabStateError("the lab's CA is expired")
+
+    monkeypatch.setattr(credentials, "require_valid_ca", refuse)
+    with pytest.raises(LabStateError, match="expired"):
+        written(opened)
+    assert not opened.workspace.root.exists()
 
 
 # Machines that leave.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from lab.health.checks.check import (
     Finding,
@@ -132,15 +132,23 @@ def certificate_names(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 def certificate_expiry(lab: Lab, facts: Facts, node: Node) -> Finding:
     now = facts.api.asked_at
-    ends = sorted((each.until, each.path) for each in facts.machine(node).certificates)
-    expected = f"every certificate good for {SOON.days} days or more"
+    found = facts.machine(node).certificates
+    ends = sorted((each.until, each.path) for each in found)
+    expected = f"every certificate valid now, and for {SOON.days} days or more"
+    early = [f"{each.path} is valid from {_moment(each.since)} on" for each in found if each.since > now]
     soon = [f"{path} ends on {until:%Y-%m-%d}" for until, path in ends if until - now < SOON]
     over = any(until <= now for until, _ in ends)
     if not ends:
         return Finding(expected, "no certificate was found", "fails")
+    if early or over:
+        return Finding(expected, f"{'; '.join([*early, *soon])}; it is {_moment(now)}", "fails")
     if soon:
-        return Finding(expected, "; ".join(soon), "fails" if over else "warns")
+        return Finding(expected, "; ".join(soon), "warns")
     return Finding(expected, f"the first ends on {ends[0][0]:%Y-%m-%d}", "holds")
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 CHECKS = (
@@ -213,7 +221,8 @@ CHECKS = (
         "certificate-expiry",
         every_machine,
         certificate_expiry,
-        means="on that day this machine's part of the cluster stops being believed",
-        hint="`kubeadm certs renew all` on each control plane, then restart its static pods",
+        means="outside those days nobody believes this machine's part of the cluster",
+        hint="is the clock right (`date -u`, there and on this host)? If it is: `kubeadm certs renew all` on "
+        "each control plane, then restart its static pods; another CA needs `./inv destroy`, then `./inv up`",
     ),
 )  # fmt: skip

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none, holds
+from lab.health.checks.check import (
+    Finding,
+    LabCheck,
+    MachineCheck,
+    answers,
+    expect,
+    expect_none,
+    holds,
+)
 from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
 from lab.health.reading import read
+from lab.host.reach import Reach, reach
 from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
-from lab.unknown import Unknown, known
+from lab.unknown import CouldNotAsk, Unknown, known
 
 SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
@@ -19,6 +28,21 @@ CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
     return lab.kubernetes_nodes if lab.network.pod_network == "flannel" else ()
+
+
+def reach_of(lab: Lab, facts: Facts) -> Reach:
+    """Which machines reach which others. Of those that don't answer this host nothing is said."""
+    return reach(answers(facts, lab.nodes, lambda machine: machine.reach)[0])
+
+
+def machines_reach(lab: Lab, facts: Facts) -> Finding:
+    said, silent = answers(facts, lab.nodes, lambda machine: machine.reach)
+    if not said:
+        raise CouldNotAsk("; ".join(silent))
+    # Not `only_if_all_answered`: other checks name the machines that are silent, and these would be no finding.
+    return expect_none(
+        "machines reach the load balancer and the control planes", [reach_of(lab, facts).described()]
+    )
 
 
 def exact_nodes(lab: Lab, facts: Facts) -> Finding:
@@ -204,6 +228,12 @@ def pod_exec(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 CHECKS = (
+    LabCheck(
+        "machines-reach-one-another",
+        machines_reach,
+        means="the network between machines does not work: no API through the load balancer, no quorum",
+        hint="`./inv doctor` shows what on this host is in the way; on the machine: `nft list ruleset`",
+    ),
     LabCheck(
         "exact-nodes",
         exact_nodes,

@@ -1,4 +1,4 @@
-"""Reading certificates: their names, who signed them, until when they are valid."""
+"""Reading certificates: their names, who signed them, when they are valid."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.
 
 @dataclass(frozen=True)
 class CertificateFact:
-    """One certificate: the file it lies in, its names (DNS names and addresses), its end, its hash in hex."""
+    """One certificate: its file, its names (DNS names and addresses), when it is valid, its hash in hex."""
 
     path: str
     names: frozenset[str]
+    since: datetime
     until: datetime
     sha256: str
 
@@ -45,7 +46,11 @@ def read_certificate(path: str, pem: str) -> CertificateFact:
     try:
         certificate = x509.load_pem_x509_certificate(pem.encode())
         return CertificateFact(
-            path, _names(certificate), certificate.not_valid_after_utc, certificate.fingerprint(SHA256()).hex()
+            path,
+            _names(certificate),
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+            certificate.fingerprint(SHA256()).hex(),
         )
     except (UnsupportedAlgorithm, *FORMS) as error:
         raise ValueError(f"no certificate that is known here: {error}") from error

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from lab.health.cluster import BackendFact, MemberFact, read_backends, read_members
 from lab.health.facts.certificates import CertificateFact, read_certificates
 from lab.health.reading import UNREADABLE, listed, mapping, number, read, text
+from lab.host.reach import read_reach
 from lab.system.paths import PROVISION
 from lab.unknown import CouldNotAsk, Unknown
 
@@ -121,6 +122,11 @@ class Machine:
     def certificates(self) -> tuple[CertificateFact, ...]:
         """Every certificate that the machine keeps for its part of the cluster."""
         return self._read("certificates", read_certificates)
+
+    @property
+    def reach(self) -> dict[str, str]:
+        """The load balancer and the control planes but itself, and why each is not reached; "" where it is."""
+        return self._read("reach", read_reach)
 
     @property
     def service_account_key(self) -> str:

@@ -14,7 +14,7 @@ from lab.host import DockerNetwork, Route, Unknown
 from lab.host.docker import network_name
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
-from lab.model import Lab
+from lab.model import Lab, is_private
 from lab.model.roles import ROLES
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
@@ -47,7 +47,12 @@ def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Find
         if key == "subnet":
             clashes += [who for who in _foreign_ways(case) if who not in clashes]
         if not clashes:
-            yield fit(f"network-{key}", f"Network of {key}", f"{network} overlaps nothing that is known")
+            what = f"{network} overlaps nothing that is known"
+            if is_private(network):
+                yield fit(f"network-{key}", f"Network of {key}", what)
+            else:
+                why = "lab.yaml allows public addresses. Their owners can't be reached while the lab is up."
+                yield note(f"network-{key}", f"Network of {key}", f"{what}, and is not private", why)
             continue
         mend = _advice(case.lab, key, [*taken.values(), *others.values()])
         what = f"{network} overlaps {', '.join(clashes)}"
@@ -71,6 +76,15 @@ def own_network(case: Case) -> DockerNetwork | None:
         if network.name == network_name(case.lab) and all(map(case.is_ours, attached)):
             return network
     return None
+
+
+def own_device(case: Case) -> str | None:
+    """The device of the lab's own network on this host, if the kernel has a way to the lab by one."""
+    way, own = case.host.way, own_network(case)
+    if isinstance(way, Unknown) or not way.device or way.gateway:
+        return None
+    known = case.host.provider.owns_device(case.lab, case.host, way.device) if case.host.provider else None
+    return way.device if known or (own and own.device == way.device) else None
 
 
 def _is_way_to_remote(case: Case, route: Route) -> bool:

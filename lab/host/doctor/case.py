@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
 from lab.host import Container, HostFacts, Unknown
 from lab.host.doctor.finding import Finding
+from lab.host.reach import Reach
 from lab.model import Lab, Node, machine_name, owner_label
+from lab.workspace.render.credentials import Validity
 
 Check = Callable[["Case"], Iterable[Finding]]
 """One check: it judges a case, and changes nothing."""
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
+
+
+@dataclass(frozen=True)
+class Own:
+    """What is known of the lab itself, beside its host.
+
+    `ca` is when the cluster's CA is valid, None where it was not made yet. `reach` is what machines that run
+    say of one another, None where none was asked. `has_machines`: some were made, whether they run or not.
+    """
+
+    ca: Validity | Unknown | None = None
+    reach: Reach | None = None
+    has_machines: bool = False
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass(frozen=True)
@@ -29,6 +46,7 @@ class Case:
     owner: str
     purposes: frozenset[str]
     baked: bool
+    own: Own = field(default_factory=Own)
 
     def wants(self, purpose: str) -> bool:
         """Whether the host is wanted for this; the tests need all.

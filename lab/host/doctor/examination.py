@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lab import host
-from lab.errors import HostNotFit
-from lab.host import HostFacts
-from lab.host.doctor import tools
-from lab.host.doctor.case import PURPOSES, Case
+from lab.errors import HostNotFit, LabError
+from lab.host import HostFacts, Unknown
+from lab.host.doctor import certificates, forwarding, tools
+from lab.host.doctor.case import PURPOSES, Case, Own
 from lab.host.doctor.finding import Finding
 from lab.host.doctor.mending import mend
-from lab.model import Lab
+from lab.host.reach import Reach, reach, read_reach
+from lab.model import Lab, Node
 from lab.providers import provider_of
+from lab.remote import Remote, side_by_side
 from lab.system.progress import Progress
 from lab.workspace import Workspace, made
+from lab.workspace.render import credentials
+from lab.workspace.render.credentials import Validity
 
 WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
 """For these, nothing is asked of a host but its programs."""
+
+REACH = "/opt/ha-lab/reach.sh"
+REACH_TIMEOUT = 15.0
+"""Seconds for a machine to say which others it reaches; less than one is usual, and four where none is."""
 
 ROUNDS = 3
 """How often mending is gone over: what is installed in one can be asked in the next."""
@@ -30,18 +38,20 @@ def examine(
     owner: str,
     purposes: frozenset[str] = PURPOSES,
     baked: bool = False,
+    own: Own | None = None,
 ) -> tuple[Finding, ...]:
     """Judge a host by its facts; asks nothing.
 
-    `owner` is the label value by which the lab's own machines are known; `baked` says that the golden
-    machine is there. Machines that run already need nothing more.
+    `own` is what is known of the lab itself. `owner` is the label value by which the lab's own machines are
+    known; `baked` says that the golden machine is there. Machines that run already need nothing more.
     """
-    case = Case(lab, facts, owner, purposes, baked)
+    case = Case(lab, facts, owner, purposes, baked, own or Own())
     provider = provider_of(lab)
     # In the order of repairs: programs before the daemon that they bring.
     findings = [*tools.system(case), *tools.packages(case, provider.tools), *tools.toolchains(case)]
     if purposes - WITHOUT_MACHINES:
         findings += [finding for check in provider.checks for finding in check(case)]
+        findings += [*certificates.authority(case), *forwarding.between_machines(case)]
     return tuple(findings)
 
 
@@ -96,7 +106,43 @@ def _look(
     provider = provider_of(lab)
     programs = [tool.name for tool in provider.tools]
     facts = host.gather(lab, workspace, programs=programs, ask_provider=provider.look)
-    return facts, examine(lab, facts, owner=made.owner(workspace), purposes=purposes, baked=baked)
+    owner = made.owner(workspace)
+    own = _own(Case(lab, facts, owner, purposes, baked), workspace) if purposes - WITHOUT_MACHINES else None
+    return facts, examine(lab, facts, owner=owner, purposes=purposes, baked=baked, own=own)
+
+
+def _own(case: Case, workspace: Workspace) -> Own:
+    """Ask what is known of the lab itself: its CA's file, and the machines that run."""
+    ca: Validity | Unknown | None
+    try:
+        ca = credentials.ca_validity(workspace)
+    except LabError as error:
+        ca = Unknown(error.message)
+    return Own(ca, _reach(case, workspace), workspace.has_machines())
+
+
+def _reach(case: Case, workspace: Workspace) -> Reach | None:
+    """Ask the machines that run which others they reach; None where the lab's network is not up."""
+    remote = Remote(case.lab, workspace)
+    running = [node for node in case.lab.nodes if node not in case.waiting]
+    if len(running) < 2 or not workspace.ssh_config.exists():
+        return None
+
+    def ask(node: Node) -> dict[str, str] | None:
+        try:
+            answer = remote.run(node, [REACH], accept=None, timeout=REACH_TIMEOUT)
+        except LabError:
+            return None
+        # One with another checkout's scripts may not have this one.
+        return read_reach(answer.stdout) if answer.ok else None
+
+    try:
+        if remote.route_problem():
+            return None
+        said = side_by_side("asking machines whom they reach", running, ask)
+    except LabError:
+        return None
+    return reach({name: others for name, others in said.items() if others is not None})
 
 
 def _next(mendable: Sequence[Finding], unfit: Sequence[Finding]) -> str:

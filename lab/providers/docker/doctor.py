@@ -8,12 +8,14 @@ from pathlib import Path
 from lab import quoting
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
 from lab.host import Container, Daemon, Unknown
+from lab.host.docker import SYSTEM_SOCKETS
 from lab.host.doctor import addresses, kernel, mending, resources, tools
 from lab.host.doctor.case import Case, Check
 from lab.host.doctor.finding import Action, Finding, fit, unfit
 from lab.host.doctor.tools import Tool
 from lab.model import machine_name
 from lab.model.roles import ROLES
+from lab.providers.docker import settings
 from lab.system import process
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
@@ -27,7 +29,6 @@ DOCKER_CLIENT = "?exact-name(docker-cli)"
 DISK_LAB_MIB = 2 * 1024
 """What the machines take where docker keeps its data, in MiB; measured."""
 
-SYSTEM_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
 USE_SYSTEM = "unset DOCKER_HOST DOCKER_CONTEXT; docker context use default   # the system's own daemon"
 
 DAEMON_LOG = "/var/log/dockerd.log"
@@ -92,7 +93,7 @@ def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
         yield unfit(check, title, f"at {found.place} runs rootless", why, USE_SYSTEM)
     elif "name=userns" in found.security:
         why = "Machines mount file systems, which root in a user namespace of docker's may not."
-        mend = "remove userns-remap from /etc/docker/daemon.json, and restart docker"
+        mend = f"# {settings.place(found, 'userns-remap')}: remove userns-remap\n{settings.RESTART}"
         yield unfit(check, title, f"at {found.place} maps containers' root to another user", why, mend)
     elif found.kernel not in ("", kernel):
         what = (
@@ -121,7 +122,10 @@ def memory(case: Case) -> Iterable[Finding]:
 
 def disk(case: Case) -> Iterable[Finding]:
     """Is there room where docker keeps its data, and where builds are kept?"""
-    return resources.disk(case, [("docker's data", case.host.docker_data, DISK_LAB_MIB)], "docker system df")
+    copies = settings.VFS_COPY_MIB * len(case.waiting) if case.host.daemon.driver == "vfs" else 0
+    return resources.disk(
+        case, [("docker's data", case.host.docker_data, DISK_LAB_MIB + copies)], "docker system df"
+    )
 
 
 def networks(case: Case) -> Iterable[Finding]:
@@ -206,6 +210,7 @@ def _version(text: str) -> tuple[int, ...]:
 # In the order of repairs: what is needed to ask the next one comes first.
 CHECKS: tuple[Check, ...] = (
     daemon,
+    settings.settings,
     vagrant,
     memory,
     resources.cpus,

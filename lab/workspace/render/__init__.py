@@ -32,6 +32,10 @@ UNCONFINED = (
     *("--security-opt", "seccomp=unconfined"),
     *("--security-opt", "apparmor=unconfined"),
     *("--security-opt", "systempaths=unconfined"),
+    # A daemon's own default would keep sudo from becoming root (moby, daemon's parseSecurityOpt: this wins).
+    *("--security-opt", "no-new-privileges=false"),
+    # Nor may its default put another init before systemd, which has to be process 1.
+    "--init=false",
     *("--device-cgroup-rule", "a *:* rwm"),
     # Each machine its own cgroup tree; sharing the host's would mix all kubelets.
     "--cgroupns=private",

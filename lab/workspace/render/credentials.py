@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import NameOID
 
+from lab import quoting
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.model.roles import ROLES
@@ -74,6 +75,65 @@ def ca_certificate(workspace: Workspace) -> str:
         workspace.write_secret(key, key_text)
         workspace.write_secret(certificate, certificate_text)
     return certificate.read_text(encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Validity:
+    """When a certificate of this host's is valid, in UTC."""
+
+    path: Path
+    since: datetime
+    until: datetime
+
+    def problem(self, now: datetime) -> str | None:
+        """Why it is not valid at that moment: the file, its dates, and the clock; None where it is."""
+        if self.since <= now < self.until:
+            return None
+        dates = f"{self.path} is valid from {_moment(self.since)} to {_moment(self.until)}"
+        what = "not yet valid" if now < self.since else "expired"
+        return f"the lab's CA is {what}: {dates}, and this host's clock says {_moment(now)}"
+
+
+def ca_validity(workspace: Workspace) -> Validity | None:
+    """When the cluster CA's certificate is valid; None where it was not made yet. Makes nothing.
+
+    Raises LabStateError where there is a file that can't be read as one.
+    """
+    path = workspace.secrets / "ca.crt"
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise LabStateError(
+            f"the lab's CA can't be read: {path}: {error}",
+            hint="put the file back, or begin again: `./inv destroy`, then `./inv up`",
+        ) from error
+    return Validity(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
+
+
+def ca_way_out(validity: Validity, *, has_machines: bool) -> str:
+    """What to do about a CA that is not valid now: commands, as a person would paste them.
+
+    Without machines another CA costs nothing; it is not made by itself, since the clock may be wrong now.
+    """
+    clock = "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true"
+    if has_machines:
+        return f"{clock}\n# if it is, the machines need another CA: ./inv destroy, then ./inv up"
+    files = " ".join(quoting.word(validity.path.with_suffix(suffix)) for suffix in (".crt", ".key"))
+    return f"{clock}\nrm {files}   # if it is; no machine was made, and the next run makes another CA"
+
+
+def require_valid_ca(workspace: Workspace) -> None:
+    """Raise LabStateError where the cluster's CA is not valid now, so that no machine could be used."""
+    validity = ca_validity(workspace)
+    problem = validity.problem(datetime.now(UTC)) if validity else None
+    if validity and problem:
+        raise LabStateError(problem, hint=ca_way_out(validity, has_machines=workspace.has_machines()))
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
 def ca_key(workspace: Workspace) -> str:

@@ -1,0 +1,177 @@
+"""Judges whether machines reach one another, and what on this host keeps them from it.
+
+Packets between machines on one bridge go through the host's rules for forwarded packets where br_netfilter is
+loaded. docker and libvirt add rules that let theirs pass; a firewall service that is started or reloaded later
+may remove those.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Literal
+
+from lab import quoting
+from lab.host import ForwardChain, Forwarding, Unknown
+from lab.host.doctor.addresses import own_device
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Finding, fit, note, unfit
+
+TITLE = "Way between machines"
+WHY = "They would not reach the API through the load balancer, nor etcd's members each other."
+LOOK = (
+    "sudo iptables --list-rules FORWARD; sudo nft list ruleset   # which rule drops packets between machines?"
+)
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """What keeps machines apart, in a sentence, and the commands that remove it."""
+
+    what: str
+    mend: str
+
+
+def between_machines(case: Case) -> Iterator[Finding]:
+    """Do machines that run reach one another, and would this host's rules let them?"""
+    device = own_device(case)
+    if case.lab.remote_host or device is None:
+        return
+    found = case.host.forwarding
+    obstacle = obstacle_of(found, device, case.lab.network.subnet, docker=case.lab.provider == "docker")
+    reach = case.own.reach
+    if reach is not None and reach.pairs and not reach.broken:
+        yield fit("forwarding", TITLE, "machines reach one another")
+    elif reach is not None and reach.broken:
+        what = f"{reach.described()}{f': {obstacle.what}' if obstacle else ''}"
+        mend = obstacle.mend if obstacle else LOOK
+        # Where some do, the host lets packets pass, and of two either may be the cause: `up` may help then.
+        of_host = reach.all_broken and (obstacle or len(reach.machines) > 2)
+        judged = unfit if of_host else note
+        yield judged("forwarding", TITLE, what, WHY, mend)
+    elif obstacle:
+        yield unfit("forwarding", TITLE, obstacle.what, WHY, obstacle.mend)
+    elif not found.bridged:
+        yield fit("forwarding", TITLE, "this host's rules don't apply to it (bridge-nf-call-iptables is off)")
+    elif isinstance(found.rules, Unknown):
+        yield note("forwarding", TITLE, found.rules.reason, "They might drop packets between machines.")
+    else:
+        yield fit("forwarding", TITLE, "this host's rules let packets pass")
+
+
+def obstacle_of(found: Forwarding, device: str, subnet: IPv4Network, *, docker: bool) -> Obstacle | None:
+    """Return what this host does to packets on the bridge `device` that keeps machines apart; None for nothing.
+
+    `docker`: the bridge is docker's, which sets its rules again when it is restarted.
+    """
+    if not found.bridged:
+        return None
+    if not isinstance(found.rules, Unknown):
+        verdict, rule = _verdict(found.rules, device, subnet)
+        if verdict == "drop":
+            what = f"this host drops packets on {device}, by its rule `{rule}`{_of_services(found.services)}"
+            return Obstacle(what, _let_pass(device, docker=docker))
+    if not isinstance(found.chains, Unknown):
+        for chain in found.chains:
+            if _drops(chain, device, subnet):
+                what = f"nftables' chain {chain} drops packets on {device}{_of_services(found.services)}"
+                return Obstacle(what, _insert(chain, device))
+    return None
+
+
+def _of_services(services: Sequence[str]) -> str:
+    return f" ({', '.join(services)} runs here)" if services else ""
+
+
+def _let_pass(device: str, *, docker: bool) -> str:
+    interfaces = ("-i", device, "-o", device)
+    now = quoting.line(("sudo", "iptables", "-I", "FORWARD", *interfaces, "-j", "ACCEPT"))
+    until = "   # until the host's rules are loaded again"
+    if not docker:
+        return f"{now}{until}"
+    again = "sudo systemctl restart docker, then ./inv up"
+    return f"{now}{until}\n# or, for all of docker's rules, which stops containers: {again}"
+
+
+def _insert(chain: ForwardChain, device: str) -> str:
+    names = ("iifname", f'"{device}"', "oifname", f'"{device}"', "accept")
+    rule = quoting.line(("sudo", "nft", "insert", "rule", chain.family, chain.table, chain.name, *names))
+    return f"{rule}\n# and for later in the service's own configuration, such as /etc/nftables.conf"
+
+
+# What happens to a new connection's packet that comes in and leaves at one device. Conditions beyond devices
+# and addresses (-p, --ctstate, …) are taken as not met: such rules are about other packets, or about some only.
+
+Verdict = Literal["accept", "drop", "none"]
+WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
+ENDS: Mapping[str, Verdict] = {"ACCEPT": "accept", "DROP": "drop", "REJECT": "drop"}
+
+
+def _verdict(rules: Sequence[str], device: str, subnet: IPv4Network) -> tuple[Verdict, str]:
+    chains: dict[str, list[str]] = {}
+    policy = "accept", ""
+    for rule in rules:
+        words = rule.split()
+        if words[:2] == ["-P", "FORWARD"]:
+            policy = ENDS.get(words[2], "none"), rule
+        elif words[:1] == ["-A"]:
+            chains.setdefault(words[1], []).append(rule)
+    found = _of_chain("FORWARD", chains, device, subnet, seen=())
+    verdict, rule = found if found[0] != "none" else policy
+    return ("drop", rule) if verdict == "drop" else ("accept", rule)
+
+
+def _of_chain(
+    name: str, chains: Mapping[str, list[str]], device: str, subnet: IPv4Network, seen: tuple[str, ...]
+) -> tuple[Verdict, str]:
+    for rule in chains.get(name, ()):
+        target = _target(rule, device, subnet)
+        if target in ENDS:
+            return ENDS[target], rule
+        if target == "RETURN":
+            return "none", ""
+        if target in chains and target not in seen:
+            found = _of_chain(target, chains, device, subnet, (*seen, name))
+            if found[0] != "none":
+                return found
+    return "none", ""
+
+
+def _target(rule: str, device: str, subnet: IPv4Network) -> str:
+    """Where a rule sends the packet; "" where it is about others."""
+    words = iter(WORD.findall(rule)[2:])
+    negated = False
+    for word in words:
+        if word == "!":
+            negated = True
+            continue
+        if word in ("-j", "-g"):
+            return next(words, "")
+        value = next(words, "")
+        if word in ("-i", "-o"):
+            met = device.startswith(value[:-1]) if value.endswith("+") else device == value
+        elif word in ("-s", "-d"):
+            met = subnet.subnet_of(IPv4Network(value, strict=False))
+        elif (word, value) == ("-m", "comment") or word == "--comment":
+            continue
+        else:
+            return ""
+        if met == negated:
+            return ""
+        negated = False
+    return ""
+
+
+def _drops(chain: ForwardChain, device: str, subnet: IPv4Network) -> bool:
+    """Whether a chain of nftables drops such packets as far as its own text says.
+
+    One that drops what no rule takes, or whose last rule does, and that names neither the device nor the
+    network. Chains that it jumps to may accept (`jump`), so that one with a jump is not called an obstacle.
+    """
+    lines = [line.strip() for line in chain.text.splitlines()]
+    rules = [line for line in lines if line and not line.startswith(("type ", "table ", "chain ", "}"))]
+    ends = chain.policy == "drop" or any(rule.split()[0] in ("drop", "reject") for rule in rules)
+    known = any(device in rule or str(subnet) in rule or " jump " in f" {rule} " for rule in rules)
+    return ends and not known

@@ -1,0 +1,164 @@
+"""Judges how docker's daemon is configured, by what machines need that are containers with systemd in them.
+
+Two settings are lifted where machines are made (`lab.workspace.render.UNCONFINED`): no-new-privileges, which
+keeps sudo from becoming root, and init, which puts another process before systemd. Others concern no machine:
+icc is about docker's default bridge only, and live-restore about containers that outlive the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lab.host import Configured, Daemon, Unknown
+from lab.host.docker import ICC
+from lab.host.dockerd import CONFIGURATION
+from lab.host.doctor.addresses import own_network
+from lab.host.doctor.case import Case
+from lab.host.doctor.finding import Finding, fit, note, unfit
+
+RESTART = "sudo systemctl restart docker   # machines stop with it; `./inv up` starts them again"
+
+TRIED_DRIVERS = ("overlay2", "overlayfs", "btrfs")
+"""Storage drivers with nothing to say about: docker's usual one, that of its containerd image store, and one
+whose volumes take overlayfs."""
+
+REMOTE = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "9p", "virtiofs", "vboxsf", "fuse", "lustre")
+"""File systems that are another machine's disk, or not a kernel's own; `fuse.sshfs` is a kind of fuse."""
+
+TRIED_RUNTIMES = ("", "runc", "crun", "nvidia", "io.containerd.runc.v2")
+
+FILES_NEEDED, FILES_WANTED = 4096, 65536
+"""Open files for a machine: below the first, etcd and the API server refuse connections under a light load;
+etcd and containerd ask for the second themselves."""
+
+VFS_COPY_MIB = 1400
+"""What each machine takes with the storage driver vfs, which copies all of the golden machine."""
+
+
+def settings(case: Case) -> Iterator[Finding]:
+    """Does docker's daemon do for containers what machines need?"""
+    found = case.host.daemon
+    if found.state != "answers":
+        return
+    findings = [
+        *_storage(case, found),
+        *_runtime(found),
+        *_limits(found),
+        *_networks(case, found),
+        *_lifted(found),
+    ]
+    if isinstance(found.settings, Unknown):
+        what = f"some settings are not known: {found.settings.reason}"
+        why = (
+            "default-ulimits and iptables are only there. Machines may have too few open files, or no network."
+        )
+        findings.append(note("docker-settings", "docker's settings", what, why))
+    yield from findings or [fit("docker-settings", "docker's settings", "machines can run with them")]
+
+
+def place(found: Daemon, key: str) -> str:
+    """Where a setting is written; where that isn't known, the file in which it usually is."""
+    known = _settings(found).get(key)
+    return known.place if known else str(CONFIGURATION)
+
+
+def _settings(found: Daemon) -> Mapping[str, Configured]:
+    return {} if isinstance(found.settings, Unknown) else found.settings
+
+
+def _value(found: Daemon, *keys: str) -> Any:
+    """The value of a setting, or of one inside it; None where it is not set."""
+    first, *rest = keys
+    known = _settings(found).get(first)
+    value: Any = known.value if known else None
+    for key in rest:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _change(found: Daemon, key: str, what: str) -> str:
+    return f"# {place(found, key)}: {what}\n{RESTART}"
+
+
+def _storage(case: Case, found: Daemon) -> Iterator[Finding]:
+    check, title = "docker-storage", "docker's data"
+    disk = case.host.docker_file_system
+    elsewhere = _change(found, "data-root", f'"data-root": a folder on a local disk, not {found.data}')
+    if isinstance(disk, Unknown):
+        yield note(check, title, disk.reason, "Machines need a local disk, on which layers can be stacked.")
+    elif disk.kind.partition(".")[0] in REMOTE:
+        why = "etcd waits for each write to be on the disk, and containers can't be stacked on such a one."
+        yield unfit(
+            check, title, f"{found.data} is on {disk.source} ({disk.kind}), no local disk", why, elsewhere
+        )
+    elif disk.kind == "overlay":
+        why = "Machines' own containers are stacked layers, which can't be stacked on others."
+        yield unfit(check, title, f"{found.data} is on stacked layers itself (overlay)", why, elsewhere)
+    elif disk.kind == "zfs":
+        why = "Layers can be stacked on it from OpenZFS 2.2 on; before, pods do not start."
+        yield note(check, title, f"{found.data} is on zfs", why, "zfs version   # 2.2 or later?")
+    if found.about_driver.get("Supports d_type") == "false":
+        why = "Layers can't be stacked on it, so pods do not start (mkfs.xfs with ftype=1 makes one that can)."
+        yield unfit(check, title, f"{found.data} is on a disk without d_type", why, elsewhere)
+    if found.driver == "vfs":
+        waiting = len(case.waiting)
+        what = "the storage driver is vfs, which makes each machine a copy of the golden machine"
+        why = f"{waiting} machines take {waiting * VFS_COPY_MIB} MiB more, and minutes to make."
+        mend = _change(
+            found, "storage-driver", '"storage-driver": "overlay2", after which images are made again'
+        )
+        yield note(check, title, what, why, mend)
+    elif found.driver and found.driver not in (*TRIED_DRIVERS, "zfs"):
+        why = "Machines have not been tried with it."
+        mend = _change(found, "storage-driver", '"storage-driver": "overlay2", if machines fail')
+        yield note(check, title, f"the storage driver is {found.driver}", why, mend)
+
+
+def _runtime(found: Daemon) -> Iterator[Finding]:
+    if found.runtime not in TRIED_RUNTIMES:
+        what = f"containers are run by {found.runtime} and not by runc"
+        why = "Machines mount file systems and run containers themselves, which few other runtimes allow."
+        mend = _change(found, "default-runtime", 'remove it, or "default-runtime": "runc"')
+        yield unfit("docker-runtime", "docker's runtime", what, why, mend)
+
+
+def _limits(found: Daemon) -> Iterator[Finding]:
+    files = _value(found, "default-ulimits", "nofile", "Hard")
+    if not isinstance(files, int) or files < 0 or files >= FILES_WANTED:
+        return
+    check, title = "docker-open-files", "Open files"
+    what = f"docker gives a machine {files} (default-ulimits, nofile)"
+    why = "etcd, the API server and containerd have a file open for each connection and container."
+    mend = _change(found, "default-ulimits", f"at least {FILES_WANTED} for nofile, or remove it")
+    if files < FILES_NEEDED:
+        yield unfit(check, title, what, why, mend)
+    else:
+        yield note(check, title, what, why, mend)
+
+
+def _networks(case: Case, found: Daemon) -> Iterator[Finding]:
+    check, title = "docker-networks", "docker's networks"
+    own = own_network(case)
+    why = "Machines would not reach the API through the load balancer, nor etcd's members each other."
+    if own and own.isolates:
+        what = f"{own.name} lets no machine reach another one ({ICC} is false)"
+        mend = f"sudo iptables -I DOCKER-USER -i {own.device} -o {own.device} -j ACCEPT"
+        yield unfit(check, title, what, why, mend)
+    elif own is None and str(_value(found, "default-network-opts", "bridge", ICC)).lower() == "false":
+        what = f"new networks let no container reach another one ({ICC} is false)"
+        yield unfit(check, title, what, why, _change(found, "default-network-opts", f"remove {ICC}"))
+    if _value(found, "iptables") is False:
+        what = "docker sets no rules in this host's firewall (iptables is false)"
+        why = "Pods reach nothing outside this host, unless your own rules masquerade them. The lab needs none."
+        mend = _change(found, "iptables", "remove it, if pods are to reach the outside")
+        yield note(check, title, what, why, mend)
+
+
+def _lifted(found: Daemon) -> Iterator[Finding]:
+    """What is lifted for machines, and matters to those that an earlier version of the kit has made."""
+    if "name=no-new-privileges" in found.security or _value(found, "no-new-privileges") is True:
+        what = "no-new-privileges is on; machines are made without it, since sudo could not become root there"
+        why = "Machines that an earlier version of the kit made have it once docker was restarted."
+        mend = "./inv replace NAME   # a machine on which sudo fails"
+        yield note("docker-privileges", "docker's settings", what, why, mend)
