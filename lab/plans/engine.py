@@ -90,7 +90,8 @@ class Step:
 
     `do` carries it out and returns whether it changed anything; it raises LabError when it can't. `on` are the
     machines it runs on, each for itself; None is once for the lab. `script`: it is the script of its name in
-    provision/node/, which a bare `vagrant up` can run, too.
+    provision/node/, which a bare `vagrant up` can run, too. `retitled` is the title of what the step does
+    instead where the situation asks for something else, None where `title` holds.
     """
 
     name: str
@@ -101,6 +102,11 @@ class Step:
     one_at_a_time: bool = False
     stop: Stop | None = None
     script: bool = False
+    retitled: Callable[[Lab, Situation], str | None] = lambda lab, situation: None
+
+    def title_in(self, lab: Lab, situation: Situation) -> str:
+        """What the step does in this situation, as people read it."""
+        return self.retitled(lab, situation) or self.title
 
 
 Plan = tuple[Step, ...]
@@ -133,7 +139,11 @@ def run(plan: Plan, context: Context) -> bool:
                     needed.append(previous)
                 previous = pool.submit(_carry_out, step, context, node, needed, failed)
                 futures[step.name][key] = previous
-    failures = [error for step in plan for error in _own_failures(step, futures[step.name])]
+    failures = [
+        error
+        for step in plan
+        for error in _own_failures(step.title_in(context.lab, context.situation), futures[step.name])
+    ]
     if failures:
         raise failures[0]
     return any(future.result() for each in futures.values() for future in each.values())
@@ -185,7 +195,8 @@ def _carry_out(
     wait(needed)
     if any(future.exception() is not None for future in needed):
         raise _Skipped(f"{step.name} was not tried")
-    with context.progress.step(step.name, step.title, node.name if node else "") as shown:
+    title = step.title_in(context.lab, context.situation)
+    with context.progress.step(step.name, title, node.name if node else "") as shown:
         changed = step.do(Job(context, shown, failed, node))
         if not changed:
             shown.unchanged()
@@ -196,7 +207,7 @@ class _Skipped(LabError):
     """A step that was not tried, since a step that it needs failed; that failure is reported."""
 
 
-def _own_failures(step: Step, futures: dict[str, Future[bool]]) -> list[LabError]:
+def _own_failures(title: str, futures: dict[str, Future[bool]]) -> list[LabError]:
     errors = {name: future.exception() for name, future in futures.items()}
     for error in errors.values():
         if error is not None and not isinstance(error, LabError):
@@ -208,4 +219,4 @@ def _own_failures(step: Step, futures: dict[str, Future[bool]]) -> list[LabError
     }
     if not own:
         return []
-    return [own[ONCE]] if ONCE in own else [NodeFailed(step.title, own)]
+    return [own[ONCE]] if ONCE in own else [NodeFailed(title, own)]

@@ -22,6 +22,7 @@ def script(
     words: Words = lambda lab, situation, node: (),
     secrets: Callable[[Situation], Sequence[str]] = lambda situation: (),
     stop: Stop | None = None,
+    retitled: Callable[[Lab, Situation], str | None] = lambda lab, situation: None,
 ) -> Step:
     """A step that runs `provision/node/NAME.sh` on each of its machines.
 
@@ -39,7 +40,17 @@ def script(
             secrets=secrets(context.situation),
         )
 
-    return Step(name, title, do, on, after=after, one_at_a_time=one_at_a_time, stop=stop, script=True)
+    return Step(
+        name,
+        title,
+        do,
+        on,
+        after=after,
+        one_at_a_time=one_at_a_time,
+        stop=stop,
+        script=True,
+        retitled=retitled,
+    )
 
 
 def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: Sequence[str] = ()) -> bool:

@@ -76,6 +76,13 @@ def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
     return (situation.first,)
 
 
+def _cluster_exists(lab: Lab, situation: Situation) -> str | None:
+    """What is done in the place of `kubeadm init` where that was done before."""
+    if situation.first.name not in situation.joined:
+        return None
+    return "join token and certificate key" if situation.newcomers(lab) else "the cluster is initialised"
+
+
 START: Plan = (
     # Makes machines that are missing and starts those that are off, all at once.
     Step("boot", "make and start machines", _boot),
@@ -116,6 +123,7 @@ UP: Plan = (
         ),
         secrets=lambda _: KUBEADM_SECRETS,
         stop=Stop("control-plane", "kubeadm init", task=4),
+        retitled=_cluster_exists,
     ),
     script(
         "pod-network",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from rich.console import Group, RenderableType
@@ -104,22 +104,22 @@ def look(session: Session) -> Forecast:
     there = _There({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
     refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
-    plans = [] if impossibles or refused else _plans(session, change, there)
+    parts = [] if impossibles or refused else _parts(session, change, there)
     measured = durations.read(session.workspace)
     steps = tuple(
         Planned(
             step.name,
-            step.title,
-            tuple(name for name in targets[step.name] if name != engine.ONCE),
+            step.title_in(session.lab, part.situation),
+            tuple(name for name in part.targets[step.name] if name != engine.ONCE),
             durations.of(step.name, measured),
         )
-        for plan, targets in plans
-        for step in plan
-        if targets.get(step.name)
+        for part in parts
+        for step in part.plan
+        if part.targets.get(step.name)
     )
     seconds = sum(
-        engine.forecast(plan, targets, lambda step: durations.of(step.name, measured))
-        for plan, targets in plans
+        engine.forecast(part.plan, part.targets, lambda step: durations.of(step.name, measured))
+        for part in parts
     )
     return Forecast(
         session.lab.name,
@@ -171,10 +171,19 @@ def _ask(session: Session) -> _There:
     )
 
 
-def _plans(session: Session, change: Change, there: _There) -> list[tuple[Plan, dict[str, list[str]]]]:
-    """The plans that `up` would run, in order, each with the machines that its steps change; "" is the lab."""
+@dataclass(frozen=True)
+class _Part:
+    """A plan that `up` would run, the situation, and the machines that each step changes; "" is the lab."""
+
+    plan: Plan
+    situation: Situation
+    targets: Mapping[str, Sequence[str]]
+
+
+def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
+    """The plans that `up` would run, in order."""
     lab = session.lab
-    found = []
+    found: list[_Part] = []
     leaving = (*change.removed, *_half_removed(session, change))
     if leaving:
         names = {node.name for node in leaving}
@@ -186,15 +195,14 @@ def _plans(session: Session, change: Change, there: _There) -> list[tuple[Plan, 
             leaving=leaving,
             silent=frozenset(n.name for n in leaving if n.name in there.silent or _to_be_made(n, there)),
         )
-        found.append((REMOVE, {s.name: _on(s, lab, situation) for s in REMOVE if s.name != "deliver"}))
+        targets = {s.name: _on(s, lab, situation) for s in REMOVE if s.name != "deliver"}
+        found.append(_Part(REMOVE, situation, targets))
     resized = tuple(node for node in change.resized if not _to_be_made(node, there))
     if resized:
         situation = Situation(lab.first, lab.nodes, resized=resized)
-        found.append((RESIZE, {s.name: _on(s, lab, situation) for s in RESIZE}))
-    targets = _targets(lab, change, there, {node.name for node in leaving})
-    if any(targets.values()):
-        found.append((UP, targets))
-    return found
+        found.append(_Part(RESIZE, situation, {s.name: _on(s, lab, situation) for s in RESIZE}))
+    last = _up(lab, change, there, {node.name for node in leaving})
+    return [*found, last] if any(last.targets.values()) else found
 
 
 def _half_removed(session: Session, change: Change) -> list[Node]:
@@ -216,13 +224,14 @@ def _on(step: Step, lab: Lab, situation: Situation) -> list[str]:
     return [node.name for node in step.on(lab, situation)] if step.on else [engine.ONCE]
 
 
-def _targets(lab: Lab, change: Change, there: _There, leaving: Collection[str]) -> dict[str, list[str]]:
+def _up(lab: Lab, change: Change, there: _There, leaving: Collection[str]) -> _Part:
     """What UP changes: on machines that are missing everything, on others what depends on who is there."""
     missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
     off = {node.name for node in lab.nodes if there.states.get(node.name) in ("stopped", "paused")}
     joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
     serving = [node for node in lab.control_planes if node.name not in joining]
     first = serving[0] if serving else lab.first
+    joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
     renamed = bool(change.added or change.removed)  # every machine has a file with all names
     servers = any(node.spec.etcd_member for node in (*change.added, *change.removed))
     kinds = {setting.effect.kind for setting in change.reconfigured}
@@ -246,7 +255,7 @@ def _targets(lab: Lab, change: Change, there: _There, leaving: Collection[str]) 
     ]
     if any(targets.values()):
         targets |= {name: [engine.ONCE] for name in ("nodes-ready", "pods-ready", "healthy")}
-    return targets
+    return _Part(UP, Situation(first, lab.nodes, joined=joined), targets)
 
 
 def _notice(session: Session, change: Change, states: Mapping[str, MachineState]) -> Iterator[str]:

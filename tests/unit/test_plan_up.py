@@ -157,6 +157,42 @@ def test_only_scripts_that_join_machines_are_given_secrets_and_each_its_own(worl
     assert len({files["secrets"].splitlines()[0] for files in given.values()}) == 1
 
 
+def titles(world: World) -> set[str]:
+    """What the first control plane's step is called, as progress and report show it."""
+    return {step.title for step in world.progress.finished if step.name == "control-plane-init"}
+
+
+JOINED = {node.name: "joined" for node in LAB.kubernetes_nodes}
+
+
+@pytest.mark.parametrize(
+    ("states", "title"),
+    [
+        ({}, "kubeadm init"),
+        ({"cp1": "partial"}, "kubeadm init"),
+        (JOINED | {"w3": "fresh"}, "join token and certificate key"),
+        (JOINED | {"cp1": "fresh"}, "join token and certificate key"),
+        (JOINED, "the cluster is initialised"),
+    ],
+)
+def test_kubeadm_init_is_named_only_where_it_runs(world: World, states: dict[str, str], title: str) -> None:
+    world.made(**states)
+    world.bring_up()
+    assert titles(world) == {title}
+
+
+def test_a_failure_names_what_was_tried_in_that_situation(world: World) -> None:
+    def fails(machine: str, script: str) -> bool:
+        if script == "control-plane-init":
+            raise LabError("no")
+        return True
+
+    world.made(**JOINED | {"w3": "fresh"})
+    world.remote.doing = fails
+    with pytest.raises(NodeFailed, match=r"^join token and certificate key failed on cp1: no$"):
+        world.bring_up()
+
+
 def test_control_planes_never_join_two_at_once(world: World) -> None:
     joining = threading.Lock()
 

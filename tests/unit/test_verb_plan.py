@@ -70,6 +70,7 @@ def test_from_nothing_everything_is_made(world: World) -> None:
         **AFTER,
     }
     assert (found.exit_code, found.problem, found.notice, found.removed) == (2, None, (), ())
+    assert {step.name: step.title for step in found.steps}["control-plane-init"] == "kubeadm init"
 
 
 def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
@@ -96,6 +97,8 @@ def test_a_larger_lab(world: World) -> None:
         **AFTER,
     }
     assert found.notice == ("nothing while machines are added",)
+    titles = {step.name: step.title for step in found.steps}
+    assert titles["control-plane-init"] == "join token and certificate key"
 
 
 def test_a_smaller_lab_says_what_goes_what_is_noticed_and_what_is_lost(world: World) -> None:
