@@ -116,6 +116,36 @@ labelled_control_plane() {
 	}
 }
 
+pod_network_manifest() { kubectl kustomize --load-restrictor LoadRestrictionsNone "$HERE/pod-network"; }
+
+# pod_network_applied FILE: everything of this manifest is in the cluster, and the cluster itself keeps the hash of what
+# was applied last. (`kubectl diff` would say the same in six seconds.)
+pod_network_applied() {
+	local applied
+	applied=$(as_admin --namespace kube-system get configmap ha-lab-pod-network --output 'jsonpath={.data.sha256}') &&
+		[[ $applied == "$(hash_of "$1")" ]] &&
+		as_admin get --filename "$1" --output name >/dev/null && has_labs_part_of_flannel
+}
+
+# A user may have applied flannel's original manifest since.
+has_labs_part_of_flannel() {
+	[[ -e $HERE/pod-network/manifest.yaml ]] ||
+		as_admin --namespace kube-flannel get daemonset kube-flannel-ds --output \
+			'jsonpath={.spec.template.spec.containers[*].args}' | grep -q -- --iface-can-reach
+}
+
+hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
+
+# Name and description of each Secret, never its content.
+readonly SECRET_NAMES='{{range .items}}{{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
+
+# Names of the Secrets that could add a machine: the token of kubeadm-init.yaml, the uploaded certificates, and the token
+# whose end deletes them. Other tokens are not the lab's.
+secrets_of_runs() {
+	as_admin --namespace kube-system get secrets --output go-template="$SECRET_NAMES" |
+		awk '$1 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/ { print $1 }'
+}
+
 readonly ETCDCTL=(
 	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt
 	--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt

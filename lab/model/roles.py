@@ -79,7 +79,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         cluster_ca="/etc/haproxy/kubernetes-ca.crt",
         templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
         copies=("cut-off.lua",),
-        scripts=(*_ASKING, "load-balancer"),
+        scripts=(*_ASKING, "unfinished", "load-balancer"),
         secrets=frozenset(),
         memory_mib=100,
         inotify_instances=13,
@@ -99,7 +99,7 @@ ROLES: Mapping[Role, RoleSpec] = {
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
         },
         scripts=(
-            *_ASKING,
+            *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
             *("drain", "leave", "remove-member"),
         ),

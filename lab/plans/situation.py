@@ -16,6 +16,8 @@ Found = Literal["fresh", "partial", "joined"]
 
 PROBE = "/opt/ha-lab/probe.sh"
 
+UNFINISHED = "/opt/ha-lab/unfinished.sh"
+
 PROBE_TIMEOUT = 60.0
 """Seconds for a machine to report what it has; it asks files only."""
 
@@ -81,6 +83,21 @@ def ask_one(node: Node, remote: Remote) -> Found | Unknown:
         return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
     word = said.stdout.strip()
     return cast(Found, word) if word in ("partial", "joined") else "fresh"
+
+
+def unfinished(node: Node, remote: Remote) -> frozenset[str] | Unknown:
+    """The steps besides joins that an interrupted run has left to do, as a machine that runs sees them.
+
+    A load balancer answers for itself, a control plane for the cluster (`provision/node/unfinished.sh`). It is
+    unknown where the machine or the cluster does not answer, or the machine has an earlier version's scripts.
+    """
+    try:
+        said = remote.run(node, ["sudo", UNFINISHED], timeout=LOOK_TIMEOUT, accept=None)
+    except LabError as error:
+        return Unknown(error.message)
+    if said.returncode != 0:
+        return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
+    return frozenset(said.stdout.split())
 
 
 def has_joined(node: Node, remote: Remote) -> bool:

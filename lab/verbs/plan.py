@@ -18,7 +18,7 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Situation, ask_one
+from lab.plans.situation import Situation, ask_one, unfinished
 from lab.plans.up import UP
 from lab.providers import MachineState
 from lab.remote import side_by_side
@@ -138,12 +138,15 @@ def look(session: Session) -> Forecast:
 class _There:
     """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
 
+    `unfinished` are steps besides joins that an interrupted run has left to do.
+
     Machines that can't be asked (`problem` is why, and which) are assumed to be as `up` left them: running, and
     joined. `silent` are those of them that run.
     """
 
     states: Mapping[str, MachineState]
     unjoined: frozenset[str] = frozenset()
+    unfinished: frozenset[str] = frozenset()
     silent: frozenset[str] = frozenset()
     problem: str | None = None
 
@@ -162,13 +165,33 @@ def _ask(session: Session) -> _There:
         return _There(states, silent=frozenset(node.name for node in running), problem=reason)
     with session.progress.asking("the machines to say what they have"):
         answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
+        left = _unfinished(session, [node for node in running if answers[node.name] == "joined"])
     why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
     return _There(
         states,
         unjoined=frozenset(name for name, said in answers.items() if said in ("fresh", "partial")),
+        unfinished=left,
         silent=frozenset(why_not),
         problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
     )
+
+
+def _unfinished(session: Session, joined: Sequence[Node]) -> frozenset[str]:
+    """What an interrupted run has left to do, as the load balancers and one control plane say.
+
+    Where the cluster can't be asked, it lacks what follows `kubeadm init` if no run has come that far.
+    """
+    asked = [node for node in joined if not node.spec.runs_kubelet]
+    asked += [node for node in joined if node.spec.etcd_member][:1]
+    answers = side_by_side(
+        "asking what is unfinished", asked, lambda node: unfinished(node, session.remote)
+    ).values()
+    found = frozenset().union(*(said for said in answers if not isinstance(said, Unknown)))
+    if not session.workspace.kubeconfig.exists():
+        found |= {"kubeconfig"}
+        if any(isinstance(said, Unknown) for said in answers):
+            found |= {"pod-network", "revoke"}
+    return found
 
 
 @dataclass(frozen=True)
@@ -201,7 +224,7 @@ def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
     if resized:
         situation = Situation(lab.first, lab.nodes, resized=resized)
         found.append(_Part(RESIZE, situation, {s.name: _on(s, lab, situation) for s in RESIZE}))
-    last = _up(lab, change, there, {node.name for node in leaving})
+    last = _up(session, change, there, {node.name for node in leaving})
     return [*found, last] if any(last.targets.values()) else found
 
 
@@ -224,30 +247,43 @@ def _on(step: Step, lab: Lab, situation: Situation) -> list[str]:
     return [node.name for node in step.on(lab, situation)] if step.on else [engine.ONCE]
 
 
-def _up(lab: Lab, change: Change, there: _There, leaving: Collection[str]) -> _Part:
+def _come_and_gone(session: Session, change: Change) -> list[Node]:
+    """Machines that others have yet to learn of, or to forget; also those of an `up` that was interrupted."""
+    before, after = (session.made.complete if session.made else ()), session.lab.nodes
+    if not before:
+        return [*change.added, *change.removed]
+    names = {node.name for node in before} ^ {node.name for node in after}
+    return [node for node in (*before, *after) if node.name in names]
+
+
+def _up(session: Session, change: Change, there: _There, leaving: Collection[str]) -> _Part:
     """What UP changes: on machines that are missing everything, on others what depends on who is there."""
+    lab = session.lab
     missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
     off = {node.name for node in lab.nodes if there.states.get(node.name) in ("stopped", "paused")}
     joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
     serving = [node for node in lab.control_planes if node.name not in joining]
     first = serving[0] if serving else lab.first
     joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
-    renamed = bool(change.added or change.removed)  # every machine has a file with all names
-    servers = any(node.spec.etcd_member for node in (*change.added, *change.removed))
+    come_and_gone = _come_and_gone(session, change)
+    renamed = bool(come_and_gone)  # every machine has a file with all names
+    servers = any(node.spec.etcd_member for node in come_and_gone)
     kinds = {setting.effect.kind for setting in change.reconfigured}
     targets: dict[str, list[str]] = {step.name: [] for step in UP}
     if missing or off:
         targets["boot"] = [engine.ONCE]
         targets["machine"] = [node.name for node in lab.nodes if node.name in missing | off]
     targets["node"] = [node.name for node in lab.kubernetes_nodes if renamed or node.name in joining]
-    if servers or "load-balancer" in kinds or any(node.name in missing for node in lab.balancers):
+    unconfigured = any(node.name in missing | there.unjoined for node in lab.balancers)
+    if servers or unconfigured or "load-balancer" in kinds | there.unfinished:
         targets["load-balancer"] = [node.name for node in lab.balancers]
     if joining:
         targets["control-plane-init"] = [first.name]
+    if joining or "revoke" in there.unfinished:
         targets["revoke"] = [first.name]
-    if not serving:
+    if not serving or "kubeconfig" in there.unfinished:
         targets["kubeconfig"] = [first.name]
-    if not serving or "pod-network" in kinds:
+    if not serving or "pod-network" in kinds | there.unfinished:
         targets["pod-network"] = [first.name]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [

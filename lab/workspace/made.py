@@ -42,6 +42,9 @@ class Made(Frozen):
 
     A machine of `lab` that is not among `machines` was removed in order to be made again.
 
+    `complete` are the machines of the lab that was last applied completely: they know one another's names, and
+    HAProxy its API servers. It is empty where none was, and in records of earlier versions.
+
     `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life,
     wherever its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
     """
@@ -52,6 +55,7 @@ class Made(Frozen):
     machines: dict[str, MadeMachine] = Field(default_factory=dict)
     leaving: tuple[str, ...] = ()
     resizing: tuple[str, ...] = ()
+    complete: tuple[Node, ...] = ()
 
     @property
     def golden(self) -> str:
@@ -117,7 +121,9 @@ class Made(Frozen):
         """The record once `lab` has been applied completely."""
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
         machines = {node.name: self.machines.get(node.name, new) for node in lab.nodes}
-        return self.model_copy(update={"lab": lab, "machines": machines, "leaving": (), "resizing": ()})
+        return self.model_copy(
+            update={"lab": lab, "machines": machines, "leaving": (), "resizing": (), "complete": lab.nodes}
+        )
 
 
 def new_owner(workspace: Workspace) -> str:

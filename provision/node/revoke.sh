@@ -6,9 +6,6 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# Name and description of each Secret, never its content.
-readonly NAMES='{{range .items}}{{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
-
 all_nodes_joined() {
 	local names name
 	names=$(as_admin get nodes --output 'jsonpath={.items[*].metadata.name}') || return 1
@@ -24,10 +21,7 @@ main() {
 	local secrets
 	trap remove_secrets EXIT
 	wait_for 1800 "all nodes to join" all_nodes_joined
-	# The token of kubeadm-init.yaml, the uploaded certificates, and the token whose end deletes them. Other tokens
-	# are not the lab's and stay.
-	secrets=$(as_admin --namespace kube-system get secrets --output go-template="$NAMES" |
-		awk '$1 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/ { print $1 }')
+	secrets=$(secrets_of_runs)
 	# Kubernetes deletes the uploaded certificates with the token that owns them, maybe between these two commands.
 	if [[ -n $secrets ]]; then
 		# Names of Secrets hold a token's public half only.

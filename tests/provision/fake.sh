@@ -184,7 +184,7 @@ case "$name $*" in
 *" get configmap cluster-info --output name") has own-api ;;
 *" get configmap/kubeadm-config deployment/coredns daemonset/kube-proxy --output name") has addons ;;
 *" get configmap ha-lab-pod-network --output jsonpath={.data.sha256}") cat "$state/applied-hash" ;;
-*" get --filename /run/ha-lab/pod-network.yaml --output name") has applied ;;
+*" get --filename "*" --output name") has applied ;;
 *" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" && rm -f "$state/as-shipped" ;;
 *" --namespace kube-flannel get daemonset kube-flannel-ds --output jsonpath={.spec.template.spec.containers[*].args}")
 	has as-shipped && echo '["--ip-masq","--kube-subnet-mgr"]' || echo '["--ip-masq","--kube-subnet-mgr","--iface-can-reach=192.168.56.10"]'

@@ -559,6 +559,46 @@ def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) ->
     assert ran.changes == []
 
 
+# What a run that was interrupted leaves to do, for `plan`.
+
+
+def test_a_load_balancer_says_whether_haproxy_runs_with_the_lab_s_configuration(machine: Machine) -> None:
+    world = machine("lb1")
+    unfinished = "load-balancer"
+    assert world.run("unfinished").last == unfinished
+    world.run("load-balancer")
+    done = world.run("unfinished")
+    assert (done.code, done.said, done.changes) == (0, "", [])
+    world.let(haproxy_since="2000-01-01 00:00:00.5 UTC")
+    assert world.run("unfinished").last == unfinished, "HAProxy has not read its files"
+    world.let(haproxy_since="2100-01-01 00:00:00.5 UTC")
+    world.path("/etc/haproxy/haproxy.cfg").write_text("global\ndefaults\n")
+    assert world.run("unfinished").last == unfinished
+
+
+def test_a_control_plane_says_what_the_cluster_lacks_and_changes_nothing(machine: Machine) -> None:
+    world = machine("cp1")
+    assert world.run("unfinished").said == "", "without a cluster there is nothing to finish"
+    world.run("control-plane-init", "--alone", secrets=True)
+    world.let(secrets="kubeadm-certs \n")
+    before = world.run("unfinished")
+    assert (before.code, before.said.split(), before.changes) == (0, ["pod-network", "revoke"], [])
+    world.run("pod-network")
+    assert world.run("unfinished").said.split() == ["revoke"]
+    world.run("revoke")
+    assert world.run("unfinished").said == ""
+    assert not list((world.root / "run").glob("manifest.*"))
+
+
+def test_a_control_plane_whose_api_does_not_answer_does_not_guess(machine: Machine) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", secrets=True)
+    (world.root / "state/api").unlink()
+    ran = world.run("unfinished")
+    assert ran.code != 0
+    assert not {"pod-network", "revoke"} & set(ran.said.split())
+
+
 PLANES, WORKERS = ("cp1", "cp2", "cp3"), ("w1", "w2", "w3")
 PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 

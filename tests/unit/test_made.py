@@ -231,7 +231,10 @@ def test_a_new_lab_s_machines_are_recorded_before_they_are_made() -> None:
     assert record.lab == LAB
     assert {*record.machines} == {node.name for node in LAB.nodes}
     assert {machine.golden for machine in record.machines.values()} == {OLD}
-    assert record.applied(LAB, OLD) == record
+    assert record.complete == ()
+    applied = record.applied(LAB, OLD)
+    assert applied == record.model_copy(update={"complete": LAB.nodes})
+    assert applied.without("w3").complete == LAB.nodes, "the others have yet to forget it"
 
 
 def test_growing_records_what_is_added_with_its_own_golden_machine(tmp_path: Path) -> None:

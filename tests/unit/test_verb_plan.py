@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -19,7 +20,9 @@ from lab.plans.resize import RESIZE
 from lab.plans.up import UP
 from lab.remote import Remote
 from lab.system.progress import StepTime
+from lab.unknown import Unknown
 from lab.verbs import durations, plan
+from lab.verbs import up as bring_up
 from lab.verbs.plan import Forecast
 from tests.unit.fakes import printed
 from tests.unit.world import KilledError, World, WorldRemote, lab_of, live
@@ -202,6 +205,62 @@ def test_a_removal_that_was_interrupted_is_planned_to_its_end(world: World) -> N
     found = steps(look(world, lab_of(world.folder, workers=2)))
     assert (found["remove"], found["worker-join"]) == (("w2",), ("w2",))
     assert found["machine"] == ("w2",)
+
+
+WAITS = {"deliver", "kubeconfig", *AFTER}
+"""Steps of which `up` never says that they changed something."""
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
+def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(world: World, first: bool) -> None:
+    if not first:
+        world.up(lab_of(world.folder, control_planes=1, workers=1))
+    lab = lab_of(world.folder, workers=1)
+    restore = world.remember()
+    world.touches.clear()
+    world.up(lab)  # for the list of what it does
+    touches, differing = [each for each in world.touches if each != "record"], []
+    assert len(touches) > 15
+    for touch in touches if os.environ.get("HA_LAB_WHOLE") else touches[::5]:
+        restore()
+        world.break_at(touch, "after", KilledError())
+        with pytest.raises(KilledError):
+            world.up(lab)
+        planned = {step.name for step in look(world, lab).steps}
+        session = world.session(lab)
+        bring_up.up(session, bring_up.Wish(consent=True), lambda question: True)
+        done = {step.name for step in session.progress.finished if step.outcome == "done"}
+        # A machine that has yet to join may know its names, and HAProxy its servers.
+        if done - WAITS - planned or planned - WAITS - done - {"node", "load-balancer"}:
+            differing.append((touch, "planned", planned - WAITS, "done", done - WAITS))
+        world.require_applied(lab)
+    assert differing == []
+
+
+def test_the_pod_network_of_an_interrupted_first_up_is_planned(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.break_at("pod-network cp1", "before", LabError("kubectl apply failed"))
+    with pytest.raises(LabError):
+        world.up(lab)
+    assert steps(look(world, lab)) == {"pod-network": ("cp1",), "revoke": ("cp1",), **AFTER}
+    world.up(lab)
+    assert steps(look(world, lab)) == {}
+
+
+def test_a_machine_with_an_earlier_version_s_scripts_has_nothing_unfinished(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    monkeypatch.setattr(plan, "unfinished", lambda node, remote: Unknown("command not found"))
+    assert look(world, lab).steps == ()
+    world.workspace.kubeconfig.unlink()
+    assert steps(look(world, lab)) == {
+        "pod-network": ("cp1",),
+        "kubeconfig": ("cp1",),
+        "revoke": ("cp1",),
+        **AFTER,
+    }, "no run has come to what follows `kubeadm init`"
 
 
 @pytest.mark.parametrize("everything", [True, False])

@@ -24,7 +24,7 @@ from lab.health.facts.gather import COMMAND
 from lab.model import Lab, Node
 from lab.plans import ready, resize
 from lab.plans.engine import Context, Job
-from lab.plans.situation import PROBE
+from lab.plans.situation import PROBE, UNFINISHED
 from lab.providers import MachineState, docker
 from lab.session import Session
 from lab.system import process
@@ -47,10 +47,15 @@ class KilledError(BaseException):
 
 @dataclass
 class Machine:
-    """One machine. `has` is what it has of Kubernetes; a load balancer that is configured has `joined`."""
+    """One machine. `has` is what it has of Kubernetes; a load balancer that is configured has `joined`.
+
+    `delivered`: it has the kit's scripts. `names` are the machines whose names it knows.
+    """
 
     state: MachineState = "absent"
     has: str = "fresh"
+    delivered: bool = False
+    names: tuple[str, ...] = ()
     cpus: int = 0
     hangs: bool = False
     api_aside: bool = False
@@ -84,6 +89,8 @@ class World:
         self.members: set[str] = set()
         self.nodes: dict[str, str] = {}  # name → who cordoned it: "", "up" or "user"
         self.haproxy_drained: set[str] = set()
+        self.pod_network = False
+        self.token = False  # what could add a machine to the cluster
         self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
         self.touches: list[str] = []
         self.asked: list[str] = []
@@ -123,10 +130,12 @@ class World:
         """Return what brings back the world as it is now."""
         machines, members, nodes = copy.deepcopy(self.machines), set(self.members), dict(self.nodes)
         drained, files = set(self.haproxy_drained), self._files()
+        pod_network, token = self.pod_network, self.token
 
         def restore() -> None:
             self.machines, self.members, self.nodes = copy.deepcopy(machines), set(members), dict(nodes)
             self.haproxy_drained, self.touches, self.asked, self.fault = set(drained), [], [], None
+            self.pod_network, self.token = pod_network, token
             for path in self._files().keys() - files.keys():
                 path.unlink()
             for path, content in files.items():
@@ -184,6 +193,7 @@ class World:
         assert record.lab == lab
         assert set(record.machines) == {node.name for node in lab.nodes}
         assert record.leaving == ()
+        assert (self.pod_network, self.token) == (True, False)
         assert {machine.golden for machine in record.machines.values()} == {GOLDEN}
 
     def _differs(self, node: Node) -> bool:
@@ -310,30 +320,42 @@ class World:
 
     def _node(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
-        machine.api_aside = False
-        return False
+        before = (machine.api_aside, machine.names)
+        machine.api_aside, machine.names = False, self._names()
+        return before != (machine.api_aside, machine.names)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(node.name for node in self.wanted.nodes)
 
     def _load_balancer(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        before = (self.haproxy_drained, machine.has, machine.names)
         self.haproxy_drained = set(words[1:])
-        self.machine(node.name).has = "joined"
-        return False
+        machine.has = "joined"
+        machine.names = tuple(each.name for each in self.wanted.nodes if each.spec.etcd_member)
+        return before != (self.haproxy_drained, machine.has, machine.names)
 
     def _control_plane_init(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
         if machine.has == "joined":
             self.require_api(node.name)
+            changed = False
             for name in words:
+                if self._runs_kubelet(name) and name in self._names():
+                    self.token = changed = True
                 if name in self.nodes and self.machine(name).has != "joined":
                     del self.nodes[name]  # what a lost machine left behind
             for name, by in self.nodes.items():
                 if by == "up":
                     self.nodes[name] = ""
-            return False
+                    changed = True
+            return changed
         others = [n for n, m in self.machines.items() if m.has == "joined" and self._runs_kubelet(n)]
         assert not others, f"a second cluster beside that of {others}"
         assert machine.has == "fresh" or "--alone" in words
         machine.has = "joined"
         self.members, self.nodes = {node.name}, {node.name: ""}
+        self.pod_network, self.token = False, True
         return True
 
     def _runs_kubelet(self, name: str) -> bool:
@@ -342,7 +364,8 @@ class World:
 
     def _pod_network(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()
-        return False
+        before, self.pod_network = self.pod_network, True
+        return not before
 
     def _worker_join(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()
@@ -369,7 +392,8 @@ class World:
 
     def _revoke(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()
-        return False
+        before, self.token = self.token, False
+        return before
 
     def _drain(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api(node.name)
@@ -402,9 +426,19 @@ class World:
     # What is asked.
 
     def ask(self, node: Node, command: tuple[str, ...]) -> str:
-        """Answer what machines are asked besides."""
+        """Answer what machines are asked besides. Raises LabError where that command fails."""
+        machine = self.machine(node.name)
         if command == ("sudo", PROBE):
-            return f"{self.machine(node.name).has}\n"
+            if not machine.delivered:
+                return ""
+            return f"{machine.has if node.spec.runs_kubelet else 'joined'}\n"
+        if command == ("sudo", UNFINISHED):
+            if not machine.delivered:
+                raise LabError("sudo: /opt/ha-lab/unfinished.sh: command not found")
+            if not node.spec.runs_kubelet:
+                return "" if machine.has == "joined" else "load-balancer\n"
+            self.require_api()
+            return "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
         if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
             members = [
                 {"ID": number, "name": name, "peerURLs": [f"https://{name}:2380"]}
@@ -431,7 +465,8 @@ class WorldRemote(FakeRemote):
 
     def deliver(self, node: Node) -> None:
         """Give a machine its folder."""
-        self.world.touch(f"deliver {node.name}", lambda: None)
+        machine = self.world.machine(node.name)
+        self.world.touch(f"deliver {node.name}", lambda: setattr(machine, "delivered", True))
 
     def run(
         self,
@@ -450,7 +485,13 @@ class WorldRemote(FakeRemote):
             if accept is None:
                 return process.Result(tuple(command), 255, "", "No route to host", 0.0)
             raise LabError(f"ssh to {node.name} failed")
-        return process.Result(tuple(command), 0, self.world.ask(node, tuple(command)), "", 0.0)
+        try:
+            said = self.world.ask(node, tuple(command))
+        except LabError as error:
+            if accept is None:
+                return process.Result(tuple(command), 1, "", error.message, 0.0)
+            raise
+        return process.Result(tuple(command), 0, said, "", 0.0)
 
     def script(
         self,
