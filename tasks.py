@@ -18,7 +18,7 @@ from invoke.tasks import task as invoke_task
 
 from lab import quoting
 from lab.system import commandline
-from lab.system.terminal import Terminal, print_anything
+from lab.system.terminal import Terminal, naming_in_json, print_anything
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
@@ -104,7 +104,7 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
         baking.make_fit(session, {"up"} if baking.is_baked(session) else {"up", "bake"}, consent=True)
     findings = examination.look(session.lab, session.workspace, baked=baking.is_baked(session))
     if json:
-        print(finding.to_json(findings))
+        _print_json(finding.to_json(findings))
     else:
         console.print(finding.shown(findings), soft_wrap=True)
     code = finding.exit_code(findings)
@@ -237,7 +237,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     from lab.verbs import plan as planning
 
     found = planning.look(_wanted(lab, errors_console if json else console))
-    print(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
+    _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -266,7 +266,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
 
     session = _made(lab)
     found = lab_status.look(session)
-    print(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
+    _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
     _warn_of_a_drill(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
@@ -295,7 +295,7 @@ def verify(
             raise Exit(code=130) from None
     outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
-        print(lab_checks.to_json(outcome))
+        _print_json(lab_checks.to_json(outcome))
     else:
         console.print(lab_checks.shown(outcome))
     _warn_of_a_drill(session)
@@ -342,7 +342,7 @@ def drill(
         return
     found, folder = command.drill(session, name or "", repeat=repeat, compare=compare)
     if json:
-        print(command.to_json(found))
+        _print_json(command.to_json(found))
     else:
         console.print(report.shown(found), f"\nreport: {folder}/report.html", soft_wrap=True)
     if not found.passed:
@@ -396,7 +396,7 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
     session = _made(lab)
     results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
     if json:
-        print(command.to_json(session.lab, results))
+        _print_json(command.to_json(session.lab, results))
     elif number:
         console.print(command.shown_one(results[0]), soft_wrap=True)
     else:
@@ -621,6 +621,11 @@ def _confirmed(command: str) -> Callable[[str], bool]:
         return answer.strip().lower() in ("y", "yes")
 
     return ask
+
+
+def _print_json(text: str) -> None:
+    """Print JSON for programs, with the lab file in its commands where that needs naming."""
+    print(naming_in_json(text, console.lab_file))
 
 
 def _show_error(message: str, hint: str, log: Path | None) -> None:

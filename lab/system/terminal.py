@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import re
 from typing import IO, Any
 
@@ -26,6 +27,21 @@ def naming(text: str, lab_file: str) -> str:
     """Return a text whose commands name the lab file; "" is the one that they mean anyway."""
     named = f" --lab {quoting.word(lab_file)}" if lab_file else ""
     return COMMAND.sub(lambda found: found[0] + named, text)
+
+
+def naming_in_json(text: str, lab_file: str) -> str:
+    """Return a JSON text whose strings name the lab file in their commands, as `naming` does."""
+    return json.dumps(_named_strings(json.loads(text), lab_file), indent=2) if lab_file else text
+
+
+def _named_strings(value: Any, lab_file: str) -> Any:
+    if isinstance(value, str):
+        return naming(value, lab_file)
+    if isinstance(value, list):
+        return [_named_strings(each, lab_file) for each in value]
+    if isinstance(value, dict):
+        return {key: _named_strings(each, lab_file) for key, each in value.items()}
+    return value
 
 
 PLAIN = {"✓": "+", "✗": "x", "·": "-", "…": "..."}

@@ -543,6 +543,8 @@ def test_a_plan_of_what_is_impossible_says_each_with_its_line_and_the_way_out(
     assert "impossible: lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16 can't be done" in said
     assert "`./inv destroy --lab lab.yaml`" in said
     assert ran.stderr == ""
+    found = json.loads(typed(tmp_path, "plan", "--lab", "lab.yaml", "--json").stdout)
+    assert "`./inv destroy --lab lab.yaml`" in found["impossible"][1]["next"]
 
 
 @pytest.mark.parametrize("words", [("up", "--yes"), ("render",), ("replace", "w3", "--yes")])

@@ -15,7 +15,7 @@ from rich.text import Text
 
 import tasks
 from lab.system.progress import Progress
-from lab.system.terminal import Terminal, print_anything
+from lab.system.terminal import Terminal, naming_in_json, print_anything
 
 
 def said(lab_file: str, *objects: object) -> str:
@@ -33,6 +33,18 @@ def test_a_command_names_another_lab(wrap: Callable[[str], object]) -> None:
         "`./inv destroy --lab '/labs/my lab.yaml'`, then `./inv up --lab '/labs/my lab.yaml'`; "
         "./inv --list; ./inv drill --lab '/labs/my lab.yaml' --heal"
     )
+
+
+def test_commands_in_json_name_the_lab_and_nothing_else_changes() -> None:
+    data = {"next": "`./inv up`", "./inv up": [1.5, None, True, {"hint": "./inv plan; ls"}], "café": ""}
+    text = json.dumps(data, indent=2)
+    assert naming_in_json(text, "") == text
+    named = json.loads(naming_in_json(text, '/labs/my "lab".yaml'))
+    assert named == {
+        "next": """`./inv up --lab '/labs/my "lab".yaml'`""",
+        "./inv up": [1.5, None, True, {"hint": """./inv plan --lab '/labs/my "lab".yaml'; ls"""}],
+        "café": "",
+    }
 
 
 def test_every_verb_that_takes_a_lab_names_it() -> None:
