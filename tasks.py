@@ -559,7 +559,7 @@ def _made(lab: str, speaking: Terminal = console) -> Any:
     session = open_made(_lab_file(lab), speaking)
     if session.differs:
         errors_console.print(
-            f"note: the lab is as it was made; {session.differs}. `./inv plan` shows what `up` would change",
+            f"note: the lab is as it was made; {session.differs}",
             style="yellow",
             soft_wrap=True,
         )

@@ -26,6 +26,8 @@ from lab.workspace.made import Made
 
 _MOVE = "rename that folder, or keep the lab file in another one and name it with --lab"
 _CONVERT = f"find {quoting.word(paths.PROVISION)} -type f -exec sed -i 's/\\r$//' {{}} +"
+SHOWS = "`./inv plan` shows what `up` would change"
+"""What to do about a lab.yaml that differs from the lab."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Session:
     """A lab and the file it was read from, its `.lab/` folder, the way to its machines, and the one printer.
 
     `made` is the record of what was made, None where nothing was. `differs` says in which way lab.yaml differs
-    from it; None where it does not.
+    from it, and what to do; None where it does not.
     """
 
     path: Path
@@ -81,10 +83,11 @@ def open_made(path: Path, console: Console) -> Session:
     try:
         wanted = config.load(path, lambda file: choice.settle(file, workspace))
     except ConfigError as error:
-        return replace(session, differs=f"{path.name} can't be used now ({error.problems[0]})")
+        what = f"{path.name} can't be used now ({error.problems[0]})"
+        return replace(session, differs=f"{what}. Correct it, then {SHOWS}")
     keys = [setting.key for setting in change_of(session, wanted).settings]
     if keys:
-        return replace(session, differs=f"{path.name} differs from it in {', '.join(keys)}")
+        return replace(session, differs=f"{path.name} differs from it in {', '.join(keys)}. {SHOWS}")
     return session
 
 

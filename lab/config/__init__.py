@@ -36,7 +36,7 @@ from lab.model import (
 )
 from lab.model.roles import ROLES, Role
 
-HINT = "mend it and try again: the kit's own lab.yaml explains every key, examples/ holds labs that work"
+HINT = "correct it and try again: the kit's own lab.yaml explains every key, examples/ has lab files that work"
 
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
 POD_NETWORK = ("network", "pod_network")
@@ -159,7 +159,7 @@ def _lab(file: File, choice: Choice) -> Lab:
     )
 
 
-# Judging together. A clash is the keys it hangs on, the likeliest to be mended first, and the sentence.
+# Judging together. A clash is the keys it hangs on, the likeliest to be corrected first, and the sentence.
 
 Clash = tuple[Sequence[Key], str]
 

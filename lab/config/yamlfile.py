@@ -24,7 +24,7 @@ SIZE_LIMIT = 64 * 1024  # bytes; a lab file has some 30 lines
 
 
 class Problem(NamedTuple):
-    """What is wrong with a key, and the line to mend."""
+    """What is wrong with a key, and the line to correct."""
 
     line: int
     key: Key

@@ -142,7 +142,9 @@ def test_an_edited_lab_yaml_is_noted_and_changes_nothing_on_what_is_opened(
 
 def test_another_lab_file_is_called_by_its_name(lived: Session, tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("name: yours\nprovider: docker\n")
-    assert open_made(tmp_path / "other.yaml", printed()[0]).differs == "other.yaml differs from it in name"
+    assert open_made(tmp_path / "other.yaml", printed()[0]).differs == (
+        "other.yaml differs from it in name. `./inv plan` shows what `up` would change"
+    )
     (tmp_path / "other.yaml").write_text("bogus: 1\n")
     found = open_made(tmp_path / "other.yaml", printed()[0])
     assert found.differs is not None
@@ -162,7 +164,9 @@ def test_a_lab_yaml_that_became_invalid_is_no_obstacle(lived: Session, tmp_path:
 
 def test_a_lab_yaml_that_was_removed_is_compared_as_the_default(lived: Session, tmp_path: Path) -> None:
     lived.path.unlink()
-    assert as_made(tmp_path).differs == "lab.yaml differs from it in name"
+    assert as_made(tmp_path).differs == (
+        "lab.yaml differs from it in name. `./inv plan` shows what `up` would change"
+    )
 
 
 def test_where_no_machine_was_made_lab_yaml_is_the_lab(opened: Session, tmp_path: Path) -> None:

@@ -747,6 +747,7 @@ def test_what_looks_at_a_lab_says_that_lab_yaml_differs_and_looks_at_the_lab_as_
     note, _, rest = ran.stderr.partition("\n")
     assert note.startswith(f"note: the lab is as it was made; {said}")
     assert note.endswith("`./inv plan --lab lab.yaml` shows what `up` would change")
+    assert ("). Correct it, then `./inv plan" in note) == ("bogus" in text), "plan can't read it before that"
     assert "bogus" not in rest
     assert "there is no machine 'w3'" not in rest
     assert ran.stdout == ""
