@@ -11,7 +11,7 @@ import json
 import re
 from typing import IO, Any
 
-from rich.console import Console, Group
+from rich.console import Console, ConsoleDimensions, Group
 from rich.text import Text
 
 from lab import quoting
@@ -72,20 +72,30 @@ def _stand_in(sign: str) -> str:
 codecs.register_error("ha-lab-plain", _plain)
 
 
+UNLIMITED = 100_000
+"""A width in letters that no line has."""
+
+
 class Terminal(Console):
-    """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway."""
+    """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway.
+
+    Where it prints into a file or a pipe, no line is wrapped or cut, as programs read lines.
+    """
 
     lab_file = ""
 
     def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
         """Print on standard output, standard error or a file. Names and paths are no markup of rich's.
 
-        FORCE_COLOR asks for colours wherever the output goes; lines that move are for real terminals alone.
+        FORCE_COLOR asks for colours wherever the output goes; lines that move are for real terminals alone, and
+        so are lines that are as long as a terminal is wide.
         """
         options: dict[str, Any] = {"stderr": stderr, "file": file, "highlight": False, "markup": False}
         super().__init__(**options, emoji=False, width=width)
         if not self.file.isatty():
             self.is_interactive = False
+            if width is None:
+                self.size = ConsoleDimensions(UNLIMITED, self.size.height)
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Print as rich's console does, with `--lab` in commands where the lab needs naming."""

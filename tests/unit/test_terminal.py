@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from invoke.collection import Collection
 from rich.console import Group
+from rich.table import Table
 from rich.text import Text
 
 import tasks
@@ -64,6 +65,40 @@ def test_the_lab_that_commands_mean_anyway_is_not_named() -> None:
 
 def test_a_lab_is_named_once() -> None:
     assert said("/a.yaml", "./inv up --lab /b.yaml").strip() == "./inv up --lab /b.yaml"
+
+
+def long_table() -> Table:
+    table = Table("step", "machines", box=None, pad_edge=False)
+    table.add_row("names, routes, container runtime", " ".join(f"machine{number}" for number in range(99)))
+    return table
+
+
+@pytest.mark.parametrize("environment", [{}, {"FORCE_COLOR": "1"}, {"FORCE_COLOR": "1", "TERM": "dumb"}])
+def test_no_line_is_wrapped_or_cut_where_no_terminal_shows_it(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    out = io.StringIO()
+    Terminal(file=out).print(Group(long_table(), Text("words " * 99), "more words " * 99))
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in out.getvalue().splitlines()]
+    assert [" ".join(line.split())[:12] for line in lines] == [
+        "step machine",
+        "names, route",
+        "words words ",
+        "more words m",
+    ]
+    assert lines[1].endswith(" machine98")
+    assert max(map(len, lines)) < 1500, "none is padded to the width"
+
+
+def test_a_terminal_s_lines_have_its_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    monkeypatch.setattr(out, "isatty", lambda: True)
+    Terminal(file=out).print(long_table())
+    assert len(out.getvalue().splitlines()) > 9
 
 
 def test_signs_that_an_encoding_lacks_become_plain_ones(tmp_path: Path) -> None:
