@@ -631,7 +631,8 @@ def _print_json(text: str) -> None:
 def _show_error(message: str, hint: str, log: Path | None) -> None:
     errors_console.print("error:", message, markup=False, soft_wrap=True, style="red")
     if hint:
-        errors_console.print("  next:", hint, markup=False, soft_wrap=True)
+        aligned = hint.replace("\n", "\n        ")
+        errors_console.print("  next:", aligned, markup=False, soft_wrap=True)
     if log is not None:
         errors_console.print("  log: ", str(log), markup=False, soft_wrap=True)
 

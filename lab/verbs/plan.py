@@ -25,7 +25,7 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import durations
-from lab.verbs.up import impossible_message, leaving_machines, quorum_problem
+from lab.verbs.up import impossible_message, leaving_machines, quorum_problem, ways_out
 
 NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
 """Exit codes."""
@@ -335,8 +335,8 @@ def shown(forecast: Forecast) -> RenderableType:
     if forecast.problem:
         why = f"the machines could not be asked ({forecast.problem})"
         parts.append(Text(f"{why}, so they are assumed to be as they were made"))
-    for each in forecast.impossible:
-        parts += [Text(f"impossible: {each.message}", "red"), Text(f"  next: {each.next}")]
+    parts += [Text(f"impossible: {each.message}", "red") for each in forecast.impossible]
+    parts += [Text(f"  next: {way}") for way in ways_out({each.key: each.next for each in forecast.impossible})]
     if forecast.refused:
         parts += [
             Text(f"impossible now: {forecast.refused.what}", "red"),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lab import config, providers
@@ -113,7 +113,21 @@ def require_possible(session: Session, change: Change) -> None:
     if change.impossible:
         lines = config.lines(session.path)
         problems = [impossible_message(session, lines, setting) for setting in change.impossible]
-        raise ConfigError(problems, hint=change.impossible[0].effect.instead)
+        instead = {setting.key: setting.effect.instead for setting in change.impossible}
+        raise ConfigError(problems, hint="\n".join(ways_out(instead)))
+
+
+def ways_out(instead: Mapping[str, str]) -> list[str]:
+    """What to do about keys that no plan can change: a line for each way out, with its keys if there are others.
+
+    `instead` is each key's own way out.
+    """
+    keys: dict[str, list[str]] = {}
+    for key, way in instead.items():
+        keys.setdefault(way, []).append(key)
+    if len(keys) == 1:
+        return list(keys)
+    return [f"{', '.join(each)}: {way}" for way, each in keys.items()]
 
 
 def impossible_message(session: Session, lines: dict[str, int], setting: Setting) -> str:
