@@ -8,7 +8,8 @@
     ├── NodeFailed           exit 1   a step failed on one machine or more
     └── LabStateError        exit 1   the lab is not in a state where this can be done
 
-Only `tasks.py` turns one into a message and an exit code.
+Only `tasks.py` turns one into a message and an exit code. README.md, "Exit codes", has all of them, with those
+of verbs that answer a question by their code.
 """
 
 from __future__ import annotations

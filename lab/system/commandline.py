@@ -10,10 +10,30 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import TracebackType
 
-from invoke.exceptions import ParseError
+from invoke.exceptions import Exit, ParseError
+from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseMachine, Parser, ParseResult
+from invoke.program import Program
 
 _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_argv
+_parse_cleanup = Program.parse_cleanup
+
+USAGE = 2
+"""The exit code for a line that can't be read, as for other bad input (`lab.errors.ConfigError`)."""
+
+ANY_ERROR_IS_1 = ("plan",)
+"""Verbs whose 2 means something else."""
+
+
+class UsageError(ParseError, Exit):  # type: ignore[misc]
+    """A line that can't be read; invoke prints a ParseError, and takes the exit code of an Exit."""
+
+    def __init__(self, said: str, verb: str | None, context: ParserContext | None = None) -> None:
+        """Keep what to print, and the context from which invoke completes words."""
+        super().__init__(said, context)
+        self.args = (said,)
+        self.message = None  # which would be printed, too
+        self._code = 1 if verb in ANY_ERROR_IS_1 else USAGE
 
 
 def speak_our_words() -> None:
@@ -22,6 +42,7 @@ def speak_our_words() -> None:
     ParseMachine.check_ambiguity = _never_ambiguous
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
+    Program.parse_cleanup = _help_of_known_verbs
     sys.excepthook = _unless_the_reader_left
     atexit.register(_print_the_rest)
 
@@ -65,7 +86,7 @@ def _not_understood(self: ParseMachine, message: str) -> None:
         message = f"--{self.flag.name} needs a value"
     elif verb and "did not receive" in message:
         message = f"`{verb}` needs: {', '.join(each.name for each in self.context.missing_positional_args)}"
-    raise ParseError(f"error: {message}\n  next: {known}", self.context)
+    raise UsageError(f"error: {message}\n  next: {known}", verb, self.context)
 
 
 def _unless_the_reader_left(
@@ -85,6 +106,15 @@ def _print_the_rest() -> None:
         os._exit(141)
 
 
+def _help_of_known_verbs(self: Program) -> None:
+    """Print help and lists, as invoke does; of a verb that there is not, say so in our words."""
+    asked = self.args.help.value
+    if isinstance(asked, str) and asked and asked not in self.parser.contexts:
+        near = _near(asked, self.parser.contexts, "`./inv --help {}`")
+        raise UsageError(f"error: there is no verb {asked}\n  next: {near}`./inv --list` has all verbs", None)
+    _parse_cleanup(self)
+
+
 def _near(word: str, known: Iterable[str], as_typed: str) -> str:
     found = get_close_matches(word, list(known), n=1)
     return f"did you mean {as_typed.format(found[0])}? " if found else ""
@@ -95,8 +125,8 @@ def _with_ssh_at_the_end(self: Parser, argv: list[str]) -> ParseResult:
     found = _parse_argv(self, argv)
     verbs = [context.name for context in found if context.name]
     if "ssh" in verbs[:-1]:
-        raise ParseError("error: nothing can follow `ssh` in one line\n  next: type it by itself")
+        raise UsageError("error: nothing can follow `ssh` in one line\n  next: type it by itself", "ssh")
     if verbs and verbs[-1] != "ssh" and after_dashes():
         what = f"words after `--` are a command for a machine, and `{verbs[-1]}` takes none"
-        raise ParseError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND")
+        raise UsageError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND", verbs[-1])
     return found

@@ -118,7 +118,7 @@ def require_possible(session: Session, change: Change) -> None:
 
 
 def ways_out(instead: Mapping[str, str]) -> list[str]:
-    """What to do about keys that no plan can change: a line for each way out, with its keys if there are others.
+    """What to do about keys that no plan can change: a line for each way out, with its keys if there are two.
 
     `instead` is each key's own way out.
     """

@@ -16,8 +16,14 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 import tasks
+from lab.errors import ConfigError, HostNotFit, LabError
+from lab.health import status
+from lab.host.doctor import finding
 from lab.model.change import EFFECTS
+from lab.system import commandline
 from lab.system.paths import REPOSITORY
+from lab.verbs import plan
+from lab.workshop.task import command as task_command
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LIFECYCLE = (REPOSITORY / "docs" / "lifecycle.md").read_text(encoding="utf-8")
@@ -198,3 +204,32 @@ def test_a_command_that_no_test_types_would_be_found() -> None:
     assert is_typed("./inv up --measure", typed)
     assert not is_typed("./inv status --json", typed)
     assert not is_typed("./inv stop w3", typed)
+
+
+def cells(section: str) -> dict[str, list[str]]:
+    """The rows of a section's tables: the first cell → the others."""
+    found = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in section.splitlines()
+        if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in found}
+
+
+def test_the_exit_codes_are_those_of_the_code() -> None:
+    table = cells(README.partition("### Exit codes")[2].partition("\n## ")[0])
+    assert table[str(LabError("").exit_code)][0].startswith("failed")
+    assert ConfigError([]).exit_code == commandline.USAGE
+    assert table[str(commandline.USAGE)][0].startswith("what was typed or `lab.yaml` is wrong")
+    assert table[str(HostNotFit("").exit_code)] == ["this host is not fit"]
+    assert [table["`plan`"][code] for code in (plan.NOTHING, plan.IMPOSSIBLE, plan.CHANGES)] == [
+        "nothing to change",
+        "something is impossible, or any error",
+        "there are changes",
+    ]
+    for health, code in status.EXIT_CODES.items():
+        assert table["`status`"][code].startswith(health)
+    words = {"done": "done", "not yet": "not yet done", "broken": "done, but wrong"}
+    for state, code in task_command.EXIT_CODES.items():
+        assert table["`task`"][code] == words[state]
+    assert f"{finding.NOT_FIT} not fit, {finding.FIT_AFTER_MENDING} fit after" in table["`doctor`"][3]

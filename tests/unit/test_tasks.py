@@ -269,6 +269,7 @@ def test_an_encoding_without_our_signs_gets_plain_ones(
         ),
         (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
         (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` says"),
+        (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
         (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
         (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` says"),
         (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
@@ -283,9 +284,17 @@ def test_a_line_that_is_not_understood_is_told_with_what_to_type(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...], said: str
 ) -> None:
     ran = typed(tmp_path, *words)
-    assert ran.returncode == 1
+    assert ran.returncode == 2
     assert ran.stderr.startswith(said)
+    assert ran.stderr.count(said) == 1
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_line_of_plan_s_that_is_not_understood_is_no_change(tmp_path: Path, bin_folder: Path) -> None:
+    for words in (("plan", "--jsn"), ("plan", "--lab"), ("plan", "--", "id")):
+        ran = typed(tmp_path, *words)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.startswith("error: ")
 
 
 def test_ssh_may_be_the_last_of_a_line_with_its_words(tmp_path: Path, bin_folder: Path) -> None:
@@ -558,9 +567,7 @@ def test_machines_made_from_another_lab_file_are_refused_before_anything(
     assert "lab.yaml:2: name: ha-lab → yours can't be done to machines that exist" in ran.stderr
     assert "lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16" in ran.stderr
     assert "  next: name: change it back; or make the other lab beside this one: " in ran.stderr
-    assert (
-        "        network.pods: change it back; or remove this lab with `./inv destroy --lab" in ran.stderr
-    )
+    assert "        network.pods: change it back; or remove this lab with `./inv destroy --lab" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert record_of(tmp_path) == lived
 
