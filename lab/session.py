@@ -101,7 +101,8 @@ def change_of(session: Session, wanted: Lab) -> Change:
     if session.made is None or not has_machines(session):
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
-    found = change(session.made.lab, wanted, sizes_enforced=enforced)
+    manifests = (session.made.manifest, made.manifest_sha256(wanted))
+    found = change(session.made.lab, wanted, sizes_enforced=enforced, manifests=manifests)
     # A machine that a killed run was resizing may have either size.
     begun = [n for n in wanted.nodes if n.name in session.made.resizing and n not in found.resized]
     return replace(found, resized=(*found.resized, *begun))

@@ -36,6 +36,9 @@ def _impossible(why: str, instead: str = BEGIN_AGAIN) -> Effect:
     return Effect("impossible", why, instead)
 
 
+POD_NETWORK = "network.pod_network"
+"""The key whose value may be a file, so that a change of the file is a change of it."""
+
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
 _RESIZED = Effect("resized", "this provider's machines share what the host has")
@@ -56,7 +59,7 @@ EFFECTS: Mapping[str, Effect] = {
     "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
-    "network.pod_network": Effect("pod-network"),
+    POD_NETWORK: Effect("pod-network"),
     "network.public_addresses": Effect("none", "it only says which networks lab.yaml may have"),
     "load_balancer.profile": Effect("load-balancer"),
     "load_balancer.health_path": Effect("load-balancer"),
@@ -116,13 +119,17 @@ class Change:
         return tuple(setting for setting in self.settings if setting.effect.kind in kinds)
 
 
-def change(made: Lab, wanted: Lab, *, sizes_enforced: bool) -> Change:
+def change(made: Lab, wanted: Lab, *, sizes_enforced: bool, manifests: tuple[str, str] = ("", "")) -> Change:
     """What has to change in `made` to get `wanted`.
 
     `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where
-    it does not, another size changes nothing on machines.
+    it does not, another size changes nothing on machines. `manifests` are the SHA-256 of the pod network's
+    manifest as it was applied last and as its file is now, each "" where it is not known or there is no file.
     """
     before, after = settings(made), settings(wanted)
+    if before[POD_NETWORK] == after[POD_NETWORK] and all(manifests) and manifests[0] != manifests[1]:
+        for values, sha256 in ((before, manifests[0]), (after, manifests[1])):
+            values[POD_NETWORK] += f" (sha256 {sha256[:12]}…)"
     differing = tuple(
         Setting(key, before[key], after[key])
         for key in EFFECTS

@@ -212,6 +212,8 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
     known = workspace.has_machines()
+    # Before the file is read, so that an edit from here on is a change for the next `up`.
+    manifest = made.manifest_sha256(lab)
     record = render.record_and_write(session, golden)
     run = Run(dataclasses.replace(session, made=record), credentials.new_run_secrets())
     with session.progress.live():
@@ -224,7 +226,7 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
         keep_kubeconfig(session)
     _keep_bill_of_materials(session, golden)
     if not wish.until:
-        made.write(workspace, record.applied(lab, golden))
+        made.write(workspace, record.applied(lab, golden, manifest))
     report.write(lab, workspace, session.progress, changed=changed)
     if wish.until:
         done = tuple(step.title for step in before(wish.until) if step.script)

@@ -7,6 +7,7 @@ that a run that is killed leaves no machine without a record.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import threading
@@ -45,6 +46,9 @@ class Made(Frozen):
     `complete` are the machines of the lab that was last applied completely: they know one another's names, and
     HAProxy its API servers. It is empty where none was, and in records of earlier versions.
 
+    `manifest` is the SHA-256 of the pod network's manifest that lab.yaml brought, as last applied; "" for
+    flannel, and in records of earlier versions.
+
     `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life,
     wherever its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
     """
@@ -56,6 +60,7 @@ class Made(Frozen):
     leaving: tuple[str, ...] = ()
     resizing: tuple[str, ...] = ()
     complete: tuple[Node, ...] = ()
+    manifest: str = ""
 
     @property
     def golden(self) -> str:
@@ -117,13 +122,27 @@ class Made(Frozen):
             update={"lab": self.lab.model_copy(update={"nodes": nodes}), "resizing": resizing}
         )
 
-    def applied(self, lab: Lab, golden: str) -> Made:
-        """The record once `lab` has been applied completely."""
+    def applied(self, lab: Lab, golden: str, manifest: str = "") -> Made:
+        """The record once `lab` has been applied completely, with the manifest of this SHA-256."""
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
         machines = {node.name: self.machines.get(node.name, new) for node in lab.nodes}
         return self.model_copy(
-            update={"lab": lab, "machines": machines, "leaving": (), "resizing": (), "complete": lab.nodes}
+            update={
+                "lab": lab,
+                "machines": machines,
+                "leaving": (),
+                "resizing": (),
+                "complete": lab.nodes,
+                "manifest": manifest,
+            }
         )
+
+
+def manifest_sha256(lab: Lab) -> str:
+    """The SHA-256 of the pod network's manifest that lab.yaml brings itself; "" for flannel."""
+    if lab.network.pod_network == "flannel":
+        return ""
+    return hashlib.sha256(Path(lab.network.pod_network).read_bytes()).hexdigest()
 
 
 def new_owner(workspace: Workspace) -> str:

@@ -375,3 +375,25 @@ def test_sizes_that_were_changed_on_some_machines_only_still_differ(folder: Path
 def test_settings_are_keys_of_the_lab_file(folder: Path) -> None:
     for text in ("", LIBVIRT, "mirrors: {images: {ghcr.io: m}}"):
         assert {*settings(load(folder, text))} <= {*EFFECTS}
+
+
+@pytest.mark.parametrize(
+    ("manifests", "differs"),
+    [(("a1", "b2"), True), (("a1", "a1"), False), (("", "b2"), False), (("a1", ""), False), (("", ""), False)],
+)
+def test_a_manifest_whose_file_was_edited_differs(
+    folder: Path, manifests: tuple[str, str], differs: bool
+) -> None:
+    lab = load(folder, "network: {pod_network: mine.yaml}")
+    found = change(lab, lab, sizes_enforced=True, manifests=manifests)
+    path = folder / "mine.yaml"
+    assert found == Change(
+        settings=(Setting("network.pod_network", f"{path} (sha256 a1…)", f"{path} (sha256 b2…)"),) * differs
+    )
+    assert found.reconfigured == found.settings
+
+
+def test_another_manifest_is_named_by_its_path_alone(folder: Path) -> None:
+    before, after = load(folder, ""), load(folder, "network: {pod_network: mine.yaml}")
+    [setting] = change(before, after, sizes_enforced=True, manifests=("a1", "b2")).settings
+    assert (setting.before, setting.after) == ("flannel", str(folder / "mine.yaml"))

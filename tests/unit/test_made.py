@@ -234,6 +234,8 @@ def test_a_new_lab_s_machines_are_recorded_before_they_are_made() -> None:
     assert record.complete == ()
     applied = record.applied(LAB, OLD)
     assert applied == record.model_copy(update={"complete": LAB.nodes})
+    assert (record.manifest, record.applied(LAB, OLD, "c0ffee").manifest) == ("", "c0ffee")
+    assert record.applied(LAB, OLD, "c0ffee").applied(LAB, OLD).manifest == "", "flannel again"
     assert applied.without("w3").complete == LAB.nodes, "the others have yet to forget it"
 
 

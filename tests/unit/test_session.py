@@ -134,7 +134,9 @@ def test_an_edited_lab_yaml_is_noted_and_changes_nothing_on_what_is_opened(
     text = "name: yours\nprovider: docker\nnodes: {workers: {count: 1}}\n"
     found = as_made(tmp_path, text)
     assert found.lab == lived.lab
-    assert found.differs == "lab.yaml differs from it in name, nodes.workers.count"
+    assert found.differs == (
+        "lab.yaml differs from it in name, nodes.workers.count. `./inv plan` shows what `up` would change"
+    )
     assert found.remote.lab == lived.lab
     assert wanted(tmp_path, text).lab.name == "yours"
     assert wanted(tmp_path, text).differs is None

@@ -19,11 +19,13 @@ from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
 from lab.plans.up import UP
 from lab.remote import Remote
+from lab.session import change_of
 from lab.system.progress import StepTime
 from lab.unknown import Unknown
 from lab.verbs import durations, plan
 from lab.verbs import up as bring_up
 from lab.verbs.plan import Forecast
+from lab.workspace import made
 from tests.unit.fakes import printed
 from tests.unit.world import KilledError, World, WorldRemote, lab_of, live
 
@@ -337,6 +339,34 @@ def test_sizes_are_applied_where_the_provider_enforces_them(world: World) -> Non
     world.lose("w2")
     found = look(world, lab_of(world.folder, cpus=4, workers=2))
     assert steps(found)["resize"] == ("w1",), "w2 will be made with it"
+
+
+def test_an_edited_manifest_is_applied_again(world: World) -> None:
+    path = world.folder / "mine.yaml"
+    path.write_text("kind: Namespace\napiVersion: v1\nmetadata: {name: mine}\n")
+    lab = lab_of(world.folder)
+    flannel = lab
+    lab = lab.model_copy(update={"network": lab.network.model_copy(update={"pod_network": str(path)})})
+    world.up(lab)
+    assert look(world, lab).exit_code == 0
+    path.write_text(path.read_text() + "# edited\n")
+    assert steps(look(world, lab)) == {"pod-network": ("cp1",), **AFTER}
+    [setting] = change_of(world.session(lab), lab).settings
+    assert setting.key == "network.pod_network"
+    assert setting.before.startswith(f"{path} (sha256 ")
+    assert setting.before != setting.after
+    world.touches.clear()
+    world.break_at("pod-network cp1", "before", LabError("the API does not answer"))
+    with pytest.raises(LabError):
+        world.up(lab)
+    assert steps(look(world, lab)) == {"pod-network": ("cp1",), **AFTER}, "it was not applied"
+    world.up(lab)
+    assert look(world, lab).exit_code == 0
+    made.write(world.workspace, world.record.model_copy(update={"manifest": ""}))
+    path.write_text("kind: Namespace\n")
+    assert look(world, lab).exit_code == 0, "an earlier version's record has no hash"
+    world.up(flannel)
+    assert world.record.manifest == ""
 
 
 def test_another_profile_reloads_haproxy_alone(world: World) -> None:
