@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -18,11 +19,14 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from lab.errors import LabStateError
-from lab.model import Frozen, Lab, Node
+from lab.model import Frozen, Lab, Node, owner_label
 from lab.workspace import Workspace
 
 FORMAT = 2
 """The form of lab.json. 1 was the lab itself beside `image`; it is still read."""
+
+_LABELLED = re.compile(rf"'{re.escape(owner_label(''))}((?:[^'\\]|\\.)+)'")
+"""The label in a Vagrantfile, between single quotes as Ruby has them."""
 
 _UPDATING = threading.Lock()
 
@@ -223,9 +227,30 @@ def write(workspace: Workspace, made: Made) -> None:
 
 
 def _first_form(found: dict[str, Any], workspace: Workspace) -> Made:
-    """What earlier versions wrote: the lab, with `image`; the label was the path of `.lab/` as it was then."""
+    """What earlier versions wrote: the lab, with `image`; the label was the path of `.lab/` as it was then.
+
+    It is in the Vagrantfile only.
+    """
     lab = Lab.model_validate({key: value for key, value in found.items() if key != "image"})
     machine = MadeMachine(golden=str(found.get("image", "")), kubernetes=lab.kubernetes.version)
-    root = str(workspace.root)
+    root = _root_when_rendered(workspace)
     machines = {node.name: machine for node in lab.nodes} if workspace.has_machines() else {}
     return Made(lab=lab, owner=root, root=root, machines=machines)
+
+
+def _root_when_rendered(workspace: Workspace) -> str:
+    """Where `.lab/` was when its machines got their label, as its Vagrantfile says.
+
+    That is another folder where `.lab/` was moved since. Where the other folder has a lab, this one is a copy
+    of it, or that one came later: machines with its label are not taken for this folder's.
+    """
+    here = str(workspace.root)
+    try:
+        found = _LABELLED.search(workspace.vagrantfile.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return here
+    if found is None:
+        return here
+    there = re.sub(r"\\(.)", r"\1", found[1])
+    other = Workspace(Path(there)).identity
+    return here if other.exists() and not other.samefile(workspace.identity) else there

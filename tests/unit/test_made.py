@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import pytest
 from lab import config, providers
 from lab.errors import LabStateError
 from lab.model import Lab, Node, owner_label
+from lab.plans.up import provisioners
 from lab.remote import control_folder
-from lab.workspace import Workspace, made
+from lab.workspace import Workspace, made, render
 from lab.workspace.made import Made, MadeMachine
-from tests.unit.fakes import keep_made, recorded
+from tests.unit.fakes import SITE, keep_made, recorded
 
 LAB = config.default()
 OLD, NEW = "ha-lab/golden:old", "ha-lab/golden:new"
@@ -86,6 +89,49 @@ def test_an_older_record_is_read_and_its_label_is_the_folder_s_path(workspace: W
     assert record.leaving == ()
 
 
+def older(folder: Path) -> Workspace:
+    """A folder that an earlier version rendered where it is, with its label."""
+    workspace = up(folder, names=["lb1"])
+    workspace.write(workspace.identity, recorded("lab-format-1.json"))
+    site = replace(SITE, workspace=workspace.root, owner=str(workspace.root))
+    workspace.write(workspace.vagrantfile, render.render(LAB, site, provisioners)["Vagrantfile"])
+    return workspace
+
+
+@pytest.mark.parametrize("name", ["here", "ada's \\ lab"])
+def test_an_older_lab_that_was_moved_keeps_the_label_of_its_machines(tmp_path: Path, name: str) -> None:
+    former = older(tmp_path / name)
+    (tmp_path / name).rename(tmp_path / "there")
+    moved = Workspace(tmp_path / "there" / ".lab")
+    record = made.read(moved)
+    assert record is not None
+    assert (record.owner, record.root) == (str(former.root), str(former.root))
+
+
+def test_an_older_lab_of_which_a_folder_is_a_copy_keeps_its_machines(tmp_path: Path) -> None:
+    original = older(tmp_path / "here")
+    shutil.copytree(tmp_path / "here", tmp_path / "copy")
+    copy = Workspace(tmp_path / "copy" / ".lab")
+    assert made.owner(copy) == str(copy.root)
+    assert made.owner(original) == str(original.root)
+
+
+def test_an_older_lab_whose_former_path_leads_to_it_is_no_copy(tmp_path: Path) -> None:
+    former = older(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    (tmp_path / "here").symlink_to(tmp_path / "there")
+    assert made.owner(Workspace(tmp_path / "there" / ".lab")) == str(former.root)
+
+
+@pytest.mark.parametrize("text", [None, b"\xff", b"# a user's own file\n"])
+def test_an_older_lab_without_a_label_to_read_is_where_it_was_made(tmp_path: Path, text: bytes | None) -> None:
+    workspace = older(tmp_path / "here")
+    workspace.vagrantfile.unlink()
+    if text is not None:
+        workspace.vagrantfile.write_bytes(text)
+    assert made.owner(workspace) == str(workspace.root)
+
+
 def test_an_older_record_without_machines_has_none(workspace: Workspace) -> None:
     workspace.write(workspace.identity, recorded("lab-format-1.json"))
     record = made.read(workspace)
@@ -94,8 +140,8 @@ def test_an_older_record_without_machines_has_none(workspace: Workspace) -> None
 
 
 def test_a_record_from_before_libvirt_is_the_same_lab(workspace: Workspace) -> None:
-    older = {key: value for key, value in json.loads(recorded("lab-format-1.json")).items() if key != "libvirt"}
-    workspace.write(workspace.identity, json.dumps(older))
+    early = {key: value for key, value in json.loads(recorded("lab-format-1.json")).items() if key != "libvirt"}
+    workspace.write(workspace.identity, json.dumps(early))
     record = made.read(workspace)
     assert record is not None
     assert record.lab == LAB
@@ -104,10 +150,10 @@ def test_a_record_from_before_libvirt_is_the_same_lab(workspace: Workspace) -> N
 def test_an_older_record_is_written_in_the_new_form_and_keeps_its_label(workspace: Workspace) -> None:
     workspace.write(workspace.identity, recorded("lab-format-1.json"))
     up(workspace.root.parent, names=["lb1"])
-    older = made.read(workspace)
-    assert older is not None
-    made.write(workspace, older)
-    assert made.read(workspace) == older
+    before_it = made.read(workspace)
+    assert before_it is not None
+    made.write(workspace, before_it)
+    assert made.read(workspace) == before_it
     assert json.loads(workspace.identity.read_text())["format"] == made.FORMAT
 
 

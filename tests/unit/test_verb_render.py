@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -239,6 +240,25 @@ def test_files_with_the_folder_s_path_follow_it_and_its_label_and_sockets_stay(
     record = record_of(moved)
     assert record.root == str(moved.workspace.root)
     assert record == before.model_copy(update={"root": str(moved.workspace.root)})
+
+
+def test_an_earlier_version_s_lab_that_moved_is_written_in_the_new_form_with_its_label(
+    opened: Session, tmp_path: Path
+) -> None:
+    lab, workspace = opened.lab, opened.workspace
+    label = str(workspace.root)
+    written(replace(opened, made=Made(lab=lab, owner=label, root=label)))
+    let_exist(workspace)
+    workspace.write(
+        workspace.identity, json.dumps(json.loads(lab.model_dump_json()) | {"image": "ha-lab/golden:o"})
+    )
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = as_made(tmp_path / "there")
+    render.refresh_locked(moved)
+    record = record_of(moved)
+    assert json.loads(moved.workspace.identity.read_text())["format"] == made.FORMAT
+    assert (record.owner, record.root) == (label, str(moved.workspace.root))
+    assert f"ha-lab.workspace={label}'" in moved.workspace.vagrantfile.read_text()
 
 
 def test_rendering_says_where_the_folder_is_now(opened: Session, tmp_path: Path) -> None:
