@@ -6,9 +6,12 @@ no pods of their own, for which every machine is asked.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
+from lab.errors import LabStateError
 from lab.health.checks import cases
+from lab.health.checks.check import Verdict
+from lab.health.checks.workers_and_network import only_users_change_taints
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab
 from lab.plans.engine import Context, Job
@@ -22,7 +25,6 @@ HEALTHY_TIMEOUT = 120.0
 NODES = frozenset({"exact-nodes", "node-ready"})
 PODS = NODES | {
     "node-as-declared",
-    "node-taints",
     "static-pods-ready",
     "kube-proxy",
     "pod-network-agent",
@@ -33,6 +35,9 @@ PODS = NODES | {
     "leader-leases",
 }
 """Names of checks that the API answers: of nodes, and of what runs on them. The rest is waited for last."""
+
+TAINTS = "node-taints"
+"""The check of what users change, too, and `up` does not change back."""
 
 NAMED = 3
 """How many of the checks that do not hold yet are named in a reason."""
@@ -52,7 +57,7 @@ def wait_for_pods(job: Job) -> bool:
 
 def wait_for_health(job: Job) -> bool:
     """Wait until every check holds that needs no pods of its own."""
-    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job.context), HEALTHY_TIMEOUT)
+    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job), HEALTHY_TIMEOUT)
     return False
 
 
@@ -62,23 +67,42 @@ def _wait(job: Job, what: str, check: Callable[[], str | None], timeout: float) 
     )
 
 
-def why_not_healthy(context: Context) -> str | None:
-    """The checks that do not hold now, the first few with what they found; None when all hold."""
+def why_not_healthy(job: Job) -> str | None:
+    """The checks that do not hold now, the first few with what they found; None when all hold.
+
+    Nodes that are cordoned are named in the step's note. Raises LabStateError where only taints are wrong that
+    neither `up` nor Kubernetes changes: no wait would end that.
+    """
+    context = job.context
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
-    return _judged(context.lab, facts, None)
+    verdicts = _verdicts(context.lab, facts, None)
+    bad = [verdict for verdict in verdicts if not verdict.good]
+    if bad and all(verdict.name == TAINTS for verdict in bad):
+        nodes = [node for node in context.lab.kubernetes_nodes if node.name in {each.machine for each in bad}]
+        if all(only_users_change_taints(context.lab, facts, node) for node in nodes):
+            what = "the lab is up, but nodes have other taints than their roles, and `up` does not change them"
+            raise LabStateError(f"{what}: {_in_words(bad)}", hint=bad[0].hint)
+    cordoned = [each.machine for each in verdicts if each.name == TAINTS and each.outcome == "warns"]
+    job.shown.note = "; ".join(
+        f"{name} is cordoned: no new pods start there until `kubectl uncordon {name}`" for name in cordoned
+    )
+    return _in_words(bad)
 
 
 def _why_not(context: Context, names: Collection[str]) -> str | None:
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=())
-    return _judged(context.lab, facts, names)
+    return _in_words([verdict for verdict in _verdicts(context.lab, facts, names) if not verdict.good])
 
 
-def _judged(lab: Lab, facts: Facts, names: Collection[str] | None) -> str | None:
-    asked = [
-        case
+def _verdicts(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Verdict]:
+    """The checks of these names, or all that need no pods of their own, judged."""
+    return [
+        case.judge(facts)
         for case in cases(lab)
         if (case.check.name in names if names is not None else not case.check.probes)
     ]
-    bad = [verdict for verdict in (case.judge(facts) for case in asked) if not verdict.good]
+
+
+def _in_words(bad: Sequence[Verdict]) -> str | None:
     more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
     return "; ".join(f"{verdict.title}: {verdict.found}" for verdict in bad[:NAMED]) + more or None

@@ -8,6 +8,7 @@ from lab.health.facts.gather import by_ssh, gather
 from lab.model import Lab, Node
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
+from lab.plans.ready import TAINTS
 from lab.plans.situation import Situation
 from lab.workspace import made
 
@@ -53,7 +54,8 @@ def _why_not_back(job: Job) -> str | None:
         context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
     )
     for case in cases(context.lab):
-        if case.node == node and not case.check.probes:
+        # Users taint nodes, too, and waiting would not end that; while it is not Ready, node-ready says so.
+        if case.node == node and not case.check.probes and case.check.name != TAINTS:
             verdict = case.judge(facts)
             if not verdict.good:
                 return f"{verdict.title}: {verdict.found}"

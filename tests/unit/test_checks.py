@@ -343,6 +343,17 @@ def test_exactly_the_checks_fail_that_should(what: str) -> None:
     assert judged(alter(facts()), "fails") == expected
 
 
+@pytest.mark.parametrize(("name", "taints"), [("w2", ()), ("cp2", ("node-role.kubernetes.io/control-plane",))])
+def test_a_node_that_a_user_cordoned_is_warned_of(name: str, taints: tuple[str, ...]) -> None:
+    cordon = "node.kubernetes.io/unschedulable"
+    cordoned = nodes(name, taints=(*taints, cordon))(facts())
+    assert (judged(cordoned, "warns"), judged(cordoned, "fails")) == ({f"node-taints[{name}]"}, set())
+    other = nodes(name, taints=(*taints, cordon, "node.kubernetes.io/not-ready"))(facts())
+    assert judged(other, "fails") == {f"node-taints[{name}]"}
+    bare = nodes("cp3", taints=(cordon,))(facts())
+    assert judged(bare, "fails") == {"node-taints[cp3]"}, "it lost its role's taint, too"
+
+
 def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:
     seen_red = {title.partition("[")[0] for _, expected in FAILING.values() for title in expected}
     seen_red |= {title.partition("[")[0] for sabotage in SABOTAGES for title in sabotage.expected}

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from lab.errors import WaitTimedOut
+from lab.errors import LabStateError, WaitTimedOut
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
-from lab.plans import ready
+from lab.plans import ready, resize
 from lab.plans.engine import Context, Job
 from lab.plans.situation import from_nothing
 from lab.unknown import Unknown, known
@@ -48,6 +48,7 @@ class Lab:
         self.found = facts()
         self.asked: list[dict[str, Any]] = []
         self.hints: set[str] = set()
+        self.notes: dict[str, str] = {}
         self.context = Context(
             lab(),
             workspace,
@@ -70,6 +71,7 @@ class Lab:
             except WaitTimedOut as timed_out:
                 self.hints.add(timed_out.hint)
                 return timed_out.reason
+            self.notes[name] = shown.note
         assert not changed
         return None
 
@@ -125,6 +127,63 @@ def test_each_wait_is_for_its_own_checks_and_those_before(
     recorded.found = alter(facts())
     assert {name for name in WAITS if recorded.wait(name)} == set(waits)
     assert recorded.hints == {"`./inv verify` says what each means and what to try"}
+
+
+CORDON = "node.kubernetes.io/unschedulable"
+
+
+def test_a_cordoned_node_is_named_and_not_waited_for(recorded: Lab) -> None:
+    recorded.found = node("w1", taints=(CORDON,))(facts())
+    for name in WAITS:
+        assert recorded.wait(name) is None
+    assert recorded.notes == {
+        "nodes": "",
+        "pods": "",
+        "health": "w1 is cordoned: no new pods start there until `kubectl uncordon w1`",
+    }
+
+
+@pytest.mark.parametrize("taints", [("mine",), ("mine", CORDON)])
+def test_a_user_s_taint_ends_up_at_once_and_after_all_else(recorded: Lab, taints: tuple[str, ...]) -> None:
+    recorded.found = node("w1", taints=taints)(facts())
+    assert (recorded.wait("nodes"), recorded.wait("pods")) == (None, None)
+    with pytest.raises(LabStateError, match=r"^the lab is up, but .*: node-taints\[w1\]: mine") as caught:
+        recorded.wait("health")
+    assert "`kubectl taint node NAME KEY-`" in caught.value.hint
+
+
+def test_a_control_plane_that_takes_all_pods_is_a_user_s_doing(recorded: Lab) -> None:
+    recorded.found = node("cp2", taints=())(facts())
+    with pytest.raises(LabStateError, match=r"node-taints\[cp2\]: none"):
+        recorded.wait("health")
+
+
+def test_a_machine_of_another_size_is_not_waited_for_because_of_taints(
+    recorded: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resize, "gather", lambda *words, **named: recorded.found)
+    w1 = lab().node("w1")
+    with recorded.context.progress.step("resize", "resize", "w1") as shown:
+        job = Job(recorded.context, shown, lambda step: False, w1)
+        recorded.found = node("w1", taints=("mine",))(facts())
+        assert resize._why_not_back(job) is None
+        recorded.found = node("w1", ready=False, reason="no")(facts())
+        assert resize._why_not_back(job) == "node-ready[w1]: not Ready: no"
+
+
+def test_a_taint_that_goes_by_itself_is_waited_for(recorded: Lab) -> None:
+    recorded.found = node("w1", taints=("mine", "node.kubernetes.io/not-ready"))(facts())
+    reason = recorded.wait("health")
+    assert reason is not None
+    assert reason.startswith("node-taints[w1]: mine, node.kubernetes.io/not-ready")
+
+
+def test_beside_a_user_s_taint_all_else_is_waited_for(recorded: Lab) -> None:
+    both = replace(node("w1", taints=("mine",))(facts()), machines=facts().machines)
+    recorded.found = section("w2", "kubelet-server", "https://192.168.57.99:6443")(both)
+    reason = recorded.wait("health")
+    assert reason is not None
+    assert "kubelet-server[w2]" in reason
 
 
 def test_a_reason_is_what_the_check_found(recorded: Lab) -> None:

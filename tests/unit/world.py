@@ -544,7 +544,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(ready, "_why_not", why_not)
-    monkeypatch.setattr(ready, "why_not_healthy", why_not)
+    monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
     monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))
     return world
 

@@ -12,6 +12,7 @@ from lab.health.checks.check import (
     expect,
     expect_none,
     holds,
+    shown,
 )
 from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.gather import Facts
@@ -24,6 +25,12 @@ from lab.unknown import CouldNotAsk, Unknown, known
 
 SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+CORDONED = "node.kubernetes.io/unschedulable"
+KUBERNETES_TAINTS = "node.kubernetes.io/"
+"""How the keys of taints begin that Kubernetes sets and takes away by itself, but for that of a cordon.
+
+They are those of conditions (kubernetes.io, "Taints and Tolerations").
+"""
 
 
 def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
@@ -76,7 +83,22 @@ def node_taints(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = _node(facts, node)
     if found is None:
         return Finding("its role's taints", "the cluster has no such node", "fails")
-    return expect({CONTROL_PLANE} if node in lab.control_planes else set(), set(found.taints))
+    expected, taints = _taints_of_its_role(lab, node), set(found.taints)
+    if taints - expected == {CORDONED} and expected <= taints:
+        # Users cordon nodes for a while, so that is no fault of the lab.
+        return Finding(shown(expected), "cordoned, so no new pods start here", "warns")
+    return expect(expected, taints)
+
+
+def _taints_of_its_role(lab: Lab, node: Node) -> set[str]:
+    return {CONTROL_PLANE} if node in lab.control_planes else set()
+
+
+def only_users_change_taints(lab: Lab, facts: Facts, node: Node) -> bool:
+    """Whether all that is wrong with a node's taints is what neither Kubernetes nor `up` changes."""
+    found = _node(facts, node)
+    differing = _taints_of_its_role(lab, node) ^ set(found.taints if found else ())
+    return not any(taint.startswith(KUBERNETES_TAINTS) and taint != CORDONED for taint in differing)
 
 
 def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
