@@ -73,6 +73,7 @@ CASES = {
     "the first worker again": Case({}, {}, ("w1",)),
     "a control plane that is gone again": Case(SMALL, SMALL, ("cp1",), lost("cp1")),
     "a control plane that hangs again": Case(SMALL, SMALL, ("cp2",), hanging("cp2")),
+    "a worker that is stopped again": Case({}, {}, ("w1",), stopped("w1")),
     "another size": Case({**SMALL, "cpus": 2}, {**SMALL, "cpus": 3}, sizes=True),
     "another size and again": Case({"cpus": 2}, {"cpus": 3}, ("w2",), sizes=True),
 }
@@ -119,6 +120,27 @@ def faults(world: World, case: Case) -> list[tuple[str, int, When, BaseException
         return found
     lasting = [fault for fault in found if not fault[0].startswith(HARMLESS)]
     return lasting[:: len(lasting) // SAMPLE | 1]
+
+
+@pytest.mark.parametrize("name", ["cp2", "w1"])
+def test_a_stopped_machine_is_replaced_without_being_started_and_its_node_is_deleted(
+    world: World, name: str
+) -> None:
+    """Its pods go with its Node (Kubernetes' PodGC), or start on the new machine; there is nothing to drain."""
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.machine(name).state = "stopped"
+    world.touches.clear()
+    world.up(lab, replacing=(name,))
+    world.require_applied(lab)
+    assert f"start {name}" not in world.touches
+    assert f"drain {name}" not in world.touches
+    forget = f"remove-member {name}" + ("" if name == "cp2" else " --node-only")
+    assert (
+        world.touches.index(forget)
+        < world.touches.index(f"remove {name}")
+        < world.touches.index(f"boot {name}")
+    )
 
 
 HARMLESS = ("deliver", "node ", "pod-network", "revoke", "kubeconfig")
