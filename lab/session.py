@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lab import config, quoting
 from lab.config import choice
-from lab.errors import ConfigError, LabError, LabStateError
+from lab.errors import ConfigError, LabStateError
 from lab.model import Lab, Node
 from lab.model.change import Change, change
 from lab.providers import provider_of
@@ -135,15 +135,6 @@ def require_up(session: Session) -> None:
             f"the lab {session.lab.name} has not been brought up", hint="bring it up with `./inv up`"
         )
     session.remote.require_route()
-
-
-def is_up(session: Session) -> bool:
-    """Whether the lab was brought up and its network is there."""
-    try:
-        require_up(session)
-    except LabError:
-        return False
-    return True
 
 
 def _session(path: Path, lab: Lab, workspace: Workspace, console: Console, record: Made | None) -> Session:

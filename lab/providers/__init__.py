@@ -4,6 +4,7 @@
     docker/  libvirt/  virtualbox/       a provider each: machines.py; golden.py, its image or box; doctor.py,
                      its checks; host.py, facts about this host
     vagrant.py       the only import of python-vagrant; explained.py    what it means when it refuses
+    shutdown.py      how virtual machines are shut down; boxes.py       Vagrant's boxes
 
 One more provider is one more folder, its templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), its name in
 `lab.model.Provider` and its row in PROVIDERS.

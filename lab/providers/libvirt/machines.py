@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.errors import WaitTimedOut
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Libvirt, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import TABLE_HEAD
 from lab.providers.protocol import MachineState
+from lab.providers.shutdown import shut_down
 from lab.providers.vagrant import LoggedVagrant
 from lab.system import process
-from lab.system.wait import wait_until
 from lab.workspace import Workspace, made
 
 POWER_TIMEOUT = 120.0
@@ -102,17 +101,13 @@ def start(lab: Lab, node: Node) -> None:
 
 def stop(lab: Lab, node: Node, timeout: float) -> bool:
     """Press a running machine's power button, and wait; cut its power after `timeout` seconds."""
-    virsh.ask(virsh.settings_of(lab), "shutdown", machine_name(lab, node))
-    try:
-        wait_until(
-            lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
-            what=f"{node.name} to shut down",
-            timeout=timeout,
-        )
-    except WaitTimedOut:
-        cut(lab, node, lambda: None)
-        return False
-    return True
+    return shut_down(
+        node.name,
+        timeout,
+        press=lambda: virsh.ask(virsh.settings_of(lab), "shutdown", machine_name(lab, node)),
+        state=lambda: state(lab, node),
+        cut=lambda: cut(lab, node, lambda: None),
+    )
 
 
 def resume(lab: Lab, node: Node) -> None:

@@ -10,11 +10,12 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.errors import CommandFailed, WaitTimedOut
+from lab.errors import CommandFailed
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.protocol import MachineState
+from lab.providers.shutdown import shut_down
 from lab.providers.vagrant import LoggedVagrant
 from lab.providers.virtualbox.host import VM
 from lab.system import process
@@ -98,17 +99,13 @@ def start(lab: Lab, node: Node) -> None:
 
 def stop(lab: Lab, node: Node, timeout: float) -> bool:
     """Press a running machine's power button, and wait; cut its power after `timeout` seconds."""
-    _vboxmanage("controlvm", machine_name(lab, node), "acpipowerbutton")
-    try:
-        wait_until(
-            lambda: None if state(lab, node) in ("stopped", "absent") else "it still runs",
-            what=f"{node.name} to shut down",
-            timeout=timeout,
-        )
-    except WaitTimedOut:
-        cut(lab, node, lambda: None)
-        return False
-    return True
+    return shut_down(
+        node.name,
+        timeout,
+        press=lambda: _vboxmanage("controlvm", machine_name(lab, node), "acpipowerbutton"),
+        state=lambda: state(lab, node),
+        cut=lambda: cut(lab, node, lambda: None),
+    )
 
 
 def resume(lab: Lab, node: Node) -> None:
