@@ -49,7 +49,10 @@ identity() {
 	echo "host-key $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub)"
 }
 
-services() { bounded systemctl show --property Id,ActiveState,UnitFileState "$@"; }
+services() {
+	bounded systemctl show --timestamp unix \
+		--property Id,ActiveState,UnitFileState,NRestarts,ExecMainStartTimestamp "$@"
+}
 
 left_by_runs() {
 	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true

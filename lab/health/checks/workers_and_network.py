@@ -80,12 +80,15 @@ def node_taints(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
-    services = facts.machine(node).services
+    machine = facts.machine(node)
+    services = machine.services
     bad = []
     for name in ("kubelet", "containerd"):
         service = services.get(name)
         if service is None or not service.running:
             bad.append(f"{name} does not run")
+        elif loop := service.restart_loop(machine.clock):
+            bad.append(loop)
         elif not service.enabled:
             bad.append(f"{name} would not come back after a reboot")
     return expect_none("kubelet and containerd run, and will after a reboot", bad)
