@@ -1,14 +1,20 @@
 """When a lab is ready: once the checks of `verify` hold. There is no other definition of "ready".
 
 `up` waits for the checks that the API alone answers, and looks at them often. Then it waits for all that need
-no pods of their own, for which every machine is asked.
+no pods of their own, for which every machine is asked. Where they do not hold for some seconds, it looks for a
+cause, and gives up on one that waiting does not cure.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 
+from lab.errors import LabStateError
+from lab.health import causes
+from lab.health.causes import Cause
 from lab.health.checks import cases
+from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab
 from lab.plans.engine import Context, Job
@@ -18,6 +24,12 @@ READY_TIMEOUT = 300.0
 
 HEALTHY_TIMEOUT = 120.0
 """Seconds for the rest of the checks to hold once all pods are Ready; most hold at the first look."""
+
+LOOK_INTERVAL = 5.0
+"""Seconds of waiting before the first look for a cause, and between two."""
+
+CAUSE_LASTS = 20.0
+"""Seconds between two looks that find the same cause, after which it is not one of the moment."""
 
 NODES = frozenset({"exact-nodes", "node-ready"})
 PODS = NODES | {
@@ -40,26 +52,79 @@ NAMED = 3
 
 def wait_for_nodes(job: Job) -> bool:
     """Wait until the cluster has exactly the lab's nodes, all Ready."""
-    _wait(job, "all nodes to be Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT)
+    _wait(job, "all nodes to be Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT, NODES)
     return False
 
 
 def wait_for_pods(job: Job) -> bool:
     """Wait until what runs on the nodes is Ready, too."""
-    _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT)
+    _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT, PODS)
     return False
 
 
 def wait_for_health(job: Job) -> bool:
     """Wait until every check holds that needs no pods of its own."""
-    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job.context), HEALTHY_TIMEOUT)
+    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job.context), HEALTHY_TIMEOUT, None)
     return False
 
 
-def _wait(job: Job, what: str, check: Callable[[], str | None], timeout: float) -> None:
+def _wait(
+    job: Job,
+    what: str,
+    check: Callable[[], str | None],
+    timeout: float,
+    names: Collection[str] | None,
+) -> None:
+    """Wait for the checks of these names; all where None. Raises LabStateError for a cause that will stay."""
+    looks = _Looks(job.context, what, names)
+
+    def why_not() -> str | None:
+        reason = check()
+        return None if reason is None else looks.reason(reason)
+
     job.wait_until(
-        check, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
+        why_not, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
     )
+
+
+class _Looks:
+    """The looks for a cause during one wait: what was found last, and since when."""
+
+    def __init__(self, context: Context, what: str, names: Collection[str] | None) -> None:
+        """Begin to wait now."""
+        self._context, self._what, self._names = context, what, names
+        self._next = time.monotonic() + LOOK_INTERVAL * context.lab.patience
+        self._since: dict[str, float] = {}
+        self._shown = ""
+
+    def reason(self, reason: str) -> str:
+        """The causes that were found last, or else the reason itself; looks again where it is time.
+
+        Raises LabStateError once a cause has lasted that waiting does not cure.
+        """
+        if time.monotonic() >= self._next:
+            found = _causes(self._context, self._names)
+            now = time.monotonic()  # a look takes its time
+            self._next = now + LOOK_INTERVAL * self._context.lab.patience
+            self._since = {each.what: self._since.get(each.what, now) for each in found}
+            longest = CAUSE_LASTS * self._context.lab.patience
+            lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]
+            if lasting:
+                raise LabStateError(
+                    f"{self._what}: waiting does not help: {'; '.join(each.what for each in lasting)} "
+                    f"(so these checks do not hold: {lasting[0].affected})",
+                    hint="; ".join(dict.fromkeys(each.fix for each in lasting)) + "; then `./inv up` again",
+                )
+            self._shown = "; ".join(each.what for each in found)
+        return self._shown or reason
+
+
+def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...]:
+    """Why checks of these names do not hold now, as far as a cause is known. None is all, and all machines."""
+    ask = by_ssh(context.remote)
+    of = None if names is None else ()
+    facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=of, admission=True)
+    return causes.find(context.lab, facts, _bad(context.lab, facts, names))
 
 
 def why_not_healthy(context: Context) -> str | None:
@@ -74,11 +139,15 @@ def _why_not(context: Context, names: Collection[str]) -> str | None:
 
 
 def _judged(lab: Lab, facts: Facts, names: Collection[str] | None) -> str | None:
+    bad = _bad(lab, facts, names)
+    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    return "; ".join(f"{verdict.title}: {verdict.found}" for verdict in bad[:NAMED]) + more or None
+
+
+def _bad(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Verdict]:
     asked = [
         case
         for case in cases(lab)
         if (case.check.name in names if names is not None else not case.check.probes)
     ]
-    bad = [verdict for verdict in (case.judge(facts) for case in asked) if not verdict.good]
-    more = f"; and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
-    return "; ".join(f"{verdict.title}: {verdict.found}" for verdict in bad[:NAMED]) + more or None
+    return [verdict for verdict in (case.judge(facts) for case in asked) if not verdict.good]

@@ -67,7 +67,7 @@ def service(machine: str, name: str, running: str = "active", enabled: str = "en
 
 
 def restarted(machine: str, name: str, times: int, ago: float) -> Alter:
-    """systemd has restarted a unit so often, the last time so many seconds ago."""
+    """A unit was restarted by systemd so often, the last time so many seconds ago."""
 
     def alter(found: Facts) -> Facts:
         there = known(found.machines[machine])
@@ -376,7 +376,9 @@ def test_a_service_dies_again_and_again_where_it_was_restarted_often_and_lately(
 
 
 def test_a_restart_loop_says_how_often_and_when() -> None:
-    [case] = [each for each in cases(lab()) if each.check.name == "node-services" and each.node == lab().node("w1")]
+    [case] = [
+        each for each in cases(lab()) if each.check.name == "node-services" and each.node == lab().node("w1")
+    ]
     found = case.judge(restarted("w1", "kubelet", 17, ago=2)(facts())).found
     assert found.startswith("systemd has restarted kubelet 17 times, last ")
 

@@ -8,6 +8,7 @@ import pytest
 
 from lab.config import default
 from lab.health import status
+from lab.health.causes import Cause
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
 from lab.host.doctor.forwarding import Obstacle
@@ -129,7 +130,7 @@ RULE = Obstacle("this host drops packets on br-own, by its rule `-P FORWARD DROP
 
 def with_cause(
     found: status.Status,
-    ca: status.Cause | None = None,
+    ca: Cause | None = None,
     reach: Reach = NOBODY,
     obstacle: Obstacle | None = None,
 ) -> status.Status:
@@ -162,9 +163,9 @@ def test_one_machine_that_is_apart_leaves_the_problem_as_it_is() -> None:
 
 
 def test_a_ca_that_is_not_valid_now_is_the_problem() -> None:
-    cause = status.Cause("the lab's CA is expired: …", "date -u")
+    cause = Cause("the lab's CA is expired: …", "date -u")
     found = with_cause(looked(NO_API), ca=cause, reach=NOBODY, obstacle=RULE)
-    assert (found.problem, found.remedy) == (cause.what, cause.remedy)
+    assert (found.problem, found.remedy) == (cause.what, cause.fix)
 
 
 def test_a_healthy_lab_is_asked_nothing_more() -> None:
@@ -240,7 +241,8 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     workspace.write(workspace.root / ".vagrant/machines/lb1/docker/id", "1")
     asked: list[bool] = []
 
-    def gather(*_: object, cluster: bool, probes: bool) -> Facts:
+    def gather(*_: object, cluster: bool, probes: bool, admission: bool) -> Facts:
+        assert admission is cluster
         asked.append(cluster)
         api = ask_api(lab(), Unknown("the API was not asked"), Unknown("the API was not asked"))
         return replace(silent("w3")(facts()), api=api)
@@ -265,6 +267,7 @@ def test_status_for_programs_says_the_same() -> None:
         "address": "192.168.57.11",
         "answers": True,
         "cluster": "Ready",
+        "state": "",
     }
 
 

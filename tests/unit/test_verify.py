@@ -55,7 +55,8 @@ def told(monkeypatch: pytest.MonkeyPatch, found: Facts) -> list[bool]:
     """Let verify find these facts; return whether it asked for probes, run by run."""
     asked: list[bool] = []
 
-    def gather(*_: object, probes: bool) -> Facts:
+    def gather(*_: object, probes: bool, admission: bool) -> Facts:
+        assert admission
         asked.append(probes)
         return found
 
@@ -227,7 +228,7 @@ def test_what_did_not_run_is_one_message() -> None:
 
 
 def test_facts_that_can_t_be_gathered_are_no_pass(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, probes: bool) -> Facts:
+    def broken(*_: object, probes: bool, admission: bool) -> Facts:
         raise ValueError("a fault")
 
     monkeypatch.setattr(gathering, "gather", broken)

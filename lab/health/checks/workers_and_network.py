@@ -14,6 +14,7 @@ from lab.health.checks.check import (
     holds,
 )
 from lab.health.cluster import NodeFact, PodFact
+from lab.health.facts.admission import SYSTEM
 from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
 from lab.health.reading import read
@@ -22,7 +23,6 @@ from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
 
-SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
@@ -130,7 +130,7 @@ def _ready_pod(facts: Facts, node: Node, namespace: str, prefix: str) -> Finding
         for pod in known(facts.api.pods)
         if pod.namespace == namespace and pod.node == node.name and pod.name.startswith(prefix)
     ]
-    found = ", ".join(_pod_state(pod) for pod in pods) or "there is no such pod"
+    found = ", ".join(_pod_state(pod) for pod in pods) or f"no pod {prefix}… of {namespace} is on this node"
     return Finding(f"{prefix}… Ready on this node", found, holds(any(pod.ready for pod in pods)))
 
 

@@ -54,7 +54,7 @@ class ServiceFact:
     started: float | None
 
     def restart_loop(self, now: float) -> str | None:
-        """Why it must be taken to die again and again, at a moment of its machine's clock; None where it is steady.
+        """How often it was restarted if it dies again and again; None if not. `now` is its machine's clock.
 
         systemd counts the restarts that it makes by itself, and starts from 0 when a unit is started otherwise
         (systemd's service.c, `flush_n_restarts`). A unit that dies soon after each start is "active" meanwhile.
