@@ -127,6 +127,14 @@ def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...
     return causes.find(context.lab, facts, _bad(context.lab, facts, names))
 
 
+def cause_of(context: Context, machine: str, said: str) -> Cause | None:
+    """Why the API refused something on a machine, from a program's line about that; None if not known."""
+    refused = Verdict("script", "", machine, "fails", "", said, "", "")
+    ask = by_ssh(context.remote)
+    facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=(), admission=True)
+    return next(iter(causes.find(context.lab, facts, [refused])), None)
+
+
 def why_not_healthy(context: Context) -> str | None:
     """The checks that do not hold now, the first few with what they found; None when all hold."""
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
