@@ -19,6 +19,8 @@ from lab.workspace import Workspace, yaml_entries
 
 KINDS = ("clusters", "users", "contexts")
 CURRENT = "current-context"
+HEAD = "apiVersion: v1\nkind: Config\n"
+"""What a new kubeconfig begins with."""
 
 
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
@@ -60,17 +62,15 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
     try:
         before = target.read_text(encoding="utf-8") if target.exists() else ""
-        theirs: Any = yaml.safe_load(before) or {"apiVersion": "v1", "kind": "Config"}
-        for kind in KINDS:
-            kept = [each for each in theirs.get(kind) or [] if each["name"] != lab.name]
-            theirs[kind] = kept + ours[kind]
+        empty = yaml.safe_load(before) is None
+        entries = {kind: ours[kind][0] for kind in KINDS}
+        after = yaml_entries.added(HEAD if empty else before, entries, CURRENT)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         # What a parser says may quote the file, and that may be a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
             hint=f"fix it, or use the lab's own: {export(workspace)}",
         ) from (error if isinstance(error, OSError) else None)
-    theirs[CURRENT] = theirs.get(CURRENT) or lab.name
     writer = Workspace(target.parent)
     kept_before = target.with_name(f"{target.name}.before-{lab.name}")
     if before and not kept_before.exists():
@@ -78,7 +78,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     # First, so that `destroy` finds it whatever happens.
     files = sorted({*_merged_into(workspace), str(target)})
     workspace.write(workspace.merged, json.dumps(files, indent=2) + "\n")
-    writer.write_secret(target, yaml.safe_dump(theirs, sort_keys=False))
+    writer.write_secret(target, after)
     return target
 
 

@@ -216,17 +216,15 @@ def test_the_sockets_of_where_the_lab_was_before_go_too(
     assert other.exists(), "another lab's"
 
 
-@pytest.mark.parametrize(
-    "folder", ["{home}", "{sockets}", "{sockets}/mine", "{sockets}/ha-lab-0-aaaaaaaaaaaa/.."]
-)
+@pytest.mark.parametrize("folder", ["{home}", "{sockets}", "{sockets}/mine", "{home}/{right}"])
 def test_no_folder_but_one_for_sockets_is_removed(remote: Remote, tmp_path: Path, folder: str) -> None:
-    home = tmp_path / "home"
-    for each in (home, lab.remote.SOCKETS / "mine"):
+    home, right = tmp_path / "home", f"ha-lab-{os.getuid()}-{'a' * 12}"
+    for each in (home, home / right, lab.remote.SOCKETS / "mine"):
         each.mkdir()
-    named = folder.format(home=home, sockets=lab.remote.SOCKETS)
+    named = folder.format(home=home, sockets=lab.remote.SOCKETS, right=right)
     remote.workspace.write(remote.workspace.ssh_config, f'    ControlPath "{named}/%C"\n')
     remote.remove_sockets()
-    assert home.exists()
+    assert (home / right).exists()
     assert (lab.remote.SOCKETS / "mine").exists()
 
 

@@ -168,7 +168,8 @@ def test_a_removal_of_the_folder_that_was_interrupted_is_repeated(
     rmtree = shutil.rmtree
 
     def interrupted(path: Path, **words: Any) -> None:
-        if path == lived.workspace.secrets:
+        if path == lived.workspace.root:
+            assert [each.name for each in path.iterdir()] == ["lab.json"]
             raise KeyboardInterrupt
         rmtree(path, **words)
 

@@ -64,6 +64,58 @@ def test_one_entry_alone_is_cut_too(kind: str) -> None:
     assert without(filled(THEIRS, {kind: ENTRIES[kind]})) == filled(THEIRS, {})
 
 
+NEW = {
+    "clusters": {"name": "ha-lab", "cluster": {"server": "https://192.168.56.10:6443"}},
+    "users": {"name": "ha-lab", "user": {"client-key-data": "eA=="}},
+    "contexts": {"name": "ha-lab", "context": {"cluster": "ha-lab", "user": "ha-lab"}},
+}
+
+
+def added(text: str) -> str:
+    return yaml_entries.added(text, NEW, "current-context")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        filled(THEIRS, {}),
+        filled(THEIRS, {}).replace("current-context: work\n", ""),
+        "kind: Config # mine",
+        "# mine\nkind: Config\ncontexts: null # none\nclusters: []\nusers:\n",
+        'kind: Config\ncurrent-context: ""   # none\ncontexts:\n- name: a',
+        "kind: Config\ncurrent-context:\n# the end\n",
+        "kind: Config\ncontexts:\n- name: a\n  context: {user: |\n      b\n  }\nusers: []\n".replace(
+            "{user: |\n      b\n  }", "x"
+        ),
+    ],
+)
+def test_what_is_added_changes_nothing_else_and_goes_again(text: str) -> None:
+    before, after = yaml.safe_load(text), yaml.safe_load(added(text))
+    for kind, entry in NEW.items():
+        assert after[kind] == [*(before.get(kind) or []), entry]
+    assert after["current-context"] == (before.get("current-context") or "ha-lab")
+    assert {key: value for key, value in after.items() if key not in (*NEW, "current-context")} == {
+        key: value for key, value in before.items() if key not in (*NEW, "current-context")
+    }
+    for comment in (part for line in text.splitlines() if "#" in line for part in [line[line.index("#") :]]):
+        assert comment in added(text)
+        assert comment in without(added(text))
+    assert added(added(text)) == added(text)
+
+
+def test_lines_of_a_file_stay_when_an_entry_is_added_and_removed() -> None:
+    text = filled(THEIRS, {})
+    assert set(text.splitlines()) <= set(added(text).splitlines())
+    assert without(added(text)) == text
+
+
+def test_a_form_in_which_nothing_can_be_added_is_written_again() -> None:
+    text = '{"kind": "Config", "contexts": [{"name": "a"}], "current-context": "a"}'
+    after = yaml.safe_load(added(text))
+    assert [each["name"] for each in after["contexts"]] == ["a", "ha-lab"]
+    assert after["current-context"] == "a"
+
+
 def test_a_file_without_the_entry_is_the_same() -> None:
     assert without(filled(THEIRS, {})) == filled(THEIRS, {})
 
