@@ -99,7 +99,7 @@ def unmerge(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
             failed.append(file)
     if failed:
         names = " and ".join(str(file) for file in failed)
-        words = f"kubectl --kubeconfig {shlex.quote(str(failed[0]))} config"
+        words = f"kubectl --kubeconfig {quoting.word(failed[0])} config"
         raise LabStateError(
             f"the context {lab.name} could not be removed from {names}",
             hint=f"`{words} delete-context {lab.name}`, and the same with delete-cluster and delete-user",

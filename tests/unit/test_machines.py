@@ -194,7 +194,7 @@ def test_what_docker_refuses_to_remove_keeps_nothing_else(
     assert "network rm 5f2a\n" in seen.read_text()
     for words in ("aaa", "device or resource busy", "has active endpoints"):
         assert words in caught.value.message
-    assert caught.value.hint.startswith("`./inv destroy` again removes what is left")
+    assert caught.value.hint.startswith("`./inv destroy` again removes the rest")
     assert "`docker network inspect 5f2a` names the containers on it" in caught.value.hint
 
 

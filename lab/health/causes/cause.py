@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from lab import quoting
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts
 from lab.model import Lab
@@ -67,7 +67,7 @@ class Found(NamedTuple):
             n for n in self.lab.control_planes if self.facts.api.direct[n.name]["/readyz"] == (200, "ok")
         )
         name = next(serving, self.lab.first).name
-        return f"`./inv ssh {name} -- sudo kubectl --kubeconfig {ADMIN} {shlex.join(words)}`"
+        return f"`./inv ssh {name} -- sudo kubectl --kubeconfig {ADMIN} {quoting.line(words)}`"
 
 
 class Sign(NamedTuple):

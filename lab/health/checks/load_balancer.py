@@ -42,7 +42,7 @@ def haproxy_runs(lab: Lab, facts: Facts, node: Node) -> Finding:
     if service is None:
         found = "no such service"
     else:
-        found = service.restart_loop(machine.clock) or _state(service.running, service.enabled)
+        found = machine.restart_loop(service) or _state(service.running, service.enabled)
     return expect("running, and enabled for the next boot", found)
 
 

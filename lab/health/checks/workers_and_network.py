@@ -87,7 +87,7 @@ def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
         service = services.get(name)
         if service is None or not service.running:
             bad.append(f"{name} does not run")
-        elif loop := service.restart_loop(machine.clock):
+        elif loop := machine.restart_loop(service):
             bad.append(loop)
         elif not service.enabled:
             bad.append(f"{name} would not come back after a reboot")

@@ -53,16 +53,6 @@ class ServiceFact:
     restarts: int
     started: float | None
 
-    def restart_loop(self, now: float) -> str | None:
-        """How often it was restarted if it dies again and again; None if not. `now` is its machine's clock.
-
-        systemd counts the restarts that it makes by itself, and starts from 0 when a unit is started otherwise
-        (systemd's service.c, `flush_n_restarts`). A unit that dies soon after each start is "active" meanwhile.
-        """
-        if self.restarts < LOOP or self.started is None or now - self.started >= STEADY:
-            return None
-        return f"systemd has restarted {self.name} {self.restarts} times, last {now - self.started:.0f} s ago"
-
 
 @dataclass(frozen=True)
 class Identity:
@@ -141,6 +131,19 @@ class Machine:
     def clock(self) -> float:
         """The time on the machine when it answered, in seconds since 1970."""
         return self._read("clock", _clock)
+
+    def restart_loop(self, service: ServiceFact) -> str | None:
+        """How often a service was restarted if it dies again and again; None where it does not.
+
+        systemd counts the restarts that it makes by itself, and starts from 0 when a unit is started otherwise
+        (systemd's service.c, `flush_n_restarts`). A unit that dies soon after each start is "active" meanwhile.
+        """
+        if service.restarts < LOOP or service.started is None:
+            return None
+        ago = self.clock - service.started
+        if ago >= STEADY:
+            return None
+        return f"systemd has restarted {service.name} {service.restarts} times, last {ago:.0f} s ago"
 
     @property
     def certificates(self) -> tuple[CertificateFact, ...]:

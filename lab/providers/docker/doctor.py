@@ -150,7 +150,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 def _out_of_the_way(container: Container) -> str:
     if container.owner and not container.folder_exists:
-        shows = f"docker ps --all --filter {shlex.quote(f'label={owner_label(container.owner)}')}"
+        shows = f"docker ps --all --filter {quoting.word(f'label={owner_label(container.owner)}')}"
         return (
             f"{shows}   # another lab's, whose folder {container.folder} is gone; where it was moved to, "
             "`./inv stop --lab ITS/lab.yaml` or `./inv destroy` work on it"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from lab import quoting
 from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
@@ -68,10 +69,10 @@ def remove(workspace: Workspace, log: Path) -> None:
                 f"; `docker network inspect {network}` names the containers on it: one of yours has to leave it"
             )
     if refused:
+        label = quoting.word(f"label={owner_label(made.owner(workspace))}")
         raise LabStateError(
             "docker did not remove all that is the lab's:\n" + "\n".join(error.message for error in refused),
-            hint="`./inv destroy` again removes what is left; `docker ps --all --filter label="
-            f"{owner_label(made.owner(workspace))}` shows it{kept}",
+            hint=f"`./inv destroy` again removes the rest; `docker ps --all --filter {label}` shows it{kept}",
             log=log,
         ) from refused[0]
 

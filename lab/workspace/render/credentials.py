@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-import shlex
 import string
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -196,7 +195,7 @@ def _way_back(lost: Path) -> str:
     """How a file of a pair can be had again; the machines are made again only where it can't."""
     if lost.suffix == ".pub":
         private = lost.with_suffix("")
-        return f"`ssh-keygen -y -f {shlex.quote(str(private))} > {shlex.quote(str(lost))}` makes it again"
+        return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` makes it again"
     if lost.suffix in (".crt", ".key"):
         return f"put it back: each control plane has it in /etc/kubernetes/pki/{lost.name} (`./inv ssh NAME`)"
     return "put it back; where it is lost for good, no machine lets you in: `./inv destroy`, then `./inv up`"
