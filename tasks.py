@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
@@ -436,12 +437,12 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
     console.print(f"{diagnose.collect(_made(lab))}", soft_wrap=True)
 
 
-@verb(help=LAB_HELP | {"yes": "don't ask"})
+@verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Remove the lab's machines, network and .lab/ folder. Nothing else."""
+    """Remove the lab's machines, network, context in your kubeconfig, and .lab/ folder. Nothing else."""
     from lab.verbs import destroy as destroying
 
-    session = _made(lab)
+    session = _made(lab, lenient=True)
     question = f"Remove all machines of {session.lab.name}? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=1)
@@ -551,8 +552,12 @@ def _wanted(lab: str, speaking: Terminal = console) -> Any:
     return open_wanted(_lab_file(lab), speaking)
 
 
-def _made(lab: str, speaking: Terminal = console) -> Any:
-    """The lab as its machines were made, whatever lab.yaml says by now, with a note where that differs."""
+def _made(lab: str, speaking: Terminal = console, *, lenient: bool = False) -> Any:
+    """The lab as its machines were made, whatever lab.yaml says by now, with a note where that differs.
+
+    `lenient`: for a verb that can do without files which hold the lab's path, where it was moved.
+    """
+    from lab.errors import LabError
     from lab.session import open_made
     from lab.verbs.render import refresh_locked
 
@@ -563,7 +568,8 @@ def _made(lab: str, speaking: Terminal = console) -> Any:
             style="yellow",
             soft_wrap=True,
         )
-    refresh_locked(session)
+    with contextlib.suppress(LabError) if lenient else contextlib.nullcontext():
+        refresh_locked(session)
     return session
 
 

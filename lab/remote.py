@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -165,8 +166,28 @@ class Remote:
                 timeout=10,
             )
         if nodes is None:
-            # Only sockets are in it, of which one may be left that its ssh has not yet put away.
-            shutil.rmtree(control_folder(self.workspace), ignore_errors=True)
+            self.remove_sockets()
+
+    def remove_sockets(self) -> None:
+        """Remove the folders of ssh's sockets, of which one may be left that its ssh has not yet removed."""
+        for folder in {control_folder(self.workspace), *self._configured_folder()}:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _configured_folder(self) -> list[Path]:
+        """The folder of sockets that ssh_config names: a lab that was moved may have had another one.
+
+        Nothing that is not named as such a folder of this user's is taken for one.
+        """
+        try:
+            text = self.workspace.ssh_config.read_text(encoding="utf-8")
+        except OSError:
+            return []
+        found = re.search(r'^ *ControlPath "([^"]*)/%C"$', text, re.MULTILINE)
+        folder = Path(found[1]) if found else SOCKETS
+        is_ours = folder.parent == SOCKETS and re.fullmatch(
+            rf"ha-lab-{os.getuid()}-[0-9a-f]{{12}}", folder.name
+        )
+        return [folder] if is_ours else []
 
 
 def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) -> dict[str, T]:

@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from lab.health.cluster import FLANNEL_ADDRESS, Api
+from lab.health.facts.admission import REGISTRATION
 from lab.health.facts.gather import by_ssh, gather
 from lab.model import Node
 from lab.session import open_made, require_up
@@ -28,6 +29,12 @@ ANSWERS = {
     "leases.json": "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases",
     "endpoints.json": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes",
     "kube-proxy.json": "/api/v1/namespaces/kube-system/configmaps/kube-proxy",
+    "namespaces.json": "/api/v1/namespaces",
+    "validating.json": f"{REGISTRATION}/validatingwebhookconfigurations",
+    "mutating.json": f"{REGISTRATION}/mutatingwebhookconfigurations",
+    "quotas.json": "/api/v1/resourcequotas",
+    "limits.json": "/api/v1/limitranges",
+    "refusals.json": "/api/v1/namespaces/kube-system/events?fieldSelector=reason%3DFailedCreate",
 }
 UNREAD = {"managedFields", "annotations", "images", "volumes", "volumeMounts", "containers", "initContainers"}
 

@@ -15,7 +15,7 @@ from typing import Any
 from lab.errors import LabError, LabStateError
 from lab.golden.supply.images import PROBE
 from lab.health import manifests
-from lab.health.cluster import Api, read_pods
+from lab.health.cluster import Api, read_pods, refusal
 from lab.health.manifests import Manifest, of_kind
 from lab.model import Lab
 from lab.system.wait import wait_until
@@ -70,7 +70,7 @@ def remove(api: Api, timeout: float = 60.0) -> None:
     path = f"/api/v1/namespaces/{NAMESPACE}"
     status, text = api.request("DELETE", path)
     if status not in (http.client.OK, http.client.ACCEPTED, http.client.NOT_FOUND, http.client.CONFLICT):
-        raise LabStateError(f"the API answered {status} to DELETE {path}: {text[:200]}")
+        raise LabStateError(f"the API answered {status} to DELETE {path}: {refusal(text)}")
 
     def why_not_gone() -> str | None:
         gone = api.request("GET", path)[0] == http.client.NOT_FOUND
@@ -130,7 +130,7 @@ def start_counting(api: Api) -> str:
     """
     status, text = api.request("PUT", COUNTER, of_kind(_manifests(), "ConfigMap"))
     if status != http.client.OK:
-        raise LabStateError(f"the API answered {status} to PUT {COUNTER}: {text[:200]}", hint=HINT)
+        raise LabStateError(f"the API answered {status} to PUT {COUNTER}: {refusal(text)}", hint=HINT)
     return str(json.loads(text)["metadata"]["resourceVersion"])
 
 
@@ -175,7 +175,7 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     if status != http.client.CREATED:
         name = body["metadata"]["name"]
         raise LabStateError(
-            f"the API answered {status} to a new {body['kind']} {name}: {text[:200]}", hint=HINT
+            f"the API answered {status} to a new {body['kind']} {name}: {refusal(text)}", hint=HINT
         )
     made = json.loads(text)
     assert isinstance(made, dict)

@@ -22,13 +22,16 @@ from typing import Any
 import yaml
 
 from lab.errors import LabStateError
-from lab.health.reading import listed, mapping, moment, number, read, text
+from lab.health.reading import UNREADABLE, listed, mapping, moment, number, read, text
 
 CHECKING = "* "
 """What HAProxy puts before a check's status while the next check is under way."""
 
 
 AGAIN = "`./inv up` writes it again"
+
+LONGEST_REFUSAL = 500
+"""Letters that are shown of what the API says when it refuses something."""
 
 FLANNEL_ADDRESS = "flannel.alpha.coreos.com/public-ip"
 """The annotation by which flannel's agents find one another (flannel, Documentation/kubernetes.md)."""
@@ -39,7 +42,8 @@ class NodeFact:
     """One node as the API has it. `internal_ips` are all its addresses of that type.
 
     `pod_network_address` is where flannel's agent there takes packets of other nodes' pods; "" until it says.
-    `pod_network_up` is what the agent says of itself, in the condition NetworkUnavailable.
+    `pod_network_up` is what the agent says of itself, in the condition NetworkUnavailable. `pressures` are the
+    conditions by which its kubelet says that it has too little of something, such as DiskPressure.
     """
 
     name: str
@@ -51,6 +55,15 @@ class NodeFact:
     taints: tuple[str, ...]
     pod_network_address: str
     pod_network_up: bool = True
+    pressures: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A container that does not run yet: its image, and the kubelet's reason, such as ErrImageNeverPull."""
+
+    image: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,7 @@ class PodFact:
     ready_since: datetime | None = None
     started: datetime | None = None
     startup_delay: int = 0
+    waiting: tuple[Waiting, ...] = ()
 
     def is_ready_at(self, now: datetime, taken_back_after: timedelta) -> bool:
         """Whether it is Ready and will not be called otherwise in a moment.
@@ -134,7 +148,7 @@ class Api:
         """
         status, body = self.request("GET", path)
         if status != http.client.OK:
-            raise LabStateError(f"the API answered {status} to GET {path}: {body[:200]}")
+            raise LabStateError(f"the API answered {status} to GET {path}: {refusal(body)}")
         # Not quoted: it may be a list of Secrets.
         return read(
             f"the API's answer to GET {path}", body, lambda said: mapping(json.loads(said)), quoted=False
@@ -193,6 +207,16 @@ def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: flo
         raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from error
     finally:
         connection.close()
+
+
+def refusal(body: str) -> str:
+    """What the API says in an answer that is no success: a Status's message, or how another answer begins."""
+    try:
+        said = text(json.loads(body)["message"])
+    except UNREADABLE:
+        said = body
+    words = " ".join(said.split())
+    return f"{words[:LONGEST_REFUSAL]}…" if len(words) > LONGEST_REFUSAL else words
 
 
 def read_nodes(answer: dict[str, Any]) -> tuple[NodeFact, ...]:
@@ -270,6 +294,11 @@ def _node(item: dict[str, Any]) -> NodeFact:
             condition["type"] == "NetworkUnavailable" and condition["status"] == "False"
             for condition in listed(status.get("conditions", []))
         ),
+        tuple(
+            text(condition["type"])
+            for condition in listed(status.get("conditions", []))
+            if condition["type"].endswith("Pressure") and condition["status"] == "True"
+        ),
     )
 
 
@@ -292,6 +321,12 @@ def _pod(item: dict[str, Any]) -> PodFact:
         _moment(ready.get("lastTransitionTime")),
         _moment(started),
         number(probed[0]["startupProbe"].get("initialDelaySeconds", 0)) if probed else 0,
+        tuple(
+            Waiting(text(each.get("image", "")), text(each["state"]["waiting"].get("reason", "")))
+            for kind in ("initContainerStatuses", "containerStatuses")
+            for each in listed(status.get(kind, []))
+            if "waiting" in mapping(each.get("state", {}))
+        ),
     )
 
 

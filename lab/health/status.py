@@ -10,14 +10,17 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from lab.errors import LabError
+from lab.health import causes
+from lab.health.causes import Cause
 from lab.health.checks import cases
+from lab.health.checks.check import Verdict
 from lab.health.checks.workers_and_network import reach_of
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
@@ -39,29 +42,27 @@ WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
 
-class Cause(NamedTuple):
-    """What is behind a problem, and the commands that remove it."""
-
-    what: str
-    remedy: str
-
-
 @dataclass(frozen=True)
 class MachineStatus:
-    """One machine: whether it answers, and what the cluster says (`-` for one that is no node of it)."""
+    """One machine: whether it answers, and what the cluster says (`-` for one that is no node of it).
+
+    `state` is the provider's for one that does not answer since it does not run, such as "paused"; else "".
+    """
 
     name: str
     role: str
     address: str
     answers: bool
     cluster: str
+    state: str = ""
 
 
 @dataclass(frozen=True)
 class Status:
     """The lab. `problem` is why the API does not answer, "" when it does.
 
-    `amiss` are the checks that do not hold and what they found, `losses` what would stop a degraded lab.
+    `causes` are what several checks fail for, `amiss` the checks that do not hold for another reason and what
+    they found, `losses` what would stop a degraded lab.
     `remedy` are the commands that remove what on this host is in the way; "" where nothing is known to be.
     """
 
@@ -73,6 +74,7 @@ class Status:
     amiss: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     remedy: str = ""
+    causes: tuple[Cause, ...] = ()
 
     @property
     def all_ready(self) -> bool:
@@ -92,21 +94,25 @@ def look(session: Session) -> Status:
         return _down(session.lab, reason)
     lab, workspace, remote = session.lab, session.workspace, session.remote
     cluster = workspace.kubeconfig.exists()
-    facts = gather(lab, workspace, remote, by_ssh(remote), probes=False, cluster=cluster)
+    asker = by_ssh(remote)
+    facts = gather(lab, workspace, remote, asker, probes=False, cluster=cluster, admission=cluster)
     found = judge(lab, facts)
-    found = found if cluster else replace(found, problem=NO_CLUSTER, amiss=())
+    found = found if cluster else replace(found, problem=NO_CLUSTER, amiss=(), causes=())
     return _with_cause(found, _ca_problem(session), reach_of(lab, facts), lambda: _obstacle(lab))
 
 
 def _with_cause(
     found: Status, ca: Cause | None, reach: Reach, obstacle: Callable[[], Obstacle | None]
 ) -> Status:
-    """Name what is behind the API's silence: a CA that is not valid now, machines that are kept apart."""
+    """Name what is behind the API's silence: a CA that is not valid now, machines that are kept apart.
+
+    A cause that the facts show already, such as machines that are paused, also keeps others from reaching them.
+    """
     if found.health == "healthy":
         return found
     if ca is not None:
-        return replace(found, problem=ca.what if found.problem else "", remedy=ca.remedy)
-    if not reach.broken:
+        return replace(found, problem=ca.what if found.problem else "", remedy=ca.fix)
+    if found.causes or not reach.broken:
         return found
     seen = obstacle()
     if not seen and not reach.all_broken:
@@ -138,22 +144,26 @@ def _obstacle(lab: Lab) -> Obstacle | None:
 def judge(lab: Lab, facts: Facts) -> Status:
     """Return what the facts amount to."""
     problem = _problem(facts)
-    amiss = _amiss(lab, facts)
-    health: Health = "down" if problem else "degraded" if amiss else "healthy"
+    bad = _bad(lab, facts)
+    known = causes.find(lab, facts, bad)
+    amiss = _amiss(facts, bad, known)
+    health: Health = "down" if problem else "degraded" if amiss or known else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
-    return Status(lab.name, lab.api.url, health, _machines(lab, facts), problem, amiss, losses)
+    return Status(lab.name, lab.api.url, health, _machines(lab, facts), problem, amiss, losses, causes=known)
 
 
 def to_json(status: Status) -> str:
     """Return the status as JSON text."""
-    return json.dumps(asdict(status) | {"all_ready": status.all_ready}, indent=2)
+    known = [{"what": each.what, "fix": each.fix, "explains": list(each.explains)} for each in status.causes]
+    return json.dumps(asdict(status) | {"causes": known, "all_ready": status.all_ready}, indent=2)
 
 
 def shown(status: Status) -> RenderableType:
     """Return the status as a table for people."""
     table = Table("machine", "role", "address", "answers", "cluster", box=None, pad_edge=False)
     for machine in status.machines:
-        answers = Text("yes", "green") if machine.answers else Text("no", "red")
+        why = f": {machine.state}" if machine.state else ""
+        answers = Text("yes", "green") if machine.answers else Text(f"no{why}", "red")
         colour = "green" if machine.cluster in ("Ready", "-") else "red"
         table.add_row(machine.name, machine.role, machine.address, answers, Text(machine.cluster, colour))
     return Group(table, "", *(Text(line, COLOURS[status.health]) for line in _lines(status)))
@@ -162,11 +172,12 @@ def shown(status: Status) -> RenderableType:
 def _lines(status: Status) -> list[str]:
     if status.health == "healthy":
         return [f"{status.lab}: healthy; the API is {status.api}"]
+    known = [line for each in status.causes for line in (f"  cause: {each.what}", f"    fix: {each.fix}")]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
         next_ = ["next:", *_indented(status.remedy)] if status.remedy else [f"next: ./inv up{by_hand}"]
-        return [f"{status.lab}: down: {status.problem}", *next_]
-    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}"]
+        return [f"{status.lab}: down: {status.problem}", *known, *next_]
+    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
     if status.remedy:
@@ -208,6 +219,7 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             str(node.address),
             _answers(facts.machines[node.name]),
             said.get(node.name, "unknown") if node in lab.kubernetes_nodes else "-",
+            facts.off.get(node.name, ""),
         )
         for node in lab.nodes
     )
@@ -227,12 +239,26 @@ def _problem(facts: Facts) -> str:
     return facts.api.nodes.reason if isinstance(facts.api.nodes, Unknown) else ""
 
 
-def _amiss(lab: Lab, facts: Facts) -> tuple[str, ...]:
-    """What does not hold of the parts that make the lab work; a machine that does not answer is named once."""
-    silent = [machine.reason for machine in facts.machines.values() if isinstance(machine, Unknown)]
+def _bad(lab: Lab, facts: Facts) -> tuple[Verdict, ...]:
+    """The checks that do not hold, of the parts that make the lab work."""
     asked = [case for case in cases(lab) if case.group in WORKING_PARTS and not case.check.probes]
-    verdicts = [verdict for case in asked if not (verdict := case.judge(facts)).good]
-    others = [v for v in verdicts if v.outcome == "fails" or not any(why in v.found for why in silent)]
+    return tuple(verdict for case in asked if not (verdict := case.judge(facts)).good)
+
+
+def _amiss(facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...]) -> tuple[str, ...]:
+    """What no cause explains. A machine that does not answer is named once."""
+    silent = [
+        machine.reason
+        for name, machine in facts.machines.items()
+        if isinstance(machine, Unknown) and name not in facts.off
+    ]
+    explained = causes.explained(known)
+    others = [
+        verdict
+        for verdict in bad
+        if verdict.title not in explained
+        and (verdict.outcome == "fails" or not any(why in verdict.found for why in silent))
+    ]
     return (*silent, *(f"{verdict.title}: {verdict.found}" for verdict in others))
 
 

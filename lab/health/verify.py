@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,9 +22,11 @@ from rich.text import Text
 
 from lab import quoting
 from lab.errors import ConfigError, LabError, LabStateError
-from lab.health import plain_tests
+from lab.health import causes, plain_tests
+from lab.health.causes import Cause
 from lab.health.checks import cases
 from lab.health.checks.check import Case, Verdict
+from lab.health.facts.gather import Facts
 from lab.model import Lab
 from lab.session import Session, require_up
 from lab.system import environment
@@ -37,6 +39,9 @@ ACCEPTANCE = CHECKS / "test_acceptance.py"
 VERDICT = pytest.StashKey[Verdict]()
 """Where tests/live leaves what a check found, on pytest's own record of the test."""
 
+FACTS = pytest.StashKey[Facts]()
+"""Where it leaves the facts of a run, on pytest's configuration."""
+
 NOT_RUN = "it did not run"
 LEFT_OUT = "pytest left this check out, and nobody asked for that: what it would have found is not known"
 LOOK_FOR = "look for what changes pytest's course: `git status` shows files of yours, such as a conftest.py"
@@ -46,17 +51,24 @@ FEW = 12
 WATCH_INTERVAL = 5.0
 """Seconds between the end of one look and the begin of the next."""
 
+EXPLAINED = "explained"
+"""What `watch` remembers of a check that does not hold for a cause, which it has shown instead."""
+
 COLOURS = {"holds": "green", "warns": "yellow", "fails": "red", "could-not-ask": "magenta"}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a run: every check's verdict in the order of their groups, and how long all took."""
+    """What came of a run: every check's verdict in the order of their groups, and how long all took.
+
+    `causes` are what several checks that do not hold fail for.
+    """
 
     lab: str
     verdicts: tuple[Verdict, ...]
     seconds: float
     junit: Path
+    causes: tuple[Cause, ...] = ()
 
     @property
     def green(self) -> bool:
@@ -112,7 +124,8 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
             hint=f"`.venv/bin/python -m pytest {quoting.line([CHECKS, '--lab', session.path])}` says more",
         )
     found = (*collected.verdicts, *collected.missing(_required(session.lab)))
-    return Outcome(session.lab.name, found, seconds, junit)
+    known = causes.find(session.lab, collected.facts, collected.verdicts) if collected.facts else ()
+    return Outcome(session.lab.name, found, seconds, junit, known)
 
 
 def _words(session: Session, junit: Path) -> list[str]:
@@ -165,6 +178,7 @@ class _Collector:
         self.wanted: dict[str, Verdict] = {}
         self.verdicts: list[Verdict] = []
         self.judged: set[str] = set()
+        self.facts: Facts | None = None
         self.trouble = ""
 
     def missing(self, required: Sequence[Verdict]) -> list[Verdict]:
@@ -201,6 +215,10 @@ class _Collector:
         self.judged.add(item.nodeid)
         return report
 
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Keep the facts that were judged; none where no test needed them."""
+        self.facts = session.config.stash.get(FACTS, None)
+
     def pytest_internalerror(self, excrepr: object) -> None:
         """Keep what went wrong in pytest itself."""
         self.trouble = str(excrepr)
@@ -215,18 +233,21 @@ def to_json(outcome: Outcome) -> str:
     """Return the outcome as JSON text."""
     verdicts = [asdict(verdict) for verdict in outcome.verdicts]
     found = {"lab": outcome.lab, "green": outcome.green, "seconds": round(outcome.seconds, 1)}
-    return json.dumps(found | {"verdicts": verdicts}, indent=2)
+    known = [{"what": each.what, "fix": each.fix, "explains": list(each.explains)} for each in outcome.causes]
+    return json.dumps(found | {"causes": known, "verdicts": verdicts}, indent=2)
 
 
 def shown(outcome: Outcome) -> RenderableType:
-    """Return the outcome for people: a line for each check, and those that don't hold in full."""
+    """Return the outcome for people: a line for each check, causes, and in full what no cause explains."""
     table = Table(box=None, pad_edge=False, show_header=False)
     ran = [verdict for verdict in outcome.verdicts if verdict.found != NOT_RUN]
     for group, verdicts in groupby(ran, key=lambda verdict: verdict.group):
         table.add_row(Text(group, "bold"), "", "")
         for name, each in groupby(verdicts, key=lambda verdict: verdict.name):
             table.add_row(f"  {name}", *_line(tuple(each)))
-    bad = [_in_full(verdict) for verdict in ran if verdict.outcome != "holds"]
+    explained = causes.explained(outcome.causes)
+    rest = [v for v in ran if v.outcome != "holds" and v.title not in explained]
+    bad = [*map(_cause, outcome.causes), *map(_in_full, rest)]
     bad += [_missing_in_full(outcome)] if outcome.not_run else []
     return Group(table, "", *bad, Text(outcome.summary, "bold green" if outcome.green else "bold red"))
 
@@ -251,35 +272,56 @@ def _missing_in_full(outcome: Outcome) -> RenderableType:
     return Group(Text(f"{len(titles)} checks did not run", COLOURS["could-not-ask"]), lines, "")
 
 
+def _cause(cause: Cause) -> RenderableType:
+    """One cause, above the checks: their own findings would only repeat it."""
+    count = len(cause.explains)
+    says = f"cause of {count} {'check that does' if count == 1 else 'checks that do'} not hold"
+    rows = (("found", cause.what), ("checks", cause.affected), ("try", cause.fix))
+    return Group(Text(says, COLOURS["fails"]), _rows(rows), "")
+
+
 def _in_full(verdict: Verdict) -> RenderableType:
-    lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
     where = f" on {verdict.machine}" if verdict.machine else ""
     says = verdict.outcome.replace("-", " ")
-    for label, text in (
+    rows = (
         ("expected", verdict.expected),
         ("found", verdict.found),
         ("means", verdict.means),
         ("try", verdict.hint),
-    ):
+    )
+    return Group(Text(f"{verdict.name}{where}: {says}", COLOURS[verdict.outcome]), _rows(rows), "")
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> Table:
+    lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
+    for label, text in rows:
         lines.add_row(Text(label, "dim"), Text(text))
-    return Group(Text(f"{verdict.name}{where}: {says}", COLOURS[verdict.outcome]), lines, "")
+    return lines
 
 
 def watch(session: Session, *, select: str, say: Callable[[RenderableType], None]) -> None:
     """Look again and again, and say only what has changed since the look before. Ends with Ctrl-C."""
     before: dict[str, str] = {}
+    known: set[str] = set()
     while True:
+        found: tuple[Cause, ...] = ()
         try:
-            now = {verdict.title: verdict for verdict in run(session, select=select).verdicts}
+            outcome = run(session, select=select)
+            now, found = {verdict.title: verdict for verdict in outcome.verdicts}, outcome.causes
         except LabStateError as error:
             now = {"lab": Verdict("lab", "", "", "could-not-ask", "an answer", error.message, "", "")}
         stamp = time.strftime("%H:%M:%S")
+        for cause in found:
+            if cause.what not in known:
+                say(Text(f"{stamp}  ").append("cause", COLOURS["fails"]).append(f"  {cause.what}; {cause.fix}"))
+        known = {cause.what for cause in found}
+        explained = causes.explained(found)
         for title, verdict in now.items():
-            if before.get(title, "holds") != verdict.outcome:
+            if before.get(title, "holds") != verdict.outcome and title not in explained:
                 line = Text(f"{stamp}  ").append(verdict.outcome, COLOURS[verdict.outcome])
                 say(line.append(f"  {title}: {verdict.found}"))
         if not before:
             bad = sum(verdict.outcome != "holds" for verdict in now.values())
             say(f"{stamp}  {len(now)} checks watched, {bad} do not hold; changes follow, Ctrl-C ends")
-        before = {title: verdict.outcome for title, verdict in now.items()}
+        before = {t: EXPLAINED if t in explained else verdict.outcome for t, verdict in now.items()}
         time.sleep(WATCH_INTERVAL)

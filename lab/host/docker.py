@@ -78,9 +78,12 @@ def containers() -> tuple[Container, ...] | Unknown:
     if isinstance(answer, Unknown):
         return answer
     rows = [json.loads(line) for line in answer.stdout.splitlines() if line]
-    return tuple(
+    found = (
         Container(_own_name(names), state in ("running", "paused"), owner, tuple(networks.split(",")))
         for names, state, owner, networks in rows
+    )
+    return tuple(
+        replace(each, folder_exists=Path(each.folder).exists()) if each.folder else each for each in found
     )
 
 

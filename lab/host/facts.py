@@ -84,12 +84,16 @@ class Daemon:
 
 @dataclass(frozen=True)
 class Container:
-    """A container: `owner` is the lab that its label says it belongs to, "" when it says nothing."""
+    """A container: `owner` is the lab that its label says it belongs to, "" when it says nothing.
+
+    `folder_exists` is whether that lab's folder is still where it was made.
+    """
 
     name: str
     running: bool
     owner: str
     networks: tuple[str, ...]
+    folder_exists: bool = True
 
     @property
     def folder(self) -> str:

@@ -1,14 +1,18 @@
 """When a lab is ready: once the checks of `verify` hold. There is no other definition of "ready".
 
 `up` waits for the checks that the API alone answers, and looks at them often. Then it waits for all that need
-no pods of their own, for which every machine is asked.
+no pods of their own, for which every machine is asked. Where they do not hold for some seconds, it looks for a
+cause, and gives up on one that waiting does not cure.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from lab.errors import LabStateError
+from lab.health import causes
+from lab.health.causes import Cause
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.checks.workers_and_network import only_users_change_taints
@@ -21,6 +25,12 @@ READY_TIMEOUT = 300.0
 
 HEALTHY_TIMEOUT = 120.0
 """Seconds for the rest of the checks to hold once all pods are Ready; most hold at the first look."""
+
+LOOK_INTERVAL = 5.0
+"""Seconds of waiting before the first look for a cause, and between two."""
+
+CAUSE_LASTS = 20.0
+"""Seconds between two looks that find the same cause, after which it is not one of the moment."""
 
 NODES = frozenset({"exact-nodes", "node-ready"})
 PODS = NODES | {
@@ -39,49 +49,121 @@ PODS = NODES | {
 TAINTS = "node-taints"
 """The check of what users change, too, and `up` does not change back."""
 
+STEADY = frozenset(
+    (
+        *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
+        *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
+        *("own-name", "unique-identities", "kernel-settings"),
+        *("kubeconfig-private", "secrets-private", "no-run-secret"),
+    )
+)
+"""Names of checks of files and settings. Once every step is done, nothing changes them any more."""
+
 NAMED = 3
 """How many of the checks that do not hold yet are named in a reason."""
 
 
 def wait_for_nodes(job: Job) -> bool:
     """Wait until the cluster has exactly the lab's nodes, all Ready."""
-    _wait(job, "all nodes to be Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT)
+    _wait(job, "all nodes to be Ready", lambda: _why_not(job.context, NODES), READY_TIMEOUT, NODES)
     return False
 
 
 def wait_for_pods(job: Job) -> bool:
     """Wait until what runs on the nodes is Ready, too."""
-    _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT)
+    _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT, PODS)
     return False
 
 
 def wait_for_health(job: Job) -> bool:
     """Wait until every check holds that needs no pods of its own."""
-    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job), HEALTHY_TIMEOUT)
+    _wait(job, "the lab to be healthy", lambda: why_not_healthy(job), HEALTHY_TIMEOUT, None)
     return False
 
 
-def _wait(job: Job, what: str, check: Callable[[], str | None], timeout: float) -> None:
+def _wait(
+    job: Job,
+    what: str,
+    check: Callable[[], str | None],
+    timeout: float,
+    names: Collection[str] | None,
+) -> None:
+    """Wait for the checks of these names; all where None. Raises LabStateError for a cause that will stay."""
+    looks = _Looks(job.context, what, names)
+
+    def why_not() -> str | None:
+        reason = check()
+        return None if reason is None else looks.reason(reason)
+
     job.wait_until(
-        check, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
+        why_not, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
     )
+
+
+class _Looks:
+    """The looks for a cause during one wait: what was found last, and since when."""
+
+    def __init__(self, context: Context, what: str, names: Collection[str] | None) -> None:
+        """Begin to wait now."""
+        self._context, self._what, self._names = context, what, names
+        self._next = time.monotonic() + LOOK_INTERVAL * context.lab.patience
+        self._since: dict[str, float] = {}
+        self._shown = ""
+
+    def reason(self, reason: str) -> str:
+        """The causes that were found last, or else the reason itself; looks again where it is time.
+
+        Raises LabStateError once a cause has lasted that waiting does not cure.
+        """
+        if time.monotonic() >= self._next:
+            found = _causes(self._context, self._names)
+            now = time.monotonic()  # a look takes its time
+            self._next = now + LOOK_INTERVAL * self._context.lab.patience
+            self._since = {each.what: self._since.get(each.what, now) for each in found}
+            longest = CAUSE_LASTS * self._context.lab.patience
+            lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]
+            if lasting:
+                raise LabStateError(
+                    f"{self._what}: waiting does not help: {'; '.join(each.what for each in lasting)} "
+                    f"(so these checks do not hold: {lasting[0].affected})",
+                    hint="; ".join(dict.fromkeys(each.fix for each in lasting)) + "; then `./inv up` again",
+                )
+            self._shown = "; ".join(each.what for each in found)
+        return self._shown or reason
+
+
+def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...]:
+    """Why checks of these names do not hold now, as far as a cause is known. None is all, and all machines."""
+    ask = by_ssh(context.remote)
+    of = None if names is None else ()
+    facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=of, admission=True)
+    return causes.find(context.lab, facts, _bad(context.lab, facts, names))
+
+
+def cause_of(context: Context, machine: str, said: str) -> Cause | None:
+    """Why the API refused something on a machine, from a program's line about that; None if not known."""
+    refused = Verdict("script", "", machine, "fails", "", said, "", "")
+    ask = by_ssh(context.remote)
+    facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=(), admission=True)
+    return next(iter(causes.find(context.lab, facts, [refused])), None)
 
 
 def why_not_healthy(job: Job) -> str | None:
     """The checks that do not hold now, the first few with what they found; None when all hold.
 
-    Nodes that are cordoned are named in the step's note. Raises LabStateError where only taints are wrong that
+    Nodes that are cordoned are named in the step's note. Raises LabStateError where all that is wrong is what
     neither `up` nor Kubernetes changes: no wait would end that.
     """
     context = job.context
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
     verdicts = _verdicts(context.lab, facts, None)
     bad = [verdict for verdict in verdicts if not verdict.good]
-    if bad and all(verdict.name == TAINTS for verdict in bad):
-        nodes = [node for node in context.lab.kubernetes_nodes if node.name in {each.machine for each in bad}]
-        if all(only_users_change_taints(context.lab, facts, node) for node in nodes):
-            what = "the lab is up, but nodes have other taints than their roles, and `up` does not change them"
-            raise LabStateError(f"{what}: {_in_words(bad)}", hint=bad[0].hint)
+    if bad and all(_is_steady(context.lab, facts, verdict) for verdict in bad):
+        hints = dict.fromkeys(f"{verdict.title}: {verdict.hint}" for verdict in bad)
+        raise LabStateError(
+            f"the lab is up, but this is not as `up` makes it, and it does not change it: {_in_words(bad)}",
+            hint="\n".join(hints),
+        )
     cordoned = [each.machine for each in verdicts if each.name == TAINTS and each.outcome == "warns"]
     job.shown.note = "; ".join(
         f"{name} is cordoned: no new pods start there until `kubectl uncordon {name}`" for name in cordoned
@@ -89,9 +171,17 @@ def why_not_healthy(job: Job) -> str | None:
     return _in_words(bad)
 
 
+def _is_steady(lab: Lab, facts: Facts, verdict: Verdict) -> bool:
+    """Whether a check that does not hold will not by waiting."""
+    node = lab.node(verdict.machine)
+    if verdict.name == TAINTS and node is not None:
+        return only_users_change_taints(lab, facts, node)
+    return verdict.outcome == "fails" and verdict.name in STEADY
+
+
 def _why_not(context: Context, names: Collection[str]) -> str | None:
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=())
-    return _in_words([verdict for verdict in _verdicts(context.lab, facts, names) if not verdict.good])
+    return _in_words(_bad(context.lab, facts, names))
 
 
 def _verdicts(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Verdict]:
@@ -101,6 +191,10 @@ def _verdicts(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Ver
         for case in cases(lab)
         if (case.check.name in names if names is not None else not case.check.probes)
     ]
+
+
+def _bad(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Verdict]:
+    return [verdict for verdict in _verdicts(lab, facts, names) if not verdict.good]
 
 
 def _in_words(bad: Sequence[Verdict]) -> str | None:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lab.errors import CommandFailed, LabStateError
+from lab.meaning import printed_by
 from lab.model import Lab, Node
+from lab.plans import ready
 from lab.plans.engine import Job, Step, Stop
 from lab.plans.situation import Situation
 from lab.workspace.render import credentials
+
+WEBHOOK = 'webhook "'
+"""What the API has in its refusals where a webhook could not be asked, or has refused (apiserver's errors)."""
 
 Words = Callable[[Lab, Situation, Node], Sequence[str]]
 
@@ -61,4 +67,18 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
         key = credentials.ca_key(context.workspace)
         files = credentials.secret_files(node, context.lab, context.secrets, key)
         given = {name: text for name, text in files.items() if name in secrets}
-    return context.remote.script(node, name, words, secrets=given, log=job.log)
+    try:
+        return context.remote.script(node, name, words, secrets=given, log=job.log)
+    except CommandFailed as error:
+        _raise_explained(job, name, node, error)
+        raise
+
+
+def _raise_explained(job: Job, name: str, node: Node, error: CommandFailed) -> None:
+    """Raise LabStateError with the cause where the API refused what the script wanted for a webhook's sake."""
+    said = [line for line in printed_by(error).replace('\\"', '"').splitlines() if WEBHOOK in line]
+    cause = ready.cause_of(job.context, node.name, said[-1]) if said else None
+    if cause:
+        raise LabStateError(
+            f"{name} on {node.name}: {cause.what}", hint=f"{cause.fix}; then `./inv up` again", log=job.log
+        ) from error

@@ -17,7 +17,8 @@ MEANINGS = (
     Meaning(
         "is already in use by container",
         "docker has containers with this lab's names that the lab did not make, or has lost",
-        "`docker ps -a` shows them; `./inv destroy` removes the lab's own",
+        "`docker ps -a` shows them: `docker rename` those of others, or give this lab another `name:` in "
+        "lab.yaml; `./inv up` takes back the lab's own",
     ),
     Meaning(
         "Pool overlaps with other one",

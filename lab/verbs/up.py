@@ -397,12 +397,14 @@ class Run:
 
 
 def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
-    """The machines that do not answer."""
+    """The machines that do not answer. Those that do not run are not asked: ssh to a paused one takes 20 s."""
     if session.remote.route_problem():
         return tuple(machines)
+    states = providers.states(session.lab, session.workspace)
+    running = [node for node in machines if states[node.name] == "running"]
     with session.progress.asking("an answer of each machine"):
-        silent = side_by_side("ssh", machines, session.remote.why_not_reachable)
-    return tuple(node for node in machines if silent[node.name])
+        silent = side_by_side("ssh", running, session.remote.why_not_reachable)
+    return tuple(node for node in machines if node not in running or silent[node.name])
 
 
 def keep_kubeconfig(session: Session) -> bool:
@@ -422,7 +424,8 @@ def _adopted(session: Session) -> bool:
     elif lost:
         raise LabStateError(
             f"machines of this lab exist that {session.workspace.root}/.vagrant does not know: {len(lost)}",
-            hint="`./inv destroy` removes them; then bring the lab up again",
+            hint=f"put {session.workspace.identity}, their record, back if you have it, and `./inv up` uses "
+            "them; else `./inv destroy` removes them",
         )
     return bool(lost)
 

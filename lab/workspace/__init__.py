@@ -5,6 +5,7 @@
   secrets/                                  0700: keys, token, certificate key; never in `logs`
   kubeconfig                                0600: its server is the load balancer
   lab.json                                  what was made: the lab as last applied, its machines, its label
+  merged.json                               the user's kubeconfigs that this lab was merged into
   drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
   tasks.json                                how often each of the handouts' tasks was asked
   logs/NN-step.log  report.json  bom.json   what happened, what went in
@@ -49,6 +50,11 @@ class Workspace:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig."""
         return self.root / "kubeconfig"
+
+    @property
+    def merged(self) -> Path:
+        """The user's kubeconfigs that this lab was merged into, as JSON; missing where there are none."""
+        return self.root / "merged.json"
 
     @property
     def secrets(self) -> Path:
@@ -152,7 +158,17 @@ class Workspace:
         self.logs.rename(previous)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it; for the end of `destroy`."""
+        """Remove the folder with all that is in it; for the end of `destroy`.
+
+        The record is last, so that a removal that was interrupted can be repeated.
+        """
+        for path in self.root.iterdir():
+            if path == self.identity:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
         shutil.rmtree(self.root)
 
     @contextmanager

@@ -1,7 +1,9 @@
-"""Keeps and merges the administrator's kubeconfig, whose server is the load balancer."""
+"""The administrator's kubeconfig, whose server is the load balancer: kept, merged into the user's, removed."""
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,12 @@ from lab.errors import LabStateError
 from lab.host.places import home
 from lab.model import Lab, Node
 from lab.remote import Remote
-from lab.workspace import Workspace
+from lab.workspace import Workspace, yaml_entries
+
+KINDS = ("clusters", "users", "contexts")
+CURRENT = "current-context"
+HEAD = "apiVersion: v1\nkind: Config\n"
+"""What a new kubeconfig begins with."""
 
 
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
@@ -33,7 +40,8 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     if server != lab.api.url:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api.url}",
-            hint="`./inv destroy`, then `./inv up` make the lab again",
+            hint=f"`./inv ssh {node.name}`: its `server:` in /etc/kubernetes/admin.conf has to be that; `./inv "
+            f"replace {node.name}` makes the machine again where there are other control planes",
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
     return True
@@ -54,23 +62,83 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
     try:
         before = target.read_text(encoding="utf-8") if target.exists() else ""
-        theirs: Any = yaml.safe_load(before) or {"apiVersion": "v1", "kind": "Config"}
-        for kind in ("clusters", "users", "contexts"):
-            kept = [each for each in theirs.get(kind) or [] if each["name"] != lab.name]
-            theirs[kind] = kept + ours[kind]
+        empty = yaml.safe_load(before) is None
+        entries = {kind: ours[kind][0] for kind in KINDS}
+        after = yaml_entries.added(HEAD if empty else before, entries, CURRENT)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         # What a parser says may quote the file, and that may be a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
             hint=f"fix it, or use the lab's own: {export(workspace)}",
         ) from (error if isinstance(error, OSError) else None)
-    theirs["current-context"] = theirs.get("current-context") or lab.name
     writer = Workspace(target.parent)
     kept_before = target.with_name(f"{target.name}.before-{lab.name}")
     if before and not kept_before.exists():
         writer.write_secret(kept_before, before)
-    writer.write_secret(target, yaml.safe_dump(theirs, sort_keys=False))
+    # First, so that `destroy` finds it whatever happens.
+    files = sorted({*_merged_into(workspace), str(target)})
+    workspace.write(workspace.merged, json.dumps(files, indent=2) + "\n")
+    writer.write_secret(target, after)
     return target
+
+
+def unmerge(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
+    """Remove the lab's context, cluster and user from the user's kubeconfigs; return the files that had them.
+
+    Only where the cluster of the lab's name there trusts the lab's own CA: another lab may have that name.
+    Nothing else in them changes, and the file before is kept beside it as `NAME.with-LAB`. Raises LabStateError
+    at the end, with the files that could not be changed.
+    """
+    files = {Path(each) for each in _merged_into(workspace)} | {user_kubeconfig().resolve()}
+    changed, failed = [], []
+    for file in sorted(files):
+        try:
+            if _unmerge_from(file, lab, workspace):
+                changed.append(file)
+        except LabStateError:
+            failed.append(file)
+    if failed:
+        names = " and ".join(str(file) for file in failed)
+        words = f"kubectl --kubeconfig {quoting.word(failed[0])} config"
+        raise LabStateError(
+            f"the context {lab.name} could not be removed from {names}",
+            hint=f"`{words} delete-context {lab.name}`, and the same with delete-cluster and delete-user",
+        )
+    return tuple(changed)
+
+
+def _unmerge_from(file: Path, lab: Lab, workspace: Workspace) -> bool:
+    """Remove the lab from one file; whether it was in there. Raises LabStateError where it can't be written."""
+    try:
+        before = file.read_text(encoding="utf-8")
+        if not _is_in(yaml.safe_load(before), lab, workspace):
+            return False
+        after = yaml_entries.without(before, KINDS, lab.name, CURRENT)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return False  # no kubeconfig that the lab was merged into
+    writer = Workspace(file.parent)
+    writer.write_secret(file.with_name(f"{file.name}.with-{lab.name}"), before)
+    writer.write_secret(file, after)
+    return True
+
+
+def _is_in(theirs: Any, lab: Lab, workspace: Workspace) -> bool:
+    """Whether a kubeconfig has this very lab: a cluster of its name that trusts its CA."""
+    ca = (workspace.secrets / "ca.crt").read_text(encoding="utf-8").strip()
+    return any(
+        each["name"] == lab.name
+        and base64.b64decode(each["cluster"].get("certificate-authority-data", "")).decode().strip() == ca
+        for each in theirs.get("clusters") or []
+    )
+
+
+def _merged_into(workspace: Workspace) -> list[str]:
+    """The files that the lab was merged into, as far as that was noted."""
+    try:
+        found = json.loads(workspace.merged.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
 
 def user_kubeconfig() -> Path:

@@ -25,6 +25,7 @@ main() {
 	fi
 	if [[ -S /run/haproxy/admin.sock ]]; then
 		echo 'show stat' | socat -t 5 - UNIX-CONNECT:/run/haproxy/admin.sock >"$folder/haproxy-stat.csv" 2>&1 || true
+		[[ -s $folder/haproxy-stat.csv ]] || echo "HAProxy gave no answer within 5 s" >"$folder/haproxy-stat.csv"
 	fi
 	tar -C "$folder" -cf - .
 	rm -rf "$folder"

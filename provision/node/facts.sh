@@ -49,7 +49,10 @@ identity() {
 	echo "host-key $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub)"
 }
 
-services() { bounded systemctl show --property Id,ActiveState,UnitFileState "$@"; }
+services() {
+	bounded systemctl show --timestamp unix \
+		--property Id,ActiveState,UnitFileState,NRestarts,ExecMainStartTimestamp "$@"
+}
 
 left_by_runs() {
 	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
@@ -98,15 +101,28 @@ own_member_says() {
 		--write-out json "$@"
 }
 
-# Without -t socat would wait half a second for the answer, and drop one that comes later.
-haproxy_says() { echo "show stat" | bounded socat -t "$PATIENCE" - UNIX-CONNECT:/run/haproxy/admin.sock; }
+# Without -t socat would wait half a second for the answer, and drop one that comes later. No answer is a failure, not
+# a HAProxy without servers: socat ends with 0 then, too.
+haproxy_says() {
+	local said
+	said=$(echo "show stat" | bounded socat -t "$PATIENCE" - UNIX-CONNECT:/run/haproxy/admin.sock) || return
+	[[ -n $said ]] || {
+		echo "HAProxy gave no answer within $PATIENCE s"
+		return 1
+	}
+	echo "$said"
+}
 
 # While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
 # otherwise than the one before it has not made up its mind ("UP 1/2"): asked until neither is so.
 haproxy_at_rest() {
 	local said _
 	for _ in $(seq $((30 * LAB_PATIENCE))); do
-		said=$(haproxy_says) || return 1
+		said=$(haproxy_says) || {
+			local code=$?
+			echo "$said"
+			return "$code"
+		}
 		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)' <<<"$said" || break
 		sleep 0.1
 	done
@@ -116,7 +132,7 @@ haproxy_at_rest() {
 # HAProxy's counts before and after a dozen new connections through it.
 connections_spread() {
 	local _
-	haproxy_says || return 1
+	haproxy_says || return
 	for _ in $(seq 12); do
 		curl --silent --max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$API_ENDPOINT/readyz" &
 	done

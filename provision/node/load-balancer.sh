@@ -28,9 +28,19 @@ haproxy_cfg() {
 }
 
 readonly ADMIN_SOCKET=/run/haproxy/admin.sock
+readonly HAPROXY_PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one answer
 
-# ask_haproxy COMMAND: HAProxy's answer. Without -t socat drops one that comes later than half a second.
-ask_haproxy() { socat -t 5 - "UNIX-CONNECT:$ADMIN_SOCKET" <<<"$1"; }
+# ask_haproxy COMMAND: HAProxy's answer, which has one byte at least. Without -t socat drops one that comes later than
+# half a second. It ends with 0 without an answer, too, which must not be taken for the empty line of a success.
+ask_haproxy() {
+	local said
+	said=$(socat -t "$HAPROXY_PATIENCE" - "UNIX-CONNECT:$ADMIN_SOCKET" <<<"$1" && echo .) || return
+	[[ $said != . ]] || {
+		echo "HAProxy gave no answer to \`$1\` within $HAPROXY_PATIENCE s" >&2
+		return 1
+	}
+	printf %s "${said%.}"
+}
 
 process_id() { ask_haproxy "show info" | sed -n 's/^Pid: //p'; }
 
@@ -62,7 +72,8 @@ drained_servers() {
 # set_server NAME STATE: HAProxy answers with an empty line when it has done it.
 set_server() {
 	local said
-	said=$(ask_haproxy "set server apiserverbackend/$1 state $2")
+	said=$(ask_haproxy "set server apiserverbackend/$1 state $2") ||
+		die "it is not known whether HAProxy's server $1 is in the state \`$2\` now (the reason is above)"
 	[[ -z ${said//[[:space:]]/} ]] || die "HAProxy refuses the state \`$2\` for its server $1: $said"
 	changed=yes
 }
@@ -70,7 +81,8 @@ set_server() {
 # drain_only NAME…: these and no others. What an earlier run drained and did not bring back is ready again.
 drain_only() {
 	local name drained wanted=" $* "
-	drained=" $(drained_servers | tr '\n' ' ')"
+	drained=$(drained_servers) || die "it is not known which of HAProxy's servers are drained (the reason is above)"
+	drained=" ${drained//$'\n'/ } "
 	for name in $drained; do
 		[[ $wanted == *" $name "* ]] || set_server "$name" ready
 	done

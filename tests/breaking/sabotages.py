@@ -69,7 +69,7 @@ LEASES_RUN_OUT = (
 )
 """What the cluster says, 15 to 50 s later, of a node whose API server or kubelet is not there."""
 
-STAT = "echo show stat | socat - /run/haproxy/admin.sock"
+STAT = "echo show stat | socat -t 5 - /run/haproxy/admin.sock"
 INPUT = "nft add table ip sabotage; nft 'add chain ip sabotage in { type filter hook input priority -300; }'"
 PREROUTING = INPUT.replace("hook input", "hook prerouting")
 SSH = "ssh -F $LAB/ssh_config"

@@ -25,6 +25,7 @@ from lab.health.cluster import Api
 from lab.health.facts import gather as gathering
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT, Asker, Facts
 from lab.health.facts.machine import TIMED_OUT
+from lab.health.verify import FACTS
 from lab.model import Lab, Node
 from lab.model.selectors import SINGULAR
 from lab.session import Session, open_made, require_up, with_profile
@@ -132,9 +133,12 @@ def facts(request: pytest.FixtureRequest, session: Session) -> Facts:
     """Everything that the selected checks need to know, asked once."""
     selected = [item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")]
     probes = any(case.check.probes for case in selected if case is not None)
-    return gathering.gather(
-        session.lab, session.workspace, session.remote, by_testinfra(session), probes=probes
+    asker = by_testinfra(session)
+    found = gathering.gather(
+        session.lab, session.workspace, session.remote, asker, probes=probes, admission=True
     )
+    request.config.stash[FACTS] = found
+    return found
 
 
 def by_testinfra(session: Session) -> Asker:

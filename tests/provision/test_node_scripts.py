@@ -243,6 +243,23 @@ def test_a_reload_that_starts_no_process_is_reported(lb1: World) -> None:
     assert servers(lb1)["cp2"] == "0"
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("set server", "it is not known whether HAProxy's server cp2 is in the state `drain` now"),
+        ("show servers", "it is not known which of HAProxy's servers are drained"),
+        ("show info", "waiting for HAProxy to answer on its administrative socket: HAProxy gave no answer"),
+    ],
+)
+def test_no_answer_of_haproxy_in_time_is_no_success(lb1: World, command: str, said: str) -> None:
+    lb1.let(silent_haproxy=command)
+    ran = lb1.run("load-balancer", "--drain", "cp2")
+    assert ran.code == 1
+    assert "HAProxy gave no answer to `" + command in ran.said
+    assert said in ran.said
+    assert servers(lb1)["cp2"] == "0"
+
+
 def test_an_haproxy_that_does_not_answer_is_not_taken_for_one_without_drained_servers(lb1: World) -> None:
     (lb1.root / "state/servers").unlink()
     ran = lb1.run("load-balancer")

@@ -11,11 +11,20 @@ from typing import Any
 
 from lab import config
 from lab.health.cluster import PodFact, read_nodes, read_pods
+from lab.health.facts.admission import (
+    KINDS,
+    AdmissionFacts,
+    read_limits,
+    read_namespaces,
+    read_quotas,
+    read_webhooks,
+)
 from lab.health.facts.api import ApiFacts, read_endpoints, read_kube_proxy_server, read_leases, read_restarts
-from lab.health.facts.gather import Facts, HostFiles
+from lab.health.facts.gather import OFF, Facts, HostFiles
 from lab.health.facts.machine import Machine, Section, own_scripts, read_machine
 from lab.health.facts.probes import ProbeFacts
 from lab.model import Lab
+from lab.providers import MachineState
 from lab.unknown import Unknown, known
 from tests.unit.fakes import RECORDED
 
@@ -50,7 +59,20 @@ def facts() -> Facts:
         n.name: read_machine(n.name, told(n.name), clock(n.name) - 1, clock(n.name) + 0.1) for n in lab().nodes
     }
     files = {**_read("files.json"), "open_secrets": ()}
-    return Facts(machines, _api(), ProbeFacts(**_read("probes.json")), HostFiles(**files))
+    probed = ProbeFacts(**_read("probes.json"))
+    return Facts(machines, _api(), probed, HostFiles(**files), _admission())
+
+
+def _admission() -> AdmissionFacts:
+    """Nothing stood in the way: no webhook, and no owner of a pod that was refused lacked one any more."""
+    kinds = dict(zip(KINDS, ("validating.json", "mutating.json"), strict=True))
+    return AdmissionFacts(
+        tuple(hook for kind, name in kinds.items() for hook, _ in read_webhooks(kind, _read(name))),
+        read_namespaces(_read("namespaces.json")),
+        read_quotas(_read("quotas.json")),
+        read_limits(_read("limits.json")),
+        (),
+    )
 
 
 def _api() -> ApiFacts:
@@ -80,6 +102,11 @@ def _read(name: str) -> Any:
 def api(**changes: Any) -> Alter:
     """The API says something else."""
     return lambda facts: replace(facts, api=replace(facts.api, **changes))
+
+
+def admission(**changes: Any) -> Alter:
+    """What may keep pods from being created is otherwise."""
+    return lambda facts: replace(facts, admission=replace(known(facts.admission), **changes))
 
 
 def early(pod: PodFact) -> PodFact:
@@ -115,6 +142,16 @@ def silent(machine: str) -> Alter:
     """A machine can't be asked."""
     why = Unknown(f"{machine} can't be asked: no answer within 15 s")
     return lambda facts: replace(facts, machines={**facts.machines, machine: why})
+
+
+def not_running(state: MachineState, *machines: str) -> Alter:
+    """Machines do not run, and the provider says so."""
+
+    def alter(facts: Facts) -> Facts:
+        gone = {name: Unknown(f"{name} {OFF[state]}") for name in machines}
+        return replace(facts, machines={**facts.machines, **gone}, off=dict.fromkeys(machines, state))
+
+    return alter
 
 
 def off(machine: str, seconds: float) -> Alter:

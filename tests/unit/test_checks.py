@@ -66,6 +66,20 @@ def service(machine: str, name: str, running: str = "active", enabled: str = "en
     return told_otherwise(machine, "services", before, after)
 
 
+def restarted(machine: str, name: str, times: int, ago: float) -> Alter:
+    """A unit was restarted by systemd so often, the last time so many seconds ago."""
+
+    def alter(found: Facts) -> Facts:
+        there = known(found.machines[machine])
+        began = there.services[name].started
+        assert began is not None
+        before = f"NRestarts=0\nExecMainStartTimestamp=@{began:.0f}\nId={name}.service"
+        after = f"NRestarts={times}\nExecMainStartTimestamp=@{there.clock - ago:.0f}\nId={name}.service"
+        return told_otherwise(machine, "services", before, after)(found)
+
+    return alter
+
+
 def own_lease(name: str) -> str:
     return next(lease.name for lease in known(facts().api.leases) if lease.server == name)
 
@@ -189,6 +203,14 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
     "a kubelet is stopped": (
         service("w1", "kubelet", running="failed"),
         {"node-services[w1]"},
+    ),
+    "a kubelet dies and is started again and again": (
+        restarted("w1", "kubelet", 17, ago=2),
+        {"node-services[w1]"},
+    ),
+    "HAProxy dies and is started again and again": (
+        restarted("lb1", "haproxy", 3, ago=40),
+        {"haproxy-runs[lb1]"},
     ),
     "containerd would not come back": (
         service("w1", "containerd", enabled="disabled"),
@@ -352,6 +374,31 @@ def test_a_node_that_a_user_cordoned_is_warned_of(name: str, taints: tuple[str, 
     assert judged(other, "fails") == {f"node-taints[{name}]"}
     bare = nodes("cp3", taints=(cordon,))(facts())
     assert judged(bare, "fails") == {"node-taints[cp3]"}, "it lost its role's taint, too"
+
+
+@pytest.mark.parametrize(
+    ("times", "ago", "outcome"), [(3, 59, "fails"), (2, 1, "holds"), (0, 1, "holds"), (90, 61, "holds")]
+)
+def test_a_service_dies_again_and_again_where_it_was_restarted_often_and_lately(
+    times: int, ago: float, outcome: str
+) -> None:
+    found = restarted("w1", "containerd", times, ago)(facts())
+    assert "node-services[w1]" in judged(found, outcome)
+
+
+def test_a_restart_loop_says_how_often_and_when() -> None:
+    [case] = [
+        each for each in cases(lab()) if each.check.name == "node-services" and each.node == lab().node("w1")
+    ]
+    found = case.judge(restarted("w1", "kubelet", 17, ago=2)(facts())).found
+    assert found.startswith("systemd has restarted kubelet 17 times, last ")
+
+
+def test_a_service_that_never_had_a_process_is_in_no_restart_loop() -> None:
+    began = known(facts().machines["w1"]).services["kubelet"].started
+    never = told_otherwise("w1", "services", f"Timestamp=@{began:.0f}\nId=kubelet", "Timestamp=\nId=kubelet")
+    assert known(never(facts()).machines["w1"]).services["kubelet"].started is None
+    assert judged(never(facts()), "could-not-ask") == set()
 
 
 def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:

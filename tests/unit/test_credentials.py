@@ -232,9 +232,28 @@ def test_half_a_ca_is_never_made_again_silently(workspace: Workspace, lost: str)
     credentials.ca_certificate(workspace)
     kept = {path: path.read_text() for path in workspace.secrets.iterdir() if path.name != lost}
     (workspace.secrets / lost).unlink()
-    with pytest.raises(LabStateError, match=f"{lost} is gone"):
+    with pytest.raises(LabStateError, match=f"{lost} is gone") as caught:
         credentials.ca_certificate(workspace)
+    assert f"each control plane has it in /etc/kubernetes/pki/{lost}" in caught.value.hint
+    assert "destroy" not in caught.value.hint
     assert {path: path.read_text() for path in workspace.secrets.iterdir()} == kept
+
+
+def test_a_public_key_that_is_lost_can_be_had_from_the_private_one(workspace: Workspace) -> None:
+    credentials.authorized_key(workspace)
+    (workspace.secrets / "id_ed25519.pub").unlink()
+    with pytest.raises(LabStateError, match=r"id_ed25519\.pub is gone") as caught:
+        credentials.authorized_key(workspace)
+    private = workspace.secrets / "id_ed25519"
+    assert caught.value.hint == f"`ssh-keygen -y -f {private} > {private}.pub` makes it again"
+
+
+def test_only_a_private_key_that_is_lost_costs_the_machines(workspace: Workspace) -> None:
+    credentials.authorized_key(workspace)
+    (workspace.secrets / "id_ed25519").unlink()
+    with pytest.raises(LabStateError, match="id_ed25519 is gone") as caught:
+        credentials.authorized_key(workspace)
+    assert caught.value.hint.startswith("put it back; where it is lost for good")
 
 
 def test_the_ssh_key_is_a_pair(workspace: Workspace) -> None:

@@ -641,6 +641,16 @@ def test_a_foreign_name_is_never_ours_to_remove() -> None:
     assert finding("names", replace(FIT, containers=running(*ALL), docker_networks=(OWN,))).verdict == "fit"
 
 
+def test_advice_names_no_folder_that_is_gone() -> None:
+    [gone] = running("w1", owner="/x y/.lab#0123")
+    found = finding("names", replace(FIT, containers=(replace(gone, folder_exists=False),)))
+    assert "lab.yaml" not in found.mend.partition("#")[0]
+    assert found.mend.startswith(
+        "docker ps --all --filter 'label=ha-lab.workspace=/x y/.lab#0123'   # another lab's"
+    )
+    assert "/x y/.lab is gone" in found.mend
+
+
 def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -> None:
     names = (
         *("memory", "docker_data", "cache", "containers", "docker_networks", "libvirt_networks"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lab import providers
 from lab.errors import CommandFailed, LabStateError
 from lab.health.cluster import Api
 from lab.health.facts import probes as probing
@@ -17,7 +18,8 @@ from lab.health.facts.certificates import read_certificates
 from lab.health.facts.gather import by_ssh, gather
 from lab.health.facts.machine import Machine, Section, read_machine, read_sections
 from lab.health.facts.probes import ask_probes, read_why_not_ready
-from lab.model import Libvirt, Node
+from lab.model import Lab, Libvirt, Node
+from lab.providers import MachineState
 from lab.remote import Remote
 from lab.system import process
 from lab.unknown import CouldNotAsk, Unknown, known
@@ -139,7 +141,21 @@ def test_an_api_that_can_t_be_opened_leaves_everything_unknown() -> None:
     assert set(found.direct) == {"cp1", "cp2", "cp3"}
 
 
-def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path) -> None:
+def provider(monkeypatch: pytest.MonkeyPatch, **states: MachineState) -> list[str]:
+    """The provider knows these machines; return how often it is asked."""
+    asked: list[str] = []
+
+    def answer(of: Lab, workspace: Workspace) -> dict[str, MachineState]:
+        asked.append(of.name)
+        return dict(states)
+
+    monkeypatch.setattr(providers, "states", answer)
+    return asked
+
+
+def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    provider(monkeypatch, w1="running")
+
     def ask(node: Node) -> str:
         if node.name == "w1":
             raise CommandFailed(["ssh", "w1"], "did not end within 14 s")
@@ -152,6 +168,54 @@ def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path) -> None:
     assert isinstance(found.probes, Unknown)
     assert isinstance(found.files, Unknown)
     assert "can't be used" in known_why(found.api.nodes)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        ("paused", "w1 is paused"),
+        ("stopped", "w1 is stopped"),
+        ("absent", "w1 does not exist"),
+        ("running", "w1 can't be asked: no answer"),
+    ],
+)
+def test_why_a_machine_does_not_answer_the_provider_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: MachineState, reason: str
+) -> None:
+    asked = provider(monkeypatch, w1=state, w2="paused")
+    silent = {"w1"}
+
+    def ask(node: Node) -> str:
+        if node.name in silent:
+            raise LabStateError("no answer")
+        return told(node.name)
+
+    workspace = Workspace(tmp_path)
+    words = (lab(), workspace, FakeRemote(lab(), workspace), ask)
+    found = gather(*words, probes=False, cluster=False)
+    assert found.machines["w1"] == Unknown(reason)
+    assert dict(found.off) == ({} if state == "running" else {"w1": state})
+    assert isinstance(found.machines["w2"], Machine), "it answers, whatever the provider says"
+    silent.clear()
+    assert not gather(*words, probes=False, cluster=False).off
+    assert gather(*words, probes=False, cluster=False, of=()).machines["w1"] == Unknown("w1 was not asked")
+    assert len(asked) == 1, "only where a machine does not answer"
+
+
+def test_a_provider_that_can_t_be_asked_leaves_the_reason_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> dict[str, MachineState]:
+        raise CommandFailed(["docker", "ps"], "ended with exit code 1")
+
+    def ask(node: Node) -> str:
+        raise LabStateError("no answer")
+
+    monkeypatch.setattr(providers, "states", fails)
+    workspace = Workspace(tmp_path)
+    found = gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+    assert found.machines["w1"] == Unknown("w1 can't be asked: no answer")
+    assert not found.off
 
 
 def test_emulated_machines_are_asked_one_after_the_other(tmp_path: Path) -> None:

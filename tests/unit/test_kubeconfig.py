@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import traceback
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,99 @@ def test_a_folder_in_the_file_s_place_is_refused(workspace: Workspace, tmp_path:
     with pytest.raises(LabStateError, match="can't be read as a kubeconfig") as caught:
         kubeconfig.merge(LAB, workspace, tmp_path)
     assert isinstance(caught.value.__cause__, IsADirectoryError)
+
+
+@pytest.fixture
+def known(workspace: Workspace) -> Workspace:
+    """A lab whose kubeconfig trusts its own CA."""
+    workspace.write_secret(workspace.secrets / "ca.crt", "CA\n")
+    own = load(workspace.kubeconfig)
+    own["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(b"CA\n").decode()
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(own))
+    return workspace
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's own kubeconfig, which there is not yet."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("KUBECONFIG", "")
+    return tmp_path / "home" / ".kube" / "config"
+
+
+def test_what_was_merged_is_removed_wherever_it_was(known: Workspace, tmp_path: Path, home: Path) -> None:
+    files = (tmp_path / "one", tmp_path / "other", home)
+    home.parent.mkdir(parents=True)
+    for file in files:
+        file.write_text(THEIRS)
+        kubeconfig.merge(LAB, known, file)
+    with_the_lab = [file.read_text() for file in files]
+    assert kubeconfig.unmerge(LAB, known) == tuple(sorted(files))
+    for file, before in zip(files, with_the_lab, strict=True):
+        assert load(file) == yaml.safe_load(THEIRS)
+        kept = file.with_name(f"{file.name}.with-ha-lab")
+        assert kept.read_text() == before
+        assert mode(kept) == mode(file) == 0o600
+    assert kubeconfig.unmerge(LAB, known) == ()
+
+
+def test_what_the_user_wrote_since_stays_byte_for_byte(known: Workspace, home: Path) -> None:
+    kubeconfig.merge(LAB, known, home)
+    merged = home.read_text()
+    own = "# mine\n- name: mine   # kept\n  context: {cluster: mine, user: mine}\n"
+    home.write_text(merged.replace("contexts:\n", f"contexts:\n{own}") + "# the end\n")
+    kubeconfig.unmerge(LAB, known)
+    said = home.read_text()
+    assert own in said
+    assert said.endswith('current-context: ""\n# the end\n')
+    assert "ha-lab" not in said
+
+
+def test_another_lab_of_the_same_name_is_left_alone(known: Workspace, tmp_path: Path, home: Path) -> None:
+    kubeconfig.merge(LAB, known, home)
+    before = home.read_text()
+    known.write_secret(known.secrets / "ca.crt", "ANOTHER CA")
+    assert kubeconfig.unmerge(LAB, known) == ()
+    assert home.read_text() == before
+
+
+@pytest.mark.parametrize("content", [b"- a list", b"a word", b"{", b"\xff\xfe", b"clusters: {a: b}", b""])
+def test_a_file_that_is_no_kubeconfig_any_more_is_left_alone(
+    known: Workspace, home: Path, content: bytes
+) -> None:
+    kubeconfig.merge(LAB, known, home)
+    home.write_bytes(content)
+    assert kubeconfig.unmerge(LAB, known) == ()
+    assert home.read_bytes() == content
+
+
+@pytest.mark.parametrize("record", ["", "{", "3", "[3]", '["/nowhere/config"]'])
+def test_a_lab_whose_notes_are_lost_is_still_found_where_kubectl_looks(
+    known: Workspace, home: Path, record: str
+) -> None:
+    kubeconfig.merge(LAB, known, home)
+    known.merged.write_text(record)
+    assert kubeconfig.unmerge(LAB, known) == (home,)
+
+
+def test_a_file_that_can_t_be_written_is_named_after_the_others(
+    known: Workspace, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "a"
+    for file in (first, home):
+        kubeconfig.merge(LAB, known, file)
+    write = Workspace.write_secret
+
+    def denied(self: Workspace, path: Path, text: str) -> bool:
+        if path.parent == first.parent:
+            raise LabStateError("Permission denied")
+        return write(self, path, text)
+
+    monkeypatch.setattr(Workspace, "write_secret", denied)
+    with pytest.raises(LabStateError, match=f"the context ha-lab could not be removed from {first}$") as caught:
+        kubeconfig.unmerge(LAB, known)
+    assert f"`kubectl --kubeconfig {first} config delete-context ha-lab`" in caught.value.hint
+    assert load(home)["contexts"] == []
 
 
 def test_the_user_s_kubeconfig_is_where_kubectl_looks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ ORDER = (
     *("golden.supply", "config", "texts", "workspace.render", "host", "config.choice", "remote"),
     *("workspace.kubeconfig", "host.doctor", "golden", "providers", "golden.image", "golden.bundle"),
     *("host.doctor.examination", "session", "health.reading", "health.cluster", "health.manifests"),
-    *("health.facts", "health.checks", "health.status", "health.plain_tests", "health.verify"),
+    *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
     *("plans", "verbs", "drill", "workshop", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""

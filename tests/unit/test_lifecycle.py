@@ -16,9 +16,10 @@ from invoke.exceptions import Exit
 import tasks
 from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Node
+from lab.plans import up as up_plan
 from lab.verbs import plan, render
 from lab.verbs import up as bring_up
-from tests.unit.world import KilledError, When, World, lab_of, live
+from tests.unit.world import KilledError, When, World, WorldRemote, lab_of, live
 
 
 @pytest.fixture
@@ -96,6 +97,33 @@ def test_a_change_ends_with_what_lab_yaml_says(world: World, case: Case) -> None
     world.require_applied(wanted)
     for name in case.replacing:
         assert f"boot {name}" in world.touches
+
+
+def test_machines_that_are_paused_go_on_and_are_not_asked_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    asked: list[str] = []
+    reachable = WorldRemote.why_not_reachable
+
+    def ask(remote: WorldRemote, node: Node) -> str | None:
+        state = world.machine(node.name).state
+        assert state == "running", f"ssh to {node.name}, which is {state}, takes 20 s"
+        asked.append(node.name)
+        return reachable(remote, node)
+
+    monkeypatch.setattr(WorldRemote, "why_not_reachable", ask)
+    for name in ("cp2", "w1"):
+        world.machine(name).state = "paused"
+    monkeypatch.setattr(up_plan, "ANSWER_TIMEOUT", 1.0)
+    world.touches.clear()
+    world.up(lab)
+    assert {touch for touch in world.touches if touch.startswith(("resume", "start", "boot"))} == {
+        "resume cp2",
+        "resume w1",
+    }
+    assert "cp1" in asked
 
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))

@@ -179,6 +179,45 @@ def test_removing_takes_containers_and_the_network_and_nothing_else(
     assert vagrant.read_text().split()[:2] == ["destroy", "--force"]
 
 
+def test_what_docker_refuses_to_remove_keeps_nothing_else(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removing = "[ $4 != aaa ] || { echo 'device or resource busy' >&2; exit 1; }"
+    networks = "[ $2 = rm ] && { echo 'network has active endpoints' >&2; exit 1; } || echo 5f2a"
+    seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm=removing, network=networks)
+    vagrant = tell(workspace, monkeypatch, "vagrant", destroy="exit 1")
+    made(workspace, "cp1", "aaa")
+    with pytest.raises(LabStateError, match="docker did not remove all that is the lab's") as caught:
+        machines.remove(workspace, log)
+    assert "rm --force --volumes bbb" in seen.read_text()
+    assert vagrant.exists()
+    assert "network rm 5f2a\n" in seen.read_text()
+    for words in ("aaa", "device or resource busy", "has active endpoints"):
+        assert words in caught.value.message
+    assert caught.value.hint.startswith("`./inv destroy` again removes the rest")
+    assert "`docker network inspect 5f2a` names the containers on it" in caught.value.hint
+
+
+def test_a_vagrant_that_fails_without_machines_does_not_matter(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = f"[ -e {workspace.root}/asked ] || echo aaa; touch {workspace.root}/asked"
+    networks = "[ $2 = rm ] || echo 5f2a"
+    seen = tell(workspace, monkeypatch, "docker", ps=once, rm="true", network=networks)
+    tell(workspace, monkeypatch, "vagrant", destroy="exit 1")
+    made(workspace, "cp1", "aaa")
+    machines.remove(workspace, log)
+    assert "network rm 5f2a\n" in seen.read_text()
+
+
+def test_a_machine_that_went_meanwhile_is_as_good_as_removed(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = "echo 'Error response from daemon: No such container: aaa' >&2; exit 1"
+    tell(workspace, monkeypatch, "docker", ps="echo aaa", rm=gone, network="true")
+    machines.remove(workspace, log)
+
+
 def test_removing_where_nothing_is_asks_vagrant_nothing(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,13 +3,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab import providers
 from lab.config import default
-from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
+from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, NodeFailed
+from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
 from lab.model.change import Change
 from lab.plans import ready, up
@@ -22,6 +25,8 @@ from lab.verbs.up import Run
 from lab.workspace import Workspace, kubeconfig
 from lab.workspace.render import credentials
 from tests.unit.fakes import FakeRemote, progress
+from tests.unit.recorded_facts import admission, facts
+from tests.unit.test_admission import read_one
 
 LAB = default()
 
@@ -436,3 +441,50 @@ def test_the_ca_is_given_again_where_the_first_control_plane_was_reset_and_a_wor
     world.made(w1="joined")
     world.bring_up("control-plane")
     assert "ca.key" in world.remote.given["node cp1"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        'Error from server (InternalError): failed calling webhook "pods.gate.example.com": x',
+        'E1128 error="failed calling webhook \\"pods.gate.example.com\\": no endpoints" in a log',
+    ],
+)
+def test_a_script_that_fails_for_a_webhook_s_sake_names_it_and_what_removes_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def gather(*_: object, **words: Any) -> Facts:
+        asked.append(words)
+        hook = replace(read_one()[0], problem="its Service default/gate does not exist")
+        return admission(webhooks=(hook,))(facts())
+
+    def refused(machine: str, script: str) -> bool:
+        if script == "pod-network":
+            raise CommandFailed(["ssh", machine], "ended with exit code 1", tail=f"first\n{said}\nlast")
+        return True
+
+    monkeypatch.setattr(ready, "gather", gather)
+    world.remote.doing = refused
+    with pytest.raises(NodeFailed) as caught:
+        world.bring_up()
+    assert "pod-network on cp1: the webhook pods.gate.example.com in the Validating" in caught.value.message
+    assert "ended with exit code 1" not in caught.value.message
+    assert "delete validatingwebhookconfiguration gate` removes it; then `./inv up` again" in caught.value.hint
+    assert asked == [{"probes": False, "of": (), "admission": True}]
+
+
+@pytest.mark.parametrize("said", ["failed", 'failed calling webhook "unknown.example.com": x'])
+def test_a_script_that_fails_for_another_reason_keeps_its_words(
+    world: World, monkeypatch: pytest.MonkeyPatch, said: str
+) -> None:
+    def fails(machine: str, script: str) -> bool:
+        if script == "pod-network":
+            raise CommandFailed(["ssh", machine], "ended with exit code 1", tail=said)
+        return True
+
+    monkeypatch.setattr(ready, "gather", lambda *_, **__: facts())
+    world.remote.doing = fails
+    with pytest.raises(NodeFailed, match=f"ended with exit code 1\n    {said}"):
+        world.bring_up()

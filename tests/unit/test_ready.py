@@ -13,11 +13,13 @@ from lab.health.facts.gather import Facts
 from lab.plans import ready, resize
 from lab.plans.engine import Context, Job
 from lab.plans.situation import from_nothing
+from lab.system.wait import wait_until
 from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
-from tests.unit.fakes import FakeRemote, progress
-from tests.unit.recorded_facts import Alter, api, early, facts, lab, section
+from tests.unit.fakes import FakeClock, FakeRemote, progress
+from tests.unit.recorded_facts import Alter, admission, api, early, facts, lab, section, told_otherwise
+from tests.unit.test_admission import read_one
 
 WAITS = {
     "nodes": ready.wait_for_nodes,
@@ -41,11 +43,12 @@ def pod(name: str, **changes: Any) -> Alter:
 
 
 class Lab:
-    """The recorded lab, which answers with `found`; `asked` is how it was asked."""
+    """The recorded lab, which answers with `found`, and is well after `until`; `asked` is how it was asked."""
 
     def __init__(self, folder: Path) -> None:
         workspace = Workspace(folder / ".lab")
         self.found = facts()
+        self.until: tuple[float, FakeClock] | None = None
         self.asked: list[dict[str, Any]] = []
         self.hints: set[str] = set()
         self.notes: dict[str, str] = {}
@@ -60,8 +63,13 @@ class Lab:
 
     def gather(self, *words: object, **named: Any) -> Facts:
         self.asked.append(named)
-        found = replace(self.found, probes=Unknown("pods were not asked"))
+        well = self.until is not None and self.until[1].now >= self.until[0]
+        found = replace(facts() if well else self.found, probes=Unknown("pods were not asked"))
         return without_machines(found) if named.get("of") is not None else found
+
+    def log(self, name: str) -> str:
+        """What the step of that name wrote."""
+        return "".join(path.read_text() for path in self.context.workspace.logs.glob(f"*-{name}.log"))
 
     def wait(self, name: str) -> str | None:
         """Wait with no patience; return why it is not ready."""
@@ -118,7 +126,7 @@ def test_machines_are_asked_last_and_pods_never(recorded: Lab) -> None:
     [
         (node("w1", ready=False, reason="Kubelet stopped posting node status."), ("nodes", "pods", "health")),
         (pod("kube-scheduler-cp2", ready=False), ("pods", "health")),
-        (section("w2", "kubelet-server", "https://192.168.57.99:6443"), ("health",)),
+        (told_otherwise("w2", "services", "ActiveState=active", "ActiveState=inactive"), ("health",)),
     ],
 )
 def test_each_wait_is_for_its_own_checks_and_those_before(
@@ -180,10 +188,22 @@ def test_a_taint_that_goes_by_itself_is_waited_for(recorded: Lab) -> None:
 
 def test_beside_a_user_s_taint_all_else_is_waited_for(recorded: Lab) -> None:
     both = replace(node("w1", taints=("mine",))(facts()), machines=facts().machines)
-    recorded.found = section("w2", "kubelet-server", "https://192.168.57.99:6443")(both)
+    recorded.found = told_otherwise("w2", "services", "ActiveState=active", "ActiveState=inactive")(both)
     reason = recorded.wait("health")
     assert reason is not None
-    assert "kubelet-server[w2]" in reason
+    assert "node-services[w2]" in reason
+
+
+def test_files_that_no_step_changes_end_up_at_once_with_what_to_do_about_each(recorded: Lab) -> None:
+    recorded.found = section("w2", "kubelet-server", "https://192.168.57.99:6443")(facts())
+    assert (recorded.wait("nodes"), recorded.wait("pods")) == (None, None)
+    with pytest.raises(LabStateError, match=r"kubelet-server\[w2\]: https://192\.168\.57\.99:6443") as caught:
+        recorded.wait("health")
+    assert caught.value.hint.startswith("kubelet-server[w2]: ")
+
+
+def test_only_checks_of_the_lab_are_called_steady() -> None:
+    assert {case.check.name for case in cases(lab())} >= ready.STEADY
 
 
 def test_a_reason_is_what_the_check_found(recorded: Lab) -> None:
@@ -222,3 +242,71 @@ def test_a_static_pod_that_is_ready_too_early_is_not_believed(recorded: Lab) -> 
     recorded.found = alter(facts())
     assert recorded.wait("nodes") is None
     assert recorded.wait("pods") == "static-pods-ready[cp3]: kube-apiserver-cp3 is not Ready"
+
+
+PROXIED = [p for p in known(facts().api.pods) if p.name.startswith("kube-proxy-") and p.node == "w2"]
+NO_PROXY = api(pods=tuple(p for p in known(facts().api.pods) if p not in PROXIED))
+WEBHOOK = replace(read_one()[0], problem="its Service default/gate does not exist")
+NAMED = "the webhook pods.gate.example.com in the ValidatingWebhookConfiguration gate"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeClock:
+    """Time that passes only while `up` waits."""
+    clock = FakeClock()
+    monkeypatch.setattr(ready, "time", clock)
+    monkeypatch.setattr(ready, "READY_TIMEOUT", 300.0)
+    monkeypatch.setattr(ready, "HEALTHY_TIMEOUT", 120.0)
+    monkeypatch.setattr(Job, "wait_until", with_clock(clock))
+    return clock
+
+
+def with_clock(clock: FakeClock) -> Callable[..., None]:
+    def wait(job: Job, check: Callable[[], str | None], *, what: str, timeout: float, hint: str) -> None:
+        wait_until(check, what=what, timeout=timeout, hint=hint, log=job.log, clock=clock)
+
+    return wait
+
+
+@pytest.mark.parametrize(("name", "of"), [("pods", ()), ("health", None)])
+def test_a_cause_that_waiting_does_not_cure_ends_the_wait_within_a_minute(
+    recorded: Lab, clock: FakeClock, name: str, of: Any
+) -> None:
+    recorded.found = admission(webhooks=(WEBHOOK,))(NO_PROXY(facts()))
+    with pytest.raises(LabStateError, match=f"waiting does not help: {NAMED}") as caught:
+        recorded.wait(name)
+    assert clock.now - FakeClock.START < 40
+    assert caught.value.message.endswith("(so these checks do not hold: kube-proxy[w2])")
+    assert "delete validatingwebhookconfiguration gate` removes it; then `./inv up` again" in caught.value.hint
+    assert "destroy" not in caught.value.hint
+    looked = [asked for asked in recorded.asked if asked.get("admission")]
+    assert looked[0].get("of") == of
+    assert len(looked) < 8, "a look for a cause costs more than one at the checks"
+
+
+def test_a_cause_of_a_moment_is_waited_for(recorded: Lab, clock: FakeClock) -> None:
+    recorded.found = admission(webhooks=(WEBHOOK,))(NO_PROXY(facts()))
+    recorded.until = FakeClock.START + 20, clock
+    assert recorded.wait("pods") is None
+    assert 20 <= clock.now - FakeClock.START < 25
+
+
+def test_a_cause_that_may_pass_is_the_reason_when_time_is_up(recorded: Lab, clock: FakeClock) -> None:
+    recorded.found = admission(webhooks=(replace(WEBHOOK, recovers=True),))(NO_PROXY(facts()))
+    reason = recorded.wait("pods")
+    assert reason is not None
+    assert reason.startswith(NAMED)
+    assert clock.now - FakeClock.START >= 300
+    assert f"waiting for all system pods to be Ready (20 s): {reason}" in recorded.log("pods")
+
+
+def test_without_a_cause_the_checks_are_the_reason(recorded: Lab, clock: FakeClock) -> None:
+    recorded.found = NO_PROXY(facts())
+    assert recorded.wait("pods") == "kube-proxy[w2]: no pod kube-proxy-… of kube-system is on this node"
+    assert clock.now - FakeClock.START >= 300
+
+
+def test_a_lab_that_is_ready_at_once_is_asked_for_no_cause(recorded: Lab, clock: FakeClock) -> None:
+    for name in WAITS:
+        assert recorded.wait(name) is None
+    assert not any(asked.get("admission") for asked in recorded.asked)

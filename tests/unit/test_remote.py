@@ -199,6 +199,35 @@ def test_hanging_up_ends_every_connection_and_leaves_no_folder(
     assert not folder.exists()
 
 
+def test_the_sockets_of_where_the_lab_was_before_go_too(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake(tmp_path, monkeypatch, "ssh", "exit 255")
+    sockets = lab.remote.SOCKETS
+    former, other = (sockets / f"ha-lab-{os.getuid()}-{mark * 12}" for mark in "ab")
+    for folder in (former, other):
+        folder.mkdir()
+        (folder / "socket").touch()
+    remote.workspace.write(remote.workspace.ssh_config, f'Host *\n    ControlPath "{former}/%C"\n')
+    remote.hang_up(LAB.nodes[:1])
+    assert former.exists(), "others still use it"
+    remote.hang_up()
+    assert not former.exists()
+    assert other.exists(), "another lab's"
+
+
+@pytest.mark.parametrize("folder", ["{home}", "{sockets}", "{sockets}/mine", "{home}/{right}"])
+def test_no_folder_but_one_for_sockets_is_removed(remote: Remote, tmp_path: Path, folder: str) -> None:
+    home, right = tmp_path / "home", f"ha-lab-{os.getuid()}-{'a' * 12}"
+    for each in (home, home / right, lab.remote.SOCKETS / "mine"):
+        each.mkdir()
+    named = folder.format(home=home, sockets=lab.remote.SOCKETS, right=right)
+    remote.workspace.write(remote.workspace.ssh_config, f'    ControlPath "{named}/%C"\n')
+    remote.remove_sockets()
+    assert (home / right).exists()
+    assert (lab.remote.SOCKETS / "mine").exists()
+
+
 def test_another_user_s_folder_is_not_trusted_with_connections(
     remote: Remote, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from lab.config import default
 from lab.health import status
+from lab.health.causes import Cause
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
 from lab.host.doctor.forwarding import Obstacle
@@ -18,7 +19,8 @@ from lab.system.progress import Progress
 from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
-from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent
+from tests.unit.recorded_facts import Alter, admission, api, facts, lab, not_running, section, silent
+from tests.unit.test_admission import read_one
 
 
 def looked(*alter: Alter) -> status.Status:
@@ -129,7 +131,7 @@ RULE = Obstacle("this host drops packets on br-own, by its rule `-P FORWARD DROP
 
 def with_cause(
     found: status.Status,
-    ca: status.Cause | None = None,
+    ca: Cause | None = None,
     reach: Reach = NOBODY,
     obstacle: Obstacle | None = None,
 ) -> status.Status:
@@ -162,9 +164,9 @@ def test_one_machine_that_is_apart_leaves_the_problem_as_it_is() -> None:
 
 
 def test_a_ca_that_is_not_valid_now_is_the_problem() -> None:
-    cause = status.Cause("the lab's CA is expired: …", "date -u")
+    cause = Cause("the lab's CA is expired: …", "date -u")
     found = with_cause(looked(NO_API), ca=cause, reach=NOBODY, obstacle=RULE)
-    assert (found.problem, found.remedy) == (cause.what, cause.remedy)
+    assert (found.problem, found.remedy) == (cause.what, cause.fix)
 
 
 def test_a_healthy_lab_is_asked_nothing_more() -> None:
@@ -240,7 +242,8 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     workspace.write(workspace.root / ".vagrant/machines/lb1/docker/id", "1")
     asked: list[bool] = []
 
-    def gather(*_: object, cluster: bool, probes: bool) -> Facts:
+    def gather(*_: object, cluster: bool, probes: bool, admission: bool) -> Facts:
+        assert admission is cluster
         asked.append(cluster)
         api = ask_api(lab(), Unknown("the API was not asked"), Unknown("the API was not asked"))
         return replace(silent("w3")(facts()), api=api)
@@ -255,6 +258,61 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     assert "next: ./inv up, or manually: ./inv task" in said
 
 
+def no_proxy_on(name: str) -> Alter:
+    said = known(facts().api.pods)
+    return api(pods=tuple(p for p in said if not (p.name.startswith("kube-proxy-") and p.node == name)))
+
+
+def broken_webhook() -> Alter:
+    return admission(webhooks=(replace(read_one()[0], problem="its Service default/gate does not exist"),))
+
+
+def test_a_cause_is_named_once_with_what_helps_and_its_checks_are_not() -> None:
+    found = looked(broken_webhook(), no_proxy_on("w1"), lambda f: f)
+    assert (found.health, found.amiss) == ("degraded", ())
+    said = shown(found)
+    assert said.count("ValidatingWebhookConfiguration gate") == 1
+    assert "  cause: the webhook pods.gate.example.com in the ValidatingWebhookConfiguration gate has" in said
+    assert "    fix: `./inv ssh cp1 -- sudo kubectl" in said
+    assert "kube-proxy[w1]" not in said
+    [cause] = json.loads(status.to_json(found))["causes"]
+    assert set(cause) == {"what", "fix", "explains"}
+    assert cause["explains"] == ["kube-proxy[w1]"]
+
+
+def test_beside_a_cause_the_other_problems_are_named() -> None:
+    found = looked(no_proxy_on("w1"), lambda f: broken_webhook()(f), etcd_down("cp3"))
+    assert [line.partition(":")[0] for line in found.amiss] == ["etcd-member-healthy[cp3]"]
+    assert len(found.causes) == 1
+
+
+def test_without_a_cause_a_pod_that_is_missing_is_named() -> None:
+    assert looked(no_proxy_on("w1")).amiss == (
+        "kube-proxy[w1]: no pod kube-proxy-… of kube-system is on this node",
+    )
+
+
+def test_a_paused_machine_is_named_as_such() -> None:
+    found = looked(not_running("paused", "w2"), nodes_not_ready("w2"))
+    assert [machine.state for machine in found.machines if machine.name == "w2"] == ["paused"]
+    said = shown(found)
+    assert "no: paused" in said
+    assert "  cause: w2 is paused\n    fix: `./inv up` lets it go on\n" in said
+    assert "problem:" not in said
+    assert "destroy" not in said
+
+
+def test_a_lab_whose_machines_are_all_paused_is_down_and_says_so() -> None:
+    gone = Unknown("the API can't be asked: timed out")
+    paused = not_running("paused", *(node.name for node in lab().nodes))
+    found = looked(paused, api(health={**facts().api.health, "/readyz": gone}, nodes=gone, pods=gone))
+    assert found.health == "down"
+    said = shown(found)
+    assert (
+        "  cause: lb1, cp1, cp2, cp3, w1, w2 and w3 are paused\n    fix: `./inv up` lets them go on\n" in said
+    )
+
+
 def test_status_for_programs_says_the_same() -> None:
     found = json.loads(status.to_json(looked()))
     assert found["all_ready"] is True
@@ -265,6 +323,7 @@ def test_status_for_programs_says_the_same() -> None:
         "address": "192.168.57.11",
         "answers": True,
         "cluster": "Ready",
+        "state": "",
     }
 
 

@@ -29,7 +29,7 @@ from lab.workshop.task.look import Result
 from lab.workshop.task.task import Checks, Found, Sight, Task, state
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote, keep_made, printed, with_a_second_balancer
-from tests.unit.recorded_facts import Alter, api, facts, lab, section, silent, told_otherwise
+from tests.unit.recorded_facts import Alter, api, facts, lab, not_running, section, silent, told_otherwise
 
 KEPT = Kept(Path("/lab/.lab"), verified=Verified(len(cases(lab())), 0), reports=("20261126-100000-all",))
 
@@ -176,6 +176,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (8, section("cp2", "open-keys", "/etc/kubernetes/pki/ca.key"), {}, "/etc/kubernetes/pki/ca.key"),
     (8, None, {"verified": Verified(201, 2)}, "2 of 201 did not"),
     (10, silent("w1"), {}, "degraded: w1 can't be asked"),
+    (10, not_running("paused", "w1"), {}, "degraded: w1 is paused"),
     (10, SAID_NO, {}, "down: the API answered 503"),
     (11, None, {"folder": None, "strays": ("0123", "4567")}, "2 machines of this lab"),
 ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from lab.config import default
 from lab.errors import ConfigError, LabStateError
 from lab.health import verify
+from lab.health.causes import Cause
 from lab.health.checks import cases
 from lab.health.checks.check import Outcome as Found
 from lab.health.checks.check import Verdict
@@ -22,7 +23,7 @@ from lab.system.progress import Progress
 from lab.workspace import Workspace
 from tests.unit.answers import Answers, titles
 from tests.unit.fakes import FakeRemote, printed
-from tests.unit.recorded_facts import FOLDER, facts, lab, silent
+from tests.unit.recorded_facts import FOLDER, facts, lab, not_running, silent
 
 
 def verdict(name: str = "node-ready", machine: str = "w1", outcome: Found = "fails") -> Verdict:
@@ -55,7 +56,8 @@ def told(monkeypatch: pytest.MonkeyPatch, found: Facts) -> list[bool]:
     """Let verify find these facts; return whether it asked for probes, run by run."""
     asked: list[bool] = []
 
-    def gather(*_: object, probes: bool) -> Facts:
+    def gather(*_: object, probes: bool, admission: bool) -> Facts:
+        assert admission
         asked.append(probes)
         return found
 
@@ -227,7 +229,7 @@ def test_what_did_not_run_is_one_message() -> None:
 
 
 def test_facts_that_can_t_be_gathered_are_no_pass(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*_: object, probes: bool) -> Facts:
+    def broken(*_: object, probes: bool, admission: bool) -> Facts:
         raise ValueError("a fault")
 
     monkeypatch.setattr(gathering, "gather", broken)
@@ -275,6 +277,61 @@ def test_what_does_not_hold_is_shown_in_full() -> None:
     assert "verify: 3 checks, 1 fail, 8.2 s" in said
     assert [line.split() for line in said.splitlines() if line.startswith("  node-ready")] == [
         ["node-ready", "fails", "w1"]
+    ]
+
+
+CAUSE = Cause("w1 is paused", "`./inv up` lets it go on", explains=("node-ready[w1]", "clock[w1]"))
+
+
+def test_a_cause_is_shown_once_above_what_it_does_not_explain() -> None:
+    found = outcome(verdict(), verdict("clock"), verdict("dns", "w2"))
+    said = shown(replace(found, causes=(CAUSE,)))
+    assert said.count("w1 is paused") == 1
+    assert "cause of 2 checks that do not hold" in said
+    assert "node-ready[w1], clock[w1]" in said
+    assert "`./inv up` lets it go on" in said
+    assert "node-ready on w1: fails" not in said
+    assert said.index("cause of 2") < said.index("dns on w2: fails")
+    assert "3 fail" in said, "they are still counted"
+    told = json.loads(verify.to_json(replace(found, causes=(CAUSE,))))
+    assert told["causes"] == [{"what": CAUSE.what, "fix": CAUSE.fix, "explains": list(CAUSE.explains)}]
+    assert len(told["verdicts"]) == 3
+    assert not told["green"]
+
+
+def test_a_run_finds_the_causes_of_what_does_not_hold(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, not_running("paused", "w1")(facts()))
+    found = verify.run(session)
+    [cause] = found.causes
+    assert cause.what == "w1 is paused"
+    assert set(cause.explains) == {each.title for each in found.verdicts if not each.good}
+    told(monkeypatch, facts())
+    assert verify.run(session).causes == ()
+    assert verify.run(session, select="acceptance and haproxy-service").causes == ()
+
+
+def test_watching_says_a_cause_instead_of_its_checks(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    well = outcome(verdict(outcome="holds"), verdict("clock", outcome="holds"))
+    caused = replace(outcome(verdict(), verdict("clock")), causes=(CAUSE,))
+    looks = iter([well, caused, caused, outcome(verdict(), verdict("clock", outcome="holds"))])
+    said: list[str] = []
+
+    def run(*_: object, select: str) -> Outcome:
+        try:
+            return next(looks)
+        except StopIteration:
+            raise KeyboardInterrupt from None
+
+    monkeypatch.setattr(verify, "run", run)
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(KeyboardInterrupt):
+        verify.watch(session, select="", say=lambda line: said.append(str(line)))
+    assert [line.split("  ", 1)[-1] for line in said[1:]] == [
+        "cause  w1 is paused; `./inv up` lets it go on",
+        "fails  node-ready[w1]: not Ready",
+        "holds  clock[w1]: not Ready",
     ]
 
 

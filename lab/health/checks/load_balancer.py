@@ -37,8 +37,12 @@ def api_through_it(lab: Lab, facts: Facts) -> Finding:
 
 
 def haproxy_runs(lab: Lab, facts: Facts, node: Node) -> Finding:
-    service = facts.machine(node).services.get("haproxy")
-    found = "no such service" if service is None else _state(service.running, service.enabled)
+    machine = facts.machine(node)
+    service = machine.services.get("haproxy")
+    if service is None:
+        found = "no such service"
+    else:
+        found = machine.restart_loop(service) or _state(service.running, service.enabled)
     return expect("running, and enabled for the next boot", found)
 
 
@@ -146,7 +150,7 @@ CHECKS = (
         backend_up,
         means="no connection goes to this API server, so the others carry it all, and one less may be lost",
         hint="ask the server itself: the check api-server-healthy does; `./inv ssh lb1` and "
-        "`echo show stat | sudo socat - /run/haproxy/admin.sock` show why HAProxy refuses it",
+        "`echo show stat | sudo socat -t 5 - /run/haproxy/admin.sock` show why HAProxy refuses it",
     ),
     MachineCheck(
         "backend-belief",

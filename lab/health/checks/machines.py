@@ -83,7 +83,7 @@ CHECKS = (
         "unique-identities",
         unique_identities,
         means="Kubernetes and pod networks tell machines apart by these: two that share one fight over a place",
-        hint="`./inv destroy` and `./inv up` make machines anew; each makes its own identity at its first boot",
+        hint="`./inv replace NAME` makes one of the two again, with an identity of its own",
     ),
     MachineCheck(
         "network-services",

@@ -15,6 +15,7 @@ from lab.health.checks.check import (
     shown,
 )
 from lab.health.cluster import NodeFact, PodFact
+from lab.health.facts.admission import SYSTEM
 from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
 from lab.health.reading import read
@@ -23,7 +24,6 @@ from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
 
-SYSTEM = ("kube-system", "kube-flannel")
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 CORDONED = "node.kubernetes.io/unschedulable"
 KUBERNETES_TAINTS = "node.kubernetes.io/"
@@ -102,12 +102,15 @@ def only_users_change_taints(lab: Lab, facts: Facts, node: Node) -> bool:
 
 
 def node_services(lab: Lab, facts: Facts, node: Node) -> Finding:
-    services = facts.machine(node).services
+    machine = facts.machine(node)
+    services = machine.services
     bad = []
     for name in ("kubelet", "containerd"):
         service = services.get(name)
         if service is None or not service.running:
             bad.append(f"{name} does not run")
+        elif loop := machine.restart_loop(service):
+            bad.append(loop)
         elif not service.enabled:
             bad.append(f"{name} would not come back after a reboot")
     return expect_none("kubelet and containerd run, and will after a reboot", bad)
@@ -149,7 +152,7 @@ def _ready_pod(facts: Facts, node: Node, namespace: str, prefix: str) -> Finding
         for pod in known(facts.api.pods)
         if pod.namespace == namespace and pod.node == node.name and pod.name.startswith(prefix)
     ]
-    found = ", ".join(_pod_state(pod) for pod in pods) or "there is no such pod"
+    found = ", ".join(_pod_state(pod) for pod in pods) or f"no pod {prefix}… of {namespace} is on this node"
     return Finding(f"{prefix}… Ready on this node", found, holds(any(pod.ready for pod in pods)))
 
 

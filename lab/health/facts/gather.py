@@ -7,17 +7,20 @@ import stat
 import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab import providers
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api
+from lab.health.facts.admission import AdmissionFacts, ask_admission
 from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
 from lab.health.facts.certificates import read_certificate
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
 from lab.health.reading import read
 from lab.model import Lab, Node
+from lab.providers import MachineState
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
 from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
@@ -34,6 +37,16 @@ PROBES_TIMEOUT = 10.0
 
 MACHINE_TIMEOUT = 14.0
 """Seconds for a machine to tell everything; 1 s is usual."""
+
+
+NOT_ASKED = Unknown("what admits pods was not asked")
+OFF: Mapping[MachineState, str] = {
+    "paused": "is paused",
+    "stopped": "is stopped",
+    "incomplete": "was not made completely",
+    "absent": "does not exist",
+}
+"""What is said of a machine that does not run, by its state."""
 
 
 @dataclass(frozen=True)
@@ -57,12 +70,17 @@ class HostFiles:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a running lab, at one moment."""
+    """All that is known of a running lab, at one moment.
+
+    `off` are machines that do not answer since they do not run, with the state in which the provider has them.
+    """
 
     machines: Mapping[str, Machine | Unknown]
     api: ApiFacts
     probes: ProbeFacts | Unknown
     files: HostFiles | Unknown
+    admission: AdmissionFacts | Unknown = NOT_ASKED
+    off: Mapping[str, MachineState] = field(default_factory=dict)
 
     def machine(self, node: Node) -> Machine:
         """One machine's own answers. Raises CouldNotAsk when it gave none."""
@@ -78,28 +96,35 @@ def gather(
     probes: bool,
     of: Collection[Node] | None = None,
     cluster: bool = True,
+    admission: bool = False,
 ) -> Facts:
     """Ask everything once. Never raises LabError: what can't be asked is Unknown.
 
     The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
     takes most of the time; without, what they would tell is Unknown. So is what other machines than `of`
-    would, and what the API would where `cluster` is false.
+    would, and what the API would where `cluster` is false. With `admission`, the API is also asked what may
+    keep pods from being created. Whether a machine that does not answer runs, the provider is asked.
     """
     files = _host_files(workspace)
     unasked = Unknown("the API was not asked")
     api = open_api(workspace.kubeconfig, ANSWER_TIMEOUT * lab.patience) if cluster else unasked
     ca = unasked if not cluster else files if isinstance(files, Unknown) else files.ca
     nodes = lab.nodes if of is None else [node for node in lab.nodes if node in of]
-    with ThreadPoolExecutor(max_workers=lab.at_once(len(lab.nodes) + 2)) as pool:
+    with ThreadPoolExecutor(max_workers=lab.at_once(len(lab.nodes) + 3)) as pool:
         asked = {node: pool.submit(_ask_machine, node, asker) for node in nodes}
         answers = pool.submit(ask_api, lab, api, ca)
+        admits = pool.submit(_ask_admission, lab, api) if admission else None
         patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
         seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
         machines: dict[str, Machine | Unknown] = {n.name: Unknown(f"{n.name} was not asked") for n in lab.nodes}
         machines |= {node.name: future.result() for node, future in asked.items()}
+        silent = [node.name for node, future in asked.items() if _is_silent(future.result())]
+        off = _off(lab, workspace, silent)
+        machines |= {name: Unknown(f"{name} {OFF[state]}") for name, state in off.items()}
         said = answers.result()
         found = seen.result() if seen else Unknown("pods were not asked")
-    return Facts(machines, _complete(said, api), found, files)
+        admitted = admits.result() if admits else NOT_ASKED
+    return Facts(machines, _complete(said, api), found, files, admitted, off)
 
 
 def by_ssh(remote: Remote, *answers: str) -> Asker:
@@ -129,6 +154,25 @@ def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
         return Unknown(error.message, answered=True)
     except LabError as error:
         return Unknown(f"{node.name} can't be asked: {error.message}")
+
+
+def _ask_admission(lab: Lab, api: Api | Unknown) -> AdmissionFacts | Unknown:
+    return api if isinstance(api, Unknown) else ask_admission(lab, api)
+
+
+def _is_silent(said: Machine | Unknown) -> bool:
+    return isinstance(said, Unknown) and not said.answered
+
+
+def _off(lab: Lab, workspace: Workspace, silent: Collection[str]) -> dict[str, MachineState]:
+    """Which of the machines that do not answer do not run; none where the provider can't be asked either."""
+    if not silent:
+        return {}
+    try:
+        states = providers.states(lab, workspace)
+    except LabError:
+        return {}
+    return {name: states[name] for name in silent if states.get(name) in OFF}
 
 
 def _probe(

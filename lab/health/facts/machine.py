@@ -27,6 +27,9 @@ MARK = re.compile(r"^== ([a-z0-9.-]+) ([0-9]{1,3})$", re.MULTILINE)
 TIMED_OUT = (124, 137)
 """timeout(1): ran out of time; killed after that."""
 
+LOOP, STEADY = 3, 60.0
+"""Restarts after which a unit dies again and again, unless its process has run for so many seconds by now."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -38,11 +41,17 @@ class Section:
 
 @dataclass(frozen=True)
 class ServiceFact:
-    """A systemd unit: whether it runs now, and whether it would after a reboot."""
+    """A systemd unit: whether it runs now, and whether it would after a reboot.
+
+    `restarts` is how often systemd restarted it by itself, `started` when its process began, in seconds of the
+    machine's clock; None for one that never had one.
+    """
 
     name: str
     running: bool
     enabled: bool
+    restarts: int
+    started: float | None
 
 
 @dataclass(frozen=True)
@@ -117,6 +126,24 @@ class Machine:
     def services(self) -> dict[str, ServiceFact]:
         """The systemd units this machine's part needs, by name without `.service`."""
         return self._read("services", _services)
+
+    @property
+    def clock(self) -> float:
+        """The time on the machine when it answered, in seconds since 1970."""
+        return self._read("clock", _clock)
+
+    def restart_loop(self, service: ServiceFact) -> str | None:
+        """How often a service was restarted if it dies again and again; None where it does not.
+
+        systemd counts the restarts that it makes by itself, and starts from 0 when a unit is started otherwise
+        (systemd's service.c, `flush_n_restarts`). A unit that dies soon after each start is "active" meanwhile.
+        """
+        if service.restarts < LOOP or service.started is None:
+            return None
+        ago = self.clock - service.started
+        if ago >= STEADY:
+            return None
+        return f"systemd has restarted {service.name} {service.restarts} times, last {ago:.0f} s ago"
 
     @property
     def certificates(self) -> tuple[CertificateFact, ...]:
@@ -237,8 +264,19 @@ def _services(said: str) -> dict[str, ServiceFact]:
     for block in said.strip().split("\n\n"):
         unit = _pairs(block, "=")
         name = unit["Id"].removesuffix(".service")
-        found[name] = ServiceFact(name, unit["ActiveState"] == "active", unit["UnitFileState"] == "enabled")
+        found[name] = ServiceFact(
+            name,
+            unit["ActiveState"] == "active",
+            unit["UnitFileState"] == "enabled",
+            int(unit["NRestarts"]),
+            _started(unit["ExecMainStartTimestamp"]),
+        )
     return found
+
+
+def _started(said: str) -> float | None:
+    """Read a timestamp of `systemctl show --timestamp=unix`; it is empty where there was none."""
+    return float(said.removeprefix("@")) if said.startswith("@") else None
 
 
 def _by_name(stat: str) -> dict[str, BackendFact]:

@@ -21,7 +21,7 @@ from typing import Any
 from lab.errors import LabError, LabStateError, WaitTimedOut
 from lab.golden.supply.images import PROBE
 from lab.health import manifests
-from lab.health.cluster import Api
+from lab.health.cluster import Api, refusal
 from lab.health.facts.machine import read_sections
 from lab.health.manifests import Manifest, of_kind
 from lab.health.reading import listed, mapping, moment, number, read, text
@@ -142,7 +142,7 @@ def _log(api: Api, namespace: str, node: str) -> str | Unknown:
         status, said = api.request("GET", path)
     except LabError as error:
         return Unknown(error.message)
-    return said if status == http.client.OK else f"{status} {said.strip()[:200]}"
+    return said if status == http.client.OK else f"{status} {refusal(said)}"
 
 
 def _node_port(lab: Lab, node: Node, port: int) -> str:
@@ -193,7 +193,7 @@ def _remove_forgotten(api: Api) -> None:
 def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     status, said = api.request("POST", path, body)
     if status != http.client.CREATED:
-        raise LabStateError(f"the API answered {status} to a new {body['kind']}: {said[:200]}")
+        raise LabStateError(f"the API answered {status} to a new {body['kind']}: {refusal(said)}")
     return read(f"the API's answer to a new {body['kind']}", said, lambda answer: mapping(json.loads(answer)))
 
 
@@ -205,7 +205,7 @@ def _place(lab: Lab, api: Api, namespace: str, pods: Sequence[Manifest]) -> None
         if status == http.client.FORBIDDEN and "serviceaccount" in said:
             return "the controller manager has not given the namespace its service account"
         if status != http.client.CREATED:
-            raise LabStateError(f"the API answered {status} to a new Pod: {said[:200]}")
+            raise LabStateError(f"the API answered {status} to a new Pod: {refusal(said)}")
         return None
 
     wait_until(why_refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)

@@ -13,7 +13,7 @@ from lab.host.doctor import addresses, kernel, mending, resources, tools
 from lab.host.doctor.case import Case, Check
 from lab.host.doctor.finding import Action, Finding, fit, unfit
 from lab.host.doctor.tools import Tool
-from lab.model import machine_name
+from lab.model import machine_name, owner_label
 from lab.model.roles import ROLES
 from lab.providers.docker import settings
 from lab.system import process
@@ -149,6 +149,12 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def _out_of_the_way(container: Container) -> str:
+    if container.owner and not container.folder_exists:
+        shows = f"docker ps --all --filter {quoting.word(f'label={owner_label(container.owner)}')}"
+        return (
+            f"{shows}   # another lab's, whose folder {container.folder} is gone; where it was moved to, "
+            "`./inv stop --lab ITS/lab.yaml` or `./inv destroy` work on it"
+        )
     if container.owner:
         lab_file = quoting.word(Path(container.folder).parent / "lab.yaml")
         return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"

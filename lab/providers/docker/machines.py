@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.errors import CommandFailed
+from lab import quoting
+from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.protocol import MachineState
@@ -43,17 +44,37 @@ def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) ->
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
+    """Remove every machine and the lab's network, also those that Vagrant has lost sight of.
+
+    What docker refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    """
     if _was_never_used(workspace):
         return
     # First, and all at once: Vagrant would stop them in an orderly way, one docker command after another.
-    _remove_containers(own_containers(workspace), log)
+    refused, kept = _removal_failures(own_containers(workspace), log), ""
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
-        LoggedVagrant(workspace, log).destroy()
+        try:
+            LoggedVagrant(workspace, log).destroy()
+        except CommandFailed as error:
+            # Without machines it only kept Vagrant from forgetting them, and its memory goes with the folder.
+            refused += [error] if own_containers(workspace) and not refused else []
     # Known by its label, so that another project's network of the same subnet is never ours.
     own = ["docker", "network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}"]
     for network in process.run(own).stdout.split():
-        process.run(["docker", "network", "rm", network], log=log, timeout=60)
+        try:
+            process.run(["docker", "network", "rm", network], log=log, timeout=60)
+        except CommandFailed as error:
+            refused.append(error)
+            kept = (
+                f"; `docker network inspect {network}` names the containers on it: one of yours has to leave it"
+            )
+    if refused:
+        label = quoting.word(f"label={owner_label(made.owner(workspace))}")
+        raise LabStateError(
+            "docker did not remove all that is the lab's:\n" + "\n".join(error.message for error in refused),
+            hint=f"`./inv destroy` again removes the rest; `docker ps --all --filter {label}` shows it{kept}",
+            log=log,
+        ) from refused[0]
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
@@ -178,13 +199,25 @@ def _was_never_used(workspace: Workspace) -> bool:
 
 
 def _remove_containers(containers: Sequence[str], log: Path) -> None:
+    for failure in _removal_failures(containers, log):
+        raise failure
+
+
+def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFailed]:
+    """Remove containers with their volumes, all at once; return what docker refused. Fine if some are gone."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         removals = [
             pool.submit(process.run, ["docker", "rm", "--force", "--volumes", container], log=log, timeout=120)
             for container in containers
         ]
+    failures = []
     for removal in removals:
-        removal.result()
+        try:
+            removal.result()
+        except CommandFailed as error:
+            if NO_SUCH not in error.tail.lower():
+                failures.append(error)
+    return failures
 
 
 def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | None) -> None:

@@ -56,7 +56,7 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
     amiss, hint = _meanwhile(sight, "`./inv up` repairs what it can")
-    for what in (found.problem,) if found.problem else found.amiss:
+    for what in (found.problem,) if found.problem else (*(each.what for each in found.causes), *found.amiss):
         yield Found(amiss, "", "status is healthy", f"{found.health}: {what}", hint)
 
 

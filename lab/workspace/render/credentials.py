@@ -186,9 +186,19 @@ def _is_unmade(*pair: Path) -> bool:
         lost = next(path for path in pair if path not in there)
         raise LabStateError(
             f"{lost} is gone, and what is made from it is still in use",
-            hint="put it back, or begin again: `./inv destroy`, then `./inv up`",
+            hint=_way_back(lost),
         )
     return not there
+
+
+def _way_back(lost: Path) -> str:
+    """How a file of a pair can be had again; the machines are made again only where it can't."""
+    if lost.suffix == ".pub":
+        private = lost.with_suffix("")
+        return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` makes it again"
+    if lost.suffix in (".crt", ".key"):
+        return f"put it back: each control plane has it in /etc/kubernetes/pki/{lost.name} (`./inv ssh NAME`)"
+    return "put it back; where it is lost for good, no machine lets you in: `./inv destroy`, then `./inv up`"
 
 
 def _mint_ca() -> tuple[str, str]:

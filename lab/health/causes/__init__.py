@@ -1,0 +1,47 @@
+"""Causes: what several checks fail for together, found in the facts by signs, and reported once, above them.
+
+Each sign is a row of SIGNS: a function from what was found to the causes that it shows. A cause counts only
+where a check fails for it. It names the object or the machine that is in the way, and the least that helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lab.health.causes import machines, refused_pods
+from lab.health.causes.cause import Cause, Found, Sign
+from lab.health.checks.check import Verdict
+from lab.health.facts.gather import Facts
+from lab.model import Lab
+
+__all__ = ["SIGNS", "Cause", "Sign", "explained", "find"]
+
+SIGNS: tuple[Sign, ...] = (
+    Sign("a machine that does not run", machines.off),
+    Sign("a webhook that can't be asked, or refuses", refused_pods.webhooks),
+    Sign("a quota on the cluster's own pods", refused_pods.quotas),
+    Sign("limits on the cluster's own pods", refused_pods.limits),
+    Sign("a namespace that refuses the cluster's own pods", refused_pods.security),
+    Sign("a node with too little disk space, memory or process ids", machines.pressure),
+    Sign("images that were removed from a node", machines.images),
+    Sign("pods that the API refuses for another reason", refused_pods.refused),
+)
+"""The table, in the order in which causes are shown."""
+
+
+def find(lab: Lab, facts: Facts, verdicts: Iterable[Verdict]) -> tuple[Cause, ...]:
+    """The causes of the checks that do not hold, each once, with the titles of its checks."""
+    bad = tuple(verdict for verdict in verdicts if not verdict.good)
+    found: dict[str, Cause] = {}
+    for sign in SIGNS if bad else ():
+        for cause in sign.shows(Found(lab, facts, bad)):
+            titles = tuple(verdict.title for verdict in bad if cause.is_of(verdict))
+            if titles:
+                found.setdefault(cause.what, replace(cause, explains=titles))
+    return tuple(found.values())
+
+
+def explained(causes: Iterable[Cause]) -> frozenset[str]:
+    """The titles of the checks for which a cause is known."""
+    return frozenset(title for cause in causes for title in cause.explains)

@@ -1,0 +1,123 @@
+"""Causes on machines: one that does not run, one that has too little of something, images that were removed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+
+from lab.health.causes.cause import Cause, Found, listed
+from lab.health.facts.admission import SYSTEM
+from lab.health.facts.gather import OFF
+from lab.model import Lab
+from lab.unknown import Unknown
+
+NEVER_PULLED = "ErrImageNeverPull"
+PULLED = ("ErrImagePull", "ImagePullBackOff")
+"""The kubelet's reasons for a container whose image is not on the node; for PULLED it asked a registry."""
+
+SHORT_OF = {"DiskPressure": "disk space", "MemoryPressure": "memory", "PIDPressure": "process ids"}
+"""What a kubelet has too little of, by its node's condition (kubernetes.io, "Node-pressure Eviction")."""
+
+FREE = {
+    "DiskPressure": "free some disk space: `./inv ssh {node}` and `df -h / /var/lib` show what is left. "
+    "Machines that are containers share this host's disk, of which `./inv bake --prune` frees some. The node's "
+    "condition ends within 5 minutes after that",
+    "MemoryPressure": "`./inv ssh {node}` and `ps aux --sort -rss` show what uses it: run less there, or raise "
+    "memory_mib in lab.yaml and `./inv up`",
+    "PIDPressure": "`./inv ssh {node}` and `ps -eLf` show what uses them: end it",
+}
+
+STARTS_PODS = (
+    *("node-taints", "kube-proxy", "pod-network-agent", "static-pods-ready", "pod-starts", "pod-to-pod"),
+    *("cluster-ip", "node-port", "dns", "pod-logs", "pod-exec"),
+)
+"""Checks of a node that fail where its kubelet starts no pods."""
+
+STARTS = {"paused": "lets {it} go on", "stopped": "starts {it}"}
+"""What `up` does about a machine in such a state; it makes any other."""
+
+
+def off(found: Found) -> Iterator[Cause]:
+    """Machines that are paused, stopped or not there."""
+    lab, states = found.lab, found.facts.off
+    for state in dict.fromkeys(states.values()):
+        names = [node.name for node in lab.nodes if states.get(node.name) == state]
+        does = STARTS.get(state, "makes {it}").format(it="it" if len(names) == 1 else "them")
+        yield Cause(
+            f"{listed(names)} {OFF[state] if len(names) == 1 else _plural(OFF[state])}",
+            f"`./inv up` {does}",
+            titles=frozenset(verdict.title for verdict in found.bad if not verdict.machine),
+            machines=frozenset(names),
+            words=tuple(f"{name} {OFF[state]}" for name in names),
+            everything=_no_api_without(lab, names),
+        )
+
+
+def _plural(words: str) -> str:
+    return words.replace("is ", "are ").replace("does ", "do ").replace("was ", "were ")
+
+
+def _no_api_without(lab: Lab, names: Collection[str]) -> bool:
+    """Whether these are all the load balancers, or so many members that etcd has no majority."""
+    balancers = [node for node in lab.balancers if node.name not in names]
+    members = [node for node in lab.etcd_members if node.name not in names]
+    return not balancers or 2 * len(members) <= len(lab.etcd_members)
+
+
+def pressure(found: Found) -> Iterator[Cause]:
+    """Nodes whose kubelet evicts pods, and takes no new ones."""
+    nodes = found.facts.api.nodes
+    for kind, what in SHORT_OF.items():
+        taint = f"node.kubernetes.io/{_dashed(kind)}"
+        names = [
+            node.name
+            for node in (() if isinstance(nodes, Unknown) else nodes)
+            if kind in node.pressures or taint in node.taints
+        ]
+        if names:
+            yield Cause(
+                f"{listed(names)} {'has' if len(names) == 1 else 'have'} too little {what} ({kind}), so the "
+                "kubelet evicts pods and refuses new ones",
+                FREE[kind].format(node=names[0]),
+                titles=_of_pods_on(found, names),
+            )
+
+
+def _dashed(kind: str) -> str:
+    """`DiskPressure` → `disk-pressure`, as taints have it; `PIDPressure` → `pid-pressure`."""
+    return re.sub(r"(?<!^)(?=[A-Z][a-z])", "-", kind).lower()
+
+
+def _of_pods_on(found: Found, names: Collection[str]) -> frozenset[str]:
+    """The titles of the checks that fail where the kubelets of these nodes start no pods."""
+    of_nodes = {each.title for each in found.bad if each.machine in names and each.name in STARTS_PODS}
+    return found.titles("coredns-spread", "system-pods-ready") | of_nodes
+
+
+def images(found: Found) -> Iterator[Cause]:
+    """Nodes that lack images of the cluster's own pods, all of which the golden machine has."""
+    lacking: dict[str, dict[str, str]] = {}
+    for node, image, reason in _lacking(found):
+        lacking.setdefault(node, {})[image] = reason
+    for node, reasons in lacking.items():
+        yield Cause(
+            f"{node} has no longer the images {listed(sorted(reasons))}"
+            if len(reasons) > 1
+            else f"{node} has no longer the image {next(iter(reasons))}",
+            f"`./inv replace {node}` makes this machine again, with all images",
+            titles=_of_pods_on(found, [node]),
+            passes=any(reason in PULLED for reason in reasons.values()),
+        )
+
+
+def _lacking(found: Found) -> Iterator[tuple[str, str, str]]:
+    """Node, image and the kubelet's reason of each container that waits for an image of the golden machine."""
+    pods, probes = found.facts.api.pods, found.facts.probes
+    for pod in () if isinstance(pods, Unknown) else pods:
+        for each in pod.waiting:
+            if pod.namespace in SYSTEM and each.reason in (NEVER_PULLED, *PULLED):
+                yield pod.node, each.image, each.reason
+    for node, why in ({} if isinstance(probes, Unknown) else probes.started).items():
+        image = re.search(r'image "([^"]+)"', why or "")
+        if why and why.startswith(NEVER_PULLED) and image:
+            yield node, image[1], NEVER_PULLED

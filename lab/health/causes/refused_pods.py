@@ -1,0 +1,198 @@
+"""Causes in the API: what makes it refuse the cluster's own pods, or what the kubelets write.
+
+Two kinds of signs: an object that can be the reason where pods are missing, and the words in which the API has
+refused a pod. An object that is only there, while nothing lacks a pod, is no cause.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from lab.health.causes.cause import Cause, Found
+from lab.health.facts.admission import SYSTEM, RefusalFact, WebhookFact
+from lab.unknown import Unknown
+
+ENFORCE = "pod-security.kubernetes.io/enforce"
+"""The label by which a namespace refuses pods (kubernetes.io, "Pod Security Admission")."""
+
+FORBIDDING = ("baseline", "restricted")
+"""Its levels that refuse the cluster's own pods, which use the host's network and folders."""
+
+WEBHOOK = re.compile(r'webhook "([^"]+)"')
+QUOTA = re.compile(r"(?:exceeded|failed) quota: ([a-z0-9.-]+)", re.IGNORECASE)
+SECURITY = re.compile(r'violates PodSecurity "[^"]+"')
+LIMIT = re.compile(r"(?:minimum|maximum) \S+ usage per \w+ is |limit to request ratio per ")
+"""How Kubernetes' admission plugins word a refusal (webhooks, ResourceQuota, PodSecurity, LimitRanger)."""
+
+COUNTS = ("pods", "count/pods")
+COMPUTE = re.compile(r"(requests\.|limits\.)?(cpu|memory)")
+"""What a quota can limit: the number of pods, or what each pod has to declare then; not all of ours do."""
+
+REMOVES = "removes it"
+
+
+def webhooks(found: Found) -> Iterator[Cause]:
+    """Webhooks that the API has to ask and can't, and those that refuse."""
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.webhooks, Unknown):
+        return
+    said = [*(each.message for each in _refusals(found)), *(verdict.found for verdict in found.bad)]
+    for hook in admission.webhooks:
+        own = f'webhook "{hook.name}"'
+        quoted = next((text for text in said if own in text), None)
+        refuses = quoted is not None and f"{own} denied the request" in quoted
+        problem = hook.problem if hook.refuses else None
+        if quoted is None and problem is None:
+            continue
+        why = problem if quoted is None or problem is not None else quoted.rpartition(f"{own}: ")[2]
+        if refuses:
+            assert quoted is not None
+            sentence = f"refuses what the lab needs{quoted.rpartition(f'{own} denied the request')[2]}"
+        else:
+            sentence = f"has to be asked about what the lab needs and can't be: {why}"
+        yield Cause(
+            f"the webhook {hook.name} in the {hook.kind} {hook.configuration} {sentence}",
+            f"{found.kubectl('delete', hook.kind.lower(), hook.configuration)} {REMOVES}",
+            titles=_fail_for(found, hook),
+            words=(own,),
+            passes=hook.recovers and not refuses,
+        )
+
+
+def _fail_for(found: Found, hook: WebhookFact) -> frozenset[str]:
+    """The titles of the checks that fail where the API refuses what this webhook is asked about."""
+    titles: frozenset[str] = frozenset()
+    for namespace in SYSTEM:
+        if hook.asked_about("CREATE", "", "pods", _labels(found, namespace)):
+            titles |= _of_missing_pods(found, namespace)
+    leases = "coordination.k8s.io", "leases"
+    alive = hook.asked_about("UPDATE", *leases, _labels(found, "kube-node-lease"))
+    if alive or hook.asked_about("UPDATE", "", "nodes/status", None):
+        titles |= found.titles("node-ready", "node-taints", "nodes-are-all-ready")
+    if hook.asked_about("UPDATE", *leases, _labels(found, "kube-system")):
+        titles |= found.titles("identity-leases", "leader-leases")
+    return titles
+
+
+def _labels(found: Found, namespace: str) -> dict[str, str]:
+    """A namespace's labels; the one that every namespace has where they are not known."""
+    named = {"kubernetes.io/metadata.name": namespace}
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.namespaces, Unknown):
+        return named
+    return admission.namespaces.get(namespace, named)
+
+
+def _of_missing_pods(found: Found, namespace: str) -> frozenset[str]:
+    """The titles of the checks that fail since a pod of this namespace is not there at all."""
+    pods = found.facts.api.pods
+    if isinstance(pods, Unknown):
+        return frozenset()
+    there = [(pod.name, pod.node) for pod in pods if pod.namespace == namespace]
+
+    def lacks(prefix: str, node: str) -> bool:
+        return not any(name.startswith(prefix) and on == node for name, on in there)
+
+    titles = set() if there else set(found.titles("system-pods-ready"))
+    for verdict in found.bad:
+        if namespace == "kube-flannel":
+            # Without flannel's agent a node has no pod network, and is not Ready.
+            ours = verdict.name in ("pod-network-agent", "node-ready", "node-taints")
+            missing = ours and lacks("kube-flannel-ds-", verdict.machine)
+        elif verdict.name == "static-pods-ready":
+            missing = "is not there" in verdict.found
+        elif verdict.name == "coredns-spread":
+            missing = sum(name.startswith("coredns-") for name, _ in there) < 2
+        else:
+            missing = verdict.name == "kube-proxy" and lacks("kube-proxy-", verdict.machine)
+        if missing:
+            titles.add(verdict.title)
+    return frozenset(titles)
+
+
+def quotas(found: Found) -> Iterator[Cause]:
+    """Quotas that are used up, or that ask pods to declare what not all of the cluster's own do."""
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.quotas, Unknown):
+        return
+    for quota in admission.quotas:
+        said = (QUOTA.search(each.message) for each in _refusals(found, quota.namespace))
+        quoted = [
+            match.string[match.end() :].lstrip(",: ") for match in said if match and match[1] == quota.name
+        ]
+        full = [each for each in quota.used_up if each in COUNTS]
+        declared = [each for each in quota.limited if COMPUTE.fullmatch(each)]
+        if not (quoted or full or declared):
+            continue
+        reasons = [
+            *quoted,
+            *(f"{each} used up" for each in full),
+            *(f"{each} must be declared" for each in declared),
+        ]
+        yield Cause(
+            f"the ResourceQuota {quota.name} in {quota.namespace} makes the API refuse the cluster's own pods: "
+            f"{reasons[0]}",
+            _delete(found, quota.namespace, "resourcequota", quota.name),
+            titles=_of_missing_pods(found, quota.namespace),
+        )
+
+
+def limits(found: Found) -> Iterator[Cause]:
+    """Limits that a pod has to keep to."""
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.limits, Unknown):
+        return
+    for limit in admission.limits:
+        quoted = [each.message for each in _refusals(found, limit.namespace) if LIMIT.search(each.message)]
+        why = f": {quoted[0].rpartition('is forbidden: ')[2]}" if quoted else ""
+        yield Cause(
+            f"the LimitRange {limit.name} in {limit.namespace} makes the API refuse the cluster's own pods"
+            f"{why}",
+            _delete(found, limit.namespace, "limitrange", limit.name),
+            titles=_of_missing_pods(found, limit.namespace),
+        )
+
+
+def _delete(found: Found, namespace: str, kind: str, name: str) -> str:
+    return f"{found.kubectl('--namespace', namespace, 'delete', kind, name)} {REMOVES}"
+
+
+def security(found: Found) -> Iterator[Cause]:
+    """Labels by which a namespace refuses pods that use the host."""
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.namespaces, Unknown):
+        return
+    for namespace in SYSTEM:
+        level = admission.namespaces.get(namespace, {}).get(ENFORCE)
+        if level in FORBIDDING:
+            words = ("label", "--overwrite", "namespace", namespace, f"{ENFORCE}=privileged")
+            yield Cause(
+                f"the label {ENFORCE}={level} on the namespace {namespace} makes the API refuse the cluster's "
+                "own pods",
+                f"{found.kubectl(*words)} lets them in",
+                titles=_of_missing_pods(found, namespace),
+            )
+
+
+def refused(found: Found) -> Iterator[Cause]:
+    """Refusals for any other reason, in the API's words and with what they are about."""
+    for each in _refusals(found):
+        if any(sign.search(each.message) for sign in (WEBHOOK, QUOTA, SECURITY, LIMIT)):
+            continue
+        kind, _, name = each.owner.partition("/")
+        shows = found.kubectl("--namespace", each.namespace, "describe", kind.lower(), name)
+        yield Cause(
+            f"the API refuses pods of the {kind} {name} in {each.namespace}: {each.message}",
+            f"`./inv up` repairs what is the lab's own; {shows} shows what was tried",
+            titles=_of_missing_pods(found, each.namespace),
+            passes=True,
+        )
+
+
+def _refusals(found: Found, namespace: str = "") -> Sequence[RefusalFact]:
+    """The refusals in a namespace; in all where it is ""."""
+    admission = found.facts.admission
+    if isinstance(admission, Unknown) or isinstance(admission.refusals, Unknown):
+        return ()
+    return [each for each in admission.refusals if namespace in ("", each.namespace)]

@@ -1,0 +1,413 @@
+"""Every sign on recorded facts that were altered as a mistake alters them: the cause, and what it explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lab.health import causes
+from lab.health.causes import SIGNS, Cause
+from lab.health.causes.cause import NAMED
+from lab.health.checks import cases
+from lab.health.checks.check import Verdict
+from lab.health.cluster import PodFact, Waiting
+from lab.health.facts.admission import LimitFact, QuotaFact, RefusalFact, WebhookFact
+from lab.health.facts.gather import Facts
+from lab.unknown import Unknown, known
+from tests.unit.recorded_facts import Alter, admission, api, facts, lab, not_running, probes, section
+from tests.unit.test_admission import EVERYTHING, PODS, read_one
+
+NAME = "kubernetes.io/metadata.name"
+KUBECTL = "`./inv ssh cp1 -- sudo kubectl --kubeconfig /etc/kubernetes/admin.conf"
+
+
+def altered(*alter: Alter) -> Facts:
+    found = facts()
+    for each in alter:
+        found = each(found)
+    return found
+
+
+def bad(found: Facts) -> list[Verdict]:
+    return [verdict for case in cases(lab()) if not (verdict := case.judge(found)).good]
+
+
+def found_in(*alter: Alter) -> tuple[Cause, ...]:
+    found = altered(*alter)
+    return causes.find(lab(), found, bad(found))
+
+
+def only(*alter: Alter) -> Cause:
+    [cause] = found_in(*alter)
+    return cause
+
+
+def pods(change: Callable[[PodFact], PodFact | None]) -> Alter:
+    said = [change(pod) for pod in known(facts().api.pods)]
+    return api(pods=tuple(pod for pod in said if pod is not None))
+
+
+def without(prefix: str, node: str = "") -> Alter:
+    """Pods of that name are gone, on one node or everywhere."""
+    return pods(lambda p: None if p.name.startswith(prefix) and node in ("", p.node) else p)
+
+
+def node(name: str, **changes: Any) -> Alter:
+    return api(nodes=tuple(replace(n, **changes) if n.name == name else n for n in known(facts().api.nodes)))
+
+
+def hook(problem: str | None = "its Service default/gate does not exist", **words: Any) -> WebhookFact:
+    found, _ = read_one(**words)
+    return replace(found, problem=problem)
+
+
+def refusals(message: str, namespace: str = "kube-system", owner: str = "DaemonSet/kube-proxy") -> Alter:
+    return admission(refusals=(RefusalFact(namespace, owner, message),))
+
+
+NO_PROXY = without("kube-proxy-", "w2")
+NO_FLANNEL = without("kube-flannel-ds-", "w3")
+NO_SERVICE = (
+    'Internal error occurred: failed calling webhook "pods.gate.example.com": failed to call webhook: Post '
+    '"https://gate.default.svc:443/check?timeout=10s": service "gate" not found'
+)
+DENIED = 'admission webhook "pods.gate.example.com" denied the request: no pods today'
+UNASKED = api(**dict.fromkeys(("pods", "nodes"), Unknown("the API can't be asked")))
+FULL = QuotaFact("kube-system", "q", ("pods",), ("pods",))
+OF_COMPUTE = QuotaFact("kube-system", "q", ("requests.cpu", "pods"), ())
+EXCEEDED = (
+    'pods "kube-proxy-" is forbidden: exceeded quota: q, requested: pods=1, used: pods=13, limited: pods=13'
+)
+MUST = 'pods "kube-proxy-" is forbidden: failed quota: q: must specify requests.cpu for: kube-proxy'
+TOO_MUCH = 'pods "coredns-" is forbidden: maximum memory usage per Container is 1Mi, but limit is 170Mi'
+VIOLATES = 'pods "kube-proxy-" is forbidden: violates PodSecurity "restricted:latest": host namespaces'
+RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+
+PROBED = {case.judge(facts()).title for case in cases(lab()) if case.check.probes}
+ABSENT = 'Container image "ha-lab/probe:1" is not present with pull policy of Never'
+COREDNS = {pod.node for pod in known(facts().api.pods) if pod.name.startswith("coredns-")}
+
+
+def probes_refused(said: str) -> Alter:
+    return lambda found: replace(
+        found, probes=Unknown(f"pods could not be asked: the API answered 500: {said}")
+    )
+
+
+def waiting(prefix: str, on: str, reason: str, image: str = "registry.k8s.io/kube-proxy:v1.36.3") -> Alter:
+    def change(pod: PodFact) -> PodFact:
+        if not pod.name.startswith(prefix) or pod.node != on:
+            return pod
+        return replace(pod, ready=False, waiting=(Waiting(image, reason),))
+
+    return pods(change)
+
+
+WEBHOOK = "the webhook pods.gate.example.com in the ValidatingWebhookConfiguration gate"
+REMOVE_WEBHOOK = f"{KUBECTL} delete validatingwebhookconfiguration gate` removes it"
+NEEDED = f"{WEBHOOK} has to be asked about what the lab needs and can't be"
+OWN_PODS = "makes the API refuse the cluster's own pods"
+
+TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
+    "a webhook without a Service keeps a pod from being made": (
+        (admission(webhooks=(hook(),)), NO_PROXY),
+        f"{NEEDED}: its Service default/gate does not exist",
+        REMOVE_WEBHOOK,
+        {"kube-proxy[w2]"},
+    ),
+    "a webhook that the API says it could not ask": (
+        (admission(webhooks=(hook(None),)), probes_refused(NO_SERVICE)),
+        f"{NEEDED}: failed to call webhook: Post "
+        '"https://gate.default.svc:443/check?timeout=10s": service "gate" not found',
+        REMOVE_WEBHOOK,
+        PROBED,
+    ),
+    "a webhook that is found by both": (
+        (admission(webhooks=(hook(),)), NO_PROXY, probes_refused(NO_SERVICE)),
+        f"{NEEDED}: its Service default/gate does not exist",
+        REMOVE_WEBHOOK,
+        {*PROBED, "kube-proxy[w2]"},
+    ),
+    "a webhook that refuses": (
+        (refusals(DENIED), lambda f: admission(webhooks=(hook(None),))(f), NO_PROXY),
+        f"{WEBHOOK} refuses what the lab needs: no pods today",
+        REMOVE_WEBHOOK,
+        {"kube-proxy[w2]"},
+    ),
+    "a webhook that stops the kubelets' signs of life": (
+        (admission(webhooks=(hook(rules=[EVERYTHING]),)), node("w1", ready=False)),
+        f"{NEEDED}: its Service default/gate does not exist",
+        REMOVE_WEBHOOK,
+        {"node-ready[w1]"},
+    ),
+    "a quota that is used up": (
+        (admission(quotas=(FULL,)), NO_PROXY),
+        f"the ResourceQuota q in kube-system {OWN_PODS}: pods used up",
+        f"{KUBECTL} --namespace kube-system delete resourcequota q` removes it",
+        {"kube-proxy[w2]"},
+    ),
+    "a quota that the API names": (
+        (refusals(EXCEEDED), lambda f: admission(quotas=(FULL,))(f), NO_PROXY),
+        f"the ResourceQuota q in kube-system {OWN_PODS}: requested: pods=1, used: pods=13, limited: pods=13",
+        f"{KUBECTL} --namespace kube-system delete resourcequota q` removes it",
+        {"kube-proxy[w2]"},
+    ),
+    "a quota for which pods have to declare something": (
+        (admission(quotas=(OF_COMPUTE,)), NO_PROXY),
+        f"the ResourceQuota q in kube-system {OWN_PODS}: requests.cpu must be declared",
+        f"{KUBECTL} --namespace kube-system delete resourcequota q` removes it",
+        {"kube-proxy[w2]"},
+    ),
+    "the same in the API's words": (
+        (refusals(MUST), lambda f: admission(quotas=(OF_COMPUTE,))(f), NO_PROXY),
+        f"the ResourceQuota q in kube-system {OWN_PODS}: must specify requests.cpu for: kube-proxy",
+        f"{KUBECTL} --namespace kube-system delete resourcequota q` removes it",
+        {"kube-proxy[w2]"},
+    ),
+    "limits": (
+        (
+            refusals(TOO_MUCH),
+            lambda f: admission(limits=(LimitFact("kube-system", "tiny"),))(f),
+            without("coredns-", max(COREDNS)),
+        ),
+        f"the LimitRange tiny in kube-system {OWN_PODS}: maximum memory usage per Container is 1Mi, but limit "
+        "is 170Mi",
+        f"{KUBECTL} --namespace kube-system delete limitrange tiny` removes it",
+        {"coredns-spread"},
+    ),
+    "a label on kube-system": (
+        (refusals(VIOLATES), lambda f: admission(namespaces={"kube-system": RESTRICTED})(f), NO_PROXY),
+        f"the label pod-security.kubernetes.io/enforce=restricted on the namespace kube-system {OWN_PODS}",
+        f"{KUBECTL} label --overwrite namespace kube-system pod-security.kubernetes.io/enforce=privileged` "
+        "lets them in",
+        {"kube-proxy[w2]"},
+    ),
+    "a label on flannel's namespace": (
+        (admission(namespaces={"kube-flannel": RESTRICTED}), NO_FLANNEL),
+        f"the label pod-security.kubernetes.io/enforce=restricted on the namespace kube-flannel {OWN_PODS}",
+        f"{KUBECTL} label --overwrite namespace kube-flannel pod-security.kubernetes.io/enforce=privileged` "
+        "lets them in",
+        {"pod-network-agent[w3]"},
+    ),
+    "a mirror pod that the API refuses": (
+        (admission(quotas=(FULL,)), without("kube-scheduler-cp2")),
+        f"the ResourceQuota q in kube-system {OWN_PODS}: pods used up",
+        f"{KUBECTL} --namespace kube-system delete resourcequota q` removes it",
+        {"static-pods-ready[cp2]"},
+    ),
+    "pods that are refused for another reason": (
+        (refusals('error looking up service account kube-system/kube-proxy: "kube-proxy" not found'), NO_PROXY),
+        "the API refuses pods of the DaemonSet kube-proxy in kube-system: error looking up service account "
+        'kube-system/kube-proxy: "kube-proxy" not found',
+        f"`./inv up` repairs what is the lab's own; {KUBECTL} --namespace kube-system describe daemonset "
+        "kube-proxy` shows what was tried",
+        {"kube-proxy[w2]"},
+    ),
+    "a node whose disk is full": (
+        (
+            node("w1", pressures=("DiskPressure",), taints=("node.kubernetes.io/disk-pressure",)),
+            without("kube-proxy-", "w1"),
+        ),
+        "w1 has too little disk space (DiskPressure), so the kubelet evicts pods and refuses new ones",
+        "free some disk space: ",
+        {"node-taints[w1]", "kube-proxy[w1]"},
+    ),
+    "a node that has only the taint yet": (
+        (node("w1", taints=("node.kubernetes.io/pid-pressure",)),),
+        "w1 has too little process ids (PIDPressure), so the kubelet evicts pods and refuses new ones",
+        "`./inv ssh w1` and `ps -eLf`",
+        {"node-taints[w1]"},
+    ),
+    "an image that was removed": (
+        (waiting("kube-proxy-", "w1", "ErrImageNeverPull"),),
+        "w1 has no longer the image registry.k8s.io/kube-proxy:v1.36.3",
+        "`./inv replace w1` makes this machine again, with all images",
+        {"kube-proxy[w1]", "system-pods-ready"},
+    ),
+    "the image of the probes": (
+        (
+            lambda f: probes(
+                started={
+                    **known(f.probes).started,
+                    "w1": f"ErrImageNeverPull {ABSENT}",
+                }
+            )(f),
+        ),
+        "w1 has no longer the image ha-lab/probe:1",
+        "`./inv replace w1` makes this machine again, with all images",
+        {"pod-starts[w1]"},
+    ),
+    "a worker that is paused": (
+        (not_running("paused", "w1"), node("w1", ready=False)),
+        "w1 is paused",
+        "`./inv up` lets it go on",
+        {"node-ready[w1]", "clock[w1]", "unique-identities"},
+    ),
+    "two workers that are stopped": (
+        (not_running("stopped", "w1", "w3"),),
+        "w1 and w3 are stopped",
+        "`./inv up` starts them",
+        {"clock[w1]", "clock[w3]"},
+    ),
+    "a machine that is gone": (
+        (not_running("absent", "cp2"),),
+        "cp2 does not exist",
+        "`./inv up` makes it",
+        {"etcd-member-healthy[cp2]", "etcd-one-leader"},
+    ),
+    "the load balancer that is paused": (
+        (not_running("paused", "lb1"), UNASKED),
+        "lb1 is paused",
+        "`./inv up` lets it go on",
+        {"haproxy-runs[lb1]", "node-ready[w1]", "exact-nodes", "backend-up[cp1]"},
+    ),
+    "a majority of etcd that is paused": (
+        (not_running("paused", "cp1", "cp3"), UNASKED),
+        "cp1 and cp3 are paused",
+        "`./inv up` lets them go on",
+        {"node-ready[w1]", "kube-proxy[w2]", "exact-nodes"},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TABLE)
+def test_a_sign_shows_its_cause_once_with_what_helps_and_what_it_explains(what: str) -> None:
+    alter, sentence, fix, explains = TABLE[what]
+    cause = only(*alter)
+    assert cause.what == sentence
+    assert cause.fix.startswith(fix)
+    assert explains <= set(cause.explains)
+    assert "destroy" not in cause.fix
+
+
+def test_every_sign_is_seen() -> None:
+    shown = {sign.of for alter, *_ in TABLE.values() for sign in SIGNS if _shows(sign, altered(*alter))}
+    assert shown == {sign.of for sign in SIGNS}
+
+
+def _shows(sign: causes.Sign, found: Facts) -> bool:
+    return any(
+        cause.is_of(verdict)
+        for cause in sign.shows(causes.cause.Found(lab(), found, tuple(bad(found))))
+        for verdict in bad(found)
+    )
+
+
+def test_a_lab_that_is_well_has_no_cause() -> None:
+    assert found_in() == ()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        admission(webhooks=(hook(),)),
+        admission(quotas=(FULL,)),
+        admission(limits=(LimitFact("kube-system", "tiny"),)),
+        admission(namespaces={"kube-system": RESTRICTED}),
+        refusals("for whatever reason"),
+    ],
+)
+def test_what_is_only_there_is_no_cause_of_something_else(there: Alter) -> None:
+    assert found_in(there, section("w1", "kubelet-server", "https://192.168.57.11:6443")) == ()
+    assert found_in(there, node("w1", version="v1.35.4")) == ()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        admission(webhooks=(replace(hook(), refuses=False),)),
+        admission(webhooks=(hook(None),)),
+        admission(webhooks=(hook(rules=[PODS | {"apiGroups": ["apps"]}]),)),
+        admission(
+            webhooks=(
+                hook(
+                    namespaceSelector={
+                        "matchExpressions": [{"key": NAME, "operator": "NotIn", "values": ["kube-system"]}]
+                    }
+                ),
+            )
+        ),
+        admission(quotas=(QuotaFact("kube-system", "q", ("services",), ("services",)),)),
+        admission(quotas=(QuotaFact("kube-flannel", "q", ("pods",), ("pods",)),)),
+        admission(namespaces={"kube-system": {"pod-security.kubernetes.io/warn": "restricted"}}),
+        refusals("whatever", namespace="kube-flannel"),
+        lambda found: replace(found, admission=Unknown("not asked")),
+        admission(webhooks=Unknown("x"), quotas=Unknown("x"), limits=Unknown("x"), namespaces=Unknown("x")),
+    ],
+)
+def test_what_can_t_be_the_reason_is_no_cause(there: Alter) -> None:
+    assert found_in(there, NO_PROXY) == ()
+
+
+def test_a_pod_that_is_there_and_not_ready_was_not_refused() -> None:
+    not_ready = pods(lambda p: replace(p, ready=False) if p.name.startswith("kube-proxy-") else p)
+    assert found_in(admission(webhooks=(hook(),)), not_ready) == ()
+
+
+def test_a_user_s_pod_that_waits_for_its_image_is_no_cause() -> None:
+    def change(pod: PodFact) -> PodFact:
+        lacks = replace(pod, namespace="default", waiting=(Waiting("mine:1", "ErrImagePull"),))
+        return lacks if pod.name.startswith("coredns-") else pod
+
+    assert found_in(pods(change)) == ()
+
+
+@pytest.mark.parametrize(
+    ("alter", "passes"),
+    [
+        ((admission(webhooks=(hook(),)), NO_PROXY), False),
+        ((admission(webhooks=(replace(hook(), recovers=True),)), NO_PROXY), True),
+        ((admission(quotas=(FULL,)), NO_PROXY), False),
+        ((refusals("whatever"), NO_PROXY), True),
+        ((waiting("kube-proxy-", "w1", "ErrImageNeverPull"),), False),
+        ((waiting("kube-proxy-", "w1", "ImagePullBackOff"),), True),
+        ((node("w1", pressures=("DiskPressure",), taints=("x",)),), False),
+        ((not_running("paused", "w1"),), False),
+    ],
+)
+def test_a_cause_passes_where_waiting_may_cure_it(alter: tuple[Alter, ...], passes: bool) -> None:
+    assert only(*alter).passes is passes
+
+
+def test_several_images_of_a_node_are_one_cause() -> None:
+    first = waiting("kube-proxy-", "w1", "ErrImageNeverPull", "proxy:1")
+
+    def both(found: Facts) -> Facts:
+        changed = tuple(
+            replace(p, ready=False, waiting=(Waiting("flannel:1", "ErrImageNeverPull"),))
+            if p.name.startswith("kube-flannel-ds-") and p.node == "w1"
+            else p
+            for p in known(first(found).api.pods)
+        )
+        return api(pods=changed)(found)
+
+    assert only(both).what == "w1 has no longer the images flannel:1 and proxy:1"
+
+
+def test_nodes_under_the_same_pressure_are_one_cause() -> None:
+    full = tuple(replace(n, pressures=("DiskPressure",), taints=("x",)) for n in known(facts().api.nodes))
+    assert only(api(nodes=full)).what.startswith("cp1, cp2, cp3, w1, w2 and w3 have too little disk space")
+
+
+def test_commands_are_for_a_control_plane_that_serves() -> None:
+    direct = facts().api.direct
+    down = api(direct={**direct, "cp1": dict.fromkeys(direct["cp1"], Unknown("timed out"))})
+    cause = only(
+        admission(quotas=(FULL,)), NO_PROXY, lambda f: replace(f, api=replace(f.api, direct=down(f).api.direct))
+    )
+    assert "`./inv ssh cp2 -- sudo kubectl" in cause.fix
+
+
+def test_a_few_of_the_checks_are_named() -> None:
+    cause = only(admission(webhooks=(hook(None),)), probes_refused(NO_SERVICE))
+    assert cause.affected.endswith(f" and {len(PROBED) - NAMED} more")
+    assert cause.affected.count("[") == NAMED
+    assert only(admission(webhooks=(hook(),)), NO_PROXY).affected == "kube-proxy[w2]"
+
+
+def test_what_is_explained_are_the_titles_of_all_causes() -> None:
+    found = found_in(admission(quotas=(FULL,)), NO_PROXY)
+    assert causes.explained(found) == {"kube-proxy[w2]"}
