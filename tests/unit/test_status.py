@@ -175,6 +175,8 @@ def test_a_healthy_lab_is_asked_nothing_more() -> None:
 
     well = looked()
     assert status._with_cause(well, None, NOBODY, never) == well
+    paused = looked(not_running("paused", "lb1"), NO_API)
+    assert status._with_cause(paused, None, NOBODY, never) == paused, "nobody reaches it, of course"
     assert status._with_cause(looked(NO_API), None, Reach({}), never) == looked(NO_API)
 
 
