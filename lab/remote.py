@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tarfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +30,9 @@ SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner
 
 SSH_FAILED = 255
 """OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
+
+RUN = uuid.uuid4().hex[:8]
+"""Marks the scripts of this process: one of another `up` that still runs on a machine is ended (`provision/lib.sh`)."""
 
 SILENT_SSH = "ssh failed without a message"
 
@@ -140,7 +144,7 @@ class Remote:
         """
         given = _secrets_archive(secrets) if secrets else None
         flag = ["--stdin"] if secrets else []
-        argv = ["sudo", f"/opt/ha-lab/{name}.sh", *flag, *words]
+        argv = ["sudo", "env", f"HA_LAB_RUN={RUN}", f"/opt/ha-lab/{name}.sh", *flag, *words]
         self.run(node, argv, stdin=given, timeout=timeout, log=log)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1:] != ["ha-lab: unchanged"]

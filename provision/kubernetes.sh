@@ -183,7 +183,8 @@ reset_node() {
 			die "etcd on the other control planes refused to remove $NODE_NAME's member $member, so its data is kept;" \
 				"is another control plane down? \`./inv status\` shows it"
 	fi
-	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset failed"
+	with_notices "kubeadm reset" kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock ||
+		log "kubeadm reset failed"
 	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED" "$API_SERVER_ASIDE"
 	remove_pod_network
 	changed=yes

@@ -51,8 +51,8 @@ init() {
 	wait_for 60 "the container runtime" systemctl is-active containerd
 	fill "$HERE/kubeadm-init.yaml"
 	install_lab_ca
-	kubeadm init --config "$FILLED" --upload-certs --skip-token-print --skip-certificate-key-print \
-		"$(preflight)"
+	with_notices "kubeadm init" kubeadm init --config "$FILLED" --upload-certs --skip-token-print \
+		--skip-certificate-key-print "$(preflight)"
 	date -Is >"$INITIALISED"
 	changed=yes
 }

@@ -60,7 +60,7 @@ join_once() {
 	rm -f "$FIRST_CERTIFICATE"
 	nudge_kubelet 9>&- & # without the lock, in case it outlives this script
 	nudge=$!
-	kubeadm join --config "$FILLED" "$(preflight)" || code=$?
+	with_notices "kubeadm join" kubeadm join --config "$FILLED" "$(preflight)" || code=$?
 	kill "$nudge" 2>/dev/null || true
 	wait "$nudge" 2>/dev/null || true
 	((code == 0)) || return 1

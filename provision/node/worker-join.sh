@@ -21,7 +21,7 @@ join() {
 	wait_for 600 "the API through the load balancer" api_ready
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		fill "$HERE/kubeadm-join.yaml"
-		if kubeadm join --config "$FILLED" "$(preflight)"; then
+		if with_notices "kubeadm join" kubeadm join --config "$FILLED" "$(preflight)"; then
 			changed=yes
 			return
 		fi

@@ -137,8 +137,11 @@ class World:
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
 
-    def run(self, script: str, *words: str, secrets: bool = False) -> Ran:
-        """Run one script as root; with secrets as the kit gives them, on standard input."""
+    def run(self, script: str, *words: str, secrets: bool = False, up: str = "") -> Ran:
+        """Run one script as root; with secrets as the kit gives them, on standard input.
+
+        `up` marks the run of `up` that it belongs to.
+        """
         state = self.root / "state"
         for file in ("calls", "environments", "refused"):
             (state / file).write_text("")
@@ -159,7 +162,8 @@ class World:
             input=self._secrets() if secrets else b"",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")},
+            env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")}
+            | ({"HA_LAB_RUN": up} if up else {}),
             timeout=60,
             check=False,
         )
