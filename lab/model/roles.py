@@ -59,7 +59,7 @@ class RoleSpec:
 
 
 _EVERY_MACHINE = {"node.env": "node.env.j2", "network.env": "network.env.j2", "hosts": "hosts.j2"}
-_JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2"}
+_JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2", "token.conf": "token.conf.j2"}
 _ASKING = ("collect", "facts", "pods", "probe", "reach")
 
 _PKI_CA = "/etc/kubernetes/pki/ca.crt"
@@ -94,7 +94,6 @@ ROLES: Mapping[Role, RoleSpec] = {
         | _JOINS
         | {
             "kubeadm-init.yaml": "kubeadm-init.yaml.j2",
-            "token.conf": "token.conf.j2",
             POD_NETWORK: "kustomization.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
         },

@@ -21,7 +21,7 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Found, Situation, from_nothing, has_joined, judge, survey
+from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
@@ -278,7 +278,7 @@ class Run:
         self._start(Situation(lab.first, staying))
         silent = self._silent(leaving, replacing)
         found = self._survey([node for node in staying if node.spec.runs_kubelet])
-        joined = frozenset(name for name, state in found.items() if state == "joined")
+        joined = joined_machines(found)
         serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
         if serving:
             leaving = self._when_etcd_keeps_a_majority(leaving, change)

@@ -86,6 +86,8 @@ open_keys() {
 	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
 }
 
+membership() { "$HERE/probe.sh" 2>/dev/null; }
+
 kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
 
 cgroup_drivers() {
@@ -162,7 +164,7 @@ load_balancer() {
 
 kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
-	tell membership "$HERE/probe.sh"
+	tell membership membership
 	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel

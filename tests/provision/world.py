@@ -40,7 +40,7 @@ READING = re.compile(
 ENTER = """
 set -eu
 mount --bind /etc/alternatives "$WORLD/etc/alternatives" # awk and others are found through it
-for pair in etc:/etc run:/run root:/root var-lib:/var/lib usr-share:/usr/share; do
+for pair in etc:/etc run:/run root:/root var-lib:/var/lib var-log:/var/log usr-share:/usr/share; do
 	mount --rbind "$WORLD/${pair%%:*}" "${pair#*:}"
 done
 export PATH="$WORLD/bin:$PATH"
@@ -90,6 +90,7 @@ class World:
             "run",
             "root",
             "var-lib",
+            "var-log",
             "usr-share/ha-lab",
             "state",
             "bin",
@@ -132,7 +133,13 @@ class World:
 
     def path(self, path: str) -> Path:
         """Where an absolute path of the machine lies."""
-        for inside, outside in (("/etc", "etc"), ("/run", "run"), ("/root", "root"), ("/var/lib", "var-lib")):
+        for inside, outside in (
+            ("/etc", "etc"),
+            ("/run", "run"),
+            ("/root", "root"),
+            ("/var/lib", "var-lib"),
+            ("/var/log", "var-log"),
+        ):
             if path.startswith(f"{inside}/"):
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")

@@ -436,3 +436,26 @@ def test_the_ca_is_given_again_where_the_first_control_plane_was_reset_and_a_wor
     world.made(w1="joined")
     world.bring_up("control-plane")
     assert "ca.key" in world.remote.given["node cp1"]
+
+
+def test_a_damaged_control_plane_stays_in_the_cluster_and_a_complete_one_admits_who_must_join_again(
+    world: World,
+) -> None:
+    world.made(cp1="damaged", cp2="joined", cp3="partial", w1="partial", w2="joined", w3="joined")
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp2"] == ("cp3", "w1")
+    assert world.started("control-plane-join") == ["cp1", "cp3"]
+
+
+def test_where_every_control_plane_is_damaged_the_first_is_repaired_before_the_others(world: World) -> None:
+    world.made(cp1="partial", cp2="damaged", cp3="damaged", w1="joined")
+    world.bring_up()
+    assert world.started("control-plane-init") == ["cp2"]
+    assert world.remote.words["control-plane-init cp2"] == ("cp1", "w2", "w3")
+    assert world.started("control-plane-join") == ["cp1", "cp3"]
+
+
+def test_a_single_damaged_control_plane_is_not_begun_again(world: World) -> None:
+    world.made(cp1="damaged", w1="joined")
+    world.bring_up()
+    assert "--alone" not in world.remote.words["control-plane-init cp1"]
