@@ -32,7 +32,7 @@ SSH_FAILED = 255
 """OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
 
 RUN = uuid.uuid4().hex[:8]
-"""Marks the scripts of this process: one of another `up` that still runs on a machine is ended (`provision/lib.sh`)."""
+"""Marks this process's scripts: what a killed `up` left running on machines is ended (`provision/lib.sh`)."""
 
 SILENT_SSH = "ssh failed without a message"
 

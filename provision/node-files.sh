@@ -88,6 +88,8 @@ kubelet_settings_problem() {
 manifest_problem() {
 	[[ $1 == kube-apiserver && -e $API_SERVER_ASIDE ]] ||
 		text_problem "$MANIFESTS/$1.yaml" '^kind: Pod' '^spec:' "^ *name: $1\$"
+	# sole-member.sh was interrupted.
+	! grep -qs -- '- --force-new-cluster' "$MANIFESTS/$1.yaml" || echo "$MANIFESTS/$1.yaml has --force-new-cluster"
 }
 
 pair_problem() {

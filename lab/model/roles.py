@@ -100,7 +100,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         scripts=(
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
-            *("drain", "leave", "remove-member"),
+            *("drain", "leave", "remove-member", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
         first_secrets=frozenset({"cluster-ca-key"}),

@@ -37,9 +37,10 @@ class Situation:
     """Where the cluster is, and which machines this run is about.
 
     `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init`
-    runs, or ran. `joined` are the machines that once joined completely, and need not join again. `alone`: no machine but `first` has
-    anything of a cluster, so that `first` may begin again. `leaving` are machines on their way out, in the
-    order in which they leave, `silent` those of them that do not answer, `resized` those that get another size.
+    runs, or ran. `joined` are the machines that once joined completely, and need not join again. `alone`: no
+    machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
+    their way out, in the order in which they leave, `silent` those of them that do not answer, `resized` those
+    that get another size.
     `until` is the stop before which to end, or "".
     """
 

@@ -37,6 +37,9 @@ LEAVING_TIMEOUT = 60.0
 QUORUM_TIMEOUT = 120.0
 """Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
 
+STORED_TIMEOUT = 30.0
+"""Seconds for an etcd member to say what it has stored, once its machine was started; 10 s are usual."""
+
 Confirm = Callable[[str], bool]
 """Asks the user; True is a yes. Raises where standard input is not a terminal."""
 
@@ -256,12 +259,46 @@ class Run:
             # Machines that this run makes have nothing on them, so that no step need wait for all of them.
             return engine.run(plan, self._context(nothing))
         resized = self._resized(change) if not until else ()
-        changed = self._start(nothing)
+        changed = self._require_majority()
+        changed = self._start(nothing) or changed
         situation = judge(lab, self._survey(lab.kubernetes_nodes), until)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
+
+    def _require_majority(self) -> bool:
+        """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
+
+        Returns whether a machine was started to ask it. Where no member answers, nothing is known: `up` goes on.
+        """
+        session = self.session
+        states = providers.states(session.lab, session.workspace)
+        members = session.lab.etcd_members
+        left = tuple(node for node in members if states[node.name] not in ("absent", "incomplete"))
+        if not left or len(left) >= quorum.needed(len(members)) or not session.workspace.kubeconfig.exists():
+            return False  # without a kubeconfig no `up` has reached the joins, so there is no second member
+        started = self._start(Situation(left[0], left))
+        if not joined_machines(self._survey(left)):
+            return started
+        found: quorum.Remains | None = None
+
+        def why_not() -> str | None:
+            nonlocal found
+            found = quorum.remains(session.lab, session.remote, left)
+            return None if found else f"no member answers on {', '.join(node.name for node in left)}"
+
+        with session.progress.step("quorum", "etcd's members say what is left") as shown:
+            timeout = STORED_TIMEOUT * session.lab.patience
+            try:
+                wait_until(why_not, what="an answer of etcd's members", timeout=timeout, log=shown.log)
+            except WaitTimedOut as error:
+                shown.note = error.reason
+            problem = quorum.lost_problem(found, [node.name for node in left]) if found else None
+            if problem:
+                raise LabStateError(problem.what, hint=problem.next)
+            shown.unchanged()
+        return started
 
     def _resized(self, change: Change) -> tuple[Node, ...]:
         """The machines of another size that exist: those that are yet to be made will have it."""

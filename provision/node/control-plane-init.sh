@@ -227,12 +227,19 @@ write_manual_secrets() {
 # Without these there is nothing to repair this control plane from.
 require_what_only_others_have() {
 	local lost
+	[[ -e $INITIALISED ]] || return 0
 	[[ -s $PKI/ca.key || ! -s /run/ha-lab/ca.key ]] || place 600 "$PKI/ca.key" </run/ha-lab/ca.key
 	lost=$(lost_files)
-	[[ -z $lost ]] ||
-		die "$NODE_NAME can't be repaired, and no other control plane is complete: ${lost//$'\n'/; }. The cluster that was" \
-			"here is lost. \`./inv destroy\`, then \`./inv up\`, makes a new one"
+	[[ -n $lost ]] || return 0
+	lost="$NODE_NAME can't be repaired with its own files: ${lost//$'\n'/; }"
+	[[ $ETCD_ENDPOINTS != *,* ]] ||
+		die "$lost. Where another control plane is complete, the next \`./inv up\` has $NODE_NAME join again, and so does" \
+			"\`./inv replace $NODE_NAME\`. Where none is, the cluster is lost: \`./inv destroy\`, then \`./inv up\`"
+	die "$lost. No other control plane has them, so the cluster is lost: \`./inv destroy\`, then \`./inv up\`, makes a" \
+		"new one"
 }
+
+ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]]; }
 
 main() {
 	local alone=no by_hand=no newcomers
@@ -248,10 +255,11 @@ main() {
 		reset_node alone
 		init
 	else
-		[[ ! -e $INITIALISED ]] || require_what_only_others_have
+		require_what_only_others_have
 		start_kubelet
 		[[ -e $INITIALISED ]] || take_over
-		wait_for 180 "this control plane, which was initialised earlier" own_api_server_ready
+		wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
+		require_what_only_others_have
 		restore_objects
 		! lacks_marks || mark_control_plane
 		[[ $changed == no ]] || wait_for 60 "what was repaired to be complete" initialised

@@ -185,6 +185,8 @@ control_plane() {
 	tell etcd-status own_member_says endpoint status
 	tell etcd-health own_member_says endpoint health
 	tell etcd-alarms own_member_says alarm list
+	# Only on request: from what this member has stored itself, for when etcd has no majority that could agree on a list.
+	((${#WANTED[@]} == 0)) || tell etcd-stored-members own_member_says member list --consistency s
 }
 
 main() {

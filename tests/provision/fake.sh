@@ -56,7 +56,10 @@ kubelet_files() {
 	echo 'KUBELET_KUBEADM_ARGS=""' >/var/lib/kubelet/kubeadm-flags.env
 }
 
-manifest() { printf 'kind: Pod\nmetadata:\n  name: %s\nspec: {}\n' "$1" >"$kubernetes/manifests/$1.yaml"; }
+manifest() {
+	printf 'kind: Pod\nmetadata:\n  name: %s\nspec:\n  containers:\n  - command:\n    - %s\n' "$1" "$1" \
+		>"$kubernetes/manifests/$1.yaml"
+}
 
 # Those that are missing, as kubeadm has it.
 certificates() {
@@ -401,8 +404,22 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+"pgrep -x etcd") has etcd-hangs || [[ -e $kubernetes/manifests/etcd.yaml ]] ;;
+"pgrep -f -- ^etcd .*--force-new-cluster")
+	! has forced || ! fails restart || exit 0
+	! grep -q -- --force-new-cluster $kubernetes/manifests/etcd.yaml || exit 0
+	exit 1
+	;;
 "etcdctl "*" member list --write-out simple")
-	if has no-quorum; then
+	if has no-quorum && grep -qs -- --force-new-cluster $kubernetes/manifests/etcd.yaml; then
+		touch "$state/forced"
+		rm "$state/no-quorum"
+		cat "$state/member-line"
+		exit
+	elif has forced; then
+		cat "$state/member-line"
+		exit
+	elif has no-quorum; then
 		echo "Error: context deadline exceeded"
 		exit 1
 	elif has members; then

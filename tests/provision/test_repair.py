@@ -1,4 +1,4 @@
-"""What `up` repairs on machines and in the cluster, by the scripts as they are (world.py): files, objects, marks."""
+"""What `up` repairs on machines and in the cluster, by the real scripts (world.py): files, objects, marks."""
 
 from __future__ import annotations
 
@@ -250,7 +250,8 @@ def test_where_no_other_control_plane_has_it_that_is_said_at_once(tmp_path: Path
     assert world.run("probe").last == "partial"
     ran = again(world)
     assert (ran.code, ran.changes) == (1, []), ran.said
-    assert f"cp1 can't be repaired, and no other control plane is complete: {LOST[what]}." in ran.said
+    assert f"cp1 can't be repaired with its own files: {LOST[what]}. Where another" in ran.said
+    assert "`./inv replace cp1`" in ran.said
     assert "waiting" not in ran.said
 
 
@@ -349,3 +350,94 @@ def test_a_control_plane_that_lost_its_label_or_taint_gets_it_back(
     assert phases(ran) == ["mark-control-plane"]
     assert world.secrets_left() == []
     assert again(world).last == "ha-lab: unchanged"
+
+
+def test_an_etcd_that_turns_out_to_have_lost_its_data_is_not_waited_for(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    (world.root / "state/own-api").unlink()
+    # The log is written between the first look and the question of the wait.
+    curl = world.root / "bin/curl"
+    curl.unlink()
+    log = "/var/log/pods/kube-system_etcd-cp1_0c2b/etcd"
+    curl.write_text(f"#!/bin/bash\nmkdir -p {log} && echo -n '{LOST_LOG}' >{log}/0.log\nexit 7\n")
+    curl.chmod(0o755)
+    ran = again(world)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    lost = LOST["etcd's log"]
+    assert f"cp1 can't be repaired with its own files: {lost}" in ran.said
+    assert "waiting" not in ran.said
+
+
+def test_the_only_control_plane_of_a_lab_says_that_its_cluster_is_lost(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    with (world.root / "opt/node.env").open("a") as file:
+        file.write("ETCD_ENDPOINTS=https://192.168.56.11:2379\n")
+    lose(world, "etcd's data")
+    ran = again(world)
+    assert ran.code == 1
+    assert (
+        "No other control plane has them, so the cluster is lost: `./inv destroy`, then `./inv up`" in ran.said
+    )
+
+
+# A member that goes on alone.
+
+
+ETCD_MANIFEST = f"{KUBERNETES}/manifests/etcd.yaml"
+KEPT = "/var/lib/etcd.before-sole-member"
+
+
+def alone(tmp_path: Path) -> World:
+    """The only control plane that is left of three."""
+    world = made(tmp_path, "cp2")
+    world.path("/var/lib/etcd/member/snap").write_text("data")
+    world.let(no_quorum="")
+    return world
+
+
+def test_a_sole_member_is_made_with_its_data_kept_and_no_flag_left(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    before = world.path(ETCD_MANIFEST).read_text()
+    world.let(failing_restart="1")
+    ran = world.run("sole-member")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert (world.root / "state/forced").exists()
+    assert world.path(ETCD_MANIFEST).read_text() == before
+    assert world.path(f"{KEPT}/member/snap").read_text() == "data"
+    assert not list(world.path(f"{KUBERNETES}/x").parent.glob("etcd.yaml.*"))
+    assert world.run("probe").last == "joined"
+
+
+def test_no_sole_member_is_made_while_etcd_has_a_majority(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    (world.root / "state/no-quorum").unlink()
+    ran = world.run("sole-member")
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "etcd has a majority, so nothing has to be given up" in ran.said
+    assert not world.has(KEPT)
+
+
+def test_a_machine_without_etcd_s_data_can_t_be_the_sole_member(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    lose(world, "etcd's data")
+    ran = world.run("sole-member")
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert world.has(ETCD_MANIFEST)
+
+
+def test_a_sole_member_that_was_interrupted_is_completed_by_itself_or_undone_by_up(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    world.let(etcd_hangs="")
+    ran = world.run("sole-member")
+    assert ran.code == 1
+    assert "waiting for etcd to end: it is still running" in ran.said
+    assert not world.has(ETCD_MANIFEST)
+    assert world.run("probe").last == "damaged"
+    (world.root / "state/etcd-hangs").unlink()
+    assert world.run("sole-member").code == 0
+    world.path(ETCD_MANIFEST).write_text(
+        world.path(ETCD_MANIFEST).read_text().replace("    - etcd\n", "    - etcd\n    - --force-new-cluster\n")
+    )
+    assert world.run("probe").last == "damaged"
+    assert again(world).code == 0
+    assert "force" not in world.path(ETCD_MANIFEST).read_text()

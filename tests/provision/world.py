@@ -24,14 +24,27 @@ from lab.workspace import render
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent
-FAKED = ("systemctl", "kubeadm", "kubectl", "etcdctl", "curl", "haproxy", "ip", "ctr", "ps", "socat", "ss")
+FAKED = (
+    "systemctl",
+    "kubeadm",
+    "kubectl",
+    "etcdctl",
+    "curl",
+    "haproxy",
+    "ip",
+    "ctr",
+    "ps",
+    "socat",
+    "ss",
+    "pgrep",
+)
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
 CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|ps |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize |ss |socat "
-    r"|admin.sock show "
+    r"systemctl (is-|show )|ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize |ss "
+    r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
     r"|etcdctl .* (member list|endpoint (health|status)) "
