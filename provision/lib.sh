@@ -38,11 +38,11 @@ exclusively() {
 	mkdir -p /run/ha-lab
 	exec 8>/run/ha-lab/lock
 	until flock --wait "$PAUSE" 8; do
-		if ((SECONDS - began >= ORPHAN_GRACE * LAB_PATIENCE)) && held_by_an_earlier_run; then
-			end_lock_holders
-		elif ((SECONDS - began >= 300 * LAB_PATIENCE)); then
+		if ((SECONDS - began >= 300 * LAB_PATIENCE)); then
 			die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s:" \
 				"$(lock_holder), processes $(lock_holders | paste -sd ' ')"
+		elif ((SECONDS - began >= ORPHAN_GRACE * LAB_PATIENCE)) && held_by_an_earlier_run; then
+			end_lock_holders
 		else
 			show_notice "$(lock_holder) is running"
 		fi

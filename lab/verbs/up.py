@@ -270,7 +270,8 @@ class Run:
     def _require_majority(self) -> bool:
         """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
 
-        Returns whether a machine was started to ask it. Where no member answers, nothing is known: `up` goes on.
+        Returns whether a machine was started to ask it. Where no member answers nothing is known, so `up` goes
+        on.
         """
         session = self.session
         states = providers.states(session.lab, session.workspace)

@@ -29,11 +29,11 @@ TAKES = '#!/bin/bash\nsource "$(dirname "$0")/lib.sh"\nexclusively\nfinish\n'
 
 @pytest.fixture
 def w1(tmp_path: Path) -> World:
-    """A machine on which an orphan may take a second, and anything else three."""
+    """A machine on which an orphan may take a second, and anything else six."""
     world = World(tmp_path / "w1", "w1")
     lib = world.root / "opt/lib.sh"
     text = lib.read_text()
-    for value, quick in (("ORPHAN_GRACE=20", "ORPHAN_GRACE=1"), ("300 * LAB_PATIENCE", "3 * LAB_PATIENCE")):
+    for value, quick in (("ORPHAN_GRACE=20", "ORPHAN_GRACE=1"), ("300 * LAB_PATIENCE", "6 * LAB_PATIENCE")):
         assert value in text
         text = text.replace(value, quick)
     lib.write_text(
@@ -106,7 +106,7 @@ def test_what_a_killed_script_had_started_is_ended_too(w1: World) -> None:
 
 def test_an_earlier_script_that_ends_by_itself_is_not_ended(w1: World) -> None:
     lib = w1.root / "opt/lib.sh"
-    lib.write_text(lib.read_text().replace("ORPHAN_GRACE=1", "ORPHAN_GRACE=50").replace("3 * LAB", "50 * LAB"))
+    lib.write_text(lib.read_text().replace("ORPHAN_GRACE=1", "ORPHAN_GRACE=50").replace("6 * LAB", "50 * LAB"))
     with held(w1, "command sleep 0.6", up="first") as ended:
         ran = w1.run("takes", up="second")
         assert (ran.code, "ending" in ran.said) == (0, False), ran.said
@@ -120,5 +120,5 @@ def test_scripts_of_the_same_up_and_of_none_are_waited_for_and_named(w1: World, 
         assert ran.code == 1
         assert "waiting for an earlier script on this machine to end (" in ran.said
         assert "): holds.sh is running" in ran.said
-        assert "still running on this machine after 3 s: holds.sh, processes " in ran.said
+        assert "still running on this machine after 6 s: holds.sh, processes " in ran.said
         assert not w1.has("/run/ha-lab/restored")

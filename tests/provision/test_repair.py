@@ -402,6 +402,7 @@ def test_a_sole_member_is_made_with_its_data_kept_and_no_flag_left(tmp_path: Pat
     ran = world.run("sole-member")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert (world.root / "state/forced").exists()
+    assert sum("pgrep -f" in call for call in ran.calls) == 2, "it waits for the member without the flag"
     assert world.path(ETCD_MANIFEST).read_text() == before
     assert world.path(f"{KEPT}/member/snap").read_text() == "data"
     assert not list(world.path(f"{KUBERNETES}/x").parent.glob("etcd.yaml.*"))
