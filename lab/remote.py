@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import tarfile
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +31,9 @@ SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner
 
 SSH_FAILED = 255
 """OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
+
+RUN = uuid.uuid4().hex[:8]
+"""Marks this process's scripts: what a killed `up` left running on machines is ended (`provision/lib.sh`)."""
 
 SILENT_SSH = "ssh failed without a message"
 
@@ -141,7 +145,7 @@ class Remote:
         """
         given = _secrets_archive(secrets) if secrets else None
         flag = ["--stdin"] if secrets else []
-        argv = ["sudo", f"/opt/ha-lab/{name}.sh", *flag, *words]
+        argv = ["sudo", "env", f"HA_LAB_RUN={RUN}", f"/opt/ha-lab/{name}.sh", *flag, *words]
         self.run(node, argv, stdin=given, timeout=timeout, log=log)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         return lines[-1:] != ["ha-lab: unchanged"]

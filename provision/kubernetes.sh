@@ -106,12 +106,16 @@ install_lab_ca() {
 	place 600 "$PKI/ca.key" </run/ha-lab/ca.key || true
 }
 
-# The label is one of the last things that init and a control plane's join create.
-labelled_control_plane() {
-	local labels
-	labels=$(as_admin get node "$NODE_NAME" --output "jsonpath={.metadata.labels}") || return 1
-	[[ $labels == *node-role.kubernetes.io/control-plane* ]] || {
+# The label and the taint are among the last things that init and a control plane's join create.
+marked_control_plane() {
+	local marks
+	marks=$(as_admin get node "$NODE_NAME" --output "jsonpath={.metadata.labels} taints={.spec.taints[*].key}") || return 1
+	[[ ${marks% taints=*} == *node-role.kubernetes.io/control-plane* ]] || {
 		echo "this node has no control-plane label yet"
+		return 1
+	}
+	[[ ${marks##* taints=} == *node-role.kubernetes.io/control-plane* ]] || {
+		echo "this node has no control-plane taint yet"
 		return 1
 	}
 }
@@ -146,6 +150,22 @@ secrets_of_runs() {
 		awk '$1 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/ { print $1 }'
 }
 
+# Succeeds if the API answers that it has this Node without the label or the taint.
+lacks_marks() {
+	local said
+	! said=$(marked_control_plane 2>/dev/null) && [[ -n $said ]]
+}
+
+mark_control_plane() {
+	log "marking $NODE_NAME as a control plane"
+	fill "$HERE/kubeadm-init.yaml"
+	init_phase mark-control-plane
+	changed=yes
+}
+
+# A phase of kubeadm init, with the configuration that `fill` has put there.
+init_phase() { kubeadm init phase "$@" --config "$FILLED"; }
+
 readonly ETCDCTL=(
 	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt
 	--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt
@@ -162,6 +182,27 @@ etcd_at() { "${ETCDCTL[@]}" --command-timeout "$((5 * LAB_PATIENCE))s" --endpoin
 own_member() {
 	etcd member list --write-out simple |
 		awk -F', ' -v name="$NODE_NAME" -v peer="https://$NODE_ADDRESS:2380" '$3 == name || $4 == peer { print $1, $6 }'
+}
+
+# This run's bootstrap token may read what a join needs. Where the API answers that, etcd has its quorum, too.
+token_is_accepted() {
+	local needed=(configmap/kubeadm-config configmap/kubelet-config)
+	[[ $NODE_ROLE != control-plane ]] || needed+=(secret/kubeadm-certs)
+	as_token --namespace kube-system get "${needed[@]}" --output name
+}
+as_token() { kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout "$((5 * LAB_PATIENCE))s" "$@"; }
+
+token_kubeconfig() {
+	fill "$HERE/token.conf"
+	mv "$FILLED" /run/ha-lab/token.conf
+}
+
+# No machine is reset before it is sure that it can join again.
+require_join_possible() {
+	token_kubeconfig
+	(wait_for 30 "the API to accept this run's bootstrap token" token_is_accepted) ||
+		die "$NODE_NAME has to join again, and can't: the API does not accept this run's bootstrap token (see above)." \
+			"So it was not reset. Repeat \`./inv up\`, which makes a new token"
 }
 
 # reset_node [alone]: removes what an interrupted init or join left on this machine. kubeadm reset alone may leave the
@@ -183,7 +224,8 @@ reset_node() {
 			die "etcd on the other control planes refused to remove $NODE_NAME's member $member, so its data is kept;" \
 				"is another control plane down? \`./inv status\` shows it"
 	fi
-	kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock || log "kubeadm reset failed"
+	with_notices "kubeadm reset" kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock ||
+		log "kubeadm reset failed"
 	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED" "$API_SERVER_ASIDE"
 	remove_pod_network
 	changed=yes

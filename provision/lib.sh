@@ -26,14 +26,59 @@ on_error() {
 }
 trap 'on_error $?' ERR
 
-# One script at a time on a machine: a run whose host side died may still be at work here.
+# One script at a time on a machine. The script that has the lock, and what it has started, have it open as 9; one that
+# waits for it has it open as 8.
+#
+# After an `up` that was killed its script may still be running here, and may wait for what never comes, such as a join
+# whose token is gone. $HA_LAB_RUN says which `up` a script belongs to, and one host runs one at a time on a lab, so a
+# script of another one has lost its caller. It may complete what it does, which takes some seconds, and is ended then:
+# what it leaves is what any interruption leaves. A script that was not started by `up` is waited for.
 exclusively() {
+	local what="an earlier script on this machine to end" began=$SECONDS notice=FIRST_NOTICE
 	mkdir -p /run/ha-lab
-	exec 9>/run/ha-lab/lock
-	! flock --nonblock 9 || return 0
-	log "waiting for an earlier provisioning script on this machine to end"
-	flock --wait $((300 * LAB_PATIENCE)) 9 ||
-		die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s"
+	exec 8>/run/ha-lab/lock
+	until flock --wait "$PAUSE" 8; do
+		if ((SECONDS - began >= 300 * LAB_PATIENCE)); then
+			die "an earlier provisioning script is still running on this machine after $((300 * LAB_PATIENCE)) s:" \
+				"$(lock_holder), processes $(lock_holders | paste -sd ' ')"
+		elif ((SECONDS - began >= ORPHAN_GRACE * LAB_PATIENCE)) && held_by_an_earlier_run; then
+			end_lock_holders
+		else
+			show_notice "$(lock_holder) is running"
+		fi
+	done
+	exec 9>&8 8>&-
+	echo "${HA_LAB_RUN:--} ${0##*/}" >/run/ha-lab/lock-holder
+}
+
+held_by_an_earlier_run() {
+	local run=-
+	[[ -n ${HA_LAB_RUN:-} && -e /run/ha-lab/lock-holder ]] || return 1
+	read -r run _ </run/ha-lab/lock-holder || return 1
+	[[ $run != - && $run != "$HA_LAB_RUN" ]]
+}
+
+lock_holder() { cut -d' ' -f2 /run/ha-lab/lock-holder 2>/dev/null || echo "another script"; }
+
+# A line for each process that has the lock: the script may have been killed while what it had started goes on.
+lock_holders() {
+	local file
+	for file in /proc/[0-9]*/fd/9; do
+		[[ ! $file -ef /run/ha-lab/lock ]] || cut -d/ -f3 <<<"$file"
+	done
+}
+
+# Scripts remove their secrets, and end a drain, when they are ended with SIGTERM.
+end_lock_holders() {
+	local signal processes
+	for signal in TERM KILL; do
+		processes=$(lock_holders)
+		log "ending $(lock_holder), which an earlier run left running here (SIG$signal)"
+		# Numbers, a line each.
+		# shellcheck disable=SC2086
+		kill -s "$signal" $processes 2>/dev/null || true
+		! flock --wait 15 8 || return 0
+	done
 }
 
 # wait_for SECONDS WHAT FUNCTION [ARG…]: waits until FUNCTION succeeds; until then it prints why not and returns
@@ -85,6 +130,33 @@ show_notice() {
 	notice=$((SECONDS - began + 15))
 }
 
+# with_notices WHAT COMMAND…: runs COMMAND, and prints the notices of wait_for while it prints nothing itself, with the
+# last line that it has printed.
+with_notices() {
+	local what=$1 began=$SECONDS notice=FIRST_NOTICE output running code part line="" last=""
+	shift
+	exec {output}< <(
+		set +e
+		trap - ERR
+		"$@" 2>&1
+	)
+	running=$!
+	while true; do
+		code=0
+		IFS= read -r -t "$FIRST_NOTICE" -u "$output" part || code=$?
+		line+=$part
+		if ((code > 128)); then
+			show_notice "${last:-it has printed nothing yet}"
+			continue
+		fi
+		[[ $code != 0 && -z $line ]] || printf '%s\n' "$line"
+		((code == 0)) || break
+		last=$line line=""
+	done
+	exec {output}<&-
+	wait "$running"
+}
+
 # place MODE FILE: standard input becomes FILE whole or not at all; true when that changed anything.
 place() {
 	local mode=$1 file=$2 temporary
@@ -115,4 +187,4 @@ finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchang
 # By how much all times are longer; it is in node.env where machines are emulated.
 readonly LAB_PATIENCE=${LAB_PATIENCE:-1}
 if ((LAB_PATIENCE == 1)); then PAUSE=0.3; else PAUSE=5; fi # seconds between two questions
-readonly PAUSE FIRST_NOTICE=5
+readonly PAUSE FIRST_NOTICE=5 ORPHAN_GRACE=20

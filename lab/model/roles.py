@@ -59,7 +59,7 @@ class RoleSpec:
 
 
 _EVERY_MACHINE = {"node.env": "node.env.j2", "network.env": "network.env.j2", "hosts": "hosts.j2"}
-_JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2"}
+_JOINS = {"kubeadm-join.yaml": "kubeadm-join.yaml.j2", "token.conf": "token.conf.j2"}
 _ASKING = ("collect", "facts", "pods", "probe", "reach")
 
 _PKI_CA = "/etc/kubernetes/pki/ca.crt"
@@ -94,14 +94,13 @@ ROLES: Mapping[Role, RoleSpec] = {
         | _JOINS
         | {
             "kubeadm-init.yaml": "kubeadm-init.yaml.j2",
-            "token.conf": "token.conf.j2",
             POD_NETWORK: "kustomization.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
         },
         scripts=(
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
-            *("drain", "leave", "remove-member"),
+            *("drain", "leave", "remove-member", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
         first_secrets=frozenset({"cluster-ca-key"}),

@@ -5,7 +5,7 @@ The arithmetic is that of etcd's FAQ, "What is failure tolerance?".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -29,8 +29,16 @@ class Membership:
 
 
 @dataclass(frozen=True)
+class Remains:
+    """etcd's voting members as `newest` has stored them: of those asked, the one with the newest data."""
+
+    members: tuple[str, ...]
+    newest: str
+
+
+@dataclass(frozen=True)
 class Problem:
-    """Why members can't leave now, and what to do."""
+    """Why members can't leave now, or why etcd can't go on, and what to do."""
 
     what: str
     next: str
@@ -99,6 +107,45 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
     return None
 
 
+def remains(lab: Lab, remote: Remote, nodes: Iterable[Node]) -> Remains | None:
+    """Ask the members on these machines for what they have stored, side by side; None where none answers.
+
+    That needs no majority. Never raises LabError.
+    """
+    answers = side_by_side("asking etcd", nodes, lambda node: _stored(lab, remote, node))
+    stored = {name: answer for name, answer in answers.items() if answer is not None}
+    if not stored:
+        return None
+    newest = max(stored, key=lambda name: stored[name][0])
+    return Remains(stored[newest][1], newest)
+
+
+def lost_problem(found: Remains, left: Collection[str]) -> Problem | None:
+    """Why etcd can't have a majority again with the members whose machines exist (`left`); None when it can.
+
+    A member of a machine that is made again is a new one, which a majority has to agree to (etcd, "Disaster
+    recovery").
+    """
+    here = [name for name in found.members if name in left]
+    gone = [name for name in found.members if name not in left]
+    if len(here) >= needed(len(found.members)):
+        return None
+    are, machines, do = ("is" if len(here) == 1 else "are"), "machine", "does"
+    if len(gone) > 1:
+        machines, do = "machines", "do"
+    others = [name for name in here if name != found.newest]
+    then = f"`./inv replace {others[0]}`" if others else "`./inv up`"
+    return Problem(
+        f"etcd has lost its majority for good: {len(here)} of its {len(found.members)} members {are} left "
+        f"({', '.join(here)}), and {needed(len(found.members))} are needed. The {machines} of "
+        f"{', '.join(gone)} {do} not exist any more, and machines that are made again can't join without a "
+        "majority",
+        f"the cluster's data is still on {found.newest}, but for writes that it had not received yet. "
+        f"`./inv ssh {found.newest} -- sudo /opt/ha-lab/sole-member.sh` makes its member the only one, then "
+        f"{then} makes the others and has them join. Without the data: `./inv destroy`, then `./inv up`",
+    )
+
+
 def in_order(leaving: Sequence[str], healthy: Collection[str]) -> list[str]:
     """The order in which members leave: those that do not answer first, as they only weaken the majority."""
     return sorted(leaving, key=lambda each: each in healthy)
@@ -109,17 +156,33 @@ def _voting(lab: Lab, remote: Remote, node: Node) -> tuple[str, ...] | None:
 
     The machine may have another checkout's facts.sh: these two answers are the same in all of them.
     """
-    names = {str(each.address): each.name for each in lab.etcd_members}
     try:
         command = ["sudo", COMMAND, "etcd-health", "etcd-members"]
         said = remote.run(node, command, timeout=MACHINE_TIMEOUT, accept=None).stdout
         machine = Machine(node.name, read_sections(said), 0.0)
         if machine.etcd_health != "healthy":
             return None
-        members = [each for each in machine.etcd_members if not each.learner]
+        return _names(lab, machine.etcd_members)
     except LabError:
         return None
-    return tuple(each.name or names.get(host := _host(each), host) for each in members)
+
+
+def _stored(lab: Lab, remote: Remote, node: Node) -> tuple[int, tuple[str, ...]] | None:
+    """This machine's member: the index of its log, and the voting members that it has stored."""
+    try:
+        command = ["sudo", COMMAND, "etcd-status", "etcd-stored-members"]
+        said = remote.run(node, command, timeout=MACHINE_TIMEOUT, accept=None).stdout
+        machine = Machine(node.name, read_sections(said), 0.0)
+        return machine.etcd_status.index, _names(lab, machine.etcd_stored_members)
+    except LabError:
+        return None
+
+
+def _names(lab: Lab, members: Iterable[MemberFact]) -> tuple[str, ...]:
+    """The names of those that vote. One that never started has none yet, and is known by its address."""
+    names = {str(each.address): each.name for each in lab.etcd_members}
+    voting = [member for member in members if not member.learner]
+    return tuple(each.name or names.get(host := _host(each), host) for each in voting)
 
 
 def _host(member: MemberFact) -> str:

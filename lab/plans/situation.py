@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote, side_by_side
 from lab.unknown import Unknown
 
-Found = Literal["fresh", "partial", "joined"]
-"""What a machine has of Kubernetes (`provision/node/probe.sh`): `fresh` is nothing, `partial` half a join."""
+Found = Literal["fresh", "partial", "damaged", "joined"]
+"""What a machine has of Kubernetes (`provision/node/probe.sh`).
+
+`fresh` is nothing. `partial` has to join again: half a join, or files are missing or broken. `damaged` is a
+control plane with such files, which makes them again by itself.
+"""
+
+MEMBERS = ("damaged", "joined")
+"""Those that belong to a cluster and stay in it."""
 
 PROBE = "/opt/ha-lab/probe.sh"
 
@@ -30,9 +37,10 @@ class Situation:
     """Where the cluster is, and which machines this run is about.
 
     `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init`
-    runs, or ran. `joined` are the machines that once joined completely. `alone`: no machine but `first` has
-    anything of a cluster, so that `first` may begin again. `leaving` are machines on their way out, in the
-    order in which they leave, `silent` those of them that do not answer, `resized` those that get another size.
+    runs, or ran. `joined` are the machines that once joined completely, and need not join again. `alone`: no
+    machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
+    their way out, in the order in which they leave, `silent` those of them that do not answer, `resized` those
+    that get another size.
     `until` is the stop before which to end, or "".
     """
 
@@ -67,8 +75,7 @@ def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
     """
 
     def ask(node: Node) -> Found:
-        said = remote.run(node, ["sudo", PROBE], timeout=PROBE_TIMEOUT).stdout.strip()
-        return cast(Found, said) if said in ("partial", "joined") else "fresh"
+        return _found(remote.run(node, ["sudo", PROBE], timeout=PROBE_TIMEOUT).stdout)
 
     return side_by_side("asking the machines what they have", nodes, ask)
 
@@ -81,8 +88,7 @@ def ask_one(node: Node, remote: Remote) -> Found | Unknown:
         return Unknown(error.message)
     if said.returncode == SSH_FAILED:
         return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
-    word = said.stdout.strip()
-    return cast(Found, word) if word in ("partial", "joined") else "fresh"
+    return _found(said.stdout)
 
 
 def unfinished(node: Node, remote: Remote) -> frozenset[str] | Unknown:
@@ -103,16 +109,28 @@ def unfinished(node: Node, remote: Remote) -> frozenset[str] | Unknown:
 def has_joined(node: Node, remote: Remote) -> bool:
     """Whether a machine that answers belongs to a cluster; not if it was never given the kit's scripts."""
     said = remote.run(node, ["sudo", PROBE], timeout=PROBE_TIMEOUT, accept=None)
-    return said.stdout.strip() == "joined"
+    return _found(said.stdout) in MEMBERS
 
 
 def judge(lab: Lab, found: Mapping[str, Found], until: str = "") -> Situation:
     """The situation that the answers of all Kubernetes machines show."""
-    joined = frozenset(name for name, state in found.items() if state == "joined")
-    serving = [node for node in lab.control_planes if node.name in joined]
+    joined = joined_machines(found)
+    complete = [node for node in lab.control_planes if found.get(node.name) == "joined"]
+    serving = complete or [node for node in lab.control_planes if node.name in joined]
     # A half-made first control plane is undone only while no other machine belongs to the cluster.
     others = {state for name, state in found.items() if name != lab.first.name}
     nowhere = not serving and others <= {"fresh"}
     alone = found[lab.first.name] != "fresh" and others <= {"fresh"}
     first = serving[0] if serving else lab.first
     return Situation(first, lab.nodes, joined=joined, alone=nowhere or alone, until=until)
+
+
+def joined_machines(found: Mapping[str, Found]) -> frozenset[str]:
+    """The names of those that belong to a cluster and need not join again."""
+    return frozenset(name for name, state in found.items() if state in MEMBERS)
+
+
+def _found(said: str) -> Found:
+    """The probe's word; a machine without the kit's scripts has none, and is fresh."""
+    word = said.strip()
+    return cast(Found, word) if word in get_args(Found) else "fresh"

@@ -21,7 +21,7 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Found, Situation, from_nothing, has_joined, judge, survey
+from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
 from lab.plans.up import START, before
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
@@ -36,6 +36,9 @@ LEAVING_TIMEOUT = 60.0
 
 QUORUM_TIMEOUT = 120.0
 """Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
+
+STORED_TIMEOUT = 30.0
+"""Seconds for an etcd member to say what it has stored, once its machine was started; 10 s are usual."""
 
 Confirm = Callable[[str], bool]
 """Asks the user; True is a yes. Raises where standard input is not a terminal."""
@@ -256,12 +259,47 @@ class Run:
             # Machines that this run makes have nothing on them, so that no step need wait for all of them.
             return engine.run(plan, self._context(nothing))
         resized = self._resized(change) if not until else ()
-        changed = self._start(nothing)
+        changed = self._require_majority()
+        changed = self._start(nothing) or changed
         situation = judge(lab, self._survey(lab.kubernetes_nodes), until)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
+
+    def _require_majority(self) -> bool:
+        """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
+
+        Returns whether a machine was started to ask it. Where no member answers nothing is known, so `up` goes
+        on.
+        """
+        session = self.session
+        states = providers.states(session.lab, session.workspace)
+        members = session.lab.etcd_members
+        left = tuple(node for node in members if states[node.name] not in ("absent", "incomplete"))
+        if not left or len(left) >= quorum.needed(len(members)) or not session.workspace.kubeconfig.exists():
+            return False  # without a kubeconfig no `up` has reached the joins, so there is no second member
+        started = self._start(Situation(left[0], left))
+        if not joined_machines(self._survey(left)):
+            return started
+        found: quorum.Remains | None = None
+
+        def why_not() -> str | None:
+            nonlocal found
+            found = quorum.remains(session.lab, session.remote, left)
+            return None if found else f"no member answers on {', '.join(node.name for node in left)}"
+
+        with session.progress.step("quorum", "etcd's members say what is left") as shown:
+            timeout = STORED_TIMEOUT * session.lab.patience
+            try:
+                wait_until(why_not, what="an answer of etcd's members", timeout=timeout, log=shown.log)
+            except WaitTimedOut as error:
+                shown.note = error.reason
+            problem = quorum.lost_problem(found, [node.name for node in left]) if found else None
+            if problem:
+                raise LabStateError(problem.what, hint=problem.next)
+            shown.unchanged()
+        return started
 
     def _resized(self, change: Change) -> tuple[Node, ...]:
         """The machines of another size that exist: those that are yet to be made will have it."""
@@ -278,7 +316,7 @@ class Run:
         self._start(Situation(lab.first, staying))
         silent = self._silent(leaving, replacing)
         found = self._survey([node for node in staying if node.spec.runs_kubelet])
-        joined = frozenset(name for name, state in found.items() if state == "joined")
+        joined = joined_machines(found)
         serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
         if serving:
             leaving = self._when_etcd_keeps_a_majority(leaving, change)

@@ -9,8 +9,9 @@
 # --by-hand  you will join the machines manually, so this run's secrets are written to a file in /root.
 # NAME…      machines that will join and have no cluster files yet.
 #
-# Nodes that an interrupted removal has left cordoned accept pods again, and CoreDNS's replicas are spread as the number
-# of nodes allows.
+# What init had made and is missing, or broken, is made again: files of this machine, objects of the cluster, the label
+# and the taint of its Node. Nodes that an interrupted removal has left cordoned accept pods again, and CoreDNS's replicas
+# are spread as the number of nodes allows.
 #
 # Guard: init is complete, including its last phases. This machine's API server is asked, so it does not matter who
 # ran init.
@@ -18,6 +19,8 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
 
 # A line for each Node that the kit has cordoned.
 DRAINED='{{range .items}}{{$name := .metadata.name}}{{with .metadata.annotations}}'
@@ -26,18 +29,74 @@ readonly DRAINED
 readonly COREDNS_PATCH=$HERE/patches/corednsdeployment+strategic.yaml
 readonly APART=spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution
 
-# Prints what kubeadm init has not done yet. The addons and the label are its last phases.
-initialised() {
-	own_api_server_ready || return 1
-	as_admin --namespace kube-public get configmap cluster-info --output name >/dev/null || return 1
-	addons_present || return 1
-	labelled_control_plane
+# The objects that phases of kubeadm init create, in the order of the phases: PHASE KIND NAMESPACE NAME. `/` stands for
+# the space in a phase's name, `-` for no namespace.
+readonly OBJECTS='
+upload-config/kubeadm ConfigMap kube-system kubeadm-config
+upload-config/kubeadm Role kube-system kubeadm:nodes-kubeadm-config
+upload-config/kubeadm RoleBinding kube-system kubeadm:nodes-kubeadm-config
+upload-config/kubelet ConfigMap kube-system kubelet-config
+upload-config/kubelet Role kube-system kubeadm:kubelet-config
+upload-config/kubelet RoleBinding kube-system kubeadm:kubelet-config
+bootstrap-token ClusterRole - kubeadm:get-nodes
+bootstrap-token ClusterRoleBinding - kubeadm:get-nodes
+bootstrap-token ClusterRoleBinding - kubeadm:kubelet-bootstrap
+bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-bootstrap
+bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-certificate-rotation
+bootstrap-token ConfigMap kube-public cluster-info
+bootstrap-token Role kube-public kubeadm:bootstrap-signer-clusterinfo
+bootstrap-token RoleBinding kube-public kubeadm:bootstrap-signer-clusterinfo
+addon/coredns ConfigMap kube-system coredns
+addon/coredns ClusterRole - system:coredns
+addon/coredns ClusterRoleBinding - system:coredns
+addon/coredns ServiceAccount kube-system coredns
+addon/coredns Deployment kube-system coredns
+addon/coredns Service kube-system kube-dns
+addon/kube-proxy ServiceAccount kube-system kube-proxy
+addon/kube-proxy ConfigMap kube-system kube-proxy
+addon/kube-proxy DaemonSet kube-system kube-proxy
+addon/kube-proxy ClusterRoleBinding - kubeadm:node-proxier
+addon/kube-proxy Role kube-system kube-proxy
+addon/kube-proxy RoleBinding kube-system kube-proxy
+'
+readonly FOUND='{{range .items}}{{.kind}} {{or .metadata.namespace "-"}} {{.metadata.name}}{{"\n"}}{{end}}'
+
+# The objects as documents that name them and no more, for `kubectl get --filename`.
+object_names() {
+	local phase kind namespace name api
+	while read -r phase kind namespace name; do
+		case $kind in
+		"") continue ;;
+		Deployment | DaemonSet) api=apps/v1 ;;
+		*Role*) api=rbac.authorization.k8s.io/v1 ;;
+		*) api=v1 ;;
+		esac
+		[[ $namespace != - ]] || namespace=
+		printf '%s\n' --- "apiVersion: $api" "kind: $kind" "metadata: {name: \"$name\", namespace: \"$namespace\"}"
+	done <<<"$OBJECTS"
 }
 
-addons_present() {
-	as_admin --namespace kube-system get configmap/kubeadm-config deployment/coredns daemonset/kube-proxy \
-		--output name >/dev/null
+# Lines of OBJECTS that the cluster does not have: one call of kubectl for all of them.
+missing_objects() {
+	local found
+	found=$(object_names | as_admin get --filename - --ignore-not-found --output "go-template=$FOUND") || return 1
+	awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$found") <(echo "$OBJECTS")
 }
+
+objects_present() {
+	local missing
+	missing=$(missing_objects) || {
+		echo "the API can't be asked for the objects of kubeadm init: $missing"
+		return 1
+	}
+	[[ -z $missing ]] || {
+		echo "missing: $(cut -d' ' -f2- <<<"$missing" | paste -sd ';')"
+		return 1
+	}
+}
+
+# Prints what kubeadm init has not done yet. The addons and the label are its last phases.
+initialised() { own_api_server_ready && objects_present && marked_control_plane; }
 
 # After a manual init $INITIALISED is missing, but the kubelet has its certificate.
 may_be_in_use() { [[ -e $INITIALISED ]] || kubelet_has_its_certificate; }
@@ -51,8 +110,8 @@ init() {
 	wait_for 60 "the container runtime" systemctl is-active containerd
 	fill "$HERE/kubeadm-init.yaml"
 	install_lab_ca
-	kubeadm init --config "$FILLED" --upload-certs --skip-token-print --skip-certificate-key-print \
-		"$(preflight)"
+	with_notices "kubeadm init" kubeadm init --config "$FILLED" --upload-certs --skip-token-print \
+		--skip-certificate-key-print "$(preflight)"
 	date -Is >"$INITIALISED"
 	changed=yes
 }
@@ -66,24 +125,49 @@ take_over() {
 		die "the cluster that was created manually on $NODE_NAME can't become the lab's: $why. If you don't need" \
 			"its data: run \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`, or, to run" \
 			"kubeadm init yourself again, \`./inv up --until control-plane\`, which restores the lab's CA"
-	wait_for 180 "this control plane, which was initialised earlier" own_api_server_ready
-	addons_present 2>/dev/null || add_addons
 }
 
-# The last phase of kubeadm init, which was stopped before it.
-add_addons() {
+# Whatever was deleted since, or was not created because init was interrupted.
+restore_objects() {
+	local missing phase words
+	missing=$(missing_objects 2>/dev/null) || {
+		wait_for 60 "the API to list the objects of kubeadm init" can_list_objects
+		missing=$(missing_objects)
+	}
+	[[ -n $missing ]] || return 0
+	log "$LAB_NAME lacks objects that kubeadm init creates:"
+	echo "$missing"
 	fill "$HERE/kubeadm-init.yaml"
-	kubeadm init phase addon all --config "$FILLED" --kubeconfig "$ADMIN"
+	for phase in $(cut -d' ' -f1 <<<"$missing" | uniq); do
+		if [[ $phase == bootstrap-token ]]; then
+			create_bootstrap_token
+		else
+			read -r -a words <<<"${phase/\// }"
+			init_phase "${words[@]}" --kubeconfig "$ADMIN"
+		fi
+	done
 	changed=yes
+}
+
+# With what else its phase creates: the permissions of tokens, and cluster-info.
+create_bootstrap_token() { init_phase bootstrap-token --kubeconfig "$ADMIN" --skip-token-print >/dev/null; }
+
+can_list_objects() {
+	local said
+	! said=$(missing_objects 2>&1) || return 0
+	echo "$said"
+	[[ $said != *Forbidden* ]] ||
+		echo "this API server does not know the lab's administrator: etcd has other data than before, or the" \
+			"ClusterRoleBinding kubeadm:cluster-admins was deleted"
+	return 1
 }
 
 # The uploaded certificates and the token of an earlier run were deleted when the lab was up (revoke.sh).
 admit() {
 	log "creating a bootstrap token and uploading the certificates for $*"
 	fill "$HERE/kubeadm-init.yaml"
-	kubeadm init phase bootstrap-token --config "$FILLED" --kubeconfig "$ADMIN" --skip-token-print >/dev/null
-	kubeadm init phase upload-certs --upload-certs --config "$FILLED" --kubeconfig "$ADMIN" \
-		--skip-certificate-key-print >/dev/null
+	create_bootstrap_token
+	init_phase upload-certs --upload-certs --kubeconfig "$ADMIN" --skip-certificate-key-print >/dev/null
 	# A lost machine leaves its Node behind, Ready for most of a minute, and kubeadm refuses to join a machine
 	# with the name of a Ready Node (kubernetes#81056).
 	as_admin delete node "$@" --ignore-not-found
@@ -114,7 +198,7 @@ spread_coredns() {
 		as_admin scale "${coredns[@]}" --replicas 1 >/dev/null
 	elif [[ -z $kept_apart ]]; then
 		as_admin patch "${coredns[@]}" --patch-file "$COREDNS_PATCH" >/dev/null
-	elif ((replicas == 1)); then
+	elif ((replicas < 2)); then
 		as_admin scale "${coredns[@]}" --replicas 2 >/dev/null
 	else
 		return 0
@@ -140,6 +224,23 @@ write_manual_secrets() {
 	unset BOOTSTRAP_TOKEN CERTIFICATE_KEY
 }
 
+# Without these there is nothing to repair this control plane from.
+require_what_only_others_have() {
+	local lost
+	[[ -e $INITIALISED ]] || return 0
+	[[ -s $PKI/ca.key || ! -s /run/ha-lab/ca.key ]] || place 600 "$PKI/ca.key" </run/ha-lab/ca.key
+	lost=$(lost_files)
+	[[ -n $lost ]] || return 0
+	lost="$NODE_NAME can't be repaired with its own files: ${lost//$'\n'/; }"
+	[[ $ETCD_ENDPOINTS != *,* ]] ||
+		die "$lost. Where another control plane is complete, the next \`./inv up\` has $NODE_NAME join again, and so does" \
+			"\`./inv replace $NODE_NAME\`. Where none is, the cluster is lost: \`./inv destroy\`, then \`./inv up\`"
+	die "$lost. No other control plane has them, so the cluster is lost: \`./inv destroy\`, then \`./inv up\`, makes a" \
+		"new one"
+}
+
+ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]]; }
+
 main() {
 	local alone=no by_hand=no newcomers
 	exclusively
@@ -147,15 +248,21 @@ main() {
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
 	[[ ${1:-} != --alone ]] || { alone=yes && shift; }
 	[[ ${1:-} != --by-hand ]] || { by_hand=yes && shift; }
+	[[ $(membership) != damaged ]] || repair_control_plane
 	if [[ ! -e $ADMIN && ! -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		init
 	elif [[ $alone == yes ]] && init_was_interrupted; then
 		reset_node alone
 		init
 	else
+		require_what_only_others_have
 		start_kubelet
 		[[ -e $INITIALISED ]] || take_over
-		wait_for 180 "this control plane, which was initialised earlier" initialised
+		wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
+		require_what_only_others_have
+		restore_objects
+		! lacks_marks || mark_control_plane
+		[[ $changed == no ]] || wait_for 60 "what was repaired to be complete" initialised
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
 		wait_until_api_has_heard
 		end_abandoned_drains

@@ -11,16 +11,19 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
 
-readonly ATTEMPTS=3 FIRST_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
+readonly ATTEMPTS=3
 # Seconds: two more than the kubelet requires, since ps rounds down and containerd starts to count a bit later.
 readonly STATIC_PODS=etcd,kube-apiserver,kube-controller-manager,kube-scheduler SETTLED=12
 
 # Prints what a complete control plane has and this machine does not have yet.
-joined() {
+joined() { serves && marked_control_plane; }
+
+serves() {
 	local member
 	own_api_server_ready || return 1
-	labelled_control_plane || return 1
 	member=$(own_member) || {
 		echo "etcd does not respond"
 		return 1
@@ -35,32 +38,20 @@ joined() {
 # Bootstrap tokens may read nodes (kubeadm's role kubeadm:get-nodes).
 previous_joined() {
 	local labels
-	labels=$(kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout "$((5 * LAB_PATIENCE))s" \
-		get node "$PREVIOUS_CONTROL_PLANE" --output "jsonpath={.metadata.labels}") || return 1
+	labels=$(as_token get node "$PREVIOUS_CONTROL_PLANE" --output "jsonpath={.metadata.labels}") || return 1
 	[[ $labels == *node-role.kubernetes.io/control-plane* ]] || {
 		echo "$PREVIOUS_CONTROL_PLANE has not joined yet"
 		return 1
 	}
 }
 
-# Succeeds if the API answers that it has this Node without the label.
-lacks_label() {
-	local said
-	! said=$(labelled_control_plane 2>/dev/null) && [[ -n $said ]]
-}
-
-token_kubeconfig() {
-	fill "$HERE/token.conf"
-	mv "$FILLED" /run/ha-lab/token.conf
-}
-
 join_once() {
 	local nudge code=0
 	fill "$HERE/kubeadm-join.yaml"
-	rm -f "$FIRST_CERTIFICATE"
+	rm -f "$KUBELET_CERTIFICATE"
 	nudge_kubelet 9>&- & # without the lock, in case it outlives this script
 	nudge=$!
-	kubeadm join --config "$FILLED" "$(preflight)" || code=$?
+	with_notices "kubeadm join" kubeadm join --config "$FILLED" "$(preflight)" || code=$?
 	kill "$nudge" 2>/dev/null || true
 	wait "$nudge" 2>/dev/null || true
 	((code == 0)) || return 1
@@ -73,9 +64,9 @@ join_once() {
 # then; running pods go on.
 nudge_kubelet() {
 	local before=$SECONDS
-	until [[ -e $FIRST_CERTIFICATE ]]; do
+	until [[ -e $KUBELET_CERTIFICATE ]]; do
 		if own_api_server_ready >/dev/null 2>&1 && static_pods_settled; then
-			[[ -e $FIRST_CERTIFICATE ]] || systemctl restart kubelet
+			[[ -e $KUBELET_CERTIFICATE ]] || systemctl restart kubelet
 			return
 		fi
 		((SECONDS - before < 300 * LAB_PATIENCE)) || return 0
@@ -109,6 +100,7 @@ join() {
 	wait_for 600 "the API through the load balancer" api_ready
 	token_kubeconfig
 	[[ $* == *--ordered* ]] || wait_for 900 "$PREVIOUS_CONTROL_PLANE to join first" previous_joined
+	wait_for 120 "the API to accept this run's bootstrap token" token_is_accepted
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		if [[ $attempt -gt 1 || $* == *--former* ]]; then
 			fill "$HERE/kubeadm-join.yaml"
@@ -122,17 +114,29 @@ join() {
 }
 
 main() {
-	local seconds=60
+	local seconds=60 has lost=""
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
+		has=$(membership)
+		if [[ $has == damaged ]]; then
+			repair_control_plane
+		elif [[ $has == partial ]]; then
+			lost=$(lost_files)
+			[[ -z $lost ]] || {
+				log "$NODE_NAME has to join again:"
+				echo "$lost"
+			}
+		fi
 		start_kubelet
 		wait_for 180 "the API through the load balancer" api_ready
-		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers, and the label
-		# is the last that a join sets.
-		[[ -e /etc/kubernetes/bootstrap-kubelet.conf || ! -d /var/lib/etcd/member ]] || lacks_label || seconds=300
-		if ! (wait_for "$seconds" "the earlier join to be complete" joined); then
+		# The label and the taint are the last that a join sets.
+		if lacks_marks && serves >/dev/null 2>&1; then mark_control_plane; fi
+		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
+		[[ $has == partial ]] || lacks_marks || seconds=300
+		if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined); then
+			require_join_possible
 			reset_node
 			join "$@" --former
 		fi

@@ -82,7 +82,7 @@ drain() {
 	local deadline=$((SECONDS + timeout)) left=$timeout flags=(--ignore-daemonsets --delete-emptydir-data)
 	[[ $force == no ]] || flags+=(--force)
 	# kubectl repeats what a budget forbids, but ends at any other error, which may be a transient one.
-	until as_admin drain "$name" "${flags[@]}" --timeout "${left}s"; do
+	until with_notices "the pods of $name to be evicted" as_admin drain "$name" "${flags[@]}" --timeout "${left}s"; do
 		((SECONDS + RETRY < deadline)) || give_up
 		sleep "$RETRY"
 		left=$((deadline - SECONDS))

@@ -89,6 +89,8 @@ open_keys() {
 	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
 }
 
+membership() { "$HERE/probe.sh" 2>/dev/null; }
+
 kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
 
 cgroup_drivers() {
@@ -178,7 +180,7 @@ load_balancer() {
 
 kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
-	tell membership "$HERE/probe.sh"
+	tell membership membership
 	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel
@@ -199,6 +201,8 @@ control_plane() {
 	tell etcd-status own_member_says endpoint status
 	tell etcd-health own_member_says endpoint health
 	tell etcd-alarms own_member_says alarm list
+	# Only on request: from what this member has stored itself, for when etcd has no majority that could agree on a list.
+	((${#WANTED[@]} == 0)) || tell etcd-stored-members own_member_says member list --consistency s
 }
 
 main() {

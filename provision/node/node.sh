@@ -5,6 +5,8 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
 
 names_and_routes() {
 	place 644 /etc/ha-lab/network.env <"$HERE/network.env" && restart=yes
@@ -64,6 +66,12 @@ restore_api_server() {
 	changed=yes
 }
 
+# Without it the kubelet does not start.
+restore_ca_certificate() {
+	nothing_of_a_cluster || [[ -z $(certificate_problem "$PKI/ca.crt") ]] ||
+		place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
+}
+
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {
@@ -91,6 +99,7 @@ main() {
 	former_pod_network
 	container_runtime
 	restore_api_server
+	restore_ca_certificate
 	finish
 }
 

@@ -1,18 +1,31 @@
 #!/bin/bash
-# What this machine has of Kubernetes: `fresh` (nothing), `joined` (has once joined whole) or `partial`.
-# Asks files only, so that it answers at once on a machine whose cluster is down.
+# What this machine has of Kubernetes:
+#
+#   fresh    nothing
+#   partial  half a join or init; or files are missing or broken, and the machine has to join again to get them
+#   damaged  files are missing or broken, and this control plane can make them again
+#   joined   it once joined completely, and has all its files
+#
+# Reasons are on standard error. It asks files only, so that it answers at once on a machine whose cluster is down.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
 
-if [[ $NODE_ROLE == load-balancer ]]; then
-	echo joined
-elif nothing_of_a_cluster; then
-	echo fresh
-elif kubelet_has_its_certificate && [[ ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] &&
-	[[ $NODE_ROLE == worker || (-e $ADMIN && -e $MANIFESTS/etcd.yaml && -d /var/lib/etcd/member) ]]; then
-	echo joined
-else
-	echo partial
-fi
+main() {
+	local has
+	if [[ $NODE_ROLE == load-balancer ]]; then
+		echo joined
+		return
+	fi
+	has=$(membership)
+	if [[ $has == partial || $has == damaged ]]; then
+		broken_files >&2
+		[[ $NODE_ROLE != control-plane ]] || lost_files >&2
+	fi
+	echo "$has"
+}
+
+main

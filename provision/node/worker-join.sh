@@ -4,6 +4,8 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
 
 readonly ATTEMPTS=3
 
@@ -19,9 +21,11 @@ joined() {
 join() {
 	local attempt
 	wait_for 600 "the API through the load balancer" api_ready
+	token_kubeconfig
+	wait_for 120 "the API to accept this run's bootstrap token" token_is_accepted
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		fill "$HERE/kubeadm-join.yaml"
-		if kubeadm join --config "$FILLED" "$(preflight)"; then
+		if with_notices "kubeadm join" kubeadm join --config "$FILLED" "$(preflight)"; then
 			changed=yes
 			return
 		fi
@@ -32,13 +36,21 @@ join() {
 }
 
 main() {
+	local broken
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
 	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]]; then
-		start_kubelet
+		broken=$(broken_files)
+		if [[ -n $broken ]]; then
+			log "$NODE_NAME has to join again:"
+			echo "$broken"
+		else
+			start_kubelet
+		fi
 		wait_for 180 "the API through the load balancer" api_ready
-		if ! (wait_for 120 "the earlier join to be complete" joined); then
+		if [[ -n $broken ]] || ! (wait_for 120 "the earlier join to be complete" joined); then
+			require_join_possible
 			reset_node
 			join
 		fi

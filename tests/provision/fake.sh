@@ -28,18 +28,71 @@ fails() {
 	echo $((left - 1)) >"$state/failing-$1"
 }
 
-has_certificate() { echo "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem" >$kubernetes/kubelet.conf; }
+# A certificate that is valid, and what looks like its key.
+certificate() { cat "$WORLD/opt/ca.crt"; }
+key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVATE KEY-----\n'; }
+
+kubeconfig() { # FILE
+	echo "    server: https://192.168.56.10:6443" >"$1"
+	echo "    client-certificate-data: $(certificate | base64 -w 0)" >>"$1"
+	echo "    client-key-data: $(key | base64 -w 0)" >>"$1"
+}
+
+names_certificate() {
+	echo "    server: https://192.168.56.10:6443" >$kubernetes/kubelet.conf
+	echo "    client-certificate: /var/lib/kubelet/pki/kubelet-client-current.pem" >>$kubernetes/kubelet.conf
+	echo "    client-key: /var/lib/kubelet/pki/kubelet-client-current.pem" >>$kubernetes/kubelet.conf
+}
+
+has_certificate() {
+	names_certificate
+	mkdir -p /var/lib/kubelet/pki
+	{ certificate && key; } >/var/lib/kubelet/pki/kubelet-client-current.pem
+}
+
+kubelet_files() {
+	mkdir -p /var/lib/kubelet
+	printf 'kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n' >/var/lib/kubelet/config.yaml
+	echo 'KUBELET_KUBEADM_ARGS=""' >/var/lib/kubelet/kubeadm-flags.env
+}
+
+manifest() {
+	printf 'kind: Pod\nmetadata:\n  name: %s\nspec:\n  containers:\n  - command:\n    - %s\n' "$1" "$1" \
+		>"$kubernetes/manifests/$1.yaml"
+}
+
+# Those that are missing, as kubeadm has it.
+certificates() {
+	local pair
+	mkdir -p $kubernetes/pki/etcd
+	for pair in ca front-proxy-ca etcd/ca apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client \
+		etcd/server etcd/peer etcd/healthcheck-client; do
+		[[ -e $kubernetes/pki/$pair.crt ]] || certificate >"$kubernetes/pki/$pair.crt"
+		[[ -e $kubernetes/pki/$pair.key ]] || key >"$kubernetes/pki/$pair.key"
+	done
+	[[ -e $kubernetes/pki/sa.key ]] || key >$kubernetes/pki/sa.key
+	[[ -e $kubernetes/pki/sa.pub ]] || echo "its public half" >$kubernetes/pki/sa.pub
+}
 
 control_plane() {
-	mkdir -p $kubernetes/manifests $kubernetes/pki/etcd /var/lib/etcd/member
-	touch $kubernetes/manifests/{kube-apiserver,etcd}.yaml $kubernetes/pki/etcd/healthcheck-client.crt
+	local name
+	mkdir -p $kubernetes/manifests /var/lib/etcd/member
+	certificates
+	for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do manifest "$name"; done
+	for name in admin controller-manager scheduler; do kubeconfig "$kubernetes/$name.conf"; done
 	touch "$state/member"
-	echo "    server: https://192.168.56.10:6443" >$kubernetes/admin.conf
+}
+
+# has_made PHASE-OF-ADDON WORD…: objects with such words are no longer missing.
+has_made() {
+	local word
+	for word; do sed -i "/$word/d" "$state/missing"; done
 }
 
 joins() {
 	mkdir -p $kubernetes
-	has_certificate
+	names_certificate
+	kubelet_files
 	grep -q '^controlPlane:' "$1" && control_plane
 	if fails join; then
 		touch $kubernetes/bootstrap-kubelet.conf
@@ -56,9 +109,8 @@ joins() {
 		((left > 0)) || exit 1
 	fi
 	# The kubelet has its certificate by then, or it would be started anew to ask again.
-	mkdir -p /var/lib/kubelet/pki
-	touch /var/lib/kubelet/pki/kubelet-client-current.pem
-	touch "$state/own-api" "$state/label" "$state/active-kubelet"
+	has_certificate
+	touch "$state/own-api" "$state/label" "$state/taint" "$state/active-kubelet"
 }
 
 # HAProxy has read its configuration: another process with the servers that are in it, none of them drained.
@@ -130,7 +182,14 @@ case "$name $*" in
 "systemctl is-active "*) has "active-${*: -1}" ;;
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
-"systemctl restart "* | "systemctl start "*) touch "$state/active-$2" ;;
+"systemctl restart "* | "systemctl start "*)
+	touch "$state/active-$2"
+	# With a certificate in its kubeconfig a kubelet stores that as its own when it starts.
+	if [[ $2 == kubelet && ! -e $state/kubelet-broken ]] && grep -qs client-key-data $kubernetes/kubelet.conf; then
+		mkdir -p /var/lib/kubelet/pki
+		{ certificate && key; } >/var/lib/kubelet/pki/kubelet-client-current.pem
+	fi
+	;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
 "systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
 "systemctl try-restart "*) ;;
@@ -152,38 +211,105 @@ case "$name $*" in
 	filled "$3"
 	[[ $(stat -c %a $kubernetes/pki/ca.key) == 600 ]] || refuse "a key that others can read"
 	control_plane
+	kubelet_files
+	kubeconfig $kubernetes/kubelet.conf
 	if fails init; then exit 1; fi
-	touch "$state/own-api" "$state/label" "$state/active-kubelet"
+	touch "$state/own-api" "$state/label" "$state/taint" "$state/active-kubelet"
 	has_certificate
-	if fails addons; then exit 1; fi
-	touch "$state/addons" "$state/coredns-apart"
+	if fails addons; then
+		printf '%s\n' "Deployment kube-system coredns" "DaemonSet kube-system kube-proxy" >"$state/missing"
+		exit 1
+	fi
+	touch "$state/coredns-apart" "$state/missing"
 	echo 2 >"$state/coredns-replicas"
 	;;
-"kubeadm init phase addon all --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf")
+"kubeadm init phase addon coredns --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
+	filled "${*: -1}"
+	has_made coredns kube-dns
+	touch "$state/coredns-apart"
+	echo 2 >"$state/coredns-replicas"
+	;;
+"kubeadm init phase addon kube-proxy --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
+	filled "${*: -1}"
+	has_made kube-proxy node-proxier
+	;;
+"kubeadm init phase upload-config kubeadm --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
+	filled "${*: -1}"
+	has_made kubeadm-config
+	;;
+"kubeadm init phase upload-config kubelet --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
+	filled "${*: -1}"
+	has_made kubelet-config
+	;;
+"kubeadm init phase bootstrap-token --kubeconfig /etc/kubernetes/admin.conf --skip-token-print --config /run/ha-lab/kubeadm.yaml")
+	filled "${*: -1}"
+	has_made clusterinfo cluster-info get-nodes kubelet-bootstrap node-autoapprove
+	;;
+"kubeadm init phase upload-certs --upload-certs --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print --config /run/ha-lab/kubeadm.yaml") filled "${*: -1}" ;;
+"kubeadm init phase mark-control-plane --config /run/ha-lab/kubeadm.yaml")
+	filled "$5"
+	touch "$state/label" "$state/taint"
+	;;
+"kubeadm init phase certs all --config /run/ha-lab/kubeadm.yaml")
 	filled "$6"
-	touch "$state/addons" "$state/coredns-apart"
-	echo 2 >"$state/coredns-replicas"
+	certificates
 	;;
-"kubeadm init phase bootstrap-token --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-token-print") filled "$5" ;;
-"kubeadm init phase upload-certs --upload-certs --config /run/ha-lab/kubeadm.yaml --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print") filled "$6" ;;
+"kubeadm init phase kubeconfig admin --config "* | "kubeadm init phase kubeconfig controller-manager --config "* | \
+	"kubeadm init phase kubeconfig scheduler --config "* | "kubeadm init phase kubeconfig kubelet --config "*)
+	filled "$6"
+	# It refuses to overwrite what it can't read.
+	[[ ! -e $kubernetes/$4.conf ]] || refuse "a kubeconfig that is there: $4"
+	kubeconfig "$kubernetes/$4.conf"
+	;;
+"kubeadm init phase kubelet-start --config /run/ha-lab/kubeadm.yaml")
+	filled "$5"
+	kubelet_files
+	;;
+"kubeadm init phase kubelet-finalize all --config /run/ha-lab/kubeadm.yaml")
+	filled "$6"
+	[[ -s /var/lib/kubelet/pki/kubelet-client-current.pem ]] || exit 1
+	has_certificate
+	;;
+"kubeadm init phase etcd local --config /run/ha-lab/kubeadm.yaml")
+	filled "$6"
+	manifest etcd
+	;;
+"kubeadm init phase control-plane apiserver --config "* | "kubeadm init phase control-plane controller-manager --config "* | \
+	"kubeadm init phase control-plane scheduler --config "*)
+	filled "$6"
+	manifest "kube-$4"
+	;;
 "kubeadm join --config /run/ha-lab/kubeadm.yaml --ignore-preflight-errors="*)
 	filled "$3"
 	joins "$3"
 	;;
 "kubeadm join phase control-plane-prepare "*)
 	filled "$6"
-	mkdir -p $kubernetes/pki/etcd
-	touch $kubernetes/pki/etcd/healthcheck-client.crt
+	certificates
 	;;
 "kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock")
-	rm -rf $kubernetes/{manifests,kubelet.conf,bootstrap-kubelet.conf,admin.conf}
-	rm -f "$state"/{own-api,label,addons}
+	rm -rf $kubernetes/{manifests,pki} $kubernetes/*.conf /var/lib/kubelet/{config.yaml,kubeadm-flags.env,pki}
+	rm -f "$state"/{own-api,label,taint}
 	;;
 
 "kubectl kustomize --load-restrictor LoadRestrictionsNone "*) cat "$4/kustomization.yaml" ;;
 "kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client "*) echo "${*: -1}" ;;
-*" get configmap cluster-info --output name") has own-api ;;
-*" get configmap/kubeadm-config deployment/coredns daemonset/kube-proxy --output name") has addons ;;
+*" get --filename - --ignore-not-found --output go-template="*.metadata.namespace*)
+	if ! has own-api || has forbidden; then
+		cat "$state/forbidden" >&2
+		exit 1
+	fi
+	# Documents that name an object, a key a line.
+	sed -n 's/^kind: //p; s/^metadata: {name: "\(.*\)", namespace: "\(.*\)"}/\2 \1/p' | paste -d' ' - - |
+		sed -E 's/^(\S+)  /\1 - /' | grep -vxFf "$state/missing" || true
+	;;
+"kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout 5s --namespace kube-system get configmap/kubeadm-config configmap/kubelet-config "*"--output name")
+	filled /run/ha-lab/token.conf
+	! has token-unknown || {
+		echo "error: You must be logged in to the server (Unauthorized)"
+		exit 1
+	}
+	;;
 *" get configmap ha-lab-pod-network --output jsonpath={.data.sha256}") cat "$state/applied-hash" ;;
 *" get --filename "*" --output name") has applied ;;
 *" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" && rm -f "$state/as-shipped" ;;
@@ -195,9 +321,12 @@ case "$name $*" in
 	filled /run/ha-lab/token.conf
 	has previous-label && echo '{"node-role.kubernetes.io/control-plane":""}' || echo '{}'
 	;;
-*" get node "*" --output jsonpath={.metadata.labels}")
+*" get node "*" --output jsonpath={.metadata.labels} taints={.spec.taints[*].key}")
 	has own-api || exit 1
-	has label && echo '{"node-role.kubernetes.io/control-plane":""}' || echo '{}'
+	labels='{}' taints=""
+	! has label || labels='{"node-role.kubernetes.io/control-plane":""}'
+	! has taint || taints=node-role.kubernetes.io/control-plane
+	echo "$labels taints=$taints"
 	;;
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name") has api ;;
 *" get nodes --output jsonpath={.items[*].metadata.name}") cat "$state/names" ;;
@@ -276,8 +405,22 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+"pgrep -x etcd") has etcd-hangs || [[ -e $kubernetes/manifests/etcd.yaml ]] ;;
+"pgrep -f -- ^etcd .*--force-new-cluster")
+	! has forced || ! fails restart || exit 0
+	! grep -q -- --force-new-cluster $kubernetes/manifests/etcd.yaml || exit 0
+	exit 1
+	;;
 "etcdctl "*" member list --write-out simple")
-	if has no-quorum; then
+	if has no-quorum && grep -qs -- --force-new-cluster $kubernetes/manifests/etcd.yaml; then
+		touch "$state/forced"
+		rm "$state/no-quorum"
+		cat "$state/member-line"
+		exit
+	elif has forced; then
+		cat "$state/member-line"
+		exit
+	elif has no-quorum; then
 		echo "Error: context deadline exceeded"
 		exit 1
 	elif has members; then

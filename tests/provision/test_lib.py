@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def test_a_wait_says_what_it_waits_for_while_its_question_has_no_answer(tmp_path
     said = waited(tmp_path, line, first=1)
     assert time.monotonic() - began < 10
     first, last = said.stdout.splitlines()
-    assert first.endswith("] waiting for rain (1 s): no answer yet")
+    assert re.search(r"\] waiting for rain \(\d+ s\): no answer yet$", first)
     assert last == "ha-lab: unchanged"
 
 
@@ -70,3 +71,16 @@ def test_a_wait_s_question_may_leave_with_exit_and_is_asked_again(tmp_path: Path
     said = waited(tmp_path, line)
     assert (said.returncode, said.stdout) == (1, "")
     assert said.stderr.startswith("ERROR: gave up after 2 s waiting for rain: no cloud\n")
+
+
+def test_a_command_that_is_silent_is_named_with_its_last_line_and_keeps_its_exit_code(tmp_path: Path) -> None:
+    line = "with_notices 'rain' bash -c 'echo a cloud >&2; sleep 1.5; printf wet; exit 3' || echo code $?"
+    said = waited(tmp_path, line, first=1)
+    first, notice, *rest = said.stdout.splitlines()
+    assert (first, rest) == ("a cloud", ["wet", "code 3"])
+    assert re.search(r"\] waiting for rain \(\d+ s\): a cloud$", notice)
+
+
+def test_a_command_that_talks_needs_no_notice_and_a_failure_ends_the_script(tmp_path: Path) -> None:
+    said = waited(tmp_path, "with_notices 'rain' echo wet; with_notices 'rain' false; echo on")
+    assert (said.returncode, said.stdout) == (1, "wet\n")

@@ -24,14 +24,27 @@ from lab.workspace import render
 from tests.unit.fakes import SITE
 
 HERE = Path(__file__).parent
-FAKED = ("systemctl", "kubeadm", "kubectl", "etcdctl", "curl", "haproxy", "ip", "ctr", "ps", "socat", "ss")
+FAKED = (
+    "systemctl",
+    "kubeadm",
+    "kubectl",
+    "etcdctl",
+    "curl",
+    "haproxy",
+    "ip",
+    "ctr",
+    "ps",
+    "socat",
+    "ss",
+    "pgrep",
+)
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
 CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|ps |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize |ss |socat "
-    r"|admin.sock show "
+    r"systemctl (is-|show )|ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize |ss "
+    r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
     r"|etcdctl .* (member list|endpoint (health|status)) "
@@ -40,7 +53,7 @@ READING = re.compile(
 ENTER = """
 set -eu
 mount --bind /etc/alternatives "$WORLD/etc/alternatives" # awk and others are found through it
-for pair in etc:/etc run:/run root:/root var-lib:/var/lib usr-share:/usr/share; do
+for pair in etc:/etc run:/run root:/root var-lib:/var/lib var-log:/var/log usr-share:/usr/share; do
 	mount --rbind "$WORLD/${pair%%:*}" "${pair#*:}"
 done
 export PATH="$WORLD/bin:$PATH"
@@ -90,6 +103,7 @@ class World:
             "run",
             "root",
             "var-lib",
+            "var-log",
             "usr-share/ha-lab",
             "state",
             "bin",
@@ -132,13 +146,22 @@ class World:
 
     def path(self, path: str) -> Path:
         """Where an absolute path of the machine lies."""
-        for inside, outside in (("/etc", "etc"), ("/run", "run"), ("/root", "root"), ("/var/lib", "var-lib")):
+        for inside, outside in (
+            ("/etc", "etc"),
+            ("/run", "run"),
+            ("/root", "root"),
+            ("/var/lib", "var-lib"),
+            ("/var/log", "var-log"),
+        ):
             if path.startswith(f"{inside}/"):
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
 
-    def run(self, script: str, *words: str, secrets: bool = False) -> Ran:
-        """Run one script as root; with secrets as the kit gives them, on standard input."""
+    def run(self, script: str, *words: str, secrets: bool = False, up: str = "") -> Ran:
+        """Run one script as root; with secrets as the kit gives them, on standard input.
+
+        `up` marks the run of `up` that it belongs to.
+        """
         state = self.root / "state"
         for file in ("calls", "environments", "refused"):
             (state / file).write_text("")
@@ -159,7 +182,8 @@ class World:
             input=self._secrets() if secrets else b"",
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")},
+            env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")}
+            | ({"HA_LAB_RUN": up} if up else {}),
             timeout=60,
             check=False,
         )

@@ -593,3 +593,49 @@ def test_nobody_to_ask_is_told_which_flag_consents(
     )
     assert "none of them may fail any more" in said
     assert "next: ./inv up --yes" in said
+
+
+# Members that are gone for good.
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_no_machine_is_made_where_etcd_has_lost_its_majority_for_good(world: World, off: bool) -> None:
+    brought_up(world)
+    for name in ("cp1", "cp3"):
+        world.lose(name)
+    if off:
+        stopped("cp2")(world)
+    with pytest.raises(LabStateError) as caught:
+        world.up(lab_of(world.folder))
+    assert "1 of its 3 members is left (cp2), and 2 are needed" in caught.value.message
+    assert "The machines of cp1, cp3 do not exist any more" in caught.value.message
+    assert "`./inv ssh cp2 -- sudo /opt/ha-lab/sole-member.sh`" in caught.value.hint
+    assert not any(touch.startswith("boot") for touch in world.touches)
+    assert ("start cp2" in world.touches) is off
+
+
+def test_a_sole_member_has_the_lost_ones_join_again(world: World) -> None:
+    brought_up(world)
+    for name in ("cp1", "cp3"):
+        world.lose(name)
+    world.members = {"cp2"}  # as sole-member.sh leaves it
+    world.up(lab_of(world.folder))
+    world.require_applied(lab_of(world.folder))
+
+
+def test_a_minority_that_is_gone_is_made_again_without_being_asked_for(world: World) -> None:
+    brought_up(world)
+    world.lose("cp3")
+    world.up(lab_of(world.folder))
+    world.require_applied(lab_of(world.folder))
+
+
+def test_up_goes_on_where_no_member_can_say_what_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    brought_up(world)
+    monkeypatch.setattr(bring_up, "STORED_TIMEOUT", 0.01)
+    for name in ("cp1", "cp3"):
+        world.lose(name)
+    world.members = set()
+    with pytest.raises(LabError, match="API"):
+        world.up(lab_of(world.folder))
+    assert "boot cp1" in world.touches

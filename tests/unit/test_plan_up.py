@@ -488,3 +488,26 @@ def test_a_script_that_fails_for_another_reason_keeps_its_words(
     world.remote.doing = fails
     with pytest.raises(NodeFailed, match=f"ended with exit code 1\n    {said}"):
         world.bring_up()
+
+
+def test_a_damaged_control_plane_stays_in_the_cluster_and_a_complete_one_admits_who_must_join_again(
+    world: World,
+) -> None:
+    world.made(cp1="damaged", cp2="joined", cp3="partial", w1="partial", w2="joined", w3="joined")
+    world.bring_up()
+    assert world.remote.words["control-plane-init cp2"] == ("cp3", "w1")
+    assert world.started("control-plane-join") == ["cp1", "cp3"]
+
+
+def test_where_every_control_plane_is_damaged_the_first_is_repaired_before_the_others(world: World) -> None:
+    world.made(cp1="partial", cp2="damaged", cp3="damaged", w1="joined")
+    world.bring_up()
+    assert world.started("control-plane-init") == ["cp2"]
+    assert world.remote.words["control-plane-init cp2"] == ("cp1", "w2", "w3")
+    assert world.started("control-plane-join") == ["cp1", "cp3"]
+
+
+def test_a_single_damaged_control_plane_is_not_begun_again(world: World) -> None:
+    world.made(cp1="damaged", w1="joined")
+    world.bring_up()
+    assert "--alone" not in world.remote.words["control-plane-init cp1"]

@@ -202,3 +202,68 @@ def test_a_voting_member_that_never_started_is_known_by_its_address(tmp_path: Pa
 def test_an_answer_that_is_none_is_not_taken_for_health(tmp_path: Path, said: str) -> None:
     found = quorum.membership(LAB, Etcd(tmp_path, lambda name: said))
     assert found == quorum.Membership(("cp1", "cp2", "cp3"), frozenset())
+
+
+# What is left of it.
+
+
+@pytest.mark.parametrize(
+    ("members", "newest", "left", "problem"),
+    [
+        (CP[:3], "cp1", ("cp1", "cp3"), None),
+        (CP[:1], "cp1", ("cp1",), None),  # cp2 and cp3 had not joined yet
+        (
+            CP[:3],
+            "cp2",
+            ("cp2",),
+            ("1 of its 3 members is left (cp2), and 2 are needed", "then `./inv up` makes"),
+        ),
+        (
+            CP[:2],
+            "cp1",
+            ("cp1",),
+            ("1 of its 2 members is left (cp1), and 2 are needed", "then `./inv up` makes"),
+        ),
+        (
+            CP,
+            "cp4",
+            ("cp1", "cp4"),
+            ("2 of its 5 members are left (cp1, cp4), and 3 are needed", "then `./inv replace cp1` makes"),
+        ),
+    ],
+)
+def test_what_is_left_of_etcd_and_what_can_be_had_back_is_said(
+    members: tuple[str, ...], newest: str, left: Sequence[str], problem: tuple[str, str] | None
+) -> None:
+    found = quorum.lost_problem(quorum.Remains(members, newest), left)
+    if problem is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert found.what.startswith("etcd has lost its majority for good: " + problem[0])
+        assert f"`./inv ssh {newest} -- sudo /opt/ha-lab/sole-member.sh`" in found.next
+        assert problem[1] in found.next
+
+
+def stored(index: int) -> str:
+    """What a member has stored, as facts.sh prints it."""
+    status = json.dumps([{"Status": {"header": {"member_id": 1}, "raftIndex": index}}])
+    listed = answer(CP[:3], learner="cp4").partition("== etcd-members 0\n")[2].partition("\n")[0]
+    return f"== etcd-status 0\n{status}\n\n== etcd-stored-members 0\n{listed}\n\n== clock 0\n1\n"
+
+
+def test_members_are_asked_for_what_they_have_stored_and_the_newest_counts(tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    class Stored(Etcd):
+        def run(self, node: Node, command: Sequence[str], **options: Any) -> process.Result:
+            asked.append(tuple(command))
+            if node.name == "cp3":
+                raise CommandFailed(["ssh"], "No route to host")
+            return process.Result(tuple(command), 0, self.said(node.name), "", 0.0)
+
+    remote = Stored(tmp_path, lambda name: stored({"cp1": 7, "cp2": 9}[name]))
+    assert quorum.remains(LAB, remote, LAB.etcd_members) == quorum.Remains(("cp1", "cp2", "cp3"), "cp2")
+    assert set(asked) == {("sudo", COMMAND, "etcd-status", "etcd-stored-members")}
+    silent = Stored(tmp_path, lambda name: "== etcd-status 1\nError\n\n== etcd-stored-members 1\nError\n")
+    assert quorum.remains(LAB, silent, LAB.etcd_members) is None

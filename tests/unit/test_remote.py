@@ -13,7 +13,7 @@ import lab.remote
 from lab.config import default
 from lab.errors import LabError, LabStateError, NodeFailed
 from lab.model import Libvirt, Node
-from lab.remote import Remote, control_folder, side_by_side
+from lab.remote import RUN, Remote, control_folder, side_by_side
 from lab.system import process
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
@@ -162,7 +162,7 @@ def test_a_script_says_whether_it_changed_anything(
     words = fake(tmp_path, monkeypatch, "ssh", "echo 'ha-lab: unchanged'")
     assert not remote.script(CP1, "node", ["--alone"], log=tmp_path / "1.log")
     assert words.read_text().split() == [
-        *("-F", str(remote.workspace.ssh_config), "cp1", "--", "sudo"),
+        *("-F", str(remote.workspace.ssh_config), "cp1", "--", "sudo", "env", f"HA_LAB_RUN={RUN}"),
         *("/opt/ha-lab/node.sh", "--alone"),
     ]
     fake(tmp_path, monkeypatch, "ssh", "echo 'ha-lab: changed'")

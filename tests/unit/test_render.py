@@ -344,7 +344,7 @@ def test_a_machine_is_given_what_its_role_needs() -> None:
     }
     common = {"node.env", "network.env", "hosts"}
     assert names["lb1"] == common | {"haproxy.cfg"}
-    assert names["w1"] == common | {"kubeadm-join.yaml"}
+    assert names["w1"] == common | {"kubeadm-join.yaml", "token.conf"}
     joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
     assert names["cp2"] == common | joins | {COREDNS_PATCH}
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +88,7 @@ class World:
         self.wanted = lab_of(folder)
         self.machines: dict[str, Machine] = {}
         self.members: set[str] = set()
+        self.indices: Counter[str] = Counter()  # of each member's log
         self.nodes: dict[str, str] = {}  # name → who cordoned it: "", "up" or "user"
         self.haproxy_drained: set[str] = set()
         self.pod_network = False
@@ -440,14 +442,23 @@ class World:
             self.require_api()
             return "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
         if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
-            members = [
-                {"ID": number, "name": name, "peerURLs": [f"https://{name}:2380"]}
-                for number, name in enumerate(sorted(self.members))
-            ]
             health = json.dumps([{"health": node.name in self.healthy_members()}])
-            listed = json.dumps({"members": members})
-            return f"== etcd-health 0\n{health}\n== etcd-members 0\n{listed}\n"
+            return f"== etcd-health 0\n{health}\n== etcd-members 0\n{self._listed()}\n"
+        if command == ("sudo", COMMAND, "etcd-status", "etcd-stored-members"):
+            if node.name not in self.members:
+                return "== etcd-status 1\nno member\n== etcd-stored-members 1\nno member\n"
+            status = json.dumps(
+                [{"Status": {"header": {"member_id": 1}, "raftIndex": self.indices[node.name]}}]
+            )
+            return f"== etcd-status 0\n{status}\n== etcd-stored-members 0\n{self._listed()}\n"
         raise AssertionError(f"not told of {command}")
+
+    def _listed(self) -> str:
+        members = [
+            {"ID": number, "name": name, "peerURLs": [f"https://{name}:2380"]}
+            for number, name in enumerate(sorted(self.members))
+        ]
+        return json.dumps({"members": members})
 
 
 class WorldRemote(FakeRemote):

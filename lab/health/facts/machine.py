@@ -183,6 +183,11 @@ class Machine:
         return self._read("etcd-members", read_members)
 
     @property
+    def etcd_stored_members(self) -> tuple[MemberFact, ...]:
+        """The same list as this machine's member has stored it, which needs no majority; only on request."""
+        return self._read("etcd-stored-members", read_members)
+
+    @property
     def etcd_status(self) -> EtcdStatus:
         """What this machine's etcd member says of itself."""
         return self._read("etcd-status", _etcd_status)

@@ -86,7 +86,7 @@ def joined(sight: Sight) -> Iterator[Found]:
             yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is running", WAIT)
         elif has == "partial":
             yield Found("broken", node.name, "`kubeadm join` went to its end", "half of it was done", half)
-        elif node.name in missing and has == "joined":
+        elif node.name in missing and has in ("joined", "damaged"):
             found = "it has joined some cluster, and this one does not know it"
             yield Found("broken", node.name, "a node of the cluster", found, half)
         elif has == "fresh" and node.name not in missing:

@@ -1,0 +1,222 @@
+# shellcheck shell=bash
+# The files without which a Kubernetes node does not run: which of them are missing or broken, and how a control plane
+# gets them back without leaving its cluster. A power cut leaves files without bytes, or cut short.
+# Sourced after kubernetes.sh. A function `…_problem` prints what is wrong, or nothing.
+
+readonly KUBELET_SETTINGS=/var/lib/kubelet/config.yaml KUBELET_FLAGS=/var/lib/kubelet/kubeadm-flags.env
+readonly KUBELET_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
+readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
+# Pairs of .crt and .key in $PKI that a CA on the machine signs.
+readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
+readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+readonly END_OF_KEY='^-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
+
+file_problem() {
+	if [[ ! -e $1 ]]; then
+		echo "$1 is missing"
+	elif [[ ! -s $1 ]]; then
+		echo "$1 is empty"
+	fi
+}
+
+certificate_problem() {
+	if [[ ! -s $1 ]]; then
+		file_problem "$1"
+	elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null 2>&1; then
+		if openssl x509 -in "$1" -noout 2>/dev/null; then
+			echo "the certificate in $1 has expired"
+		else
+			echo "$1 has no complete certificate"
+		fi
+	fi
+}
+
+key_problem() {
+	if [[ ! -s $1 ]]; then
+		file_problem "$1"
+	elif ! grep -qE -- "$END_OF_KEY" "$1"; then
+		echo "$1 has no complete key"
+	fi
+}
+
+# A kubeconfig has a certificate and a key in itself, or names the files that have them.
+kubeconfig_problem() {
+	local file
+	if [[ ! -s $1 ]]; then
+		file_problem "$1"
+	elif ! grep -q '^ *server: https://' "$1"; then
+		echo "$1 names no server"
+	elif file=$(value_in "$1" client-certificate) && [[ -n $file ]]; then
+		certificate_problem "$file"
+		file=$(value_in "$1" client-key)
+		[[ -n $file ]] || echo "$1 names no key"
+		[[ -z $file ]] || key_problem "$file"
+	elif ! value_in "$1" client-certificate-data | base64 -d 2>/dev/null |
+		openssl x509 -noout -checkend 0 >/dev/null 2>&1; then
+		echo "$1 has no valid certificate"
+	elif ! value_in "$1" client-key-data | base64 -d 2>/dev/null | grep -qE -- "$END_OF_KEY"; then
+		echo "$1 has no complete key"
+	fi
+}
+
+value_in() { sed -n "s/^ *$2: //p" "$1"; }
+
+# text_problem FILE PATTERN…: each PATTERN has a line, and the last line has an end. (Programs write it; what was cut
+# short lacks it.)
+text_problem() {
+	local file=$1 pattern
+	shift
+	if [[ ! -s $file ]]; then
+		file_problem "$file"
+		return
+	fi
+	for pattern; do
+		grep -q -- "$pattern" "$file" || {
+			echo "$file is incomplete"
+			return
+		}
+	done
+	[[ $(tail -c 1 "$file" | tr '\n\0' nz) == n ]] || echo "$file is cut short"
+}
+
+kubelet_settings_problem() {
+	text_problem "$KUBELET_SETTINGS" '^kind: KubeletConfiguration' '^staticPodPath: '
+	text_problem "$KUBELET_FLAGS" '^KUBELET_KUBEADM_ARGS='
+}
+
+# An API server that ends has its manifest elsewhere for a while.
+manifest_problem() {
+	[[ $1 == kube-apiserver && -e $API_SERVER_ASIDE ]] ||
+		text_problem "$MANIFESTS/$1.yaml" '^kind: Pod' '^spec:' "^ *name: $1\$"
+	# sole-member.sh was interrupted.
+	! grep -qs -- '- --force-new-cluster' "$MANIFESTS/$1.yaml" || echo "$MANIFESTS/$1.yaml has --force-new-cluster"
+}
+
+pair_problem() {
+	certificate_problem "$PKI/$1.crt"
+	key_problem "$PKI/$1.key"
+}
+
+# kubeadm init lets kubelet.conf name the kubelet's own certificate at its end.
+kubelet_problem() {
+	local problem
+	problem=$(kubeconfig_problem "$KUBELET")
+	if [[ -n $problem ]]; then
+		echo "$problem"
+	elif [[ -e $INITIALISED ]] && ! kubelet_has_its_certificate; then
+		echo "$KUBELET does not name the kubelet's own certificate"
+	fi
+}
+
+# What `kubeadm join` or repair_control_plane makes again. (node.sh restores the CA's certificate.)
+broken_files() {
+	local name
+	kubelet_problem
+	kubelet_settings_problem
+	[[ $NODE_ROLE == control-plane ]] || return 0
+	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do kubeconfig_problem "/etc/kubernetes/$name.conf"; done
+	for name in "${SIGNED[@]}"; do pair_problem "$name"; done
+	for name in "${COMPONENTS[@]}"; do manifest_problem "$name"; done
+}
+
+# What only another control plane still has.
+lost_files() {
+	local name
+	for name in front-proxy-ca etcd/ca; do pair_problem "$name"; done
+	for name in ca sa; do key_problem "$PKI/$name.key"; done
+	file_problem "$PKI/sa.pub"
+	etcd_data_problem
+}
+
+# etcd starts without its data, too, and creates the folder again. As a member that others know, it ends with this message
+# each time, since it has forgotten what it had acknowledged (go.etcd.io/raft, log.go).
+etcd_data_problem() {
+	local newest
+	[[ -d /var/lib/etcd/member ]] || {
+		echo "/var/lib/etcd/member is missing"
+		return 0
+	}
+	newest=$(find /var/log/pods -path '*/kube-system_etcd-*/etcd/*.log' -printf '%T@ %p\n' 2>/dev/null |
+		sort -n | tail -n 1 | cut -d' ' -f2-) || return 0
+	[[ -z $newest ]] || ! grep -q 'Was the raft log corrupted, truncated, or lost' "$newest" ||
+		echo "/var/lib/etcd/member has lost data that etcd had acknowledged"
+}
+
+# What a machine has of a cluster, as probe.sh prints it.
+membership() {
+	if nothing_of_a_cluster; then
+		echo fresh
+	elif [[ -e /etc/kubernetes/bootstrap-kubelet.conf ]] || was_interrupted; then
+		echo partial
+	elif [[ $NODE_ROLE == control-plane && -n $(lost_files) ]]; then
+		echo partial
+	elif [[ -z $(broken_files) ]]; then
+		echo joined
+	elif [[ $NODE_ROLE == control-plane ]]; then
+		echo damaged
+	else
+		echo partial
+	fi
+}
+
+# The kubelet of a complete node has its own certificate, which kubelet.conf names. An interrupted init or join has no
+# such kubelet.conf yet, while a broken one was there before.
+was_interrupted() {
+	[[ ! -e $INITIALISED ]] || return 1
+	[[ ! -e $KUBELET ]] || { ! kubelet_has_its_certificate && [[ -z $(kubelet_problem) ]]; }
+}
+
+# Makes the files of a control plane again that are missing or broken, with kubeadm's own phases; all others stay as they
+# are. What the machine still has (CAs, etcd's data) is enough for that.
+repair_control_plane() {
+	local broken name certificate=no
+	broken=$(broken_files)
+	[[ -n $broken ]] || return 0
+	log "repairing $NODE_NAME:"
+	echo "$broken"
+	fill "$HERE/kubeadm-init.yaml"
+	for name in "${SIGNED[@]}"; do
+		[[ -z $(pair_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
+	done
+	init_phase certs all # makes those that are missing
+	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do
+		if [[ -n $(kubeconfig_problem "/etc/kubernetes/$name.conf") ]]; then
+			rm -f "/etc/kubernetes/$name.conf"
+			init_phase kubeconfig "$name"
+		fi
+	done
+	if [[ -n $(kubelet_problem) ]]; then
+		certificate=yes
+		rm -f "$KUBELET" "$KUBELET_CERTIFICATE"
+		init_phase kubeconfig kubelet
+	fi
+	[[ -z $(kubelet_settings_problem) ]] || init_phase kubelet-start
+	for name in "${COMPONENTS[@]}"; do
+		[[ -z $(manifest_problem "$name") ]] || write_manifest "$name"
+	done
+	# It waits longer and longer before it starts a pod again that has failed.
+	systemctl restart kubelet
+	if [[ $certificate == yes ]]; then
+		wait_for 60 "the kubelet to store its certificate" kubelet_stored_its_certificate
+		init_phase kubelet-finalize all
+	fi
+	# shellcheck disable=SC2034  # for `finish`
+	changed=yes
+}
+
+write_manifest() {
+	if [[ $1 == etcd ]]; then
+		init_phase etcd local
+	else
+		init_phase control-plane "${1#kube-}"
+	fi
+}
+
+kubelet_stored_its_certificate() {
+	local problem
+	problem=$(certificate_problem "$KUBELET_CERTIFICATE")
+	[[ -z $problem ]] || {
+		echo "$problem"
+		return 1
+	}
+}

@@ -1,0 +1,444 @@
+"""What `up` repairs on machines and in the cluster, by the real scripts (world.py): files, objects, marks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.provision.world import Ran, World
+
+PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
+KUBERNETES = "/etc/kubernetes"
+LOST_LOG = (
+    "panic: tocommit(9) is out of range [lastIndex(3)]. Was the raft log corrupted, truncated, or lost?\n"
+)
+
+
+def made(tmp_path: Path, name: str) -> World:
+    """A machine that is a complete node of a healthy lab."""
+    world = World(tmp_path / name, name)
+    address = world.node.address
+    world.let(
+        api="",
+        active_containerd="",
+        missing="",
+        member_line=f"bbbb, started, {name}, https://{address}:2380, https://{address}:2379, false\n",
+    )
+    assert world.run("node").code == 0
+    assert again(world).code == 0
+    assert world.run("probe").last == "joined"
+    return world
+
+
+def again(world: World) -> Ran:
+    """What the next `up` runs on this machine for its part in the cluster."""
+    if world.name.startswith("w"):
+        return world.run("worker-join", secrets=True)
+    if world.name == "cp1":
+        return world.run("control-plane-init", "--alone", secrets=True)
+    return world.run("control-plane-join", "--ordered", secrets=True)
+
+
+def empty(world: World, path: str) -> None:
+    world.path(path).write_text("")
+
+
+def phases(ran: Ran) -> list[str]:
+    """The phases of kubeadm init that were run, and `reset` and `join`."""
+    words = [call.split() for call in ran.changes if call.startswith("kubeadm")]
+    return [
+        " ".join(word for word in each[3:5] if not word.startswith("--")) if each[2] == "phase" else each[1]
+        for each in words
+    ]
+
+
+# Files.
+
+FILES = {
+    f"{KUBERNETES}/kubelet.conf": ["kubeconfig kubelet", "kubelet-finalize all"],
+    PEM: ["kubeconfig kubelet", "kubelet-finalize all"],
+    "/var/lib/kubelet/config.yaml": ["kubelet-start"],
+    "/var/lib/kubelet/kubeadm-flags.env": ["kubelet-start"],
+    f"{KUBERNETES}/admin.conf": ["kubeconfig admin"],
+    f"{KUBERNETES}/controller-manager.conf": ["kubeconfig controller-manager"],
+    f"{KUBERNETES}/scheduler.conf": ["kubeconfig scheduler"],
+    f"{KUBERNETES}/manifests/etcd.yaml": ["etcd local"],
+    f"{KUBERNETES}/manifests/kube-apiserver.yaml": ["control-plane apiserver"],
+    f"{KUBERNETES}/manifests/kube-scheduler.yaml": ["control-plane scheduler"],
+    f"{KUBERNETES}/pki/apiserver.key": [],
+    f"{KUBERNETES}/pki/etcd/healthcheck-client.crt": [],
+}
+
+
+@pytest.mark.parametrize("name", ["cp1", "cp2"])
+@pytest.mark.parametrize("file", FILES)
+def test_a_control_plane_s_empty_file_is_made_again_where_it_is(tmp_path: Path, file: str, name: str) -> None:
+    world = made(tmp_path, name)
+    empty(world, file)
+    assert world.run("probe").last == "damaged"
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"{PEM if file == PEM else file} is empty" in ran.said
+    assert phases(ran) == ["certs all", *FILES[file]]
+    assert "systemctl restart kubelet" in ran.changes
+    assert world.run("probe").last == "joined"
+    assert world.secrets_left() == []
+    after = again(world)
+    assert (after.last, after.changes) == ("ha-lab: unchanged", []), after.said
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "problem"),
+    [
+        (PEM, "-----BEGIN CERTIFICATE-----\nMIID", "has no complete certificate"),
+        (f"{KUBERNETES}/admin.conf", "    server: https://192.168.56.10:6443\n", "has no valid certificate"),
+        (f"{KUBERNETES}/scheduler.conf", "apiVersion: v1\n", "names no server"),
+        (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n  name: etcd\nspec: {", "is cut short"),
+        (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n", "is incomplete"),
+        ("/var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\n", "is incomplete"),
+        (f"{KUBERNETES}/pki/etcd/peer.key", "-----BEGIN RSA PRIVATE KEY-----\nMII", "has no complete key"),
+    ],
+)
+def test_a_file_that_was_cut_short_is_broken(tmp_path: Path, file: str, text: str, problem: str) -> None:
+    world = made(tmp_path, "cp1")
+    world.path(file).write_text(text)
+    probed = world.run("probe")
+    assert probed.last == "damaged"
+    assert f"{file} {problem}" in probed.said
+    assert again(world).code == 0
+    assert world.run("probe").last == "joined"
+
+
+def test_zeros_that_a_power_cut_left_are_no_file(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    for file in (PEM, "/etc/kubernetes/manifests/etcd.yaml", "/var/lib/kubelet/config.yaml"):
+        path = world.path(file)
+        path.write_bytes(bytes(len(path.read_bytes())))
+    ran = again(world)
+    assert ran.code == 0, ran.said
+    assert set(phases(ran)) >= {"kubeconfig kubelet", "etcd local", "kubelet-start"}
+    assert world.run("probe").last == "joined"
+
+
+def test_a_kubelet_that_stores_no_certificate_is_reported(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(kubelet_broken="")
+    empty(world, PEM)
+    ran = again(world)
+    assert ran.code == 1
+    assert f"after 60 s waiting for the kubelet to store its certificate: {PEM} is missing" in ran.said
+    # The next run goes on there.
+    (world.root / "state/kubelet-broken").unlink()
+    assert again(world).code == 0
+    assert world.run("probe").last == "joined"
+
+
+@pytest.mark.parametrize("name", ["cp1", "w1"])
+def test_the_ca_s_certificate_is_restored_where_it_is_empty(tmp_path: Path, name: str) -> None:
+    world = made(tmp_path, name)
+    file = f"{KUBERNETES}/pki/ca.crt"
+    world.path(file).parent.mkdir(exist_ok=True)
+    world.path(file).write_text("")
+    assert world.run("probe").last == "joined"
+    assert world.run("node").last == "ha-lab: changed"
+    assert world.path(file).read_text() == (world.root / "opt/ca.crt").read_text()
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+@pytest.mark.parametrize("file", [PEM, f"{KUBERNETES}/kubelet.conf", "/var/lib/kubelet/config.yaml"])
+def test_a_worker_with_an_empty_file_joins_again_at_once(tmp_path: Path, file: str) -> None:
+    world = made(tmp_path, "w1")
+    empty(world, file)
+    assert world.run("probe").last == "partial"
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"{file} is empty" in ran.said
+    assert phases(ran) == ["reset", "join"]
+    assert "waiting" not in ran.said
+    assert world.run("probe").last == "joined"
+
+
+# No machine is reset before it is sure that it can join again.
+
+
+@pytest.mark.parametrize(("name", "file"), [("w1", PEM), ("cp2", f"{KUBERNETES}/pki/sa.key")])
+def test_a_machine_is_not_reset_while_the_api_does_not_accept_the_token(
+    tmp_path: Path, name: str, file: str
+) -> None:
+    world = made(tmp_path, name)
+    empty(world, file)
+    world.let(token_unknown="")
+    ran = again(world)
+    assert (ran.code, phases(ran)) == (1, []), ran.said
+    assert "Unauthorized" in ran.said
+    assert (
+        f"{name} has to join again, and can't: the API does not accept this run's bootstrap token" in ran.said
+    )
+    assert world.has(f"{KUBERNETES}/kubelet.conf")
+    assert world.secrets_left() == []
+    (world.root / "state/token-unknown").unlink()
+    assert again(world).code == 0
+    assert world.run("probe").last == "joined"
+
+
+@pytest.mark.parametrize("name", ["w1", "cp2"])
+def test_a_new_machine_waits_for_the_token_and_does_not_try_without(tmp_path: Path, name: str) -> None:
+    world = World(tmp_path / name, name)
+    world.let(api="", token_unknown="", previous_label="")
+    ran = again(world)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "waiting for the API to accept this run's bootstrap token: error: You must be logged in" in ran.said
+
+
+def test_a_token_may_read_what_a_control_plane_s_join_downloads(tmp_path: Path) -> None:
+    for name, downloads in (("w1", False), ("cp2", True)):
+        world = World(tmp_path / name, name)
+        world.let(api="", member_line="")
+        asked = next(call for call in again(world).calls if "token.conf" in call)
+        assert ("secret/kubeadm-certs" in asked) is downloads
+
+
+# What only other control planes still have.
+
+
+def lose(world: World, what: str) -> None:
+    """Take away what this control plane can't make again by itself."""
+    if what == "etcd's data":
+        world.path("/var/lib/etcd/member").rmdir()
+    elif what == "etcd's log":
+        log = world.path("/var/log/pods/kube-system_etcd-cp2_0c2b/etcd/3.log")
+        log.parent.mkdir(parents=True)
+        log.with_name("2.log").write_text("ready to serve client requests\n")
+        log.write_text(LOST_LOG)
+    else:
+        empty(world, f"{KUBERNETES}/pki/{what}")
+
+
+LOST = {
+    "etcd's data": "/var/lib/etcd/member is missing",
+    "etcd's log": "/var/lib/etcd/member has lost data that etcd had acknowledged",
+    "sa.key": "/etc/kubernetes/pki/sa.key is empty",
+    "ca.key": "/etc/kubernetes/pki/ca.key is empty",
+    "etcd/ca.key": "/etc/kubernetes/pki/etcd/ca.key is empty",
+    "front-proxy-ca.crt": "/etc/kubernetes/pki/front-proxy-ca.crt is empty",
+}
+
+
+@pytest.mark.parametrize("what", LOST)
+def test_a_control_plane_that_lost_what_others_have_leaves_etcd_and_joins_again(
+    tmp_path: Path, what: str
+) -> None:
+    world = made(tmp_path, "cp2")
+    lose(world, what)
+    assert world.run("probe").last == "partial"
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"cp2 has to join again:\n{LOST[what]}" in ran.said
+    assert "waiting" not in ran.said
+    order = [
+        next(place for place, call in enumerate(ran.changes) if words in call)
+        for words in ("member remove bbbb", "kubeadm reset", "kubeadm join --config")
+    ]
+    assert order == sorted(order)
+
+
+@pytest.mark.parametrize("what", [each for each in LOST if each not in ("etcd's log", "ca.key")])
+def test_where_no_other_control_plane_has_it_that_is_said_at_once(tmp_path: Path, what: str) -> None:
+    world = made(tmp_path, "cp1")
+    lose(world, what)
+    assert world.run("probe").last == "partial"
+    ran = again(world)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert f"cp1 can't be repaired with its own files: {LOST[what]}. Where another" in ran.said
+    assert "`./inv replace cp1`" in ran.said
+    assert "waiting" not in ran.said
+
+
+def test_the_first_control_plane_gets_the_ca_s_key_from_the_host(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    empty(world, f"{KUBERNETES}/pki/ca.key")
+    assert again(world).last == "ha-lab: changed"
+    assert world.run("probe").last == "joined"
+
+
+def test_an_etcd_that_runs_again_has_lost_nothing(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    lose(world, "etcd's log")
+    world.path("/var/log/pods/kube-system_etcd-cp2_0c2b/etcd/4.log").write_text(
+        "ready to serve client requests\n"
+    )
+    assert world.run("probe").last == "joined"
+
+
+# Objects.
+
+OBJECTS = {
+    "Deployment kube-system coredns": ["addon coredns"],
+    "Service kube-system kube-dns": ["addon coredns"],
+    "DaemonSet kube-system kube-proxy": ["addon kube-proxy"],
+    "ClusterRoleBinding - kubeadm:node-proxier": ["addon kube-proxy"],
+    "ConfigMap kube-system kubeadm-config": ["upload-config kubeadm"],
+    "ConfigMap kube-system kubelet-config": ["upload-config kubelet"],
+    "ConfigMap kube-public cluster-info": ["bootstrap-token"],
+    "ClusterRoleBinding - kubeadm:kubelet-bootstrap": ["bootstrap-token"],
+    "DaemonSet kube-system kube-proxy\nConfigMap kube-system kubeadm-config": [
+        "upload-config kubeadm",
+        "addon kube-proxy",
+    ],
+}
+
+
+@pytest.mark.parametrize("missing", OBJECTS)
+def test_an_object_that_was_deleted_is_created_again_by_its_phase(tmp_path: Path, missing: str) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(missing=f"{missing}\n")
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert phases(ran) == OBJECTS[missing]
+    for line in missing.splitlines():
+        assert line in ran.said
+    assert world.secrets_left() == []
+    after = again(world)
+    assert (after.last, after.changes) == ("ha-lab: unchanged", []), after.said
+
+
+def test_all_objects_are_asked_for_at_once(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    calls = again(world).calls
+    assert sum("get --filename - " in call for call in calls) == 1
+    assert sum(call.startswith("kubectl") for call in calls) <= 7
+
+
+def test_coredns_that_was_created_again_is_spread_as_the_lab_has_it(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(missing="Deployment kube-system coredns\n", coredns_replicas="0")
+    (world.root / "state/coredns-apart").unlink()
+    assert again(world).code == 0
+    assert (world.root / "state/coredns-replicas").read_text() == "2\n"
+    assert (world.root / "state/coredns-apart").exists()
+
+
+def test_coredns_that_was_scaled_to_nothing_has_two_replicas_again(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(coredns_replicas="0")
+    ran = again(world)
+    assert (ran.code, len(ran.changes)) == (0, 1), ran.said
+    assert ran.changes[0].endswith("scale --namespace kube-system deployment coredns --replicas 2")
+
+
+def test_an_api_that_does_not_know_the_administrator_is_not_taken_for_an_empty_one(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(forbidden='Error from server (Forbidden): User "kubernetes-admin" cannot get resource\n')
+    ran = again(world)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "does not know the lab's administrator: etcd has other data than before" in ran.said
+
+
+# Labels and taints.
+
+
+@pytest.mark.parametrize("name", ["cp1", "cp2"])
+@pytest.mark.parametrize("mark", ["label", "taint"])
+def test_a_control_plane_that_lost_its_label_or_taint_gets_it_back(
+    tmp_path: Path, name: str, mark: str
+) -> None:
+    world = made(tmp_path, name)
+    (world.root / "state" / mark).unlink()
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert phases(ran) == ["mark-control-plane"]
+    assert world.secrets_left() == []
+    assert again(world).last == "ha-lab: unchanged"
+
+
+def test_an_etcd_that_turns_out_to_have_lost_its_data_is_not_waited_for(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    (world.root / "state/own-api").unlink()
+    # The log is written between the first look and the question of the wait.
+    curl = world.root / "bin/curl"
+    curl.unlink()
+    log = "/var/log/pods/kube-system_etcd-cp1_0c2b/etcd"
+    curl.write_text(f"#!/bin/bash\nmkdir -p {log} && echo -n '{LOST_LOG}' >{log}/0.log\nexit 7\n")
+    curl.chmod(0o755)
+    ran = again(world)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    lost = LOST["etcd's log"]
+    assert f"cp1 can't be repaired with its own files: {lost}" in ran.said
+    assert "waiting" not in ran.said
+
+
+def test_the_only_control_plane_of_a_lab_says_that_its_cluster_is_lost(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    with (world.root / "opt/node.env").open("a") as file:
+        file.write("ETCD_ENDPOINTS=https://192.168.56.11:2379\n")
+    lose(world, "etcd's data")
+    ran = again(world)
+    assert ran.code == 1
+    assert (
+        "No other control plane has them, so the cluster is lost: `./inv destroy`, then `./inv up`" in ran.said
+    )
+
+
+# A member that goes on alone.
+
+
+ETCD_MANIFEST = f"{KUBERNETES}/manifests/etcd.yaml"
+KEPT = "/var/lib/etcd.before-sole-member"
+
+
+def alone(tmp_path: Path) -> World:
+    """The only control plane that is left of three."""
+    world = made(tmp_path, "cp2")
+    world.path("/var/lib/etcd/member/snap").write_text("data")
+    world.let(no_quorum="")
+    return world
+
+
+def test_a_sole_member_is_made_with_its_data_kept_and_no_flag_left(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    before = world.path(ETCD_MANIFEST).read_text()
+    world.let(failing_restart="1")
+    ran = world.run("sole-member")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert (world.root / "state/forced").exists()
+    assert sum("pgrep -f" in call for call in ran.calls) == 2, "it waits for the member without the flag"
+    assert world.path(ETCD_MANIFEST).read_text() == before
+    assert world.path(f"{KEPT}/member/snap").read_text() == "data"
+    assert not list(world.path(f"{KUBERNETES}/x").parent.glob("etcd.yaml.*"))
+    assert world.run("probe").last == "joined"
+
+
+def test_no_sole_member_is_made_while_etcd_has_a_majority(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    (world.root / "state/no-quorum").unlink()
+    ran = world.run("sole-member")
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "etcd has a majority, so nothing has to be given up" in ran.said
+    assert not world.has(KEPT)
+
+
+def test_a_machine_without_etcd_s_data_can_t_be_the_sole_member(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    lose(world, "etcd's data")
+    ran = world.run("sole-member")
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert world.has(ETCD_MANIFEST)
+
+
+def test_a_sole_member_that_was_interrupted_is_completed_by_itself_or_undone_by_up(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    world.let(etcd_hangs="")
+    ran = world.run("sole-member")
+    assert ran.code == 1
+    assert "waiting for etcd to end: it is still running" in ran.said
+    assert not world.has(ETCD_MANIFEST)
+    assert world.run("probe").last == "damaged"
+    (world.root / "state/etcd-hangs").unlink()
+    assert world.run("sole-member").code == 0
+    world.path(ETCD_MANIFEST).write_text(
+        world.path(ETCD_MANIFEST).read_text().replace("    - etcd\n", "    - etcd\n    - --force-new-cluster\n")
+    )
+    assert world.run("probe").last == "damaged"
+    assert again(world).code == 0
+    assert "force" not in world.path(ETCD_MANIFEST).read_text()
