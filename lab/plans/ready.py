@@ -53,11 +53,11 @@ STEADY = frozenset(
     (
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
         *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
-        *("own-name", "unique-identities", "kernel-settings"),
+        *("own-name", "unique-identities", "kernel-settings", "etcd-members", "etcd-no-learner"),
         *("kubeconfig-private", "secrets-private", "no-run-secret"),
     )
 )
-"""Names of checks of files and settings. Once every step is done, nothing changes them any more."""
+"""Names of checks of files, settings and membership. Once every step is done, nothing changes them any more."""
 
 NAMED = 3
 """How many of the checks that do not hold yet are named in a reason."""
