@@ -237,3 +237,10 @@ remove_pod_network() {
 	ip link delete cni0 2>/dev/null || true
 	ip link delete flannel.1 2>/dev/null || true
 }
+
+# Private keys and kubeconfigs that not only root can read, a path each.
+open_keys() {
+	[[ -d /etc/kubernetes ]] || return 0
+	find /etc/kubernetes -path '/etc/kubernetes/pki/*.key' -perm /077
+	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
+}

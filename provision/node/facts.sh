@@ -84,11 +84,6 @@ endpoint() {
 		sed -n 's/^controlPlaneEndpoint: *//p'
 }
 
-open_keys() {
-	find /etc/kubernetes/pki -name '*.key' -perm /077
-	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
-}
-
 membership() { "$HERE/probe.sh" 2>/dev/null; }
 
 kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }

@@ -11,10 +11,49 @@ source "$HERE/node-files.sh"
 names_and_routes() {
 	place 644 /etc/ha-lab/network.env <"$HERE/network.env" && restart=yes
 	place 644 /etc/ha-lab/hosts <"$HERE/hosts" && restart=yes
-	if [[ ${restart:-no} == yes ]] || ! systemctl is-active --quiet ha-lab-network; then
-		systemctl restart ha-lab-network
-		systemctl restart ha-lab-dns
-	fi
+	grep -qsx "$NODE_ADDRESS $NODE_NAME" /etc/hosts || restart=yes
+	systemctl is-active --quiet ha-lab-network || restart=yes
+	systemctl is-active --quiet ha-lab-dns || restart=yes
+	[[ ${restart:-no} == yes ]] || return 0
+	systemctl restart ha-lab-network
+	systemctl restart ha-lab-dns
+	changed=yes
+}
+
+# What decides how the kernel treats pods' packets.
+kernel_settings() {
+	[[ $(sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables | sort -u) != 1 ]] || return 0
+	sysctl --quiet --system
+	changed=yes
+}
+
+keys_for_root_only() {
+	local open
+	open=$(open_keys)
+	[[ -n $open ]] || return 0
+	# Paths without spaces, a line each.
+	# shellcheck disable=SC2086
+	chmod 600 $open
+	changed=yes
+}
+
+# Whoever is pointed at one API server loses the cluster with it. The kubelet of a control plane may have its own
+# (kubeadm's ControlPlaneKubeletLocalMode).
+kubeconfig_servers() {
+	point_at_load_balancer "$ADMIN" || true
+	[[ $NODE_ROLE == control-plane ]] || ! point_at_load_balancer "$KUBELET" || systemctl try-restart kubelet
+}
+
+# point_at_load_balancer FILE: whether that changed it.
+point_at_load_balancer() {
+	[[ -s $1 ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
+}
+
+# containerd's is systemd's, too.
+cgroup_driver() {
+	[[ -s $KUBELET_SETTINGS ]] || return 0
+	! place 644 "$KUBELET_SETTINGS" < <(sed 's/^cgroupDriver: .*/cgroupDriver: systemd/' "$KUBELET_SETTINGS") ||
+		systemctl try-restart kubelet
 }
 
 # kubelet's drop-in configuration (kubernetes.io, "Kubelet Configuration Directory Merging").
@@ -95,7 +134,11 @@ main() {
 	fi
 	proxies
 	names_and_routes
+	kernel_settings
+	keys_for_root_only
+	kubeconfig_servers
 	kubelet_drop_in
+	cgroup_driver
 	former_pod_network
 	container_runtime
 	restore_api_server

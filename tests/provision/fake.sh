@@ -2,6 +2,7 @@
 # Every program that a provisioning script may call and that would change a machine: see world.py.
 # It plays a cluster from the files of $WORLD/state. A call that is not below is refused.
 set -u
+umask 077 # kubeadm's keys and kubeconfigs are for root only
 name=${0##*/} state=$WORLD/state
 kubernetes=/etc/kubernetes
 echo "$name $*" >>"$state/calls"
@@ -182,6 +183,12 @@ case "$name $*" in
 "systemctl is-active "*) has "active-${*: -1}" ;;
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
+"systemctl restart ha-lab-network")
+	cat /etc/ha-lab/hosts >/etc/hosts
+	touch "$state/active-ha-lab-network"
+	;;
+"sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables") cat "$state/kernel" 2>/dev/null || printf '1\n1\n' ;;
+"sysctl --quiet --system") rm -f "$state/kernel" ;;
 "systemctl restart "* | "systemctl start "*)
 	touch "$state/active-$2"
 	# With a certificate in its kubeconfig a kubelet stores that as its own when it starts.

@@ -442,3 +442,76 @@ def test_a_sole_member_that_was_interrupted_is_completed_by_itself_or_undone_by_
     assert world.run("probe").last == "damaged"
     assert again(world).code == 0
     assert "force" not in world.path(ETCD_MANIFEST).read_text()
+
+
+# Settings.
+
+
+def replaced(world: World, path: str, old: str, new: str) -> None:
+    text = world.path(path).read_text()
+    assert old in text
+    world.path(path).write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["cp2", "w1"])
+def test_a_complete_node_keeps_its_settings(tmp_path: Path, name: str) -> None:
+    world = made(tmp_path, name)
+    assert world.run("node").code == 0  # the fake kubeadm leaves the CA's certificate to it
+    ran = world.run("node")
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", [])
+
+
+def test_a_node_that_takes_another_address_for_its_own_gets_its_names_again(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    replaced(world, "/etc/hosts", f"{world.node.address} w1\n", "10.0.2.15 w1\n")
+    ran = world.run("node")
+    assert (ran.last, ran.changes[0]) == ("ha-lab: changed", "systemctl restart ha-lab-network")
+    assert f"{world.node.address} w1\n" in world.path("/etc/hosts").read_text()
+
+
+def test_a_resolver_for_pods_that_was_stopped_is_started(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    (world.root / "state" / "active-ha-lab-dns").unlink()
+    ran = world.run("node")
+    assert (ran.last, ran.changes[-1]) == ("ha-lab: changed", "systemctl restart ha-lab-dns")
+
+
+def test_settings_of_the_kernel_are_read_again_where_they_differ(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    world.let(kernel="1\n0\n")
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["sysctl --quiet --system"])
+
+
+@pytest.mark.parametrize("path", ["pki/sa.key", "pki/etcd/ca.key", "admin.conf"])
+def test_keys_are_for_root_only_again(tmp_path: Path, path: str) -> None:
+    world = made(tmp_path, "cp2")
+    file = world.path(f"{KUBERNETES}/{path}")
+    file.chmod(0o644)
+    assert world.run("node").last == "ha-lab: changed"
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("name", "file"), [("cp2", "admin.conf"), ("w1", "kubelet.conf")])
+def test_a_kubeconfig_points_at_the_load_balancer_again(tmp_path: Path, name: str, file: str) -> None:
+    world = made(tmp_path, name)
+    replaced(world, f"{KUBERNETES}/{file}", "https://192.168.56.10:6443", "https://elsewhere:6443")
+    ran = world.run("node")
+    assert ran.last == "ha-lab: changed"
+    assert ran.changes == (["systemctl try-restart kubelet"] if name == "w1" else [])
+    assert "    server: https://192.168.56.10:6443\n" in world.path(f"{KUBERNETES}/{file}").read_text()
+
+
+def test_the_kubelet_of_a_control_plane_may_have_an_api_server_of_its_own(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    replaced(world, f"{KUBERNETES}/kubelet.conf", "https://192.168.56.10:6443", "https://192.168.56.12:6443")
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+def test_the_kubelet_has_the_cgroup_driver_of_containerd_again(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    file = world.path("/var/lib/kubelet/config.yaml")
+    file.write_text(file.read_text() + "cgroupDriver: cgroupfs\n")
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"])
+    assert "cgroupDriver: systemd\n" in file.read_text()

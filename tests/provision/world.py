@@ -26,6 +26,7 @@ from tests.unit.fakes import SITE
 HERE = Path(__file__).parent
 FAKED = (
     "systemctl",
+    "sysctl",
     "kubeadm",
     "kubectl",
     "etcdctl",
@@ -43,7 +44,8 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl |kubectl kustomize |ss "
+    r"systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl "
+    r"|kubectl kustomize |ss "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
