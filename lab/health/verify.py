@@ -133,6 +133,8 @@ def _words(session: Session, junit: Path) -> list[str]:
     words = [str(CHECKS), "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
     # Nobody's terminal, and nobody's standard output: what was found comes back as verdicts.
     words += ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
+    # It would collect garbage ten times over, for exceptions in destructors, which no check is about.
+    words += ["-p", "no:unraisableexception"]
     words += ["--capture", "no", "--junitxml", str(junit), "--lab", str(session.path)]
     return [*words, "--profile", session.lab.load_balancer.profile]
 

@@ -13,7 +13,8 @@ from lab.verbs import bake
 
 QUICK = "tests/unit"
 """What is run at every save: at most 30 s on two cores."""
-NEEDS_NO_LAB = ("tests/unit", "tests/provision", "tests/supply", "tests/browser")
+NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
+"""Those with the longest files first, which is the order in which they start."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
 LONGEST = ("tests/golden",)
 """Suites on labs that are run with --whole only."""
@@ -69,8 +70,12 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
 
 
 def _side_by_side() -> list[str]:
-    """Words for pytest-xdist: tests that need no lab share nothing between files, and often only wait."""
-    return ["--numprocesses", str((os.cpu_count() or 1) + 1), "--dist", "loadfile"]
+    """Words for pytest-xdist: tests that need no lab share nothing between files, and often only wait.
+
+    Without --no-loadscope-reorder, files of few tests start last, and the longest of all are such files.
+    """
+    workers = str((os.cpu_count() or 1) + 1)
+    return ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def _pytest(*words: str, select: str) -> int:

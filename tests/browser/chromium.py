@@ -89,6 +89,13 @@ class Page:
         assert "exceptionDetails" not in said, said["exceptionDetails"]
         return said["result"].get("value")
 
+    def wait_for(self, expression: str, seconds: float = 10) -> None:
+        """Wait until an expression of JavaScript is true in the page."""
+        deadline = time.monotonic() + seconds
+        while not self.value(expression):
+            assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {expression}"
+            time.sleep(0.05)
+
     def click(self, selector: str) -> None:
         """Press the left button in the middle of an element, as a hand would."""
         quoted = json.dumps(selector)

@@ -185,7 +185,7 @@ def test_the_way_is_kept_in_the_address_and_in_every_link(
         tab.click(".contents li:nth-child(2) a")
         assert tab.value("location.hash") == "#hand/chapter-2"
         top = 'document.getElementById("chapter-2").getBoundingClientRect().top'
-        assert tab.value(f"new Promise((done) => setTimeout(() => done({top}), 1500))") < 120
+        tab.wait_for(f"{top} < 120")  # it glides there
         assert "./inv up --until load-balancer" in commands(tab)[:2]
     # The address as it would be sent to somebody: another browser begins where this one was.
     there = tmp_path / "link.html"

@@ -174,14 +174,22 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 def otherwise(answer: Any) -> Iterator[Any]:
     """The answer with one thing missing, or of another type."""
     others: tuple[Any, ...] = (MISSING, None, 5, True, "x", [], {}, ["x"], [{}])
-    for *parents, last in paths(answer):
+    for path in paths(answer):
         for other in others:
-            copied = copy.deepcopy(answer)
-            inner = functools.reduce(lambda value, key: value[key], parents, copied)
-            inner[last] = other
-            if other is MISSING:
-                del inner[last]
-            yield copied
+            yield with_another(answer, path, other)
+
+
+def with_another(answer: Any, path: Sequence[Any], other: Any) -> Any:
+    """The answer with another value at a path, or none there. What is beside the path is shared, not copied."""
+    first, *rest = path
+    copied = copy.copy(answer)
+    if rest:
+        copied[first] = with_another(answer[first], rest, other)
+    elif other is MISSING:
+        del copied[first]
+    else:
+        copied[first] = other
+    return copied
 
 
 def recorded(name: str) -> Any:

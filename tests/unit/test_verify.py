@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import json
 import os
 from dataclasses import replace
@@ -73,6 +74,16 @@ def test_a_run_returns_a_verdict_for_every_check(session: Session, monkeypatch: 
     assert list(dict.fromkeys(v.group for v in found.verdicts))[:2] == ["acceptance", "load balancer"]
     assert {v.outcome for v in found.verdicts} == {"holds"}
     assert f'tests="{len(found.verdicts)}"' in found.junit.read_text()
+
+
+def test_a_run_collects_no_garbage_which_would_take_half_a_second(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, facts())
+    collections: list[object] = []
+    monkeypatch.setattr(gc, "collect", lambda *generation: collections.append(generation))
+    assert verify.run(session).green
+    assert collections == []
 
 
 def test_a_machine_that_is_silent_is_not_green_and_junit_has_it(

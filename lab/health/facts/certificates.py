@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -41,6 +42,7 @@ def read_certificates(text: str) -> tuple[CertificateFact, ...]:
     )
 
 
+@functools.lru_cache(maxsize=512)  # every check and task that is about one reads all of its machine's again
 def read_certificate(path: str, pem: str) -> CertificateFact:
     """Read one certificate. Raises ValueError where it can't be read."""
     try:
