@@ -7,6 +7,7 @@ words and its environment, plays a small cluster from files, and refuses what it
 
 from __future__ import annotations
 
+import copy
 import functools
 import io
 import os
@@ -136,6 +137,13 @@ class World:
             named="",
             running="",
         )
+
+    def copy(self, root: Path) -> World:
+        """Return this machine as it is now, with a folder of its own."""
+        shutil.copytree(self.root, root, symlinks=True)
+        other = copy.copy(self)
+        other.root, other.given = root, dict(self.given)
+        return other
 
     def let(self, **state: str) -> None:
         """Set what the fakes play by: a file of that name with that text."""
