@@ -78,8 +78,10 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", ["cp1", "cp2"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [*((file, "cp2") for file in FILES), (PEM, "cp1"), (f"{KUBERNETES}/manifests/etcd.yaml", "cp1")],
+)
 def test_a_control_plane_s_empty_file_is_made_again_where_it_is(tmp_path: Path, file: str, name: str) -> None:
     world = made(tmp_path, name)
     empty(world, file)
