@@ -132,6 +132,43 @@ def test_no_answer_of_haproxy_could_not_be_asked_and_its_own_words_are_kept(tmp_
     assert read_sections(refusing.run("facts").said)["backends"].text.strip() == "E connect: refused"
 
 
+@pytest.mark.parametrize(
+    ("answers", "asked", "last"),
+    [
+        ([("UP", 4, 4), ("UP", 10, 10)], 2, "UP"),
+        ([("UP", 4, 4), ("UP", 16, 4), ("UP", 22, 10)], 3, "UP"),
+        ([("UP", 4, 4), ("UP", 16, 4), ("UP", 28, 4), ("UP", 40, 4)], 4, "UP"),
+        ([("DOWN", 4, 4), ("DOWN", 16, 4)], 2, "DOWN"),
+    ],
+    ids=["each", "one later", "one never", "one that is down"],
+)
+def test_a_server_that_is_up_by_now_is_given_another_dozen(
+    tmp_path: Path, answers: list[tuple[str, int, int]], asked: int, last: str
+) -> None:
+    world = machine(tmp_path, "lb1")
+    folder = tmp_path / "answers"
+    folder.mkdir()
+
+    def row(name: str, sessions: int, status: str) -> str:
+        return ",".join(["apiserverbackend", name, *(["0"] * 5), str(sessions), *(["0"] * 9), status, "L7OK"])
+
+    # The first answer is for the servers' states, which are asked before.
+    for number, (status, one, two) in enumerate([answers[0], *answers]):
+        rows = (row("cp1", one, "UP"), row("cp2", two, status), row("BACKEND", 4, "UP"))
+        (folder / str(number)).write_text("".join(f"{each}\n" for each in rows))
+    counter = folder / "count"
+    (world.root / "bin" / "socat").write_text(
+        f"#!/bin/sh\ncat >/dev/null\nn=$(cat {counter} 2>/dev/null || echo 0)\necho $((n + 1)) >{counter}\n"
+        f"cat {folder}/$n\n"
+    )
+    said = read_sections(world.run("facts").said)["spread"]
+    assert (said.code, int(counter.read_text())) == (0, 1 + asked)
+    before, after = said.text.split("-- after\n")
+    assert ",cp1,0,0,0,0,0,4," in before
+    assert after.splitlines()[1].split(",")[17] == last
+    assert after.splitlines()[1].split(",")[7] == str(answers[-1][2])
+
+
 ASKING = (*(PROVISION / "node").glob("*.sh"), *(REPOSITORY / "lab").rglob("*.py"), *DOCS.rglob("*.md"))
 
 
