@@ -32,6 +32,7 @@ def test_the_load_balancer_alone_is_up_by_a_bare_vagrant_up(pair: TestLab) -> No
         assert b"apiserverbackend" in page.read()
 
 
+@pytest.mark.whole
 def test_a_load_balancer_and_a_node_come_up_and_pass_their_host_checks(pair: TestLab) -> None:
     said = pair.inv("up", timeout=2400)
     assert said.code == 0, said.said
@@ -44,6 +45,7 @@ def test_a_load_balancer_and_a_node_come_up_and_pass_their_host_checks(pair: Tes
     assert "all hold" in verified.said
 
 
+@pytest.mark.whole
 def test_up_again_changes_nothing(pair: TestLab) -> None:
     assert "nothing was changed" in pair.succeed("up").said
 
