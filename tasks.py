@@ -455,14 +455,14 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     | {
         "quick": "only the unit tests, for every save; nothing is installed",
         "live": "also bring up real labs and test them (default)",
-        "sabotage": "instead: break a lab of its own in every way that verify should notice (10 minutes)",
+        "sabotage": "instead: break a lab of its own in every way that `verify` should report (10 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
-        "lifecycle": "instead: change a lab of its own in every way, and kill `up` on its way (15 minutes)",
+        "lifecycle": "instead: change a lab of its own in every way, and kill running commands (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
-        "whole": "also what takes longer: a golden machine from stand-ins of upstream's hosts (5 minutes); "
-        "with --sabotage: each break alone; with --drills: also every other drill, and both load balancers "
-        "side by side (10 minutes more); with --vm: also real labs of two and five machines, VirtualBox's "
-        "disk, and the golden image on another docker (up to an hour more)",
+        "whole": "also what takes longer: the handout's commands in both ways, and a golden machine from "
+        "stand-ins of upstream's hosts (5 minutes); with --sabotage: each break by itself; with --drills: also "
+        "every other drill, and both load balancers side by side (10 minutes more); with --vm: also labs of "
+        "two and five machines, VirtualBox's disk, and the golden image on another docker (up to an hour more)",
         "k": "as pytest's -k",
     }
 )

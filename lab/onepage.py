@@ -1,4 +1,4 @@
-"""This room is what every page of ours shares: one HTML file that needs nothing else and asks for nothing.
+"""What every page of ours shares: one HTML file that needs nothing else and asks for nothing.
 
 Its style and script stand in it, and its policy lets nothing run or load but these two.
 """

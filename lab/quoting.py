@@ -28,7 +28,7 @@ def folder_problem(folder: Path) -> str | None:
     """
     name = str(folder)
     if not name.isprintable():
-        return f"the lab's folder {name!r} has a line's end or another letter in its path that can't be printed"
+        return f"the lab's folder {name!r} has a line break or another unprintable character in its path"
     if ":" in name:
-        return f"the lab's folder {name} has a colon in its path, which divides the list in KUBECONFIG"
+        return f"the lab's folder {name} has a colon in its path, which separates the files in KUBECONFIG"
     return None

@@ -1,4 +1,4 @@
-"""This room is the way to the machines: commands and scripts over OpenSSH, side by side.
+"""The way to the machines: commands and scripts over OpenSSH, side by side.
 
 Every packet to a lab address goes through `route_problem` first: while the lab's network is down, such
 an address would leave the host by its default route.

@@ -1,4 +1,4 @@
-"""This room turns lab.yaml into a `Lab`, or says everything that is wrong with it, line by line.
+"""Turns lab.yaml into a `Lab`, or says everything that is wrong with it, line by line.
 
 `lab.config.shape` and pydantic judge each key alone, then the keys are judged against one another here. There,
 what hangs on a key that was wrong by itself is passed over, so that no problem breeds another.
@@ -112,7 +112,7 @@ def _place(error: ErrorDetails) -> Key:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    """Tell pydantic's finding in our words; of values, `lab.config.shape` has told it already."""
+    """Put pydantic's finding into our words; of values, `lab.config.shape` has done so already."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "dict_type":
@@ -197,10 +197,10 @@ def _wrong_manifest(path: Path, pods: IPv4Network) -> Iterator[Clash]:
 
 def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:
     """Networks that may belong to others: the lab, and with `subnet` this host, could not reach those."""
-    allowed = f"{', '.join(map(str, PRIVATE))}; or say {_dotted(PUBLIC_ADDRESSES)}: true"
+    allowed = f"{', '.join(map(str, PRIVATE))}; or set {_dotted(PUBLIC_ADDRESSES)}: true"
     for key, network in networks.items():
         if not is_private(network):
-            what = f"{network} is not private: addresses in it belong to others, whom the lab could not reach"
+            what = f"{network} is not private: its addresses belong to others, which the lab could not reach"
             yield (key, PUBLIC_ADDRESSES), f"{what} ({allowed})"
 
 

@@ -1,4 +1,4 @@
-"""This room settles what lab.yaml leaves to the host: which provider, and whether its machines are emulated.
+"""Settles what lab.yaml leaves to the host: which provider, and whether its machines are emulated.
 
 Machines that exist have settled it. It is asked for every verb, so files are looked at before anything is
 started.

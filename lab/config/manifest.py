@@ -48,7 +48,7 @@ def faults(text: str, pods: IPv4Network) -> list[Fault]:
     A file that is no manifest has one fault; otherwise each network that is not the pods' is one.
     """
     if WEB_PAGE.match(text):
-        return [Fault(1, "is a web page and no manifest: download the file itself (its raw form)")]
+        return [Fault(1, "is a web page, not a manifest: download the raw file")]
     try:
         documents = [each for each in yaml.compose_all(text, Loader=LOADER) if not _is_empty(each)]
     except yaml.MarkedYAMLError as error:
@@ -78,7 +78,7 @@ def _unreadable(text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     what = f"can't be read as YAML: {error.problem or error.context}"
     if TEMPLATE.search(text):
-        what += " (a chart's template? `helm template` makes a manifest of it)"
+        what += " (if it is a Helm chart's template, `helm template` makes a manifest from it)"
     return Fault(mark.line + 1 if mark else 1, what)
 
 
@@ -89,12 +89,12 @@ def _is_empty(document: yaml.Node | None) -> bool:
 def _object_problem(document: yaml.Node) -> str | None:
     """Why kustomize would refuse this as an object of Kubernetes; None where it would not."""
     if not isinstance(document, yaml.MappingNode):
-        return "is text and no manifest: an object with apiVersion, kind and metadata should start here"
+        return "is text, not a manifest: an object with apiVersion, kind and metadata should start here"
     missing = [key for key in ("apiVersion", "kind") if not _text(document, key)]
     if not missing and not _text(document, "kind").endswith("List") and not _text(document, "metadata", "name"):
         missing = ["metadata.name"]
     if missing:
-        return f"is no manifest: the object that starts here has no {' and no '.join(missing)}"
+        return f"is not a manifest: the object that starts here has no {' and no '.join(missing)}"
     return None
 
 

@@ -1,4 +1,4 @@
-"""This room is the shape of lab.yaml: its keys, and for each the rule that its value must keep.
+"""The shape of lab.yaml: its keys, and for each the rule that its value must keep.
 
 A rule takes what the file has (text, a list, a mapping) and gives what the model wants, or says what is
 wrong and, in brackets, what is allowed. Rules that need several keys are in `lab.config`.
@@ -147,7 +147,7 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
             content = file.read(MANIFEST_LIMIT + 1)
         if len(content) > MANIFEST_LIMIT:
             raise ValueError(
-                f"{shown(value)} is larger than {MANIFEST_LIMIT >> 20} MiB: no manifest is ({rule})"
+                f"{shown(value)} is larger than {MANIFEST_LIMIT >> 20} MiB, too large for a manifest ({rule})"
             )
         content.decode()
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
-"""This room reads one small YAML file into plain text values, and remembers the line of every key.
+"""Reads one small YAML file into plain text values, and remembers the line of every key.
 
 In: a path. Out: a `Document`. What can't be taken apart at all is raised as ConfigError with its place;
-what is merely odd (a key given twice) is a problem beside the data, to be told with others.
+what is merely odd (a key given twice) is a problem beside the data, reported with the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""This room reads from HAProxy's own log when it took API servers out and back in."""
+"""Reads from HAProxy's own log when it took API servers out and back in."""
 
 from __future__ import annotations
 

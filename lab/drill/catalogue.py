@@ -1,4 +1,4 @@
-"""This room is the list of drills: what each breaks, for how long, how it is mended, what may come of it."""
+"""The list of drills: what each breaks, for how long, how it is repaired, which limits its figures have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is the verb `drill`: which drills, how often, in which profiles; and where the report lies."""
+"""The verb `drill`: which drills, how often, in which profiles; and where the report is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room opens connections that cannot leave the lab, and says in a word why one brought no answer."""
+"""Opens connections that cannot leave the lab, and says in a word why one brought no answer."""
 
 from __future__ import annotations
 

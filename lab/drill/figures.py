@@ -1,4 +1,4 @@
-"""This room makes figures out of a recording, and holds each against its limit. Pure.
+"""Makes figures out of a recording, and holds each against its limit. Pure.
 
 Nothing is ever taken off a figure because the host paused: what a pause may have caused is told beside it.
 """

@@ -1,4 +1,4 @@
-"""This room writes a report as one HTML page that needs nothing else: no network, no other file. Pure.
+"""Writes a report as one HTML page that needs nothing else: no network, no other file. Pure.
 
 Every text is in the page in both languages; its script shows one of them. What a report says is escaped,
 and a content security policy lets nothing run or load but the page's own style and script.

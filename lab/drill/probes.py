@@ -1,4 +1,4 @@
-"""This room asks a cluster what its users would ask, many times a second, and keeps every answer and its time.
+"""Asks a cluster what its users would ask, many times a second, and keeps every answer and its time.
 
 All of it runs on the host, in threads, for a bounded time, and only over sockets that can't leave the lab
 (`lab.drill.dial`). New connections and the Service are asked in an open loop: each request at its own time,

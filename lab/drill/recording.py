@@ -1,4 +1,4 @@
-"""This room is what a drill leaves behind: what was seen and when, and what is made of it. Frozen, and JSON.
+"""What a drill leaves behind: what was seen and when, and what is made of it. Frozen, and JSON.
 
 All times are seconds on one monotonic clock of the host, counted from the start of the probes.
 """

@@ -1,4 +1,4 @@
-"""This room tells what drills found: a table for the terminal, JSON for programs, a page for people."""
+"""Shows what drills found: a table for the terminal, JSON for programs, a page for people."""
 
 from __future__ import annotations
 

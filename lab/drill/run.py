@@ -1,4 +1,4 @@
-"""This room carries drills out: verify green, watch, break, heal, whole again, verify green. In that order."""
+"""Carries drills out: verify green, watch, break, heal, wait for recovery, verify green. In that order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is what a drill can do to a lab: power, faults inside machines, HAProxy; and who is who in it.
+"""What a drill can do to a lab: power, faults inside machines, HAProxy; and who is who in it.
 
 Every fault can be taken out again whether or not it was put in (`provision/drill/fault.sh`).
 """

@@ -1,4 +1,4 @@
-"""This room watches the ConfigMap as an informer would: a list, then a stream, resumed where it broke.
+"""Watches the ConfigMap as an informer would: a list, then a stream, resumed where it broke.
 
 client-go waits 0.8 s to 30 s before it comes back, and finds a silent connection by HTTP/2 pings after 45 s;
 this one does both within seconds, so that what it tells is the cluster's time and not its own patience.

@@ -1,4 +1,4 @@
-"""This room orders a report for reading: drills, their profiles, and each figure over the repeats. Pure.
+"""Orders a report for reading: drills, their profiles, and each figure over the repeats. Pure.
 
 Report → Drill(name, profiles) → Runs(profile, results) → Row(name, median, low, high, limit, broken)
 """

@@ -1,4 +1,4 @@
-"""This room works out where a run's timeline is drawn; the page's template only writes it down. Pure.
+"""Works out where a run's timeline is drawn; the page's template only writes it down. Pure.
 
 Across, places are per cent of the width, and bars are counted in `BINS`, so that one drawing fits a phone
 and a desk. Down, they are pixels. A bin shows the worst and slowest of what it saw, so thousands of

@@ -1,4 +1,4 @@
-"""This room changes back whatever a drill changes: at its end, at Ctrl-C, or by the next drill.
+"""Changes back whatever a drill changes: at its end, at Ctrl-C, or by the next drill.
 
 What was changed stands in `.lab/drill/` from before the change until it is undone, so that even a drill that
 was killed outright leaves behind what has to be done. Undoing something twice does no harm.

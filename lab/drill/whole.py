@@ -1,4 +1,4 @@
-"""This room waits until what a drill broke is whole again, part by part, and marks when each was."""
+"""Waits until what a drill broke has recovered, part by part, and marks when each was."""
 
 from __future__ import annotations
 

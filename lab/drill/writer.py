@@ -1,4 +1,4 @@
-"""This room writes to the cluster on a kept-alive connection, one write after another, keeping every answer."""
+"""Writes to the cluster on a kept-alive connection, one write after another, keeping every answer."""
 
 from __future__ import annotations
 

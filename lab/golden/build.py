@@ -1,4 +1,4 @@
-"""This room makes the golden machine's root, the same for every provider but for the packages in it.
+"""Makes the golden machine's root, the same for every provider but for the packages in it.
 
 Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the Debian packages'
 names, every script and file under provision/ that ends up in it. What is being made is in

@@ -1,4 +1,4 @@
-"""This room packs all that a machine without a network needs into one file, and takes it out again.
+"""Packs all that a machine without a network needs into one file, and takes it out again.
 
 The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
 which reads that folder before there is any Python package), last `machine/`, the golden machine as its provider
@@ -130,7 +130,7 @@ def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
     if not image.exists(lab, image.name(lab)):
         raise LabError(
             f"{file} was imported, and {image.name(lab)} is not in it",
-            hint="make the bundle anew: `./inv bake --export FILE` where it came from",
+            hint="export it again with `./inv bake --export FILE`, where it came from",
         )
 
 
@@ -178,7 +178,7 @@ def _manifest_of(bundle: tarfile.TarFile, file: Path) -> Manifest:
         if data.get("format") != 1:
             what = f"it has format {data.get('format')!r}, and this checkout knows 1"
             raise LabError(
-                f"{file} can't be imported: {what}", hint="take the checkout that made it, or export anew"
+                f"{file} can't be imported: {what}", hint="use the checkout that made it, or export it again"
             )
         whole = data.pop("sha256", None) == _sum_of(data)
         manifest = Manifest.model_validate(data)

@@ -1,4 +1,4 @@
-"""This room makes minimal Debian roots, as tar files, one for each list of packages, and keeps them."""
+"""Makes minimal Debian roots, as tar files, one for each list of packages, and keeps them."""
 
 from __future__ import annotations
 

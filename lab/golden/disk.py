@@ -1,4 +1,4 @@
-"""This room makes the golden disk: the golden machine's root with a kernel, on a disk that boots by itself.
+"""Makes the golden disk: the golden machine's root with a kernel, on a disk that boots by itself.
 
 Every provider of virtual machines takes the same one. It is kept as `CACHE/disks/KEY/`:
 

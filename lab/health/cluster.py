@@ -1,4 +1,4 @@
-"""This room reads a running cluster: what the API, etcd and HAProxy answer, as typed facts.
+"""Reads a running cluster: what the API, etcd and HAProxy answer, as typed facts.
 
 The API is asked as a user would: through the kubeconfig, so through the load balancer, CA verified.
 """

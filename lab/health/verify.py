@@ -43,8 +43,8 @@ FACTS = pytest.StashKey[Facts]()
 """Where it leaves the facts of a run, on pytest's configuration."""
 
 NOT_RUN = "it did not run"
-LEFT_OUT = "pytest left this check out, and nobody asked for that: what it would have found is not known"
-LOOK_FOR = "look for what changes pytest's course: `git status` shows files of yours, such as a conftest.py"
+LEFT_OUT = "pytest did not run it although it was selected, so its result is unknown"
+LOOK_FOR = "look for what makes pytest skip tests, such as a conftest.py of yours: `git status` shows new files"
 FEW = 12
 """How many checks that did not run are shown by name; --json has all."""
 
@@ -147,8 +147,8 @@ def _compiled(select: str) -> Expression | None:
         return Expression.compile(select)
     except SyntaxError as error:
         raise ConfigError(
-            [f"-k {quoting.word(select)}: {error.msg}, at letter {error.offset}"],
-            hint="names with `and`, `or`, `not` and parentheses between them, as for pytest's -k",
+            [f"-k {quoting.word(select)}: {error.msg}, at character {error.offset}"],
+            hint="combine names with `and`, `or`, `not` and parentheses, as in pytest's -k",
         ) from error
 
 
@@ -271,7 +271,8 @@ def _missing_in_full(outcome: Outcome) -> RenderableType:
     lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
     for label, text in (("missing", ", ".join(titles[:FEW]) + more), ("means", LEFT_OUT), ("try", LOOK_FOR)):
         lines.add_row(Text(label, "dim"), Text(text))
-    return Group(Text(f"{len(titles)} checks did not run", COLOURS["could-not-ask"]), lines, "")
+    says = f"{len(titles)} {'check' if len(titles) == 1 else 'checks'} did not run"
+    return Group(Text(says, COLOURS["could-not-ask"]), lines, "")
 
 
 def _cause(cause: Cause) -> RenderableType:

@@ -1,4 +1,4 @@
-"""This room gathers what matters about this host into `HostFacts`: the doctor's only source.
+"""Gathers what matters about this host into `HostFacts`: the doctor's only source.
 
 It changes nothing, and sends no packet to a lab address. What takes time is asked side by side.
 """

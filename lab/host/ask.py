@@ -1,4 +1,4 @@
-"""This room asks the host one question by a command, and takes no failure for an answer."""
+"""Asks the host one question by a command, and takes no failure for an answer."""
 
 from __future__ import annotations
 

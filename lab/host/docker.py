@@ -1,4 +1,4 @@
-"""This room asks docker's client, in few calls, about its daemon, its containers and its networks."""
+"""Asks docker's client, in few calls, about its daemon, its containers and its networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room reads what the kernel says of itself, under /proc and /sys.
+"""Reads what the kernel says of itself, under /proc and /sys.
 
 Every function takes the root of those trees, so that tests give it recorded ones.
 """

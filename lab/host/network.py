@@ -1,4 +1,4 @@
-"""This room asks for the host's routes and libvirt's networks. It reads tables and sends no packet."""
+"""Asks for the host's routes and libvirt's networks. It reads tables and sends no packet."""
 
 from __future__ import annotations
 

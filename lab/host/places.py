@@ -1,4 +1,4 @@
-"""This room knows where the kit keeps what outlives a lab."""
+"""Knows where the kit keeps what outlives a lab."""
 
 from __future__ import annotations
 

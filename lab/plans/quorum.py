@@ -140,7 +140,7 @@ def lost_problem(found: Remains, left: Collection[str]) -> Problem | None:
         f"({', '.join(here)}), and {needed(len(found.members))} are needed. The {machines} of "
         f"{', '.join(gone)} {do} not exist any more, and machines that are made again can't join without a "
         "majority",
-        f"the cluster's data is still on {found.newest}, but for writes that it had not received yet. "
+        f"the cluster's data is still on {found.newest}, except writes that it had not received yet. "
         f"`./inv ssh {found.newest} -- sudo /opt/ha-lab/sole-member.sh` makes its member the only one, then "
         f"{then} makes the others and has them join. Without the data: `./inv destroy`, then `./inv up`",
     )

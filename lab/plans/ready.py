@@ -161,7 +161,7 @@ def why_not_healthy(job: Job) -> str | None:
     if bad and all(_is_steady(context.lab, facts, verdict) for verdict in bad):
         hints = dict.fromkeys(f"{verdict.title}: {verdict.hint}" for verdict in bad)
         raise LabStateError(
-            f"the lab is up, but this is not as `up` makes it, and it does not change it: {_in_words(bad)}",
+            f"the lab is up, but not as `up` makes it, and `up` does not change this: {_in_words(bad)}",
             hint="\n".join(hints),
         )
     cordoned = [each.machine for each in verdicts if each.name == TAINTS and each.outcome == "warns"]

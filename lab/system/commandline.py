@@ -1,4 +1,4 @@
-"""This room is how a typed line is read: invoke's parser, with our words for what it can't make out."""
+"""How a typed line is read: invoke's parser, with our words for what it can't make out."""
 
 from __future__ import annotations
 

@@ -23,5 +23,5 @@ def line_end_problem(folder: Path = PROVISION) -> str | None:
         return None
     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return (
-        f"{wrong[0].relative_to(folder.parent)}{more}: lines end with CR LF, which no shell of a machine reads"
+        f"{wrong[0].relative_to(folder.parent)}{more}: lines end with CR LF, which machines' shells can't read"
     )

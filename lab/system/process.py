@@ -1,4 +1,4 @@
-"""This room is the one door to commands on the host: every one starts, is logged, and ends here.
+"""The one door to commands on the host: every one starts, is logged, and ends here.
 
 A command is a list of words, never a shell line. What is given on standard input is never logged, so
 secrets travel that way and no other. A command gets the environment that `lab.system.environment` makes, and
@@ -31,7 +31,7 @@ TAIL_SEARCHED = 2**16
 """How many of the last letters are searched for secrets: a key of many lines may begin before the tail."""
 
 GRACE = 5.0
-"""Seconds that a command which is told to end has for it."""
+"""Seconds that a command has to end after SIGTERM."""
 
 _running: set[subprocess.Popen[bytes]] = set()
 _stopped = threading.Event()

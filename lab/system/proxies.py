@@ -1,4 +1,4 @@
-"""This room knows the proxies that the user's environment names, and whom they are not for.
+"""Knows the proxies that the user's environment names, and whom they are not for.
 
 A proxy's URL may hold a password: it travels in environments and in files that root alone reads, and is
 never a word of a command or a line of a log.

@@ -1,4 +1,4 @@
-"""This room is the terminal: rich's console, which names the lab in every command it tells people to type.
+"""The terminal: rich's console, which names the lab in every command that it shows.
 
 Where a terminal's encoding has no letter for one of our signs, it prints another one and goes on.
 """

@@ -12,20 +12,20 @@ from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 
 QUICK = "tests/unit"
-"""What is run at every save: at most 30 s on two cores."""
+"""What is run at every save."""
 NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
 """Those with the longest files first, which is the order in which they start."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
 LONGEST = ("tests/golden",)
-"""Suites on labs that are run with --whole only."""
+"""Suites on labs that run with --whole only."""
 BREAKING = {
     "sabotage": "tests/breaking/test_sabotage.py",
     "drills": "tests/breaking/test_drills.py",
     "lifecycle": "tests/lifecycle",
 }
-"""Suites that break or change a lab again and again, ten minutes each. Those of one folder share their lab."""
+"""Suites that break or change a lab, 10 to 15 minutes each. Those of one folder share their lab."""
 TIMES = ("--durations", "15")
-"""Words that make pytest tell where the time of a suite on labs went."""
+"""Options with which pytest lists the slowest tests of a suite on labs."""
 VIRTUAL = "tests/vm"
 """Suites on virtual machines, emulated where there is no KVM."""
 
@@ -70,7 +70,7 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
 
 
 def _side_by_side() -> list[str]:
-    """Words for pytest-xdist: tests that need no lab share nothing between files, and often only wait.
+    """Options for pytest-xdist: tests that need no lab share nothing between files, and often only wait.
 
     Without --no-loadscope-reorder, files of few tests start last, and the longest of all are such files.
     """
@@ -88,7 +88,7 @@ def _on_the_terminal(words: Sequence[str]) -> int:
 
 
 def lint(session: Session, *, consent: bool) -> int:
-    """Run every linter, also after one has failed; return 0 only when all are content."""
+    """Run every linter, also after one has failed; return 0 only when all pass."""
     bake.make_fit(session, {"lint"}, consent=consent)
     code = 0
     for words in commands():

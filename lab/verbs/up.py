@@ -292,7 +292,7 @@ class Run:
         with session.progress.step("quorum", "etcd's members say what is left") as shown:
             timeout = STORED_TIMEOUT * session.lab.patience
             try:
-                wait_until(why_not, what="an answer of etcd's members", timeout=timeout, log=shown.log)
+                wait_until(why_not, what="etcd's members to answer", timeout=timeout, log=shown.log)
             except WaitTimedOut as error:
                 shown.note = error.reason
             problem = quorum.lost_problem(found, [node.name for node in left]) if found else None
@@ -462,8 +462,8 @@ def _adopted(session: Session) -> bool:
     elif lost:
         raise LabStateError(
             f"machines of this lab exist that {session.workspace.root}/.vagrant does not know: {len(lost)}",
-            hint=f"put {session.workspace.identity}, their record, back if you have it, and `./inv up` uses "
-            "them; else `./inv destroy` removes them",
+            hint=f"if you have a copy of {session.workspace.identity}, their record, restore it: `./inv up` "
+            "then uses them; otherwise `./inv destroy` removes them",
         )
     return bool(lost)
 

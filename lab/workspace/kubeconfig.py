@@ -40,7 +40,7 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
     if server != lab.api.url:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api.url}",
-            hint=f"`./inv ssh {node.name}`: its `server:` in /etc/kubernetes/admin.conf has to be that; `./inv "
+            hint=f"`./inv ssh {node.name}` and set `server:` in /etc/kubernetes/admin.conf to it; `./inv "
             f"replace {node.name}` makes the machine again where there are other control planes",
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))

@@ -233,8 +233,8 @@ require_what_only_others_have() {
 	[[ -n $lost ]] || return 0
 	lost="$NODE_NAME can't be repaired with its own files: ${lost//$'\n'/; }"
 	[[ $ETCD_ENDPOINTS != *,* ]] ||
-		die "$lost. Where another control plane is complete, the next \`./inv up\` has $NODE_NAME join again, and so does" \
-			"\`./inv replace $NODE_NAME\`. Where none is, the cluster is lost: \`./inv destroy\`, then \`./inv up\`"
+		die "$lost. If another control plane is complete, \`./inv up\` or \`./inv replace $NODE_NAME\` makes this one join" \
+			"again. If none is, the cluster is lost: \`./inv destroy\`, then \`./inv up\`"
 	die "$lost. No other control plane has them, so the cluster is lost: \`./inv destroy\`, then \`./inv up\`, makes a" \
 		"new one"
 }

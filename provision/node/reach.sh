@@ -42,8 +42,8 @@ load_balancer_reached() {
 
 if [[ ${1:-} == --require ]]; then
 	(wait_for 20 "$NODE_NAME to reach the load balancer at ${API_ENDPOINT%:*}" load_balancer_reached) ||
-		die "$NODE_NAME does not reach the load balancer, so nothing of the cluster can work;" \
-			"\`./inv doctor\` says what on the host is in the way"
+		die "$NODE_NAME does not reach the load balancer, so it can't take part in the cluster;" \
+			"\`./inv doctor\` shows what on the host blocks it"
 else
 	all_others
 fi

@@ -39,7 +39,7 @@ main() {
 	exclusively
 	[[ -d $DATA/member ]] || die "$NODE_NAME has no etcd data, so its member can't be the only one"
 	if etcd_at "$OWN" member list --write-out simple >/dev/null 2>&1; then
-		die "etcd has a majority, so nothing has to be given up: \`./inv up\` repairs the rest"
+		die "etcd has a majority, so no data has to be lost: \`./inv up\` repairs the rest"
 	fi
 	# An earlier run has put it there and was interrupted.
 	[[ -e $ASIDE ]] || mv "$MANIFEST" "$ASIDE"

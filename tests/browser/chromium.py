@@ -1,4 +1,4 @@
-"""This room drives Debian's Chromium without a window, over the pipe that it offers for that.
+"""Drives Debian's Chromium without a window, over the pipe that it offers for that.
 
 Its protocol is JSON with a zero byte after each message. What we need of it fits here, and nothing has to
 be installed but the browser itself: no driver, no package that every user of the kit would carry along.

@@ -75,6 +75,6 @@ def test_the_load_balancer_may_be_required(tmp_path: Path, port: int) -> None:
     assert ran.code == 1
     assert f"waiting for w1 to reach the load balancer at {CLOSED}: Connection refused" in ran.said
     assert (
-        "ERROR: w1 does not reach the load balancer, so nothing of the cluster can work; `./inv doctor`"
+        "ERROR: w1 does not reach the load balancer, so it can't take part in the cluster; `./inv doctor`"
         in ran.said
     )

@@ -423,7 +423,7 @@ def test_no_sole_member_is_made_while_etcd_has_a_majority(tmp_path: Path) -> Non
     (world.root / "state/no-quorum").unlink()
     ran = world.run("sole-member")
     assert (ran.code, ran.changes) == (1, []), ran.said
-    assert "etcd has a majority, so nothing has to be given up" in ran.said
+    assert "etcd has a majority, so no data has to be lost" in ran.said
     assert not world.has(KEPT)
 
 

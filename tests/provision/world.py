@@ -1,4 +1,4 @@
-"""This room is one machine for the provisioning scripts: folders of its own in place of the real ones.
+"""One machine for the provisioning scripts: folders of its own in place of the real ones.
 
 A script runs in a mount namespace in which /etc, /run, /var/lib and /usr/share are scratch folders, so it
 touches nothing of this host. Programs that would change a machine are one fake, first on PATH: it keeps its

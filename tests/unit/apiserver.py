@@ -1,4 +1,4 @@
-"""This room is an API server and a Service for tests: over TLS, on 127.0.0.1, as broken as a test wants it.
+"""An API server and a Service for tests: over TLS, on 127.0.0.1, as broken as a test wants it.
 
 It knows the one ConfigMap that drills write to, its watch, /readyz and the Service's page, and nothing else.
 """

@@ -1,4 +1,4 @@
-"""This room is hand-made drill reports for tests: what a run looks like, without a lab. The same every time."""
+"""Hand-made drill reports for tests: what a run looks like, without a lab. The same every time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is what stands in for the world in unit tests: a clock, a way to machines, programs on PATH.
+"""What stands in for the world in unit tests: a clock, a way to machines, programs on PATH.
 
 Each answers what it was told to and refuses the rest.
 """

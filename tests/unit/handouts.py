@@ -1,4 +1,4 @@
-"""This room is chapters for tests: a folder of two, in both languages, with all that chapters can have."""
+"""Chapters for tests: a folder of two, in both languages, with all that chapters can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is hosts for tests: recorded answers, a door that refuses other questions, facts."""
+"""Hosts for tests: recorded answers, a door that refuses other questions, facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is the facts of a lab that was well, as tests/record_facts.py recorded it, and ways to alter it."""
+"""The facts of a lab that was well, as tests/record_facts.py recorded it, and ways to alter it."""
 
 from __future__ import annotations
 

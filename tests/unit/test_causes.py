@@ -108,7 +108,7 @@ def waiting(prefix: str, on: str, reason: str, image: str = "registry.k8s.io/kub
 
 WEBHOOK = "the webhook pods.gate.example.com in the ValidatingWebhookConfiguration gate"
 REMOVE_WEBHOOK = f"{KUBECTL} delete validatingwebhookconfiguration gate` removes it"
-NEEDED = f"{WEBHOOK} has to be asked about what the lab needs and can't be"
+NEEDED = f"{WEBHOOK} has to approve what the lab needs and can't be called"
 OWN_PODS = "makes the API refuse the cluster's own pods"
 
 TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
@@ -182,14 +182,14 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         (refusals(VIOLATES), lambda f: admission(namespaces={"kube-system": RESTRICTED})(f), NO_PROXY),
         f"the label pod-security.kubernetes.io/enforce=restricted on the namespace kube-system {OWN_PODS}",
         f"{KUBECTL} label --overwrite namespace kube-system pod-security.kubernetes.io/enforce=privileged` "
-        "lets them in",
+        "allows them",
         {"kube-proxy[w2]"},
     ),
     "a label on flannel's namespace": (
         (admission(namespaces={"kube-flannel": RESTRICTED}), NO_FLANNEL),
         f"the label pod-security.kubernetes.io/enforce=restricted on the namespace kube-flannel {OWN_PODS}",
         f"{KUBECTL} label --overwrite namespace kube-flannel pod-security.kubernetes.io/enforce=privileged` "
-        "lets them in",
+        "allows them",
         {"pod-network-agent[w3]"},
     ),
     "a mirror pod that the API refuses": (
@@ -217,13 +217,13 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     ),
     "a node that has only the taint yet": (
         (node("w1", taints=("node.kubernetes.io/pid-pressure",)),),
-        "w1 has too little process ids (PIDPressure), so the kubelet evicts pods and refuses new ones",
+        "w1 has too little process IDs (PIDPressure), so the kubelet evicts pods and refuses new ones",
         "`./inv ssh w1` and `ps -eLf`",
         {"node-taints[w1]"},
     ),
     "an image that was removed": (
         (waiting("kube-proxy-", "w1", "ErrImageNeverPull"),),
-        "w1 has no longer the image registry.k8s.io/kube-proxy:v1.36.3",
+        "w1 no longer has the image registry.k8s.io/kube-proxy:v1.36.3",
         "`./inv replace w1` makes this machine again, with all images",
         {"kube-proxy[w1]", "system-pods-ready"},
     ),
@@ -236,14 +236,14 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
                 }
             )(f),
         ),
-        "w1 has no longer the image ha-lab/probe:1",
+        "w1 no longer has the image ha-lab/probe:1",
         "`./inv replace w1` makes this machine again, with all images",
         {"pod-starts[w1]"},
     ),
     "a worker that is paused": (
         (not_running("paused", "w1"), node("w1", ready=False)),
         "w1 is paused",
-        "`./inv up` lets it go on",
+        "`./inv up` resumes it",
         {"node-ready[w1]", "clock[w1]", "unique-identities"},
     ),
     "two workers that are stopped": (
@@ -261,13 +261,13 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "the load balancer that is paused": (
         (not_running("paused", "lb1"), UNASKED),
         "lb1 is paused",
-        "`./inv up` lets it go on",
+        "`./inv up` resumes it",
         {"haproxy-runs[lb1]", "node-ready[w1]", "exact-nodes", "backend-up[cp1]"},
     ),
     "a majority of etcd that is paused": (
         (not_running("paused", "cp1", "cp3"), UNASKED),
         "cp1 and cp3 are paused",
-        "`./inv up` lets them go on",
+        "`./inv up` resumes them",
         {"node-ready[w1]", "kube-proxy[w2]", "exact-nodes"},
     ),
 }
@@ -384,7 +384,7 @@ def test_several_images_of_a_node_are_one_cause() -> None:
         )
         return api(pods=changed)(found)
 
-    assert only(both).what == "w1 has no longer the images flannel:1 and proxy:1"
+    assert only(both).what == "w1 no longer has the images flannel:1 and proxy:1"
 
 
 def test_nodes_under_the_same_pressure_are_one_cause() -> None:

@@ -371,7 +371,7 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("network.services", "'fd00::/108'", "fd00::/108 looks like IPv6, which is not supported"),
         ("network.public_addresses", "yes", "yes is neither true nor false"),
         ("network.public_addresses", "[true]", "a list is neither true nor false"),
-        ("network.subnet", "172.32.5.0/24", "172.32.5.0/24 is not private: addresses in it belong to others"),
+        ("network.subnet", "172.32.5.0/24", "172.32.5.0/24 is not private: its addresses belong to others"),
         ("network.subnet", "172.0.0.0/8", "172.0.0.0/8 is not private"),
         ("network.pods", "193.0.0.0/16", "193.0.0.0/16 is not private"),
         ("network.services", "195.48.0.0/12", "195.48.0.0/12 is not private"),

@@ -253,7 +253,7 @@ def test_only_a_private_key_that_is_lost_costs_the_machines(workspace: Workspace
     (workspace.secrets / "id_ed25519").unlink()
     with pytest.raises(LabStateError, match="id_ed25519 is gone") as caught:
         credentials.authorized_key(workspace)
-    assert caught.value.hint.startswith("put it back; where it is lost for good")
+    assert caught.value.hint.startswith("restore it; without it you can't log in")
 
 
 def test_the_ssh_key_is_a_pair(workspace: Workspace) -> None:

@@ -345,7 +345,7 @@ ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
     ("forwarding", "pairs", "verdict", "what"),
     [
         (OPEN, None, "fit", "this host's rules let packets pass"),
-        (Forwarding(), None, "fit", "this host's rules don't apply to it (bridge-nf-call-iptables is off)"),
+        (Forwarding(), None, "fit", "this host's rules don't apply to them (bridge-nf-call-iptables is off)"),
         (Forwarding(True, UNKNOWN, UNKNOWN), None, "note", "nobody answered"),
         (SHUT, None, "unfit", "this host drops packets on br-own, by its rule `-P FORWARD DROP`"),
         (OPEN, EACH_OTHER, "fit", "machines reach one another"),

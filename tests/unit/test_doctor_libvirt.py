@@ -76,7 +76,7 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         (
             "pool",
             "unfit",
-            "x_box.img in default is not whole",
+            "x_box.img in default is incomplete",
             {"pool": Pool("default", True, 60_000, torn=("x_box.img",))},
         ),
         (

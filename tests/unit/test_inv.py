@@ -246,7 +246,7 @@ def test_a_bundle_that_is_none_is_told_before_anything_is_installed(copy: Copy, 
     (tmp_path / "text").write_text("no tar\n")
     ran = copy.start("bake", "--import", str(tmp_path / "text"))
     assert ran.returncode == 3
-    assert "text is no file of 'bake --export', or is not whole\n  next: name one that is" in ran.stderr
+    assert "text is not a file of 'bake --export', or is incomplete\n  next: name one that is" in ran.stderr
     assert not any(line.startswith("pip ") for line in copy.asked())
 
 

@@ -187,7 +187,7 @@ def test_what_docker_refuses_to_remove_keeps_nothing_else(
     seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm=removing, network=networks)
     vagrant = tell(workspace, monkeypatch, "vagrant", destroy="exit 1")
     made(workspace, "cp1", "aaa")
-    with pytest.raises(LabStateError, match="docker did not remove all that is the lab's") as caught:
+    with pytest.raises(LabStateError, match="docker did not remove everything of this lab") as caught:
         machines.remove(workspace, log)
     assert "rm --force --volumes bbb" in seen.read_text()
     assert vagrant.exists()

@@ -66,19 +66,23 @@ SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
 @pytest.mark.parametrize(
     ("text", "line", "what"),
     [
-        (PAGE, 1, "is a web page and no manifest: download the file itself (its raw form)"),
+        (PAGE, 1, "is a web page, not a manifest: download the raw file"),
         ("", 1, "is empty"),
         ("# nothing yet\n---\n", 1, "is empty"),
-        ("404: Not Found", 1, "is no manifest: the object that starts here has no apiVersion and no kind"),
-        ("Not found\n", 1, "is text and no manifest"),
-        ("- a\n- b\n", 1, "is text and no manifest"),
-        (f"{MANIFEST}---\nnetwork: {{pods: 10.0.0.0/16}}\n", 5, "is no manifest: the object that starts here"),
-        ("apiVersion: v1\nkind: Pod\n", 1, "is no manifest: the object that starts here has no metadata.name"),
+        ("404: Not Found", 1, "is not a manifest: the object that starts here has no apiVersion and no kind"),
+        ("Not found\n", 1, "is text, not a manifest"),
+        ("- a\n- b\n", 1, "is text, not a manifest"),
+        (f"{MANIFEST}---\nnetwork: {{pods: 10.0.0.0/16}}\n", 5, "is not a manifest: the object that starts"),
+        (
+            "apiVersion: v1\nkind: Pod\n",
+            1,
+            "is not a manifest: the object that starts here has no metadata.name",
+        ),
         ("a: b: c\n", 1, "can't be read as YAML: mapping values are not allowed in this context"),
         (
             "kind: DaemonSet\n{{- if .Values.x }}\na: b\n",
             3,
-            "can't be read as YAML: could not find expected ':' (a chart's template?",
+            "can't be read as YAML: could not find expected ':' (if it is a Helm chart's template",
         ),
         ("\0", 1, "can't be read as YAML: "),
         (SERVICE, 1, "has no DaemonSet, so no node would get a pod network (it has: Service)"),
@@ -165,7 +169,7 @@ def test_every_network_that_is_wrong_is_named() -> None:
 def test_aliases_in_a_manifest_are_followed_and_none_without_end() -> None:
     text = CALICO.replace("env:", "env: &env").replace("name: calico-node\n", "name: calico-node\n", 1)
     assert [fault.line for fault in faults(text % "192.168.0.0/16", PODS)] == [13]
-    assert faults("a: &a\n  - *a\n", PODS)[0].what.startswith("is no manifest")
+    assert faults("a: &a\n  - *a\n", PODS)[0].what.startswith("is not a manifest")
 
 
 def test_a_fault_is_a_problem_of_lab_yaml_with_file_key_and_line(tmp_path: Path) -> None:
@@ -175,8 +179,7 @@ def test_a_fault_is_a_problem_of_lab_yaml_with_file_key_and_line(tmp_path: Path)
         load(tmp_path / "lab.yaml")
     (problem,) = caught.value.problems
     assert problem.endswith(
-        "lab.yaml:3: network.pod_network: page.html:1: is a web page and no manifest: download the file itself "
-        "(its raw form)"
+        "lab.yaml:3: network.pod_network: page.html:1: is a web page, not a manifest: download the raw file"
     )
     (tmp_path / "page.html").write_text(FLANNEL)
     with pytest.raises(ConfigError) as caught:

@@ -40,10 +40,10 @@ def test_a_lab_can_be_in_any_such_folder(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a:b", "has a colon in its path, which divides the list in KUBECONFIG"),
-        ("a\nb", "'/home/ada/a\\nb' has a line's end"),
-        ("a\x1b[0m", "can't be printed"),
-        ("a\udcff", "can't be printed"),
+        ("a:b", "has a colon in its path, which separates the files in KUBECONFIG"),
+        ("a\nb", "'/home/ada/a\\nb' has a line break"),
+        ("a\x1b[0m", "has a line break or another unprintable character"),
+        ("a\udcff", "has a line break or another unprintable character"),
     ],
 )
 def test_a_folder_that_quoting_can_t_help_has_a_reason(name: str, why: str) -> None:

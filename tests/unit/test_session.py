@@ -83,7 +83,7 @@ def test_scripts_with_line_ends_of_windows_are_refused_before_a_machine_gets_one
     for name in ("b.sh", "c.sh"):
         (provision / "node" / name).write_bytes(b"#!/bin/sh\r\ntrue\r\n")
     found = paths.line_end_problem(provision)
-    assert found == "provision/node/b.sh and 1 more: lines end with CR LF, which no shell of a machine reads"
+    assert found == "provision/node/b.sh and 1 more: lines end with CR LF, which machines' shells can't read"
     monkeypatch.setattr(paths, "line_end_problem", lambda *_: found)
     with pytest.raises(ConfigError, match=r"b.sh and 1 more") as caught:
         wanted(tmp_path)

@@ -299,7 +299,7 @@ def test_a_paused_machine_is_named_as_such() -> None:
     assert [machine.state for machine in found.machines if machine.name == "w2"] == ["paused"]
     said = shown(found)
     assert "no: paused" in said
-    assert "  cause: w2 is paused\n    fix: `./inv up` lets it go on\n" in said
+    assert "  cause: w2 is paused\n    fix: `./inv up` resumes it\n" in said
     assert "problem:" not in said
     assert "destroy" not in said
 
@@ -310,9 +310,7 @@ def test_a_lab_whose_machines_are_all_paused_is_down_and_says_so() -> None:
     found = looked(paused, api(health={**facts().api.health, "/readyz": gone}, nodes=gone, pods=gone))
     assert found.health == "down"
     said = shown(found)
-    assert (
-        "  cause: lb1, cp1, cp2, cp3, w1, w2 and w3 are paused\n    fix: `./inv up` lets them go on\n" in said
-    )
+    assert "  cause: lb1, cp1, cp2, cp3, w1, w2 and w3 are paused\n    fix: `./inv up` resumes them\n" in said
 
 
 def test_status_for_programs_says_the_same() -> None:

@@ -172,7 +172,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (6, section("w1", "membership", "fresh"), {}, "the machine has nothing of the cluster"),
     (6, told_otherwise("cp2", "etcd-members", '"name":"cp3"', '"name":"cp9"'), {}, "cp9"),
     (6, nodes("cp2", control_plane=False), {}, "a worker"),
-    (7, both(not_ready("kube-flannel"), started_anew("kube-flannel", 4)), {}, "it was started 4 times anew"),
+    (7, both(not_ready("kube-flannel"), started_anew("kube-flannel", 4)), {}, "it was restarted 4 times"),
     (8, section("cp2", "open-keys", "/etc/kubernetes/pki/ca.key"), {}, "/etc/kubernetes/pki/ca.key"),
     (8, None, {"verified": Verified(201, 2)}, "2 of 201 did not"),
     (10, silent("w1"), {}, "degraded: w1 can't be asked"),

@@ -130,7 +130,7 @@ def test_a_selection_that_pytest_does_not_understand_is_an_error(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(monkeypatch, facts())
-    with pytest.raises(ConfigError, match=r"-k 'and and': expected not OR .*; got and, at letter 1"):
+    with pytest.raises(ConfigError, match=r"-k 'and and': expected not OR .*; got and, at character 1"):
         verify.run(session, select="and and")
 
 
@@ -291,7 +291,7 @@ def test_what_does_not_hold_is_shown_in_full() -> None:
     ]
 
 
-CAUSE = Cause("w1 is paused", "`./inv up` lets it go on", explains=("node-ready[w1]", "clock[w1]"))
+CAUSE = Cause("w1 is paused", "`./inv up` resumes it", explains=("node-ready[w1]", "clock[w1]"))
 
 
 def test_a_cause_is_shown_once_above_what_it_does_not_explain() -> None:
@@ -300,7 +300,7 @@ def test_a_cause_is_shown_once_above_what_it_does_not_explain() -> None:
     assert said.count("w1 is paused") == 1
     assert "cause of 2 checks that do not hold" in said
     assert "node-ready[w1], clock[w1]" in said
-    assert "`./inv up` lets it go on" in said
+    assert "`./inv up` resumes it" in said
     assert "node-ready on w1: fails" not in said
     assert said.index("cause of 2") < said.index("dns on w2: fails")
     assert "3 fail" in said, "they are still counted"
@@ -340,7 +340,7 @@ def test_watching_says_a_cause_instead_of_its_checks(session: Session, monkeypat
     with pytest.raises(KeyboardInterrupt):
         verify.watch(session, select="", say=lambda line: said.append(str(line)))
     assert [line.split("  ", 1)[-1] for line in said[1:]] == [
-        "cause  w1 is paused; `./inv up` lets it go on",
+        "cause  w1 is paused; `./inv up` resumes it",
         "fails  node-ready[w1]: not Ready",
         "holds  clock[w1]: not Ready",
     ]

@@ -1,4 +1,4 @@
-"""This room speaks to a flat Debian repository through apt, as any user, beside the host's own apt.
+"""Speaks to a flat Debian repository through apt, as any user, beside the host's own apt.
 
 apt verifies: the index must be signed by one pinned key, each package must be what the index says. apt has
 folders and settings of its own here; of the host's it has its CA bundle and its logins (apt_auth.conf(5)).

@@ -1,4 +1,4 @@
-"""This room reads flannel's manifest: the pinned module's own, kept beside its pin for both sources."""
+"""Reads flannel's manifest: the pinned module's own, kept beside its pin for both sources."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room speaks to the `go` program: its settings, and the words that the kit needs of it."""
+"""Speaks to the `go` program: its settings, and the words that the kit needs of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room tells a licence by its text. What it does not know for sure it calls unknown."""
+"""Recognises a licence by its text. What it does not know for sure it calls unknown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is the lock of upstream's parts: which packages and images a Kubernetes version is made of.
+"""The lock of upstream's parts: which packages and images a Kubernetes version is made of.
 
 supply/upstream/VERSION.yaml; `./inv lock` writes it (`lab.golden.supply.pinning`), `bake` reads it. Where
 there is none, upstream's parts of that version are not pinned, and are not used.

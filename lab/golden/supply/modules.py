@@ -1,4 +1,4 @@
-"""This room builds Kubernetes and what goes with it from Go modules, verified by pinned go.sum files.
+"""Builds Kubernetes and what goes with it from Go modules, verified by pinned go.sum files.
 
 CACHE/modules/KEY/     bin/ cni/ kube-flannel.yml bom.json; KEY is the hash of all that determines them
 CACHE/modules/KEY.partial/     a build that runs, or was stopped; the next one goes on there

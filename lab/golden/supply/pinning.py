@@ -1,4 +1,4 @@
-"""This room makes the lock: it asks upstream, or a mirror, what a Kubernetes version is made of.
+"""Makes the lock: it asks upstream, or a mirror, what a Kubernetes version is made of.
 
 What is believed of the packages' host is what the pinned key has signed. An image's digest is believed on
 the registry's word, so that is only asked where nobody in between can answer instead.

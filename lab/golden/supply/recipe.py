@@ -1,4 +1,4 @@
-"""This room is the list of what is built: which programs, from which pinned module, with which flags."""
+"""The list of what is built: which programs, from which pinned module, with which flags."""
 
 from __future__ import annotations
 

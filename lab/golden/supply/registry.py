@@ -1,4 +1,4 @@
-"""This room fetches container images from registries with skopeo: by digest, without a daemon, as any user."""
+"""Fetches container images from registries with skopeo: by digest, without a daemon, as any user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room knows which Kubernetes versions the kit builds, and what goes with each."""
+"""Knows which Kubernetes versions the kit builds, and what goes with each."""
 
 from __future__ import annotations
 

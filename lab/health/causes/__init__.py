@@ -19,11 +19,11 @@ __all__ = ["SIGNS", "Cause", "Sign", "explained", "find"]
 
 SIGNS: tuple[Sign, ...] = (
     Sign("a machine that does not run", machines.off),
-    Sign("a webhook that can't be asked, or refuses", refused_pods.webhooks),
+    Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),
     Sign("a quota on the cluster's own pods", refused_pods.quotas),
     Sign("limits on the cluster's own pods", refused_pods.limits),
     Sign("a namespace that refuses the cluster's own pods", refused_pods.security),
-    Sign("a node with too little disk space, memory or process ids", machines.pressure),
+    Sign("a node with too little disk space, memory or process IDs", machines.pressure),
     Sign("images that were removed from a node", machines.images),
     Sign("pods that the API refuses for another reason", refused_pods.refused),
 )

@@ -15,13 +15,13 @@ NEVER_PULLED = "ErrImageNeverPull"
 PULLED = ("ErrImagePull", "ImagePullBackOff")
 """The kubelet's reasons for a container whose image is not on the node; for PULLED it asked a registry."""
 
-SHORT_OF = {"DiskPressure": "disk space", "MemoryPressure": "memory", "PIDPressure": "process ids"}
+SHORT_OF = {"DiskPressure": "disk space", "MemoryPressure": "memory", "PIDPressure": "process IDs"}
 """What a kubelet has too little of, by its node's condition (kubernetes.io, "Node-pressure Eviction")."""
 
 FREE = {
     "DiskPressure": "free some disk space: `./inv ssh {node}` and `df -h / /var/lib` show what is left. "
-    "Machines that are containers share this host's disk, of which `./inv bake --prune` frees some. The node's "
-    "condition ends within 5 minutes after that",
+    "Machines that are containers share this host's disk: `./inv bake --prune` frees some of it. The kubelet "
+    "clears the condition up to 5 minutes later",
     "MemoryPressure": "`./inv ssh {node}` and `ps aux --sort -rss` show what uses it: run less there, or raise "
     "memory_mib in lab.yaml and `./inv up`",
     "PIDPressure": "`./inv ssh {node}` and `ps -eLf` show what uses them: end it",
@@ -33,7 +33,7 @@ STARTS_PODS = (
 )
 """Checks of a node that fail where its kubelet starts no pods."""
 
-STARTS = {"paused": "lets {it} go on", "stopped": "starts {it}"}
+STARTS = {"paused": "resumes {it}", "stopped": "starts {it}"}
 """What `up` does about a machine in such a state; it makes any other."""
 
 
@@ -101,9 +101,9 @@ def images(found: Found) -> Iterator[Cause]:
         lacking.setdefault(node, {})[image] = reason
     for node, reasons in lacking.items():
         yield Cause(
-            f"{node} has no longer the images {listed(sorted(reasons))}"
+            f"{node} no longer has the images {listed(sorted(reasons))}"
             if len(reasons) > 1
-            else f"{node} has no longer the image {next(iter(reasons))}",
+            else f"{node} no longer has the image {next(iter(reasons))}",
             f"`./inv replace {node}` makes this machine again, with all images",
             titles=_of_pods_on(found, [node]),
             passes=any(reason in PULLED for reason in reasons.values()),

@@ -33,7 +33,7 @@ REMOVES = "removes it"
 
 
 def webhooks(found: Found) -> Iterator[Cause]:
-    """Webhooks that the API has to ask and can't, and those that refuse."""
+    """Webhooks that the API has to call and can't, and those that refuse."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.webhooks, Unknown):
         return
@@ -50,7 +50,7 @@ def webhooks(found: Found) -> Iterator[Cause]:
             assert quoted is not None
             sentence = f"refuses what the lab needs{quoted.rpartition(f'{own} denied the request')[2]}"
         else:
-            sentence = f"has to be asked about what the lab needs and can't be: {why}"
+            sentence = f"has to approve what the lab needs and can't be called: {why}"
         yield Cause(
             f"the webhook {hook.name} in the {hook.kind} {hook.configuration} {sentence}",
             f"{found.kubectl('delete', hook.kind.lower(), hook.configuration)} {REMOVES}",
@@ -170,7 +170,7 @@ def security(found: Found) -> Iterator[Cause]:
             yield Cause(
                 f"the label {ENFORCE}={level} on the namespace {namespace} makes the API refuse the cluster's "
                 "own pods",
-                f"{found.kubectl(*words)} lets them in",
+                f"{found.kubectl(*words)} allows them",
                 titles=_of_missing_pods(found, namespace),
             )
 

@@ -1,4 +1,4 @@
-"""This room is every check of `verify`, in the groups that a person thinks of: plain judgements of facts."""
+"""Every check of `verify`, in the groups that a person thinks of: plain judgements of facts."""
 
 from __future__ import annotations
 

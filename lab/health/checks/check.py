@@ -1,4 +1,4 @@
-"""This room is the form of a check: a question to the facts, and what its answer means for a user.
+"""The form of a check: a question to the facts, and what its answer means for a user.
 
 A check judges facts and asks nobody. It finds that something holds, fails or should be warned of; where the
 facts it needs are not known it could not ask, which is neither a yes nor a no.

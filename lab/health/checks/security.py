@@ -202,13 +202,13 @@ CHECKS = (
         _keepers_of_the_ca,
         cluster_ca,
         means="this machine trusts another CA than the lab's: it refuses the API, or believes a stranger's",
-        hint="`./inv up` gives the load balancer its copy again; a node with another CA must join anew",
+        hint="`./inv up` gives the load balancer its copy again; a node with another CA must join again",
     ),
     LabCheck(
         "same-keys",
         same_keys,
         means="what one API server signs the next one refuses, so that every other request fails",
-        hint="copy them from a control plane that is right, or let that machine join anew (`./inv up`)",
+        hint="copy them from a control plane that is right, or let that machine join again (`./inv up`)",
     ),
     MachineCheck(
         "certificate-names",
@@ -221,8 +221,8 @@ CHECKS = (
         "certificate-expiry",
         every_machine,
         certificate_expiry,
-        means="outside those days nobody believes this machine's part of the cluster",
-        hint="is the clock right (`date -u`, there and on this host)? If it is: `kubeadm certs renew all` on "
-        "each control plane, then restart its static pods; another CA needs `./inv destroy`, then `./inv up`",
+        means="outside that period all others reject this machine's part of the cluster",
+        hint="compare the clocks (`date -u`, there and on this host). If they are right: `kubeadm certs renew "
+        "all` on each control plane, then restart its static pods. Another CA: `./inv destroy`, `./inv up`",
     ),
 )  # fmt: skip

@@ -256,8 +256,8 @@ CHECKS = (
     LabCheck(
         "machines-reach-one-another",
         machines_reach,
-        means="the network between machines does not work: no API through the load balancer, no quorum",
-        hint="`./inv doctor` shows what on this host is in the way; on the machine: `nft list ruleset`",
+        means="packets between machines are lost, so the API may be out of reach, and etcd without a majority",
+        hint="`./inv doctor` shows what blocks them on this host; on the machine: `nft list ruleset`",
     ),
     LabCheck(
         "exact-nodes",

@@ -1,4 +1,4 @@
-"""This room asks the cluster's API, through the load balancer and each server itself, from this host.
+"""Asks the cluster's API, through the load balancer and each server itself, from this host.
 
 Every question goes on a connection of its own, all side by side, each with a deadline.
 """

@@ -1,4 +1,4 @@
-"""This room asks everything once, side by side: machines, API, pods, and the files that this host keeps."""
+"""Asks everything once, side by side: machines, API, pods, and the files that this host keeps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room judges addresses and names: is what lab.yaml wants free on this host?
+"""Judges addresses and names: is what lab.yaml wants free on this host?
 
 Traffic to a lab address that another route takes would leave this host, so that is never a mere note.
 """

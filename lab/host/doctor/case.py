@@ -1,4 +1,4 @@
-"""This room is what every check is given: the lab, the host, and what the host is wanted for."""
+"""What every check is given: the lab, the host, and what the host is wanted for."""
 
 from __future__ import annotations
 

@@ -22,15 +22,15 @@ def authority(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         why = "Every machine gets it, and trusts what it has signed."
         yield unfit(
-            "ca", TITLE, found.reason, why, "# put it back; or begin again: ./inv destroy, then ./inv up"
+            "ca", TITLE, found.reason, why, "# restore the file; or start over: ./inv destroy, then ./inv up"
         )
         return
     problem = found.problem(case.own.now)
     if problem:
-        why = "Every machine would refuse every other one's certificate."
+        why = "Machines would reject one another's certificates."
         yield unfit("ca", TITLE, problem, why, ca_way_out(found, has_machines=case.own.has_machines))
     elif found.until - case.own.now < SOON:
-        why = "On that day the cluster stops working. A lab that is made again has a CA for ten years."
+        why = "From then on the cluster does not work. A new lab gets a CA that is valid for ten years."
         yield note("ca", TITLE, f"ends on {found.until:%Y-%m-%d}", why)
     else:
         yield fit("ca", TITLE, f"valid until {found.until:%Y-%m-%d}")

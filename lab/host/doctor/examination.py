@@ -28,7 +28,7 @@ REACH_TIMEOUT = 15.0
 """Seconds for a machine to say which others it reaches; less than one is usual, and four where none is."""
 
 ROUNDS = 3
-"""How often mending is gone over: what is installed in one can be asked in the next."""
+"""How many rounds of repairs: what is installed in one can be asked in the next."""
 
 
 def examine(
@@ -64,7 +64,7 @@ def look(lab: Lab, workspace: Workspace, *, baked: bool) -> tuple[Finding, ...]:
 def require(findings: Sequence[Finding], *, consent: bool) -> None:
     """Return where the host is fit, or `consent` makes it so.
 
-    Raises HostNotFit with one message: all that is missing, with the commands that mend it.
+    Raises HostNotFit with one message: all that is missing, with the commands that repair it.
     """
     unfit = [finding for finding in findings if finding.verdict == "unfit"]
     mendable = [finding for finding in findings if finding.verdict == "mendable"]

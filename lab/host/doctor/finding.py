@@ -1,4 +1,4 @@
-"""This room is what the doctor says: findings, their exit code, how people and programs read them."""
+"""What the doctor says: findings, their exit code, how people and programs read them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Action:
 class Finding:
     """One answer of the doctor.
 
-    `what` is how it stands, `why` why that matters, `mend` the commands that mend it, as a person would
+    `what` is what was found, `why` why that matters, `mend` the commands that repair it, as a person would
     paste them; `why` and `mend` are empty where all is well. `actions` are what `--yes` runs instead, one after
     another, or as `runs` has it: for a daemon, which has to answer in the end.
     """
@@ -64,12 +64,12 @@ def fit(check: str, title: str, what: str) -> Finding:
 
 
 def note(check: str, title: str, what: str, why: str, mend: str = "") -> Finding:
-    """A finding that stands in nobody's way."""
+    """A finding that prevents nothing."""
     return Finding(check, title, "note", what, why, mend)
 
 
 def unfit(check: str, title: str, what: str, why: str, mend: str) -> Finding:
-    """A finding that a person has to mend."""
+    """A finding that a person has to repair."""
     return Finding(check, title, "unfit", what, why, mend)
 
 

@@ -19,8 +19,8 @@ from lab.host.doctor.addresses import own_device
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
 
-TITLE = "Way between machines"
-WHY = "They would not reach the API through the load balancer, nor etcd's members each other."
+TITLE = "Packets between machines"
+WHY = "Machines could not reach the API through the load balancer, nor etcd's members one another."
 LOOK = (
     "sudo iptables --list-rules FORWARD; sudo nft list ruleset   # which rule drops packets between machines?"
 )
@@ -54,7 +54,7 @@ def between_machines(case: Case) -> Iterator[Finding]:
     elif obstacle:
         yield unfit("forwarding", TITLE, obstacle.what, WHY, obstacle.mend)
     elif not found.bridged:
-        yield fit("forwarding", TITLE, "this host's rules don't apply to it (bridge-nf-call-iptables is off)")
+        yield fit("forwarding", TITLE, "this host's rules don't apply to them (bridge-nf-call-iptables is off)")
     elif isinstance(found.rules, Unknown):
         yield note("forwarding", TITLE, found.rules.reason, "They might drop packets between machines.")
     else:
@@ -92,13 +92,13 @@ def _let_pass(device: str, *, docker: bool) -> str:
     if not docker:
         return f"{now}{until}"
     again = "sudo systemctl restart docker, then ./inv up"
-    return f"{now}{until}\n# or, for all of docker's rules, which stops containers: {again}"
+    return f"{now}{until}\n# or restore all of docker's rules, which stops containers: {again}"
 
 
 def _insert(chain: ForwardChain, device: str) -> str:
     names = ("iifname", f'"{device}"', "oifname", f'"{device}"', "accept")
     rule = quoting.line(("sudo", "nft", "insert", "rule", chain.family, chain.table, chain.name, *names))
-    return f"{rule}\n# and for later in the service's own configuration, such as /etc/nftables.conf"
+    return f"{rule}\n# to keep it, add it to the firewall's configuration too, such as /etc/nftables.conf"
 
 
 # What happens to a new connection's packet that comes in and leaves at one device. Conditions beyond devices

@@ -1,4 +1,4 @@
-"""This room judges the kernel: capabilities, features, swap."""
+"""Judges the kernel: capabilities, features, swap."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room carries out what `--yes` consented to: each command is announced, and logged, as it runs.
+"""Carries out what `--yes` consented to: each command is announced, and logged, as it runs.
 
 Nothing runs here that its finding did not show; not as root, through sudo.
 """

@@ -152,8 +152,8 @@ def _out_of_the_way(container: Container) -> str:
     if container.owner and not container.folder_exists:
         shows = f"docker ps --all --filter {quoting.word(f'label={owner_label(container.owner)}')}"
         return (
-            f"{shows}   # another lab's, whose folder {container.folder} is gone; where it was moved to, "
-            "`./inv stop --lab ITS/lab.yaml` or `./inv destroy` work on it"
+            f"{shows}   # another lab's, whose folder {container.folder} is gone; if it was moved: "
+            "`./inv stop` or `./inv destroy`, with --lab and its lab.yaml there"
         )
     if container.owner:
         lab_file = quoting.word(Path(container.folder).parent / "lab.yaml")

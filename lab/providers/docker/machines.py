@@ -65,13 +65,11 @@ def remove(workspace: Workspace, log: Path) -> None:
             process.run(["docker", "network", "rm", network], log=log, timeout=60)
         except CommandFailed as error:
             refused.append(error)
-            kept = (
-                f"; `docker network inspect {network}` names the containers on it: one of yours has to leave it"
-            )
+            kept = f"; `docker network inspect {network}` names the containers on it; disconnect yours"
     if refused:
         label = quoting.word(f"label={owner_label(made.owner(workspace))}")
         raise LabStateError(
-            "docker did not remove all that is the lab's:\n" + "\n".join(error.message for error in refused),
+            "docker did not remove everything of this lab:\n" + "\n".join(error.message for error in refused),
             hint=f"`./inv destroy` again removes the rest; `docker ps --all --filter {label}` shows it{kept}",
             log=log,
         ) from refused[0]

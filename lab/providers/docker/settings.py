@@ -51,7 +51,7 @@ def settings(case: Case) -> Iterator[Finding]:
     if isinstance(found.settings, Unknown):
         what = f"some settings are not known: {found.settings.reason}"
         why = (
-            "default-ulimits and iptables are only there. Machines may have too few open files, or no network."
+            "Only there are default-ulimits and iptables. Machines may have too few open files, or no network."
         )
         findings.append(note("docker-settings", "docker's settings", what, why))
     yield from findings or [fit("docker-settings", "docker's settings", "machines can run with them")]
@@ -86,24 +86,24 @@ def _storage(case: Case, found: Daemon) -> Iterator[Finding]:
     disk = case.host.docker_file_system
     elsewhere = _change(found, "data-root", f'"data-root": a folder on a local disk, not {found.data}')
     if isinstance(disk, Unknown):
-        yield note(check, title, disk.reason, "Machines need a local disk, on which layers can be stacked.")
+        yield note(check, title, disk.reason, "Machines need a local disk that overlayfs works on.")
     elif disk.kind.partition(".")[0] in REMOTE:
-        why = "etcd waits for each write to be on the disk, and containers can't be stacked on such a one."
+        why = "etcd waits until each write is on disk; containers need overlayfs, which does not work there."
         yield unfit(
-            check, title, f"{found.data} is on {disk.source} ({disk.kind}), no local disk", why, elsewhere
+            check, title, f"{found.data} is on {disk.source} ({disk.kind}), not a local disk", why, elsewhere
         )
     elif disk.kind == "overlay":
-        why = "Machines' own containers are stacked layers, which can't be stacked on others."
-        yield unfit(check, title, f"{found.data} is on stacked layers itself (overlay)", why, elsewhere)
+        why = "Machines run containers on overlayfs, which does not work on another overlay."
+        yield unfit(check, title, f"{found.data} is on an overlay itself", why, elsewhere)
     elif disk.kind == "zfs":
-        why = "Layers can be stacked on it from OpenZFS 2.2 on; before, pods do not start."
+        why = "overlayfs works on it from OpenZFS 2.2 on; with earlier versions pods do not start."
         yield note(check, title, f"{found.data} is on zfs", why, "zfs version   # 2.2 or later?")
     if found.about_driver.get("Supports d_type") == "false":
-        why = "Layers can't be stacked on it, so pods do not start (mkfs.xfs with ftype=1 makes one that can)."
+        why = "overlayfs needs d_type, so pods do not start (an xfs made with `mkfs.xfs -n ftype=1` has it)."
         yield unfit(check, title, f"{found.data} is on a disk without d_type", why, elsewhere)
     if found.driver == "vfs":
         waiting = len(case.waiting)
-        what = "the storage driver is vfs, which makes each machine a copy of the golden machine"
+        what = "the storage driver is vfs, which copies the golden machine for each machine"
         why = f"{waiting} machines take {waiting * VFS_COPY_MIB} MiB more, and minutes to make."
         mend = _change(
             found, "storage-driver", '"storage-driver": "overlay2", after which images are made again'
@@ -140,7 +140,7 @@ def _limits(found: Daemon) -> Iterator[Finding]:
 def _networks(case: Case, found: Daemon) -> Iterator[Finding]:
     check, title = "docker-networks", "docker's networks"
     own = own_network(case)
-    why = "Machines would not reach the API through the load balancer, nor etcd's members each other."
+    why = "Machines could not reach the API through the load balancer, nor etcd's members one another."
     if own and own.isolates:
         what = f"{own.name} lets no machine reach another one ({ICC} is false)"
         mend = f"sudo iptables -I DOCKER-USER -i {own.device} -o {own.device} -j ACCEPT"
@@ -159,6 +159,6 @@ def _lifted(found: Daemon) -> Iterator[Finding]:
     """What is lifted for machines, and matters to those that an earlier version of the kit has made."""
     if "name=no-new-privileges" in found.security or _value(found, "no-new-privileges") is True:
         what = "no-new-privileges is on; machines are made without it, since sudo could not become root there"
-        why = "Machines that an earlier version of the kit made have it once docker was restarted."
+        why = "Machines made by an earlier version of the kit get it when docker restarts."
         mend = "./inv replace NAME   # a machine on which sudo fails"
         yield note("docker-privileges", "docker's settings", what, why, mend)

@@ -138,7 +138,7 @@ def hypervisor(case: Case) -> Iterator[Finding]:
 def kvm_device(case: Case) -> Iterator[Finding]:
     """May libvirt's own user open /dev/kvm? udev sees to that; build machines have none."""
     if _host(case).kvm_closed:
-        why = "libvirt runs machines as another user, and so tries its emulators anew at each question."
+        why = "libvirt runs machines as another user, and so tries its emulators again for each question."
         actions = (Action(("chgrp", "kvm", "/dev/kvm")), Action(("chmod", "660", "/dev/kvm")))
         yield _mendable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
 
@@ -165,7 +165,7 @@ def pool(case: Case) -> Iterator[Finding]:
         action = Action((*virsh, "pool-start", settings.pool))
         yield _mendable(case, check, title, f"{settings.pool} is not started", why, (action,))
     elif found.pool.torn:
-        what = f"{', '.join(found.pool.torn)} in {settings.pool} is not whole"
+        what = f"{', '.join(found.pool.torn)} in {settings.pool} is incomplete"
         why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
         volume = quoting.line([settings.pool, found.pool.torn[0]])
         mend = f"virsh vol-delete --pool {volume}   # `up` copies it again"

@@ -67,7 +67,7 @@ def driver(case: Case) -> Iterator[Finding]:
     if isinstance(found.version, Unknown):
         return
     if not found.driver:
-        mend = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it anew"
+        mend = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it again"
         yield unfit("vboxdrv", "VirtualBox's driver", "is not loaded", "No machine starts without it.", mend)
     if found.kvm:
         why = (

@@ -1,4 +1,4 @@
-"""This room writes handouts: the lab's own names, addresses and versions in chapters that are Markdown.
+"""Writes handouts: the lab's own names, addresses and versions in chapters that are Markdown.
 
     chapters.py   a chapter's file: front matter, then a template, then Markdown
     context.py    what the templates are told of the lab; nothing secret is among it

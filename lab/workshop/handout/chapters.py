@@ -1,4 +1,4 @@
-"""This room reads chapters: docs/handout/LANGUAGE/NN-name.md → Chapter, with the lab's values in its text.
+"""Reads chapters: docs/handout/LANGUAGE/NN-name.md → Chapter, with the lab's values in its text.
 
 A file begins with front matter, YAML between two lines `---`: title, minutes, task. What follows is a template
 of Jinja2, and what that gives is Markdown.

@@ -1,4 +1,4 @@
-"""This room is the verb `handout`: which handouts, for whom, and where they lie."""
+"""The verb `handout`: which handouts, for whom, and where they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room is what a chapter's template is told: the lab, its versions, its files, what drills measured.
+"""What a chapter's template gets: the lab, its versions, its files, what drills measured.
 
 All of it comes from lab.yaml, from the newest report of drills, and from one fact of this host. Where a
 machine's files hold this lab's secrets, the texts here have the words that stand for them.

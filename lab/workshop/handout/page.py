@@ -1,4 +1,4 @@
-"""This room writes a handout as one HTML file that needs nothing else: no network, no other file. Pure.
+"""Writes a handout as one HTML file that needs nothing else: no network, no other file. Pure.
 
 Students and instructors get different files, in which what is not for them does not stand at all.
 """

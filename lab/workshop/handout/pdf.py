@@ -1,4 +1,4 @@
-"""This room prints a handout: Chromium makes a PDF of the HTML file, which reads the same on paper."""
+"""Prints a handout: Chromium makes a PDF of the HTML file, which reads the same on paper."""
 
 from __future__ import annotations
 

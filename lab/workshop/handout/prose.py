@@ -1,4 +1,4 @@
-"""This room turns a chapter's Markdown into HTML, and takes out of it the commands that are typed.
+"""Turns a chapter's Markdown into HTML, and takes out of it the commands that are typed.
 
 Markdown is CommonMark with tables; HTML in it is text. Boxes are `::: NAME` … `:::`. A command is a fence whose
 info string is `sh on=MACHINE`; what is only shown has another language's name there.

@@ -1,4 +1,4 @@
-"""This room gives each seat of a class a lab of its own: class.csv → lab.yaml files, none overlapping another.
+"""Gives each seat of a class a lab of its own: class.csv → lab.yaml files, none overlapping another.
 
 The file has a line for each seat under a head of columns: seat, and if wanted name (of a person) and subnet.
 """
@@ -26,7 +26,7 @@ from lab.model import Lab, Libvirt, is_private
 from lab.workshop.handout.page import OURS
 
 COLUMNS = ("seat", "name", "subnet")
-HINT = "mend it and try again: a head `seat,name`, then a line such as `a1,Kim Ada`"
+HINT = "correct it and try again: a head `seat,name`, then a line such as `a1,Kim Ada`"
 LARGEST = 64 * 1024
 """Bytes; a class has some thirty lines."""
 LONGEST_NAME = 30

@@ -1,4 +1,4 @@
-"""This room is where things stand in the drawn picture of a lab, in units of the picture. Pure.
+"""Where things are in the drawn picture of a lab, in units of the picture. Pure.
 
 From the top: the host, the load balancer, the control planes with their etcd members, the workers. It is as
 wide as a phone, three machines in a row, so that its letters need not be scaled down there.

@@ -119,7 +119,7 @@ def agents_live(sight: Sight) -> Iterator[Found]:
             hint = (
                 f"`kubectl -n {FLANNEL} logs {pod.name}` says why; podSubnet and flannel's Network must agree"
             )
-            yield Found("broken", pod.node, f"{pod.name} is Ready", f"it was started {count} times anew", hint)
+            yield Found("broken", pod.node, f"{pod.name} is Ready", f"it was restarted {count} times", hint)
 
 
 def coredns_ready(sight: Sight) -> Iterator[Found]:

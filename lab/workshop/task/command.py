@@ -1,4 +1,4 @@
-"""This room is the verb `task`: how tasks stand, for people and for programs."""
+"""The verb `task`: the state of tasks, for people and for programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room reads what this host keeps of a lab: whether anything is left, and what verify and drills left."""
+"""Reads what this host keeps of a lab: whether anything is left, and what verify and drills left."""
 
 from __future__ import annotations
 

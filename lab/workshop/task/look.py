@@ -1,4 +1,4 @@
-"""This room looks at the lab for some tasks: asks what they need and no more, judges, and counts the askings.
+"""Looks at the lab for some tasks: asks what they need and no more, judges, and counts the askings.
 
 How often a task was asked since it was last done is in `.lab/tasks.json`; a hint more is shown each time.
 """

@@ -1,4 +1,4 @@
-"""This room is the form of a task: parts, each of which finds what is missing or wrong, and hints.
+"""The form of a task: parts, each of which finds what is missing or wrong, and hints.
 
 A part judges what was seen and asks nobody. The parts of a task are judged in order, up to the first that
 finds something: whoever works by hand does one thing after the other.

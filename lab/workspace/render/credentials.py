@@ -107,7 +107,7 @@ def ca_validity(workspace: Workspace) -> Validity | None:
     except (OSError, ValueError) as error:
         raise LabStateError(
             f"the lab's CA can't be read: {path}: {error}",
-            hint="put the file back, or begin again: `./inv destroy`, then `./inv up`",
+            hint="restore the file, or start over: `./inv destroy`, then `./inv up`",
         ) from error
     return Validity(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
@@ -185,7 +185,7 @@ def _is_unmade(*pair: Path) -> bool:
     if there and len(there) < len(pair):
         lost = next(path for path in pair if path not in there)
         raise LabStateError(
-            f"{lost} is gone, and what is made from it is still in use",
+            f"{lost} is gone, and what was created from it is still in use",
             hint=_way_back(lost),
         )
     return not there
@@ -197,8 +197,8 @@ def _way_back(lost: Path) -> str:
         private = lost.with_suffix("")
         return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` makes it again"
     if lost.suffix in (".crt", ".key"):
-        return f"put it back: each control plane has it in /etc/kubernetes/pki/{lost.name} (`./inv ssh NAME`)"
-    return "put it back; where it is lost for good, no machine lets you in: `./inv destroy`, then `./inv up`"
+        return f"restore it: each control plane has it in /etc/kubernetes/pki/{lost.name} (`./inv ssh NAME`)"
+    return "restore it; without it you can't log in to any machine, and need `./inv destroy`, then `./inv up`"
 
 
 def _mint_ca() -> tuple[str, str]:
