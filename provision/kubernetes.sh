@@ -94,6 +94,11 @@ start_kubelet() {
 	}
 }
 
+# point_at_load_balancer KUBECONFIG: whether that changed it.
+point_at_load_balancer() {
+	[[ -s $1 ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
+}
+
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }

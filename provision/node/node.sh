@@ -23,7 +23,7 @@ names_and_routes() {
 # What decides how the kernel treats pods' packets.
 kernel_settings() {
 	[[ $(sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables | sort -u) != 1 ]] || return 0
-	sysctl --quiet --system
+	sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf
 	changed=yes
 }
 
@@ -37,16 +37,10 @@ keys_for_root_only() {
 	changed=yes
 }
 
-# Whoever is pointed at one API server loses the cluster with it. The kubelet of a control plane may have its own
-# (kubeadm's ControlPlaneKubeletLocalMode).
-kubeconfig_servers() {
-	point_at_load_balancer "$ADMIN" || true
+# A worker that is pointed at one API server loses the cluster with it. The kubelet of a control plane may have its own
+# (kubeadm's ControlPlaneKubeletLocalMode), and its admin.conf is for the scripts that know whose cluster it is.
+kubelet_server() {
 	[[ $NODE_ROLE == control-plane ]] || ! point_at_load_balancer "$KUBELET" || systemctl try-restart kubelet
-}
-
-# point_at_load_balancer FILE: whether that changed it.
-point_at_load_balancer() {
-	[[ -s $1 ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
 }
 
 # containerd's is systemd's, too.
@@ -136,7 +130,7 @@ main() {
 	names_and_routes
 	kernel_settings
 	keys_for_root_only
-	kubeconfig_servers
+	kubelet_server
 	kubelet_drop_in
 	cgroup_driver
 	former_pod_network
