@@ -207,7 +207,8 @@ require_join_possible() {
 	token_kubeconfig
 	(wait_for 30 "the API to accept this run's bootstrap token" token_is_accepted) ||
 		die "$NODE_NAME has to join again, and can't: the API does not accept this run's bootstrap token (see above)." \
-			"So it was not reset. Repeat \`./inv up\`, which makes a new token"
+			"So it was not reset. Repeat \`./inv up\`, which makes a new token where it finds a machine incomplete." \
+			"If that ends here again: \`./inv replace $NODE_NAME\`"
 }
 
 # reset_node [alone]: removes what an interrupted init or join left on this machine. kubeadm reset alone may leave the

@@ -52,14 +52,17 @@ cgroup_driver() {
 
 # kubelet's drop-in configuration (kubernetes.io, "Kubelet Configuration Directory Merging").
 kubelet_drop_in() {
-	echo "nameserver $NODE_ADDRESS" | place 644 /etc/ha-lab/resolv.conf || true
-	{
-		echo "apiVersion: kubelet.config.k8s.io/v1beta1"
-		echo "kind: KubeletConfiguration"
-		echo "resolvConf: /etc/ha-lab/resolv.conf"
-		# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
-		[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
-	} | place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf || true
+	place 644 /etc/ha-lab/resolv.conf < <(echo "nameserver $NODE_ADDRESS") || true
+	! place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf < <(own_kubelet_settings) || [[ ! -s $KUBELET_SETTINGS ]] ||
+		systemctl try-restart kubelet
+}
+
+own_kubelet_settings() {
+	echo "apiVersion: kubelet.config.k8s.io/v1beta1"
+	echo "kind: KubeletConfiguration"
+	echo "resolvConf: /etc/ha-lab/resolv.conf"
+	# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
+	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
 }
 
 # What the host's environment names, without anything of the lab: see lab/workspace/render/credentials.py. kubeadm gets none of

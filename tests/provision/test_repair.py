@@ -184,6 +184,7 @@ def test_a_machine_is_not_reset_while_the_api_does_not_accept_the_token(
     assert (
         f"{name} has to join again, and can't: the API does not accept this run's bootstrap token" in ran.said
     )
+    assert f"If that ends here again: `./inv replace {name}`" in ran.said
     assert world.has(f"{KUBERNETES}/kubelet.conf")
     assert world.secrets_left() == []
     (world.root / "state/token-unknown").unlink()
@@ -517,6 +518,26 @@ def test_a_kubeconfig_points_at_the_load_balancer_again(tmp_path: Path, name: st
 def test_the_kubelet_of_a_control_plane_may_have_an_api_server_of_its_own(tmp_path: Path) -> None:
     world = made(tmp_path, "cp2")
     replaced(world, f"{KUBERNETES}/kubelet.conf", "https://192.168.56.10:6443", "https://192.168.56.12:6443")
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/etc/ha-lab/resolv.conf", []),
+        (f"{KUBERNETES}/kubelet.conf.d/10-node.conf", ["systemctl try-restart kubelet"]),
+    ],
+)
+def test_what_only_this_machine_can_tell_its_kubelet_is_there_again(
+    tmp_path: Path, path: str, changes: list[str]
+) -> None:
+    world = made(tmp_path, "w1")
+    assert world.run("node").code == 0  # the fake kubeadm leaves the CA's certificate to it
+    before = world.path(path).read_text()
+    empty(world, path)
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", changes)
+    assert world.path(path).read_text() == before
     assert world.run("node").last == "ha-lab: unchanged"
 
 
