@@ -419,6 +419,24 @@ def test_a_sole_member_is_made_with_its_data_kept_and_no_flag_left(tmp_path: Pat
     assert world.run("probe").last == "joined"
 
 
+def test_each_time_that_a_sole_member_is_made_the_data_of_that_time_is_kept(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    assert world.run("sole-member").code == 0
+    world.path("/var/lib/etcd/member/snap").write_text("later data")
+    half = world.path(f"{KEPT}.2.incomplete/member")
+    half.mkdir(parents=True)  # of a copy that was interrupted
+    (half / "half").touch()
+    world.let(no_quorum="")
+    (world.root / "state/forced").unlink()
+    ran = world.run("sole-member")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"Its data as it was before is in {KEPT}.2\n" in ran.said
+    assert world.path(f"{KEPT}/member/snap").read_text() == "data"
+    assert world.path(f"{KEPT}.2/member/snap").read_text() == "later data"
+    assert not world.has(f"{KEPT}.2/member/half")
+    assert not world.has(f"{KEPT}.2.incomplete")
+
+
 def test_no_sole_member_is_made_while_etcd_has_a_majority(tmp_path: Path) -> None:
     world = alone(tmp_path)
     (world.root / "state/no-quorum").unlink()
