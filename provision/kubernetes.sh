@@ -94,6 +94,11 @@ start_kubelet() {
 	}
 }
 
+# point_at_load_balancer KUBECONFIG: whether that changed it.
+point_at_load_balancer() {
+	[[ -s $1 ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
+}
+
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }
@@ -202,7 +207,8 @@ require_join_possible() {
 	token_kubeconfig
 	(wait_for 30 "the API to accept this run's bootstrap token" token_is_accepted) ||
 		die "$NODE_NAME has to join again, and can't: the API does not accept this run's bootstrap token (see above)." \
-			"So it was not reset. Repeat \`./inv up\`, which makes a new token"
+			"So it was not reset. Repeat \`./inv up\`, which makes a new token where it finds a machine incomplete." \
+			"If that ends here again: \`./inv replace $NODE_NAME\`"
 }
 
 # reset_node [alone]: removes what an interrupted init or join left on this machine. kubeadm reset alone may leave the

@@ -161,8 +161,13 @@ with_notices() {
 place() {
 	local mode=$1 file=$2 temporary
 	mkdir -p "$(dirname "$file")"
-	temporary=$(mktemp "$file.XXXXXX")
-	cat >"$temporary"
+	temporary=$(mktemp "$file.XXXXXX") || die "$file can't be written"
+	# Said here, as callers ask whether anything changed, and bash ends at no error in a condition. A full disk must not
+	# leave half a file.
+	cat >"$temporary" || {
+		rm -f "$temporary"
+		die "$file can't be written"
+	}
 	chmod "$mode" "$temporary"
 	if cmp -s "$temporary" "$file"; then
 		rm -f "$temporary"

@@ -21,6 +21,9 @@ SERVICES = ("firewalld", "ufw", "nftables", "netfilter-persistent", "shorewall")
 OF_OTHERS = {("ip", "filter", "FORWARD"), ("ip", "docker-bridges", "filter-FORWARD")}
 """Chains that are no service's own: where iptables keeps its rules in nftables, and docker's, from 29 on."""
 
+FAMILIES = ("ip", "inet", "bridge")
+"""Those of nftables that see machines' packets; `ip6tables -P FORWARD DROP` is about others."""
+
 
 def forwarding(root: Path, *, uid: int, systemd: bool) -> Forwarding:
     """Ask everything that decides about packets between machines; takes some milliseconds."""
@@ -60,7 +63,11 @@ def _chains() -> tuple[ForwardChain, ...] | Unknown:
         ]
     except (ValueError, LookupError, TypeError) as error:
         return Unknown(f"nft's answer can't be read: {error!r}")
-    return tuple(_with_text(c) for c in chains if (c.family, c.table, c.name) not in OF_OTHERS)
+    return tuple(
+        _with_text(chain)
+        for chain in chains
+        if chain.family in FAMILIES and (chain.family, chain.table, chain.name) not in OF_OTHERS
+    )
 
 
 def _with_text(chain: ForwardChain) -> ForwardChain:

@@ -258,6 +258,7 @@ main() {
 		require_what_only_others_have
 		start_kubelet
 		[[ -e $INITIALISED ]] || take_over
+		point_at_load_balancer "$ADMIN" || true
 		wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
 		require_what_only_others_have
 		restore_objects

@@ -129,6 +129,7 @@ main() {
 				echo "$lost"
 			}
 		fi
+		point_at_load_balancer "$ADMIN" || true
 		start_kubelet
 		wait_for 180 "the API through the load balancer" api_ready
 		# The label and the taint are the last that a join sets.

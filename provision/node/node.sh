@@ -23,7 +23,7 @@ names_and_routes() {
 # What decides how the kernel treats pods' packets.
 kernel_settings() {
 	[[ $(sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables | sort -u) != 1 ]] || return 0
-	sysctl --quiet --system
+	sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf
 	changed=yes
 }
 
@@ -37,16 +37,10 @@ keys_for_root_only() {
 	changed=yes
 }
 
-# Whoever is pointed at one API server loses the cluster with it. The kubelet of a control plane may have its own
-# (kubeadm's ControlPlaneKubeletLocalMode).
-kubeconfig_servers() {
-	point_at_load_balancer "$ADMIN" || true
+# A worker that is pointed at one API server loses the cluster with it. The kubelet of a control plane may have its own
+# (kubeadm's ControlPlaneKubeletLocalMode), and its admin.conf is for the scripts that know whose cluster it is.
+kubelet_server() {
 	[[ $NODE_ROLE == control-plane ]] || ! point_at_load_balancer "$KUBELET" || systemctl try-restart kubelet
-}
-
-# point_at_load_balancer FILE: whether that changed it.
-point_at_load_balancer() {
-	[[ -s $1 ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
 }
 
 # containerd's is systemd's, too.
@@ -58,14 +52,17 @@ cgroup_driver() {
 
 # kubelet's drop-in configuration (kubernetes.io, "Kubelet Configuration Directory Merging").
 kubelet_drop_in() {
-	echo "nameserver $NODE_ADDRESS" | place 644 /etc/ha-lab/resolv.conf || true
-	{
-		echo "apiVersion: kubelet.config.k8s.io/v1beta1"
-		echo "kind: KubeletConfiguration"
-		echo "resolvConf: /etc/ha-lab/resolv.conf"
-		# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
-		[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
-	} | place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf || true
+	place 644 /etc/ha-lab/resolv.conf < <(echo "nameserver $NODE_ADDRESS") || true
+	! place 644 /etc/kubernetes/kubelet.conf.d/10-node.conf < <(own_kubelet_settings) || [[ ! -s $KUBELET_SETTINGS ]] ||
+		systemctl try-restart kubelet
+}
+
+own_kubelet_settings() {
+	echo "apiVersion: kubelet.config.k8s.io/v1beta1"
+	echo "kind: KubeletConfiguration"
+	echo "resolvConf: /etc/ha-lab/resolv.conf"
+	# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
+	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
 }
 
 # What the host's environment names, without anything of the lab: see lab/workspace/render/credentials.py. kubeadm gets none of
@@ -136,7 +133,7 @@ main() {
 	names_and_routes
 	kernel_settings
 	keys_for_root_only
-	kubeconfig_servers
+	kubelet_server
 	kubelet_drop_in
 	cgroup_driver
 	former_pod_network

@@ -3,7 +3,7 @@
 # --force-new-cluster). For a cluster that has lost its majority for good: writes that this member had not received are
 # lost. `./inv up` then makes the other control planes again. It refuses while etcd has a majority.
 #
-# etcd's data as it was is kept in /var/lib/etcd.before-sole-member. What is interrupted is repeated with this script; a
+# etcd's data as it was is kept in /var/lib/etcd.before-sole-member, or .2 and so on where that is there. What is interrupted is repeated with this script; a
 # manifest that it has left unfinished is written again by the next `./inv up`.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
@@ -35,7 +35,21 @@ is_sole_member() {
 	}
 }
 
+# Complete or not at all, and never in the place of an earlier copy, which may be of another time.
+keep_data() {
+	local number=1
+	kept=$KEPT
+	while [[ -e $kept ]]; do
+		number=$((number + 1))
+		kept=$KEPT.$number
+	done
+	rm -rf "$kept.incomplete"
+	cp -a "$DATA" "$kept.incomplete"
+	mv "$kept.incomplete" "$kept"
+}
+
 main() {
+	local kept=
 	exclusively
 	[[ -d $DATA/member ]] || die "$NODE_NAME has no etcd data, so its member can't be the only one"
 	if etcd_at "$OWN" member list --write-out simple >/dev/null 2>&1; then
@@ -46,7 +60,7 @@ main() {
 	rm -f "$MANIFEST"
 	changed=yes
 	wait_for 90 "etcd to end" etcd_ended
-	[[ -e $KEPT ]] || cp -a "$DATA" "$KEPT"
+	keep_data
 	# The manifests' folder is read at any time: what appears there is complete.
 	sed 's/^\( *\)- etcd$/&\n\1- --force-new-cluster/' "$ASIDE" >"$ASIDE.forced"
 	grep -q force-new-cluster "$ASIDE.forced" || die "$ASIDE has no line \`- etcd\` to put --force-new-cluster after"
@@ -56,7 +70,7 @@ main() {
 	# With that flag each start would remove the members that have joined meanwhile.
 	mv "$ASIDE" "$MANIFEST"
 	wait_for 120 "etcd to start without --force-new-cluster" restarted_as_sole_member
-	log "etcd has one member now, on $NODE_NAME. Its data as it was before is in $KEPT"
+	log "etcd has one member now, on $NODE_NAME. Its data as it was before is in $kept"
 	finish
 }
 

@@ -188,7 +188,7 @@ case "$name $*" in
 	touch "$state/active-ha-lab-network"
 	;;
 "sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables") cat "$state/kernel" 2>/dev/null || printf '1\n1\n' ;;
-"sysctl --quiet --system") rm -f "$state/kernel" ;;
+"sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf") rm -f "$state/kernel" ;;
 "systemctl restart "* | "systemctl start "*)
 	touch "$state/active-$2"
 	# With a certificate in its kubeconfig a kubelet stores that as its own when it starts.

@@ -84,3 +84,15 @@ def test_a_command_that_is_silent_is_named_with_its_last_line_and_keeps_its_exit
 def test_a_command_that_talks_needs_no_notice_and_a_failure_ends_the_script(tmp_path: Path) -> None:
     said = waited(tmp_path, "with_notices 'rain' echo wet; with_notices 'rain' false; echo on")
     assert (said.returncode, said.stdout) == (1, "wet\n")
+
+
+def test_a_file_that_can_t_be_written_completely_stays_as_it_is(tmp_path: Path) -> None:
+    kept = tmp_path / "config.yaml"
+    kept.write_text("all of it\n")
+    full = "cat() { echo half; echo 'cat: write error: No space left on device' >&2; return 1; }; "
+    said = waited(tmp_path, f"{full} place 644 {kept} < <(echo more) || true; echo went on")
+    assert said.returncode == 1
+    assert said.stderr.splitlines()[-1] == f"ERROR: {kept} can't be written"
+    assert "went on" not in said.stdout
+    assert kept.read_text() == "all of it\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.yaml", "lib.sh", "node.env"]

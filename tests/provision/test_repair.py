@@ -184,6 +184,7 @@ def test_a_machine_is_not_reset_while_the_api_does_not_accept_the_token(
     assert (
         f"{name} has to join again, and can't: the API does not accept this run's bootstrap token" in ran.said
     )
+    assert f"If that ends here again: `./inv replace {name}`" in ran.said
     assert world.has(f"{KUBERNETES}/kubelet.conf")
     assert world.secrets_left() == []
     (world.root / "state/token-unknown").unlink()
@@ -418,6 +419,24 @@ def test_a_sole_member_is_made_with_its_data_kept_and_no_flag_left(tmp_path: Pat
     assert world.run("probe").last == "joined"
 
 
+def test_each_time_that_a_sole_member_is_made_the_data_of_that_time_is_kept(tmp_path: Path) -> None:
+    world = alone(tmp_path)
+    assert world.run("sole-member").code == 0
+    world.path("/var/lib/etcd/member/snap").write_text("later data")
+    half = world.path(f"{KEPT}.2.incomplete/member")
+    half.mkdir(parents=True)  # of a copy that was interrupted
+    (half / "half").touch()
+    world.let(no_quorum="")
+    (world.root / "state/forced").unlink()
+    ran = world.run("sole-member")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"Its data as it was before is in {KEPT}.2\n" in ran.said
+    assert world.path(f"{KEPT}/member/snap").read_text() == "data"
+    assert world.path(f"{KEPT}.2/member/snap").read_text() == "later data"
+    assert not world.has(f"{KEPT}.2/member/half")
+    assert not world.has(f"{KEPT}.2.incomplete")
+
+
 def test_no_sole_member_is_made_while_etcd_has_a_majority(tmp_path: Path) -> None:
     world = alone(tmp_path)
     (world.root / "state/no-quorum").unlink()
@@ -489,7 +508,8 @@ def test_settings_of_the_kernel_are_read_again_where_they_differ(tmp_path: Path)
     world = made(tmp_path, "w1")
     world.let(kernel="1\n0\n")
     ran = world.run("node")
-    assert (ran.last, ran.changes) == ("ha-lab: changed", ["sysctl --quiet --system"])
+    assert ran.last == "ha-lab: changed"
+    assert ran.changes == ["sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf"]
 
 
 @pytest.mark.parametrize("path", ["pki/sa.key", "pki/etcd/ca.key", "admin.conf"])
@@ -501,11 +521,13 @@ def test_keys_are_for_root_only_again(tmp_path: Path, path: str) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize(("name", "file"), [("cp2", "admin.conf"), ("w1", "kubelet.conf")])
+@pytest.mark.parametrize(
+    ("name", "file"), [("cp1", "admin.conf"), ("cp2", "admin.conf"), ("w1", "kubelet.conf")]
+)
 def test_a_kubeconfig_points_at_the_load_balancer_again(tmp_path: Path, name: str, file: str) -> None:
     world = made(tmp_path, name)
     replaced(world, f"{KUBERNETES}/{file}", "https://192.168.56.10:6443", "https://elsewhere:6443")
-    ran = world.run("node")
+    ran = world.run("node") if name == "w1" else again(world)
     assert ran.last == "ha-lab: changed"
     assert ran.changes == (["systemctl try-restart kubelet"] if name == "w1" else [])
     assert "    server: https://192.168.56.10:6443\n" in world.path(f"{KUBERNETES}/{file}").read_text()
@@ -514,6 +536,26 @@ def test_a_kubeconfig_points_at_the_load_balancer_again(tmp_path: Path, name: st
 def test_the_kubelet_of_a_control_plane_may_have_an_api_server_of_its_own(tmp_path: Path) -> None:
     world = made(tmp_path, "cp2")
     replaced(world, f"{KUBERNETES}/kubelet.conf", "https://192.168.56.10:6443", "https://192.168.56.12:6443")
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        ("/etc/ha-lab/resolv.conf", []),
+        (f"{KUBERNETES}/kubelet.conf.d/10-node.conf", ["systemctl try-restart kubelet"]),
+    ],
+)
+def test_what_only_this_machine_can_tell_its_kubelet_is_there_again(
+    tmp_path: Path, path: str, changes: list[str]
+) -> None:
+    world = made(tmp_path, "w1")
+    assert world.run("node").code == 0  # the fake kubeadm leaves the CA's certificate to it
+    before = world.path(path).read_text()
+    empty(world, path)
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", changes)
+    assert world.path(path).read_text() == before
     assert world.run("node").last == "ha-lab: unchanged"
 
 

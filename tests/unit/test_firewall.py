@@ -124,10 +124,22 @@ def test_a_chain_of_nftables_that_drops_the_rest_is_in_the_way_unless_it_knows_t
     assert found is not None
     assert found.what == f"nftables' chain inet filter forward drops packets on {DEVICE} (nftables runs here)"
     assert found.mend.startswith("sudo nft insert rule inet filter forward iifname ")
-    for more in (f'iifname "{DEVICE}" accept', f"ip saddr {SUBNET} accept", "jump local_rules"):
+    for more in (
+        f'iifname "{DEVICE}" accept',
+        'iifname { "docker0", "br-*" } accept',
+        f"ip saddr {SUBNET} accept",
+        "ip saddr { 10.0.0.0/8, 192.168.0.0/16 } accept",
+        "iifname @inside accept",
+        "jump local_rules",
+        "goto local_rules",
+    ):
         text = NFT.replace("ct state", f"{more}\n\t\tct state")
         known = ForwardChain("inet", "filter", "forward", "drop", text)
         assert obstacle_of(Forwarding(True, RULES, (known,)), DEVICE, SUBNET, docker=True) is None
+    for other in ('iifname "br-lan" accept', 'iifname "eth*" accept', "ip saddr 192.168.61.0/24 accept"):
+        text = NFT.replace("ct state", f"{other}\n\t\tct state")
+        unknown = ForwardChain("inet", "filter", "forward", "drop", text)
+        assert obstacle_of(Forwarding(True, RULES, (unknown,)), DEVICE, SUBNET, docker=True) is not None
     accepts = ForwardChain("inet", "filter", "forward", "accept", NFT.replace("policy drop", "policy accept"))
     assert obstacle_of(Forwarding(True, RULES, (accepts,)), DEVICE, SUBNET, docker=True) is None
 
@@ -186,6 +198,7 @@ def test_all_that_decides_is_asked(door: FakeRun, root: Path) -> None:
         chain("ip", "filter", "FORWARD", policy="drop", **hook),
         chain("ip", "filter", "DOCKER-USER"),
         chain("ip", "docker-bridges", "filter-FORWARD", policy="drop", **hook),
+        chain("ip6", "filter", "FORWARD", policy="drop", **hook),
         chain("inet", "filter", "input", type="filter", hook="input", prio=0, policy="drop"),
         chain("inet", "filter", "forward", policy="drop", **hook),
     ]

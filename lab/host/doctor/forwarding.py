@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
 from typing import Literal
 
@@ -168,10 +169,22 @@ def _drops(chain: ForwardChain, device: str, subnet: IPv4Network) -> bool:
     """Whether a chain of nftables drops such packets as far as its own text says.
 
     One that drops what no rule takes, or whose last rule does, and that names neither the device nor the
-    network. Chains that it jumps to may accept (`jump`), so that one with a jump is not called an obstacle.
+    network. Chains and sets that it refers to (`jump`, `goto`, `@name`) may accept or have them, so that one
+    which does is not called an obstacle.
     """
     lines = [line.strip() for line in chain.text.splitlines()]
     rules = [line for line in lines if line and not line.startswith(("type ", "table ", "chain ", "}"))]
     ends = chain.policy == "drop" or any(rule.split()[0] in ("drop", "reject") for rule in rules)
-    known = any(device in rule or str(subnet) in rule or " jump " in f" {rule} " for rule in rules)
-    return ends and not known
+    return ends and not any(_may_name(rule, device, subnet) for rule in rules)
+
+
+def _may_name(rule: str, device: str, subnet: IPv4Network) -> bool:
+    """Whether a rule of nftables is about the device or the network, or refers to what may be."""
+    if re.search(r"\b(jump|goto)\b|@\w", rule):
+        return True
+    # `iifname "br-*"` is each device that begins so (nft(8), "Data types").
+    devices = re.findall(r'"([^"]+)"', rule)
+    networks = re.findall(r"\b\d+\.\d+\.\d+\.\d+/\d+", rule)
+    return any(fnmatchcase(device, each) for each in devices) or any(
+        subnet.subnet_of(IPv4Network(each, strict=False)) for each in networks
+    )
