@@ -55,7 +55,7 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
     made = make_lab(
         tmp_path_factory.mktemp("kills") / "lab",
         name="ha-lab-kills",
-        network={"subnet": "192.168.61.0/24"},
+        network={"subnet": "192.168.65.0/24"},
         nodes={"control_planes": {"count": 1}, "workers": {"count": 1}},
     )
     living = LivingLab(made)
