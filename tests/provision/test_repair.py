@@ -260,7 +260,7 @@ def test_where_no_other_control_plane_has_it_that_is_said_at_once(tmp_path: Path
     assert world.run("probe").last == "partial"
     ran = again(world)
     assert (ran.code, ran.changes) == (1, []), ran.said
-    assert f"cp1 can't be repaired with its own files: {LOST[what]}. Where another" in ran.said
+    assert f"cp1 can't be repaired with its own files: {LOST[what]}. If another" in ran.said
     assert "`./inv replace cp1`" in ran.said
     assert "waiting" not in ran.said
 
