@@ -6,10 +6,11 @@ machines have (`lab.plans.situation`).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from lab import providers
-from lab.errors import ConfigError, LabStateError
+from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.model import Lab, Node
 from lab.plans import ready
 from lab.plans.engine import Job, Plan, Step, Stop
@@ -19,6 +20,9 @@ from lab.workspace import kubeconfig
 
 ANSWER_TIMEOUT = 300.0
 """Seconds for a machine to answer by ssh after it was started; 10 s are usual."""
+
+SHUTDOWN_TIMEOUT = 60.0
+"""Seconds for a machine that is shutting down to have stopped; its provider ends it after 30."""
 
 KUBEADM_SECRETS = ("secrets", "ca.key")
 """Of a machine's secrets, those that kubeadm's steps need."""
@@ -35,7 +39,30 @@ def _boot(job: Job) -> bool:
     missing = [node.name for node in off if states[node.name] in ("absent", "incomplete")]
     if missing:
         providers.boot(context.workspace, job.log, missing)
+    _start_what_goes_down(job, [node for node in off if states[node.name] == "running"])
     return True
+
+
+def _start_what_goes_down(job: Job, silent: list[Node]) -> None:
+    """Start machines that ran and did not answer, once they stop: a `stop` that was killed lets them shut down."""
+    context = job.context
+
+    def why_not() -> str | None:
+        states = providers.states(context.lab, context.workspace)
+        stopped = [node for node in silent if states[node.name] == "stopped"]
+        if stopped:
+            providers.power_on(context.lab, stopped)
+        silent[:] = [n for n in silent if n not in stopped and context.remote.why_not_reachable(n)]
+        return ", ".join(node.name for node in silent) or None
+
+    if silent:
+        with contextlib.suppress(WaitTimedOut):  # the step that waits for an answer says more
+            job.wait_until(
+                why_not,
+                what="machines that run and do not answer to stop or to answer",
+                timeout=SHUTDOWN_TIMEOUT,
+                interval=1.0,
+            )
 
 
 def _answers(job: Job) -> bool:

@@ -299,6 +299,23 @@ def test_a_fault_of_the_kit_is_not_taken_for_a_machine_s(world: World) -> None:
         world.bring_up()
 
 
+def test_a_machine_that_still_shuts_down_is_started_once_it_has_stopped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.made(**{node.name: "joined" for node in LAB.kubernetes_nodes})
+    world.remote.down = {"w1"}
+    looks: list[str] = []
+
+    def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
+        looks.append("stopped" if len(looks) > 1 and "w1" in world.remote.down else "running")
+        return {**dict.fromkeys((node.name for node in lab.nodes), "running"), "w1": looks[-1]}  # type: ignore[dict-item]
+
+    monkeypatch.setattr(providers, "states", states)
+    assert world.bring_up()
+    assert (world.powered, world.boots) == (["w1"], [])
+    assert looks[:3] == ["running", "running", "stopped"]
+
+
 def test_a_lab_that_is_up_is_not_booted_and_nothing_changes(world: World) -> None:
     world.made(**dict.fromkeys(("cp1", "cp2", "cp3", "w1", "w2", "w3"), "joined"))
     world.remote.doing = lambda machine, script: False
