@@ -39,12 +39,12 @@ def _boot(job: Job) -> bool:
     missing = [node.name for node in off if states[node.name] in ("absent", "incomplete")]
     if missing:
         providers.boot(context.workspace, job.log, missing)
-    _start_what_goes_down(job, [node for node in off if states[node.name] == "running"])
+    _start_what_goes_down(job, [node for node in context.situation.off if node not in off])
     return True
 
 
 def _start_what_goes_down(job: Job, silent: list[Node]) -> None:
-    """Start machines that ran and did not answer, once they stop: a `stop` that was killed lets them shut down."""
+    """Start silent machines that ran, once they stop: a `stop` that was killed goes on shutting them down."""
     context = job.context
 
     def why_not() -> str | None:
