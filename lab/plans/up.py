@@ -21,8 +21,8 @@ from lab.workspace import kubeconfig
 ANSWER_TIMEOUT = 300.0
 """Seconds for a machine to answer by ssh after it was started; 10 s are usual."""
 
-SHUTDOWN_TIMEOUT = 60.0
-"""Seconds for a machine that is shutting down to have stopped; its provider ends it after 30."""
+SHUTDOWN_TIMEOUT = 120.0
+"""Seconds for a machine that is shutting down to have stopped: 45 were seen on a busy host."""
 
 KUBEADM_SECRETS = ("secrets", "ca.key")
 """Of a machine's secrets, those that kubeadm's steps need."""

@@ -373,6 +373,37 @@ def test_without_any_control_plane_the_pods_are_not_asked_and_still_removed(remo
     assert api.deleted[-1].endswith("ha-lab-verify-x")
 
 
+class InterruptedApi(ProbeApi):
+    """An API whose first connections are ended before there is an answer."""
+
+    left = 1
+
+    def request(
+        self, method: str, path: str, body: object = None, content_type: str = "application/json"
+    ) -> tuple[int, str]:
+        """Raise for the first ones."""
+        if self.left:
+            self.left -= 1
+            raise LabStateError("the API can't be asked: Remote end closed connection without response")
+        return super().request(method, path, body, content_type)
+
+
+def test_probes_whose_connection_was_ended_are_run_once_more(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    found = ask_probes(lab(), InterruptedApi(lambda node: True), remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert waits[0] == lab().patience
+    silent = InterruptedApi(lambda node: True)
+    silent.left = 99
+    assert "Remote end closed connection" in known_why(ask_probes(lab(), silent, remote, cp1))
+    monkeypatch.setattr(probing, "SOON", 0.0)
+    late = InterruptedApi(lambda node: True)
+    assert "Remote end closed connection" in known_why(ask_probes(lab(), late, remote, cp1))
+
+
 def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probing, "ACCOUNT", 0.0)
     found = ask_probes(lab(), ProbeApi(lambda node: True, account_after=99), remote, cp1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,6 +51,10 @@ FORGOTTEN = 600.0
 Seen = dict[str, str]
 
 
+SOON = 5.0
+"""Seconds within which an API that could not be asked is asked once more."""
+
+
 @dataclass(frozen=True)
 class ProbeFacts:
     """What was seen by node. `started` is None for a pod that became Ready, else why it did not.
@@ -68,8 +73,18 @@ class ProbeFacts:
 def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
     """Run the probes and ask them, `kubectl exec` being started on the control plane that `someone` names.
 
-    Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most.
+    Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most. HAProxy ends the
+    connections of a server that it takes out, as happens just after a boot; what ended so soon is tried again.
     """
+    began = time.monotonic()
+    found = _run_probes(lab, api, remote, someone)
+    if isinstance(found, Unknown) and time.monotonic() - began < SOON:
+        time.sleep(lab.patience)
+        return _run_probes(lab, api, remote, someone)
+    return found
+
+
+def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
     try:
         _remove_forgotten(api)
         wanted = _manifests(lab)
