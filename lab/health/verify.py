@@ -268,11 +268,9 @@ def _missing_in_full(outcome: Outcome) -> RenderableType:
     """All checks that did not run, as one message: they have one cause."""
     titles = outcome.not_run
     more = f" and {len(titles) - FEW} more (--json has all)" if len(titles) > FEW else ""
-    lines = Table(box=None, pad_edge=False, show_header=False, padding=(0, 1, 0, 2))
-    for label, text in (("missing", ", ".join(titles[:FEW]) + more), ("means", LEFT_OUT), ("try", LOOK_FOR)):
-        lines.add_row(Text(label, "dim"), Text(text))
+    rows = (("missing", ", ".join(titles[:FEW]) + more), ("means", LEFT_OUT), ("try", LOOK_FOR))
     says = f"{len(titles)} {'check' if len(titles) == 1 else 'checks'} did not run"
-    return Group(Text(says, COLOURS["could-not-ask"]), lines, "")
+    return Group(Text(says, COLOURS["could-not-ask"]), _rows(rows), "")
 
 
 def _cause(cause: Cause) -> RenderableType:

@@ -3,8 +3,8 @@
 # --force-new-cluster). For a cluster that has lost its majority for good: writes that this member had not received are
 # lost. `./inv up` then makes the other control planes again. It refuses while etcd has a majority.
 #
-# etcd's data as it was is kept in /var/lib/etcd.before-sole-member, or .2 and so on where that is there. What is interrupted is repeated with this script; a
-# manifest that it has left unfinished is written again by the next `./inv up`.
+# etcd's data as it was is kept in /var/lib/etcd.before-sole-member, or .2 and so on where that is there. After an
+# interruption, run this script again; a manifest that it has left unfinished is written again by the next `./inv up`.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
