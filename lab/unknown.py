@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,3 +31,11 @@ def known(fact: T | Unknown) -> T:
     if isinstance(fact, Unknown):
         raise CouldNotAsk(fact.reason)
     return fact
+
+
+def asked(question: Callable[[], T]) -> T | Unknown:
+    """Return what a question answers, or why it could not be asked: the message of its LabError."""
+    try:
+        return question()
+    except LabError as error:
+        return Unknown(error.message)

@@ -13,11 +13,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from lab.errors import LabError, LabStateError
+from lab.errors import LabStateError
 from lab.health.cluster import Api, refusal
 from lab.health.reading import listed, mapping, number, read, text
 from lab.model import Lab
-from lab.unknown import Unknown
+from lab.unknown import Unknown, asked
 
 T = TypeVar("T")
 SYSTEM = ("kube-system", "kube-flannel")
@@ -136,7 +136,7 @@ def ask_admission(lab: Lab, api: Api) -> AdmissionFacts:
     with ThreadPoolExecutor(max_workers=lab.at_once(AT_ONCE)) as pool:
 
         def ask(question: Callable[[Api], T]) -> Future[T | Unknown]:
-            return pool.submit(_try, lambda: question(api))
+            return pool.submit(asked, lambda: question(api))
 
         webhooks = ask(_webhooks)
         namespaces = ask(lambda api: read_namespaces(api.get("/api/v1/namespaces")))
@@ -341,10 +341,3 @@ def _lacks_pods(owner: dict[str, Any]) -> bool:
     if "desiredNumberScheduled" in status:
         return number(status.get("currentNumberScheduled", 0)) < number(status["desiredNumberScheduled"])
     return number(status.get("replicas", 0)) < number(owner["spec"].get("replicas", 1))
-
-
-def _try(question: Callable[[], T]) -> T | Unknown:
-    try:
-        return question()
-    except LabError as error:
-        return Unknown(error.message)

@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.errors import LabError
 from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
 from lab.health.reading import listed, mapping, moment, number, read, text
 from lab.model import Lab
-from lab.unknown import Unknown
+from lab.unknown import Unknown, asked
 
 T = TypeVar("T")
 ANSWER_TIMEOUT = 4.0
@@ -71,12 +70,14 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
         def health(address: Any, port: int, path: str) -> Future[tuple[int, str] | Unknown]:
             if isinstance(ca, Unknown):
                 return pool.submit(lambda: ca)
-            return pool.submit(_try, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT * lab.patience))
+            return pool.submit(
+                asked, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT * lab.patience)
+            )
 
         def ask(question: Callable[[Api], T]) -> Future[T | Unknown]:
             if isinstance(api, Unknown):
                 return pool.submit(lambda: api)
-            return pool.submit(_try, lambda: question(api))
+            return pool.submit(asked, lambda: question(api))
 
         pods = ask(lambda api: api.get("/api/v1/pods"))
         through = {path: health(lab.api.address, lab.api.port, path) for path in health_paths(lab)}
@@ -106,7 +107,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
 
 def ask_restarts(api: Api) -> dict[str, int] | Unknown:
     """Every pod's restarts now: `namespace/name` → how many of its containers' starts were not the first."""
-    return _try(lambda: read_restarts(api.get("/api/v1/pods")))
+    return asked(lambda: read_restarts(api.get("/api/v1/pods")))
 
 
 def read_restarts(answer: dict[str, Any]) -> dict[str, int]:
@@ -137,7 +138,7 @@ def read_kube_proxy_server(answer: dict[str, Any]) -> str:
 
 def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
     """The API as the lab's administrator, each answer within `timeout` seconds, or why that can't be."""
-    return _try(lambda: Api(kubeconfig, timeout))
+    return asked(lambda: Api(kubeconfig, timeout))
 
 
 _COORDINATION = "/apis/coordination.k8s.io/v1"
@@ -185,11 +186,4 @@ def _server(labels: dict[str, Any]) -> str:
 
 
 def _read(answer: dict[str, Any] | Unknown, reader: Callable[[dict[str, Any]], T]) -> T | Unknown:
-    return answer if isinstance(answer, Unknown) else _try(lambda: reader(answer))
-
-
-def _try(question: Callable[[], T]) -> T | Unknown:
-    try:
-        return question()
-    except LabError as error:
-        return Unknown(error.message)
+    return answer if isinstance(answer, Unknown) else asked(lambda: reader(answer))
