@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 from lab import config, providers
 from lab.config import choice
-from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
+from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.golden import image
 from lab.model import Node
 from lab.model.change import Change, Setting
-from lab.plans import engine, quorum
+from lab.plans import already, engine, quorum
 from lab.plans.engine import Context
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
@@ -86,6 +86,9 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
         if asks and not confirm(question(session, change, wish.replacing)):
             raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
         session.workspace.rotate_logs()
+        if not (wish.until or leaving) and _is_up(session):
+            around(session, change, leaving, lambda: _end(session, wish, changed=False))
+            return
         golden = bake.bake(session, consent=wish.consent)
         settled = _settled(session)
         around(settled, change, leaving, lambda: _carry_out(settled, change, golden, leaving, wish))
@@ -198,6 +201,21 @@ def _members_off(session: Session, record: Made) -> bool:
     return any(states[node.name] in ("stopped", "paused") for node in record.lab.etcd_members)
 
 
+def _is_up(session: Session) -> bool:
+    """Whether lab.yaml was applied completely, and the lab is still all that `up` would make of it."""
+    lab, record = session.lab, session.made
+    if record is None or record != record.applied(lab, record.golden, made.manifest_sha256(lab)):
+        return False
+    try:
+        if providers.lost_sight_of(session.workspace):
+            return False
+        render.record_and_write(session, record.golden)
+        with session.progress.asking("the lab to say whether anything is left to do"):
+            return already.is_up(lab, session.workspace, session.remote)
+    except CommandFailed:  # a provider that does not answer: the doctor says more
+        return False
+
+
 def _settled(session: Session) -> Session:
     """The same lab, now that baking has left a kernel by which KVM can be tried."""
     if not providers.provider_of(session.lab).may_emulate:
@@ -230,6 +248,12 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     _keep_bill_of_materials(session, golden)
     if not wish.until:
         made.write(workspace, record.applied(lab, golden, manifest))
+    _end(session, wish, changed=changed)
+
+
+def _end(session: Session, wish: Wish, *, changed: bool) -> None:
+    """Keep what the run did, and show it."""
+    lab, workspace = session.lab, session.workspace
     report.write(lab, workspace, session.progress, changed=changed)
     if wish.until:
         done = tuple(step.title for step in before(wish.until) if step.script)

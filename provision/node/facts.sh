@@ -34,6 +34,14 @@ bounded() { timeout --kill-after 1 "$PATIENCE" "$@"; }
 # Which checkout's these are: pods.sh is the other one that lab/health/facts/ calls.
 own_scripts() { cat "$HERE/facts.sh" "$HERE/pods.sh" | sha256sum; }
 
+# All that `up` gives a machine for good, as one hash: the kit's folder, and the host's proxies (lab/plans/already.py).
+given() {
+	{
+		(cd "$HERE" && find . -type f | LC_ALL=C sort | xargs sha256sum)
+		echo "$(cat /etc/ha-lab/proxy.env 2>/dev/null | sha256sum | cut -c 1-64)  proxy.env"
+	} | sha256sum
+}
+
 here() {
 	hostname
 	bounded getent ahostsv4 "$NODE_NAME" | awk '{ print $1 }' | sort -u | tr '\n' ' '
@@ -232,6 +240,7 @@ main() {
 	trap - ERR
 	tell script own_scripts
 	tell here here
+	tell given given
 	tell identity identity
 	tell left-by-runs left_by_runs
 	tell logins cat /home/vagrant/.ssh/authorized_keys

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from lab.health.facts.machine import read_sections
+from lab.plans import already
 from lab.system.paths import PROVISION, REPOSITORY
+from lab.workspace import Workspace
 from tests.provision.world import FAKED, World
 from tests.unit.fakes import CA
 
@@ -17,6 +20,7 @@ EVERYWHERE = {
     "script",
     "here",
     "identity",
+    "given",
     "left-by-runs",
     "logins",
     "reach",
@@ -104,6 +108,24 @@ def test_the_endpoint_that_init_was_given_is_told_by_the_machine_s_own_api_serve
     admin.parent.mkdir(parents=True, exist_ok=True)
     admin.write_text("server: https://192.168.56.10:6443\n")
     assert read_sections(world.run("facts").said)["endpoint"].text.strip() == "lb:6443"
+
+
+@pytest.mark.parametrize("proxied", [True, False])
+def test_a_machine_tells_all_that_up_gave_it_as_the_host_does(tmp_path: Path, proxied: bool) -> None:
+    world = World(tmp_path / "machine", "w1")
+    given = world.root / "opt"
+    workspace = Workspace(tmp_path / ".lab")
+    shutil.copytree(given, workspace.node("w1"))
+    (workspace.secrets / "w1").mkdir(parents=True)
+    proxies = 'HTTPS_PROXY="http://user:secret@proxy.example:3128"\n' if proxied else ""
+    (workspace.secrets / "w1" / "proxy.env").write_text(proxies)
+    if proxied:
+        (world.path("/etc/ha-lab") / "proxy.env").write_text(proxies)
+    section = read_sections(world.run("facts", "given").said)["given"]
+    assert section.text.split()[0] == already.given(workspace, world.node)
+    (given / "more").write_text("")
+    section = read_sections(world.run("facts", "given").said)["given"]
+    assert section.text.split()[0] != already.given(workspace, world.node)
 
 
 def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 
 from lab import providers
 from lab.config import Choice, choice
-from lab.errors import ConfigError, LabStateError
+from lab.errors import CommandFailed, ConfigError, LabStateError
 from lab.model import Lab, Node
+from lab.model.change import Change
+from lab.plans import already
 from lab.remote import Remote
 from lab.session import Session
 from lab.system.progress import Progress
@@ -29,6 +32,18 @@ def carried_out(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
     monkeypatch.setattr(up, "_carry_out", lambda *words: found.append(words))
     return found
+
+
+@pytest.fixture
+def complete(carried_out: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A lab that was made completely, and that says that it is all that `up` would make of it."""
+    session = lived(tmp_path)
+    record = made.read(session.workspace)
+    assert record is not None
+    made.write(session.workspace, record.applied(session.lab, GOLDEN))
+    monkeypatch.setattr(already, "is_up", lambda *_: True)
+    monkeypatch.setattr(providers, "lost_sight_of", lambda _: [])
+    return wanted(tmp_path)
 
 
 def nobody(question: str) -> bool:
@@ -297,3 +312,58 @@ def test_the_first_control_plane_that_has_a_kubeconfig_gives_it(
     has, asked[:] = {"cp2"}, []
     assert up.keep_kubeconfig(session)
     assert asked == ["cp2"]
+
+
+def test_a_lab_that_is_up_is_looked_at_once_and_nothing_else_is_done(
+    carried_out: list[tuple[Any, ...]], complete: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bake, "bake", lambda *_, **__: pytest.fail("looked at the host"))
+    up.up(complete, Wish(), nobody)
+    assert carried_out == []
+    assert '"changed": false' in complete.workspace.report.read_text()
+
+
+def test_probes_are_around_that_look_too(carried_out: list[tuple[Any, ...]], complete: Session) -> None:
+    seen: list[object] = []
+
+    def around(session: Session, change: object, leaving: object, work: Callable[[], None]) -> None:
+        seen.extend((change, leaving))
+        work()
+
+    up.up(complete, Wish(), nobody, around)
+    assert seen == [Change(), ()]
+    assert carried_out == []
+
+
+@pytest.mark.parametrize(
+    "why",
+    ["not up", "not complete", "another manifest", "lost", "changed", "until", "replaced", "unasked"],
+)
+def test_every_step_is_done_where_anything_may_be_left(
+    carried_out: list[tuple[Any, ...]], complete: Session, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    record = made.read(complete.workspace)
+    assert record is not None
+    session, wish = complete, Wish()
+    if why == "not up":
+        monkeypatch.setattr(already, "is_up", lambda *_: False)
+    elif why == "not complete":
+        made.write(complete.workspace, record.model_copy(update={"complete": ()}))
+    elif why == "another manifest":
+        made.write(complete.workspace, record.model_copy(update={"manifest": "of another pod network"}))
+    elif why == "lost":
+        monkeypatch.setattr(providers, "lost_sight_of", lambda _: ["w1"])
+    elif why == "changed":
+        session = wanted(complete.path.parent, LAB_YAML + "nodes: {workers: {count: 4}}\n")
+    elif why == "until":
+        wish = Wish(until="joins")
+    elif why == "replaced":
+        wish = Wish(consent=True, replacing=("w1",))
+    else:
+
+        def refuse(*_: object) -> bool:
+            raise CommandFailed(["docker", "ps"], "ended with exit code 1")
+
+        monkeypatch.setattr(already, "is_up", refuse)
+    up.up(session, wish, nobody)
+    assert len(carried_out) == 1

@@ -156,6 +156,11 @@ class Machine:
         return self._read("reach", read_reach)
 
     @property
+    def given(self) -> str:
+        """The hash of all that `up` gave the machine for good, in hex: the kit's folder, and proxies."""
+        return self._read("given", lambda said: said.split()[0])
+
+    @property
     def service_account_key(self) -> str:
         """The hash of the key by which service accounts' tokens are verified, in hex."""
         return self._read("service-account-key", lambda said: said.split()[0])

@@ -1,0 +1,52 @@
+"""Whether a lab is already all that `up` would make of it: one look instead of every step.
+
+Each machine has what this checkout and this host would give it, and every check of `verify` holds that needs no
+pods of its own (docs/decisions/0024).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+from lab import providers
+from lab.health.checks import cases
+from lab.health.facts.gather import Facts, by_ssh, gather
+from lab.model import Lab, Node
+from lab.remote import Remote
+from lab.unknown import CouldNotAsk
+from lab.workspace import Workspace
+
+
+def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
+    """Whether all machines run, have what was rendered for them, and every check holds without a warning.
+
+    Raises CommandFailed where the provider can't be asked.
+    """
+    states = providers.states(lab, workspace)
+    if any(states[node.name] != "running" for node in lab.nodes) or remote.route_problem():
+        return False
+    facts = gather(lab, workspace, remote, by_ssh(remote), probes=False)
+    judged = (case.judge(facts) for case in cases(lab) if not case.check.probes)
+    return all(_has_what_is_given(workspace, facts, node) for node in lab.nodes) and all(
+        verdict.outcome == "holds" for verdict in judged
+    )
+
+
+def _has_what_is_given(workspace: Workspace, facts: Facts, node: Node) -> bool:
+    try:
+        return facts.machine(node).given == given(workspace, node)
+    except CouldNotAsk:
+        return False
+
+
+def given(workspace: Workspace, node: Node) -> str:
+    """The hash of all that `up` gives a machine for good, as its facts.sh tells it: its folder, and proxies.
+
+    Raises OSError where that was not rendered.
+    """
+    folder = workspace.node(node.name)
+    files = {f"./{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    proxies = workspace.secrets / node.name / "proxy.env"
+    files["proxy.env"] = proxies.read_bytes() if proxies.exists() else b""
+    lines = [f"{hashlib.sha256(files[name]).hexdigest()}  {name}\n" for name in sorted(files)]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
