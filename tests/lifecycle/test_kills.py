@@ -17,8 +17,9 @@ import pytest
 from tests.labs.conftest import make_lab
 from tests.lifecycle.conftest import LivingLab
 
-SHAPES = ((1, 1), (1, 2), (3, 1), (1, 0))
-"""How many control planes and workers lab.yaml names, in order, each time that `up` is killed."""
+SHAPES = {2: ((1, 1), (1, 2), (3, 1), (1, 0)), 7: ((3, 3), (3, 2), (1, 3))}
+"""How many control planes and workers lab.yaml names, in order, each time that `up` is killed: by the number of
+machines that `--kills-from` names."""
 
 UP, REPLACE, STOP = ("up", "--yes"), ("replace", "w1", "--yes"), ("stop",)
 LATEST = {UP: 45, REPLACE: 45, STOP: 15}
@@ -49,6 +50,7 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rounds, seed = request.config.getoption("--kills"), request.config.getoption("--seed")
+    shapes = SHAPES[request.config.getoption("--kills-from")]
     seed = time.time_ns() % 10**6 if seed is None else seed
     print(f"--seed {seed}")
     moments = random.Random(seed)  # noqa: S311  not for secrets
@@ -56,16 +58,16 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
         tmp_path_factory.mktemp("kills") / "lab",
         name="ha-lab-kills",
         network={"subnet": "192.168.65.0/24"},
-        nodes={"control_planes": {"count": 1}, "workers": {"count": 1}},
+        nodes={"control_planes": {"count": shapes[0][0]}, "workers": {"count": shapes[0][1]}},
     )
     living = LivingLab(made)
     try:
-        shapes = itertools.cycle(SHAPES)
+        next_shape = itertools.cycle(shapes)
         workers = 0
         for number in range(rounds):
             verb = moments.choice(tuple(LATEST)) if workers else UP
             if verb == UP:
-                control_planes, workers = next(shapes)
+                control_planes, workers = next(next_shape)
                 living.edit(control_planes=control_planes, workers=workers)
             after = moments.uniform(1, LATEST[verb] if number else 60)
             argv = living.lab.argv(*verb)
