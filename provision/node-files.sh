@@ -9,7 +9,30 @@ readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
 # Pairs of .crt and .key in $PKI that a CA on the machine signs.
 readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
 readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
-readonly END_OF_KEY='^-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
+readonly END_OF_KEY=$'\n-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
+
+# shellcheck source=provision/certificate.sh
+source "$HERE/certificate.sh"
+
+# `up` looks at all these files several times on each machine, so bash reads them itself: with processes for each
+# question about each file, one look at a control plane took most of a second of CPU.
+
+# read_text FILE: puts a newline and the file's content into `text`, so that each line begins after a newline. Fails
+# where the file has a zero byte, which no text has; `text` ends before that.
+read_text() {
+	text=
+	if IFS= read -r -d '' text 2>/dev/null <"$1"; then
+		text=$'\n'$text
+		return 1
+	fi
+	text=$'\n'$text
+}
+
+# value_of KEY: puts what the first `KEY: …` line of `text` has into `value`, or nothing.
+value_of() {
+	value=
+	! [[ $text =~ $'\n'\ *$1:\ ([^$'\n']*) ]] || value=${BASH_REMATCH[1]}
+}
 
 file_problem() {
 	if [[ ! -e $1 ]]; then
@@ -20,76 +43,92 @@ file_problem() {
 }
 
 certificate_problem() {
+	local text ends
 	if [[ ! -s $1 ]]; then
 		file_problem "$1"
-	elif ! openssl x509 -in "$1" -noout -checkend 0 >/dev/null 2>&1; then
-		if openssl x509 -in "$1" -noout 2>/dev/null; then
-			echo "the certificate in $1 has expired"
-		else
-			echo "$1 has no complete certificate"
-		fi
+		return
+	fi
+	read_text "$1" || true
+	if ! certificate_ends "$text"; then
+		echo "$1 has no complete certificate"
+	elif ((ends < EPOCHSECONDS)); then
+		echo "the certificate in $1 has expired"
 	fi
 }
 
 key_problem() {
+	local text
 	if [[ ! -s $1 ]]; then
 		file_problem "$1"
-	elif ! grep -qE -- "$END_OF_KEY" "$1"; then
-		echo "$1 has no complete key"
+		return
 	fi
+	read_text "$1" || true
+	[[ $text =~ $END_OF_KEY ]] || echo "$1 has no complete key"
 }
 
 # A kubeconfig has a certificate and a key in itself, or names the files that have them.
 kubeconfig_problem() {
-	local file
+	local text value ends
 	if [[ ! -s $1 ]]; then
 		file_problem "$1"
-	elif ! grep -q '^ *server: https://' "$1"; then
-		echo "$1 names no server"
-	elif file=$(value_in "$1" client-certificate) && [[ -n $file ]]; then
-		certificate_problem "$file"
-		file=$(value_in "$1" client-key)
-		[[ -n $file ]] || echo "$1 names no key"
-		[[ -z $file ]] || key_problem "$file"
-	elif ! value_in "$1" client-certificate-data | base64 -d 2>/dev/null |
-		openssl x509 -noout -checkend 0 >/dev/null 2>&1; then
-		echo "$1 has no valid certificate"
-	elif ! value_in "$1" client-key-data | base64 -d 2>/dev/null | grep -qE -- "$END_OF_KEY"; then
-		echo "$1 has no complete key"
+		return
 	fi
+	read_text "$1" || true
+	value_of server
+	if [[ $value != https://* ]]; then
+		echo "$1 names no server"
+		return
+	fi
+	value_of client-certificate
+	if [[ -n $value ]]; then
+		certificate_problem "$value"
+		value_of client-key
+		[[ -n $value ]] || echo "$1 names no key"
+		[[ -z $value ]] || key_problem "$value"
+		return
+	fi
+	value_of client-certificate-data
+	if ! certificate_ends "$(base64 -d 2>/dev/null <<<"$value")" || ((ends < EPOCHSECONDS)); then
+		echo "$1 has no valid certificate"
+		return
+	fi
+	value_of client-key-data
+	[[ $'\n'$(base64 -d 2>/dev/null <<<"$value") =~ $END_OF_KEY ]] || echo "$1 has no complete key"
 }
 
-value_in() { sed -n "s/^ *$2: //p" "$1"; }
-
-# text_problem FILE PATTERN…: each PATTERN has a line, and the last line has an end. (Programs write it; what was cut
-# short lacks it.)
+# text_problem FILE PATTERN…: FILE has text for each PATTERN, which begins with a newline, and its last line has an end.
+# (Programs write it; what was cut short lacks it.)
 text_problem() {
-	local file=$1 pattern
+	local file=$1 pattern text complete=yes
 	shift
 	if [[ ! -s $file ]]; then
 		file_problem "$file"
 		return
 	fi
+	read_text "$file" || complete=no
 	for pattern; do
-		grep -q -- "$pattern" "$file" || {
+		[[ $text =~ $pattern ]] || {
 			echo "$file is incomplete"
 			return
 		}
 	done
-	[[ $(tail -c 1 "$file" | tr '\n\0' nz) == n ]] || echo "$file is cut short"
+	[[ $complete == yes && $text == *$'\n' ]] || echo "$file is cut short"
 }
 
 kubelet_settings_problem() {
-	text_problem "$KUBELET_SETTINGS" '^kind: KubeletConfiguration' '^staticPodPath: '
-	text_problem "$KUBELET_FLAGS" '^KUBELET_KUBEADM_ARGS='
+	text_problem "$KUBELET_SETTINGS" $'\nkind: KubeletConfiguration' $'\nstaticPodPath: '
+	text_problem "$KUBELET_FLAGS" $'\nKUBELET_KUBEADM_ARGS='
 }
 
 # An API server that ends has its manifest elsewhere for a while.
 manifest_problem() {
+	local text manifest=$MANIFESTS/$1.yaml
 	[[ $1 == kube-apiserver && -e $API_SERVER_ASIDE ]] ||
-		text_problem "$MANIFESTS/$1.yaml" '^kind: Pod' '^spec:' "^ *name: $1\$"
+		text_problem "$manifest" $'\nkind: Pod' $'\nspec:' $'\n *name: '"$1"$'\n'
 	# sole-member.sh was interrupted.
-	! grep -qs -- '- --force-new-cluster' "$MANIFESTS/$1.yaml" || echo "$MANIFESTS/$1.yaml has --force-new-cluster"
+	[[ -e $manifest ]] || return 0
+	read_text "$manifest" || true
+	[[ $text != *"- --force-new-cluster"* ]] || echo "$manifest has --force-new-cluster"
 }
 
 pair_problem() {
@@ -131,13 +170,14 @@ lost_files() {
 # etcd starts without its data, too, and creates the folder again. As a member that others know, it ends with this message
 # each time, since it has forgotten what it had acknowledged (go.etcd.io/raft, log.go).
 etcd_data_problem() {
-	local newest
+	local log newest=
 	[[ -d /var/lib/etcd/member ]] || {
 		echo "/var/lib/etcd/member is missing"
 		return 0
 	}
-	newest=$(find /var/log/pods -path '*/kube-system_etcd-*/etcd/*.log' -printf '%T@ %p\n' 2>/dev/null |
-		sort -n | tail -n 1 | cut -d' ' -f2-) || return 0
+	for log in /var/log/pods/kube-system_etcd-*/etcd/*.log; do
+		[[ ! -e $log ]] || [[ -n $newest && ! $log -nt $newest ]] || newest=$log
+	done
 	[[ -z $newest ]] || ! grep -q 'Was the raft log corrupted, truncated, or lost' "$newest" ||
 		echo "/var/lib/etcd/member has lost data that etcd had acknowledged"
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import functools
 from pathlib import Path
 
 import pytest
 
+from tests.provision.test_certificate import certificate
 from tests.provision.world import Ran, World
 
 PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
@@ -14,6 +16,7 @@ KUBERNETES = "/etc/kubernetes"
 LOST_LOG = (
     "panic: tocommit(9) is out of range [lastIndex(3)]. Was the raft log corrupted, truncated, or lost?\n"
 )
+EXPIRED = certificate("2024-02-29T12:00:00")
 
 
 def made(tmp_path: Path, name: str) -> World:
@@ -117,6 +120,32 @@ def test_a_file_that_was_cut_short_is_broken(tmp_path: Path, file: str, text: st
     assert f"{file} {problem}" in probed.said
     assert again(world).code == 0
     assert world.run("probe").last == "joined"
+
+
+def test_a_certificate_that_has_expired_is_named_and_made_again(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    pair = world.path(f"{KUBERNETES}/pki/etcd/peer.crt")
+    pair.write_text(EXPIRED)
+    admin = world.path(f"{KUBERNETES}/admin.conf")
+    valid = base64.b64encode(world.path(f"{KUBERNETES}/pki/apiserver.crt").read_bytes()).decode()
+    assert valid in admin.read_text()
+    admin.write_text(admin.read_text().replace(valid, base64.b64encode(EXPIRED.encode()).decode()))
+    probed = world.run("probe")
+    assert probed.last == "damaged"
+    assert f"the certificate in {KUBERNETES}/pki/etcd/peer.crt has expired\n" in probed.said
+    assert f"{KUBERNETES}/admin.conf has no valid certificate\n" in probed.said
+    ran = again(world)
+    assert (ran.code, phases(ran)) == (0, ["certs all", "kubeconfig admin"]), ran.said
+    assert world.run("probe").last == "joined"
+
+
+def test_a_manifest_with_zeros_in_it_is_no_complete_text(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    path = world.path(f"{KUBERNETES}/manifests/etcd.yaml")
+    path.write_bytes(path.read_bytes() + bytes(100) + b"\n")
+    probed = world.run("probe")
+    assert probed.last == "damaged"
+    assert f"{KUBERNETES}/manifests/etcd.yaml is cut short" in probed.said
 
 
 def test_zeros_that_a_power_cut_left_are_no_file(tmp_path: Path) -> None:
