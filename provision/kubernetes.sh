@@ -115,44 +115,55 @@ install_lab_ca() {
 marked_control_plane() {
 	local marks
 	marks=$(as_admin get node "$NODE_NAME" --output "jsonpath={.metadata.labels} taints={.spec.taints[*].key}") || return 1
-	[[ ${marks% taints=*} == *node-role.kubernetes.io/control-plane* ]] || {
+	marks=$(missing_marks "$marks")
+	[[ -z $marks ]] || {
+		echo "$marks"
+		return 1
+	}
+}
+
+# missing_marks MARKS: which mark is not in MARKS, a Node's labels and, after `taints=`, the keys of its taints.
+missing_marks() {
+	if [[ ${1% taints=*} != *node-role.kubernetes.io/control-plane* ]]; then
 		echo "this node has no control-plane label yet"
-		return 1
-	}
-	[[ ${marks##* taints=} == *node-role.kubernetes.io/control-plane* ]] || {
+	elif [[ ${1##* taints=} != *node-role.kubernetes.io/control-plane* ]]; then
 		echo "this node has no control-plane taint yet"
-		return 1
-	}
+	fi
 }
 
 pod_network_manifest() { kubectl kustomize --load-restrictor LoadRestrictionsNone "$HERE/pod-network"; }
 
-# pod_network_applied FILE: everything of this manifest is in the cluster, and the cluster itself keeps the hash of what
-# was applied last. (`kubectl diff` would say the same in six seconds.)
-pod_network_applied() {
-	local applied
-	applied=$(as_admin --namespace kube-system get configmap ha-lab-pod-network --output 'jsonpath={.data.sha256}') &&
-		[[ $applied == "$(hash_of "$1")" ]] &&
-		as_admin get --filename "$1" --output name >/dev/null && has_labs_part_of_flannel
-}
+# The hash of the manifest that was applied last, and the arguments of flannel's agent.
+POD_NETWORK='{{range .items}}{{if eq .metadata.name "ha-lab-pod-network"}}sha256 {{.data.sha256}}{{"\n"}}{{end}}'
+POD_NETWORK+='{{if eq .kind "DaemonSet"}}{{.metadata.name}}{{range .spec.template.spec.containers}} {{.args}}{{end}}{{"\n"}}{{end}}{{end}}'
+readonly POD_NETWORK
+readonly POD_NETWORK_HASH='
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: ha-lab-pod-network, namespace: kube-system}'
 
-# A user may have applied flannel's original manifest since.
-has_labs_part_of_flannel() {
-	[[ -e $HERE/pod-network/manifest.yaml ]] ||
-		as_admin --namespace kube-flannel get daemonset kube-flannel-ds --output \
-			'jsonpath={.spec.template.spec.containers[*].args}' | grep -q -- --iface-can-reach
+# pod_network_applied FILE: everything of this manifest is in the cluster, and the cluster itself keeps the hash of what
+# was applied last. (`kubectl diff` would say the same in six seconds.) A user may have applied flannel's original
+# manifest since.
+pod_network_applied() {
+	local found
+	found=$(cat "$1" - <<<"$POD_NETWORK_HASH" | as_admin get --filename - --output "go-template=$POD_NETWORK") || return 1
+	[[ $'\n'$found$'\n' == *$'\n'"sha256 $(hash_of "$1")"$'\n'* ]] || return 1
+	[[ -e $HERE/pod-network/manifest.yaml || $found == *"kube-flannel-ds "*--iface-can-reach* ]]
 }
 
 hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
 
-# Name and description of each Secret, never its content.
-readonly SECRET_NAMES='{{range .items}}{{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
+# Kind, name, and of a Secret the description, never its content.
+readonly NODES_AND_SECRETS='{{range .items}}{{.kind}} {{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
 
-# Names of the Secrets that could add a machine: the token of kubeadm-init.yaml, the uploaded certificates, and the token
-# whose end deletes them. Other tokens are not the lab's.
+nodes_and_secrets() { as_admin --namespace kube-system get nodes,secrets --output go-template="$NODES_AND_SECRETS"; }
+
+# secrets_of_runs FOUND: of what nodes_and_secrets has printed, names of the Secrets that could add a machine: the token
+# of kubeadm-init.yaml, the uploaded certificates, and the token whose end deletes them. Other tokens are not the lab's.
 secrets_of_runs() {
-	as_admin --namespace kube-system get secrets --output go-template="$SECRET_NAMES" |
-		awk '$1 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/ { print $1 }'
+	awk '$1 == "Secret" && ($2 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/) { print $2 }' <<<"$1"
 }
 
 # Succeeds if the API answers that it has this Node without the label or the taint.

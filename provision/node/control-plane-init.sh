@@ -22,12 +22,7 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/node-files.sh
 source "$HERE/node-files.sh"
 
-# A line for each Node that the kit has cordoned.
-DRAINED='{{range .items}}{{$name := .metadata.name}}{{with .metadata.annotations}}'
-DRAINED+="{{if index . \"$DRAINED_BY\"}}{{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
-readonly DRAINED
 readonly COREDNS_PATCH=$HERE/patches/corednsdeployment+strategic.yaml
-readonly APART=spec.template.spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution
 
 # The objects that phases of kubeadm init create, in the order of the phases: PHASE KIND NAMESPACE NAME. `/` stands for
 # the space in a phase's name, `-` for no namespace.
@@ -59,9 +54,18 @@ addon/kube-proxy ClusterRoleBinding - kubeadm:node-proxier
 addon/kube-proxy Role kube-system kube-proxy
 addon/kube-proxy RoleBinding kube-system kube-proxy
 '
-readonly FOUND='{{range .items}}{{.kind}} {{or .metadata.namespace "-"}} {{.metadata.name}}{{"\n"}}{{end}}'
+# What is asked of these objects and of the lab's Nodes: KIND NAMESPACE NAME of each that the cluster has, and with it
+#   drained NAME              a Node that the kit has cordoned
+#   marks NAME LABELS taints=KEYS
+#   coredns REPLICAS KEY…     the topology keys that keep its replicas apart
+FOUND='{{range .items}}{{$name := .metadata.name}}{{.kind}} {{or .metadata.namespace "-"}} {{$name}}{{"\n"}}'
+FOUND+='{{if eq .kind "Node"}}marks {{$name}} {{.metadata.labels}} taints={{range .spec.taints}}{{.key}} {{end}}{{"\n"}}'
+FOUND+="{{with .metadata.annotations}}{{if index . \"$DRAINED_BY\"}}drained {{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
+FOUND+='{{if eq .kind "Deployment"}}coredns {{.spec.replicas}}{{with .spec.template.spec.affinity}}{{with .podAntiAffinity}}'
+FOUND+='{{range .requiredDuringSchedulingIgnoredDuringExecution}} {{.topologyKey}}{{end}}{{end}}{{end}}{{"\n"}}{{end}}{{end}}'
+readonly FOUND
 
-# The objects as documents that name them and no more, for `kubectl get --filename`.
+# The objects and the Nodes as documents that name them and no more, for `kubectl get --filename`.
 object_names() {
 	local phase kind namespace name api
 	while read -r phase kind namespace name; do
@@ -74,21 +78,24 @@ object_names() {
 		[[ $namespace != - ]] || namespace=
 		printf '%s\n' --- "apiVersion: $api" "kind: $kind" "metadata: {name: \"$name\", namespace: \"$namespace\"}"
 	done <<<"$OBJECTS"
+	for name in $KUBERNETES_NODES; do
+		printf '%s\n' --- "apiVersion: v1" "kind: Node" "metadata: {name: \"$name\", namespace: \"\"}"
+	done
 }
 
-# Lines of OBJECTS that the cluster does not have: one call of kubectl for all of them.
-missing_objects() {
-	local found
-	found=$(object_names | as_admin get --filename - --ignore-not-found --output "go-template=$FOUND") || return 1
-	awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$found") <(echo "$OBJECTS")
-}
+# One call of kubectl for everything that is asked of the cluster where nothing is missing.
+ask_cluster() { object_names | as_admin get --filename - --ignore-not-found --output "go-template=$FOUND"; }
+
+# missing_objects FOUND: lines of OBJECTS that are not in this answer of ask_cluster.
+missing_objects() { awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$1") <(echo "$OBJECTS"); }
 
 objects_present() {
-	local missing
-	missing=$(missing_objects) || {
-		echo "the API can't be asked for the objects of kubeadm init: $missing"
+	local found missing
+	found=$(ask_cluster) || {
+		echo "the API can't be asked for the objects of kubeadm init: $found"
 		return 1
 	}
+	missing=$(missing_objects "$found")
 	[[ -z $missing ]] || {
 		echo "missing: $(cut -d' ' -f2- <<<"$missing" | paste -sd ';')"
 		return 1
@@ -127,13 +134,14 @@ take_over() {
 			"kubeadm init yourself again, \`./inv up --until control-plane\`, which restores the lab's CA"
 }
 
-# Whatever was deleted since, or was not created because init was interrupted.
+# Whatever was deleted since, or was not created because init was interrupted. The answer that shows it is in `found`.
 restore_objects() {
 	local missing phase words
-	missing=$(missing_objects 2>/dev/null) || {
+	found=$(ask_cluster 2>/dev/null) || {
 		wait_for 60 "the API to list the objects of kubeadm init" can_list_objects
-		missing=$(missing_objects)
+		found=$(ask_cluster)
 	}
+	missing=$(missing_objects "$found")
 	[[ -n $missing ]] || return 0
 	log "$LAB_NAME lacks objects that kubeadm init creates:"
 	echo "$missing"
@@ -154,7 +162,7 @@ create_bootstrap_token() { init_phase bootstrap-token --kubeconfig "$ADMIN" --sk
 
 can_list_objects() {
 	local said
-	! said=$(missing_objects 2>&1) || return 0
+	! said=$(ask_cluster 2>&1) || return 0
 	echo "$said"
 	[[ $said != *Forbidden* ]] ||
 		echo "this API server does not know the lab's administrator: etcd has other data than before, or the" \
@@ -174,10 +182,18 @@ admit() {
 	changed=yes
 }
 
+# Whether this machine's Node is in `found` without the label or the taint.
+found_without_marks() {
+	local marks
+	[[ $found == *"marks $NODE_NAME "* ]] || return 1
+	marks=${found#*"marks $NODE_NAME "}
+	[[ -n $(missing_marks "${marks%%$'\n'*}") ]]
+}
+
 # A removal that was interrupted left these nodes cordoned (drain.sh), and they stay after all.
 end_abandoned_drains() {
 	local names name
-	names=$(as_admin get nodes --output "go-template=$DRAINED") || return 1
+	names=$(sed -n 's/^drained //p' <<<"$found")
 	for name in $names; do
 		log "$name accepts pods again"
 		as_admin uncordon "$name" >/dev/null
@@ -190,9 +206,8 @@ end_abandoned_drains() {
 # kept apart (docs/decisions/0010-coredns-apart.md); on a last one, the second replica would wait for ever. It is scaled
 # and not patched there: pods without the rule could not be placed beside one that has it.
 spread_coredns() {
-	local kept_apart replicas coredns=(--namespace kube-system deployment coredns)
-	kept_apart=$(as_admin get "${coredns[@]}" --output "jsonpath={.${APART}[*].topologyKey}")
-	replicas=$(as_admin get "${coredns[@]}" --output "jsonpath={.spec.replicas}")
+	local replicas kept_apart coredns=(--namespace kube-system deployment coredns)
+	read -r replicas kept_apart < <(sed -n 's/^coredns //p' <<<"$found")
 	if [[ ! -e $COREDNS_PATCH ]]; then
 		[[ -n $kept_apart ]] && ((replicas > 1)) || return 0
 		as_admin scale "${coredns[@]}" --replicas 1 >/dev/null
@@ -208,10 +223,9 @@ spread_coredns() {
 
 # Machines without a Node, whatever files they have: they have to join again.
 missing() {
-	local names name
-	names=$(as_admin get nodes --output 'jsonpath={.items[*].metadata.name}') || return 1
+	local name
 	for name in $KUBERNETES_NODES; do
-		[[ " $names " == *" $name "* ]] || echo "$name"
+		[[ $'\n'$found$'\n' == *$'\n'"Node - $name"$'\n'* ]] || echo "$name"
 	done
 }
 
@@ -242,7 +256,7 @@ require_what_only_others_have() {
 ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]]; }
 
 main() {
-	local alone=no by_hand=no newcomers
+	local alone=no by_hand=no newcomers found
 	exclusively
 	trap remove_secrets EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
@@ -262,8 +276,11 @@ main() {
 		wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
 		require_what_only_others_have
 		restore_objects
-		! lacks_marks || mark_control_plane
-		[[ $changed == no ]] || wait_for 60 "what was repaired to be complete" initialised
+		! found_without_marks || mark_control_plane
+		[[ $changed == no ]] || {
+			wait_for 60 "what was repaired to be complete" initialised
+			found=$(ask_cluster)
+		}
 		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
 		wait_until_api_has_heard
 		end_abandoned_drains

@@ -113,8 +113,23 @@ join() {
 	die "kubeadm join failed $ATTEMPTS times (kubeadm's own messages are above)"
 }
 
+# complete_join HAS LOST [WORD…]: waits for an earlier join, or undoes it and joins again.
+complete_join() {
+	local seconds=60 has=$1 lost=$2
+	shift 2
+	# The label and the taint are the last that a join sets.
+	if lacks_marks && serves >/dev/null 2>&1; then mark_control_plane; fi
+	# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
+	[[ $has == partial ]] || lacks_marks || seconds=300
+	if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined); then
+		require_join_possible
+		reset_node
+		join "$@" --former
+	fi
+}
+
 main() {
-	local seconds=60 has lost=""
+	local has lost=""
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
@@ -132,15 +147,7 @@ main() {
 		point_at_load_balancer "$ADMIN" || true
 		start_kubelet
 		wait_for 180 "the API through the load balancer" api_ready
-		# The label and the taint are the last that a join sets.
-		if lacks_marks && serves >/dev/null 2>&1; then mark_control_plane; fi
-		# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
-		[[ $has == partial ]] || lacks_marks || seconds=300
-		if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined); then
-			require_join_possible
-			reset_node
-			join "$@" --former
-		fi
+		if [[ -n $lost ]] || ! joined >/dev/null 2>&1; then complete_join "$has" "$lost" "$@"; fi
 		wait_until_api_has_heard
 	else
 		join "$@"

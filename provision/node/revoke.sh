@@ -7,10 +7,16 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/kubernetes.sh"
 
 all_nodes_joined() {
-	local names name
-	names=$(as_admin get nodes --output 'jsonpath={.items[*].metadata.name}') || return 1
+	local found
+	found=$(nodes_and_secrets) || return 1
+	all_nodes_in "$found"
+}
+
+# all_nodes_in FOUND: whether what nodes_and_secrets has printed names each; prints which one it does not name.
+all_nodes_in() {
+	local name
 	for name in $KUBERNETES_NODES; do
-		[[ " $names " == *" $name "* ]] || {
+		[[ $'\n'$1 == *$'\n'"Node $name "* ]] || {
 			echo "$name has not joined yet"
 			return 1
 		}
@@ -18,10 +24,13 @@ all_nodes_joined() {
 }
 
 main() {
-	local secrets
+	local found secrets
 	trap remove_secrets EXIT
-	wait_for 1800 "all nodes to join" all_nodes_joined
-	secrets=$(secrets_of_runs)
+	if ! found=$(nodes_and_secrets 2>/dev/null) || ! all_nodes_in "$found" >/dev/null; then
+		wait_for 1800 "all nodes to join" all_nodes_joined
+		found=$(nodes_and_secrets)
+	fi
+	secrets=$(secrets_of_runs "$found")
 	# Kubernetes deletes the uploaded certificates with the token that owns them, maybe between these two commands.
 	if [[ -n $secrets ]]; then
 		# Names of Secrets hold a token's public half only.

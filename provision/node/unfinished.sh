@@ -22,7 +22,8 @@ of_cluster() {
 	trap "rm -f '$manifest'" EXIT
 	pod_network_manifest >"$manifest"
 	pod_network_applied "$manifest" 2>/dev/null || echo pod-network
-	secrets=$(secrets_of_runs)
+	secrets=$(nodes_and_secrets)
+	secrets=$(secrets_of_runs "$secrets")
 	[[ -z $secrets ]] || echo revoke
 }
 

@@ -48,11 +48,13 @@ main() {
 		else
 			start_kubelet
 		fi
-		wait_for 180 "the API through the load balancer" api_ready
-		if [[ -n $broken ]] || ! (wait_for 120 "the earlier join to be complete" joined); then
-			require_join_possible
-			reset_node
-			join
+		if [[ -n $broken ]] || ! joined >/dev/null 2>&1; then
+			wait_for 180 "the API through the load balancer" api_ready
+			if [[ -n $broken ]] || ! (wait_for 120 "the earlier join to be complete" joined); then
+				require_join_possible
+				reset_node
+				join
+			fi
 		fi
 		wait_until_api_has_heard
 	else

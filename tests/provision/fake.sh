@@ -307,8 +307,21 @@ case "$name $*" in
 		exit 1
 	fi
 	# Documents that name an object, a key a line.
+	names=$(cat "$state/names") || exit 1
+	own=$(sed -n 's/^NODE_NAME=//p' "$WORLD/opt/node.env")
+	labels='map[kubernetes.io/os:linux]' taints=""
+	! has label || labels='map[kubernetes.io/os:linux node-role.kubernetes.io/control-plane:]'
+	! has taint || taints="node-role.kubernetes.io/control-plane "
+	# Documents that name an object, a key a line. The answer is in their order.
 	sed -n 's/^kind: //p; s/^metadata: {name: "\(.*\)", namespace: "\(.*\)"}/\2 \1/p' | paste -d' ' - - |
-		sed -E 's/^(\S+)  /\1 - /' | grep -vxFf "$state/missing" || true
+		sed -E 's/^(\S+)  /\1 - /' | grep -vxFf "$state/missing" | while read -r kind namespace object; do
+		[[ $kind != Node || " $names " == *" $object "* ]] || continue
+		echo "$kind $namespace $object"
+		[[ $kind != Node ]] || echo "marks $object $([[ $object == "$own" ]] && echo "$labels taints=$taints" || echo "map[] taints=")"
+		[[ $kind != Node || $object != w1 || ! -s $state/drained-by ]] || echo "drained w1"
+		[[ $kind != Deployment ]] ||
+			echo "coredns $(cat "$state/coredns-replicas")$(has coredns-apart && echo " kubernetes.io/hostname")"
+	done
 	;;
 "kubectl --kubeconfig /run/ha-lab/token.conf --request-timeout 5s --namespace kube-system get configmap/kubeadm-config configmap/kubelet-config "*"--output name")
 	filled /run/ha-lab/token.conf
@@ -317,12 +330,15 @@ case "$name $*" in
 		exit 1
 	}
 	;;
-*" get configmap ha-lab-pod-network --output jsonpath={.data.sha256}") cat "$state/applied-hash" ;;
-*" get --filename "*" --output name") has applied ;;
-*" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" && rm -f "$state/as-shipped" ;;
-*" --namespace kube-flannel get daemonset kube-flannel-ds --output jsonpath={.spec.template.spec.containers[*].args}")
-	has as-shipped && echo '["--ip-masq","--kube-subnet-mgr"]' || echo '["--ip-masq","--kube-subnet-mgr","--iface-can-reach=192.168.56.10"]'
+*" get --filename - --output go-template="*ha-lab-pod-network*)
+	asked=$(cat)
+	[[ $asked == *"kind: Kustomization"*$'\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: ha-lab-pod-network, namespace: kube-system}' ]] ||
+		refuse "a question for other objects: $asked"
+	has applied && [[ -s $state/applied-hash ]] || exit 1
+	echo "sha256 $(cat "$state/applied-hash")"
+	has as-shipped && echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr]' || echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr --iface-can-reach=192.168.56.10]'
 	;;
+*" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" && rm -f "$state/as-shipped" ;;
 *" apply --filename -") sed -n 's/^sha256=//p' >"$state/applied-hash" ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")
 	filled /run/ha-lab/token.conf
@@ -336,13 +352,16 @@ case "$name $*" in
 	echo "$labels taints=$taints"
 	;;
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name") has api ;;
-*" get nodes --output jsonpath={.items[*].metadata.name}") cat "$state/names" ;;
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/named" ;;
 "ctr --namespace k8s.io tasks list")
 	echo "TASK    PID    STATUS"
 	sed 's/$/    4711    RUNNING/' "$state/running"
 	;;
-*" get secrets --output go-template="*) cat "$state/secrets" ;;
+*" --namespace kube-system get nodes,secrets --output go-template="*)
+	names=$(cat "$state/names") || exit 1
+	tr ' ' '\n' <<<"$names" | sed 's/.*/Node & /'
+	sed 's/^/Secret /' "$state/secrets"
+	;;
 *" delete secret "*" --ignore-not-found") : >"$state/secrets" ;;
 *" delete node "*" --wait=false --ignore-not-found")
 	has finalizer || sed -i "s/\b${*: -3:1}\b//" "$state/names"
@@ -356,20 +375,15 @@ case "$name $*" in
 	;;
 *" get node "*" --output jsonpath={.spec.unschedulable}") ! has cordoned || echo true ;;
 *" get node "*" --output jsonpath={.metadata.annotations.ha-lab/drained-by}") ! has drained-by || cat "$state/drained-by" ;;
-*" get --namespace kube-system deployment coredns --output jsonpath={.spec.template.spec.affinity.podAntiAffinity.required"*)
-	! has coredns-apart || echo kubernetes.io/hostname
-	;;
 *" patch --namespace kube-system deployment coredns --patch-file "*/patches/corednsdeployment+strategic.yaml)
 	touch "$state/coredns-apart"
 	;;
-*" get --namespace kube-system deployment coredns --output jsonpath={.spec.replicas}") cat "$state/coredns-replicas" ;;
 *" scale --namespace kube-system deployment coredns --replicas "*) echo "${*: -1}" >"$state/coredns-replicas" ;;
 *" annotate node "*" ha-lab/drained-by=up --overwrite")
 	! fails annotate || exit 1
 	echo up >"$state/drained-by"
 	;;
 *" annotate node "*" ha-lab/drained-by-") rm -f "$state/drained-by" ;;
-*" get nodes --output go-template="*ha-lab/drained-by*) [[ ! -s $state/drained-by ]] || echo w1 ;;
 "kubectl --kubeconfig /etc/kubernetes/admin.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/node-pods" ;;
 *" --namespace "*" get poddisruptionbudgets --output go-template="*) cat "$state/budgets-$6" ;;
 *" --namespace "*" get pods --selector "*" --field-selector spec.nodeName="*" --output name")
