@@ -154,12 +154,10 @@ connections_spread() {
 	printf '%s\n' "$before" "-- after" "$after"
 }
 
+# One process, all at once, a new connection for each request. A curl for each takes five times the CPU.
 dozen_connections() {
-	local _
-	for _ in $(seq 12); do
-		curl --silent --max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$API_ENDPOINT/readyz" &
-	done
-	wait
+	curl --silent --parallel --parallel-immediate --parallel-max 12 --http1.1 --header 'Connection: close' \
+		--max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" "https://$API_ENDPOINT/readyz?[1-12]" >/dev/null 2>&1
 }
 
 # up_without_connection BEFORE AFTER: whether a server that is up has the same count of sessions in both (HAProxy's

@@ -182,9 +182,16 @@ def test_a_server_that_is_up_by_now_is_given_another_dozen(
         f"#!/bin/sh\ncat >/dev/null\nn=$(cat {counter} 2>/dev/null || echo 0)\necho $((n + 1)) >{counter}\n"
         f"cat {folder}/$n\n"
     )
+    curls = folder / "curls"
+    (world.root / "bin" / "curl").write_text(f'#!/bin/sh\necho "$*" >>{curls}\n')
     # This section alone: what else asks HAProxy does so at the same time, and would take answers away.
     said = read_sections(world.run("facts", "spread").said)["spread"]
     assert (said.code, int(counter.read_text())) == (0, asked)
+    dozens = curls.read_text().splitlines()
+    assert len(dozens) == asked - 1
+    for dozen in dozens:
+        assert dozen.endswith("https://192.168.56.10:6443/readyz?[1-12]")
+        assert "--http1.1 --header Connection: close " in dozen, "one connection would do for all"
     before, after = said.text.split("-- after\n")
     assert ",cp1,0,0,0,0,0,4," in before
     assert after.splitlines()[1].split(",")[17] == last
