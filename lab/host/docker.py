@@ -79,7 +79,13 @@ def containers() -> tuple[Container, ...] | Unknown:
         return answer
     rows = [json.loads(line) for line in answer.stdout.splitlines() if line]
     found = (
-        Container(_own_name(names), state in ("running", "paused"), owner, tuple(networks.split(",")))
+        Container(
+            _own_name(names),
+            state in ("running", "paused"),
+            owner,
+            tuple(networks.split(",")),
+            paused=state == "paused",
+        )
         for names, state, owner, networks in rows
     )
     return tuple(

@@ -86,7 +86,8 @@ class Daemon:
 class Container:
     """A container: `owner` is the lab that its label says it belongs to, "" when it says nothing.
 
-    `folder_exists` is whether that lab's folder is still where it was made.
+    `folder_exists` is whether that lab's folder is still where it was made. One that is `paused` runs, but does
+    not respond.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Container:
     owner: str
     networks: tuple[str, ...]
     folder_exists: bool = True
+    paused: bool = False
 
     @property
     def folder(self) -> str:

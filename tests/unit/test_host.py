@@ -235,6 +235,13 @@ def test_dockers_networks_are_unknown_where_docker_fails(door: FakeRun) -> None:
     assert isinstance(docker.networks(), Unknown)
 
 
+def test_a_paused_container_runs_and_is_known_to_be_paused(door: FakeRun) -> None:
+    door.tell("docker ps --all", '["w1", "paused", "", "bridge"]\n["w2", "running", "", "bridge"]\n')
+    found = docker.containers()
+    assert not isinstance(found, Unknown)
+    assert [(each.running, each.paused) for each in found] == [(True, True), (True, False)]
+
+
 def test_a_linked_container_goes_by_its_own_name(door: FakeRun) -> None:
     door.tell("docker ps --all", '["web/db,db", "exited", "", "bridge"]\n')
     found = docker.containers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
@@ -54,6 +55,7 @@ class FakeMachines:
     answers: dict[str, tuple[int, str] | CommandFailed]
     route: str | None = None
     asked: list[str] = field(default_factory=list)
+    begun: threading.Barrier | None = None
 
     def __call__(self, lab: object, workspace: object) -> FakeMachines:
         """Be the way to the machines."""
@@ -66,8 +68,10 @@ class FakeMachines:
     def run(self, node: Node, command: Sequence[str], **named: Any) -> Result:
         """Answer as this test says."""
         assert list(command) == ["/opt/ha-lab/reach.sh"]
-        assert named["timeout"]
+        assert 4 < named["timeout"] <= 6, "a machine that hangs costs a few seconds"
         self.asked.append(node.name)
+        if self.begun:
+            self.begun.wait(timeout=5)
         answer = self.answers[node.name]
         if isinstance(answer, CommandFailed):
             raise answer
@@ -82,13 +86,24 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 def look(
-    machines: FakeMachines, running: Sequence[str], workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    machines: FakeMachines,
+    running: Sequence[str],
+    workspace: Workspace,
+    monkeypatch: pytest.MonkeyPatch,
+    paused: Sequence[str] = (),
 ) -> Finding | None:
-    """What the doctor finds between the machines of a lab of which some run."""
+    """What the doctor finds between the machines of a lab of which some run, and some of those are paused."""
     network = DockerNetwork("vagrant_network_192.168.56.0/24", "br-own", (IPv4Network("192.168.56.0/24"),))
     nodes = [node for node in LAB.nodes if node.name in running]
     containers = tuple(
-        Container(machine_name(LAB, node), True, str(workspace.root), (network.name,)) for node in nodes
+        Container(
+            machine_name(LAB, node),
+            True,
+            str(workspace.root),
+            (network.name,),
+            paused=node.name in paused,
+        )
+        for node in nodes
     )
     facts = host(containers=containers, docker_networks=(network,), way=Way("br-own"))
     monkeypatch.setattr("lab.host.gather", lambda *_, **__: facts)
@@ -128,6 +143,16 @@ def test_nobody_is_asked_while_the_lab_s_network_is_down(
     machines = FakeMachines({}, route="the lab's network 192.168.56.0/24 is not up on this host")
     look(machines, ["lb1", "cp1"], workspace, monkeypatch)
     assert machines.asked == []
+
+
+def test_machines_are_asked_at_the_same_time_and_paused_ones_are_not_asked(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machines = FakeMachines({"lb1": (0, "cp1\n"), "cp1": (0, "lb1\n")}, begun=threading.Barrier(2))
+    found = look(machines, ["lb1", "cp1", "w1"], workspace, monkeypatch, paused=["w1"])
+    assert sorted(machines.asked) == ["cp1", "lb1"]
+    assert found is not None
+    assert found.what == "machines reach one another"
 
 
 def test_one_machine_alone_is_not_asked(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

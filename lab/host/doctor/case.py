@@ -71,6 +71,12 @@ class Case:
         return container.owner == self.owner
 
     @property
+    def paused(self) -> tuple[Node, ...]:
+        """The machines of which docker says that they are paused: they run and answer nothing."""
+        paused = {each.name for each in self.containers if each.paused and self.is_ours(each)}
+        return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) in paused)
+
+    @property
     def waiting(self) -> tuple[Node, ...]:
         """The machines that do not run yet: the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
