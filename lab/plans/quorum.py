@@ -107,6 +107,62 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
     return None
 
 
+def rejoin_problem(members: Sequence[str], healthy: Collection[str], again: Sequence[str]) -> Problem | None:
+    """Why these members can't be removed and join again, one after the other; None when they can.
+
+    To join again a machine loses its member's data, so a majority has to be left without it.
+    """
+    if problem(members, healthy, again) is None:
+        return None
+    voting = [name for name in again if name in members]
+    stay = [name for name in members if name not in voting]
+    answer = [name for name in stay if name in healthy]
+    silent = [name for name in stay if name not in healthy]
+    has, its = ("has", "its") if len(voting) == 1 else ("have", "their")
+    said = f"{len(answer)} of etcd's {len(members)} members respond ({', '.join(answer) or 'none'})"
+    what = (
+        f"{', '.join(voting)} {has} to join again, which removes {its} etcd data, so the others need a "
+        f"majority: {said}, and {needed(len(members))} are needed. No machine was reset"
+    )
+    if len(stay) >= needed(len(members)):
+        return Problem(
+            what,
+            f"bring {', '.join(silent)} back: `./inv status` shows what is wrong there, "
+            f"`./inv logs` collects what etcd says; then `./inv up`",
+        )
+    newest = (answer or stay or voting)[0]
+    return Problem(what, _sole_member(newest, "`./inv up`") if stay else _WITHOUT_DATA)
+
+
+def unknown_problem(members: Sequence[str], left: Sequence[str], reason: str) -> Problem:
+    """Why `up` does not go on where most members' machines are gone, and the others can't be asked.
+
+    `members` are those that lab.yaml has, `left` those of them whose machines exist; `reason` is the last one
+    for which they can't be asked.
+    """
+    gone = [name for name in members if name not in left]
+    machines, do = ("machine", "does") if len(gone) == 1 else ("machines", "do")
+    return Problem(
+        f"etcd may have lost its majority: of {len(members)} control planes the {machines} of "
+        f"{', '.join(gone)} {do} not exist any more, {needed(len(members))} are needed, and what is left can't "
+        f"be asked: {reason}. No machine was made",
+        "`./inv status` shows what runs, `./inv logs` collects what etcd says; once it runs on "
+        f"{left[0]}, `./inv up` says what can be had back",
+    )
+
+
+def _sole_member(name: str, then: str) -> str:
+    """How to go on with the data of one member, and without it."""
+    return (
+        f"the cluster's data is still on {name}, except writes that it had not received yet. "
+        f"`./inv ssh {name} -- sudo /opt/ha-lab/sole-member.sh` makes its member the only one, then "
+        f"{then} makes the others and has them join. {_WITHOUT_DATA}"
+    )
+
+
+_WITHOUT_DATA = "Without the data: `./inv destroy`, then `./inv up`"
+
+
 def remains(lab: Lab, remote: Remote, nodes: Iterable[Node]) -> Remains | None:
     """Ask the members on these machines for what they have stored, side by side; None where none answers.
 
@@ -140,9 +196,7 @@ def lost_problem(found: Remains, left: Collection[str]) -> Problem | None:
         f"({', '.join(here)}), and {needed(len(found.members))} are needed. The {machines} of "
         f"{', '.join(gone)} {do} not exist any more, and machines that are made again can't join without a "
         "majority",
-        f"the cluster's data is still on {found.newest}, except writes that it had not received yet. "
-        f"`./inv ssh {found.newest} -- sudo /opt/ha-lab/sole-member.sh` makes its member the only one, then "
-        f"{then} makes the others and has them join. Without the data: `./inv destroy`, then `./inv up`",
+        _sole_member(found.newest, then),
     )
 
 

@@ -18,7 +18,7 @@ from lab.golden import image
 from lab.model import Node
 from lab.model.change import Change, Setting
 from lab.plans import already, engine, quorum
-from lab.plans.engine import Context
+from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
 from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
@@ -37,8 +37,11 @@ LEAVING_TIMEOUT = 60.0
 QUORUM_TIMEOUT = 120.0
 """Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
 
-STORED_TIMEOUT = 30.0
+STORED_TIMEOUT = 45.0
 """Seconds for an etcd member to say what it has stored, once its machine was started; 10 s are usual."""
+
+REJOIN_TIMEOUT = 45.0
+"""Seconds for etcd to have a majority without a member that has to join again; 5 s are usual."""
 
 Confirm = Callable[[str], bool]
 """Asks the user; True is a yes. Raises where standard input is not a terminal."""
@@ -285,17 +288,52 @@ class Run:
         resized = self._resized(change) if not until else ()
         changed = self._require_majority()
         changed = self._start(nothing) or changed
-        situation = judge(lab, self._survey(lab.kubernetes_nodes), until)
+        found = self._survey(lab.kubernetes_nodes)
+        situation = judge(lab, found, until)
+        self._require_majority_for_rejoining(found, situation, plan)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
 
+    def _require_majority_for_rejoining(
+        self, found: Mapping[str, Found], situation: Situation, plan: Plan
+    ) -> None:
+        """Raise LabStateError where a control plane has to join again, and etcd has no majority without it.
+
+        That removes its etcd data. Members may have just been started, so they are waited for. A control plane
+        that is damaged may be the one that is missing, and its repair needs no majority: `up` goes on there.
+        """
+        session = self.session
+        again = [node.name for node in situation.joining(session.lab) if found.get(node.name) == "partial"]
+        serving = [node for node in session.lab.control_planes if node.name in situation.joined]
+        joins = any(step.name == "control-plane-join" for step in plan)
+        if not joins or not again or not serving or "damaged" in found.values():
+            return
+        listed = quorum.Membership((), frozenset())
+
+        def why_not() -> str | None:
+            nonlocal listed
+            listed = quorum.membership(session.lab, session.remote)
+            problem = quorum.rejoin_problem(listed.members, listed.healthy, again)
+            return problem.what if problem else None
+
+        what = f"etcd to have a majority without {', '.join(again)}"
+        with session.progress.step("quorum", what.replace(" to have", " has")) as shown:
+            timeout = REJOIN_TIMEOUT * session.lab.patience
+            try:
+                wait_until(why_not, what=what, timeout=timeout, log=shown.log)
+            except WaitTimedOut as error:
+                problem = quorum.rejoin_problem(listed.members, listed.healthy, again)
+                assert problem is not None
+                raise LabStateError(problem.what, hint=problem.next) from error
+            shown.unchanged()
+
     def _require_majority(self) -> bool:
         """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
 
-        Returns whether a machine was started to ask it. Where no member answers nothing is known, so `up` goes
-        on.
+        Returns whether a machine was started to ask it. Where no member answers, `up` does not go on, as it
+        would make machines that can't join: only a member that is damaged is repaired first.
         """
         session = self.session
         states = providers.states(session.lab, session.workspace)
@@ -304,7 +342,8 @@ class Run:
         if not left or len(left) >= quorum.needed(len(members)) or not session.workspace.kubeconfig.exists():
             return False  # without a kubeconfig no `up` has reached the joins, so there is no second member
         started = self._start(Situation(left[0], left))
-        if not joined_machines(self._survey(left)):
+        has = self._survey(left)
+        if not joined_machines(has):
             return started
         found: quorum.Remains | None = None
 
@@ -319,6 +358,11 @@ class Run:
                 wait_until(why_not, what="etcd's members to answer", timeout=timeout, log=shown.log)
             except WaitTimedOut as error:
                 shown.note = error.reason
+                if "damaged" not in has.values():
+                    unknown = quorum.unknown_problem(
+                        [node.name for node in members], [node.name for node in left], error.reason
+                    )
+                    raise LabStateError(unknown.what, hint=unknown.next) from error
             problem = quorum.lost_problem(found, [node.name for node in left]) if found else None
             if problem:
                 raise LabStateError(problem.what, hint=problem.next)

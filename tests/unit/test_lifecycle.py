@@ -630,12 +630,79 @@ def test_a_minority_that_is_gone_is_made_again_without_being_asked_for(world: Wo
     world.require_applied(lab_of(world.folder))
 
 
-def test_up_goes_on_where_no_member_can_say_what_is_left(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_machine_is_made_where_no_member_can_say_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     brought_up(world)
     monkeypatch.setattr(bring_up, "STORED_TIMEOUT", 0.01)
     for name in ("cp1", "cp3"):
         world.lose(name)
     world.members = set()
-    with pytest.raises(LabError, match="API"):
+    with pytest.raises(LabStateError) as caught:
         world.up(lab_of(world.folder))
-    assert "boot cp1" in world.touches
+    assert (
+        "of 3 control planes the machines of cp1, cp3 do not exist any more, 2 are needed, and what is left "
+        "can't be asked: no member answers on cp2. No machine was made"
+    ) in caught.value.message
+    assert "once it runs on cp2, `./inv up` says what can be had back" in caught.value.hint
+    assert not any(touch.startswith("boot") for touch in world.touches)
+
+
+def test_a_member_that_is_damaged_is_repaired_before_it_can_say_what_is_left(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought_up(world)
+    monkeypatch.setattr(bring_up, "STORED_TIMEOUT", 0.01)
+    for name in ("cp1", "cp3"):
+        world.lose(name)
+    world.members = set()
+    world.machine("cp2").has = "damaged"
+    with pytest.raises(LabError):
+        world.up(lab_of(world.folder))
+    assert "control-plane-init cp2" in world.touches
+
+
+# Members that have to join again.
+
+
+def test_a_member_that_lost_its_data_joins_again_while_others_have_a_majority(world: World) -> None:
+    brought_up(world)
+    world.machine("cp1").has = "partial"
+    world.up(lab_of(world.folder))
+    world.require_applied(lab_of(world.folder))
+
+
+@pytest.mark.parametrize(
+    ("partial", "silent", "what", "hint"),
+    [
+        (
+            ("cp1",),
+            "cp2",
+            "cp1 has to join again, which removes its etcd data, so the others need a majority: 0 of etcd's 3 "
+            "members respond (none), and 2 are needed. No machine was reset",
+            "bring cp2, cp3 back: `./inv status`",
+        ),
+        (
+            ("cp1", "cp2"),
+            "",
+            "cp1, cp2 have to join again, which removes their etcd data, so the others need a majority: 0 of "
+            "etcd's 3 members respond (none), and 2 are needed. No machine was reset",
+            "the cluster's data is still on cp3, except writes that it had not received yet. `./inv ssh cp3 -- "
+            "sudo /opt/ha-lab/sole-member.sh`",
+        ),
+    ],
+)
+def test_no_control_plane_is_reset_where_etcd_has_no_majority_without_it(
+    world: World, partial: tuple[str, ...], silent: str, what: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought_up(world)
+    monkeypatch.setattr(bring_up, "REJOIN_TIMEOUT", 0.01)
+    healthy = world.healthy_members
+    monkeypatch.setattr(world, "healthy_members", lambda: set() if silent else healthy())
+    for name in partial:
+        world.machine(name).has = "partial"
+    with pytest.raises(LabStateError) as caught:
+        world.up(lab_of(world.folder))
+    assert caught.value.message == what
+    assert caught.value.hint.startswith(hint)
+    assert not any("join" in touch or "init" in touch for touch in world.touches)

@@ -245,6 +245,50 @@ def test_what_is_left_of_etcd_and_what_can_be_had_back_is_said(
         assert problem[1] in found.next
 
 
+@pytest.mark.parametrize(
+    ("members", "healthy", "again"),
+    [
+        (CP[:3], ("cp2", "cp3"), ("cp1",)),
+        (CP[:3], CP[:3], ("cp2",)),
+        (CP[:2], ("cp1",), ("cp3",)),  # half a join, which etcd has no member of
+        (CP, CP[2:], ("cp1", "cp2")),
+    ],
+)
+def test_members_may_join_again_while_a_majority_is_left(
+    members: Sequence[str], healthy: Sequence[str], again: Sequence[str]
+) -> None:
+    assert quorum.rejoin_problem(members, healthy, again) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "healthy", "again", "what", "way_out"),
+    [
+        (
+            CP,
+            CP[3:],
+            ("cp1",),
+            "2 of etcd's 5 members respond (cp4, cp5), and 3 are needed",
+            "bring cp2, cp3 back: ",
+        ),
+        (
+            CP[:2],
+            (),
+            ("cp2",),
+            "0 of etcd's 2 members respond (none), and 2 are needed",
+            "still on cp1, except",
+        ),
+        (CP[:2], (), CP[:2], "0 of etcd's 2 members respond (none), and 2 are needed", "Without the data: "),
+    ],
+)
+def test_why_members_can_t_join_again_is_said_with_the_least_that_helps(
+    members: Sequence[str], healthy: Sequence[str], again: Sequence[str], what: str, way_out: str
+) -> None:
+    found = quorum.rejoin_problem(members, healthy, again)
+    assert found is not None
+    assert what in found.what
+    assert way_out in found.next
+
+
 def stored(index: int) -> str:
     """What a member has stored, as facts.sh prints it."""
     status = json.dumps([{"Status": {"header": {"member_id": 1}, "raftIndex": index}}])

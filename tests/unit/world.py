@@ -339,6 +339,8 @@ class World:
 
     def _control_plane_init(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
+        if machine.has == "damaged":
+            machine.has = "joined"  # it makes its own files again
         if machine.has == "joined":
             self.require_api(node.name)
             changed = False
