@@ -177,13 +177,6 @@ place() {
 	changed=yes
 }
 
-# Files of HAProxy's that changed after it had last read any, at its start or a reload.
-unread_by_haproxy() {
-	local since
-	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
-	find /etc/haproxy -type f -newermt "${since:-1970-01-01}"
-}
-
 # The last line tells the kit whether this run touched anything.
 finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchanged)"; }
 

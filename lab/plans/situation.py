@@ -80,7 +80,15 @@ def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:
     return side_by_side("asking the machines what they have", nodes, ask)
 
 
-def ask_one(node: Node, remote: Remote) -> Found | Unknown:
+@dataclass(frozen=True)
+class Has:
+    """What a machine has of a cluster. `problems` are its files that are missing or broken, a phrase each."""
+
+    found: Found
+    problems: tuple[str, ...] = ()
+
+
+def ask_one(node: Node, remote: Remote) -> Has | Unknown:
     """Ask a machine that runs what it has, or say why it can't be asked. It may lack the kit's scripts."""
     try:
         said = remote.run(node, ["sudo", PROBE], timeout=LOOK_TIMEOUT, accept=None)
@@ -88,12 +96,14 @@ def ask_one(node: Node, remote: Remote) -> Found | Unknown:
         return Unknown(error.message)
     if said.returncode == SSH_FAILED:
         return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
-    return _found(said.stdout)
+    found = _found(said.stdout)
+    return Has(found, tuple(said.stderr.splitlines()) if found in ("partial", "damaged") else ())
 
 
-def unfinished(node: Node, remote: Remote) -> frozenset[str] | Unknown:
-    """The steps besides joins that an interrupted run has left to do, as a machine that runs sees them.
+def unfinished(node: Node, remote: Remote) -> Mapping[str, tuple[str, ...]] | Unknown:
+    """The steps besides joins that are left to do, as a machine that runs sees them, with the reasons.
 
+    An interrupted run has left them, or something was deleted or changed since; a step may have no reason.
     A load balancer answers for itself, a control plane for the cluster (`provision/node/unfinished.sh`). It is
     unknown where the machine or the cluster does not answer, or the machine has an earlier version's scripts.
     """
@@ -103,7 +113,11 @@ def unfinished(node: Node, remote: Remote) -> frozenset[str] | Unknown:
         return Unknown(error.message)
     if said.returncode != 0:
         return Unknown((said.stderr.strip().splitlines() or [SILENT_SSH])[-1])
-    return frozenset(said.stdout.split())
+    steps: dict[str, tuple[str, ...]] = {}
+    for line in said.stdout.splitlines():
+        step, _, reason = line.partition(" ")
+        steps[step] = (*steps.get(step, ()), *([reason] if reason else []))
+    return steps
 
 
 def has_joined(node: Node, remote: Remote) -> bool:

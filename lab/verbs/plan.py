@@ -18,7 +18,7 @@ from lab.plans import engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Situation, ask_one, unfinished
+from lab.plans.situation import Has, Situation, ask_one, unfinished
 from lab.plans.up import UP
 from lab.providers import MachineState
 from lab.remote import side_by_side
@@ -62,7 +62,8 @@ class Forecast:
     """What `up` would do. `problem` is why machines could not be asked, and which; None when all were.
 
     `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
-    lab notice, a sentence each. `differs` are keys that differ and touch no machine. `refused` is why `up`
+    lab notice, a sentence each. `repairs` are what is missing or broken on machines or in the cluster and `up`
+    makes again. `differs` are keys that differ and touch no machine. `refused` is why `up`
     would not remove machines now: etcd would lose its majority.
     """
 
@@ -75,6 +76,7 @@ class Forecast:
     differs: tuple[str, ...]
     removed: tuple[str, ...]
     refused: quorum.Problem | None = None
+    repairs: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -131,6 +133,7 @@ def look(session: Session) -> Forecast:
         tuple(f"{each.key}: {each.before} → {each.after} ({each.effect.why})" for each in change.untouched),
         tuple(node.name for node in change.removed),
         refused,
+        there.repairs,
     )
 
 
@@ -138,7 +141,8 @@ def look(session: Session) -> Forecast:
 class _There:
     """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
 
-    `unfinished` are steps besides joins that an interrupted run has left to do.
+    `damaged` are control planes that make their own files again. `unfinished` are steps besides joins that an
+    interrupted run has left to do, or that make again what was deleted since. `repairs` are the reasons.
 
     Machines that can't be asked (`problem` is why, and which) are assumed to be as `up` left them: running, and
     joined. `silent` are those of them that run.
@@ -146,7 +150,9 @@ class _There:
 
     states: Mapping[str, MachineState]
     unjoined: frozenset[str] = frozenset()
+    damaged: frozenset[str] = frozenset()
     unfinished: frozenset[str] = frozenset()
+    repairs: tuple[str, ...] = ()
     silent: frozenset[str] = frozenset()
     problem: str | None = None
 
@@ -165,33 +171,39 @@ def _ask(session: Session) -> _There:
         return _There(states, silent=frozenset(node.name for node in running), problem=reason)
     with session.progress.asking("the machines to say what they have"):
         answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
-        left = _unfinished(session, [node for node in running if answers[node.name] == "joined"])
+        has = {name: said for name, said in answers.items() if isinstance(said, Has)}
+        complete = [node for node in running if node.name in has and has[node.name].found == "joined"]
+        left, reasons = _unfinished(session, complete)
     why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
     return _There(
         states,
-        unjoined=frozenset(name for name, said in answers.items() if said in ("fresh", "partial")),
+        unjoined=frozenset(name for name, said in has.items() if said.found in ("fresh", "partial")),
+        damaged=frozenset(name for name, said in has.items() if said.found == "damaged"),
         unfinished=left,
+        repairs=(*(f"{name}: {each}" for name, said in has.items() for each in said.problems), *reasons),
         silent=frozenset(why_not),
         problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
     )
 
 
-def _unfinished(session: Session, joined: Sequence[Node]) -> frozenset[str]:
-    """What an interrupted run has left to do, as the load balancers and one control plane say.
+def _unfinished(session: Session, joined: Sequence[Node]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """What is left to do, as the load balancers and one control plane say; and the reasons that they give.
 
     Where the cluster can't be asked, it lacks what follows `kubeadm init` if no run has come that far.
     """
     asked = [node for node in joined if not node.spec.runs_kubelet]
     asked += [node for node in joined if node.spec.etcd_member][:1]
-    answers = side_by_side(
-        "asking what is unfinished", asked, lambda node: unfinished(node, session.remote)
-    ).values()
-    found = frozenset().union(*(said for said in answers if not isinstance(said, Unknown)))
+    answers = side_by_side("asking what is unfinished", asked, lambda node: unfinished(node, session.remote))
+    said = {name: answer for name, answer in answers.items() if not isinstance(answer, Unknown)}
+    found = frozenset(step for steps in said.values() for step in steps)
     if not session.workspace.kubeconfig.exists():
         found |= {"kubeconfig"}
-        if any(isinstance(said, Unknown) for said in answers):
+        if len(said) < len(answers):
             found |= {"pod-network", "revoke"}
-    return found
+    reasons = (
+        f"{name}: {each}" for name, steps in said.items() for reasons in steps.values() for each in reasons
+    )
+    return found, tuple(reasons)
 
 
 @dataclass(frozen=True)
@@ -263,6 +275,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     off = {node.name for node in lab.nodes if there.states.get(node.name) in ("stopped", "paused")}
     joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
     serving = [node for node in lab.control_planes if node.name not in joining]
+    serving.sort(key=lambda node: node.name in there.damaged)
     first = serving[0] if serving else lab.first
     joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
     come_and_gone = _come_and_gone(session, change)
@@ -277,7 +290,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     unconfigured = any(node.name in missing | there.unjoined for node in lab.balancers)
     if servers or unconfigured or "load-balancer" in kinds | there.unfinished:
         targets["load-balancer"] = [node.name for node in lab.balancers]
-    if joining:
+    if joining or first.name in there.damaged or "control-plane-init" in there.unfinished:
         targets["control-plane-init"] = [first.name]
     if joining or "revoke" in there.unfinished:
         targets["revoke"] = [first.name]
@@ -287,7 +300,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
         targets["pod-network"] = [first.name]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
-        node.name for node in lab.control_planes if node.name in joining and node != first
+        node.name for node in lab.control_planes if node.name in joining | there.damaged and node != first
     ]
     if any(targets.values()):
         targets |= {name: [engine.ONCE] for name in ("nodes-ready", "pods-ready", "healthy")}
@@ -347,6 +360,7 @@ def shown(forecast: Forecast) -> RenderableType:
         for step in forecast.steps:
             table.add_row(step.title, " ".join(step.machines) or "the lab", f"{step.seconds:.0f}")
         parts += [table, ""]
+    parts += [Text(f"up repairs: {line}") for line in forecast.repairs]
     parts += [Text(f"users notice: {sentence}") for sentence in forecast.notice]
     parts += [Text(f"touches no machine: {line}", "dim") for line in forecast.differs]
     if forecast.impossible or forecast.refused:

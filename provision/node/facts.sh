@@ -8,6 +8,8 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/haproxy.sh
+source "$HERE/haproxy.sh"
 
 readonly PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one command
 ANSWERS=$(mktemp -d)

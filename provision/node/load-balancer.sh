@@ -8,6 +8,8 @@
 # those too that an earlier run has drained. A NAME that is not in the configuration has no server to drain.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/haproxy.sh
+source "$HERE/haproxy.sh"
 
 own_network() {
 	[[ $HERE/network.env -ef /etc/ha-lab/network.env ]] || {
@@ -19,12 +21,16 @@ own_network() {
 	fi
 }
 
-haproxy_cfg() {
-	local checked=/etc/haproxy/haproxy.cfg.new
-	cat /usr/share/ha-lab/haproxy.packaged.cfg "$HERE/haproxy.cfg" >"$checked"
-	haproxy -c -f "$checked" || die "HAProxy refuses the rendered configuration (its own words are above)"
-	place 644 /etc/haproxy/haproxy.cfg <"$checked" && reload=yes
-	rm -f "$checked"
+haproxy_files() {
+	local file checked=$HAPROXY_CFG.new
+	for file in "${HAPROXY_FILES[@]}"; do
+		if [[ $file == "$HAPROXY_CFG" ]]; then
+			haproxy_file "$file" >"$checked"
+			haproxy -c -f "$checked" || die "HAProxy refuses the rendered configuration (its own words are above)"
+			rm -f "$checked"
+		fi
+		! place 644 "$file" < <(haproxy_file "$file") || reload=yes
+	done
 }
 
 readonly ADMIN_SOCKET=/run/haproxy/admin.sock
@@ -97,10 +103,7 @@ main() {
 	exclusively
 	[[ ${1:-} != --drain ]] || shift
 	own_network
-	# The checks in haproxy.cfg trust this CA and no other.
-	place 644 /etc/haproxy/kubernetes-ca.crt <"$HERE/ca.crt" && reload=yes
-	place 644 /etc/haproxy/cut-off.lua <"$HERE/cut-off.lua" && reload=yes
-	haproxy_cfg
+	haproxy_files
 	systemctl is-enabled --quiet haproxy || systemctl enable --quiet haproxy
 	if ! systemctl is-active --quiet haproxy; then
 		systemctl restart haproxy

@@ -1,22 +1,24 @@
 #!/bin/bash
-# Steps besides joins that `up` has still to carry out here, a name a line: what an interrupted run leaves. For
-# `./inv plan`: it asks the guards of those steps, changes nothing and waits for nothing.
+# Steps besides joins that `up` has still to carry out here: what an interrupted run leaves, and what was deleted or
+# changed since. A line for each reason, `STEP REASON…`, or only the step. For `./inv plan`: it asks the guards of those
+# steps, changes nothing and waits for nothing.
 #
 # Fails where the cluster's API can't be asked. A control plane without a cluster has nothing of it to finish.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
-
-haproxy_configured() {
-	systemctl is-active --quiet haproxy &&
-		cat /usr/share/ha-lab/haproxy.packaged.cfg "$HERE/haproxy.cfg" | cmp -s - /etc/haproxy/haproxy.cfg &&
-		[[ -z $(unread_by_haproxy) ]]
-}
+# shellcheck source=provision/haproxy.sh
+source "$HERE/haproxy.sh"
+# shellcheck source=provision/cluster-objects.sh
+source "$HERE/cluster-objects.sh"
 
 of_cluster() {
-	local manifest secrets
+	local manifest secrets missing
 	api_ready
+	missing=$(ask_cluster)
+	missing=$(missing_objects "$missing")
+	awk 'NF { print "control-plane-init", "the cluster lacks its", $2, $4 }' <<<"$missing"
 	manifest=$(mktemp /run/manifest.XXXXXX)
 	# shellcheck disable=SC2064 # this very file
 	trap "rm -f '$manifest'" EXIT
@@ -28,7 +30,7 @@ of_cluster() {
 }
 
 if [[ $NODE_ROLE == load-balancer ]]; then
-	haproxy_configured || echo load-balancer
+	haproxy_problem | sed 's/^/load-balancer /'
 elif [[ $NODE_ROLE == control-plane && -e $ADMIN ]]; then
 	of_cluster
 fi

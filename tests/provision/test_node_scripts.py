@@ -593,16 +593,30 @@ def test_nothing_is_revoked_before_every_machine_has_joined(machine: Machine) ->
 
 def test_a_load_balancer_says_whether_haproxy_runs_with_the_lab_s_configuration(machine: Machine) -> None:
     world = machine("lb1")
-    unfinished = "load-balancer"
-    assert world.run("unfinished").last == unfinished
+    before = world.run("unfinished")
+    assert before.said.splitlines() == [
+        "load-balancer /etc/haproxy/kubernetes-ca.crt differs from the lab's",
+        "load-balancer /etc/haproxy/cut-off.lua differs from the lab's",
+        "load-balancer /etc/haproxy/haproxy.cfg differs from the lab's",
+        "load-balancer HAProxy does not run",
+        "load-balancer HAProxy does not start at boot",
+    ]
     world.run("load-balancer")
     done = world.run("unfinished")
     assert (done.code, done.said, done.changes) == (0, "", [])
     world.let(haproxy_since="2000-01-01 00:00:00.5 UTC")
-    assert world.run("unfinished").last == unfinished, "HAProxy has not read its files"
-    world.let(haproxy_since="2100-01-01 00:00:00.5 UTC")
-    world.path("/etc/haproxy/haproxy.cfg").write_text("global\ndefaults\n")
-    assert world.run("unfinished").last == unfinished
+    assert world.run("unfinished").last == "load-balancer HAProxy has not read its files since they changed"
+
+
+@pytest.mark.parametrize("file", ["haproxy.cfg", "kubernetes-ca.crt", "cut-off.lua"])
+def test_what_a_load_balancer_calls_unfinished_is_what_its_script_changes(machine: Machine, file: str) -> None:
+    world = machine("lb1")
+    world.run("load-balancer")
+    world.path(f"/etc/haproxy/{file}").write_text("global\ndefaults\n")
+    assert f"load-balancer /etc/haproxy/{file} differs from the lab's" in world.run("unfinished").said
+    ran = world.run("load-balancer")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl reload haproxy"])
+    assert world.run("unfinished").said == ""
 
 
 def test_a_control_plane_says_what_the_cluster_lacks_and_changes_nothing(machine: Machine) -> None:
@@ -616,6 +630,13 @@ def test_a_control_plane_says_what_the_cluster_lacks_and_changes_nothing(machine
     assert world.run("unfinished").said.split() == ["revoke"]
     world.run("revoke")
     assert world.run("unfinished").said == ""
+    world.let(missing="DaemonSet kube-system kube-proxy\nClusterRole - kubeadm:get-nodes\n")
+    lacks = world.run("unfinished")
+    assert lacks.said.splitlines() == [
+        "control-plane-init the cluster lacks its ClusterRole kubeadm:get-nodes",
+        "control-plane-init the cluster lacks its DaemonSet kube-proxy",
+    ]
+    assert lacks.changes == []
     assert not list((world.root / "run").glob("manifest.*"))
 
 

@@ -265,6 +265,50 @@ def test_a_machine_with_an_earlier_version_s_scripts_has_nothing_unfinished(
     }, "no run has come to what follows `kubeadm init`"
 
 
+@pytest.mark.parametrize(
+    ("name", "has", "step", "problem"),
+    [
+        ("cp1", "damaged", "control-plane-join", "/etc/kubernetes/admin.conf is empty"),
+        ("cp2", "damaged", "control-plane-join", "/etc/kubernetes/manifests/etcd.yaml is missing"),
+        ("cp3", "partial", "control-plane-join", "/var/lib/etcd/member is missing"),
+        ("w1", "partial", "worker-join", "/var/lib/kubelet/config.yaml is empty"),
+    ],
+)
+def test_a_machine_s_broken_files_are_shown_with_the_step_that_repairs_them(
+    world: World, name: str, has: str, step: str, problem: str
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.machine(name).has, world.broken[name] = has, f"{problem}\n"
+    found = look(world, lab)
+    assert (found.exit_code, found.repairs) == (2, (f"{name}: {problem}",))
+    assert steps(found)[step] == (name,)
+    assert f"up repairs: {name}: {problem}\n" in text(found)
+    assert json.loads(plan.to_json(found))["repairs"] == [f"{name}: {problem}"]
+    world.up(lab)
+    world.broken.clear()
+    assert look(world, lab).exit_code == 0
+
+
+def test_the_only_control_plane_is_repaired_by_the_step_of_the_first(world: World) -> None:
+    lab = lab_of(world.folder, control_planes=1)
+    world.up(lab)
+    world.machine("cp1").has = "damaged"
+    found = steps(look(world, lab))
+    assert found == {"control-plane-init": ("cp1",), **AFTER}
+
+
+def test_objects_that_the_cluster_lacks_are_shown_with_the_step_that_creates_them(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.lacks = ("DaemonSet kube-proxy",)
+    found = look(world, lab)
+    assert (found.exit_code, steps(found)) == (2, {"control-plane-init": ("cp1",), **AFTER})
+    assert "up repairs: cp1: the cluster lacks its DaemonSet kube-proxy\n" in text(found)
+    world.up(lab)
+    assert look(world, lab).exit_code == 0
+
+
 @pytest.mark.parametrize("everything", [True, False])
 def test_machines_that_can_t_be_asked_are_named_and_not_taken_for_missing(
     world: World, monkeypatch: pytest.MonkeyPatch, everything: bool
@@ -390,6 +434,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "differs",
             "removed",
             "refused",
+            "repairs",
             "changes",
         ),
     }

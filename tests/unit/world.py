@@ -94,6 +94,8 @@ class World:
         self.pod_network = False
         self.token = False  # what could add a machine to the cluster
         self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
+        self.broken: dict[str, str] = {}  # what probe.sh says of machines that are damaged or partial
+        self.lacks: tuple[str, ...] = ()  # objects that were deleted
         self.touches: list[str] = []
         self.asked: list[str] = []
         self.words: dict[str, tuple[str, ...]] = {}
@@ -343,7 +345,7 @@ class World:
             machine.has = "joined"  # it makes its own files again
         if machine.has == "joined":
             self.require_api(node.name)
-            changed = False
+            changed, self.lacks = bool(self.lacks), ()
             for name in words:
                 if self._runs_kubelet(name) and name in self._names():
                     self.token = changed = True
@@ -378,7 +380,7 @@ class World:
     def _control_plane_join(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()
         machine = self.machine(node.name)
-        if machine.has == "joined":
+        if machine.has in ("damaged", "joined"):
             assert not machine.api_aside, f"{node.name} would be reset"
         elif node.name in self.members:
             if "--former" not in words:
@@ -440,9 +442,10 @@ class World:
             if not machine.delivered:
                 raise LabError("sudo: /opt/ha-lab/unfinished.sh: command not found")
             if not node.spec.runs_kubelet:
-                return "" if machine.has == "joined" else "load-balancer\n"
+                return "" if machine.has == "joined" else "load-balancer HAProxy does not run\n"
             self.require_api()
-            return "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
+            lacks = "".join(f"control-plane-init the cluster lacks its {each}\n" for each in self.lacks)
+            return lacks + "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
         if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
             health = json.dumps([{"health": node.name in self.healthy_members()}])
             return f"== etcd-health 0\n{health}\n== etcd-members 0\n{self._listed()}\n"
@@ -504,7 +507,8 @@ class WorldRemote(FakeRemote):
             if accept is None:
                 return process.Result(tuple(command), 1, "", error.message, 0.0)
             raise
-        return process.Result(tuple(command), 0, said, "", 0.0)
+        problems = self.world.broken.get(node.name, "") if PROBE in command else ""
+        return process.Result(tuple(command), 0, said, problems, 0.0)
 
     def script(
         self,

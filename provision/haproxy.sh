@@ -1,0 +1,38 @@
+# shellcheck shell=bash
+# What HAProxy runs with on a load balancer: load-balancer.sh puts it there, unfinished.sh looks for it.
+# Sourced after lib.sh.
+
+readonly HAPROXY_CFG=/etc/haproxy/haproxy.cfg
+# The checks in haproxy.cfg trust this CA and no other. haproxy.cfg names the others, so it is the last.
+readonly HAPROXY_FILES=(/etc/haproxy/kubernetes-ca.crt /etc/haproxy/cut-off.lua "$HAPROXY_CFG")
+
+# haproxy_file FILE: its content as the lab has it.
+haproxy_file() {
+	case $1 in
+	*/kubernetes-ca.crt) cat "$HERE/ca.crt" ;;
+	*/cut-off.lua) cat "$HERE/cut-off.lua" ;;
+	*/haproxy.cfg) cat /usr/share/ha-lab/haproxy.packaged.cfg "$HERE/haproxy.cfg" ;;
+	*) die "HAProxy has no file $1" ;;
+	esac
+}
+
+# Files of HAProxy's that changed after it had last read any, at its start or a reload.
+unread_by_haproxy() {
+	local since
+	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
+	find /etc/haproxy -type f -newermt "${since:-1970-01-01}"
+}
+
+# Prints in which ways HAProxy does not run with the lab's files; nothing when it does.
+haproxy_problem() {
+	local file
+	for file in "${HAPROXY_FILES[@]}"; do
+		haproxy_file "$file" | cmp -s - "$file" || echo "$file differs from the lab's"
+	done
+	if ! systemctl is-active --quiet haproxy; then
+		echo "HAProxy does not run"
+	elif [[ -n $(unread_by_haproxy) ]]; then
+		echo "HAProxy has not read its files since they changed"
+	fi
+	systemctl is-enabled --quiet haproxy || echo "HAProxy does not start at boot"
+}
