@@ -73,6 +73,17 @@ def is_baked(session: Session) -> bool:
         return False
 
 
+def is_missing(session: Session) -> bool:
+    """Whether `up` has to make the golden machine first.
+
+    Where there are machines and their provider can't be asked, theirs is assumed to be there.
+    """
+    try:
+        return not own_golden(session) and not is_baked(session)
+    except LabError:
+        return False
+
+
 def own_golden(session: Session) -> str:
     """The golden machine that this lab's machines are clones of; "" where there are none, or it is gone."""
     own = session.made.golden if session.made else ""

@@ -12,6 +12,7 @@ from lab.system.progress import StepTime
 from lab.workspace import Workspace
 
 MEASURED: Mapping[str, float] = {
+    "bake": 900,
     "boot": 14,
     "machine": 12,
     "deliver": 0.5,

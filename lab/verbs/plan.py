@@ -24,7 +24,7 @@ from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
-from lab.verbs import durations
+from lab.verbs import bake, durations
 from lab.verbs.up import impossible_message, leaving_machines, quorum_problem, ways_out
 
 NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
@@ -108,6 +108,7 @@ def look(session: Session) -> Forecast:
     refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
     parts = [] if impossibles or refused else _parts(session, change, there)
     measured = durations.read(session.workspace)
+    golden = (_golden(measured),) if parts and bake.is_missing(session) else ()
     steps = tuple(
         Planned(
             step.name,
@@ -119,10 +120,11 @@ def look(session: Session) -> Forecast:
         for step in part.plan
         if part.targets.get(step.name)
     )
-    seconds = sum(
+    seconds = sum(each.seconds for each in golden) + sum(
         engine.forecast(part.plan, part.targets, lambda step: durations.of(step.name, measured))
         for part in parts
     )
+    steps = (*golden, *steps)
     return Forecast(
         session.lab.name,
         there.problem,
@@ -135,6 +137,11 @@ def look(session: Session) -> Forecast:
         refused,
         there.repairs,
     )
+
+
+def _golden(measured: Mapping[str, float]) -> Planned:
+    """What precedes all plans where there is nothing yet that machines could be clones of."""
+    return Planned("bake", "make the golden machine", (), durations.of("bake", measured))
 
 
 @dataclass(frozen=True)

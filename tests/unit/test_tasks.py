@@ -518,7 +518,8 @@ def test_a_plan_of_no_lab_is_everything_and_touches_nothing(tmp_path: Path, bin_
     assert "ha-lab: `./inv up --lab lab.yaml` takes about" in ran.stdout
     assert ran.stderr == ""
     assert not (tmp_path / ".lab").exists()
-    assert not (tmp_path / "asked").exists()
+    assert {line.partition(" --format")[0] for line in asked(tmp_path)} == {"docker image inspect"}
+    assert "make the golden machine" in ran.stdout
 
 
 def test_a_plan_for_programs_is_json_with_the_same_exit_code(tmp_path: Path, bin_folder: Path) -> None:

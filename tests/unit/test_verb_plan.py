@@ -12,6 +12,7 @@ import pytest
 
 from lab import providers
 from lab.errors import LabError, LabStateError
+from lab.golden import image
 from lab.model import Lab
 from lab.plans import engine
 from lab.plans.engine import Job, Plan, Step
@@ -22,7 +23,7 @@ from lab.remote import Remote
 from lab.session import change_of
 from lab.system.progress import StepTime
 from lab.unknown import Unknown
-from lab.verbs import durations, plan
+from lab.verbs import bake, durations, plan
 from lab.verbs import up as bring_up
 from lab.verbs.plan import Forecast
 from lab.workspace import made
@@ -76,6 +77,34 @@ def test_from_nothing_everything_is_made(world: World) -> None:
     }
     assert (found.exit_code, found.problem, found.notice, found.removed) == (2, None, (), ())
     assert {step.name: step.title for step in found.steps}["control-plane-init"] == "kubeadm init"
+
+
+def test_the_golden_machine_is_made_first_where_there_is_none(world: World) -> None:
+    lab = lab_of(world.folder, workers=2)
+    baked = look(world, lab)
+    world.baked = False
+    found = look(world, lab)
+    assert found.steps[0] == plan.Planned("bake", "make the golden machine", (), durations.MEASURED["bake"])
+    assert found.steps[1:] == baked.steps
+    assert found.seconds == baked.seconds + durations.MEASURED["bake"]
+
+
+def test_machines_that_exist_keep_the_golden_machine_that_they_are_clones_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.up(lab_of(world.folder, workers=1))
+    monkeypatch.setattr(bake, "is_baked", lambda session: False)  # another checkout's would have to be made
+    more = lab_of(world.folder, workers=2)
+    assert "bake" not in steps(look(world, more))
+    world.baked = False
+    assert next(iter(steps(look(world, more)))) == "bake", "theirs is gone"
+    assert look(world, lab_of(world.folder, workers=1)).exit_code == 0, "nothing is to be made"
+
+    def no_docker(*_: object) -> None:
+        raise LabStateError("docker does not answer")
+
+    monkeypatch.setattr(image, "exists", no_docker)
+    assert "bake" not in steps(look(world, more))
 
 
 def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
@@ -446,7 +475,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
 
 
 def test_every_step_has_a_duration_that_was_measured() -> None:
-    assert {step.name for steps in (UP, REMOVE, RESIZE) for step in steps} <= set(durations.MEASURED)
+    assert {step.name for steps in (UP, REMOVE, RESIZE) for step in steps} | {"bake"} <= set(durations.MEASURED)
 
 
 def test_what_was_measured_here_counts_more_than_what_the_makers_measured(world: World) -> None:

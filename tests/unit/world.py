@@ -102,6 +102,7 @@ class World:
         self.fault: tuple[str, int, When, BaseException] | None = None
         self.dead = False
         self.enforces_sizes = False
+        self.baked = True
         self._lock = threading.RLock()
 
     # What tests do.
@@ -556,6 +557,8 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(session, "provider_of", row)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
     monkeypatch.setattr(bake, "bake", lambda session, consent: GOLDEN)
+    monkeypatch.setattr(bake, "is_baked", lambda session: world.baked)
+    monkeypatch.setattr(image, "exists", lambda lab, golden: world.baked and golden == GOLDEN)
     monkeypatch.setattr(image, "bill_of_materials", lambda lab, golden: "{}")
     monkeypatch.setattr(made, "write", record)
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
