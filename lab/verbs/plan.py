@@ -130,7 +130,7 @@ def look(session: Session) -> Forecast:
         there.problem,
         steps,
         seconds,
-        tuple(_notice(session, change, there.states)) if steps else (),
+        tuple(_notice(session, change, there, durations.of("resize", measured))) if steps else (),
         impossibles,
         tuple(f"{each.key}: {each.before} → {each.after} ({each.effect.why})" for each in change.untouched),
         tuple(node.name for node in change.removed),
@@ -148,8 +148,9 @@ def _golden(measured: Mapping[str, float]) -> Planned:
 class _There:
     """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
 
-    `damaged` are control planes that make their own files again. `unfinished` are steps besides joins that an
-    interrupted run has left to do, or that make again what was deleted since. `repairs` are the reasons.
+    `damaged` are control planes that make their own files again, `partial` those that have yet to join and are
+    reset first. `unfinished` are steps besides joins that an interrupted run has left to do, or that make again
+    what was deleted since. `repairs` are the reasons.
 
     Machines that can't be asked (`problem` is why, and which) are assumed to be as `up` left them: running, and
     joined. `silent` are those of them that run.
@@ -162,6 +163,7 @@ class _There:
     repairs: tuple[str, ...] = ()
     silent: frozenset[str] = frozenset()
     problem: str | None = None
+    partial: frozenset[str] = frozenset()
 
 
 def _ask(session: Session) -> _There:
@@ -190,6 +192,7 @@ def _ask(session: Session) -> _There:
         repairs=(*(f"{name}: {each}" for name, said in has.items() for each in said.problems), *reasons),
         silent=frozenset(why_not),
         problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
+        partial=frozenset(name for name, said in has.items() if said.found == "partial"),
     )
 
 
@@ -314,9 +317,9 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     return _Part(UP, Situation(first, lab.nodes, joined=joined), targets)
 
 
-def _notice(session: Session, change: Change, states: Mapping[str, MachineState]) -> Iterator[str]:
-    """What users of the lab notice; figures are in docs/measurements.md."""
-    lab = session.lab
+def _notice(session: Session, change: Change, there: _There, resize: float) -> Iterator[str]:
+    """What users of the lab notice; figures are in docs/measurements.md. `resize`: seconds for one machine."""
+    lab, states = session.lab, there.states
     if not states:
         return
     off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
@@ -336,12 +339,43 @@ def _notice(session: Session, change: Change, states: Mapping[str, MachineState]
         yield "pods on the workers that leave are evicted and start on others"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
         yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"
-    if change.resized:
-        names = ", ".join(node.name for node in change.resized)
-        yield f"{names}: unavailable one after the other, while they restart"
+    if any(setting.effect.kind == "pod-network" for setting in change.reconfigured):
+        yield (
+            "where the pod network's manifest makes its pods restart, traffic between pods of different nodes "
+            "and the start of new pods may have to wait for them"
+        )
+    yield from _notice_of_joins(lab, there)
+    resized = [node for node in change.resized if not _to_be_made(node, there)]
+    for node in resized:
+        if not node.spec.runs_kubelet:
+            yield (
+                f"the API can't be reached while {node.name} restarts with its new size, about {resize:.0f} s; "
+                "pods go on"
+            )
+    others = [node.name for node in resized if node.spec.runs_kubelet]
+    if others:
+        how = "one after the other, while they restart" if len(others) > 1 else "while it restarts"
+        yield f"{', '.join(others)}: unavailable {how}"
     smaller = quorum.loss(session.made.lab, lab) if session.made else None
     if smaller:
         yield smaller
+
+
+def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:
+    """What users notice where machines that run have joined by half, or not yet."""
+    again = [node for node in lab.kubernetes_nodes if node.name in there.partial]
+    control_planes = ", ".join(node.name for node in again if node.spec.etcd_member)
+    workers = ", ".join(node.name for node in again if not node.spec.etcd_member)
+    if not any(_serves(node, there) for node in lab.control_planes):
+        yield "the API can be reached once `kubeadm init` is done"
+    elif control_planes:
+        yield f"{control_planes}: reset, then joins again; requests go to the other API servers"
+    if workers:
+        yield f"{workers}: reset, then joins again; pods that run there end"
+    names = there.unjoined - there.partial
+    fresh = ", ".join(node.name for node in lab.kubernetes_nodes if node.name in names)
+    if fresh:
+        yield f"nothing while machines join that have not joined yet: {fresh}"
 
 
 def to_json(forecast: Forecast) -> str:

@@ -217,6 +217,28 @@ def test_machines_are_asked_what_they_have_and_not_only_whether_they_run(world: 
         "revoke": ("cp1",),
         **AFTER,
     }
+    assert found.notice == (
+        "w2: reset, then joins again; pods that run there end",
+        "nothing while machines join that have not joined yet: cp3",
+    )
+
+
+@pytest.mark.parametrize(
+    ("half", "noticed"),
+    [
+        (("cp3",), "cp3: reset, then joins again; requests go to the other API servers"),
+        (("cp2", "cp3"), "cp2, cp3: reset, then joins again; requests go to the other API servers"),
+        (("cp1", "cp2", "cp3"), "the API can be reached once `kubeadm init` is done"),
+    ],
+)
+def test_users_notice_control_planes_that_have_joined_by_half(
+    world: World, half: tuple[str, ...], noticed: str
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    for name in half:
+        world.machine(name).has = "partial"
+    assert look(world, lab).notice == (noticed,)
 
 
 def test_a_first_control_plane_that_is_gone_joins_the_others(world: World) -> None:
@@ -412,6 +434,30 @@ def test_sizes_are_applied_where_the_provider_enforces_them(world: World) -> Non
     world.lose("w2")
     found = look(world, lab_of(world.folder, cpus=4, workers=2))
     assert steps(found)["resize"] == ("w1",), "w2 will be made with it"
+    assert found.notice == (
+        "w2 available again",
+        "w1: unavailable while it restarts",
+    )
+    world.up(lab_of(world.folder, cpus=2, workers=2))
+    assert look(world, lab_of(world.folder, cpus=4, workers=2)).notice == (
+        "w1, w2: unavailable one after the other, while they restart",
+    )
+
+
+def test_users_notice_that_the_api_is_out_of_reach_while_its_load_balancer_is_resized(world: World) -> None:
+    world.enforces_sizes = True
+    lab = lab_of(world.folder)
+    world.up(lab)
+    nodes = tuple(node if node.spec.runs_kubelet else node.model_copy(update={"cpus": 2}) for node in lab.nodes)
+    assert nodes != lab.nodes
+    world.workspace.durations.unlink(missing_ok=True)
+    found = look(world, lab.model_copy(update={"nodes": nodes}))
+    assert steps(found)["resize"] == ("lb1",)
+    assert found.notice == (
+        "the API can't be reached while lb1 restarts with its new size, about 60 s; pods go on",
+    )
+    durations.keep(world.workspace, [StepTime("resize", RESIZE[0].title, "lb1", 0.0, 24.0, "done")])
+    assert "about 24 s" in look(world, lab.model_copy(update={"nodes": nodes})).notice[0]
 
 
 def test_an_edited_manifest_is_applied_again(world: World) -> None:
@@ -423,7 +469,12 @@ def test_an_edited_manifest_is_applied_again(world: World) -> None:
     world.up(lab)
     assert look(world, lab).exit_code == 0
     path.write_text(path.read_text() + "# edited\n")
-    assert steps(look(world, lab)) == {"pod-network": ("cp1",), **AFTER}
+    found = look(world, lab)
+    assert steps(found) == {"pod-network": ("cp1",), **AFTER}
+    assert found.notice == (
+        "where the pod network's manifest makes its pods restart, traffic between pods of different nodes and "
+        "the start of new pods may have to wait for them",
+    )
     [setting] = change_of(world.session(lab), lab).settings
     assert setting.key == "network.pod_network"
     assert setting.before.startswith(f"{path} (sha256 ")
