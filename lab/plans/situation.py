@@ -36,17 +36,18 @@ LOOK_TIMEOUT = 20.0
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
-    `machines` are those, and `off` the ones of them that do not answer yet. `first` is where `kubeadm init`
-    runs, or ran. `joined` are the machines that once joined completely, and need not join again. `alone`: no
-    machine but `first` has anything of a cluster, so that `first` may begin again. `leaving` are machines on
-    their way out, in the order in which they leave, `silent` those of them that do not answer, `resized` those
-    that get another size.
+    `machines` are those, and `off` the ones of them that do not answer yet; `absent` are the ones of these that
+    do not exist yet. `first` is where `kubeadm init` runs, or ran. `joined` are the machines that once joined
+    completely, and need not join again. `alone`: no machine but `first` has anything of a cluster, so that
+    `first` may begin again. `leaving` are machines on their way out, in the order in which they leave, `silent`
+    those of them that do not answer, `resized` those that get another size.
     `until` is the stop before which to end, or "".
     """
 
     first: Node
     machines: tuple[Node, ...]
     off: tuple[Node, ...] = ()
+    absent: tuple[Node, ...] = ()
     joined: frozenset[str] = frozenset()
     alone: bool = True
     leaving: tuple[Node, ...] = ()
@@ -65,7 +66,7 @@ class Situation:
 
 def from_nothing(lab: Lab, until: str = "") -> Situation:
     """The situation of machines that are made by this very run."""
-    return Situation(lab.first, lab.nodes, off=lab.nodes, until=until)
+    return Situation(lab.first, lab.nodes, off=lab.nodes, absent=lab.nodes, until=until)
 
 
 def survey(nodes: Iterable[Node], remote: Remote) -> dict[str, Found]:

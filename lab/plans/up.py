@@ -7,7 +7,7 @@ machines have (`lab.plans.situation`).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lab import providers
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
@@ -110,11 +110,22 @@ def _cluster_exists(lab: Lab, situation: Situation) -> str | None:
     return "join token and certificate key" if situation.newcomers(lab) else "the cluster is initialised"
 
 
+def _where_all_exist(title: str) -> Callable[[Lab, Situation], str | None]:
+    """This title where no machine has to be made: starting one is much quicker."""
+    return lambda lab, situation: None if situation.absent else title
+
+
 START: Plan = (
     # Makes machines that are missing and starts those that are off, all at once.
-    Step("boot", "make and start machines", _boot),
+    Step("boot", "make and start machines", _boot, retitled=_where_all_exist("start machines")),
     # Beside it, as each machine answers by itself long before Vagrant is done with all.
-    Step("machine", "starts and answers", _answers, _off),
+    Step(
+        "machine",
+        "starts and answers",
+        _answers,
+        _off,
+        retitled=_where_all_exist("starts again and answers"),
+    ),
     # This checkout's scripts and configuration, at /opt/ha-lab.
     Step("deliver", "scripts and configuration", _deliver, _machines, after=("machine",)),
 )

@@ -107,30 +107,17 @@ def look(session: Session) -> Forecast:
     leaving = leaving_machines(session, change, ())
     refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
     parts = [] if impossibles or refused else _parts(session, change, there)
-    measured = durations.read(session.workspace)
-    golden = (_golden(measured),) if parts and bake.is_missing(session) else ()
-    steps = tuple(
-        Planned(
-            step.name,
-            step.title_in(session.lab, part.situation),
-            tuple(name for name in part.targets[step.name] if name != engine.ONCE),
-            durations.of(step.name, measured),
-        )
-        for part in parts
-        for step in part.plan
-        if part.targets.get(step.name)
-    )
-    seconds = sum(each.seconds for each in golden) + sum(
-        engine.forecast(part.plan, part.targets, lambda step: durations.of(step.name, measured))
-        for part in parts
-    )
-    steps = (*golden, *steps)
+    figures = durations.of_lab(session.lab, session.workspace)
+    golden = [_golden(figures)] if parts and bake.is_missing(session) else []
+    steps = (*golden, *(each for part in parts for each in _planned(session.lab, part, figures)))
+    seconds = sum(each.seconds for each in golden)
+    seconds += sum(_seconds(session.lab, part, figures) for part in parts)
     return Forecast(
         session.lab.name,
         there.problem,
         steps,
         seconds,
-        tuple(_notice(session, change, there, durations.of("resize", measured))) if steps else (),
+        tuple(_notice(session, change, there, figures.of("resize"))) if steps else (),
         impossibles,
         tuple(f"{each.key}: {each.before} → {each.after} ({each.effect.why})" for each in change.untouched),
         tuple(node.name for node in change.removed),
@@ -139,9 +126,9 @@ def look(session: Session) -> Forecast:
     )
 
 
-def _golden(measured: Mapping[str, float]) -> Planned:
+def _golden(figures: durations.Figures) -> Planned:
     """What precedes all plans where there is nothing yet that machines could be clones of."""
-    return Planned("bake", "make the golden machine", (), durations.of("bake", measured))
+    return Planned("bake", "make the golden machine", (), figures.of("bake"))
 
 
 @dataclass(frozen=True)
@@ -223,6 +210,22 @@ class _Part:
     plan: Plan
     situation: Situation
     targets: Mapping[str, Sequence[str]]
+
+
+def _planned(lab: Lab, part: _Part, figures: durations.Figures) -> Iterator[Planned]:
+    """The steps of a plan that change something."""
+    for step in part.plan:
+        if part.targets.get(step.name):
+            title = step.title_in(lab, part.situation)
+            machines = tuple(name for name in part.targets[step.name] if name != engine.ONCE)
+            yield Planned(step.name, title, machines, figures.of(step.name, title))
+
+
+def _seconds(lab: Lab, part: _Part, figures: durations.Figures) -> float:
+    """How long a plan takes, with steps side by side."""
+    return engine.forecast(
+        part.plan, part.targets, lambda step: figures.of(step.name, step.title_in(lab, part.situation))
+    )
 
 
 def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
@@ -314,7 +317,14 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     ]
     if any(targets.values()):
         targets |= {name: [engine.ONCE] for name in ("nodes-ready", "pods-ready", "healthy")}
-    return _Part(UP, Situation(first, lab.nodes, joined=joined), targets)
+    situation = Situation(
+        first,
+        lab.nodes,
+        off=tuple(node for node in lab.nodes if node.name in missing | off),
+        absent=tuple(node for node in lab.nodes if node.name in missing),
+        joined=joined,
+    )
+    return _Part(UP, situation, targets)
 
 
 def _notice(session: Session, change: Change, there: _There, resize: float) -> Iterator[str]:

@@ -371,10 +371,8 @@ class Run:
 
     def _resized(self, change: Change) -> tuple[Node, ...]:
         """The machines of another size that exist: those that are yet to be made will have it."""
-        if not change.resized:
-            return ()
-        states = providers.states(self.session.lab, self.session.workspace)
-        return tuple(node for node in change.resized if states[node.name] not in ("absent", "incomplete"))
+        absent = _absent(self.session, change.resized)
+        return tuple(node for node in change.resized if node not in absent)
 
     def remove(self, leaving: tuple[Node, ...], replacing: Sequence[str], change: Change) -> bool:
         """Take machines out of the lab, in an orderly way where they answer; return True."""
@@ -462,7 +460,8 @@ class Run:
         """Have the situation's machines run, with this checkout's scripts; return whether any was started."""
         off = _off(self.session, situation.machines)
         start = tuple(step for step in START if off or step.name == "deliver")
-        engine.run(start, self._context(dataclasses.replace(situation, off=off)))
+        absent = _absent(self.session, off)
+        engine.run(start, self._context(dataclasses.replace(situation, off=off, absent=absent)))
         return bool(off)
 
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
@@ -484,7 +483,7 @@ class Run:
                 return "it does not exist"
             if node not in off:
                 return session.remote.why_not_reachable(node)
-            with session.progress.step("machine", "starts and answers", node.name) as shown:
+            with session.progress.step("machine", "starts again and answers", node.name) as shown:
                 try:
                     wait_until(
                         lambda: session.remote.why_not_reachable(node),
@@ -500,6 +499,14 @@ class Run:
         with session.progress.asking("an answer of what leaves"):
             answers = side_by_side("asking what leaves", leaving, why_not)
         return frozenset(name for name, reason in answers.items() if reason)
+
+
+def _absent(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
+    """Those of these machines that have to be made."""
+    if not machines:
+        return ()
+    states = providers.states(session.lab, session.workspace)
+    return tuple(node for node in machines if states[node.name] in ("absent", "incomplete"))
 
 
 def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:

@@ -13,7 +13,7 @@ import pytest
 from lab import providers
 from lab.errors import LabError, LabStateError
 from lab.golden import image
-from lab.model import Lab
+from lab.model import Lab, Libvirt
 from lab.plans import engine
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.remove import REMOVE
@@ -47,6 +47,10 @@ def look(world: World, lab: Lab) -> Forecast:
 
 def steps(found: Forecast) -> dict[str, tuple[str, ...]]:
     return {step.name: step.machines for step in found.steps}
+
+
+def boot_titles(found: Forecast) -> list[str]:
+    return [step.title for step in found.steps if step.name in ("boot", "machine")]
 
 
 def text(found: Forecast) -> str:
@@ -541,6 +545,34 @@ def test_what_was_measured_here_counts_more_than_what_the_makers_measured(world:
     found = look(world, wanted)
     assert {step.name: step.seconds for step in found.steps} == usual | {"worker-join": 100.0}
     assert found.seconds > 100
+
+
+def test_the_first_plan_of_emulated_machines_is_near_what_they_took(world: World) -> None:
+    lab = lab_of(world.folder, control_planes=1, workers=1)
+    emulated = lab.model_copy(update={"provider": "libvirt", "libvirt": Libvirt(emulated=True)})
+    assert look(world, emulated).seconds == pytest.approx(447, rel=0.1), "as docs/measurements.md says"
+
+
+def test_starting_machines_and_naming_new_ones_do_not_pass_for_making_and_initialising(world: World) -> None:
+    lab = lab_of(world.folder, control_planes=1, workers=1)
+    world.up(lab)
+    world.machine("w1").state = "stopped"
+    assert boot_titles(look(world, lab)) == ["start machines", "starts again and answers"]
+    slow = {"boot": 90.0, "machine": 80.0, "control-plane-init": 70.0}
+    world.workspace.write(world.workspace.durations, json.dumps(slow))
+    world.up(lab)
+    world.up(lab_of(world.folder, control_planes=1, workers=2))
+    found = durations.read(world.workspace)
+    assert set(found) >= {
+        "boot: start machines",
+        "machine: starts again and answers",
+        "control-plane-init: join token and certificate key",
+    }
+    assert found["control-plane-init"] == 70.0
+    assert found["boot"] < 90.0, "w2 was made"
+    world.lose("w1")
+    found_missing = look(world, lab_of(world.folder, control_planes=1, workers=2))
+    assert boot_titles(found_missing) == ["make and start machines", "starts and answers"]
 
 
 def nothing(job: Job) -> bool:
