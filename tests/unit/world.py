@@ -23,7 +23,7 @@ from lab.errors import LabError, LabStateError
 from lab.golden import image
 from lab.health.facts.gather import COMMAND
 from lab.model import Lab, Node
-from lab.plans import ready, resize
+from lab.plans import already, ready, resize
 from lab.plans.engine import Context, Job
 from lab.plans.situation import PROBE, UNFINISHED
 from lab.providers import MachineState, docker
@@ -547,6 +547,10 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
             bool(world.touch("kubeconfig", lambda: workspace.write_secret(workspace.kubeconfig, "yes"))) or True
         )
 
+    def is_up(lab: Lab, workspace: Workspace, remote: object) -> bool:
+        world.require_alive()
+        return not (world.problems(lab) or world.lacks) and (world.pod_network, world.token) == (True, False)
+
     def row(lab: Lab) -> providers.Provider:
         return replace(docker.PROVIDER, enforces_sizes=world.enforces_sizes)
 
@@ -563,6 +567,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(made, "write", record)
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
+    monkeypatch.setattr(already, "is_up", is_up)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
     monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))
