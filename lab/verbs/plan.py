@@ -61,6 +61,8 @@ class Impossible:
 class Forecast:
     """What `up` would do. `problem` is why machines could not be asked, and which; None when all were.
 
+    `not_asked` are machines that do not run, a phrase each: they are assumed to be as `up` left them.
+
     `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
     lab notice, a sentence each. `repairs` are what is missing or broken on machines or in the cluster and `up`
     makes again. `differs` are keys that differ and touch no machine. `refused` is why `up`
@@ -77,6 +79,7 @@ class Forecast:
     removed: tuple[str, ...]
     refused: quorum.Problem | None = None
     repairs: tuple[str, ...] = ()
+    not_asked: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -123,6 +126,7 @@ def look(session: Session) -> Forecast:
         tuple(node.name for node in change.removed),
         refused,
         there.repairs,
+        tuple(f"{name} is {state}: not asked" for name, state in there.off.items()),
     )
 
 
@@ -151,6 +155,11 @@ class _There:
     silent: frozenset[str] = frozenset()
     problem: str | None = None
     partial: frozenset[str] = frozenset()
+
+    @property
+    def off(self) -> dict[str, MachineState]:
+        """The machines that exist and do not run, by name: they were not asked."""
+        return {name: state for name, state in self.states.items() if state in ("stopped", "paused")}
 
 
 def _ask(session: Session) -> _There:
@@ -285,7 +294,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     """What UP changes: on machines that are missing everything, on others what depends on who is there."""
     lab = session.lab
     missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
-    off = {node.name for node in lab.nodes if there.states.get(node.name) in ("stopped", "paused")}
+    off = {node.name for node in lab.nodes if node.name in there.off}
     joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
     serving = [node for node in lab.control_planes if node.name not in joining]
     serving.sort(key=lambda node: node.name in there.damaged)
@@ -399,6 +408,9 @@ def shown(forecast: Forecast) -> RenderableType:
     if forecast.problem:
         why = f"the machines could not be asked ({forecast.problem})"
         parts.append(Text(f"{why}, so they are assumed to be as they were made"))
+    if forecast.not_asked:
+        names = "; ".join(forecast.not_asked)
+        parts.append(Text(f"{names}. `up` starts what does not run, and looks then"))
     parts += [Text(f"impossible: {each.message}", "red") for each in forecast.impossible]
     parts += [Text(f"  next: {way}") for way in ways_out({each.key: each.next for each in forecast.impossible})]
     if forecast.refused:

@@ -116,6 +116,7 @@ def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
     world.up(lab)
     found = look(world, lab)
     assert (found.exit_code, found.steps, found.seconds, found.problem) == (0, (), 0.0, None)
+    assert found.not_asked == ()
     assert "nothing to change; the machines are as lab.yaml says" in text(found)
 
 
@@ -186,6 +187,11 @@ def test_what_is_off_is_started_and_what_is_gone_is_made_again(world: World) -> 
         **AFTER,
     }
     assert found.notice == ("cp2, w1, w2 available again",)
+    assert found.not_asked == ("cp2 is paused: not asked", "w1 is stopped: not asked")
+    assert found.problem is None
+    said = "cp2 is paused: not asked; w1 is stopped: not asked. `up` starts what does not run, and looks then\n"
+    assert said in text(found)
+    assert json.loads(plan.to_json(found))["not_asked"] == [*found.not_asked]
 
 
 def test_a_load_balancer_that_is_gone_touches_no_cluster(world: World) -> None:
@@ -519,6 +525,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "removed",
             "refused",
             "repairs",
+            "not_asked",
             "changes",
         ),
     }
