@@ -27,6 +27,9 @@ from lab.unknown import Unknown
 from lab.verbs import bake, durations
 from lab.verbs.up import impossible_message, leaving_machines, quorum_problem, ways_out
 
+_Left = Mapping[str, tuple[str, ...]]
+"""Steps that are left to do, each with the reasons."""
+
 NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
 """Exit codes."""
 
@@ -174,11 +177,23 @@ def _ask(session: Session) -> _There:
     reason = remote.route_problem() if running else None
     if reason:
         return _There(states, silent=frozenset(node.name for node in running), problem=reason)
+    first = next((node for node in running if node.spec.etcd_member), None)
+
+    def ask(node: Node) -> tuple[Has | Unknown, _Left | Unknown | None]:
+        """What a machine has; and at once what is left to do, of those that say that, as most labs are up."""
+        has = ask_one(node, remote)
+        knows = node == first or not node.spec.runs_kubelet
+        return has, unfinished(node, remote) if knows and _is_complete(has) else None
+
     with session.progress.asking("the machines to say what they have"):
-        answers = side_by_side("asking machines what they have", running, lambda node: ask_one(node, remote))
-        has = {name: said for name, said in answers.items() if isinstance(said, Has)}
-        complete = [node for node in running if node.name in has and has[node.name].found == "joined"]
-        left, reasons = _unfinished(session, complete)
+        said = side_by_side("asking machines what they have", running, ask)
+        answers = {name: has for name, (has, _) in said.items()}
+        to_do = {name: left for name, (_, left) in said.items() if left is not None}
+        if first and first.name not in to_do:
+            others = [node for node in running if node.spec.etcd_member and _is_complete(answers[node.name])]
+            to_do |= {node.name: unfinished(node, remote) for node in others[:1]}
+    has = {name: each for name, each in answers.items() if isinstance(each, Has)}
+    left, reasons = _unfinished(session, to_do)
     why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
     return _There(
         states,
@@ -192,14 +207,17 @@ def _ask(session: Session) -> _There:
     )
 
 
-def _unfinished(session: Session, joined: Sequence[Node]) -> tuple[frozenset[str], tuple[str, ...]]:
+def _is_complete(has: Has | Unknown) -> bool:
+    return isinstance(has, Has) and has.found == "joined"
+
+
+def _unfinished(
+    session: Session, answers: Mapping[str, _Left | Unknown]
+) -> tuple[frozenset[str], tuple[str, ...]]:
     """What is left to do, as the load balancers and one control plane say; and the reasons that they give.
 
     Where the cluster can't be asked, it lacks what follows `kubeadm init` if no run has come that far.
     """
-    asked = [node for node in joined if not node.spec.runs_kubelet]
-    asked += [node for node in joined if node.spec.etcd_member][:1]
-    answers = side_by_side("asking what is unfinished", asked, lambda node: unfinished(node, session.remote))
     said = {name: answer for name, answer in answers.items() if not isinstance(answer, Unknown)}
     found = frozenset(step for steps in said.values() for step in steps)
     if not session.workspace.kubeconfig.exists():

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from lab import providers
 from lab.errors import LabError, LabStateError
 from lab.golden import image
-from lab.model import Lab, Libvirt
+from lab.model import Lab, Libvirt, Node
 from lab.plans import engine
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.remove import REMOVE
@@ -118,6 +119,57 @@ def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
     assert (found.exit_code, found.steps, found.seconds, found.problem) == (0, (), 0.0, None)
     assert found.not_asked == ()
     assert "nothing to change; the machines are as lab.yaml says" in text(found)
+
+
+class Counted:
+    """What machines are asked, in order. `before` waits for one question before another is answered."""
+
+    def __init__(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.questions: list[tuple[str, str]] = []
+        self.before: dict[tuple[str, str], tuple[str, str]] = {}
+        self.too_late: list[tuple[str, str]] = []
+        self.ask, self.seen = world.ask, Condition()
+        monkeypatch.setattr(world, "ask", self.count)
+
+    def count(self, node: Node, command: tuple[str, ...]) -> str:
+        question = (node.name, Path(command[1]).stem)
+        with self.seen:
+            self.questions.append(question)
+            self.seen.notify_all()
+            first = self.before.get(question)
+            if first and not self.seen.wait_for(lambda: first in self.questions, timeout=5):
+                self.too_late.append(first)
+        return self.ask(node, command)
+
+
+PROBES = [(name, "probe") for name in ("cp1", "cp2", "cp3", "lb1", "w1", "w2")]
+
+
+def test_a_lab_that_is_up_is_asked_each_thing_once_and_in_one_round(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    counted = Counted(world, monkeypatch)
+    counted.before = {("w2", "probe"): ("cp1", "unfinished"), ("w1", "probe"): ("lb1", "unfinished")}
+    assert look(world, lab).exit_code == 0
+    assert sorted(counted.questions) == sorted([*PROBES, ("cp1", "unfinished"), ("lb1", "unfinished")])
+    assert counted.too_late == [], "what is left to do waits for no other machine"
+
+
+def test_where_the_first_control_plane_can_t_say_what_is_left_another_one_does(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.token = True
+    world.machine("cp1").has = "partial"
+    counted = Counted(world, monkeypatch)
+    assert steps(look(world, lab))["revoke"] == ("cp2",)
+    assert sorted(counted.questions) == sorted([*PROBES, ("cp2", "unfinished"), ("lb1", "unfinished")])
+    world.machine("cp1").has = "joined"
+    world.machine("cp1").hangs = True
+    assert steps(look(world, lab)) == {"revoke": ("cp1",), **AFTER}, "cp2 says so"
 
 
 def test_a_larger_lab(world: World) -> None:
