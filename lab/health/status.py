@@ -28,6 +28,7 @@ from lab.host import firewall, network
 from lab.host.doctor.forwarding import LOOK, Obstacle, obstacle_of
 from lab.host.reach import Reach
 from lab.model import Lab
+from lab.providers import provider_of
 from lab.session import Session
 from lab.unknown import Unknown
 from lab.workspace.render import credentials
@@ -138,7 +139,7 @@ def _obstacle(lab: Lab) -> Obstacle | None:
         return None
     systemd = Path("/run/systemd/system").exists()
     found = firewall.forwarding(Path("/"), uid=os.geteuid(), systemd=systemd)
-    return obstacle_of(found, way.device, lab.network.subnet, docker=lab.provider == "docker")
+    return obstacle_of(found, way.device, lab.network.subnet, docker=provider_of(lab).bridges_with_docker)
 
 
 def judge(lab: Lab, facts: Facts) -> Status:

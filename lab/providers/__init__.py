@@ -52,7 +52,10 @@ PROVIDERS: Mapping[model.Provider, Provider] = {
     "libvirt": libvirt.PROVIDER,
     "virtualbox": virtualbox.PROVIDER,
 }
-"""A row each; nothing else in the kit asks what a provider is called."""
+"""A row each. What differs between providers is asked of a row; no other module compares a provider's name.
+
+`lab.config` does, which picks the provider from lab.yaml and this host; `tests/unit/test_layers.py` holds it.
+"""
 
 
 def provider_of(lab: Lab) -> Provider:

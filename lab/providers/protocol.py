@@ -140,7 +140,8 @@ class Provider:
     this host (None for docker's, which is asked for every lab). `enforces_sizes`: a machine gets the CPUs and
     the memory of lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers,
     on this host's kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's
-    kernel. `takes_disc`: machines read the lab's key from a disc. `runs_on_macos`: hosts can be Macs.
+    kernel. `takes_disc`: machines read the lab's key from a disc. `bridges_with_docker`: the lab's network is a
+    bridge of docker's, which restores its firewall rules when it restarts. `runs_on_macos`: hosts can be Macs.
     """
 
     machines: Machines
@@ -152,4 +153,5 @@ class Provider:
     shares_kernel: bool = False
     may_emulate: bool = False
     takes_disc: bool = False
+    bridges_with_docker: bool = False
     runs_on_macos: bool = False

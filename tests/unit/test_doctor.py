@@ -374,6 +374,13 @@ def test_whether_machines_reach_one_another_is_judged_with_what_is_in_the_way(
     assert bool(found.mend) == (verdict == "unfit" or bool(pairs and verdict == "note"))
 
 
+@pytest.mark.parametrize(("provider", "of_docker"), [("docker", True), ("libvirt", False)])
+def test_docker_is_restarted_only_where_the_bridge_is_docker_s(provider: str, *, of_docker: bool) -> None:
+    lab = LAB.model_copy(update={"provider": provider})
+    found = finding("forwarding", replace(UP, forwarding=SHUT), lab)
+    assert ("systemctl restart docker" in found.mend) == of_docker
+
+
 def test_the_way_between_machines_is_judged_only_where_the_lab_has_its_own() -> None:
     elsewhere = replace(UP, way=Way("eth0", "192.0.2.1"), forwarding=SHUT)
     assert "forwarding" not in {each.check for each in examine(elsewhere)}

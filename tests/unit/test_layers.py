@@ -5,7 +5,11 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import get_args
 
+import pytest
+
+from lab.model import Provider
 from lab.system.paths import REPOSITORY
 
 ORDER = (
@@ -83,6 +87,52 @@ def test_python_vagrant_has_one_door() -> None:
         )
     ]
     assert users == ["vagrant"]
+
+
+PROVIDER_NAMES = get_args(Provider)
+CHOOSES_A_PROVIDER = {"lab/config/__init__.py:_lab", "lab/config/choice.py:settle"}
+"""They make a lab from its file, before there is a provider whose row could be asked."""
+
+
+def compared(tree: ast.AST) -> Iterator[ast.AST]:
+    """What comparisons and cases of `match` compare with a provider's name, alone or among others."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare | ast.MatchValue) and any(
+            isinstance(part, ast.Constant) and part.value in PROVIDER_NAMES for part in ast.walk(node)
+        ):
+            yield node
+
+
+def functions_that_compare(text: str) -> set[str]:
+    """The functions of a module that compare something with a provider's name; "" is outside of any."""
+    tree = ast.parse(text)
+    bodies = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    inside = {node: body.name for body in bodies for node in compared(body)}
+    return {inside.get(node, "") for node in compared(tree)}
+
+
+def test_only_the_choice_of_a_provider_compares_its_name() -> None:
+    """Everywhere else the provider's row is asked for what differs."""
+    found = {
+        f"{path.relative_to(REPOSITORY)}:{name}"
+        for path in [*(REPOSITORY / "lab").rglob("*.py"), REPOSITORY / "tasks.py"]
+        if "providers" not in path.relative_to(REPOSITORY).parts
+        for name in functions_that_compare(path.read_text(encoding="utf-8"))
+    }
+    assert found == CHOOSES_A_PROVIDER
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'lab.provider == "docker"',
+        '"libvirt" != name',
+        'lab.provider in ("docker", "virtualbox")',
+        'match lab.provider:\n    case "docker": pass',
+    ],
+)
+def test_a_comparison_with_a_provider_s_name_would_be_found(text: str) -> None:
+    assert functions_that_compare(text) == {""}
 
 
 DESIGN = (REPOSITORY / "docs" / "DESIGN.md").read_text(encoding="utf-8")

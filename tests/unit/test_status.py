@@ -188,6 +188,10 @@ def test_this_host_s_rules_are_asked_for_the_lab_s_own_device(monkeypatch: pytes
     found = status._obstacle(lab())
     assert found is not None
     assert "br-own" in found.what
+    assert "systemctl restart docker" in found.mend
+    of_libvirt = status._obstacle(lab().model_copy(update={"provider": "libvirt"}))
+    assert of_libvirt is not None
+    assert "docker" not in of_libvirt.mend
     monkeypatch.setattr("lab.health.status.network.way", lambda address: Way("eth0", "192.0.2.1"))
     assert status._obstacle(lab()) is None
 

@@ -39,6 +39,7 @@ class Case:
     """One question to the doctor.
 
     `owner` is the label value of the lab's own machines; `baked`: its golden machine is there.
+    `bridges_with_docker` is the provider's (`lab.providers.protocol.Provider`).
     """
 
     lab: Lab
@@ -46,6 +47,7 @@ class Case:
     owner: str
     purposes: frozenset[str]
     baked: bool
+    bridges_with_docker: bool
     own: Own = field(default_factory=Own)
 
     def wants(self, purpose: str) -> bool:

@@ -48,8 +48,8 @@ def examine(
     `own` is what is known of the lab itself. `owner` is the label value by which the lab's own machines are
     known; `baked` says that the golden machine is there. Machines that run already need nothing more.
     """
-    case = Case(lab, facts, owner, purposes, baked, own or Own())
     provider = provider_of(lab)
+    case = Case(lab, facts, owner, purposes, baked, provider.bridges_with_docker, own or Own())
     # In the order of repairs: programs before the daemon that they bring.
     findings = [*tools.system(case), *tools.packages(case, provider.tools), *tools.toolchains(case)]
     if purposes - WITHOUT_MACHINES:
@@ -110,7 +110,8 @@ def _look(
     programs = [tool.name for tool in provider.tools]
     facts = host.gather(lab, workspace, programs=programs, ask_provider=provider.look)
     owner = made.owner(workspace)
-    own = _own(Case(lab, facts, owner, purposes, baked), workspace) if purposes - WITHOUT_MACHINES else None
+    case = Case(lab, facts, owner, purposes, baked, provider.bridges_with_docker)
+    own = _own(case, workspace) if purposes - WITHOUT_MACHINES else None
     return facts, examine(lab, facts, owner=owner, purposes=purposes, baked=baked, own=own)
 
 

@@ -41,7 +41,7 @@ def between_machines(case: Case) -> Iterator[Finding]:
     if case.lab.remote_host or device is None:
         return
     found = case.host.forwarding
-    obstacle = obstacle_of(found, device, case.lab.network.subnet, docker=case.lab.provider == "docker")
+    obstacle = obstacle_of(found, device, case.lab.network.subnet, docker=case.bridges_with_docker)
     reach = case.own.reach
     if reach is not None and reach.pairs and not reach.broken:
         yield fit("forwarding", TITLE, "machines reach one another")

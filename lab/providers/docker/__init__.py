@@ -10,4 +10,5 @@ PROVIDER = Provider(
     tools=doctor.TOOLS,
     enforces_sizes=False,
     shares_kernel=True,
+    bridges_with_docker=True,
 )
