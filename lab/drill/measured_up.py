@@ -28,7 +28,7 @@ class Measured:
         keep = tuple(
             node
             for node in session.lab.nodes
-            if not node.spec.runs_kubelet or (node.name not in names and node not in change.added)
+            if node.spec.balances or (node.name not in names and node not in change.added)
         )
         self.report, self.folder = measure.measured(session, _title(change, leaving), work, keep=keep)
 

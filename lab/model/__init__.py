@@ -194,7 +194,7 @@ class Lab(Frozen):
     @property
     def balancers(self) -> tuple[Node, ...]:
         """The machines that run HAProxy."""
-        return self.by_role(Role.LOAD_BALANCER)
+        return self.where(lambda role: role.balances)
 
     @property
     def api(self) -> Endpoint:

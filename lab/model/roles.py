@@ -33,6 +33,8 @@ class RoleSpec:
     first_offset: where its addresses start, counted from the subnet's own address, when lab.yaml names none.
     runs_kubelet: its machines are Kubernetes nodes.
     etcd_member: its machines are members of etcd.
+    serves_api: its machines run an API server, which HAProxy sends connections to.
+    balances: its machines run HAProxy.
     cluster_ca: where its machines keep the certificate of the cluster's CA.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node.
@@ -48,6 +50,8 @@ class RoleSpec:
     first_offset: int
     runs_kubelet: bool
     etcd_member: bool
+    serves_api: bool
+    balances: bool
     cluster_ca: str
     templates: Mapping[str, str]
     scripts: tuple[str, ...]
@@ -76,6 +80,8 @@ ROLES: Mapping[Role, RoleSpec] = {
         first_offset=10,
         runs_kubelet=False,
         etcd_member=False,
+        serves_api=False,
+        balances=True,
         cluster_ca="/etc/haproxy/kubernetes-ca.crt",
         templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
         copies=("cut-off.lua",),
@@ -89,6 +95,8 @@ ROLES: Mapping[Role, RoleSpec] = {
         first_offset=11,
         runs_kubelet=True,
         etcd_member=True,
+        serves_api=True,
+        balances=False,
         cluster_ca=_PKI_CA,
         templates=_EVERY_MACHINE
         | _JOINS
@@ -112,6 +120,8 @@ ROLES: Mapping[Role, RoleSpec] = {
         first_offset=21,
         runs_kubelet=True,
         etcd_member=False,
+        serves_api=False,
+        balances=False,
         cluster_ca=_PKI_CA,
         templates=_EVERY_MACHINE | _JOINS,
         scripts=(*_ASKING, "node", "worker-join"),

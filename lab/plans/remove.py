@@ -20,14 +20,10 @@ from lab.workspace import made as made_record
 
 
 def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
-    if not any(map(_is_control_plane, _kubernetes(lab, situation))):
+    if not any(node.spec.serves_api for node in _kubernetes(lab, situation)):
         return []
     leaving = {node.name for node in situation.leaving}
     return [node for node in lab.balancers if node.name not in leaving]
-
-
-def _is_control_plane(node: Node) -> bool:
-    return node.spec.etcd_member
 
 
 def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -40,8 +36,8 @@ def _answering(lab: Lab, situation: Situation) -> Sequence[Node]:
     return [node for node in _kubernetes(lab, situation) if node.name not in situation.silent]
 
 
-def _answering_control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
-    return [node for node in _answering(lab, situation) if _is_control_plane(node)]
+def _answering_api_servers(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in _answering(lab, situation) if node.spec.serves_api]
 
 
 def _leaving(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -54,7 +50,7 @@ def _deliver(job: Job) -> bool:
 
 
 def _drain_haproxy(job: Job) -> bool:
-    leaving = [node.name for node in job.context.situation.leaving if _is_control_plane(node)]
+    leaving = [node.name for node in job.context.situation.leaving if node.spec.serves_api]
     return scripts.run(job, "load-balancer", job.node, words=("--drain", *leaving))
 
 
@@ -68,7 +64,7 @@ def _stop_api_server(job: Job) -> bool:
 
 def _forget(job: Job) -> bool:
     made_record.update(job.context.workspace, lambda made: made.with_leaving(job.node.name))
-    return _forgotten(job, node_only=not _is_control_plane(job.node))
+    return _forgotten(job, node_only=not job.node.spec.etcd_member)
 
 
 def _forgotten(job: Job, *, node_only: bool) -> bool:
@@ -96,9 +92,7 @@ REMOVE: Plan = (
     # One by one: evicted pods start on the machines that stay.
     Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
     # Its API server answers the requests that it has and closes its connections, so that clients go elsewhere.
-    Step(
-        "leave", "the API server ends", _stop_api_server, _answering_control_planes, after=("deliver", "drain")
-    ),
+    Step("leave", "the API server ends", _stop_api_server, _answering_api_servers, after=("deliver", "drain")),
     # Behind a gate on etcd: never without a quorum of those that stay.
     Step(
         "forget",

@@ -22,7 +22,7 @@ BACK_TIMEOUT = 300.0
 def _resize(job: Job) -> bool:
     context, node = job.context, job.node
     made.update(context.workspace, lambda record: record.with_resizing(node.name))
-    if node.spec.etcd_member:
+    if node.spec.serves_api:
         for balancer in context.lab.balancers:
             scripts.run(job, "load-balancer", balancer, words=("--drain", node.name))
     providers.stop(context.lab, node, STOP_TIMEOUT * context.lab.patience)
@@ -34,7 +34,7 @@ def _resize(job: Job) -> bool:
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
     )
-    if node.spec.etcd_member:
+    if node.spec.serves_api:
         for balancer in context.lab.balancers:
             scripts.run(job, "load-balancer", balancer)
     made.update(context.workspace, lambda record: record.resized(node))

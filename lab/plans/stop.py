@@ -36,14 +36,14 @@ STOP: Plan = (
         "stop-workers",
         "shut down",
         _stop,
-        _of(lambda node: node.spec.runs_kubelet and not node.spec.etcd_member),
+        _of(lambda node: node.spec.runs_kubelet and not node.spec.serves_api),
     ),
-    Step("stop-control-planes", "shut down", _stop, _of(lambda node: node.spec.etcd_member), ("stop-workers",)),
+    Step("stop-control-planes", "shut down", _stop, _of(lambda node: node.spec.serves_api), ("stop-workers",)),
     Step(
         "stop-load-balancers",
         "shut down",
         _stop,
-        _of(lambda node: not node.spec.runs_kubelet),
+        _of(lambda node: node.spec.balances),
         ("stop-workers", "stop-control-planes"),
     ),
 )

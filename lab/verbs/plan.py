@@ -264,7 +264,7 @@ def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
         names = {node.name for node in leaving}
         staying = tuple(node for node in lab.nodes if node.name not in names)
         situation = Situation(
-            next((node for node in staying if node.spec.etcd_member), lab.first),
+            next((node for node in staying if node.spec.serves_api), lab.first),
             staying,
             joined=frozenset(node.name for node in staying if _serves(node, there)),
             leaving=leaving,
@@ -320,7 +320,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
     come_and_gone = _come_and_gone(session, change)
     renamed = bool(come_and_gone)  # every machine has a file with all names
-    servers = any(node.spec.etcd_member for node in come_and_gone)
+    servers = any(node.spec.serves_api for node in come_and_gone)
     kinds = {setting.effect.kind for setting in change.reconfigured}
     targets: dict[str, list[str]] = {step.name: [] for step in UP}
     if missing or off:
@@ -361,18 +361,18 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
         return
     off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
     lost = [node for node in off if node not in change.added]
-    if any(not node.spec.runs_kubelet for node in lost):
+    if any(node.spec.balances for node in lost):
         yield "the API answers again once the load balancer is back"
     if lost:
         yield f"{', '.join(node.name for node in lost)} available again"
     if change.added:
         yield "nothing while machines are added"
-    if any(node.spec.etcd_member for node in change.removed):
+    if any(node.spec.serves_api for node in change.removed):
         yield (
             "connections to the API servers that leave end once their requests are answered; new ones go to "
             "the other servers, and none fails"
         )
-    if any(node.spec.runs_kubelet and not node.spec.etcd_member for node in change.removed):
+    if any(node.spec.runs_kubelet and not node.spec.serves_api for node in change.removed):
         yield "pods on the workers that leave are evicted and start on others"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
         yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"

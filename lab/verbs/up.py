@@ -383,7 +383,7 @@ class Run:
         silent = self._silent(leaving, replacing)
         found = self._survey([node for node in staying if node.spec.runs_kubelet])
         joined = joined_machines(found)
-        serving = [node for node in staying if node.spec.etcd_member and node.name in joined]
+        serving = [node for node in staying if node.spec.serves_api and node.name in joined]
         if serving:
             leaving = self._when_etcd_keeps_a_majority(leaving, change)
         elif any(self._may_have_joined(node, silent) for node in leaving if node.spec.etcd_member):

@@ -10,6 +10,7 @@ from lab import config
 from lab.config.shape import Nodes
 from lab.model.roles import ROLES, Role, RoleSpec
 from lab.plans.situation import from_nothing
+from lab.plans.stop import STOP
 from lab.plans.up import UP
 from lab.system.paths import PROVISION, REPOSITORY
 
@@ -67,6 +68,21 @@ def test_only_the_model_tells_one_role_from_another() -> None:
         if isinstance(each, ast.Attribute) and isinstance(each.value, ast.Name) and each.value.id == "Role"
     ]
     assert branches == []
+
+
+@ROWS
+def test_a_row_says_what_its_machines_run_as_its_files_do(spec: RoleSpec) -> None:
+    assert spec.balances == ("load-balancer" in spec.scripts)
+    assert spec.serves_api == ("kubeadm-init.yaml" in spec.templates)
+    assert spec.serves_api == ("leave" in spec.scripts)
+    assert spec.etcd_member == ("remove-member" in spec.scripts)
+    assert spec.runs_kubelet == ("node" in spec.scripts)
+
+
+def test_every_machine_is_stopped_in_one_step() -> None:
+    lab = config.default()
+    steps = [[node.name for node in step.on(lab, from_nothing(lab))] for step in STOP if step.on]
+    assert sorted(name for names in steps for name in names) == sorted(node.name for node in lab.nodes)
 
 
 def test_addresses_of_two_roles_do_not_begin_at_the_same_place() -> None:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from lab import providers
+from lab import model, providers
 from lab.errors import LabError, LabStateError
 from lab.golden import image
-from lab.model import Lab, Libvirt, Node
+from lab.model import Lab, Libvirt, Node, roles
+from lab.model.roles import Role
 from lab.plans import engine
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.remove import REMOVE
@@ -210,6 +211,20 @@ def test_a_smaller_lab_says_what_goes_what_is_noticed_and_what_is_lost(world: Wo
     assert "With 1 instead of 3 control planes none of them may fail any more (now: 1)." in found.notice
     assert "pods on the workers that leave are evicted and start on others" in found.notice
     assert "it asks before it removes cp2, cp3, w2" in text(found)
+
+
+def test_an_etcd_member_without_an_api_server_leaves_without_a_word_to_haproxy(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What runs etcd and what runs an API server are two things, though today's control planes run both."""
+    world.up(lab_of(world.folder, workers=2))
+    worker = roles.ROLES[Role.WORKER]
+    monkeypatch.setattr(model, "ROLES", {**roles.ROLES, Role.WORKER: replace(worker, etcd_member=True)})
+    found = look(world, lab_of(world.folder, workers=1))
+    assert not {"drain-haproxy", "leave", "load-balancer"} & set(steps(found))
+    assert steps(found)["forget"] == ("w2",)
+    assert "pods on the workers that leave are evicted and start on others" in found.notice
+    assert not any("API servers that leave" in line for line in found.notice)
 
 
 def test_a_dead_machine_is_not_planned_to_be_drained(world: World) -> None:
