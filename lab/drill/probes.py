@@ -212,8 +212,8 @@ class Probes:
 
         def ask(door: Door) -> None:
             started = self.now()
-            error = _answer(door, path, timeout)
-            samples.append(Sample(started=started, seconds=self.now() - started, error=error))
+            error = _why_not_answered(door, path, timeout)
+            samples.append(Sample(started=started, seconds=self.now() - started, error=error or ""))
 
         # As many as can be under way, twice over: a request never waits for a thread.
         with ThreadPoolExecutor(max_workers=int(2 * per_second * timeout)) as pool:
@@ -243,13 +243,13 @@ class Probes:
             self._broken.append(error)
 
 
-def _answer(door: Door, path: str, timeout: float) -> str:
-    """Why a GET on a new connection was not answered 200; "" when it was."""
+def _why_not_answered(door: Door, path: str, timeout: float) -> str | None:
+    """Why a GET on a new connection was not answered 200; None where it was."""
     try:
         status = fetch(door, path, timeout)[0]
     except (OSError, http.client.HTTPException) as error:
         return word(error)
-    return "" if status == http.client.OK else f"answered {status}"
+    return None if status == http.client.OK else f"answered {status}"
 
 
 def _in_order(samples: list[Sample]) -> tuple[Sample, ...]:

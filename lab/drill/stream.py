@@ -64,21 +64,24 @@ class Watch:
         """Stream until `over()`; whatever breaks is kept in `streams`, and streamed on."""
         while not over():
             opened = self._clock()
-            error = self._follow_once(over)
-            self.streams.append(Stream(opened=opened, ended=self._clock(), error=error))
+            error = self._why_broken(over)
+            self.streams.append(Stream(opened=opened, ended=self._clock(), error=error or ""))
             if error:
                 time.sleep(PAUSE)
 
-    def _follow_once(self, over: Callable[[], bool]) -> str:
-        """Stream until `over()` ("") or until it breaks (why)."""
+    def _why_broken(self, over: Callable[[], bool]) -> str | None:
+        """Stream once; return why it broke, None where it went on until `over()`."""
         try:
-            error = "" if self._version else self._list()
-            return error or self._stream(over)
-        except (OSError, http.client.HTTPException) as problem:
-            return word(problem)
+            problem = None if self._version else self._list_problem()
+            return problem or self._stream_problem(over)
+        except (OSError, http.client.HTTPException) as error:
+            return word(error)
 
-    def _list(self) -> str:
-        """Take the whole state, as after 410: every write that it shows and no event did is seen now."""
+    def _list_problem(self) -> str | None:
+        """Read the complete state, as after 410: every write that it shows and no event did is seen now.
+
+        Returns why it could not be read.
+        """
         status, body = fetch(self._door, COUNTER, OPENING)
         if status != http.client.OK:
             return f"answered {status}"
@@ -87,9 +90,9 @@ class Watch:
             if number not in self._seen:
                 self._saw(number)
         self._version = counter["metadata"]["resourceVersion"]
-        return ""
+        return None
 
-    def _stream(self, over: Callable[[], bool]) -> str:
+    def _stream_problem(self, over: Callable[[], bool]) -> str | None:
         with dial(self._door, deadline := time.monotonic() + OPENING) as connection:
             connection.sendall(self._request())
             status, rest = _head(connection, deadline)
@@ -100,10 +103,10 @@ class Watch:
                 return f"answered {status}"
             self._heard = self._clock()
             for line in self._lines(connection, rest, over):
-                error = self._take(line)
-                if error:
-                    return error
-            return "" if over() else "stalled"
+                problem = self._event_problem(line)
+                if problem:
+                    return problem
+            return None if over() else "stalled"
 
     def _request(self) -> bytes:
         path, _, name = COUNTER.rpartition("/")
@@ -135,8 +138,8 @@ class Watch:
     def _stalled(self) -> bool:
         return self._clock() - self._heard >= STALLED and self._overdue(self.latest, STALLED)
 
-    def _take(self, line: bytes) -> str:
-        """Keep one event; return why the stream can't go on, if so."""
+    def _event_problem(self, line: bytes) -> str | None:
+        """Keep one event; return why the stream can't go on, None where it can."""
         event = json.loads(line)
         found = event["object"]
         if event["type"] == "ERROR":
@@ -148,7 +151,7 @@ class Watch:
             return "the ConfigMap was deleted"
         self._version = found["metadata"]["resourceVersion"]
         self._saw(int(found["data"]["counter"]))
-        return ""
+        return None
 
     def _saw(self, number: int) -> None:
         self.events.append(Event(at=self._clock(), value=number))

@@ -144,13 +144,14 @@ def _obstacle(lab: Lab) -> Obstacle | None:
 
 def judge(lab: Lab, facts: Facts) -> Status:
     """Return what the facts amount to."""
-    problem = _problem(facts)
+    problem = _api_problem(facts)
     bad = _bad(lab, facts)
     known = causes.find(lab, facts, bad)
     amiss = _amiss(facts, bad, known)
     health: Health = "down" if problem else "degraded" if amiss or known else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
-    return Status(lab.name, lab.api.url, health, _machines(lab, facts), problem, amiss, losses, causes=known)
+    machines = _machines(lab, facts)
+    return Status(lab.name, lab.api.url, health, machines, problem or "", amiss, losses, causes=known)
 
 
 def to_json(status: Status) -> str:
@@ -230,14 +231,14 @@ def _answers(machine: Machine | Unknown) -> bool:
     return machine.answered if isinstance(machine, Unknown) else True
 
 
-def _problem(facts: Facts) -> str:
-    """Why the API does not serve its users; "" when it does."""
+def _api_problem(facts: Facts) -> str | None:
+    """Why the API does not serve its users; None where it does."""
     answer = facts.api.health["/readyz"]
     if isinstance(answer, Unknown):
         return answer.reason
     if answer[0] != 200:
         return f"the API answered {answer[0]} to /readyz: {answer[1][:200]}"
-    return facts.api.nodes.reason if isinstance(facts.api.nodes, Unknown) else ""
+    return facts.api.nodes.reason if isinstance(facts.api.nodes, Unknown) else None
 
 
 def _bad(lab: Lab, facts: Facts) -> tuple[Verdict, ...]:

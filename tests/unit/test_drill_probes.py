@@ -424,28 +424,28 @@ def test_another_ca_is_not_trusted(server: ApiServer, tmp_path: Path) -> None:
     other.mkdir()
     with ApiServer(other).running() as stranger:
         trusting_the_other = Door(HOST, server.port, HOST, Api(stranger.kubeconfig).context)
-        assert probes._answer(trusting_the_other, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
+        assert probes._why_not_answered(trusting_the_other, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
     assert server.asked["readyz"] == 0
 
 
 def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     with ApiServer(tmp_path, named="127.0.0.5").running() as other:
         door = Door(HOST, other.port, HOST, Api(other.kubeconfig).context)
-        assert probes._answer(door, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
+        assert probes._why_not_answered(door, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
     assert other.asked["readyz"] == 0
 
 
 def test_a_closed_port_refuses() -> None:
     with socket.create_server((HOST, 0)) as closed:
         port = closed.getsockname()[1]
-    assert probes._answer(Door(HOST, port, HOST), "/node", 2.0) == "refused"
+    assert probes._why_not_answered(Door(HOST, port, HOST), "/node", 2.0) == "refused"
 
 
 def test_one_deadline_holds_for_the_whole_request() -> None:
     with socket.create_server((HOST, 0)) as silent:
         began = time.monotonic()
         door = Door(HOST, silent.getsockname()[1], HOST)
-        assert probes._answer(door, "/node", 0.2) == "timed out"
+        assert probes._why_not_answered(door, "/node", 0.2) == "timed out"
         assert 0.2 <= time.monotonic() - began < 1
     with pytest.raises(TimeoutError):
         dial.dial(door, time.monotonic() - 1)

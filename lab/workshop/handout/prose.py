@@ -147,9 +147,9 @@ class HAProxy(RegexLexer):  # type: ignore[misc]  # pygments has no types
 def _tokens(chapter: Chapter, lab: Lab) -> list[Token]:
     tokens = _MARKDOWN.parse(_nested(chapter))
     for token in tokens:
-        what = _wrong(token, lab)
-        if what:
-            raise chapter.error(_line(token), what)
+        problem = _token_problem(token, lab)
+        if problem:
+            raise chapter.error(_line(token), problem)
     return tokens
 
 
@@ -175,19 +175,19 @@ def _nested(chapter: Chapter) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _wrong(token: Token, lab: Lab) -> str:
-    """What is wrong with a block; "" when nothing is."""
+def _token_problem(token: Token, lab: Lab) -> str | None:
+    """What is wrong with a block; None where nothing is."""
     if token.type == "fence":
-        return _wrong_fence(token, lab)
+        return _fence_problem(token, lab)
     for child in token.children or ():
         if child.type == "image" or (
             child.type == "link_open" and not str(child.attrs["href"]).startswith("#")
         ):
             return "leads out of the handout; name an address as plain text"
-    return ""
+    return None
 
 
-def _wrong_fence(token: Token, lab: Lab) -> str:
+def _fence_problem(token: Token, lab: Lab) -> str | None:
     language, *words = token.info.split() or ["text"]
     if language == "sh":
         places = (HOST, *(node.name for node in lab.nodes))
@@ -195,7 +195,7 @@ def _wrong_fence(token: Token, lab: Lab) -> str:
             return f"`sh` wants `on=` and where it is typed ({', '.join(places)})"
     elif words or _lexer(language) is None:
         return f"{token.info!r} is no language that is shown (text, haproxy, yaml, json …)"
-    return ""
+    return None
 
 
 def _for_students(tokens: Sequence[Token]) -> Iterator[Token]:
