@@ -93,7 +93,7 @@ def _fault(name: str, action: str) -> Callable[[Scene], None]:
 
 
 def _cut_off(scene: Scene) -> None:
-    """From every other machine; this host still reaches it, to mend it."""
+    """From every other machine; this host still reaches it, to repair it."""
     others = [str(node.address) for node in scene.session.lab.nodes if node not in scene.victims]
     scene.fault("partitioned", "inject", *others)
 

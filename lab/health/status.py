@@ -120,7 +120,7 @@ def _with_cause(
         return found  # one machine's own matter, which its check has named
     what = f"{reach.described()}{f': {seen.what}' if seen else ''}"
     problem = what if found.problem and reach.all_broken else found.problem
-    return replace(found, problem=problem, remedy=seen.mend if seen else LOOK)
+    return replace(found, problem=problem, remedy=seen.repair if seen else LOOK)
 
 
 def _ca_problem(session: Session) -> Cause | None:

@@ -32,7 +32,7 @@ from lab.host import (
     Way,
 )
 from lab.host.docker import ICC
-from lab.host.doctor import examination, mending
+from lab.host.doctor import examination, repairs
 from lab.host.doctor.addresses import free_network
 from lab.host.doctor.case import PURPOSES, Own
 from lab.host.doctor.finding import Action, Finding, exit_code, shown, to_json
@@ -154,13 +154,13 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
 @pytest.mark.parametrize(
     ("check", "verdict", "change"),
     [
-        ("packages", "mendable", {"programs": ALL_PROGRAMS - {"vagrant"}}),
-        ("packages", "mendable", {"trixie_key": False}),
-        ("packages", "mendable", {"static_libc": False}),
-        ("packages", "mendable", {"authorities": False}),
+        ("packages", "repairable", {"programs": ALL_PROGRAMS - {"vagrant"}}),
+        ("packages", "repairable", {"trixie_key": False}),
+        ("packages", "repairable", {"static_libc": False}),
+        ("packages", "repairable", {"authorities": False}),
         ("packages", "unfit", {"programs": ALL_PROGRAMS - {"vagrant", "apt-get"}}),
-        ("docker-daemon", "mendable", {"daemon": Daemon("absent", SOCKET)}),
-        ("docker-daemon", "mendable", {"daemon": Daemon("no client", "")}),
+        ("docker-daemon", "repairable", {"daemon": Daemon("absent", SOCKET)}),
+        ("docker-daemon", "repairable", {"daemon": Daemon("no client", "")}),
         ("docker-daemon", "unfit", {"daemon": Daemon("denied", SOCKET, "permission denied")}),
         ("docker-daemon", "unfit", {"daemon": Daemon("elsewhere", "tcp://10.1.1.1:2375")}),
         ("docker-daemon", "unfit", {"daemon": Daemon("mute", SOCKET, "did not end within 5 s")}),
@@ -217,15 +217,15 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
         ("cgroups", "note", {"cgroups": Cgroups(1, frozenset({"cpu", "memory", "pids"}))}),
         ("cgroups", "unfit", {"cgroups": Cgroups(2, frozenset({"cpu", "pids"}))}),
         ("cgroups", "note", {"cgroups": UNKNOWN}),
-        ("inotify", "mendable", {"inotify": Inotify(128, 200000, 20)}),
-        ("inotify", "mendable", {"inotify": Inotify(1024, 8192, 20)}),
+        ("inotify", "repairable", {"inotify": Inotify(128, 200000, 20)}),
+        ("inotify", "repairable", {"inotify": Inotify(1024, 8192, 20)}),
         ("inotify", "note", {"inotify": UNKNOWN}),
         ("capabilities", "note", {"capabilities": frozenset(CAPABILITIES) - {"SYS_RESOURCE"}}),
         ("capabilities", "unfit", {"capabilities": frozenset(CAPABILITIES) - {"SYS_ADMIN"}}),
         ("capabilities", "note", {"capabilities": UNKNOWN}),
         ("kernel-vxlan", "unfit", {"features": FIT.features | {"vxlan": "missing"}}),  # type: ignore[operator]
         ("kernel-vxlan", "note", {"features": FIT.features | {"vxlan": UNKNOWN}}),  # type: ignore[operator]
-        ("kernel-br_netfilter", "mendable", {"features": FIT.features | {"br_netfilter": "loadable"}}),  # type: ignore[operator]
+        ("kernel-br_netfilter", "repairable", {"features": FIT.features | {"br_netfilter": "loadable"}}),  # type: ignore[operator]
         ("swap", "note", {"memory": Memory(32000, 24000, 1024)}),
         ("addresses", "note", {"routes": UNKNOWN}),
         ("addresses", "note", {"way": UNKNOWN}),
@@ -237,9 +237,9 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
 def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, change: dict[str, Any]) -> None:
     found = finding(check, replace(FIT, **change))
     assert (found.verdict, bool(found.what), bool(found.why)) == (verdict, True, True)
-    if verdict in ("mendable", "unfit"):
-        assert found.mend
-    assert bool(found.actions) == (verdict == "mendable")
+    if verdict in ("repairable", "unfit"):
+        assert found.repair
+    assert bool(found.actions) == (verdict == "repairable")
 
 
 @pytest.mark.parametrize(
@@ -261,15 +261,15 @@ def test_settings_of_docker_that_harm_no_machine_are_no_finding(daemon: Daemon) 
 
 def test_the_line_of_docker_s_file_is_in_the_advice() -> None:
     low = docker(**{"default-ulimits": {"nofile": {"Hard": 1024}}})
-    assert finding("docker-open-files", replace(FIT, daemon=low)).mend == (
+    assert finding("docker-open-files", replace(FIT, daemon=low)).repair == (
         "# /etc/docker/daemon.json:3: at least 65536 for nofile, or remove it\n"
         "sudo systemctl restart docker   # machines stop with it; `./inv up` starts them again"
     )
     mapped = docker(security=("name=userns",), **{"userns-remap": "default"})
-    mend = finding("docker-daemon", replace(FIT, daemon=mapped)).mend
-    assert mend.startswith("# /etc/docker/daemon.json:3: remove userns-remap\n")
+    repair = finding("docker-daemon", replace(FIT, daemon=mapped)).repair
+    assert repair.startswith("# /etc/docker/daemon.json:3: remove userns-remap\n")
     unseen = docker(security=("name=userns",))
-    assert finding("docker-daemon", replace(FIT, daemon=unseen)).mend.startswith(
+    assert finding("docker-daemon", replace(FIT, daemon=unseen)).repair.startswith(
         "# /etc/docker/daemon.json: rem"
     )
 
@@ -312,12 +312,12 @@ def test_a_ca_is_held_against_the_clock_at_both_ends() -> None:
 
 def test_the_way_out_of_a_ca_costs_no_machine_where_none_was_made() -> None:
     early = ca(NOW + timedelta(days=9), NOW + timedelta(days=99))
-    assert "date -u" in early.mend
-    assert "rm '/home/me/lab dir/.lab/secrets/ca.crt' '/home/me/lab dir/.lab/secrets/ca.key'" in early.mend
-    assert "destroy" not in early.mend
+    assert "date -u" in early.repair
+    assert "rm '/home/me/lab dir/.lab/secrets/ca.crt' '/home/me/lab dir/.lab/secrets/ca.key'" in early.repair
+    assert "destroy" not in early.repair
     late = ca(NOW + timedelta(days=9), NOW + timedelta(days=99), has_machines=True)
-    assert "./inv destroy" in late.mend
-    assert "rm " not in late.mend
+    assert "./inv destroy" in late.repair
+    assert "rm " not in late.repair
 
 
 def test_a_ca_that_cannot_be_read_is_unfit() -> None:
@@ -371,14 +371,14 @@ def test_whether_machines_reach_one_another_is_judged_with_what_is_in_the_way(
     own = Own(reach=None if pairs is None else Reach(pairs))
     found = finding("forwarding", replace(UP, forwarding=forwarding), own=own)
     assert (found.verdict, found.what) == (verdict, what)
-    assert bool(found.mend) == (verdict == "unfit" or bool(pairs and verdict == "note"))
+    assert bool(found.repair) == (verdict == "unfit" or bool(pairs and verdict == "note"))
 
 
 @pytest.mark.parametrize(("provider", "of_docker"), [("docker", True), ("libvirt", False)])
 def test_docker_is_restarted_only_where_the_bridge_is_docker_s(provider: str, *, of_docker: bool) -> None:
     lab = LAB.model_copy(update={"provider": provider})
     found = finding("forwarding", replace(UP, forwarding=SHUT), lab)
-    assert ("systemctl restart docker" in found.mend) == of_docker
+    assert ("systemctl restart docker" in found.repair) == of_docker
 
 
 def test_the_way_between_machines_is_judged_only_where_the_lab_has_its_own() -> None:
@@ -398,7 +398,7 @@ def test_a_public_network_that_lab_yaml_allows_is_noted() -> None:
 def test_all_missing_packages_are_one_command() -> None:
     host = replace(FIT, uid=1000, programs=frozenset({"apt-get"}), daemon=Daemon("no client", ""))
     found = finding("packages", host, purposes=frozenset({"up", "bake"}))
-    assert found.mend == (
+    assert found.repair == (
         "sudo apt-get update && sudo apt-get install -y --no-install-recommends "
         "'?exact-name(docker-cli)' docker.io gcc iproute2 libc6-dev mmdebstrap openssh-client procps "
         "vagrant"
@@ -416,14 +416,14 @@ def test_only_the_tests_need_a_browser_and_korean_letters() -> None:
     bare = replace(FIT, programs=ALL_PROGRAMS - {"chromium"}, korean_font=False)
     assert finding("packages", bare, purposes=frozenset({"up", "bake", "lint"})).verdict == "fit"
     missed = finding("packages", bare, purposes=frozenset({"test"}))
-    assert missed.verdict == "mendable"
-    assert missed.mend.endswith("chromium fonts-noto-cjk")
+    assert missed.verdict == "repairable"
+    assert missed.repair.endswith("chromium fonts-noto-cjk")
 
 
 def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_machines() -> None:
     bare = replace(FIT, programs=frozenset({"apt-get"}), korean_font=False)
     [missed, *others] = examine(bare, purposes=frozenset({"pdf"}))
-    assert (missed.verdict, missed.what) == ("mendable", "missing: chromium")
+    assert (missed.verdict, missed.what) == ("repairable", "missing: chromium")
     assert {each.check for each in others} == {"python"}
     assert "Korean letters" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
 
@@ -468,7 +468,7 @@ def test_to_lock_only_upstreams_programs_are_needed() -> None:
 def test_a_host_needs_no_docker_to_lint() -> None:
     bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"shellcheck", "shfmt"}))
     assert {each.verdict for each in examine(bare, purposes=frozenset({"lint"}))} == {"fit"}
-    assert finding("packages", replace(bare, programs=frozenset({"apt-get"}))).verdict == "mendable"
+    assert finding("packages", replace(bare, programs=frozenset({"apt-get"}))).verdict == "repairable"
 
 
 def test_a_daemon_that_answers_need_not_be_on_path() -> None:
@@ -477,10 +477,10 @@ def test_a_daemon_that_answers_need_not_be_on_path() -> None:
 
 def test_the_daemon_starts_in_the_way_of_the_host() -> None:
     silent = replace(FIT, daemon=Daemon("absent", SOCKET))
-    assert finding("docker-daemon", silent).mend.startswith("/etc/init.d/docker start || start-stop-daemon ")
+    assert finding("docker-daemon", silent).repair.startswith("/etc/init.d/docker start || start-stop-daemon ")
     assert finding("docker-daemon", silent).actions[1].argv[0] == "start-stop-daemon"
     managed = replace(silent, systemd=True, uid=1000)
-    assert finding("docker-daemon", managed).mend == "sudo systemctl start docker"
+    assert finding("docker-daemon", managed).repair == "sudo systemctl start docker"
 
 
 def test_the_table_shows_which_docker_it_is() -> None:
@@ -505,7 +505,7 @@ def test_machines_that_run_need_nothing_more() -> None:
     assert finding("inotify", tight, purposes=frozenset({"up"})).verdict == "fit"
     half = replace(tight, containers=running(*ALL[:6]))
     assert finding("memory", half).verdict == "unfit"  # one worker and the reserve
-    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "mendable"
+    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "repairable"
 
 
 def test_another_labs_machines_don_t_count_as_ours() -> None:
@@ -516,22 +516,26 @@ def test_another_labs_machines_don_t_count_as_ours() -> None:
 def test_inotify_is_compared_to_what_is_free() -> None:
     up = frozenset({"up"})
     assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 13)), purposes=up).verdict == "fit"
-    assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 14)), purposes=up).verdict == "mendable"
+    assert (
+        finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 14)), purposes=up).verdict == "repairable"
+    )
     # The tests stand a second lab beside the first.
     test = frozenset({"test"})
-    assert finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 0)), purposes=test).verdict == "mendable"
+    assert (
+        finding("inotify", replace(FIT, inotify=Inotify(128, 65536, 0)), purposes=test).verdict == "repairable"
+    )
 
 
 def test_inotify_that_nobody_may_count_is_estimated_and_said_to_be() -> None:
     found = finding("inotify", replace(FIT, uid=1000, inotify=Inotify(128, 65536, UNKNOWN)))
-    assert found.verdict == "mendable"
+    assert found.verdict == "repairable"
     assert "estimated" in found.what
     assert finding("inotify", replace(FIT, inotify=Inotify(1024, 65536, UNKNOWN))).verdict == "fit"
 
 
 def test_inotify_of_our_own_machines_is_not_taken_for_free_where_nobody_may_count() -> None:
     half = replace(FIT, inotify=Inotify(128, 65536, UNKNOWN), containers=running(*ALL[:6]))
-    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "mendable"
+    assert finding("inotify", half, purposes=frozenset({"up"})).verdict == "repairable"
 
 
 def test_inotify_is_raised_now_and_kept_in_our_own_file_and_never_lowered() -> None:
@@ -591,10 +595,10 @@ def test_a_subnet_that_leads_elsewhere_is_named_with_a_free_one(
     assert found.verdict == "unfit"
     assert found.what.count(named) == 1
     if free:
-        assert f"subnet: 192.168.{free}.0/24" in found.mend
-        assert f"workers: {{first_address: 192.168.{free}.21}}" in found.mend
+        assert f"subnet: 192.168.{free}.0/24" in found.repair
+        assert f"workers: {{first_address: 192.168.{free}.21}}" in found.repair
     else:
-        assert "choose a free network.subnet" in found.mend
+        assert "choose a free network.subnet" in found.repair
 
 
 @pytest.mark.parametrize("half", ["0.0.0.0/1", "0.0.0.0/0"])
@@ -643,19 +647,19 @@ def test_a_foreign_name_is_never_ours_to_remove() -> None:
     theirs = replace(FIT, containers=running("cp1", owner="") + running("w1", owner="/x y/.lab"))
     found = finding("names", theirs)
     assert "ha-lab-cp1, ha-lab-w1" in found.what
-    assert "docker rename ha-lab-cp1 ha-lab-cp1-old" in found.mend
-    assert "./inv destroy --lab '/x y/lab.yaml'" in found.mend
+    assert "docker rename ha-lab-cp1 ha-lab-cp1-old" in found.repair
+    assert "./inv destroy --lab '/x y/lab.yaml'" in found.repair
     assert finding("names", replace(FIT, containers=running(*ALL), docker_networks=(OWN,))).verdict == "fit"
 
 
 def test_advice_names_no_folder_that_is_gone() -> None:
     [gone] = running("w1", owner="/x y/.lab#0123")
     found = finding("names", replace(FIT, containers=(replace(gone, folder_exists=False),)))
-    assert "lab.yaml" not in found.mend.partition("#")[0]
-    assert found.mend.startswith(
+    assert "lab.yaml" not in found.repair.partition("#")[0]
+    assert found.repair.startswith(
         "docker ps --all --filter 'label=ha-lab.workspace=/x y/.lab#0123'   # another lab's"
     )
-    assert "/x y/.lab is gone" in found.mend
+    assert "/x y/.lab is gone" in found.repair
 
 
 def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -> None:
@@ -669,12 +673,14 @@ def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -
 
 
 def test_exit_codes_and_json() -> None:
-    mendable = examine(replace(FIT, inotify=Inotify(128, 65536, 100)))
-    assert exit_code(mendable) == 4
+    repairable = examine(replace(FIT, inotify=Inotify(128, 65536, 100)))
+    assert exit_code(repairable) == 4
     unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
     said = json.loads(to_json(unfit))
     assert (exit_code(unfit), said["exit_code"]) == (3, 3)
     assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
+    verdicts = {each["check"]: each["verdict"] for each in said["findings"]}
+    assert verdicts["inotify"] == "mendable"
 
 
 def test_what_is_shown_can_be_pasted_whole() -> None:
@@ -683,7 +689,7 @@ def test_what_is_shown_can_be_pasted_whole() -> None:
     with console.file:
         console.print(shown(findings), soft_wrap=True)
     assert (
-        finding("packages", replace(FIT, uid=1000, programs=frozenset({"apt-get"}))).mend
+        finding("packages", replace(FIT, uid=1000, programs=frozenset({"apt-get"}))).repair
         in console.export_text()
     )
 
@@ -751,7 +757,7 @@ def test_mending_runs_exactly_what_was_said_and_announces_it(
     findings = examine(replace(FIT, programs=ALL_PROGRAMS - {"vagrant"}, inotify=Inotify(128, 65536, 100)))
     actions = [action for each in findings for action in each.actions]
     host = fake({action.argv: [0] for action in actions})
-    mending.mend(findings, progress)
+    repairs.repair(findings, progress)
     assert host.asked == [action.argv for action in actions]
     assert "max_user_instances=1024" in host.stdin[-1]
     assert progress.finished[0].title == " ".join(UPDATE)
@@ -759,11 +765,11 @@ def test_mending_runs_exactly_what_was_said_and_announces_it(
 
 def test_another_apts_lock_is_waited_for(fake: Callable[..., FakeHost], progress: Progress) -> None:
     host = fake({UPDATE: [100, 100, 0]})
-    mending._run("packages", Action(UPDATE), progress)
+    repairs._run("packages", Action(UPDATE), progress)
     assert len(host.asked) == 3
     broken = fake({UPDATE: [1]})
     with pytest.raises(CommandFailed):
-        mending._run("packages", Action(UPDATE), progress)
+        repairs._run("packages", Action(UPDATE), progress)
     assert len(broken.asked) == 1
 
 
@@ -776,7 +782,7 @@ def test_where_the_init_script_fails_dockerd_is_started_by_itself(
         for action in finding("docker-daemon", replace(FIT, daemon=Daemon("absent", SOCKET))).actions
     )
     host = fake({ANSWERS: [1, 1, 0], script: [2], alone: [0]})
-    mending.mend(findings, progress)
+    repairs.repair(findings, progress)
     assert [words for words in host.asked if words != ANSWERS] == [INIT, alone]
 
 
@@ -784,7 +790,7 @@ def test_a_daemon_that_its_package_started_is_left_alone(
     fake: Callable[..., FakeHost], progress: Progress
 ) -> None:
     host = fake({ANSWERS: [0]})
-    mending.mend(examine(replace(FIT, daemon=Daemon("absent", SOCKET))), progress)
+    repairs.repair(examine(replace(FIT, daemon=Daemon("absent", SOCKET))), progress)
     assert host.asked == [ANSWERS]
 
 
@@ -796,11 +802,11 @@ def test_a_plain_user_mends_through_sudo(
     actions = [action for each in findings for action in each.actions]
     commands = {("sudo", "--", *action.argv): [0] for action in actions}
     host = fake({("sudo", "--validate"): [0], **commands}, uid=1000)
-    mending.mend(findings, progress)
+    repairs.repair(findings, progress)
     assert host.asked[1:] == list(commands)
     asks = fake({("sudo", "--validate"): [1]}, uid=1000)
     with pytest.raises(HostNotFit) as caught:
-        mending.mend(findings, progress)
+        repairs.repair(findings, progress)
     assert "sudo sysctl -w" in caught.value.hint
     assert len(asks.asked) == 1
 

@@ -12,7 +12,7 @@ import pytest
 from lab.config import default
 from lab.errors import WaitTimedOut
 from lab.host import Folder, HostFacts, Memory, Route, Unknown
-from lab.host.doctor import examination, mending
+from lab.host.doctor import examination, repairs
 from lab.host.doctor.finding import Finding
 from lab.model import Lab, Libvirt
 from lab.providers.libvirt.host import Domain, LibvirtHost, Pool
@@ -62,16 +62,16 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
 @pytest.mark.parametrize(
     ("check", "verdict", "words", "changed"),
     [
-        ("libvirtd", "mendable", "does not run", {"state": "absent"}),
-        ("libvirtd", "mendable", "virsh is not installed", {"state": "no client"}),
+        ("libvirtd", "repairable", "does not run", {"state": "absent"}),
+        ("libvirtd", "repairable", "virsh is not installed", {"state": "no client"}),
         ("libvirtd", "unfit", "does not let this user in", {"state": "denied", "words": "no polkit agent"}),
         ("libvirtd", "unfit", "gives no clear answer: broken", {"state": "mute", "words": "broken"}),
         ("hypervisor", "unfit", "neither KVM nor QEMU", {"hypervisor": ""}),
         ("hypervisor", "unfit", "KVM runs no kernel", {"kvm": False}),
         ("hypervisor", "note", "KVM has not been tried", {"kvm": Unknown("no kernel")}),
-        ("kvm-device", "mendable", "is shut to the group kvm", {"kvm_closed": True}),
-        ("pool", "mendable", "default does not exist", {"pool": None}),
-        ("pool", "mendable", "default is not started", {"pool": Pool("default", False, 0)}),
+        ("kvm-device", "repairable", "is shut to the group kvm", {"kvm_closed": True}),
+        ("pool", "repairable", "default does not exist", {"pool": None}),
+        ("pool", "repairable", "default is not started", {"pool": Pool("default", False, 0)}),
         ("pool", "unfit", "900 MiB free in default", {"pool": Pool("default", True, 900)}),
         (
             "pool",
@@ -106,8 +106,8 @@ def test_what_is_wrong_with_libvirt_is_told_with_what_mends_it(
     assert finding.verdict == verdict
     assert words in finding.what
     assert finding.why
-    assert finding.mend or verdict == "note"
-    assert bool(finding.actions) == (verdict == "mendable")
+    assert finding.repair or verdict == "note"
+    assert bool(finding.actions) == (verdict == "repairable")
 
 
 def test_no_command_of_the_doctor_s_removes_a_machine_or_a_disk() -> None:
@@ -160,7 +160,7 @@ def test_a_management_network_with_other_addresses_is_told_with_the_line_for_lab
     networks = {"vagrant-libvirt": IPv4Network("192.168.200.0/24")}
     finding = examined(lab(), facts(libvirt_networks=networks))["network-management"]
     assert finding.verdict == "unfit"
-    assert "libvirt: {management: 192.168.200.0/24}" in finding.mend
+    assert "libvirt: {management: 192.168.200.0/24}" in finding.repair
     same = {"vagrant-libvirt": IPv4Network("192.168.121.0/24")}
     assert "network-management" not in examined(lab(), facts(libvirt_networks=same))
 
@@ -191,7 +191,7 @@ def test_the_management_network_may_overlap_nothing_of_the_host_s() -> None:
     routes = (DEFAULT_ROUTE, Route(IPv4Network("192.168.120.0/22"), "eth0"))
     finding = examined(lab(), facts(routes=routes))["network-management"]
     assert (finding.verdict, "192.168.120.0/22" in finding.what) == ("unfit", True)
-    assert "libvirt: {management:" in finding.mend
+    assert "libvirt: {management:" in finding.repair
 
 
 def test_another_hosts_lab_wants_a_way_there_and_no_hypervisor_here() -> None:
@@ -210,8 +210,8 @@ def test_another_hosts_lab_wants_a_way_there_and_no_hypervisor_here() -> None:
 VIRSH_VERSION = "virsh --connect qemu:///system version"
 
 
-def mended(monkeypatch: pytest.MonkeyPatch, logs: Path, *answers: int) -> list[str]:
-    """What is run to mend an absent libvirtd, virsh answering with these codes one after another."""
+def repaired(monkeypatch: pytest.MonkeyPatch, logs: Path, *answers: int) -> list[str]:
+    """What is run to repair an absent libvirtd, virsh answering with these codes one after another."""
     findings = [examined(lab(), facts(replace(LIBVIRT, state="absent"), systemd=False))["libvirtd"]]
     left, run = list(answers), FakeRun()
     run.tell("virtlogd --daemon", code=1, stderr="cannot lock /run/virtlogd.pid: it runs already")
@@ -224,28 +224,28 @@ def mended(monkeypatch: pytest.MonkeyPatch, logs: Path, *answers: int) -> list[s
 
     monkeypatch.setattr(process, "run", door)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    mending.mend(findings, progress(logs))
+    repairs.repair(findings, progress(logs))
     return [" ".join(words) for words in run.asked]
 
 
 def test_both_of_libvirts_daemons_are_started_and_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert mended(monkeypatch, tmp_path, 1, 1, 0) == ["virtlogd --daemon", "libvirtd --daemon"]
+    assert repaired(monkeypatch, tmp_path, 1, 1, 0) == ["virtlogd --daemon", "libvirtd --daemon"]
 
 
 def test_a_daemon_that_libvirts_package_started_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    assert mended(monkeypatch, tmp_path, 0) == []
+    assert repaired(monkeypatch, tmp_path, 0) == []
 
 
 def test_a_daemon_that_never_answers_is_an_error_with_its_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(mending, "DAEMON_TIMEOUT", 0.1)
+    monkeypatch.setattr(repairs, "DAEMON_TIMEOUT", 0.1)
     with pytest.raises(WaitTimedOut) as caught:
-        mended(monkeypatch, tmp_path, *([1] * 10))
+        repaired(monkeypatch, tmp_path, *([1] * 10))
     assert "/var/log/libvirt" in caught.value.hint
 
 
@@ -280,4 +280,4 @@ def test_what_is_said_of_virtual_machines_speaks_of_no_docker() -> None:
     worst = replace(facts(libvirt_networks=clash), vagrant=(2, 2, 0), cache=full, tmp=full)
     for purposes in (frozenset({"up"}), frozenset({"up", "bake"})):
         for finding in examination.examine(lab(), worst, owner=str(WORKSPACE), purposes=purposes):
-            assert "docker" not in f"{finding.what} {finding.why} {finding.mend}", finding
+            assert "docker" not in f"{finding.what} {finding.why} {finding.repair}", finding

@@ -123,7 +123,7 @@ def test_a_chain_of_nftables_that_drops_the_rest_is_in_the_way_unless_it_knows_t
     found = obstacle_of(Forwarding(True, RULES, (chain,), ("nftables",)), DEVICE, SUBNET, docker=True)
     assert found is not None
     assert found.what == f"nftables' chain inet filter forward drops packets on {DEVICE} (nftables runs here)"
-    assert found.mend.startswith("sudo nft insert rule inet filter forward iifname ")
+    assert found.repair.startswith("sudo nft insert rule inet filter forward iifname ")
     for more in (
         f'iifname "{DEVICE}" accept',
         'iifname { "docker0", "br-*" } accept',
@@ -160,10 +160,10 @@ def test_docker_s_rules_come_back_with_docker_and_one_rule_is_enough_until_then(
     of_docker = obstacle_of(dropped, DEVICE, SUBNET, docker=True)
     of_libvirt = obstacle_of(dropped, "virbr1", SUBNET, docker=False)
     assert of_docker is not None
-    assert of_docker.mend.startswith(f"sudo iptables -I FORWARD -i {DEVICE} -o {DEVICE} -j ACCEPT")
-    assert "systemctl restart docker" in of_docker.mend
+    assert of_docker.repair.startswith(f"sudo iptables -I FORWARD -i {DEVICE} -o {DEVICE} -j ACCEPT")
+    assert "systemctl restart docker" in of_docker.repair
     assert of_libvirt is not None
-    assert "docker" not in of_libvirt.mend
+    assert "docker" not in of_libvirt.repair
 
 
 # Asking.

@@ -232,4 +232,4 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
     words = {"done": "done", "not yet": "not yet done", "broken": "done, but wrong"}
     for state, code in task_command.EXIT_CODES.items():
         assert table["`task`"][code] == words[state]
-    assert f"{finding.NOT_FIT} not fit, {finding.FIT_AFTER_MENDING} fit after" in table["`doctor`"][3]
+    assert f"{finding.NOT_FIT} not fit, {finding.FIT_AFTER_REPAIRS} fit after" in table["`doctor`"][3]

@@ -159,7 +159,7 @@ def test_one_machine_that_is_apart_leaves_the_problem_as_it_is() -> None:
     assert degraded.amiss == ("machines-reach-one-another: w1 does not reach lb1 (No route to host)",)
     assert with_cause(degraded, reach=ONE) == degraded
     blocked = with_cause(degraded, reach=ONE, obstacle=RULE)
-    assert (blocked.health, blocked.remedy) == ("degraded", RULE.mend)
+    assert (blocked.health, blocked.remedy) == ("degraded", RULE.repair)
     assert "next:\n    sudo iptables" in shown(blocked)
 
 
@@ -188,10 +188,10 @@ def test_this_host_s_rules_are_asked_for_the_lab_s_own_device(monkeypatch: pytes
     found = status._obstacle(lab())
     assert found is not None
     assert "br-own" in found.what
-    assert "systemctl restart docker" in found.mend
+    assert "systemctl restart docker" in found.repair
     of_libvirt = status._obstacle(lab().model_copy(update={"provider": "libvirt"}))
     assert of_libvirt is not None
-    assert "docker" not in of_libvirt.mend
+    assert "docker" not in of_libvirt.repair
     monkeypatch.setattr("lab.health.status.network.way", lambda address: Way("eth0", "192.0.2.1"))
     assert status._obstacle(lab()) is None
 

@@ -217,7 +217,7 @@ def test_a_host_with_virtualbox_is_fit_and_docker_is_not_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "vagrant", "verdict", "mend"),
+    ("version", "vagrant", "verdict", "repair"),
     [
         ((6, 1, 50), (2, 3, 0), "fit", ""),
         ((7, 0, 20), (2, 3, 0), "unfit", "Vagrant 2.3.2 or later, or VirtualBox 6.1"),
@@ -231,11 +231,11 @@ def test_a_host_with_virtualbox_is_fit_and_docker_is_not_asked_for() -> None:
     ],
 )
 def test_vagrant_has_to_know_the_virtualbox(
-    version: tuple[int, ...], vagrant: tuple[int, ...], verdict: str, mend: str
+    version: tuple[int, ...], vagrant: tuple[int, ...], verdict: str, repair: str
 ) -> None:
     found = examined(replace(FIT, vagrant=vagrant), version=version)["virtualbox"]
     assert found.verdict == verdict
-    assert mend in found.mend
+    assert repair in found.repair
 
 
 def test_a_virtualbox_that_is_missing_is_told_once() -> None:
@@ -245,7 +245,7 @@ def test_a_virtualbox_that_is_missing_is_told_once() -> None:
 
 
 def test_a_driver_that_is_not_loaded_is_told() -> None:
-    assert "modprobe vboxdrv" in examined(driver=False)["vboxdrv"].mend
+    assert "modprobe vboxdrv" in examined(driver=False)["vboxdrv"].repair
 
 
 def test_a_disk_without_room_for_the_machines_is_told() -> None:
@@ -257,7 +257,7 @@ def test_a_disk_without_room_for_the_machines_is_told() -> None:
 def test_kvm_in_the_way_is_told() -> None:
     found = examined(kvm=True)["kvm"]
     assert found.verdict == "unfit"
-    assert "modprobe -r kvm_intel" in found.mend
+    assert "modprobe -r kvm_intel" in found.repair
 
 
 @pytest.mark.parametrize(
@@ -283,8 +283,8 @@ def test_the_lab_s_network_has_to_be_allowed_where_virtualbox_asks(
 
 
 def test_allowing_a_network_keeps_what_was_allowed() -> None:
-    mend = examined(allowed=(IPv4Network("10.0.0.0/8"),))["network-host-only"].mend
-    assert r"'* 10.0.0.0/8\n* 192.168.56.0/24\n'" in mend
+    repair = examined(allowed=(IPv4Network("10.0.0.0/8"),))["network-host-only"].repair
+    assert r"'* 10.0.0.0/8\n* 192.168.56.0/24\n'" in repair
 
 
 def test_a_host_only_network_with_the_lab_s_addresses_is_the_one_that_vagrant_takes() -> None:
@@ -306,7 +306,7 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
     host = replace(FIT, system=system, programs=FIT.programs - {"mmdebstrap", "gcc"})
     found = examined(host)
     assert words in found["system"].what
-    assert found["system"].mend.startswith("./inv bake --import FILE")
+    assert found["system"].repair.startswith("./inv bake --import FILE")
     assert found["untried"].verdict == "note"
     assert found["packages"].verdict == "fit", "nobody is told to install what bakes"
     baked = examination.examine(LAB, host, owner=str(WORKSPACE), purposes=frozenset({"up"}), baked=True)
@@ -316,5 +316,5 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
 def test_a_virtualbox_that_vagrant_does_not_know_is_told_in_whole_sentences() -> None:
     newer = examined(version=(7, 1, 4))["virtualbox"]
     assert newer.what == "7.1.4 is newer than what Vagrant 2.3.4 knows, which ends with 7.0"
-    assert newer.mend == "# install Vagrant 2.4.2 or later, or VirtualBox 7.0"
+    assert newer.repair == "# install Vagrant 2.4.2 or later, or VirtualBox 7.0"
     assert examined(version=(6, 0, 24))["virtualbox"].what == "6.0.24 is too old"

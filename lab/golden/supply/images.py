@@ -1,4 +1,4 @@
-"""This room gives the images that a cluster needs, under the names it asks for: fetched or made."""
+"""The images that a cluster needs, under the names that it asks for: fetched or made."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This room writes container images from files, as OCI archives, without a registry or a daemon.
+"""Writes container images from files, as OCI archives, without a registry or a daemon.
 
 The same files give the same bytes: no times, no owners, a fixed order, layers as they are. What lies
 where in an archive is the OCI image-layout specification's; containerd imports it.

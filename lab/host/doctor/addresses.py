@@ -54,10 +54,10 @@ def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Find
                 why = "lab.yaml allows public addresses. Their owners can't be reached while the lab is up."
                 yield note(f"network-{key}", f"Network of {key}", f"{what}, and is not private", why)
             continue
-        mend = _advice(case.lab, key, [*taken.values(), *others.values()])
+        repair = _advice(case.lab, key, [*taken.values(), *others.values()])
         what = f"{network} overlaps {', '.join(clashes)}"
         why = _WHY[key].format(provider=called)
-        yield unfit(f"network-{key}", f"Network of {key}", what, why, mend)
+        yield unfit(f"network-{key}", f"Network of {key}", what, why, repair)
     yield from _virtualbox(case, wanted, has_nat=has_nat)
 
 
@@ -158,7 +158,7 @@ def _unasked(case: Case) -> Iterator[Finding]:
 
 
 def _advice(lab: Lab, key: str, taken: list[IPv4Network]) -> str:
-    """The lines for lab.yaml that would mend it."""
+    """The lines for lab.yaml that would repair it."""
     if key != "subnet":
         free = free_network(CLUSTER_NETWORKS, 16, [*taken, VIRTUALBOX_NAT])
         return f"# in lab.yaml:\nnetwork: {{{key}: {free}}}" if free else "# choose a free one in lab.yaml"
@@ -182,8 +182,8 @@ def _virtualbox(case: Case, wanted: dict[str, IPv4Network], *, has_nat: bool) ->
             continue
         what = f"network.{key} {network} overlaps VirtualBox's NAT network {VIRTUALBOX_NAT}"
         why = "Every VirtualBox machine has an address in that network, and would mix the two up."
-        mend = _advice(case.lab, key, [*dict(used(case)).values(), *wanted.values()])
+        repair = _advice(case.lab, key, [*dict(used(case)).values(), *wanted.values()])
         if has_nat:
-            yield unfit("network-virtualbox", "VirtualBox", what, why, mend)
+            yield unfit("network-virtualbox", "VirtualBox", what, why, repair)
         else:
             yield note("network-virtualbox", "VirtualBox", what, f"{why} {case.lab.provider} has none.")

@@ -10,7 +10,7 @@ from lab.host import HostFacts, Unknown
 from lab.host.doctor import certificates, forwarding, tools
 from lab.host.doctor.case import PURPOSES, Case, Own
 from lab.host.doctor.finding import Finding
-from lab.host.doctor.mending import mend
+from lab.host.doctor.repairs import repair
 from lab.host.reach import Reach, reach, read_reach
 from lab.model import Lab, Node
 from lab.providers import provider_of
@@ -70,14 +70,14 @@ def require(findings: Sequence[Finding], *, consent: bool) -> None:
     Raises HostNotFit with one message: all that is missing, with the commands that repair it.
     """
     unfit = [finding for finding in findings if finding.verdict == "unfit"]
-    mendable = [finding for finding in findings if finding.verdict == "mendable"]
-    if not unfit and (consent or not mendable):
+    repairable = [finding for finding in findings if finding.verdict == "repairable"]
+    if not unfit and (consent or not repairable):
         return
     lines = ["this host is not fit for the lab:"]
-    for finding in (*mendable, *unfit):
+    for finding in (*repairable, *unfit):
         lines.append(f"- {finding.title}: {finding.what}. {finding.why}".rstrip())
-        lines += [f"    {line}" for line in finding.mend.splitlines()]
-    raise HostNotFit("\n".join(lines), hint=_next(mendable, unfit))
+        lines += [f"    {line}" for line in finding.repair.splitlines()]
+    raise HostNotFit("\n".join(lines), hint=_next(repairable, unfit))
 
 
 def make_fit(
@@ -89,13 +89,13 @@ def make_fit(
     consent: bool,
     progress: Progress,
 ) -> HostFacts:
-    """Return the facts of a fit host, mended with `consent` where it has to be. Raises HostNotFit."""
+    """Return the facts of a fit host, repaired with `consent` where it has to be. Raises HostNotFit."""
     facts, findings = _look(lab, workspace, purposes, baked)
     require(findings, consent=consent)
     for _ in range(ROUNDS):
-        if not any(finding.verdict == "mendable" for finding in findings):
+        if not any(finding.verdict == "repairable" for finding in findings):
             break
-        mend(findings, progress)
+        repair(findings, progress)
         before = findings
         facts, findings = _look(lab, workspace, purposes, baked)
         require(findings, consent=consent and findings != before)
@@ -153,9 +153,9 @@ def _reach(case: Case, workspace: Workspace) -> Reach | None:
     return reach({name: others for name, others in said.items() if others is not None})
 
 
-def _next(mendable: Sequence[Finding], unfit: Sequence[Finding]) -> str:
-    if not mendable:
+def _next(repairable: Sequence[Finding], unfit: Sequence[Finding]) -> str:
+    if not repairable:
         return "run the commands above, then this again"
-    done = "all of this" if not unfit else ", ".join(finding.title for finding in mendable)
-    last = "" if not unfit else ", once the rest is mended by hand"
+    done = "all of this" if not unfit else ", ".join(finding.title for finding in repairable)
+    last = "" if not unfit else ", once you have repaired the rest"
     return f"run the commands above, or add `--yes`, which does {done}{last}"

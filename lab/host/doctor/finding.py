@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
@@ -13,15 +13,15 @@ from rich.text import Text
 from lab import quoting
 from lab.system.progress import Progress
 
-Verdict = Literal["fit", "mendable", "unfit", "note"]
-"""Mendable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
+Verdict = Literal["fit", "repairable", "unfit", "note"]
+"""Repairable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
 
-FIT, NOT_FIT, FIT_AFTER_MENDING = 0, 3, 4
+FIT, NOT_FIT, FIT_AFTER_REPAIRS = 0, 3, 4
 
 _MARKS = {
     "fit": ("✓", "green"),
     "note": ("·", "cyan"),
-    "mendable": ("!", "yellow"),
+    "repairable": ("!", "yellow"),
     "unfit": ("✗", "bold red"),
 }
 
@@ -43,8 +43,8 @@ class Action:
 class Finding:
     """One answer of the doctor.
 
-    `what` is what was found, `why` why that matters, `mend` the commands that repair it, as a person would
-    paste them; `why` and `mend` are empty where all is well. `actions` are what `--yes` runs instead, one after
+    `what` is what was found, `why` why that matters, `repair` the commands for it, as a person would paste
+    them; `why` and `repair` are empty where all is well. `actions` are what `--yes` runs instead, one after
     another, or as `runs` has it: for a daemon, which has to answer in the end.
     """
 
@@ -53,7 +53,7 @@ class Finding:
     verdict: Verdict
     what: str
     why: str = ""
-    mend: str = ""
+    repair: str = ""
     actions: tuple[Action, ...] = ()
     runs: Callable[[Sequence[Action], Progress], None] | None = None
 
@@ -63,14 +63,14 @@ def fit(check: str, title: str, what: str) -> Finding:
     return Finding(check, title, "fit", what)
 
 
-def note(check: str, title: str, what: str, why: str, mend: str = "") -> Finding:
+def note(check: str, title: str, what: str, why: str, repair: str = "") -> Finding:
     """A finding that prevents nothing."""
-    return Finding(check, title, "note", what, why, mend)
+    return Finding(check, title, "note", what, why, repair)
 
 
-def unfit(check: str, title: str, what: str, why: str, mend: str) -> Finding:
+def unfit(check: str, title: str, what: str, why: str, repair: str) -> Finding:
     """A finding that a person has to repair."""
-    return Finding(check, title, "unfit", what, why, mend)
+    return Finding(check, title, "unfit", what, why, repair)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
@@ -78,13 +78,23 @@ def exit_code(findings: Sequence[Finding]) -> int:
     verdicts = {finding.verdict for finding in findings}
     if "unfit" in verdicts:
         return NOT_FIT
-    return FIT_AFTER_MENDING if "mendable" in verdicts else FIT
+    return FIT_AFTER_REPAIRS if "repairable" in verdicts else FIT
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return the findings and the exit code as JSON text, for programs."""
+    """Return the findings and the exit code as JSON text, for programs.
+
+    They may know `repair` as `mend`, and `repairable` as `mendable`: these are the names in JSON.
+    """
     listed = [
-        {key: value for key, value in asdict(each).items() if key not in ("actions", "runs")}
+        {
+            "check": each.check,
+            "title": each.title,
+            "verdict": "mendable" if each.verdict == "repairable" else each.verdict,
+            "what": each.what,
+            "why": each.why,
+            "mend": each.repair,
+        }
         for each in findings
     ]
     return json.dumps({"exit_code": exit_code(findings), "findings": listed}, indent=2)
@@ -98,13 +108,13 @@ def shown(findings: Sequence[Finding]) -> RenderableType:
         lines.append(Text.assemble((mark, colour), f" {finding.title}: {finding.what}"))
         if finding.why:
             lines.append(Text(f"    {finding.why}", style="dim"))
-        lines += [Text(f"    {line}") for line in finding.mend.splitlines()]
+        lines += [Text(f"    {line}") for line in finding.repair.splitlines()]
     return Group(*lines, Text(_summary(findings), style="bold"))
 
 
 def _summary(findings: Sequence[Finding]) -> str:
     return {
         FIT: "this host is fit for the lab",
-        FIT_AFTER_MENDING: "this host is fit for the lab after what `--yes` can do",
+        FIT_AFTER_REPAIRS: "this host is fit for the lab after what `--yes` can do",
         NOT_FIT: "this host is not fit for the lab",
     }[exit_code(findings)]

@@ -32,7 +32,7 @@ class Obstacle:
     """What keeps machines apart, in a sentence, and the commands that remove it."""
 
     what: str
-    mend: str
+    repair: str
 
 
 def between_machines(case: Case) -> Iterator[Finding]:
@@ -47,13 +47,13 @@ def between_machines(case: Case) -> Iterator[Finding]:
         yield fit("forwarding", TITLE, "machines reach one another")
     elif reach is not None and reach.broken:
         what = f"{reach.described()}{f': {obstacle.what}' if obstacle else ''}"
-        mend = obstacle.mend if obstacle else LOOK
+        repair = obstacle.repair if obstacle else LOOK
         # Where some do, the host lets packets pass, and of two either may be the cause: `up` may help then.
         of_host = reach.all_broken and (obstacle or len(reach.machines) > 2)
         judged = unfit if of_host else note
-        yield judged("forwarding", TITLE, what, WHY, mend)
+        yield judged("forwarding", TITLE, what, WHY, repair)
     elif obstacle:
-        yield unfit("forwarding", TITLE, obstacle.what, WHY, obstacle.mend)
+        yield unfit("forwarding", TITLE, obstacle.what, WHY, obstacle.repair)
     elif not found.bridged:
         yield fit("forwarding", TITLE, "this host's rules don't apply to them (bridge-nf-call-iptables is off)")
     elif isinstance(found.rules, Unknown):

@@ -30,8 +30,8 @@ def capabilities(case: Case) -> Iterator[Finding]:
     missing = sorted(CAPABILITIES - found)
     if missing:
         why = "Machines can be given no more than docker itself has, and these they can't do without."
-        mend = "use a machine, or a virtual machine, that is not a restricted container itself"
-        yield unfit("capabilities", title, f"docker lacks {', '.join(missing)}", why, mend)
+        repair = "use a machine, or a virtual machine, that is not a restricted container itself"
+        yield unfit("capabilities", title, f"docker lacks {', '.join(missing)}", why, repair)
     elif "SYS_RESOURCE" not in found:
         why = "containerd may not lower an OOM score then; restrict_oom_score_adj is set in machines."
         yield note("capabilities", title, "all but SYS_RESOURCE", why)
@@ -50,8 +50,8 @@ def features(case: Case) -> Iterator[Finding]:
         elif presence == "loadable" and name in LOADED_BY_HAND:
             yield _load(case, name, f"{why} flannel waits for it in vain where it isn't loaded.")
         elif presence == "missing":
-            mend = f"boot a kernel that has {name}"
-            yield unfit(f"kernel-{name}", title, f"{name} is not in this kernel", why, mend)
+            repair = f"boot a kernel that has {name}"
+            yield unfit(f"kernel-{name}", title, f"{name} is not in this kernel", why, repair)
     if len(sure) == len(case.host.features) and "missing" not in case.host.features.values():
         yield fit("kernel", title, f"{case.host.kernel} has {', '.join(sorted(sure))}")
 
@@ -63,8 +63,8 @@ def _load(case: Case, name: str, why: str) -> Finding:
         Action(("modprobe", name)),
         Action(("install", "-D", "-m", "644", "/dev/stdin", MODULES_FILE), f"{name}\n"),
     )
-    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
-    return Finding(f"kernel-{name}", "Kernel", "mendable", what, why, mend, actions)
+    repair = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    return Finding(f"kernel-{name}", "Kernel", "repairable", what, why, repair, actions)
 
 
 def swap(case: Case) -> Iterator[Finding]:

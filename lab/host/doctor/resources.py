@@ -88,10 +88,10 @@ def _one_disk(uses: list[tuple[str, Folder, int]], look: str) -> Finding:
     what = f"{free} MiB free for {places}, {needed} MiB needed"
     if free >= needed:
         return fit("disk", "Disk", what)
-    mend = "./inv bake --prune  # golden machines that no lab uses"
+    repair = "./inv bake --prune  # golden machines that no lab uses"
     if look:
-        mend = f"{look}   # what could go\n{mend}"
-    return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", mend)
+        repair = f"{look}   # what could go\n{repair}"
+    return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", repair)
 
 
 def folders(case: Case) -> Iterator[Finding]:
@@ -102,13 +102,13 @@ def folders(case: Case) -> Iterator[Finding]:
     if case.wants("bake"):
         other = 'sudo install -d -o "$USER" {}   # or set XDG_CACHE_HOME to a folder of yours'
         rows.append(("cache", "Cache", host.cache, "Builds are kept there.", other))
-    for check, title, folder, why, mend in rows:
+    for check, title, folder, why, repair in rows:
         if isinstance(folder, Unknown):
             yield note(check, title, folder.reason, why)
         elif folder.writable:
             yield fit(check, title, f"{folder.path}")
         else:
-            yield unfit(check, title, f"{folder.path} can't be written", why, mend.format(folder.path))
+            yield unfit(check, title, f"{folder.path} can't be written", why, repair.format(folder.path))
 
 
 def cgroups(case: Case) -> Iterator[Finding]:
@@ -121,8 +121,8 @@ def cgroups(case: Case) -> Iterator[Finding]:
     what = f"version {found.version}"
     if missing:
         why = "The kubelet does not start without them."
-        mend = "boot with `cgroup_enable=memory`, or a kernel that has them"
-        yield unfit("cgroups", "Control groups", f"{what} without {', '.join(missing)}", why, mend)
+        repair = "boot with `cgroup_enable=memory`, or a kernel that has them"
+        yield unfit("cgroups", "Control groups", f"{what} without {', '.join(missing)}", why, repair)
     elif found.version == 1:
         why = "Kubernetes is giving version 1 up; kubelets run with failCgroupV1: false here."
         yield note("cgroups", "Control groups", what, why)
@@ -158,8 +158,8 @@ def inotify(case: Case) -> Iterator[Finding]:
     # Never lower than it was, and room for another lab.
     instances = max(INOTIFY_INSTANCES, found.instances, 2 * (used + needed))
     actions = _keep_inotify(instances, max(INOTIFY_WATCHES, found.watches))
-    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
-    yield Finding("inotify", title, "mendable", what, why, mend, actions)
+    repair = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    yield Finding("inotify", title, "repairable", what, why, repair, actions)
 
 
 def _keep_inotify(instances: int, watches: int) -> tuple[Action, ...]:

@@ -90,8 +90,8 @@ def system(case: Case) -> Iterator[Finding]:
         yield note("untried", "This system", "nobody has tried the kit on it", why)
     if case.host.system in kinds and case.wants("bake") and not case.baked:
         why = "A golden machine is made with Debian's tools on a Linux host, and is brought here as one file."
-        mend = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"
-        yield unfit("system", "Golden machine", f"this is {kinds[case.host.system]}", why, mend)
+        repair = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"
+        yield unfit("system", "Golden machine", f"this is {kinds[case.host.system]}", why, repair)
 
 
 def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
@@ -111,8 +111,8 @@ def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
     why = "; ".join(f"{tool.name}: {tool.why}" for tool in missing) + "."
     if "apt-get" not in case.host.programs:
         upstream = ", ".join(dict.fromkeys(tool.upstream for tool in missing))
-        mend = f"# there is no apt here: install {upstream} in this system's own way"
-        yield unfit("packages", title, what, why, mend)
+        repair = f"# there is no apt here: install {upstream} in this system's own way"
+        yield unfit("packages", title, what, why, repair)
         return
     wanted = sorted({package for tool in missing for package in tool.packages})
     actions = (
@@ -120,17 +120,17 @@ def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
         Action((*APT, *INSTALL, *wanted)),
     )
     sudo = "" if case.host.uid == 0 else "sudo "
-    mend = f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {quoting.line(wanted)}"
-    yield Finding("packages", title, "mendable", what, why, mend, actions)
+    repair = f"{sudo}apt-get update && {sudo}apt-get install -y --no-install-recommends {quoting.line(wanted)}"
+    yield Finding("packages", title, "repairable", what, why, repair, actions)
 
 
 def vagrant(case: Case, why: str = "The kit is made for 2.3 and later.") -> Iterator[Finding]:
     """Does Vagrant start, and is it new enough (`why`)? A missing one is in the programs' finding."""
     if "vagrant" not in case.host.programs or not case.wants("up"):
         return
-    found, mend = case.host.vagrant, "vagrant --version   # what does it say?"
+    found, repair = case.host.vagrant, "vagrant --version   # what does it say?"
     if isinstance(found, Unknown):
-        yield unfit("vagrant", "Vagrant", f"does not start: {found.reason}", "It makes the machines.", mend)
+        yield unfit("vagrant", "Vagrant", f"does not start: {found.reason}", "It makes the machines.", repair)
         return
     version = ".".join(map(str, found))
     if found < VAGRANT:
@@ -151,8 +151,8 @@ def toolchains(case: Case) -> Iterator[Finding]:
             yield fit("upstream", "Kubernetes from upstream", f"{version} is pinned")
         else:
             why = "Nothing goes into a golden machine that is not pinned."
-            mend = "./inv lock   # where upstream or a mirror is reached; else `source: modules`"
-            yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, mend)
+            repair = "./inv lock   # where upstream or a mirror is reached; else `source: modules`"
+            yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, repair)
 
 
 def _has(case: Case, tool: Tool) -> bool:

@@ -9,7 +9,7 @@ from lab import quoting
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
 from lab.host import Container, Daemon, Unknown
 from lab.host.docker import SYSTEM_SOCKETS
-from lab.host.doctor import addresses, kernel, mending, resources, tools
+from lab.host.doctor import addresses, kernel, repairs, resources, tools
 from lab.host.doctor.case import Case, Check
 from lab.host.doctor.finding import Action, Finding, fit, unfit
 from lab.host.doctor.tools import Tool
@@ -59,29 +59,29 @@ def daemon(case: Case) -> Iterator[Finding]:
         # Without a client nobody could ask; once it is installed, the same command starts the daemon.
         what = "does not run" if found.state == "absent" else "can't be asked: docker is not installed"
         actions = _ways_to_start(case)
-        mend = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+        repair = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
         if found.state == "absent" and found.endpoint not in SYSTEM_SOCKETS:
             why = "The system's daemon listens elsewhere: starting it would not help."
             yield unfit(check, title, f"does not listen at {found.place}", why, USE_SYSTEM)
         elif found.state == "no client" and "apt-get" not in case.host.programs:
-            yield unfit(check, title, what, "Machines are containers.", f"# install docker, then: {mend}")
+            yield unfit(check, title, what, "Machines are containers.", f"# install docker, then: {repair}")
         else:
-            yield Finding(check, title, "mendable", what, "Machines are containers.", mend, actions, start)
+            yield Finding(check, title, "repairable", what, "Machines are containers.", repair, actions, start)
     elif found.state == "denied":
         why = f"{found.endpoint} belongs to another user, and to the group docker ({found.words})."
-        mend = "sudo usermod -aG docker $USER   # then log in again; members can become root"
-        yield unfit(check, title, f"at {found.place} does not let this user in", why, mend)
+        repair = "sudo usermod -aG docker $USER   # then log in again; members can become root"
+        yield unfit(check, title, f"at {found.place} does not let this user in", why, repair)
     elif found.state == "elsewhere":
         why = "The lab's addresses would be on that host, and not be reached from this one."
         yield unfit(check, title, f"is elsewhere: {found.place}", why, USE_SYSTEM)
     else:
-        mend = "docker version   # says what is wrong"
+        repair = "docker version   # says what is wrong"
         yield unfit(
             check,
             title,
             f"at {found.place} gives no clear answer: {found.words}",
             "Machines are containers.",
-            mend,
+            repair,
         )
 
 
@@ -93,8 +93,8 @@ def _answering(found: Daemon, kernel: str) -> Iterator[Finding]:
         yield unfit(check, title, f"at {found.place} runs rootless", why, USE_SYSTEM)
     elif "name=userns" in found.security:
         why = "Machines mount file systems, which root in a user namespace of docker's may not."
-        mend = f"# {settings.place(found, 'userns-remap')}: remove userns-remap\n{settings.RESTART}"
-        yield unfit(check, title, f"at {found.place} maps containers' root to another user", why, mend)
+        repair = f"# {settings.place(found, 'userns-remap')}: remove userns-remap\n{settings.RESTART}"
+        yield unfit(check, title, f"at {found.place} maps containers' root to another user", why, repair)
     elif found.kernel not in ("", kernel):
         what = (
             f"at {found.place} runs in a virtual machine (its kernel is {found.kernel}, this host's {kernel})"
@@ -139,10 +139,10 @@ def names(case: Case) -> Iterator[Finding]:
     foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
     if foreign:
         why = "docker names are unique, so the machines could not be made. Nobody else's are removed."
-        mend = dict.fromkeys(map(_out_of_the_way, foreign))
+        repair = dict.fromkeys(map(_out_of_the_way, foreign))
         listed = ", ".join(sorted(each.name for each in foreign))
         what = f"containers exist that this lab did not make: {listed}"
-        lines = [*mend, "# or give this lab another `name:` in lab.yaml"]
+        lines = [*repair, "# or give this lab another `name:` in lab.yaml"]
         yield unfit("names", "Names", what, why, "\n".join(lines))
     elif not isinstance(case.host.containers, Unknown):
         yield fit("names", "Names", "free, or this lab's own")
@@ -175,7 +175,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
                 last = "it failed at once"
                 continue
             try:
-                wait_until(_docker_problem, what="docker's daemon answers", timeout=mending.DAEMON_TIMEOUT)
+                wait_until(_docker_problem, what="docker's daemon answers", timeout=repairs.DAEMON_TIMEOUT)
                 return
             except WaitTimedOut as error:
                 step.note, last = "no answer", error.reason
@@ -192,7 +192,7 @@ def _docker_problem() -> str | None:
         said = process.run(["docker", "version", "--format", "{{.Server.Version}}"], accept=None, timeout=10)
     except CommandFailed as error:
         return error.message
-    return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or mending.SILENT
+    return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or repairs.SILENT
 
 
 def _ways_to_start(case: Case) -> tuple[Action, ...]:

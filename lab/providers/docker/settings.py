@@ -105,22 +105,22 @@ def _storage(case: Case, found: Daemon) -> Iterator[Finding]:
         waiting = len(case.waiting)
         what = "the storage driver is vfs, which copies the golden machine for each machine"
         why = f"{waiting} machines take {waiting * VFS_COPY_MIB} MiB more, and minutes to make."
-        mend = _change(
+        repair = _change(
             found, "storage-driver", '"storage-driver": "overlay2", after which images are made again'
         )
-        yield note(check, title, what, why, mend)
+        yield note(check, title, what, why, repair)
     elif found.driver and found.driver not in (*TRIED_DRIVERS, "zfs"):
         why = "Machines have not been tried with it."
-        mend = _change(found, "storage-driver", '"storage-driver": "overlay2", if machines fail')
-        yield note(check, title, f"the storage driver is {found.driver}", why, mend)
+        repair = _change(found, "storage-driver", '"storage-driver": "overlay2", if machines fail')
+        yield note(check, title, f"the storage driver is {found.driver}", why, repair)
 
 
 def _runtime(found: Daemon) -> Iterator[Finding]:
     if found.runtime not in TRIED_RUNTIMES:
         what = f"containers are run by {found.runtime} and not by runc"
         why = "Machines mount file systems and run containers themselves, which few other runtimes allow."
-        mend = _change(found, "default-runtime", 'remove it, or "default-runtime": "runc"')
-        yield unfit("docker-runtime", "docker's runtime", what, why, mend)
+        repair = _change(found, "default-runtime", 'remove it, or "default-runtime": "runc"')
+        yield unfit("docker-runtime", "docker's runtime", what, why, repair)
 
 
 def _limits(found: Daemon) -> Iterator[Finding]:
@@ -130,11 +130,11 @@ def _limits(found: Daemon) -> Iterator[Finding]:
     check, title = "docker-open-files", "Open files"
     what = f"docker gives a machine {files} (default-ulimits, nofile)"
     why = "etcd, the API server and containerd have a file open for each connection and container."
-    mend = _change(found, "default-ulimits", f"at least {FILES_WANTED} for nofile, or remove it")
+    repair = _change(found, "default-ulimits", f"at least {FILES_WANTED} for nofile, or remove it")
     if files < FILES_NEEDED:
-        yield unfit(check, title, what, why, mend)
+        yield unfit(check, title, what, why, repair)
     else:
-        yield note(check, title, what, why, mend)
+        yield note(check, title, what, why, repair)
 
 
 def _networks(case: Case, found: Daemon) -> Iterator[Finding]:
@@ -143,16 +143,16 @@ def _networks(case: Case, found: Daemon) -> Iterator[Finding]:
     why = "Machines could not reach the API through the load balancer, nor etcd's members one another."
     if own and own.isolates:
         what = f"{own.name} lets no machine reach another one ({ICC} is false)"
-        mend = f"sudo iptables -I DOCKER-USER -i {own.device} -o {own.device} -j ACCEPT"
-        yield unfit(check, title, what, why, mend)
+        repair = f"sudo iptables -I DOCKER-USER -i {own.device} -o {own.device} -j ACCEPT"
+        yield unfit(check, title, what, why, repair)
     elif own is None and str(_value(found, "default-network-opts", "bridge", ICC)).lower() == "false":
         what = f"new networks let no container reach another one ({ICC} is false)"
         yield unfit(check, title, what, why, _change(found, "default-network-opts", f"remove {ICC}"))
     if _value(found, "iptables") is False:
         what = "docker sets no rules in this host's firewall (iptables is false)"
         why = "Pods reach nothing outside this host, unless your own rules masquerade them. The lab needs none."
-        mend = _change(found, "iptables", "remove it, if pods are to reach the outside")
-        yield note(check, title, what, why, mend)
+        repair = _change(found, "iptables", "remove it, if pods are to reach the outside")
+        yield note(check, title, what, why, repair)
 
 
 def _lifted(found: Daemon) -> Iterator[Finding]:
@@ -160,5 +160,5 @@ def _lifted(found: Daemon) -> Iterator[Finding]:
     if "name=no-new-privileges" in found.security or _value(found, "no-new-privileges") is True:
         what = "no-new-privileges is on; machines are made without it, since sudo could not become root there"
         why = "Machines made by an earlier version of the kit get it when docker restarts."
-        mend = "./inv replace NAME   # a machine on which sudo fails"
-        yield note("docker-privileges", "docker's settings", what, why, mend)
+        repair = "./inv replace NAME   # a machine on which sudo fails"
+        yield note("docker-privileges", "docker's settings", what, why, repair)

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network
 from lab import quoting
 from lab.errors import CommandFailed
 from lab.host import Unknown
-from lab.host.doctor import addresses, mending, resources, tools
+from lab.host.doctor import addresses, repairs, resources, tools
 from lab.host.doctor.addresses import SUBNETS, free_network, used
 from lab.host.doctor.case import Case, Check
 from lab.host.doctor.finding import Action, Finding, fit, note, unfit
@@ -79,22 +79,22 @@ def daemon(case: Case) -> Iterator[Finding]:
     if found.state == "answers":
         yield fit(check, title, f"{settings.uri} answers")
     elif settings.remote:
-        mend = f"{_asked(settings)}   # says what is wrong; it wants a key that asks nothing"
-        yield unfit(check, title, f"{settings.uri} does not answer: {found.words}", _DAEMON, mend)
+        repair = f"{_asked(settings)}   # says what is wrong; it wants a key that asks nothing"
+        yield unfit(check, title, f"{settings.uri} does not answer: {found.words}", _DAEMON, repair)
     elif found.state in ("absent", "no client"):
         what = "does not run" if found.state == "absent" else "can't be asked: virsh is not installed"
         actions = START[case.host.systemd]
-        mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+        repair = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
         if found.state == "no client" and "apt-get" not in case.host.programs:
-            yield unfit(check, title, what, _DAEMON, f"# install libvirt, then: {mend}")
+            yield unfit(check, title, what, _DAEMON, f"# install libvirt, then: {repair}")
         else:
-            yield Finding(check, title, "mendable", what, _DAEMON, mend, actions, start)
+            yield Finding(check, title, "repairable", what, _DAEMON, repair, actions, start)
     elif found.state == "denied":
-        mend = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
-        yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, mend)
+        repair = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
+        yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, repair)
     else:
-        mend = f"{_asked(settings)}   # says what is wrong"
-        yield unfit(check, title, f"gives no clear answer: {found.words}", _DAEMON, mend)
+        repair = f"{_asked(settings)}   # says what is wrong"
+        yield unfit(check, title, f"gives no clear answer: {found.words}", _DAEMON, repair)
 
 
 def plugin(case: Case) -> Iterator[Finding]:
@@ -102,16 +102,16 @@ def plugin(case: Case) -> Iterator[Finding]:
     if _host(case).plugin:
         yield fit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is there")
     elif "apt-get" not in case.host.programs:
-        mend = "vagrant plugin install vagrant-libvirt"
-        yield unfit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is missing", _DAEMON, mend)
+        repair = "vagrant plugin install vagrant-libvirt"
+        yield unfit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is missing", _DAEMON, repair)
 
 
 def hypervisor(case: Case) -> Iterator[Finding]:
     """Can it run machines at all, and are they emulated?"""
     found, check, title = _host(case), "hypervisor", "Hypervisor"
     if found.state == "answers" and "QEMU" not in found.hypervisor:
-        mend = f"# install qemu-system-x86{' there' if case.lab.remote_host else ''}, and restart libvirtd"
-        yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", mend)
+        repair = f"# install qemu-system-x86{' there' if case.lab.remote_host else ''}, and restart libvirtd"
+        yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", repair)
     elif case.lab.remote_host and not case.lab.emulated:
         what = f"machines will run on the KVM of {case.lab.remote_host}'s host, which can't be tried from here"
         why = "Where that does not work, no machine starts: then let lab.yaml say `libvirt: {emulated: true}`."
@@ -125,8 +125,8 @@ def hypervisor(case: Case) -> Iterator[Finding]:
         yield note(check, title, f"machines are emulated: {_why_emulated(case)}", why)
     elif found.kvm is False:
         why = "lab.yaml says `libvirt: {emulated: false}`, and no machine would start."
-        mend = "# load kvm_intel or kvm_amd and join the group kvm, or let lab.yaml say `emulated: auto`"
-        yield unfit(check, title, "KVM runs no kernel on this host", why, mend)
+        repair = "# load kvm_intel or kvm_amd and join the group kvm, or let lab.yaml say `emulated: auto`"
+        yield unfit(check, title, "KVM runs no kernel on this host", why, repair)
     elif isinstance(found.kvm, Unknown):
         yield note(
             check, title, f"KVM has not been tried: {found.kvm.reason}", "`up` tries it once it has baked."
@@ -140,7 +140,7 @@ def kvm_device(case: Case) -> Iterator[Finding]:
     if _host(case).kvm_closed:
         why = "libvirt runs machines as another user, and so tries its emulators again for each question."
         actions = (Action(("chgrp", "kvm", "/dev/kvm")), Action(("chmod", "660", "/dev/kvm")))
-        yield _mendable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
+        yield _repairable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
 
 
 def pool(case: Case) -> Iterator[Finding]:
@@ -157,27 +157,27 @@ def pool(case: Case) -> Iterator[Finding]:
             Action((*virsh, "pool-start", settings.pool)),
             Action((*virsh, "pool-autostart", settings.pool)),
         )
-        yield _mendable(case, check, title, f"{settings.pool} does not exist", why, actions)
+        yield _repairable(case, check, title, f"{settings.pool} does not exist", why, actions)
     elif found.pool is None:
-        mend = "virsh pool-list --all   # which there are; then `libvirt: {pool: …}` in lab.yaml"
-        yield unfit(check, title, f"{settings.pool} does not exist", why, mend)
+        repair = "virsh pool-list --all   # which there are; then `libvirt: {pool: …}` in lab.yaml"
+        yield unfit(check, title, f"{settings.pool} does not exist", why, repair)
     elif not found.pool.running:
         action = Action((*virsh, "pool-start", settings.pool))
-        yield _mendable(case, check, title, f"{settings.pool} is not started", why, (action,))
+        yield _repairable(case, check, title, f"{settings.pool} is not started", why, (action,))
     elif found.pool.torn:
         what = f"{', '.join(found.pool.torn)} in {settings.pool} is incomplete"
         why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
         volume = quoting.line([settings.pool, found.pool.torn[0]])
-        mend = f"virsh vol-delete --pool {volume}   # `up` copies it again"
-        yield unfit(check, title, what, why, mend)
+        repair = f"virsh vol-delete --pool {volume}   # `up` copies it again"
+        yield unfit(check, title, what, why, repair)
     else:
         missing = len(case.lab.nodes) - len(_own_domains(case))
         needed = missing * MACHINE_MIB + (BOX_MIB if missing else 0)
         what = f"{found.pool.free} MiB free in {settings.pool}, {needed} MiB needed"
         if found.pool.free < needed:
             listed = f"virsh vol-list {quoting.word(settings.pool)}"
-            mend = f"{listed}   # what could go\n./inv bake --prune  # old boxes"
-            yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
+            repair = f"{listed}   # what could go\n./inv bake --prune  # old boxes"
+            yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", repair)
         else:
             yield fit(check, title, what)
 
@@ -190,9 +190,9 @@ def names(case: Case) -> Iterator[Finding]:
     if foreign:
         why = "libvirt's names are unique, so the machines could not be made. Nobody else's are removed."
         domain = quoting.word(foreign[0])
-        mend = f"virsh dominfo {domain}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
+        repair = f"virsh dominfo {domain}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
         yield unfit(
-            "names", "Names", f"domains exist that this lab did not make: {', '.join(foreign)}", why, mend
+            "names", "Names", f"domains exist that this lab did not make: {', '.join(foreign)}", why, repair
         )
         return
     own = {each.name for each in found.domains}
@@ -201,8 +201,10 @@ def names(case: Case) -> Iterator[Finding]:
     if stale:
         why = "Vagrant makes no machine over a disk that is there. It may be somebody's, so it is not removed."
         volume = quoting.line([_settings(case).pool, stale[0]])
-        mend = f"virsh vol-delete --pool {volume}   # after a look at whose it is"
-        yield unfit("names", "Names", f"disks without a machine are in the pool: {', '.join(stale)}", why, mend)
+        repair = f"virsh vol-delete --pool {volume}   # after a look at whose it is"
+        yield unfit(
+            "names", "Names", f"disks without a machine are in the pool: {', '.join(stale)}", why, repair
+        )
     elif found.state == "answers":
         yield fit("names", "Names", "free, or this lab's own")
 
@@ -214,8 +216,8 @@ def leases(case: Case) -> Iterator[Finding]:
     if taken:
         listed = ", ".join(f"{node.name}'s {node.address} by {who}" for node, who in taken)
         why = "Two machines would answer at one address."
-        mend = "# choose other addresses (first_address) in lab.yaml, or end that machine"
-        yield unfit("leases", "Addresses", f"taken: {listed}", why, mend)
+        repair = "# choose other addresses (first_address) in lab.yaml, or end that machine"
+        yield unfit("leases", "Addresses", f"taken: {listed}", why, repair)
 
 
 def management(case: Case) -> Iterator[Finding]:
@@ -227,16 +229,16 @@ def management(case: Case) -> Iterator[Finding]:
     clashes = [who for who, other in used(case) if other.overlaps(settings.management)]
     if found is not None and found != settings.management:
         why = "Vagrant's plugin takes that network only with the addresses that it has."
-        mend = f"# in lab.yaml:\nlibvirt: {{management: {found}}}"
+        repair = f"# in lab.yaml:\nlibvirt: {{management: {found}}}"
         what = f"{MANAGEMENT} is {found}, not {settings.management}"
-        yield unfit("network-management", "Management network", what, why, mend)
+        yield unfit("network-management", "Management network", what, why, repair)
     elif clashes:
         taken = [other for _, other in used(case)]
         free = free_network(SUBNETS[1:], 24, [*taken, case.lab.network.subnet])
         why = "Vagrant reaches the machines by it, and they reach the world."
         what = f"{settings.management} overlaps {', '.join(clashes)}"
-        mend = f"# in lab.yaml:\nlibvirt: {{management: {free or '…'}}}"
-        yield unfit("network-management", "Management network", what, why, mend)
+        repair = f"# in lab.yaml:\nlibvirt: {{management: {free or '…'}}}"
+        yield unfit("network-management", "Management network", what, why, repair)
 
 
 def remote(case: Case) -> Iterator[Finding]:
@@ -252,8 +254,8 @@ def remote(case: Case) -> Iterator[Finding]:
     why = (
         f"Machines have their addresses on {settings.uri}'s host; a default route would send packets anywhere."
     )
-    mend = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # and it has to forward them"
-    yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, mend)
+    repair = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # and it has to forward them"
+    yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, repair)
 
 
 def memory(case: Case) -> Iterable[Finding]:
@@ -300,9 +302,11 @@ def _owner(case: Case) -> str:
     return owner_label(case.owner)
 
 
-def _mendable(case: Case, check: str, title: str, what: str, why: str, actions: tuple[Action, ...]) -> Finding:
-    mend = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
-    return Finding(check, title, "mendable", what, why, mend, actions)
+def _repairable(
+    case: Case, check: str, title: str, what: str, why: str, actions: tuple[Action, ...]
+) -> Finding:
+    repair = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
+    return Finding(check, title, "repairable", what, why, repair, actions)
 
 
 def _settings(case: Case) -> Libvirt:
@@ -332,7 +336,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
     wait_until(
         _libvirt_problem,
         what="libvirt's daemon to answer",
-        timeout=mending.DAEMON_TIMEOUT,
+        timeout=repairs.DAEMON_TIMEOUT,
         hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
     )
 
@@ -344,7 +348,7 @@ def _libvirt_problem() -> str | None:
         said = process.run(words, accept=None, timeout=10)
     except CommandFailed as error:
         return error.message
-    return None if said.ok or "denied" in said.stderr else said.stderr.strip() or mending.SILENT
+    return None if said.ok or "denied" in said.stderr else said.stderr.strip() or repairs.SILENT
 
 
 # In the order of repairs: what is needed to ask the next one comes first.

@@ -36,12 +36,12 @@ def program(case: Case) -> Iterator[Finding]:
     if isinstance(found, Unknown):
         missing = "no such program" in found.reason
         what = "is not installed" if missing else f"gives no clear answer: {found.reason}"
-        mend = (
+        repair = (
             "# install VirtualBox from its makers; Debian has no package of it"
             if missing
             else ("VBoxManage --version   # what does it say?")
         )
-        yield unfit(check, title, what, _CLIENT, mend)
+        yield unfit(check, title, what, _CLIENT, repair)
         return
     version, vagrant = ".".join(map(str, found)), case.host.vagrant
     if found < OLDEST:
@@ -67,14 +67,14 @@ def driver(case: Case) -> Iterator[Finding]:
     if isinstance(found.version, Unknown):
         return
     if not found.driver:
-        mend = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it again"
-        yield unfit("vboxdrv", "VirtualBox's driver", "is not loaded", "No machine starts without it.", mend)
+        repair = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it again"
+        yield unfit("vboxdrv", "VirtualBox's driver", "is not loaded", "No machine starts without it.", repair)
     if found.kvm:
         why = (
             "The processor's virtualization has one user at a time, and VirtualBox's machines would not start."
         )
-        mend = "sudo modprobe -r kvm_intel kvm_amd kvm   # first end what runs on KVM; or: provider: libvirt"
-        yield unfit("kvm", "KVM", "holds the processor's virtualization", why, mend)
+        repair = "sudo modprobe -r kvm_intel kvm_amd kvm   # first end what runs on KVM; or: provider: libvirt"
+        yield unfit("kvm", "KVM", "holds the processor's virtualization", why, repair)
 
 
 def subnet(case: Case) -> Iterator[Finding]:
@@ -91,12 +91,12 @@ def subnet(case: Case) -> Iterator[Finding]:
         listed = ", ".join(map(str, found.allowed)) or "nowhere"
         # A file replaces the default, so what is allowed already is said again.
         lines = "".join(f"* {each}\\n" for each in (*found.allowed, wanted))
-        mend = (
+        repair = (
             f"sudo mkdir -p /etc/vbox && printf '{lines}' | sudo tee {NETWORKS_FILE}\n"
             f"# or choose a network.subnet within {ALLOWED[0]} in lab.yaml"
         )
         why = f"VirtualBox allows host-only networks in {listed} ({NETWORKS_FILE})."
-        yield unfit(check, title, f"{wanted} is not allowed", why, mend)
+        yield unfit(check, title, f"{wanted} is not allowed", why, repair)
 
 
 def disk(case: Case) -> Iterator[Finding]:
@@ -111,8 +111,8 @@ def disk(case: Case) -> Iterator[Finding]:
     needed = missing * MACHINE_MIB + (GOLDEN_MIB if missing else 0)
     what = f"{found.folder.free} MiB free in {found.folder.path}, {needed} MiB needed"
     if found.folder.free < needed:
-        mend = "VBoxManage list vms   # which could go\n./inv bake --prune  # old boxes"
-        yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", mend)
+        repair = "VBoxManage list vms   # which could go\n./inv bake --prune  # old boxes"
+        yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", repair)
     else:
         yield fit(check, title, what)
 
@@ -130,9 +130,9 @@ def names(case: Case) -> Iterator[Finding]:
     if foreign:
         why = "VirtualBox's names are unique, so the machines could not be made. Nobody else's are removed."
         machine = quoting.word(foreign[0])
-        mend = f"VBoxManage showvminfo {machine}   # whose is it?\n# or give this lab another `name:`"
+        repair = f"VBoxManage showvminfo {machine}   # whose is it?\n# or give this lab another `name:`"
         what = f"machines exist that this lab did not make: {', '.join(foreign)}"
-        yield unfit("names", "Names", what, why, mend)
+        yield unfit("names", "Names", what, why, repair)
     else:
         yield fit("names", "Names", "free, or this lab's own")
 

@@ -37,7 +37,8 @@ class ChapterError(LabError):
         """Name the place as a person would open it."""
         name = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
         super().__init__(
-            f"{name}:{line}: {what}", hint="mend the chapter; docs/handout/README.md says how they are written"
+            f"{name}:{line}: {what}",
+            hint="correct the chapter; docs/handout/README.md says how they are written",
         )
 
 

@@ -1,6 +1,6 @@
 """Carries out what `--yes` consented to: each command is announced, and logged, as it runs.
 
-Nothing runs here that its finding did not show; not as root, through sudo.
+Runs only commands that a finding has shown; uses sudo unless root.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ DAEMON_TIMEOUT = 30.0
 """Seconds for the daemon to answer after a start; two are usual."""
 
 
-def mend(findings: Sequence[Finding], progress: Progress) -> None:
-    """Run what the mendable findings say, in order. Raises HostNotFit before anything when it can't."""
-    mendable = [finding for finding in findings if finding.verdict == "mendable"]
-    if mendable:
-        _require_root(mendable)
-    for finding in mendable:
+def repair(findings: Sequence[Finding], progress: Progress) -> None:
+    """Run what the repairable findings say, in order. Raises HostNotFit before anything when it can't."""
+    repairable = [finding for finding in findings if finding.verdict == "repairable"]
+    if repairable:
+        _require_root(repairable)
+    for finding in repairable:
         if finding.runs:
             finding.runs(finding.actions, progress)
         else:
@@ -41,11 +41,11 @@ def mend(findings: Sequence[Finding], progress: Progress) -> None:
                 _run(finding.check, action, progress)
 
 
-def _require_root(mendable: Sequence[Finding]) -> None:
+def _require_root(repairable: Sequence[Finding]) -> None:
     """Make sure that root can be had; sudo asks for the password once, before anything is done."""
     if os.geteuid() == 0:
         return
-    commands = "\n".join(finding.mend for finding in mendable)
+    commands = "\n".join(finding.repair for finding in repairable)
     if shutil.which("sudo") is None:
         raise HostNotFit("this needs root, and there is no sudo", hint=f"as root, run:\n{commands}")
     if not process.run(["sudo", "--validate"], accept=None, timeout=120).ok:
@@ -72,7 +72,7 @@ def _run_unless_locked(words: list[str], stdin: str, log: Path) -> str | None:
             stdin=stdin or None,
             log=log,
             timeout=INSTALL_TIMEOUT,
-            hint="the log has it all; run that command by hand, then this again",
+            hint="the log has it all; run that command yourself, then this again",
         )
     except CommandFailed as error:
         if "Could not get lock /var/lib/apt/lists" not in error.tail:
