@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Return what renders a folder's templates: all that is told is escaped, what is not told is an error."""
+    """Return what renders a folder's templates: all values are escaped, a missing one is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,

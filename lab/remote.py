@@ -151,7 +151,7 @@ class Remote:
         return lines[-1:] != ["ha-lab: unchanged"]
 
     def _ssh(self) -> list[str]:
-        """How a connection begins. ssh's sockets have a folder by then, private, and made by nobody else."""
+        """How a connection begins. ssh's sockets have a folder by then, private, and made by no other user."""
         folder = control_folder(self.workspace)
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():

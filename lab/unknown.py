@@ -1,4 +1,4 @@
-"""What could not be asked, told apart from what was answered: it is never taken for a yes, nor for a no."""
+"""What could not be asked, as distinct from what was answered: never taken for a yes, nor for a no."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def label(pattern: str, longest: int) -> BeforeValidator:
 
 def pinned_version(value: object) -> str:
     """A Kubernetes version that the kit has pins for."""
-    from lab.golden.supply.releases import supported  # here, so that a lab.yaml without a version asks nobody
+    from lab.golden.supply.releases import supported  # here, so that a lab.yaml without a version asks nothing
 
     if value not in supported():
         raise ValueError(f"{shown(value)} is not a supported version{guess(value, supported())}")

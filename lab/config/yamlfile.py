@@ -40,9 +40,9 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, keys: Sequence[Key], what: str) -> Problem:
-        """What is wrong with `keys`, told of the first that is in the file.
+        """What is wrong with `keys`, reported at the first that is in the file.
 
-        Where none is, the first is told of, on the line of what it belongs to.
+        Where none is, it names the first, on the line of what that belongs to.
         """
         key = next((key for key in keys if key in self.lines), keys[0])
         line = next((self.lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self.lines), 1)
@@ -95,7 +95,7 @@ def _text(path: Path, name: str, hint: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only: aliases can grow without bound, and tags ask for what nobody here makes."""
+    """Plain data only: aliases can grow without bound, and tags ask for what nothing here makes."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it bare

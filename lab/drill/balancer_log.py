@@ -17,7 +17,7 @@ CHANGED = re.compile(r"Server apiserverbackend/(\S+) is (DOWN|UP)\b")
 
 
 def read(session: Session, balancer: Node, since: float) -> tuple[tuple[float, str, bool], ...]:
-    """When which server went down or up (True) since then, on this host's clock, each told once, in order.
+    """When which server went down or up (True) since then, on this host's clock, each once, in order.
 
     Raises CommandFailed when that load balancer can't be asked.
     """

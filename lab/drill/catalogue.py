@@ -143,7 +143,7 @@ DRILLS = (
         _follower,
         _fault("api_server_stopped", "inject"),
         _fault("api_server_stopped", "heal"),
-        # It answers /readyz with an error while it shuts down, which is right, so failures are told only.
+        # It answers /readyz with an error while it shuts down, which is right, so failures are only shown.
         limits={
             "connections.longest_gap_s": 2,
             "connections.slowest_s": 2,

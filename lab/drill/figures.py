@@ -1,6 +1,6 @@
 """Makes figures out of a recording, and holds each against its limit. Pure.
 
-Nothing is ever taken off a figure because the host paused: what a pause may have caused is told beside it.
+Nothing is ever taken off a figure because the host paused: what a pause may have caused is shown beside it.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PER_PROBE = {
     "longest_gap_s": "the longest time without a good answer, from the injection to the last request's end",
     "gap_paused_s": "how much of that time this host paused",
 }
-"""Figures of each of PROBES, by the part of their name after the dot: what each tells."""
+"""Figures of each of PROBES, by the part of their name after the dot: what each says."""
 
 PROBES = ("connections", "writes", "service")
 
 FIGURES = {
     "detect_s": "from the injection until the load balancer or the cluster had noticed",
-    **{f"{probe}.{name}": told for probe in PROBES for name, told in PER_PROBE.items()},
+    **{f"{probe}.{name}": text for probe in PROBES for name, text in PER_PROBE.items()},
     "writes.lost": "acknowledged writes that the cluster did not have at the end",
     "watch.gap_s": "the longest time without an event of the watch, from the injection to the last write's",
     "watch.gap_paused_s": "how much of that time this host paused",
@@ -47,7 +47,7 @@ FIGURES = {
     "pauses.longest_s": "the longest time in which this host let no probe run",
     "whole_s": "from the healing (from the injection, if nothing was healed) until everything was whole",
 }
-"""Every figure, in order: what it tells. `detect_s.WHAT` and `whole_s.COMPONENT` follow, one for each mark."""
+"""Every figure, in order: what it says. `detect_s.WHAT` and `whole_s.COMPONENT` follow, one for each mark."""
 
 DETECT, WHOLE = "detect_s", "whole_s"
 
@@ -72,7 +72,7 @@ def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, 
 
 
 def sentence(name: str) -> str:
-    """What a figure tells."""
+    """What a figure says."""
     kind, _, what = name.partition(".")
     if not _of_a_mark(name):
         return FIGURES[name]

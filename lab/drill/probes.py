@@ -192,7 +192,7 @@ class Probes:
         self._watch.follow(self._is_over)
 
     def _beat(self) -> None:
-        """Note when this host let nobody run: a thread that only sleeps should wake up in time."""
+        """Note when this host let no process run: a thread that only sleeps should wake up in time."""
         before = self.now()
         while not self._is_over():
             time.sleep(BEAT)
@@ -202,7 +202,7 @@ class Probes:
             before = now
 
     def _is_over(self) -> bool:
-        """Whether the listeners should end; they do by themselves when nobody stops them."""
+        """Whether the listeners should end; they do by themselves when nothing stops them."""
         return self._over.is_set() or self.now() > self.limit + SETTLE + CONNECTION_TIMEOUT
 
     def _open_loop(

@@ -28,7 +28,7 @@ GREEN = 180.0
 """Seconds for verify to be green again when everything is whole."""
 
 NAMED = 6
-"""How many checks that don't hold are named; `verify` tells all."""
+"""How many checks that don't hold are named; `verify` shows all."""
 
 
 def carry_out(

@@ -1,7 +1,7 @@
 """Watches the ConfigMap as an informer would: a list, then a stream, resumed where it broke.
 
 client-go waits 0.8 s to 30 s before it comes back, and finds a silent connection by HTTP/2 pings after 45 s;
-this one does both within seconds, so that what it tells is the cluster's time and not its own patience.
+this one does both within seconds, so that what it shows is the cluster's time and not its own patience.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAUSE = 0.1
 LOOK = 0.25
 """Seconds after which a silent stream is looked at."""
 
-GONE = "410 Gone, listed anew"
+GONE = "410 Gone, listed again"
 """The API server no longer knows what happened since (one that has just started does not, for instance)."""
 
 ENDED = "the stream ended"

@@ -23,12 +23,12 @@ ALWAYS = (
     *("service.longest_gap_s", "service.failed", "service.slow"),
     *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes", "whole_s"),
 )
-"""Figures that are told even where they have no limit."""
+"""Figures that are shown even where they have no limit."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure over the runs of a drill. `median` None: no run saw it. `limit` None: told, not judged."""
+    """One figure over the runs of a drill. `median` None: no run saw it. `limit` None: shown, not judged."""
 
     name: str
     median: float | None

@@ -139,7 +139,7 @@ def write_of(number: int) -> bytes:
 
     So each acknowledged write is proven by its own key, and not by a later write that would hide its loss.
     """
-    # Who owns which key is kept for server-side apply, which nobody does here; with thousands of keys
+    # Who owns which key is kept for server-side apply, which is not used here; with thousands of keys
     # that record would outgrow them ("Clearing managedFields" in Kubernetes' documentation).
     metadata: dict[str, Any] = {"managedFields": [{}]}
     data = {"counter": str(number), f"n{number}": ""}

@@ -46,7 +46,7 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
 
 
 def source_of(lab: Lab) -> source.Source:
-    """Return where this golden machine's Kubernetes is from; an `auto` that nobody has settled is modules."""
+    """Return where this golden machine's Kubernetes is from; an `auto` that was not settled is modules."""
     return source.possible(release(lab.kubernetes.version), lab.kubernetes.source)[-1]
 
 

@@ -362,7 +362,7 @@ def _require_room(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def _explained(place: Path) -> Iterator[None]:
-    """Tell what the system says of files in our way."""
+    """Report what the system says of files in our way."""
     try:
         yield
     except BrokenPipeError:

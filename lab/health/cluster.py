@@ -157,7 +157,7 @@ class Api:
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> tuple[int, str]:
-        """Ask on a new connection; return status and text. Raises LabStateError when nobody answers."""
+        """Ask on a new connection; return status and text. Raises LabStateError when it does not answer."""
         host = self.server.removeprefix("https://")
         connection = http.client.HTTPSConnection(host, timeout=self.timeout, context=self.context)
         try:
@@ -189,7 +189,7 @@ class Api:
 
 
 def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: float = 5.0) -> tuple[int, str]:
-    """GET a health path on a new connection, the CA and the address verified, as nobody in particular.
+    """GET a health path on a new connection, the CA and the address verified, without credentials.
 
     Returns status and text; raises LabStateError when it can't be asked (no answer, wrong certificate).
     """

@@ -28,7 +28,7 @@ LONGEST = 300
 """Letters of a failure that are shown; junit has all of it."""
 
 
-class Told(NamedTuple):
+class Described(NamedTuple):
     """What a docstring says of its test."""
 
     expected: str
@@ -39,13 +39,15 @@ class Told(NamedTuple):
 def verdict(item: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport) -> Verdict:
     """What a plain test found. One whose machine, or fixture, gave no answer could not ask."""
     name, machine = name_and_machine(item)
-    told = read(inspect.getdoc(getattr(item, "obj", None)) or "", item.location[0])
+    described = read(inspect.getdoc(getattr(item, "obj", None)) or "", item.location[0])
     error = None if call.excinfo is None else call.excinfo.value
     found = PASSES if report.passed else _found(error)
     outcome: Outcome = "holds" if report.passed else "fails"
     if report.failed and (report.when == "setup" or _no_answer(error) is not None):
         outcome = "could-not-ask"
-    return Verdict(name, group(item), machine, outcome, told.expected, found, told.means, told.hint)
+    return Verdict(
+        name, group(item), machine, outcome, described.expected, found, described.means, described.hint
+    )
 
 
 def group(item: pytest.Item) -> str:
@@ -58,11 +60,11 @@ def title(function: str) -> str:
     return function.removeprefix("test_").replace("_", "-")
 
 
-def read(docstring: str, file: str) -> Told:
+def read(docstring: str, file: str) -> Described:
     """Read what a docstring says; what it does not say is said in general words, naming the test's file."""
     first, *rest = re.split(r"^(Means|Try):", docstring, flags=re.MULTILINE)
     said = dict(zip(rest[::2], rest[1::2], strict=True))
-    return Told(
+    return Described(
         _line(first.partition("\n\n")[0]) or "the test passes",
         _line(said.get("Means", "")) or "a test of your own in tests/live does not hold",
         _line(said.get("Try", "")) or f"read {file}",

@@ -147,7 +147,7 @@ def judge(lab: Lab, facts: Facts) -> Status:
     problem = _api_problem(facts)
     bad = _bad(lab, facts)
     known = causes.find(lab, facts, bad)
-    amiss = _amiss(facts, bad, known)
+    amiss = _unexplained(facts, bad, known)
     health: Health = "down" if problem else "degraded" if amiss or known else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
@@ -247,7 +247,7 @@ def _bad(lab: Lab, facts: Facts) -> tuple[Verdict, ...]:
     return tuple(verdict for case in asked if not (verdict := case.judge(facts)).good)
 
 
-def _amiss(facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...]) -> tuple[str, ...]:
+def _unexplained(facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...]) -> tuple[str, ...]:
     """What no cause explains. A machine that does not answer is named once."""
     silent = [
         machine.reason

@@ -131,7 +131,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
 def _words(session: Session, junit: Path) -> list[str]:
     """What pytest is asked to do. Which checks are wanted is not among it: `_Collector` selects them."""
     words = [str(CHECKS), "--rootdir", str(REPOSITORY), "-c", str(REPOSITORY / "pyproject.toml")]
-    # Nobody's terminal, and nobody's standard output: what was found comes back as verdicts.
+    # No terminal, and no standard output: what was found comes back as verdicts.
     words += ["-o", "addopts=", "-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler"]
     # It would collect garbage ten times over, for exceptions in destructors, which no check is about.
     words += ["-p", "no:unraisableexception"]

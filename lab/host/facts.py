@@ -1,4 +1,4 @@
-"""What is known of a host: frozen records that `gather` fills and tests make by hand.
+"""What is known of a host: frozen records that `gather` fills and tests write themselves.
 
 A question that could not be asked is `Unknown`, with the reason: never a no, and never a yes.
 """

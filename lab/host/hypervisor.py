@@ -1,7 +1,7 @@
 """Finds out whether this host has a hypervisor that works: cheap evidence first, KVM by booting.
 
 /dev/kvm may be there, and open, and still run no kernel: it hangs. So a stock kernel is started on it, and has
-to say a word on its serial console. The answer is kept until this host starts anew, or the kernel is another.
+to print a line on its serial console. The answer is kept until this host restarts, or the kernel is another.
 """
 
 from __future__ import annotations

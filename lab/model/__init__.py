@@ -51,7 +51,7 @@ class Kubernetes(Frozen):
 PRIVATE = tuple(
     IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
-"""Addresses that nobody owns: RFC 1918, and what RFC 6598 gives to carriers' networks."""
+"""Addresses that no one owns: RFC 1918, and what RFC 6598 gives to carriers' networks."""
 
 
 class Network(Frozen):

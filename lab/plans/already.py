@@ -40,7 +40,7 @@ def _has_what_is_given(workspace: Workspace, facts: Facts, node: Node) -> bool:
 
 
 def given(workspace: Workspace, node: Node) -> str:
-    """The hash of all that `up` gives a machine for good, as its facts.sh tells it: its folder, and proxies.
+    """The hash of all that `up` gives a machine for good, as its facts.sh reports it: its folder, and proxies.
 
     Raises OSError where that was not rendered.
     """

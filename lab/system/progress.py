@@ -112,7 +112,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, title: str, machine: str = "") -> Iterator[Step]:
-        """Announce a step, give it a log file, and tell its seconds when it ends, well or badly."""
+        """Announce a step, give it a log file, and show its seconds when it ends, well or badly."""
         with self._lock:
             self._count += 1
             label = f"{self._count:02d}-{machine + '-' if machine else ''}{name}.log"

@@ -95,9 +95,12 @@ def test_a_file_with_two_certificates_gives_two() -> None:
     ("section", "why"),
     [
         (None, "w1 said nothing of kernel"),
-        (Section(124, ""), "w1 did not tell kernel in time"),
-        (Section(137, ""), "w1 did not tell kernel in time"),
-        (Section(1, "sysctl: cannot stat\n"), r"w1 could not tell kernel \(exit code 1\): sysctl: cannot stat"),
+        (Section(124, ""), "w1 did not report kernel in time"),
+        (Section(137, ""), "w1 did not report kernel in time"),
+        (
+            Section(1, "sysctl: cannot stat\n"),
+            r"w1 could not report kernel \(exit code 1\): sysctl: cannot stat",
+        ),
     ],
 )
 def test_what_was_not_answered_could_not_be_asked(section: Section | None, why: str) -> None:

@@ -155,7 +155,7 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (2, ANOTHER_CA, {}, "another one in"),
     (3, section("lb1", "configuration", "unknown keyword 'serve'", 1), {}, "unknown keyword 'serve'"),
     (3, section("lb1", "lab-configuration", ">     balance first"), {}, "balance first"),
-    (3, section("lb1", "listening", ""), {}, "nobody does"),
+    (3, section("lb1", "listening", ""), {}, "nothing does"),
     (4, HALF, {}, "half of it was done"),
     (4, ANOTHER_CA, {}, "another one in"),
     (4, both(FRESH, ANOTHER_CA), {}, "another one in"),
@@ -211,7 +211,7 @@ def test_what_is_wrong_is_broken_and_says_what_to_try(
 @pytest.mark.parametrize("alter", [ANOTHER_CA, both(FRESH, ANOTHER_CA)])
 def test_a_first_control_plane_with_a_ca_of_its_own_is_reset_and_given_the_lab_s(alter: Alter) -> None:
     (found,) = task(4).judge(sight(alter))
-    assert found.hint == cluster.ANEW
+    assert found.hint == cluster.RESET
     steps = ("kubeadm reset --force", "./inv up --until control-plane", "/opt/ha-lab/kubeadm-init.yaml")
     assert sorted(steps, key=found.hint.index) == list(steps)
 
@@ -219,7 +219,7 @@ def test_a_first_control_plane_with_a_ca_of_its_own_is_reset_and_given_the_lab_s
 def test_an_init_without_the_load_balancer_is_made_anew_whatever_admin_conf_says() -> None:
     own = section("cp1", "admin-server", "https://192.168.57.11:6443")
     for alter in (section("cp1", "endpoint", ""), both(section("cp1", "endpoint", ""), own)):
-        assert [found.hint for found in task(4).judge(sight(alter))] == [cluster.ANEW]
+        assert [found.hint for found in task(4).judge(sight(alter))] == [cluster.RESET]
     for alter in (own, both(section("cp1", "endpoint", "refused", 1), own)):
         (found,) = task(4).judge(sight(alter))
         assert "server:" in found.hint

@@ -131,7 +131,7 @@ class Repository:
         if sha256(file) != pinned:
             raise LabError(
                 f"the package {name} {version} of {self.host} has another sum than the pinned one",
-                hint=f"{hosts.ANEW}; else {hosts.NOT_TO_TRUST}",
+                hint=f"{hosts.PUBLISHED_AGAIN}; else {hosts.NOT_TO_TRUST}",
                 log=self.log,
             )
         return file

@@ -25,7 +25,7 @@ NETWORK = (
 )
 MIRROR = "ask whoever runs it, or name another place under `mirrors` in lab.yaml"
 NOT_TO_TRUST = "do not use it: ask whoever runs it, or name another place under `mirrors` in lab.yaml"
-ANEW = "if upstream has made it anew, `./inv lock` takes that, and git shows what changed"
+PUBLISHED_AGAIN = "if upstream has published it again, `./inv lock` takes that, and git shows what changed"
 
 
 # The first that fits is reported, so the more exact sign comes first. No bare numbers: digests have any.
@@ -46,9 +46,9 @@ MEANINGS = (
     Meaning("unexpected size", "a file is not the one that its index names", f"try again later; then {MIRROR}"),
     Meaning("digest did not match", "what came has another digest", NOT_TO_TRUST),
     Meaning("does not match provided manifest digest", "what came has another digest", NOT_TO_TRUST),
-    Meaning("manifest unknown", "it has no image of that digest", f"{MIRROR}; {ANEW}"),
+    Meaning("manifest unknown", "it has no image of that digest", f"{MIRROR}; {PUBLISHED_AGAIN}"),
     Meaning("name unknown", "it has no such image", MIRROR),
-    Meaning("was not found", "it has no such version", f"{MIRROR}; {ANEW}"),
+    Meaning("was not found", "it has no such version", f"{MIRROR}; {PUBLISHED_AGAIN}"),
     Meaning("unable to locate package", "it has no such package", MIRROR),
     Meaning("no matching manifest", "it has none for this host's kind of processor", MIRROR),
     Meaning("no image found in", "it has none for this host's kind of processor", MIRROR),

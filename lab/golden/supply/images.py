@@ -59,7 +59,7 @@ def write_images(built: Path, release: Release, tools_layer: Path, folder: Path)
 
     `built` is what `source.build` returned: an image that was fetched is taken as it is, the others are
     made. `tools_layer` is a tar with a shell and what programs the kernel (iptables, nft, conntrack,
-    ipset). Raises LabError for an image that nobody here makes.
+    ipset). Raises LabError for an image that nothing here makes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = image_names(built, release)

@@ -73,9 +73,13 @@ def read(version: str) -> Lock:
             "`./inv lock` on a machine that reaches upstream or a mirror (`mirrors` in lab.yaml)",
         ) from error
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise LabError(f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_ANEW) from error
+        raise LabError(
+            f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_MADE_AGAIN
+        ) from error
     if lock.kubernetes != version:
-        raise LabError(f"{file} is the lock of Kubernetes {lock.kubernetes}, not of {version}", hint=_ANEW)
+        raise LabError(
+            f"{file} is the lock of Kubernetes {lock.kubernetes}, not of {version}", hint=_MADE_AGAIN
+        )
     return lock
 
 
@@ -95,7 +99,7 @@ def write(lock: Lock) -> Path:
     return file
 
 
-_ANEW = "restore it as it was committed (`git checkout` it), or make it anew: `./inv lock`"
+_MADE_AGAIN = "restore it as it was committed (`git checkout` it), or make it again: `./inv lock`"
 
 
 class _Dumper(yaml.SafeDumper):

@@ -36,7 +36,7 @@ def image_place(mirrors: Mirrors, name: str) -> Place:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `HOST` or `HOST:PORT` is this machine itself, so that nobody is in between."""
+    """Whether `HOST` or `HOST:PORT` is this machine itself, so that nothing is in between."""
     name = urlsplit(f"//{host}").hostname or ""
     try:
         return name == "localhost" or ip_address(name).is_loopback

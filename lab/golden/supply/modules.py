@@ -51,7 +51,7 @@ def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -
 
 
 def _recipe(component: Component) -> dict[str, object]:
-    """A component as data, without where its pin is and how its building is told."""
+    """A component as data, without where its pin is and how its building is reported."""
     return {name: value for name, value in asdict(component).items() if name not in ("pin", "at_once")}
 
 

@@ -1,7 +1,7 @@
 """Makes the lock: it asks upstream, or a mirror, what a Kubernetes version is made of.
 
 What is believed of the packages' host is what the pinned key has signed. An image's digest is believed on
-the registry's word, so that is only asked where nobody in between can answer instead.
+the registry's word, so that is only asked where nothing in between can answer instead.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ class Component:
 
     @property
     def steps(self) -> tuple[tuple[str, ...], ...]:
-        """The programs in the groups in which their building is told: one by one, or all at once."""
+        """The programs in the groups in which their building is reported: one by one, or all at once."""
         return (tuple(self.programs),) if self.at_once else tuple((each,) for each in self.programs)
 
 

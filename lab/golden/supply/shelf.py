@@ -1,4 +1,4 @@
-"""Keeps what is finished under its final name, and what is being made where nobody takes it.
+"""Keeps what is finished under its final name, and what is being made where no other process takes it.
 
 A thing appears under its name by one rename, when all of it is on disk. What was half made lies beside
 it as `NAME.partial`, for the next try.

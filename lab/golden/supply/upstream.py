@@ -167,12 +167,12 @@ def _require_all_images(release: Release, whole: Path) -> None:
     if missing:
         raise LabError(
             f"{lock.path(release.kubernetes)} does not pin {', '.join(missing)}",
-            hint="make it anew: `./inv lock`",
+            hint="make it again: `./inv lock`",
         )
 
 
 def _licence(documents: Path) -> str:
-    """Tell a package's licence by the files that it brings."""
+    """Return a package's licence, read from the files that it brings."""
     found = [path for path in sorted(documents.glob("*")) if licences.LICENCE_FILE.match(path.name)]
     texts = "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in found if path.is_file())
     return licences.of_text(texts)

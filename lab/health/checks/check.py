@@ -1,6 +1,6 @@
 """The form of a check: a question to the facts, and what its answer means for a user.
 
-A check judges facts and asks nobody. It finds that something holds, fails or should be warned of; where the
+A check judges facts and asks nothing. It finds that something holds, fails or should be warned of; where the
 facts it needs are not known it could not ask, which is neither a yes nor a no.
 """
 
@@ -143,7 +143,7 @@ def answers(
 
 
 def only_if_all_answered(finding: Finding, silent: tuple[str, ...]) -> Finding:
-    """A finding stands when it is bad already; it can't be good while somebody has not answered."""
+    """A finding stands when it is bad already; it can't be good while a machine has not answered."""
     if finding.outcome == "holds" and silent:
         raise CouldNotAsk("; ".join(silent))
     return finding

@@ -81,7 +81,7 @@ def leader_leases(lab: Lab, facts: Facts) -> Finding:
         lease = leases[leader]
         holder, age = lease.holder.partition("_")[0], facts.api.asked_at - lease.renewed
         if holder not in names:
-            bad.append(f"{leader} is led by {lease.holder or 'nobody'}")
+            bad.append(f"{leader} is led by {lease.holder or 'no instance'}")
         elif age >= longest:
             bad.append(f"{leader} on {holder} renewed {age.total_seconds():.0f} s ago")
     return expect_none(
@@ -129,7 +129,7 @@ CHECKS = (
     LabCheck(
         "leader-leases",
         leader_leases,
-        means="nobody makes pods of Deployments, or nobody places pods: what runs goes on, nothing new starts",
+        means="Deployments get no pods, or pods no machine: what runs goes on, nothing new starts",
         hint="`kubectl -n kube-system get leases`, then the logs of that component on each control plane",
     ),
 )

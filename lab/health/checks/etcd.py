@@ -110,13 +110,13 @@ CHECKS = (
         "etcd-same-members",
         same_members,
         means="members belong to different clusters, or some have not heard of a change: writes may be lost",
-        hint=f"{_DEBUG} on each, and compare the ids; a member apart must be removed and joined anew",
+        hint=f"{_DEBUG} on each, and compare the ids; a member apart must be removed and joined again",
     ),
     LabCheck(
         "etcd-no-learner",
         no_learner,
         means="a learner has no vote, and while it is there no other control plane can join",
-        hint=f"{_DEBUG}, then `member remove ID`; `./inv up` joins the machine anew",
+        hint=f"{_DEBUG}, then `member remove ID`; `./inv up` joins the machine again",
     ),
     LabCheck(
         "etcd-one-leader",

@@ -134,7 +134,7 @@ CHECKS = (
         "haproxy-runs",
         balancers,
         haproxy_runs,
-        means="without HAProxy nobody reaches the API, or nobody will after the machine's next boot",
+        means="without HAProxy no client reaches the API, or none will after the machine's next boot",
         hint="`./inv up` starts it; on the machine: `systemctl enable --now haproxy`",
     ),
     MachineCheck(

@@ -76,7 +76,7 @@ CHECKS = (
         "own-name",
         every_machine,
         own_name,
-        means="kubelet and etcd listen where their own name points, and nobody else finds them there",
+        means="kubelet and etcd listen where their own name points, and no other machine finds them there",
         hint="on the machine: `systemctl restart ha-lab-network` writes /etc/hosts again",
     ),
     LabCheck(
@@ -110,7 +110,7 @@ CHECKS = (
         "clock",
         every_machine,
         clock,
-        means="leases look expired, certificates not yet valid, logs do not tell what came first",
+        means="leases look expired, certificates not yet valid, logs do not show what came first",
         hint="with virtual machines: is a time service running there? A suspended host sets clocks back",
     ),
 )

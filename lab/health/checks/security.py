@@ -182,7 +182,7 @@ CHECKS = (
         "logins",
         every_machine,
         logins,
-        means="somebody else's key opens this machine; Vagrant's well-known one is everybody's",
+        means="another key opens this machine; anyone has Vagrant's well-known one",
         hint="/home/vagrant/.ssh/authorized_keys should hold what .lab/secrets/id_ed25519.pub does",
     ),
     LabCheck(
@@ -195,7 +195,7 @@ CHECKS = (
         "secrets-private",
         secrets_private,
         means="others on this host can read the CA's key, which makes them the cluster's administrator",
-        hint="`chmod -R go= .lab/secrets`, and destroy the lab if somebody may have read it",
+        hint="`chmod -R go= .lab/secrets`, and destroy the lab if anyone may have read it",
     ),
     MachineCheck(
         "cluster-ca",

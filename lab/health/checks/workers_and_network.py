@@ -138,7 +138,7 @@ def pod_network_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
     known_node = _node(facts, node)
     found = known_node.pod_network_address if known_node else ""
     up = known_node is not None and known_node.pod_network_up
-    # Machines have a network beside the lab's, for which flannel takes itself where nobody tells it otherwise.
+    # Machines have a network beside the lab's, which flannel uses where it is not configured otherwise.
     return Finding(
         f"{pod.expected}, receiving at {node.address}",
         f"{pod.found}, receiving at {found or 'no address'}{'' if up else '; it does not say that it is up'}",
@@ -362,7 +362,7 @@ CHECKS = (
         "pod-addresses",
         pod_addresses,
         probes=True,
-        means="pods have addresses that nobody else routes to",
+        means="pods have addresses that no other network routes to",
         hint="/etc/cni/net.d on the node named; kubeadm's podSubnet and the pod network must agree",
     ),
     MachineCheck(

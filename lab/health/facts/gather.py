@@ -33,10 +33,10 @@ That is nothing where there is no such script. Raises LabError when the machine 
 
 COMMAND = "/opt/ha-lab/facts.sh"
 PROBES_TIMEOUT = 10.0
-"""Seconds for one of the API's answers on which everything that pods tell depends."""
+"""Seconds for one of the API's answers on which everything that pods report depends."""
 
 MACHINE_TIMEOUT = 14.0
-"""Seconds for a machine to tell everything; 1 s is usual."""
+"""Seconds for a machine to report everything; 1 s is usual."""
 
 
 NOT_ASKED = Unknown("what admits pods was not asked")
@@ -101,7 +101,7 @@ def gather(
     """Ask everything once. Never raises LabError: what can't be asked is Unknown.
 
     The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
-    takes most of the time; without, what they would tell is Unknown. So is what other machines than `of`
+    takes most of the time; without, what they would report is Unknown. So is what other machines than `of`
     would, and what the API would where `cluster` is false. With `admission`, the API is also asked what may
     keep pods from being created. Whether a machine that does not answer runs, the provider is asked.
     """

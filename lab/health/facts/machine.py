@@ -91,7 +91,7 @@ class Machine:
         if section is None:
             raise CouldNotAsk(f"{self.name} said nothing of {name}")
         if section.code in TIMED_OUT:
-            raise CouldNotAsk(f"{self.name} did not tell {name} in time")
+            raise CouldNotAsk(f"{self.name} did not report {name} in time")
         return section
 
     def text(self, name: str) -> str:
@@ -99,7 +99,7 @@ class Machine:
         section = self.section(name)
         if section.code:
             said = (section.text.strip().splitlines() or ["nothing"])[-1]
-            raise CouldNotAsk(f"{self.name} could not tell {name} (exit code {section.code}): {said}")
+            raise CouldNotAsk(f"{self.name} could not report {name} (exit code {section.code}): {said}")
         return section.text
 
     def _read(self, name: str, reader: Callable[[str], T]) -> T:
@@ -236,7 +236,7 @@ def read_machine(name: str, text: str, asked: float, answered: float) -> Machine
 
 
 def own_scripts() -> str:
-    """The hash of this checkout's scripts, as facts.sh tells that of a machine's own."""
+    """The hash of this checkout's scripts, as facts.sh reports that of a machine's own."""
     return hashlib.sha256(b"".join(path.read_bytes() for path in SCRIPTS)).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """This module puts a pod on every node and asks each what it sees: names, Services, the other pods.
 
-The pods are placed by name, not by the scheduler, so that they tell of networks and kubelets alone. Every
+The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
 run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
 """
 
@@ -169,7 +169,7 @@ def _node_port(lab: Lab, node: Node, port: int) -> str:
         answer = _ask_node_port(node, port, 2 * lab.patience)
         return None if answer == node.name else answer or "an empty page"
 
-    with contextlib.suppress(WaitTimedOut):  # the last answer is what is told
+    with contextlib.suppress(WaitTimedOut):  # the last answer is reported
         wait_until(why_not_answered, what=f"{node.name} answers", timeout=3 * lab.patience, interval=0.3)
     return answer
 

@@ -68,7 +68,7 @@ def _load(case: Case, name: str, why: str) -> Finding:
 
 
 def swap(case: Case) -> Iterator[Finding]:
-    """Is there swap? The kubelets are told to put up with it."""
+    """Is there swap? The kubelets are configured to tolerate it."""
     memory = case.host.memory
     if isinstance(memory, Unknown):
         return  # the check of memory has said so

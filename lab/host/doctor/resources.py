@@ -25,7 +25,7 @@ CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 INOTIFY_SECOND_LAB = sum(spec.inotify_instances for spec in ROLES.values())
 """The tests stand the smallest lab (1+1+1) beside this one."""
 INOTIFY_UNCOUNTED = 32
-"""Taken to be in use where nobody may count; a host's own services hold about that many."""
+"""Taken to be in use where they can't be counted; a host's own services hold about that many."""
 INOTIFY_INSTANCES = 1024
 INOTIFY_WATCHES = 65536
 SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"

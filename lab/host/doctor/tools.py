@@ -38,7 +38,7 @@ class Tool:
 TOOLS = (
     Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it makes the machines"),
     Tool("ssh", "up", ("openssh-client",), "the OpenSSH client", "machines are set up over it"),
-    Tool("ip", "up", ("iproute2",), "iproute2", "it tells where packets for the lab would go"),
+    Tool("ip", "up", ("iproute2",), "iproute2", "it shows where packets for the lab would go"),
     Tool("mmdebstrap", "bake", ("mmdebstrap",), "mmdebstrap", "it makes the golden machine's Debian root"),
     Tool(
         "trixie's key",
@@ -86,8 +86,8 @@ def system(case: Case) -> Iterator[Finding]:
     """Can this kind of host make a golden machine?"""
     kinds = {"macos": "macOS, which can't bake", "wsl": "WSL, where baking is not supported"}
     if case.host.system in kinds:
-        why = "The kit is built and tested on Debian. Tell its makers how it goes."
-        yield note("untried", "This system", "nobody has tried the kit on it", why)
+        why = "The kit is built and tested on Debian. Report how it goes to its makers."
+        yield note("untried", "This system", "the kit has not been tried on it", why)
     if case.host.system in kinds and case.wants("bake") and not case.baked:
         why = "A golden machine is made with Debian's tools on a Linux host, and is brought here as one file."
         repair = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"

@@ -56,7 +56,7 @@ def daemon(case: Case) -> Iterator[Finding]:
     if found.state == "answers":
         yield from _answering(found, case.host.kernel)
     elif found.state in ("absent", "no client"):
-        # Without a client nobody could ask; once it is installed, the same command starts the daemon.
+        # Without a client docker could not be asked; once it is installed, the same command starts the daemon.
         what = "does not run" if found.state == "absent" else "can't be asked: docker is not installed"
         actions = _ways_to_start(case)
         repair = " || ".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
@@ -138,7 +138,7 @@ def names(case: Case) -> Iterator[Finding]:
     wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
     foreign = [each for each in case.containers if each.name in wanted and not case.is_ours(each)]
     if foreign:
-        why = "docker names are unique, so the machines could not be made. Nobody else's are removed."
+        why = "docker names are unique, so the machines could not be made. Those of others are not removed."
         repair = dict.fromkeys(map(_out_of_the_way, foreign))
         listed = ", ".join(sorted(each.name for each in foreign))
         what = f"containers exist that this lab did not make: {listed}"

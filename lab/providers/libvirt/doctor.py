@@ -188,7 +188,7 @@ def names(case: Case) -> Iterator[Finding]:
     wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
     foreign = sorted(each.name for each in found.domains if each.owner != _owner(case))
     if foreign:
-        why = "libvirt's names are unique, so the machines could not be made. Nobody else's are removed."
+        why = "libvirt's names are unique, so the machines could not be made. Those of others are not removed."
         domain = quoting.word(foreign[0])
         repair = f"virsh dominfo {domain}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
         yield unfit(
@@ -199,7 +199,7 @@ def names(case: Case) -> Iterator[Finding]:
     volumes = found.pool.volumes if found.pool else frozenset()
     stale = sorted(f"{name}.img" for name in wanted - own if f"{name}.img" in volumes)
     if stale:
-        why = "Vagrant makes no machine over a disk that is there. It may be somebody's, so it is not removed."
+        why = "Vagrant makes no machine over a disk that exists. It may be another's, so it is not removed."
         volume = quoting.line([_settings(case).pool, stale[0]])
         repair = f"virsh vol-delete --pool {volume}   # after a look at whose it is"
         yield unfit(
@@ -210,7 +210,7 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def leases(case: Case) -> Iterator[Finding]:
-    """Has one of libvirt's DHCP servers given an address of ours to somebody?"""
+    """Has one of libvirt's DHCP servers given an address of ours to another machine?"""
     given = _host(case).leases
     taken = [(node, given[str(node.address)]) for node in case.lab.nodes if str(node.address) in given]
     if taken:

@@ -20,7 +20,7 @@ from lab.unknown import Unknown
 
 DENIED = (
     *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),
-    "Unable to get system bus connection",  # where no bus runs, nobody can let a plain user in
+    "Unable to get system bus connection",  # where no bus runs, nothing can let a plain user in
 )
 ABSENT = ("No such file or directory", "Connection refused")
 RUNNING = "Running hypervisor:"
@@ -183,7 +183,7 @@ def _torn(settings: Libvirt, names: frozenset[str]) -> Iterator[str]:
 
 
 def _domains(settings: Libvirt, names: set[str]) -> Iterator[Domain]:
-    """The domains of these names; others are nobody's business here."""
+    """The domains of these names; others are ignored."""
     running = set(_words(_virsh(settings, "list", "--name")))
     for name in _words(_virsh(settings, "list", "--all", "--name")):
         if name in names:

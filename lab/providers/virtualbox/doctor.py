@@ -128,7 +128,9 @@ def names(case: Case) -> Iterator[Finding]:
     taken = [machine_name(case.lab, node) for node in case.lab.nodes]
     foreign = [name for name in taken if name in found.machines and found.machines[name] not in found.own]
     if foreign:
-        why = "VirtualBox's names are unique, so the machines could not be made. Nobody else's are removed."
+        why = (
+            "VirtualBox's names are unique, so the machines could not be made. Those of others are not removed."
+        )
         machine = quoting.word(foreign[0])
         repair = f"VBoxManage showvminfo {machine}   # whose is it?\n# or give this lab another `name:`"
         what = f"machines exist that this lab did not make: {', '.join(foreign)}"

@@ -1,7 +1,7 @@
 """Writes handouts: the lab's own names, addresses and versions in chapters that are Markdown.
 
     chapters.py   a chapter's file: front matter, then a template, then Markdown
-    context.py    what the templates are told of the lab; nothing secret is among it
+    context.py    what the templates know of the lab; nothing secret is among it
     prose.py      Markdown → HTML: boxes, ways, commands to copy
     topology.py   where things stand in the drawn picture
     words.py      what a handout says besides its chapters, in English and Korean

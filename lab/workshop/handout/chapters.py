@@ -54,7 +54,7 @@ class Chapter:
     text: str
 
     def error(self, line: int, what: str) -> ChapterError:
-        """An error on a line of the rendered text, told with the line of the file that it came from."""
+        """An error on a line of the rendered text, with the line of the file that it came from."""
         return ChapterError(self.path, self._source(line), what)
 
     def _source(self, line: int) -> int:

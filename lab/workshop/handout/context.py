@@ -104,7 +104,7 @@ def measured(found: Report | None, lab: Lab, language: str) -> Measured | None:
 
 
 def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: int = 2) -> dict[str, Any]:
-    """Return what every template is told. `cgroups` is the version that this host's kernel has."""
+    """Return what every template is given. `cgroups` is the version that this host's kernel has."""
     first, joining, workers = lab.first, lab.control_planes[1:], lab.workers
     return {
         "lang": language,
@@ -140,7 +140,7 @@ def versions(lab: Lab) -> dict[str, str]:
 
 
 def preflight(lab: Lab, cgroups: int) -> str:
-    """Return what kubeadm's preflight checks are told to pass over: what provision/kubernetes.sh tells them.
+    """Return what kubeadm's preflight checks are to ignore: what provision/kubernetes.sh names to them.
 
     Containers see this host's control groups; virtual machines have a kernel of their own, with version 2.
     """

@@ -25,7 +25,7 @@ STEP = BOX_WIDTH + GAP
 TITLE = 20
 """What a group's title takes: below control planes, since arrows come from above."""
 LETTER = 0.62
-"""How wide a letter of the names is, to its size: they are monospaced, and so as wide as told."""
+"""How wide a letter of the names is, to its size: they are monospaced, and so as wide as stated here."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def picture(lab: Lab, language: str) -> Markup:
     control_planes = group(lab.control_planes, balancers_bottom + 30, 74)
     workers = group(lab.workers, control_planes.bottom + 16, 50, above=TITLE) if lab.workers else None
     bottom = (workers or control_planes).bottom
-    return Markup(  # noqa: S704  the template escapes what it is told
+    return Markup(  # noqa: S704  the template escapes what it is given
         onepage.environment(Path(__file__).parent)
         .get_template("topology.svg.j2")
         .render(

@@ -1,4 +1,4 @@
-"""What chapters 8 to 11 leave behind: all checks green, something broken and mended, and nothing at last."""
+"""What chapters 8 to 11 leave behind: all checks green, something broken and repaired, and nothing at last."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FINISHED_BY_UP = (
     *("no-bootstrap-token", "no-uploaded-certificates", "no-run-secret", "kubeconfig-private"),
     *("own-name", "network-services", "exact-nodes", "node-ready", "pod-network-agent", "system-pods-ready"),
 )
-"""Checks that need not hold before the kit has finished what was done by hand."""
+"""Checks that need not hold before the kit has finished what was done manually."""
 
 
 def all_hold(sight: Sight) -> Iterator[Found]:
@@ -23,10 +23,10 @@ def all_hold(sight: Sight) -> Iterator[Found]:
         verdict = case.judge(sight.facts)
         if verdict.good:
             continue
-        amiss, hint = _meanwhile(sight, verdict.hint)
+        state, hint = _meanwhile(sight, verdict.hint)
         if verdict.name in FINISHED_BY_UP:
-            amiss, hint = "not yet", "`./inv up` finishes what is left"
-        yield Found(amiss, verdict.machine, f"{verdict.name}: {verdict.expected}", verdict.found, hint)
+            state, hint = "not yet", "`./inv up` finishes what is left"
+        yield Found(state, verdict.machine, f"{verdict.name}: {verdict.expected}", verdict.found, hint)
 
 
 def verified(sight: Sight) -> Iterator[Found]:
@@ -36,8 +36,8 @@ def verified(sight: Sight) -> Iterator[Found]:
         yield Found("not yet", "", expected, "it was not run", "run it")
     elif found.bad:
         what = f"{found.bad} of {found.checks} did not, when it was last run"
-        amiss: State = "not yet" if sight.kept.was_broken else "broken"  # maybe it looked at a fault
-        yield Found(amiss, "", expected, what, "run it again: it says which, and what to try")
+        state: State = "not yet" if sight.kept.was_broken else "broken"  # maybe it looked at a fault
+        yield Found(state, "", expected, what, "run it again: it says which, and what to try")
     elif found.checks < len(cases(sight.lab)):
         what = f"it was last run for {found.checks} of them"
         yield Found("not yet", "", expected, what, "run it without -k")
@@ -55,9 +55,9 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
-    amiss, hint = _meanwhile(sight, "`./inv up` repairs what it can")
+    state, hint = _meanwhile(sight, "`./inv up` repairs what it can")
     for what in (found.problem,) if found.problem else (*(each.what for each in found.causes), *found.amiss):
-        yield Found(amiss, "", "status is healthy", f"{found.health}: {what}", hint)
+        yield Found(state, "", "status is healthy", f"{found.health}: {what}", hint)
 
 
 def _meanwhile(sight: Sight, hint: str) -> tuple[State, str]:

@@ -57,7 +57,7 @@ TASKS = (
             machines.configured,
             Checks(("haproxy-configuration",)),
             machines.as_the_lab_s,
-            Checks(("haproxy-runs",), amiss="not yet", hint="on it: `systemctl enable --now haproxy`"),
+            Checks(("haproxy-runs",), failed="not yet", hint="on it: `systemctl enable --now haproxy`"),
             machines.was_read,
             machines.listens,
         ),
@@ -146,7 +146,7 @@ TASKS = (
             cluster.all_joined,
             cluster.network_applied,
             cluster.agents_live,
-            Checks(("pod-network-agent", "node-ready"), amiss="not yet"),
+            Checks(("pod-network-agent", "node-ready"), failed="not yet"),
             cluster.coredns_ready,
         ),
         hints=(
@@ -171,7 +171,7 @@ TASKS = (
             afterwards.verified,
         ),
         hints=(
-            "`./inv up` finishes what was done by hand, and takes away what lets machines in",
+            "`./inv up` finishes what was done manually, and takes away what lets machines in",
             "then `./inv verify`: each check that does not hold says what it means and what to try",
         ),
     ),

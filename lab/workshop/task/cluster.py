@@ -14,13 +14,13 @@ FLANNEL = "kube-flannel"
 FAILING = 2
 """So many starts of an agent's container are no accident."""
 WAIT = "wait for it, and ask again"
-ANEW = (
+RESET = (
     "on it: `kubeadm reset --force`, then `./inv up --until control-plane`, which puts the lab's CA back, "
     "and init again with /opt/ha-lab/kubeadm-init.yaml"
 )
-"""The way back from an init whose cluster nobody of the lab could join."""
+"""The way back from an init whose cluster no machine of the lab could join."""
 
-with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=ANEW)
+with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=RESET)
 
 
 def ready_for_init(sight: Sight) -> Iterator[Found]:
@@ -39,7 +39,7 @@ def initialised(sight: Sight) -> Iterator[Found]:
     elif has == "fresh":
         yield Found("not yet", node.name, "`kubeadm init` was done", "nothing of a cluster is there")
     elif has == "partial":
-        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", ANEW)
+        yield Found("broken", node.name, "`kubeadm init` went to its end", "half of it was done", RESET)
 
 
 def after_init(sight: Sight) -> Iterator[Found]:
@@ -55,7 +55,7 @@ def endpoint_is_the_lab_s(sight: Sight) -> Iterator[Found]:
     has, wanted = said.text.strip(), sight.lab.api.host_port
     if not said.code and has != wanted:
         expected = f"a cluster whose controlPlaneEndpoint is {wanted}"
-        yield Found("broken", node.name, expected, has or "it has none: no control plane can join", ANEW)
+        yield Found("broken", node.name, expected, has or "it has none: no control plane can join", RESET)
 
 
 def lets_machines_in(sight: Sight) -> Iterator[Found]:

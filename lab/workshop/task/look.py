@@ -20,9 +20,7 @@ from lab.workshop.task import kept
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.task import Found, Sight, State, Task, state
 
-MAKE = (
-    "`./inv up --until load-balancer` makes the machines, for work by hand; `./inv up` brings the whole lab up"
-)
+MAKE = "`./inv up --until load-balancer` makes the machines, for manual work; `./inv up` makes a complete lab"
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _nothing(session: Session) -> Facts:
 
 
 def _count(session: Session, task: Task, *, done: bool) -> int:
-    """Keep that it was asked once more, or begin anew once it is done. A lab that isn't there keeps nothing.
+    """Keep that it was asked once more, or begin again once it is done. A lab that isn't there keeps nothing.
 
     Where the count can't be kept, hints don't grow; how the task stands is worth more.
     """

@@ -10,7 +10,7 @@ from lab.unknown import Unknown
 from lab.workshop.task.task import Found, Part, Sight
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
-MADE_ANEW = "`./inv destroy` and `./inv up --until load-balancer` make the machines anew"
+MADE_AGAIN = "`./inv destroy` and `./inv up --until load-balancer` make the machines again"
 
 
 def answer(of: Selector) -> Part:
@@ -39,7 +39,7 @@ def programs_there(sight: Sight) -> Iterator[Found]:
         found = {path.rpartition("/")[2] for path in sight.facts.machine(node).section("programs").text.split()}
         missing = [name for name in PROGRAMS if name not in found]
         if missing:
-            yield Found("broken", node.name, ", ".join(PROGRAMS), f"no {', '.join(missing)}", MADE_ANEW)
+            yield Found("broken", node.name, ", ".join(PROGRAMS), f"no {', '.join(missing)}", MADE_AGAIN)
 
 
 def images_there(sight: Sight) -> Iterator[Found]:
@@ -52,7 +52,7 @@ def images_there(sight: Sight) -> Iterator[Found]:
         missing = [name[1:] for name in wanted if not any(image.endswith(name) for image in images)]
         if missing:
             shown = ", ".join(name[1:] for name in wanted)
-            yield Found("broken", node.name, f"images {shown}", f"no {', '.join(missing)}", MADE_ANEW)
+            yield Found("broken", node.name, f"images {shown}", f"no {', '.join(missing)}", MADE_AGAIN)
 
 
 def ca_there(sight: Sight) -> Iterator[Found]:
@@ -96,4 +96,4 @@ def listens(sight: Sight) -> Iterator[Found]:
     for node in sight.lab.balancers:
         if not sight.facts.machine(node).text("listening").strip():
             hint = "on it: `journalctl -u haproxy`, then `systemctl restart haproxy`"
-            yield Found("broken", node.name, f"HAProxy listens on port {port}", "nobody does", hint)
+            yield Found("broken", node.name, f"HAProxy listens on port {port}", "nothing does", hint)

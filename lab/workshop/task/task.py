@@ -1,7 +1,7 @@
 """The form of a task: parts, each of which finds what is missing or wrong, and hints.
 
-A part judges what was seen and asks nobody. The parts of a task are judged in order, up to the first that
-finds something: whoever works by hand does one thing after the other.
+A part judges what was seen and asks nothing. The parts of a task are judged in order, up to the first that
+finds something: people who work manually do one thing after the other.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ Part = Callable[[Sight], Iterable[Found]]
 
 @dataclass(frozen=True)
 class Checks:
-    """A part: verify's checks of these names, of those machines (None: of all). `amiss` is what a no means."""
+    """A part: verify's checks of these names, of those machines (None: of all); `failed` where one fails."""
 
     names: tuple[str, ...]
     on: Selector | None = None
-    amiss: State = "broken"
+    failed: State = "broken"
     hint: str = ""
 
     def __call__(self, sight: Sight) -> Iterator[Found]:
@@ -63,7 +63,7 @@ class Checks:
                 verdict = case.judge(sight.facts)
                 if not verdict.good:
                     hint = self.hint or verdict.hint
-                    yield Found(self.amiss, verdict.machine, verdict.expected, verdict.found, hint)
+                    yield Found(self.failed, verdict.machine, verdict.expected, verdict.found, hint)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Task:
     """What a chapter leaves behind. `hints` come one more each time; {first} and the like are filled in.
 
     `asks` is None where this host's own files say it all; `before` are parts that need nothing else, so that
-    nobody waits for a machine that a drill has stopped.
+    no one waits for a machine that a drill has stopped.
     """
 
     number: int
