@@ -155,7 +155,7 @@ def by_testinfra(session: Session) -> Asker:
         try:
             answer = machine.run(f"timeout --kill-after 1 {patience:.0f} {COMMAND}")
         except RuntimeError as error:  # ssh's own failure: testinfra wraps the whole result
-            raise LabStateError(_last_line(str(error.args[0].stderr))) from None
+            raise LabStateError(_last_line(str(error.args[0].stderr))) from error
         if answer.rc in TIMED_OUT:
             raise LabStateError(f"no answer within {patience:.0f} s")
         return str(answer.stdout)

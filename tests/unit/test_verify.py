@@ -5,8 +5,11 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import testinfra
+from testinfra.backend.base import CommandResult
 
 from lab.config import default
 from lab.errors import ConfigError, LabStateError
@@ -22,6 +25,7 @@ from lab.remote import Remote
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.workspace import Workspace
+from tests.live.conftest import by_testinfra
 from tests.unit.answers import Answers, titles
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import FOLDER, facts, lab, not_running, silent
@@ -377,3 +381,20 @@ def test_watching_says_only_what_changes(session: Session, monkeypatch: pytest.M
     assert "1 checks watched, 0 do not hold" in said[0]
     assert said[1].endswith("fails  node-ready[w1]: not Ready")
     assert said[2].endswith("holds  node-ready[w1]: Ready")
+
+
+def test_what_ssh_said_is_kept_as_the_cause_of_a_machine_that_can_t_be_asked(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = testinfra.get_host("local://").backend
+
+    def run(command: str) -> CommandResult:
+        assert "facts.sh" in command
+        # As testinfra's ssh backend does where ssh itself fails: it ends with 255.
+        result = CommandResult(backend, 255, command.encode(), b"", b"ssh: w1: No route to host\r\n")
+        raise RuntimeError(result)
+
+    monkeypatch.setattr("testinfra.get_host", lambda *_, **__: SimpleNamespace(run=run))
+    with pytest.raises(LabStateError, match=r"^ssh: w1: No route to host$") as caught:
+        by_testinfra(session)(lab().workers[0])
+    assert isinstance(caught.value.__cause__, RuntimeError)
