@@ -1,8 +1,9 @@
 """What other programs' messages mean: a row for each sign in their output; the first that fits counts.
 
-Each area keeps its rows beside the code that runs those programs, since a sign means something else in each:
-"no such host" is a Go module proxy's name in one and a mirror's in another. Rows that mean the same
-everywhere are here.
+One type and one way to match them, and three tables, since a sign means something else in each: of "no such
+host" and "i/o timeout", `golden.supply.complaints` says that the Go module proxy can't be reached, and
+`golden.supply.hosts` that a mirror can't. `providers.explained` has what docker and hypervisors print. Each is
+beside the code that runs those programs, and ordered by itself; rows that mean the same everywhere are here.
 """
 
 from __future__ import annotations
