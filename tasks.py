@@ -17,8 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
-from lab import quoting
-from lab.system import commandline
+from lab.system import commandline, quoting
 from lab.system.terminal import Terminal, naming_in_json, print_anything
 
 HERE = Path(__file__).resolve().parent

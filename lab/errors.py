@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from lab import quoting
+from lab.system import quoting
 
 
 class LabError(Exception):

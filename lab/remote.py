@@ -19,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from lab import quoting
 from lab.errors import CommandFailed, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
-from lab.system import process
+from lab.system import process, quoting
 from lab.workspace import Workspace, made
 
 T = TypeVar("T")

@@ -12,14 +12,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from lab import config, quoting
+from lab import config
 from lab.config import choice
 from lab.errors import ConfigError, LabStateError
 from lab.model import Lab, Node
 from lab.model.change import Change, change
 from lab.providers import provider_of
 from lab.remote import Remote
-from lab.system import paths
+from lab.system import paths, quoting
 from lab.system.progress import Progress
 from lab.workspace import Workspace, made
 from lab.workspace.made import Made

@@ -12,9 +12,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
-from lab import quoting
 from lab.config import yamlfile
 from lab.errors import ConfigError
+from lab.system import quoting
 
 Tables = dict[str, dict[str, "Said"]]
 """The texts of a file, by table and name, in the file's order."""

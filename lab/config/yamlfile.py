@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import yaml
 
-from lab import quoting
 from lab.errors import ConfigError
+from lab.system import quoting
 
 Key = tuple[str, ...]
 

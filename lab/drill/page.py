@@ -15,8 +15,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from lab import onepage
-from lab.drill import words
+from lab.drill import onepage, words
 from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
 from lab.drill.summary import Drill, Runs, profiles, summarise

@@ -16,14 +16,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import CommandFailed, LabError, LabStateError
 from lab.golden import debian
 from lab.golden.supply import bom, images, oci, shelf, source
 from lab.golden.supply.releases import release
 from lab.host import cache_folder
 from lab.model import Lab
-from lab.system import process
+from lab.system import process, quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.system.progress import Progress
 

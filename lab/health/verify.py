@@ -20,7 +20,6 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab import quoting
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.health import causes, plain_tests
 from lab.health.causes import Cause
@@ -29,7 +28,7 @@ from lab.health.checks.check import Case, Verdict
 from lab.health.facts.gather import Facts
 from lab.model import Lab
 from lab.session import Session, require_up
-from lab.system import environment
+from lab.system import environment, quoting
 from lab.system.paths import REPOSITORY
 
 CHECKS = REPOSITORY / "tests" / "live"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from lab.errors import CommandFailed, LabStateError
-from lab.meaning import printed_by
 from lab.model import Lab, Node
 from lab.plans import ready
 from lab.plans.engine import Job, Step, Stop
 from lab.plans.situation import Situation
+from lab.system.meaning import printed_by
 from lab.workspace.render import credentials
 
 WEBHOOK = 'webhook "'

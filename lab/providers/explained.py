@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab.errors import CommandFailed, LabStateError
-from lab.meaning import NO_SPACE, Meaning, meaning_of
+from lab.system.meaning import NO_SPACE, Meaning, meaning_of
 
 KVM_HOLDS = (
     "KVM holds the processor's virtualization, which VirtualBox wants for itself",

@@ -1,1 +1,1 @@
-"""The door to the operating system: commands, proxies, waiting with deadlines, the terminal."""
+"""The door to the operating system: commands and what they print, proxies, waiting, the terminal."""

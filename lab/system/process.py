@@ -19,9 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lab import quoting
 from lab.errors import CommandFailed, LabError
-from lab.system import environment, proxies
+from lab.system import environment, proxies, quoting
 from lab.system.redact import redacted
 
 TAIL_LINES = 12

@@ -14,7 +14,7 @@ from typing import IO, Any
 from rich.console import Console, ConsoleDimensions, Group
 from rich.text import Text
 
-from lab import quoting
+from lab.system import quoting
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
 COMMAND = re.compile(

@@ -23,8 +23,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import LabStateError
+from lab.system import quoting
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 

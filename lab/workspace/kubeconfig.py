@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from lab import quoting
 from lab.errors import LabStateError
 from lab.host.places import home
 from lab.model import Lab, Node
 from lab.remote import Remote
+from lab.system import quoting
 from lab.workspace import Workspace, yaml_entries
 
 KINDS = ("clusters", "users", "contexts")

@@ -13,7 +13,7 @@ from lab.model import Provider
 from lab.system.paths import REPOSITORY
 
 ORDER = (
-    *("quoting", "errors", "unknown", "meaning", "onepage", "system.paths", "system.redact"),
+    *("system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.redact"),
     *(
         "system.proxies",
         "system.environment",
@@ -161,6 +161,14 @@ def test_the_design_names_the_parts_of_packages_that_have_a_place_of_their_own()
     parts = {place for place in ORDER if place.split(".")[0] in wholes and "." in place}
     before = DESIGN.partition("\n| module |")[0]
     assert set(re.findall(r"`(\w+\.(?!py|yaml|json)\w+(?:\.\w+)?)`", before)) == parts
+
+
+def test_a_listing_of_lab_is_short_enough_to_show_the_architecture() -> None:
+    found = [path for path in (REPOSITORY / "lab").iterdir() if not path.name.startswith("_")]
+    assert len([path for path in found if path.is_dir()]) <= 12
+    assert sorted(path.stem for path in found if path.suffix == ".py") == [
+        *("errors", "remote", "session", "texts", "unknown")
+    ]
 
 
 def test_a_row_in_another_place_would_be_found() -> None:

@@ -6,8 +6,8 @@ import pytest
 
 from lab.errors import CommandFailed
 from lab.golden.supply import complaints, hosts
-from lab.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 from lab.providers import explained
+from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 
 ROWS = (Meaning("No such host", "first", "a"), Meaning("such", "second", "b"))
 ENDED = ("ended", "with", "exit", "code", "1")

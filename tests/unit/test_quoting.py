@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import quoting
+from lab.system import quoting
 from lab.system.paths import REPOSITORY
 from lab.workspace import Workspace, kubeconfig
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lab.errors import CommandFailed
-from lab.meaning import NO_SPACE, Meaning, meaning_of, printed_by
+from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 
 COMPILER = "install a C compiler and its static library: apt-get install gcc libc6-dev"
 OTHER_BYTES = (

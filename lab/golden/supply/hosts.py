@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 from lab.errors import CommandFailed, LabError
-from lab.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 from lab.system import proxies
+from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 
 PATIENCE = 20
 """Seconds without a single byte after which a host is taken for silent."""

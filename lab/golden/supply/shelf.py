@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import LabError
+from lab.system import quoting
 from lab.system.wait import wait_until
 
 LONGEST_BUILD = 3600.0

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from lab import quoting
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts
 from lab.model import Lab
+from lab.system import quoting
 
 ADMIN = "/etc/kubernetes/admin.conf"
 NAMED = 4

@@ -10,7 +10,7 @@ from typing import Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from lab import quoting
+from lab.system import quoting
 from lab.system.progress import Progress
 
 Verdict = Literal["fit", "repairable", "unfit", "note"]

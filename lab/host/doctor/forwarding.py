@@ -14,11 +14,11 @@ from fnmatch import fnmatchcase
 from ipaddress import IPv4Network
 from typing import Literal
 
-from lab import quoting
 from lab.host import ForwardChain, Forwarding, Unknown
 from lab.host.doctor.addresses import own_device
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
+from lab.system import quoting
 
 TITLE = "Packets between machines"
 WHY = "Machines could not reach the API through the load balancer, nor etcd's members one another."

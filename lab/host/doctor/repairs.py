@@ -10,11 +10,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import CommandFailed, HostNotFit
 from lab.host.doctor.finding import Action, Finding
 from lab.host.doctor.tools import LOCK_TIMEOUT
-from lab.system import process
+from lab.system import process, quoting
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 

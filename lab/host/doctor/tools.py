@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lab import quoting
 from lab.golden.supply import lock
 from lab.golden.supply.releases import release
 from lab.host import Unknown
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Action, Finding, fit, note, unfit
+from lab.system import quoting
 
 VAGRANT = (2, 3)
 BAKING = ("bake", "modules", "upstream")

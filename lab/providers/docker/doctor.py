@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import CommandFailed, HostNotFit, WaitTimedOut
 from lab.host import Container, Daemon, Unknown
 from lab.host.docker import SYSTEM_SOCKETS
@@ -16,7 +15,7 @@ from lab.host.doctor.tools import Tool
 from lab.model import machine_name, owner_label
 from lab.model.roles import ROLES
 from lab.providers.docker import settings
-from lab.system import process
+from lab.system import process, quoting
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 

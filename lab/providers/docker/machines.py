@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab import quoting
 from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
-from lab.system import process
+from lab.system import process, quoting
 from lab.workspace import Workspace, made
 
 TRANSIENT_ERRORS = ("No such object", "No such network")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
 
-from lab import quoting
 from lab.errors import CommandFailed
 from lab.host import Unknown
 from lab.host.doctor import addresses, repairs, resources, tools
@@ -16,7 +15,7 @@ from lab.host.doctor.tools import Tool
 from lab.model import EMULATION_PATIENCE, Libvirt, machine_name, owner_label
 from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import MANAGEMENT, LibvirtHost
-from lab.system import process
+from lab.system import process, quoting
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
 

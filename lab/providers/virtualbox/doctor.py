@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lab import quoting
 from lab.host import Unknown
 from lab.host.doctor import addresses, resources, tools
 from lab.host.doctor.case import Case, Check
@@ -12,6 +11,7 @@ from lab.host.doctor.finding import Finding, fit, note, unfit
 from lab.host.doctor.tools import Tool
 from lab.model import machine_name
 from lab.providers.virtualbox.host import ALLOWED, VirtualBoxHost
+from lab.system import quoting
 
 NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
 """From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""

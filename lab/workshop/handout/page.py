@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment
 from markupsafe import Markup
 
-from lab import onepage
+from lab.drill import onepage
 from lab.model import Lab
 from lab.system.terminal import naming
 from lab.workshop.handout import prose, topology

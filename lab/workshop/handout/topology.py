@@ -12,7 +12,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from lab import onepage
+from lab.drill import onepage
 from lab.model import Lab, Node
 from lab.workshop.handout.context import quorum
 from lab.workshop.handout.words import word

@@ -16,10 +16,10 @@ from typing import Any
 
 import jinja2
 
-from lab import quoting
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.model.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
+from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.workspace.render import disc
 from lab.workspace.render.credentials import ca_hash

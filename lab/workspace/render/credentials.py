@@ -19,11 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from cryptography.x509.oid import NameOID
 
-from lab import quoting
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.model.roles import ROLES
-from lab.system import proxies
+from lab.system import proxies, quoting
 from lab.workspace import Workspace
 
 CA_YEARS = 10

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from lab import quoting
 from lab.errors import CommandFailed
+from lab.system import quoting
 
 
 class Meaning(NamedTuple):
