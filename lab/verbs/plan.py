@@ -177,12 +177,12 @@ def _ask(session: Session) -> _There:
     reason = remote.route_problem() if running else None
     if reason:
         return _There(states, silent=frozenset(node.name for node in running), problem=reason)
-    first = next((node for node in running if node.spec.etcd_member), None)
+    first = next((node for node in running if node.spec.serves_api), None)
 
     def ask(node: Node) -> tuple[Has | Unknown, _Left | Unknown | None]:
         """What a machine has; and at once what is left to do, of those that say that, as most labs are up."""
         has = ask_one(node, remote)
-        knows = node == first or not node.spec.runs_kubelet
+        knows = node == first or node.spec.balances
         return has, unfinished(node, remote) if knows and _is_complete(has) else None
 
     with session.progress.asking("the machines to say what they have"):
@@ -190,7 +190,7 @@ def _ask(session: Session) -> _There:
         answers = {name: has for name, (has, _) in said.items()}
         to_do = {name: left for name, (_, left) in said.items() if left is not None}
         if first and first.name not in to_do:
-            others = [node for node in running if node.spec.etcd_member and _is_complete(answers[node.name])]
+            others = [node for node in running if node.spec.serves_api and _is_complete(answers[node.name])]
             to_do |= {node.name: unfinished(node, remote) for node in others[:1]}
     has = {name: each for name, each in answers.items() if isinstance(each, Has)}
     left, reasons = _unfinished(session, to_do)
@@ -384,7 +384,7 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
     yield from _notice_of_joins(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:
-        if not node.spec.runs_kubelet:
+        if node.spec.balances:
             yield (
                 f"the API can't be reached while {node.name} restarts with its new size, about {resize:.0f} s; "
                 "pods go on"
@@ -401,8 +401,8 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
 def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:
     """What users notice where machines that run have joined by half, or not yet."""
     again = [node for node in lab.kubernetes_nodes if node.name in there.partial]
-    control_planes = ", ".join(node.name for node in again if node.spec.etcd_member)
-    workers = ", ".join(node.name for node in again if not node.spec.etcd_member)
+    control_planes = ", ".join(node.name for node in again if node.spec.serves_api)
+    workers = ", ".join(node.name for node in again if not node.spec.serves_api)
     if not any(_serves(node, there) for node in lab.control_planes):
         yield "the API can be reached once `kubeadm init` is done"
     elif control_planes:
