@@ -94,7 +94,16 @@ endpoint() {
 		sed -n 's/^controlPlaneEndpoint: *//p'
 }
 
-membership() { "$HERE/probe.sh" 2>/dev/null; }
+# The word of probe.sh, then its reasons, a line each.
+membership() {
+	local why code=0
+	why=$(mktemp "$ANSWERS/why.XXXXXX")
+	"$HERE/probe.sh" 2>"$why" || code=$?
+	cat "$why"
+	return "$code"
+}
+
+unfinished() { timeout --kill-after 1 $((2 * PATIENCE)) "$HERE/unfinished.sh"; }
 
 kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
 
@@ -219,6 +228,7 @@ kubernetes_node() {
 }
 
 control_plane() {
+	tell unfinished unfinished
 	tell programs programs
 	tell images images
 	tell ca-key find "$PKI/ca.key"

@@ -41,7 +41,14 @@ PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "pod-logs", "pod
 NO_POD_ON_IT = ("pod-starts[{it}]", *(f"{check}[{{it}}]" for check in PODS_UNASKED))
 
 NO_API = (
-    *("api-through-it", "identity-leases", "api-endpoints", "leader-leases", "static-pods-ready[*]"),
+    *(
+        "api-through-it",
+        "cluster-objects",
+        "identity-leases",
+        "api-endpoints",
+        "leader-leases",
+        "static-pods-ready[*]",
+    ),
     *("exact-nodes", "node-ready[*]", "node-as-declared[*]", "node-taints[*]", "kube-proxy-server"),
     *("kube-proxy[*]", "pod-network-agent[*]", "system-pods-ready", "coredns-spread", "restarts-stand-still"),
     *("pod-starts[*]", "pod-addresses", *(f"{check}[*]" for check in PODS_UNASKED)),

@@ -34,7 +34,7 @@ TOLD = {
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"etcd-alarms", "programs", "images", "ca-key", "endpoint"},
+    | {"unfinished", "etcd-alarms", "programs", "images", "ca-key", "endpoint"},
 }
 DOCS = REPOSITORY / "docs" / "handout"
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"

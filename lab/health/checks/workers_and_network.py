@@ -252,6 +252,16 @@ def pod_exec(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect("it answers", found)
 
 
+def cluster_objects(lab: Lab, facts: Facts) -> Finding:
+    said, silent = answers(facts, lab.control_planes, lambda machine: machine.unfinished)
+    if not said:
+        raise CouldNotAsk("; ".join(silent))
+    left = next(iter(said.values()))
+    reasons = [line.partition(" ")[2] for line in left if line.startswith("control-plane-init ")]
+    pod_network = ["the pod network is not what its manifest says"] if "pod-network" in left else []
+    return expect_none("all that kubeadm init and the pod network's manifest create", [*reasons, *pod_network])
+
+
 CHECKS = (
     LabCheck(
         "machines-reach-one-another",
@@ -264,6 +274,12 @@ CHECKS = (
         exact_nodes,
         means="the cluster is not the one that lab.yaml describes",
         hint="`./inv up` joins what is missing; `kubectl delete node NAME` takes away what is too many",
+    ),
+    LabCheck(
+        "cluster-objects",
+        cluster_objects,
+        means="machines can't join, or what runs in the cluster is not started again once it ends",
+        hint="`./inv up` creates them again",
     ),
     MachineCheck(
         "node-ready",

@@ -146,6 +146,21 @@ class Machine:
         return f"systemd has restarted {service.name} {service.restarts} times, last {ago:.0f} s ago"
 
     @property
+    def membership(self) -> str:
+        """What the machine has of a cluster, in a word of probe.sh: fresh, partial, damaged or joined."""
+        return self._read("membership", lambda said: said.split()[0])
+
+    @property
+    def broken_files(self) -> tuple[str, ...]:
+        """Which of its files are missing or broken, and how, a phrase each."""
+        return tuple(self.text("membership").splitlines()[1:])
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """What `up` has still to do for the cluster, as this control plane sees it, a line each (unfinished.sh)."""
+        return tuple(self.text("unfinished").splitlines())
+
+    @property
     def certificates(self) -> tuple[CertificateFact, ...]:
         """Every certificate that the machine keeps for its part of the cluster."""
         return self._read("certificates", read_certificates)

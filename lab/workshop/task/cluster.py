@@ -26,14 +26,14 @@ with_the_lab_s_ca = Checks(("cluster-ca",), first, hint=RESET)
 def ready_for_init(sight: Sight) -> Iterator[Found]:
     """The lab's CA is there before init: kubeadm makes its own where it finds none."""
     machine = sight.facts.machine(sight.lab.first)
-    if machine.text("membership").strip() == "fresh" and not _kubeadm_runs(machine):
+    if machine.membership == "fresh" and not _kubeadm_runs(machine):
         yield from tuple(ca_there(sight)) or with_the_lab_s_ca(sight)
 
 
 def initialised(sight: Sight) -> Iterator[Found]:
     node = sight.lab.first
     machine = sight.facts.machine(node)
-    has = machine.text("membership").strip()
+    has = machine.membership
     if _kubeadm_runs(machine):
         yield Found("not yet", node.name, "`kubeadm init` went to its end", "kubeadm is running", WAIT)
     elif has == "fresh":
@@ -80,7 +80,7 @@ def joined(sight: Sight) -> Iterator[Found]:
     missing = _not_joined(sight)
     for node in sight.lab.kubernetes_nodes:
         machine = sight.facts.machine(node)
-        has = machine.text("membership").strip()
+        has = machine.membership
         half = f"on it: `kubeadm reset --force`, and join again; or `./inv up`, which does both for {node.name}"
         if _kubeadm_runs(machine):
             yield Found("not yet", node.name, "`kubeadm join` went to its end", "kubeadm is running", WAIT)
