@@ -53,7 +53,7 @@ STEADY = frozenset(
     (
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
         *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
-        *("own-name", "unique-identities", "kernel-settings", "etcd-members", "etcd-no-learner"),
+        *("own-name", "unique-identities", "kernel-settings", "node-files", "etcd-members", "etcd-no-learner"),
         *("kubeconfig-private", "secrets-private", "no-run-secret"),
     )
 )

@@ -154,6 +154,16 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
     ),
     "a leader does not renew": (leases("kube-scheduler", renewed=LONG_AGO), {"leader-leases"}),
     "a stranger leads": (leases("kube-controller-manager", holder="x9_1"), {"leader-leases"}),
+    "an object of kubeadm's was deleted": (
+        section("cp1", "unfinished", "control-plane-init the cluster lacks its ConfigMap kubeadm-config\n"),
+        {"cluster-objects"},
+    ),
+    "the pod network is another one": (section("cp1", "unfinished", "pod-network\n"), {"cluster-objects"}),
+    "a kubelet's certificate is empty": (
+        section("w1", "membership", "partial\n/var/lib/kubelet/pki/kubelet-client-current.pem is empty\n"),
+        {"node-files[w1]"},
+    ),
+    "a machine has nothing": (section("w1", "membership", "fresh\n"), {"node-files[w1]"}),
     "etcd on one machine does not answer": (
         section("cp3", "etcd-health", "Error: unhealthy cluster", 1),
         {"etcd-member-healthy[cp3]"},
@@ -440,7 +450,7 @@ def test_a_machine_that_is_silent_makes_its_checks_unasked_and_none_fail() -> No
             f"{check}[w1]"
             for check in ("certificate-expiry", "own-name", "network-services", "kernel-settings")
         ),
-        *(f"{check}[w1]" for check in ("cgroup-driver", "clock")),
+        *(f"{check}[w1]" for check in ("cgroup-driver", "clock", "node-files")),
     }
 
 
@@ -591,7 +601,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 199
+    assert len(cases(lab())) == 206
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

@@ -109,7 +109,7 @@ CHECKS = (
         "node-files",
         kubernetes_nodes,
         node_files,
-        means="programs that still run have read these files, and the next start of them, or the next boot, fails",
+        means="programs that run have read these files; their next start, or the next boot, fails",
         hint="`./inv up` makes them again, or joins the machine again where it can't",
     ),
     MachineCheck(

@@ -157,7 +157,7 @@ class Machine:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """What `up` has still to do for the cluster, as this control plane sees it, a line each (unfinished.sh)."""
+        """What `up` has still to do for the cluster, as this control plane sees it: lines of unfinished.sh."""
         return tuple(self.text("unfinished").splitlines())
 
     @property
