@@ -38,9 +38,11 @@ own_scripts() { cat "$HERE/facts.sh" "$HERE/pods.sh" | sha256sum; }
 
 # All that `up` gives a machine for good, as one hash: the kit's folder, and the host's proxies (lab/plans/already.py).
 given() {
+	local proxies=/etc/ha-lab/proxy.env
+	[[ -e $proxies ]] || proxies=/dev/null
 	{
 		(cd "$HERE" && find . -type f | LC_ALL=C sort | xargs sha256sum)
-		echo "$(cat /etc/ha-lab/proxy.env 2>/dev/null | sha256sum | cut -c 1-64)  proxy.env"
+		echo "$(sha256sum <"$proxies" | cut -c 1-64)  proxy.env"
 	} | sha256sum
 }
 
