@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lab.drill import measure
+from lab.drill import measure, words
 from lab.drill.recording import Report, Title
 from lab.model import Node
 from lab.model.change import Change
@@ -36,16 +36,11 @@ class Measured:
 def _title(change: Change, leaving: Sequence[Node]) -> Title:
     """What is changed, in a few words."""
     removed = {node.name for node in change.removed}
-    replaced = [node.name for node in leaving if node.name not in removed]
-    parts = [
-        ("added", "추가", [node.name for node in change.added]),
-        ("removed", "제거", [node.name for node in change.removed]),
-        ("replaced", "교체", replaced),
-        ("resized", "크기 변경", [node.name for node in change.resized]),
-        ("changed", "설정 변경", [setting.key for setting in change.reconfigured]),
-    ]
-    english = "; ".join(f"{word} {', '.join(names)}" for word, _, names in parts if names)
-    korean = "; ".join(f"{word}: {', '.join(names)}" for _, word, names in parts if names)
-    if not english:
-        return Title(en="`up` on a lab that needs no change", ko="변경이 없는 랩에서 실행한 up")
-    return Title(en=f"A change of the lab: {english}", ko=f"랩 변경: {korean}")
+    parts = {
+        "added": [node.name for node in change.added],
+        "removed": [node.name for node in change.removed],
+        "replaced": [node.name for node in leaving if node.name not in removed],
+        "resized": [node.name for node in change.resized],
+        "changed": [setting.key for setting in change.reconfigured],
+    }
+    return Title(**words.change_title(parts)._asdict())

@@ -5,13 +5,14 @@ The texts are in words.yaml. A name without a text there (a new figure, a lab's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import texts
 from lab.texts import Said
 
 _PLACEHOLDERS = {
+    "change": ("parts",),
     "whole_again": ("component",),
     "until": ("noticed",),
     "measured": ("probe", "measure"),
@@ -27,14 +28,16 @@ _PLACEHOLDERS = {
     "unseen": ("count", "runs"),
 }
 _WITH_A_MACHINE = ("taken_out", "not_ready", "behind_load_balancer", "api_server")
+_CHANGE_PARTS = ("added", "removed", "replaced", "resized", "changed")
 _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
     (
         *("probes", "measures", "columns", "figures", "phrases", "marks", "chosen", "lanes", "facts"),
-        *("headings", "change_headings", "change_measures", "sentences"),
+        *("headings", "change_headings", "change_measures", "change_parts", "sentences"),
     ),
     {("sentences", name): values for name, values in _PLACEHOLDERS.items()}
-    | {("phrases", name): ("machine",) for name in _WITH_A_MACHINE},
+    | {("phrases", name): ("machine",) for name in _WITH_A_MACHINE}
+    | {("change_parts", name): ("names",) for name in _CHANGE_PARTS},
 )
 
 PROBES = _TEXTS["probes"]
@@ -48,6 +51,7 @@ FACTS = _TEXTS["facts"]
 HEADINGS = _TEXTS["headings"]
 CHANGE_HEADINGS = HEADINGS | _TEXTS["change_headings"]
 CHANGE_MEASURES = MEASURES | _TEXTS["change_measures"]
+CHANGE_PARTS = _TEXTS["change_parts"]
 SENTENCES = _TEXTS["sentences"]
 
 DRILL_MARKS = ("inject", "detect", "heal", "whole")
@@ -80,6 +84,15 @@ def phrase(what: str) -> Said:
             machine = what[len(begins) : len(what) - len(ends)]
             return Said(what, known.ko.format(machine=machine))
     return Said(what, what)
+
+
+def change_title(parts: Mapping[str, Sequence[str]]) -> Said:
+    """Return what a measured change is called: for each of CHANGE_PARTS, the machines or keys, if any."""
+    found = [said.fill(names=", ".join(parts[name])) for name, said in CHANGE_PARTS.items() if parts[name]]
+    if not found:
+        return SENTENCES["no_change"]
+    joined = Said(*("; ".join(language) for language in zip(*found, strict=True)))
+    return SENTENCES["change"].fill(parts=joined)
 
 
 def number(value: float) -> str:

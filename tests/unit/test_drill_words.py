@@ -33,6 +33,7 @@ SPOKEN = {
             "CHOSEN",
             "CHANGE_HEADINGS",
             "CHANGE_MEASURES",
+            "CHANGE_PARTS",
         )
         for name, said in getattr(words, table).items()
     },
@@ -46,6 +47,8 @@ SPOKEN = {
     "counts": words.counts("writes", 1, 2, 3),
     "watched": words.counts("watch", 1, 2, 3),
     "whole": words.figure("whole_s.etcd cp2"),
+    "change": words.SENTENCES["change"],
+    "no change": words.SENTENCES["no_change"],
 }
 SAME_IN_BOTH = {"PROBES watch"}
 """Words that Koreans leave in English letters."""

@@ -1,0 +1,83 @@
+"""What `up --measure` has the probes do: a change's title, which machines stay, and what has no limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab.drill import measure
+from lab.drill.measured_up import Measured
+from lab.drill.recording import Report, Title
+from lab.plans import already
+from lab.session import Session
+from lab.verbs import up as bring_up
+from lab.verbs.up import Wish
+from tests.unit.world import World, lab_of, live
+
+
+@dataclass
+class Asked:
+    """A lab in memory, and what `lab.drill.measure` was asked for there."""
+
+    world: World
+    title: Title | None = None
+    words: dict[str, Any] = field(default_factory=dict)
+
+    def measured(
+        self, session: Session, title: Title, work: Callable[[], None], **words: Any
+    ) -> tuple[Report, Path]:
+        self.title, self.words = title, words
+        work()
+        found = Report(lab="", kubernetes="", provider="", began="", host={}, results=())
+        return found, self.world.folder
+
+    def up(self, *, replacing: tuple[str, ...] = (), **numbers: Any) -> None:
+        """Bring the lab to these numbers with --measure."""
+        world = self.world
+        world.wanted = lab_of(world.folder, **numbers)
+        wish = Wish(consent=True, replacing=replacing)
+        bring_up.up(world.session(world.wanted), wish, lambda question: False, Measured())
+        world.require_applied(world.wanted)
+
+    @property
+    def stay(self) -> list[str]:
+        """The machines that the probes may rely on."""
+        return [node.name for node in self.words["keep"]]
+
+
+@pytest.fixture
+def asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Asked:
+    found = Asked(live(World(tmp_path), monkeypatch))
+    monkeypatch.setattr(measure, "measured", found.measured)
+    found.world.up(lab_of(tmp_path))
+    return found
+
+
+def test_a_change_is_called_by_what_it_does_in_both_languages(asked: Asked) -> None:
+    asked.up(workers=4)
+    assert asked.title == Title(en="A change of the lab: added w3, w4", ko="랩 변경: 추가: w3, w4")
+    asked.up(workers=3, profile="reference", replacing=("w1", "cp2"))
+    assert asked.title == Title(
+        en="A change of the lab: removed w4; replaced cp2, w1; changed load_balancer.profile",
+        ko="랩 변경: 제거: w4; 교체: cp2, w1; 설정 변경: load_balancer.profile",
+    )
+    asked.world.enforces_sizes = True
+    asked.up(workers=3, cpus=3, profile="reference")
+    assert asked.title == Title(
+        en="A change of the lab: resized w1, w2, w3", ko="랩 변경: 크기 변경: w1, w2, w3"
+    )
+
+
+def test_a_lab_that_needs_no_change_has_a_title_too(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(already, "is_up", lambda lab, workspace, remote: True)
+    asked.up()
+    assert asked.title == Title(en="`up` on a lab that needs no change", ko="변경이 없는 랩에서 실행한 up")
+
+
+def test_the_probes_rely_on_the_machines_that_are_there_before_and_after(asked: Asked) -> None:
+    asked.up(workers=3, replacing=("lb1", "w1"))
+    assert asked.stay == ["lb1", "cp1", "cp2", "cp3", "w2"]
