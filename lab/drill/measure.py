@@ -15,7 +15,7 @@ from lab.drill.catalogue import ALWAYS
 from lab.drill.figures import figures
 from lab.drill.observe import AFTER, Observation, service_nodes, workload_runs
 from lab.drill.probes import LONGEST
-from lab.drill.recording import Mark, Report, Result, Title
+from lab.drill.recording import Exemption, Mark, Report, Result, Title
 from lab.drill.scene import Scene, raft_term
 from lab.drill.whole import wait_whole
 from lab.errors import LabError, LabStateError
@@ -37,14 +37,21 @@ SERVE = "`./inv up` without --measure repairs the lab, and `./inv status` shows 
 
 
 def measured(
-    session: Session, title: Title, work: Callable[[], None], *, keep: tuple[Node, ...], name: str = "up"
+    session: Session,
+    title: Title,
+    work: Callable[[], None],
+    *,
+    keep: tuple[Node, ...],
+    exemptions: tuple[Exemption, ...] = (),
+    name: str = "up",
 ) -> tuple[Report, Path]:
     """Do some work on a lab under the eyes of its users; return the report, and the folder that it is in.
 
-    `keep`: the machines that are there before and after; the Service is asked at these. `session` is the lab
-    as it will be afterwards. The caller holds the workspace's lock. Whatever ends the work, the probes end, the
-    report is written with the problem, the workload is removed, and the work's own error or interrupt is
-    raised. Raises LabError before the work begins where nothing could be measured.
+    `keep`: the machines that are there before and after; the Service is asked at these. `exemptions`: those of
+    LIMITS that this change can't keep. `session` is the lab as it will be afterwards. The caller holds the
+    workspace's lock. Whatever ends the work, the probes end, the report is written with the problem, the
+    workload is removed, and the work's own error or interrupt is raised. Raises LabError before the work begins
+    where nothing could be measured.
     """
     require_serving(session)
     found = report.begin(session)
@@ -54,7 +61,7 @@ def measured(
         failure = _watched(observed, title, work, steady, node_port)
         if failure is not None:
             observed.problem = observed.problem or _why(title, failure)
-        result = _judged(observed, title, name)
+        result = _judged(observed, title, name, exemptions)
         found = found.model_copy(update={"results": (result,)})
         folder = report.keep(found, session.workspace, name)
         if failure is not None:
@@ -153,10 +160,12 @@ def _recover(observed: Observation) -> None:
     observed.let_pass(AFTER)
 
 
-def _judged(observed: Observation, title: Title, name: str) -> Result:
+def _judged(observed: Observation, title: Title, name: str, exemptions: tuple[Exemption, ...]) -> Result:
     recording = observed.recording(name, title=title)
-    limits = ALWAYS | (LIMITS if recording.profile == "tuned" else {})
-    return Result(recording=recording, figures=figures(recording, limits), problem=observed.problem)
+    limits = dict(LIMITS) if recording.profile == "tuned" else {}
+    exempt = tuple(each for each in exemptions if limits.pop(each.figure, None) is not None)
+    found = figures(recording, ALWAYS | limits)
+    return Result(recording=recording, figures=found, problem=observed.problem, exemptions=exempt)
 
 
 def _also(failure: BaseException | None, work: Callable[[], None]) -> BaseException | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lab.drill import measure, words
-from lab.drill.recording import Report, Title
-from lab.model import Node
+from lab.drill.recording import Exemption, Report, Title
+from lab.model import Lab, Node
 from lab.model.change import Change
 from lab.session import Session
 
@@ -30,7 +30,13 @@ class Measured:
             for node in session.lab.nodes
             if node.spec.balances or (node.name not in names and node not in change.added)
         )
-        self.report, self.folder = measure.measured(session, _title(change, leaving), work, keep=keep)
+        self.report, self.folder = measure.measured(
+            session,
+            _title(change, leaving),
+            work,
+            keep=keep,
+            exemptions=_exemptions(session.lab, (*leaving, *change.resized)),
+        )
 
 
 def _title(change: Change, leaving: Sequence[Node]) -> Title:
@@ -44,3 +50,18 @@ def _title(change: Change, leaving: Sequence[Node]) -> Title:
         "changed": [setting.key for setting in change.reconfigured],
     }
     return Title(**words.change_title(parts)._asdict())
+
+
+def _exemptions(lab: Lab, off: Sequence[Node]) -> tuple[Exemption, ...]:
+    """The limits that can't hold while these machines are off: without a load balancer nobody can connect.
+
+    Writes are still limited: one that was acknowledged before is in etcd.
+    """
+    if len(lab.balancers) > 1:
+        return ()
+    names = {node.name for node in off}
+    return tuple(
+        Exemption(figure="connections.failed", **words.only_balancer(node.name)._asdict())
+        for node in lab.balancers
+        if node.name in names
+    )

@@ -126,6 +126,7 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
         "chosen": chosen,
         "passed": result.passed,
         "problem": result.problem,
+        "exemptions": [Said(each.en, each.ko) for each in result.exemptions],
         "victims": ", ".join(recording.victims),
         "title": words.picture(story.title, recording.profile, chosen),
         "description": _description(line, lanes),

@@ -128,12 +128,24 @@ class Figure(Frozen):
         return self.limit is None or (self.value is not None and self.value <= self.limit)
 
 
+class Exemption(Frozen):
+    """A figure that has no limit in one measured change, and why in both languages."""
+
+    figure: str
+    en: str
+    ko: str
+
+
 class Result(Frozen):
-    """One run of a drill, judged. `problem` is why it could not be carried through, if so."""
+    """One run of a drill, judged. `problem` is why it could not be carried through, if so.
+
+    `exemptions` are the limits that other changes have and this one has not.
+    """
 
     recording: Recording
     figures: tuple[Figure, ...] = ()
     problem: str = ""
+    exemptions: tuple[Exemption, ...] = ()
 
     @property
     def passed(self) -> bool:

@@ -68,7 +68,7 @@ def shown(report: Report) -> RenderableType:
     passed = sum(result.passed for result in report.results)
     verdict = f"{report.lab}: {words.headline(passed, len(report.results)).en}."
     style = "bold green" if report.passed else "bold red"
-    return Group(table, *_problems(drills), "", Text(verdict, style), *_doubts(report))
+    return Group(table, *_problems(drills), *_exemptions(report), "", Text(verdict, style), *_doubts(report))
 
 
 def _host() -> dict[str, str]:
@@ -127,6 +127,11 @@ def _cell(row: Row | None) -> Text:
     if row.unseen:
         said += f", {words.unseen(row.unseen, row.runs).en}"
     return Text(said, "" if row.holds else "red")
+
+
+def _exemptions(report: Report) -> list[Text]:
+    """Why a figure has no limit that usually has one, a line each."""
+    return [Text(each.en, "yellow") for result in report.results for each in result.exemptions]
 
 
 def _problems(drills: tuple[Drill, ...]) -> list[Text]:

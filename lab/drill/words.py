@@ -13,6 +13,7 @@ from lab.texts import Said
 
 _PLACEHOLDERS = {
     "change": ("parts",),
+    "only_balancer": ("machine",),
     "whole_again": ("component",),
     "until": ("noticed",),
     "measured": ("probe", "measure"),
@@ -93,6 +94,11 @@ def change_title(parts: Mapping[str, Sequence[str]]) -> Said:
         return SENTENCES["no_change"]
     joined = Said(*("; ".join(language) for language in zip(*found, strict=True)))
     return SENTENCES["change"].fill(parts=joined)
+
+
+def only_balancer(machine: str) -> Said:
+    """Return why new connections have no limit in a change: the only load balancer is off meanwhile."""
+    return SENTENCES["only_balancer"].fill(machine=machine)
 
 
 def number(value: float) -> str:

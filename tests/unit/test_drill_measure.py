@@ -16,7 +16,7 @@ import pytest
 
 from lab.drill import balancer_log, catalogue, measure, observe, probes, report, run, stream, undo, workload
 from lab.drill.page import page
-from lab.drill.recording import Mark, Report, Title
+from lab.drill.recording import Exemption, Mark, Report, Title
 from lab.drill.scene import Etcd, Scene
 from lab.errors import LabError, LabStateError
 from lab.health import verify
@@ -68,9 +68,11 @@ class World:
         with self.session.progress.step("join", "a worker joins", "w2"):
             time.sleep(0.2)
 
-    def measured(self, work: Callable[[], None] | None = None) -> tuple[Report, Path]:
+    def measured(
+        self, work: Callable[[], None] | None = None, exemptions: tuple[Exemption, ...] = ()
+    ) -> tuple[Report, Path]:
         keep = tuple(node for node in self.session.lab.nodes if node.name != "w2")
-        return measure.measured(self.session, TITLE, work or self.work, keep=keep)
+        return measure.measured(self.session, TITLE, work or self.work, keep=keep, exemptions=exemptions)
 
     @property
     def kept(self) -> Report:
@@ -173,25 +175,48 @@ def test_what_haproxy_did_is_a_step_and_no_detection(world: World) -> None:
     assert figure(found, "detect_s") == (None, None)
 
 
-def test_connections_that_fail_during_a_change_are_over_the_limit(world: World) -> None:
+def refusing_for_a_while(world: World) -> Callable[[], None]:
     def work() -> None:
         world.server.break_("readyz", "refuse")
         time.sleep(0.3)
         world.server.break_("readyz", "")
 
-    found, _ = world.measured(work)
+    return work
+
+
+def test_connections_that_fail_during_a_change_are_over_the_limit(world: World) -> None:
+    found, _ = world.measured(refusing_for_a_while(world))
     failed, limit = figure(found, "connections.failed")
     assert (failed or 0) > 1
     assert limit == 0
     assert not found.passed
+    assert found.results[0].exemptions == ()
+
+
+def test_a_change_that_can_t_keep_a_limit_does_not_have_it_and_the_report_says_why(world: World) -> None:
+    exemption = Exemption(figure="connections.failed", en="lb1 is off", ko="lb1 꺼짐")
+    found, folder = world.measured(refusing_for_a_while(world), (exemption,))
+    failed, limit = figure(found, "connections.failed")
+    assert (failed or 0) > 1
+    assert limit is None
+    assert figure(found, "writes.lost") == (0, 0)
+    assert found.passed
+    assert world.kept.results[0].exemptions == (exemption,)
+    console, text = printed()
+    console.print(measure.shown(found, folder))
+    assert "lb1 is off" in text.getvalue()
+    assert ">lb1 is off<" in page(found)
+    assert ">lb1 꺼짐<" in page(found)
 
 
 def test_the_write_ups_load_balancer_may_lose_connections(world: World) -> None:
     world.session = with_profile(world.session, "reference")
     world.session = replace(world.session, remote=FakeRemote(world.session.lab, world.session.workspace))
-    found, _ = world.measured()
+    exemption = Exemption(figure="connections.failed", en="lb1 is off", ko="lb1 꺼짐")
+    found, _ = world.measured(exemptions=(exemption,))
     assert figure(found, "connections.failed") == (0, None)
     assert figure(found, "writes.lost") == (0, 0)
+    assert found.results[0].exemptions == (), "there is no limit to be exempt from"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ SPOKEN = {
     "watched": words.counts("watch", 1, 2, 3),
     "whole": words.figure("whole_s.etcd cp2"),
     "change": words.SENTENCES["change"],
+    "only balancer": words.only_balancer("lb1"),
     "no change": words.SENTENCES["no_change"],
 }
 SAME_IN_BOTH = {"PROBES watch"}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.drill import measure
-from lab.drill.measured_up import Measured
+from lab.drill.measured_up import Measured, _exemptions
 from lab.drill.recording import Report, Title
 from lab.plans import already
 from lab.session import Session
@@ -42,6 +42,11 @@ class Asked:
         wish = Wish(consent=True, replacing=replacing)
         bring_up.up(world.session(world.wanted), wish, lambda question: False, Measured())
         world.require_applied(world.wanted)
+
+    @property
+    def exempt(self) -> list[str]:
+        """The figures that have no limit."""
+        return [each.figure for each in self.words["exemptions"]]
 
     @property
     def stay(self) -> list[str]:
@@ -81,3 +86,36 @@ def test_a_lab_that_needs_no_change_has_a_title_too(asked: Asked, monkeypatch: p
 def test_the_probes_rely_on_the_machines_that_are_there_before_and_after(asked: Asked) -> None:
     asked.up(workers=3, replacing=("lb1", "w1"))
     assert asked.stay == ["lb1", "cp1", "cp2", "cp3", "w2"]
+
+
+def test_new_connections_have_no_limit_while_the_only_load_balancer_is_made_again(asked: Asked) -> None:
+    asked.up(replacing=("lb1",))
+    [exemption] = asked.words["exemptions"]
+    assert exemption.figure == "connections.failed"
+    for why in (exemption.en, exemption.ko):
+        assert "lb1" in why
+
+
+def test_new_connections_have_no_limit_while_the_only_load_balancer_gets_another_size(
+    asked: Asked,
+) -> None:
+    asked.world.enforces_sizes = True
+    asked.up(balancer_cpus=2)
+    assert asked.exempt == ["connections.failed"]
+
+
+def test_every_other_change_has_all_limits(asked: Asked) -> None:
+    asked.up(workers=1, control_planes=1)
+    assert asked.exempt == []
+    asked.up(control_planes=3, workers=1, profile="reference")
+    assert asked.exempt == []
+    asked.up(control_planes=3, workers=1, profile="reference", replacing=("cp1", "w1"))
+    assert asked.exempt == []
+
+
+def test_with_a_second_load_balancer_new_connections_have_their_limit(tmp_path: Path) -> None:
+    lab = lab_of(tmp_path)
+    [one] = lab.balancers
+    other = one.model_copy(update={"name": "lb2", "address": one.address + 1})
+    assert _exemptions(lab, [one]) != ()
+    assert _exemptions(lab.model_copy(update={"nodes": (one, other, *lab.nodes[1:])}), [one]) == ()

@@ -63,7 +63,13 @@ class Machine:
 
 
 def lab_of(
-    folder: Path, *, control_planes: int = 3, workers: int = 2, cpus: int = 2, profile: str = "tuned"
+    folder: Path,
+    *,
+    control_planes: int = 3,
+    workers: int = 2,
+    cpus: int = 2,
+    profile: str = "tuned",
+    balancer_cpus: int | None = None,
 ) -> Lab:
     """A lab.yaml with these numbers, as the kit reads it."""
     path = folder / "lab.yaml"
@@ -73,6 +79,7 @@ def lab_of(
         "nodes:\n"
         f"  control_planes: {{count: {control_planes}}}\n"
         f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
+        + (f"  load_balancers: {{cpus: {balancer_cpus}}}\n" if balancer_cpus else "")
     )
     return config.load(path)
 
