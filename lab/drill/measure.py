@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -42,21 +42,27 @@ def measured(
     work: Callable[[], None],
     *,
     keep: tuple[Node, ...],
+    off: Collection[str] = (),
     exemptions: tuple[Exemption, ...] = (),
     name: str = "up",
 ) -> tuple[Report, Path]:
     """Do some work on a lab under the eyes of its users; return the report, and the folder that it is in.
 
-    `keep`: the machines that are there before and after; the Service is asked at these. `exemptions`: those of
-    LIMITS that this change can't keep. `session` is the lab as it will be afterwards. The caller holds the
-    workspace's lock. Whatever ends the work, the probes end, the report is written with the problem, the
-    workload is removed, and the work's own error or interrupt is raised. Raises LabError before the work begins
-    where nothing could be measured.
+    `keep`: the machines that run before and after; the Service is asked at these. `off`: the names of those
+    that do not run when it begins. `exemptions`: those of LIMITS that this change can't keep. `session` is the
+    lab as it will be afterwards. The caller holds the workspace's lock. Whatever ends the work, the probes end,
+    the report is written with the problem, the workload is removed, and the work's own error or interrupt is
+    raised. Raises LabError before the work begins where nothing could be measured.
     """
     require_serving(session)
-    found = report.begin(session)
     steady = session.lab.model_copy(update={"nodes": keep})
-    with workload_runs(session, steady, replicas=_workers(session)) as node_port:
+    if not steady.etcd_members:
+        raise LabStateError(
+            "nothing can be measured: no control plane runs before this change and is still there after it",
+            hint="`./inv up` without --measure makes the change",
+        )
+    found = report.begin(session)
+    with workload_runs(session, steady, replicas=_workers(session), avoided=off) as node_port:
         observed = Observation(session)
         failure = _watched(observed, title, work, steady, node_port)
         if failure is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab import providers
 from lab.drill import measure, words
 from lab.drill.recording import Exemption, Report, Title
 from lab.model import Lab, Node
@@ -24,19 +25,24 @@ class Measured:
         self, session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]
     ) -> None:
         """Do the work with the probes around it. Raises LabError where it failed, or can't be measured."""
-        names = {node.name for node in leaving}
-        keep = tuple(
-            node
-            for node in session.lab.nodes
-            if node.spec.balances or (node.name not in names and node not in change.added)
-        )
+        off = _off(session)
+        away = off | {node.name for node in (*leaving, *change.added)}
+        keep = tuple(node for node in session.lab.nodes if node.spec.balances or node.name not in away)
         self.report, self.folder = measure.measured(
             session,
             _title(change, leaving),
             work,
             keep=keep,
+            off=off,
             exemptions=_exemptions(session.lab, (*leaving, *change.resized)),
         )
+
+
+def _off(session: Session) -> set[str]:
+    """The names of the lab's machines, as wanted and as made, that do not run now."""
+    labs = (session.lab, session.made.lab) if session.made else (session.lab,)
+    states = [item for lab in labs for item in providers.states(lab, session.workspace).items()]
+    return {name for name, state in states if state != "running"}
 
 
 def _title(change: Change, leaving: Sequence[Node]) -> Title:

@@ -126,8 +126,10 @@ def service_nodes(lab: Lab, steady: Collection[Node]) -> tuple[Node, ...]:
 
 
 @contextmanager
-def workload_runs(session: Session, lab: Lab, *, replicas: int = 0) -> Iterator[int]:
-    """The workload runs on `lab` while inside: the port of its Service on every node.
+def workload_runs(
+    session: Session, lab: Lab, *, replicas: int = 0, avoided: Collection[str] = ()
+) -> Iterator[int]:
+    """The workload runs on `lab` while inside, not on the nodes `avoided`: its Service's port on every node.
 
     It is removed afterwards, also after an interrupt; where that fails after another failure, the other one
     counts, and the next `deploy` removes what is left.
@@ -135,7 +137,7 @@ def workload_runs(session: Session, lab: Lab, *, replicas: int = 0) -> Iterator[
     api = Api(session.workspace.kubeconfig)
     try:
         with session.progress.step("workload", "the drills' workload runs"):
-            node_port = workload.deploy(api, lab, replicas=replicas)
+            node_port = workload.deploy(api, lab, replicas=replicas, avoided=avoided)
         yield node_port
     except BaseException:
         with process.defer_interrupts(), contextlib.suppress(LabError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +39,21 @@ EVICTED_AFTER = 5
 HINT = f"`kubectl -n {NAMESPACE} get pods,events` says more"
 
 
-def deploy(api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0) -> int:
+def deploy(
+    api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0, avoided: Collection[str] = ()
+) -> int:
     """Run the workload in a namespace of its own, all of it Ready; return its Service's port on every node.
 
-    It has two pods at least, or `replicas`, or one for each worker of `lab`. What an earlier run left is
-    removed first. Raises LabStateError when the API says no, WaitTimedOut when pods aren't Ready in `timeout`
-    seconds.
+    It has two pods at least, or `replicas`, or one for each worker of `lab`, and none on the nodes `avoided`.
+    What an earlier run left is removed first. Raises LabStateError when the API says no, WaitTimedOut when pods
+    aren't Ready in `timeout` seconds.
     """
     fixed = _manifests()
     if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
         remove(api, timeout)
     _create(api, "/api/v1/namespaces", of_kind(fixed, "Namespace"))
     _create(api, COUNTER.rpartition("/")[0], of_kind(fixed, "ConfigMap"))
-    _create(api, DEPLOYMENTS, _deployment(NAME, lab, replicas=max(2, replicas or len(lab.workers))))
+    _create(api, DEPLOYMENTS, _deployment(NAME, lab, max(2, replicas or len(lab.workers)), avoided))
     service = _create(api, SERVICE.rpartition("/")[0], of_kind(fixed, "Service"))
     wait_until(
         lambda: why_not_running(api),
@@ -108,7 +111,7 @@ def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
     Ready in `timeout` seconds.
     """
     began = time.monotonic()
-    _create(api, DEPLOYMENTS, _deployment(name, lab, replicas=1))
+    _create(api, DEPLOYMENTS, _deployment(name, lab, 1))
     try:
         wait_until(
             lambda: why_not_running(api, name),
@@ -193,7 +196,7 @@ def _manifests() -> tuple[Manifest, ...]:
     )
 
 
-def _deployment(name: str, lab: Lab, replicas: int) -> Manifest:
+def _deployment(name: str, lab: Lab, replicas: int, avoided: Collection[str] = ()) -> Manifest:
     (found,) = manifests.read(
         HERE / "deployment.yaml.j2",
         namespace=NAMESPACE,
@@ -204,5 +207,6 @@ def _deployment(name: str, lab: Lab, replicas: int) -> Manifest:
         page=PAGE,
         evicted_after=EVICTED_AFTER,
         workers=len(lab.workers),
+        avoided=sorted(avoided),
     )
     return found

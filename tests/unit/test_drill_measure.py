@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -43,10 +43,14 @@ class World:
         self.term = 7
         self.deployed: tuple[Lab, int] | None = None
         self.waited_for: tuple[str, ...] = ()
+        self.avoided: tuple[str, ...] = ()
+        self.keep: tuple[str, ...] = ("lb1", "cp1", "w1")
 
-    def deploy(self, api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0) -> int:
+    def deploy(
+        self, api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0, avoided: Collection[str] = ()
+    ) -> int:
         self.done.append("deploy")
-        self.deployed = lab, replicas
+        self.deployed, self.avoided = (lab, replicas), tuple(avoided)
         return self.server.node_port
 
     def remove(self, api: Api, timeout: float = 60.0) -> None:
@@ -71,8 +75,10 @@ class World:
     def measured(
         self, work: Callable[[], None] | None = None, exemptions: tuple[Exemption, ...] = ()
     ) -> tuple[Report, Path]:
-        keep = tuple(node for node in self.session.lab.nodes if node.name != "w2")
-        return measure.measured(self.session, TITLE, work or self.work, keep=keep, exemptions=exemptions)
+        keep = tuple(node for node in self.session.lab.nodes if node.name in self.keep)
+        return measure.measured(
+            self.session, TITLE, work or self.work, keep=keep, off={"w3"}, exemptions=exemptions
+        )
 
     @property
     def kept(self) -> Report:
@@ -165,6 +171,7 @@ def test_the_workload_is_for_the_workers_that_are_there_and_the_service_is_asked
     assert asked == [("w1",)]
     assert world.deployed is not None
     assert ([n.name for n in world.deployed[0].nodes], world.deployed[1]) == (["lb1", "cp1", "w1"], 2)
+    assert world.avoided == ("w3",), "its Node may still be Ready"
     assert world.waited_for == ("lb1", "cp1", "w1", "w2")
 
 
@@ -343,6 +350,13 @@ def test_a_lab_whose_api_does_not_serve_is_not_measured(world: World) -> None:
     assert "without --measure" in error.hint
     world.server.break_("readyz", "drop")
     assert "nothing can be measured" in refused(world).message
+
+
+def test_a_change_that_no_control_plane_outlasts_is_not_measured(world: World) -> None:
+    world.keep = ("lb1", "w1")
+    error = refused(world)
+    assert "no control plane runs before this change and is still there after it" in error.message
+    assert "without --measure" in error.hint
 
 
 def test_a_lab_with_a_drills_fault_in_it_is_not_measured(world: World) -> None:

@@ -139,6 +139,18 @@ def test_there_is_a_pod_for_each_worker_and_two_at_least(
     assert api.deployment()["replicas"] == replicas
 
 
+def test_no_pod_is_put_on_a_node_whose_machine_is_off(api: FakeApi, lab: Lab) -> None:
+    workload.deploy(api, lab)
+    assert "affinity" not in api.deployment()["template"]["spec"]
+    api.objects.clear()
+    workload.deploy(api, lab, avoided={"w2", "cp1"})
+    affinity = api.deployment()["template"]["spec"]["affinity"]["nodeAffinity"]
+    [term] = affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert term["matchExpressions"] == [
+        {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["cp1", "w2"]}
+    ]
+
+
 def test_control_planes_run_it_only_where_there_is_no_worker(api: FakeApi, lab: Lab) -> None:
     def tolerated(which: Lab) -> set[str]:
         api.objects.clear()

@@ -13,6 +13,7 @@ from lab.drill import measure
 from lab.drill.measured_up import Measured, _exemptions
 from lab.drill.recording import Report, Title
 from lab.plans import already
+from lab.providers import MachineState
 from lab.session import Session
 from lab.verbs import up as bring_up
 from lab.verbs.up import Wish
@@ -86,6 +87,25 @@ def test_a_lab_that_needs_no_change_has_a_title_too(asked: Asked, monkeypatch: p
 def test_the_probes_rely_on_the_machines_that_are_there_before_and_after(asked: Asked) -> None:
     asked.up(workers=3, replacing=("lb1", "w1"))
     assert asked.stay == ["lb1", "cp1", "cp2", "cp3", "w2"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "paused", "absent"])
+def test_the_probes_do_not_rely_on_machines_that_the_change_starts_or_makes(
+    asked: Asked, state: MachineState
+) -> None:
+    for name in ("cp1", "w2"):
+        asked.world.machines[name].state = state
+        if state == "absent":
+            asked.world.lose(name)
+    asked.up()
+    assert asked.stay == ["lb1", "cp2", "cp3", "w1"]
+    assert asked.words["off"] == {"cp1", "w2"}
+
+
+def test_a_machine_that_is_off_and_leaves_is_named_as_off(asked: Asked) -> None:
+    asked.world.machines["w2"].state = "stopped"
+    asked.up(workers=1)
+    assert asked.words["off"] == {"w2"}
 
 
 def test_new_connections_have_no_limit_while_the_only_load_balancer_is_made_again(asked: Asked) -> None:
