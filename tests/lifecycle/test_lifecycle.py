@@ -9,6 +9,8 @@ import json
 import subprocess
 import time
 
+import pytest
+
 from lab.golden.supply.images import PROBE
 from lab.remote import control_folder
 from tests.lifecycle.conftest import LivingLab
@@ -61,6 +63,15 @@ def test_it_grows_to_three_control_planes_and_users_notice_nothing(living: Livin
     figures = living.measured("up")
     assert figures["connections.failed"] == figures["writes.lost"] == 0
     living.verified()
+
+
+@pytest.mark.whole
+def test_it_grows_to_five_control_planes_and_shrinks_to_three(living: LivingLab) -> None:
+    for count in (5, 3):
+        living.edit(control_planes=count)
+        figures = living.measured("up")
+        assert figures["connections.failed"] == figures["writes.lost"] == 0
+        living.verified()
 
 
 def test_nothing_is_removed_before_somebody_has_agreed(living: LivingLab) -> None:

@@ -65,6 +65,10 @@ CASES = {
     "one worker less": Case({"workers": 2}, {"workers": 1}),
     "three control planes instead of one": Case({"control_planes": 1, "workers": 1}, SMALL),
     "one control plane instead of three": Case(SMALL, {"control_planes": 1, "workers": 1}),
+    "five control planes instead of three": Case(SMALL, {"control_planes": 5, "workers": 1}),
+    "one control plane instead of five": Case(
+        {"control_planes": 5, "workers": 1}, {"control_planes": 1, "workers": 1}
+    ),
     "fewer control planes and more workers": Case(SMALL, {"control_planes": 1, "workers": 2}),
     "less of a lab that is stopped": Case({}, {"control_planes": 1, "workers": 1}, happened=stopped()),
     "less of a lab that lost what goes": Case({}, {"control_planes": 3, "workers": 1}, happened=lost("w2")),
