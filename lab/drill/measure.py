@@ -93,7 +93,8 @@ def require_serving(session: Session) -> None:
         )
     ca, timeout = Api(workspace.kubeconfig).ca, 5.0 * lab.patience
     try:
-        status, text = ask_health(lab.api.address, lab.api.port, "/readyz", ca, timeout)
+        with session.progress.asking("the API to say whether it is ready"):
+            status, text = ask_health(lab.api.address, lab.api.port, "/readyz", ca, timeout)
     except LabError as error:
         raise LabStateError(f"nothing can be measured: {error.message}", hint=SERVE) from error
     if status != http.client.OK:
@@ -108,7 +109,13 @@ def shown(found: Report, folder: Path) -> RenderableType:
 
 def _workers(session: Session) -> int:
     """How many workers the cluster has now, those included that the change removes: their pods move."""
-    return sum(not node.control_plane for node in Api(session.workspace.kubeconfig).nodes())
+    with session.progress.asking("the API to list its nodes"):
+        return sum(not node.control_plane for node in Api(session.workspace.kubeconfig).nodes())
+
+
+def _raft_term(session: Session, member: Node) -> int:
+    with session.progress.asking(f"{member.name} to name etcd's raft term"):
+        return raft_term(session, member)
 
 
 def _watched(
@@ -116,7 +123,7 @@ def _watched(
 ) -> BaseException | None:
     """Do the work and wait until the lab has recovered while the probes run; return what ended that early."""
     session = observed.session
-    term = raft_term(session, steady.etcd_members[0])
+    term = _raft_term(session, steady.etcd_members[0])
     with observed.probing(via=service_nodes(steady, steady.nodes), node_port=node_port, limit=LONGEST):
         failure = _worked(observed, title, work)
         if failure is None:
@@ -127,10 +134,11 @@ def _watched(
     def conclude() -> None:
         observed.attempt(lambda: observed.read_writes_back(patience))
         if failure is None:
-            observed.leader_changes = raft_term(session, steady.etcd_members[0]) - term
+            observed.leader_changes = _raft_term(session, steady.etcd_members[0]) - term
             observed.require_workload(steady, "after-the-change")
             times = observed.wall, observed.first("begin"), observed.first("end")
-            noticed = balancer_log.marks(session, *times)
+            with session.progress.asking("HAProxy's log"):
+                noticed = balancer_log.marks(session, *times)
             observed.marks += [Mark(at=mark.at, kind="step", what=mark.what) for mark in noticed]
 
     return _also(failure, lambda: observed.attempt(conclude))
@@ -159,7 +167,8 @@ def _recover(observed: Observation) -> None:
     scene = Scene(session, session.lab.nodes, lambda kind, what: None)
 
     def wait() -> None:
-        wait_whole(scene, WHOLE * session.lab.patience)
+        with session.progress.step("recovery", "every machine serves again") as shown:
+            wait_whole(scene, WHOLE * session.lab.patience, shown.log)
         observed.mark("whole", "the lab")
 
     observed.attempt(wait)

@@ -22,6 +22,8 @@ from lab.system.wait import wait_until
 BEFORE, AFTER = 3.0, 3.0
 """Seconds of quiet that are recorded before anything happens, and after all has recovered."""
 
+REMOVAL = f"namespace {workload.NAMESPACE} to be removed"
+
 RUNS = 60.0
 """Seconds for the workload to have all its pods Ready again."""
 
@@ -45,7 +47,10 @@ class Observation:
     @contextmanager
     def probing(self, *, via: tuple[Node, ...], node_port: int, limit: float) -> Iterator[None]:
         """Probe the lab while inside; words as in lab.drill.probes. What is not `finish`ed is not recorded."""
-        with probing(self.session.remote, self.api, via=via, node_port=node_port, limit=limit) as self._probes:
+        with contextlib.ExitStack() as probes:
+            with self.session.progress.asking("a good answer to every probe"):
+                begun = probing(self.session.remote, self.api, via=via, node_port=node_port, limit=limit)
+                self._probes = probes.enter_context(begun)
             self.wall = time.time() - self._probes.now()
             self.let_pass(BEFORE)
             yield
@@ -68,7 +73,8 @@ class Observation:
     def finish(self) -> None:
         """End the probes, and keep what they saw."""
         assert self._probes is not None
-        self._seen = self._probes.finish()
+        with self.session.progress.asking("the last answers to the probes"):
+            self._seen = self._probes.finish()
 
     def mark(self, kind: Kind, what: str) -> None:
         """Set a mark, once."""
@@ -89,12 +95,16 @@ class Observation:
 
     def read_writes_back(self, timeout: float = 60.0) -> None:
         """Ask the cluster which writes it has. Raises WaitTimedOut when it gives no answer."""
-        self.read_back = workload.read_back(self.api, timeout)
+        with self.session.progress.asking("the cluster to say which writes it has"):
+            self.read_back = workload.read_back(self.api, timeout)
 
     def require_workload(self, lab: Lab, name: str) -> None:
         """Raise LabError unless the workload runs as before, and one more, of that name, is scheduled too."""
-        wait_until(lambda: workload.why_not_running(self.api), what="every older workload to run", timeout=RUNS)
-        workload.schedules(self.api, lab, name)
+        with self.session.progress.asking("every older workload to run, and then a new one"):
+            wait_until(
+                lambda: workload.why_not_running(self.api), what="every older workload to run", timeout=RUNS
+            )
+            workload.schedules(self.api, lab, name)
 
     def recording(
         self, name: str, *, run: int = 1, victims: tuple[Node, ...] = (), title: Title | None = None
@@ -136,12 +146,12 @@ def workload_runs(
     """
     api = Api(session.workspace.kubeconfig)
     try:
-        with session.progress.step("workload", "the drills' workload runs"):
-            node_port = workload.deploy(api, lab, replicas=replicas, avoided=avoided)
+        with session.progress.step("workload", "the drills' workload runs") as shown:
+            node_port = workload.deploy(api, lab, replicas=replicas, avoided=avoided, log=shown.log)
         yield node_port
     except BaseException:
-        with process.defer_interrupts(), contextlib.suppress(LabError):
+        with process.defer_interrupts(), contextlib.suppress(LabError), session.progress.asking(REMOVAL):
             workload.remove(api)
         raise
-    with process.defer_interrupts():
+    with process.defer_interrupts(), session.progress.asking(REMOVAL):
         workload.remove(api)

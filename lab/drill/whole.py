@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab.errors import LabError
@@ -20,10 +21,10 @@ if TYPE_CHECKING:
 API = "the API"
 
 
-def wait_whole(scene: Scene, timeout: float) -> None:
+def wait_whole(scene: Scene, timeout: float, log: Path | None = None) -> None:
     """Wait for the API through the load balancer, and for every part of the victims; mark each as it comes.
 
-    Raises WaitTimedOut with what is still missing.
+    What is still missing is written to `log` now and then. Raises WaitTimedOut with what is still missing.
     """
     parts = _parts(scene)
     missing = dict.fromkeys(parts, "not asked yet")
@@ -38,7 +39,7 @@ def wait_whole(scene: Scene, timeout: float) -> None:
                 del missing[part]
         return "; ".join(f"{part}: {reason}" for part, reason in missing.items()) or None
 
-    wait_until(why_not_whole, what="everything is whole again", timeout=timeout, interval=0.25)
+    wait_until(why_not_whole, what="every part to serve again", timeout=timeout, interval=0.25, log=log)
 
 
 def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:

@@ -40,17 +40,23 @@ HINT = f"`kubectl -n {NAMESPACE} get pods,events` says more"
 
 
 def deploy(
-    api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0, avoided: Collection[str] = ()
+    api: Api,
+    lab: Lab,
+    timeout: float = 60.0,
+    *,
+    replicas: int = 0,
+    avoided: Collection[str] = (),
+    log: Path | None = None,
 ) -> int:
     """Run the workload in a namespace of its own, all of it Ready; return its Service's port on every node.
 
     It has two pods at least, or `replicas`, or one for each worker of `lab`, and none on the nodes `avoided`.
-    What an earlier run left is removed first. Raises LabStateError when the API says no, WaitTimedOut when pods
-    aren't Ready in `timeout` seconds.
+    What an earlier run left is removed first. What is waited for is written to `log`. Raises LabStateError when
+    the API says no, WaitTimedOut when pods aren't Ready in `timeout` seconds.
     """
     fixed = _manifests()
     if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
-        remove(api, timeout)
+        remove(api, timeout, log)
     _create(api, "/api/v1/namespaces", of_kind(fixed, "Namespace"))
     _create(api, COUNTER.rpartition("/")[0], of_kind(fixed, "ConfigMap"))
     _create(api, DEPLOYMENTS, _deployment(NAME, lab, max(2, replicas or len(lab.workers)), avoided))
@@ -61,14 +67,16 @@ def deploy(
         timeout=timeout,
         interval=0.3,
         hint=HINT,
+        log=log,
     )
     return int(service["spec"]["ports"][0]["nodePort"])
 
 
-def remove(api: Api, timeout: float = 60.0) -> None:
+def remove(api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
     """Remove the namespace and all in it, and wait until it is gone; no error where there is none.
 
-    Raises LabStateError when the API says no, WaitTimedOut when it is still there after `timeout` seconds.
+    What is waited for is written to `log`. Raises LabStateError when the API says no, WaitTimedOut when it is
+    still there after `timeout` seconds.
     """
     path = f"/api/v1/namespaces/{NAMESPACE}"
     status, text = api.request("DELETE", path)
@@ -79,7 +87,8 @@ def remove(api: Api, timeout: float = 60.0) -> None:
         gone = api.request("GET", path)[0] == http.client.NOT_FOUND
         return None if gone else "the API still has it"
 
-    wait_until(why_not_gone, what=f"namespace {NAMESPACE} is gone", timeout=timeout, interval=0.3, hint=HINT)
+    what = f"namespace {NAMESPACE} to be gone"
+    wait_until(why_not_gone, what=what, timeout=timeout, interval=0.3, hint=HINT, log=log)
 
 
 def why_not_running(api: Api, name: str = NAME) -> str | None:

@@ -474,9 +474,11 @@ class Run:
         assert record is not None
         states = providers.states(record.lab, session.workspace)
         off = [n for n in leaving if states.get(n.name) in ("stopped", "paused") and n.name not in replacing]
-        for node in off:
-            providers.resume(record.lab, node)
-        providers.power_on(record.lab, off)
+        if off:
+            with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
+                for node in off:
+                    providers.resume(record.lab, node)
+                providers.power_on(record.lab, off)
 
         def why_not(node: Node) -> str | None:
             if states.get(node.name) == "absent":

@@ -820,6 +820,8 @@ def test_a_host_is_looked_at_again_after_mending(
     def gather(lab: Lab, workspace: Workspace, *, programs: Sequence[str], ask_provider: object) -> HostFacts:
         assert "dockerd" in programs
         assert ask_provider is None
+        waits = [step.title for step in progress._running]
+        assert waits == ["waiting for facts about this host, and answers of the machines that run"]
         return looks.pop(0)
 
     monkeypatch.setattr("lab.host.gather", gather)

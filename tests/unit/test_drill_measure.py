@@ -14,7 +14,19 @@ from typing import Any
 
 import pytest
 
-from lab.drill import balancer_log, catalogue, measure, observe, probes, report, run, stream, undo, workload
+from lab.drill import (
+    balancer_log,
+    catalogue,
+    measure,
+    observe,
+    probes,
+    report,
+    run,
+    stream,
+    undo,
+    whole,
+    workload,
+)
 from lab.drill.page import page
 from lab.drill.recording import Exemption, Mark, Report, Title
 from lab.drill.scene import Etcd, Scene
@@ -24,7 +36,7 @@ from lab.health.cluster import Api, NodeFact
 from lab.model import Lab, LoadBalancer, Network, Node
 from lab.model.roles import Role
 from lab.session import Session, with_profile
-from lab.system import process
+from lab.system import process, wait
 from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer
 from tests.unit.fakes import FakeRemote, printed, progress
@@ -47,13 +59,21 @@ class World:
         self.keep: tuple[str, ...] = ("lb1", "cp1", "w1")
 
     def deploy(
-        self, api: Api, lab: Lab, timeout: float = 60.0, *, replicas: int = 0, avoided: Collection[str] = ()
+        self,
+        api: Api,
+        lab: Lab,
+        timeout: float = 60.0,
+        *,
+        replicas: int = 0,
+        avoided: Collection[str] = (),
+        log: Path | None = None,
     ) -> int:
+        assert log is not None
         self.done.append("deploy")
         self.deployed, self.avoided = (lab, replicas), tuple(avoided)
         return self.server.node_port
 
-    def remove(self, api: Api, timeout: float = 60.0) -> None:
+    def remove(self, api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
         process.raise_if_interrupted("the workload is removed")
         self.done.append("remove")
 
@@ -61,7 +81,7 @@ class World:
         self.done.append(f"schedules {name}")
         return 0.1
 
-    def wait_whole(self, scene: Scene, timeout: float) -> None:
+    def wait_whole(self, scene: Scene, timeout: float, log: Path | None = None) -> None:
         self.waited_for = tuple(node.name for node in scene.victims)
         if self.not_whole:
             raise LabError(self.not_whole)
@@ -287,7 +307,7 @@ def test_a_second_interrupt_waits_for_the_report(world: World, monkeypatch: pyte
 
 
 def test_an_interrupt_while_the_lab_recovers_is_reported(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(scene: Scene, timeout: float) -> None:
+    def interrupted(scene: Scene, timeout: float, log: Path | None = None) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(measure, "wait_whole", interrupted)
@@ -385,6 +405,62 @@ def test_a_probe_without_a_good_answer_keeps_the_work_from_beginning(
     with pytest.raises(LabError, match="no good answer to the Service"):
         world.measured()
     assert world.done == ["deploy", "remove"]
+
+
+WAITS = {
+    "the API to say whether it is ready": (measure, "ask_health"),
+    "the API to list its nodes": (Api, "nodes"),
+    "cp1 to name etcd's raft term": (measure, "raft_term"),
+    "a good answer to every probe": (probes, "start_counting"),
+    "the last answers to the probes": (probes.Probes, "finish"),
+    "the cluster to say which writes it has": (workload, "read_back"),
+    "every older workload to run, and then a new one": (workload, "schedules"),
+    "HAProxy's log": (balancer_log, "marks"),
+    "namespace ha-lab-drill to be removed": (workload, "remove"),
+}
+
+
+@pytest.mark.parametrize("what", WAITS)
+def test_each_wait_before_and_after_the_work_says_what_it_waits_for(
+    world: World, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    owner, name = WAITS[what]
+    asks = getattr(owner, name)
+    shown: list[list[str]] = []
+
+    def ask(*words: Any, **options: Any) -> Any:
+        shown.append([step.title for step in world.session.progress._running])
+        return asks(*words, **options)
+
+    monkeypatch.setattr(owner, name, ask)
+    world.measured()
+    assert shown
+    assert all(f"waiting for {what}" in titles for titles in shown)
+
+
+def test_a_lab_that_recovers_says_what_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    logs: list[Path | None] = []
+
+    def wait_whole(scene: Scene, timeout: float, log: Path | None = None) -> None:
+        logs.append(log)
+        [step] = world.session.progress._running
+        assert (step.title, step.log) == ("every machine serves again", log)
+
+    monkeypatch.setattr(measure, "wait_whole", wait_whole)
+    found, _ = world.measured()
+    assert logs[0] is not None
+    assert found.passed, found.results[0].problem
+
+
+def test_what_does_not_serve_yet_is_written_to_the_log(
+    world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(wait, "FIRST_WORD", 0.0)
+    log = tmp_path / "recovery.log"
+    answers = iter(["answered 500: etcd failed"])
+    monkeypatch.setattr(whole, "_why_not_ready", lambda *words: next(answers, None))
+    whole.wait_whole(Scene(world.session, (), lambda kind, what: None), 10.0, log)
+    assert log.read_text().splitlines()[-1].endswith("(0 s): the API: answered 500: etcd failed")
 
 
 def test_a_measured_change_is_shown_by_its_title(world: World) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,6 +140,15 @@ def test_there_is_a_pod_for_each_worker_and_two_at_least(
     assert api.deployment()["replicas"] == replicas
 
 
+def test_what_the_workload_waits_for_is_written_down(api: FakeApi, lab: Lab, tmp_path: Path) -> None:
+    log = tmp_path / "workload.log"
+    workload.deploy(api, lab, log=log)
+    workload.deploy(api, lab, log=log)
+    words = [line.partition("] ")[2] for line in log.read_text().splitlines()]
+    run = "waiting for the drill's workload to run"
+    assert words == [run, "waiting for namespace ha-lab-drill to be gone", run]
+
+
 def test_no_pod_is_put_on_a_node_whose_machine_is_off(api: FakeApi, lab: Lab) -> None:
     workload.deploy(api, lab)
     assert "affinity" not in api.deployment()["template"]["spec"]
@@ -218,7 +228,7 @@ def test_removing_what_is_not_there_is_no_error(api: FakeApi) -> None:
 def test_a_namespace_that_does_not_go_is_an_error(api: FakeApi, lab: Lab) -> None:
     workload.deploy(api, lab)
     api.says[f"DELETE {SPACE}"] = (200, "{}")
-    with pytest.raises(WaitTimedOut, match="namespace ha-lab-drill is gone: not after 9 s"):
+    with pytest.raises(WaitTimedOut, match="namespace ha-lab-drill to be gone: not after 9 s"):
         workload.remove(api, timeout=9)
     api.says[f"DELETE {SPACE}"] = (500, "etcdserver: no leader")
     with pytest.raises(LabStateError, match=r"answered 500 to DELETE .*no leader"):

@@ -14,6 +14,7 @@ import pytest
 from invoke.exceptions import Exit
 
 import tasks
+from lab import providers
 from lab.errors import ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Node
 from lab.plans import up as up_plan
@@ -279,6 +280,36 @@ def test_a_machine_that_is_stopped_is_started_for_its_farewell(world: World) -> 
     stopped("w2")(world)
     world.up(lab_of(world.folder, workers=1))
     assert order(world, "start w2", "drain w2", "remove-member w2 --node-only", "remove w2")
+
+
+def test_machines_that_are_started_for_their_farewell_are_named_while_they_start(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    brought_up(world, workers=3)
+    stopped("w3")(world)
+    world.machine("w2").state = "paused"
+    world.wanted = lab_of(world.folder, workers=1)
+    session, shown = world.session(world.wanted), []
+
+    def watched(name: str) -> Callable[..., None]:
+        does = getattr(world, name)
+
+        def do(*words: Any) -> None:
+            shown.append((name, [step.title for step in session.progress._running]))
+            does(*words)
+
+        return do
+
+    for name in ("resume", "power_on"):
+        monkeypatch.setattr(providers, name, watched(name))
+    bring_up.up(session, bring_up.Wish(consent=True), lambda question: False)
+    waits = ["waiting for w2, w3 to be started"]
+    assert [each for each in shown if each[1] == waits] == [
+        ("resume", waits),
+        ("resume", waits),
+        ("power_on", waits),
+    ]
+    world.require_applied(world.wanted)
 
 
 def test_a_stopped_machine_that_is_replaced_is_taken_for_dead(world: World) -> None:

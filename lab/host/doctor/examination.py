@@ -90,14 +90,19 @@ def make_fit(
     progress: Progress,
 ) -> HostFacts:
     """Return the facts of a fit host, repaired with `consent` where it has to be. Raises HostNotFit."""
-    facts, findings = _look(lab, workspace, purposes, baked)
+
+    def looked() -> tuple[HostFacts, tuple[Finding, ...]]:
+        with progress.asking("facts about this host, and answers of the machines that run"):
+            return _look(lab, workspace, purposes, baked)
+
+    facts, findings = looked()
     require(findings, consent=consent)
     for _ in range(ROUNDS):
         if not any(finding.verdict == "repairable" for finding in findings):
             break
         repair(findings, progress)
         before = findings
-        facts, findings = _look(lab, workspace, purposes, baked)
+        facts, findings = looked()
         require(findings, consent=consent and findings != before)
     require(findings, consent=False)
     return facts
