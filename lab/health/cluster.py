@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 from lab.errors import LabStateError
+from lab.health.connecting import connection_problem
 from lab.health.reading import UNREADABLE, listed, mapping, moment, number, read, text
 
 CHECKING = "* "
@@ -166,8 +167,9 @@ class Api:
             answer = connection.getresponse()
             return answer.status, answer.read().decode(errors="replace")
         except (OSError, http.client.HTTPException) as error:
+            why = connection_problem(error, self.timeout, balanced=True)
             raise LabStateError(
-                f"the API at {self.server} can't be asked: {error}",
+                f"the API at {self.server} can't be asked: {why}",
                 hint="`./inv status` shows which machines run; `./inv up` repairs what it can",
             ) from error
         finally:
@@ -188,10 +190,13 @@ class Api:
         return read("the API's list of Secrets", answer, _secrets, quoted=False)
 
 
-def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: float = 5.0) -> tuple[int, str]:
+def ask_health(
+    address: IPv4Address, port: int, path: str, ca: str, timeout: float = 5.0, *, balanced: bool = False
+) -> tuple[int, str]:
     """GET a health path on a new connection, the CA and the address verified, without credentials.
 
-    Returns status and text; raises LabStateError when it can't be asked (no answer, wrong certificate).
+    `balanced`: the address is the load balancer's. Returns status and text; raises LabStateError when it can't
+    be asked (no answer, wrong certificate).
     """
     try:
         context = _trusting(ca)
@@ -204,7 +209,8 @@ def ask_health(address: IPv4Address, port: int, path: str, ca: str, timeout: flo
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
     except (OSError, http.client.HTTPException) as error:
-        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {error}") from error
+        why = connection_problem(error, timeout, balanced=balanced)
+        raise LabStateError(f"https://{address}:{port}{path} can't be asked: {why}") from error
     finally:
         connection.close()
 

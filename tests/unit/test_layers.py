@@ -26,7 +26,14 @@ ORDER = (
     *("workspace", "model.roles", "model", "model.selectors", "workspace.made", "model.change"),
     *("golden.supply", "config", "texts", "workspace.render", "host", "config.choice", "remote"),
     *("workspace.kubeconfig", "host.doctor", "golden", "providers", "golden.image", "golden.bundle"),
-    *("host.doctor.examination", "session", "health.reading", "health.cluster", "health.manifests"),
+    *(
+        "host.doctor.examination",
+        "session",
+        "health.reading",
+        "health.connecting",
+        "health.cluster",
+        "health.manifests",
+    ),
     *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
     *("plans", "verbs", "drill", "workshop", "tasks"),
 )

@@ -67,12 +67,13 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
     """Ask everything at once. Never raises LabError: what can't be asked is Unknown."""
     with ThreadPoolExecutor(max_workers=lab.at_once(AT_ONCE)) as pool:
 
-        def health(address: Any, port: int, path: str) -> Future[tuple[int, str] | Unknown]:
+        def health(
+            address: Any, port: int, path: str, *, balanced: bool = False
+        ) -> Future[tuple[int, str] | Unknown]:
             if isinstance(ca, Unknown):
                 return pool.submit(lambda: ca)
-            return pool.submit(
-                asked, lambda: ask_health(address, port, path, ca, ANSWER_TIMEOUT * lab.patience)
-            )
+            timeout = ANSWER_TIMEOUT * lab.patience
+            return pool.submit(asked, lambda: ask_health(address, port, path, ca, timeout, balanced=balanced))
 
         def ask(question: Callable[[Api], T]) -> Future[T | Unknown]:
             if isinstance(api, Unknown):
@@ -80,7 +81,8 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
             return pool.submit(asked, lambda: question(api))
 
         pods = ask(lambda api: api.get("/api/v1/pods"))
-        through = {path: health(lab.api.address, lab.api.port, path) for path in health_paths(lab)}
+        address, port = lab.api.address, lab.api.port
+        through = {path: health(address, port, path, balanced=True) for path in health_paths(lab)}
         direct = {
             node.name: {path: health(node.address, 6443, path) for path in health_paths(lab)}
             for node in lab.control_planes
