@@ -6,10 +6,8 @@ It judges the facts that verify does, without running pods, so it takes some sec
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
@@ -21,17 +19,11 @@ from lab.health import causes
 from lab.health.causes import Cause
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
-from lab.health.checks.workers_and_network import reach_of
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
-from lab.host import firewall, network
-from lab.host.doctor.forwarding import LOOK, Obstacle, obstacle_of
-from lab.host.reach import Reach
 from lab.model import Lab
-from lab.providers import provider_of
 from lab.session import Session
 from lab.unknown import Unknown
-from lab.workspace.render import credentials
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
@@ -39,6 +31,9 @@ COLOURS: dict[Health, str] = {"healthy": "bold green", "degraded": "bold yellow"
 
 WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network")
 """The groups of checks that say whether the lab works; what is private or unique is verify's to say."""
+
+API_CHECK = "api-through-it"
+"""The check that the API answers through the load balancer: its cause is why a lab is down."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
@@ -60,11 +55,10 @@ class MachineStatus:
 
 @dataclass(frozen=True)
 class Status:
-    """The lab. `problem` is why the API does not answer, "" when it does.
+    """The lab. `problem` is why the API does not answer, the cause of it where known; "" when it answers.
 
     `causes` are what several checks fail for, `amiss` the checks that do not hold for another reason and what
     they found, `losses` what would stop a degraded lab.
-    `remedy` are the commands that remove what on this host is in the way; "" where nothing is known to be.
     """
 
     lab: str
@@ -74,7 +68,6 @@ class Status:
     problem: str
     amiss: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
-    remedy: str = ""
     causes: tuple[Cause, ...] = ()
 
     @property
@@ -97,57 +90,17 @@ def look(session: Session) -> Status:
     cluster = workspace.kubeconfig.exists()
     asker = by_ssh(remote)
     facts = gather(lab, workspace, remote, asker, probes=False, cluster=cluster, admission=cluster)
-    found = judge(lab, facts)
-    found = found if cluster else replace(found, problem=NO_CLUSTER, amiss=(), causes=())
-    return _with_cause(found, _ca_problem(session), reach_of(lab, facts), lambda: _obstacle(lab))
+    return judge(lab, facts, cluster=cluster)
 
 
-def _with_cause(
-    found: Status, ca: Cause | None, reach: Reach, obstacle: Callable[[], Obstacle | None]
-) -> Status:
-    """Name what is behind the API's silence: a CA that is not valid now, machines that are kept apart.
-
-    A cause that the facts show already, such as machines that are paused, also keeps others from reaching them.
-    """
-    if found.health == "healthy":
-        return found
-    if ca is not None:
-        return replace(found, problem=ca.what if found.problem else "", remedy=ca.fix)
-    if found.causes or not reach.broken:
-        return found
-    seen = obstacle()
-    if not seen and not reach.all_broken:
-        return found  # one machine's own matter, which its check has named
-    what = f"{reach.described()}{f': {seen.what}' if seen else ''}"
-    problem = what if found.problem and reach.all_broken else found.problem
-    return replace(found, problem=problem, remedy=seen.repair if seen else LOOK)
-
-
-def _ca_problem(session: Session) -> Cause | None:
-    """Why the lab's CA is not valid now, and the way out; None where it is."""
-    try:
-        credentials.require_valid_ca(session.workspace)
-    except LabError as error:
-        return Cause(error.message, error.hint)
-    return None
-
-
-def _obstacle(lab: Lab) -> Obstacle | None:
-    """What this host's firewall does to packets between machines; None for nothing that is known."""
-    way = network.way(lab.route_target)
-    if isinstance(way, Unknown) or not way.device or way.gateway or lab.remote_host:
-        return None
-    systemd = Path("/run/systemd/system").exists()
-    found = firewall.forwarding(Path("/"), uid=os.geteuid(), systemd=systemd)
-    return obstacle_of(found, way.device, lab.network.subnet, docker=provider_of(lab).bridges_with_docker)
-
-
-def judge(lab: Lab, facts: Facts) -> Status:
-    """Return what the facts amount to."""
-    problem = _api_problem(facts)
+def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
+    """Return what the facts amount to; where there is no `cluster` yet, those of machines alone."""
     bad = _bad(lab, facts)
-    known = causes.find(lab, facts, bad)
-    amiss = _unexplained(facts, bad, known)
+    known = causes.find(lab, facts, bad, causes.SIGNS if cluster else causes.OF_MACHINES)
+    problem = _api_problem(facts) if cluster else NO_CLUSTER
+    if problem:
+        problem = next((each.what for each in known if API_CHECK in each.explains), problem)
+    amiss = _unexplained(facts, bad, known) if cluster else ()
     health: Health = "down" if problem else "degraded" if amiss or known else "healthy"
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
@@ -174,21 +127,21 @@ def shown(status: Status) -> RenderableType:
 def _lines(status: Status) -> list[str]:
     if status.health == "healthy":
         return [f"{status.lab}: healthy; the API is {status.api}"]
-    known = [line for each in status.causes for line in (f"  cause: {each.what}", f"    fix: {each.fix}")]
+    known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
-        next_ = ["next:", *_indented(status.remedy)] if status.remedy else [f"next: ./inv up{by_hand}"]
-        return [f"{status.lab}: down: {status.problem}", *known, *next_]
+        return [f"{status.lab}: down: {status.problem}", *known, f"next: ./inv up{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
-    if status.remedy:
-        return [*lines, "next:", *_indented(status.remedy)]
     return [*lines, "next: `./inv verify` says what each means and what to try; `./inv up` repairs what it can"]
 
 
-def _indented(text: str) -> list[str]:
-    return [f"    {line}" for line in text.splitlines()]
+def _cause(cause: Cause, problem: str) -> list[str]:
+    """A cause and what removes it; that only, where it is the problem, which was shown."""
+    first, *more = cause.fix.splitlines()
+    lines = [f"  fix: {first}", *(f"       {line}" for line in more)]
+    return lines if cause.what == problem else [f"  cause: {cause.what}", *(f"  {line}" for line in lines)]
 
 
 def _why_not_up(session: Session) -> str | None:

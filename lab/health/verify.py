@@ -276,7 +276,8 @@ def _cause(cause: Cause) -> RenderableType:
     """One cause, above the checks: their own findings would only repeat it."""
     count = len(cause.explains)
     says = f"cause of {count} {'check that does' if count == 1 else 'checks that do'} not hold"
-    rows = (("found", cause.what), ("checks", cause.affected), ("try", cause.fix))
+    so = "this check does" if count == 1 else f"these {count} checks do"
+    rows = (("found", cause.what), ("so", f"{so} not hold: {cause.affected}"), ("try", cause.fix))
     return Group(Text(says, COLOURS["fails"]), _rows(rows), "")
 
 

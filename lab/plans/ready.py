@@ -8,7 +8,7 @@ cause, and gives up on one that waiting does not cure.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from lab.errors import LabStateError
 from lab.health import causes
@@ -126,10 +126,16 @@ class _Looks:
                 raise LabStateError(
                     f"{self._what}: waiting does not help: {'; '.join(each.what for each in lasting)} "
                     f"(so these checks do not hold: {lasting[0].affected})",
-                    hint="; ".join(dict.fromkeys(each.fix for each in lasting)) + "; then `./inv up` again",
+                    hint=_then_again(dict.fromkeys(each.fix for each in lasting)),
                 )
             self._shown = "; ".join(each.what for each in found)
         return self._shown or reason
+
+
+def _then_again(fixes: Iterable[str]) -> str:
+    """What helps, and then `up`; in lines of their own where a fix is commands with comments, to be pasted."""
+    between = "\n" if any("#" in fix for fix in fixes) else "; "
+    return between.join((*fixes, "then `./inv up` again"))
 
 
 def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab import config
 from lab.health.cluster import PodFact, read_nodes, read_pods
+from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.admission import (
     KINDS,
     AdmissionFacts,
@@ -152,6 +153,41 @@ def not_running(state: MachineState, *machines: str) -> Alter:
         return replace(facts, machines={**facts.machines, **gone}, off=dict.fromkeys(machines, state))
 
     return alter
+
+
+def unreached(why: str) -> Alter:
+    """Nothing that is asked of the API through the load balancer is answered, for that reason."""
+    url = lab().api.url
+    gone: Any = Unknown(f"the API at {url} can't be asked: {why}")
+    asked = ("nodes", "pods", "leases", "endpoints", "secrets", "kube_proxy_server", "restarts")
+
+    def alter(facts: Facts) -> Facts:
+        health = {path: Unknown(f"{url}{path} can't be asked: {why}") for path in facts.api.health}
+        said = api(health=health, **dict.fromkeys(asked, gone))(facts)
+        return replace(said, probes=Unknown(f"pods could not be asked: {gone.reason}"), admission=gone)
+
+    return alter
+
+
+def haproxy_stopped(facts: Facts) -> Facts:
+    """`systemctl stop haproxy` on lb1; socat's words are those of a lab."""
+    refused = (
+        '2026/11/28 13:43:42 socat[1841] E connect(5, AF=1 "/run/haproxy/admin.sock", 25): Connection refused'
+    )
+    runs = "Id=haproxy.service\nActiveState=active"
+    facts = told_otherwise("lb1", "services", runs, runs.replace("=active", "=inactive"))(facts)
+    for name in ("backends", "spread"):
+        facts = section("lb1", name, refused, 1)(facts)
+    return unreached("nothing listens there")(section("lb1", "listening", "")(facts))
+
+
+def apart(facts: Facts) -> Facts:
+    """No machine reaches another one, so HAProxy has no API server that is up."""
+    for node in lab().nodes:
+        others = known(facts.machines[node.name]).reach
+        said = "\n".join(f"{name} no answer within 3 s" for name in others)
+        facts = section(node.name, "reach", said)(facts)
+    return unreached(NO_SERVER_UP)(facts)
 
 
 def off(machine: str, seconds: float) -> Alter:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,10 +16,27 @@ from lab.health.causes.cause import NAMED
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.cluster import PodFact, Waiting
+from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.admission import LimitFact, QuotaFact, RefusalFact, WebhookFact
 from lab.health.facts.gather import Facts
+from lab.host.doctor.forwarding import LOOK, Obstacle
 from lab.unknown import Unknown, known
-from tests.unit.recorded_facts import Alter, admission, api, facts, lab, not_running, probes, section
+from lab.workspace.render.credentials import Validity
+from tests.unit.recorded_facts import (
+    Alter,
+    admission,
+    apart,
+    api,
+    facts,
+    files,
+    haproxy_stopped,
+    lab,
+    not_running,
+    probes,
+    section,
+    told_otherwise,
+    unreached,
+)
 from tests.unit.test_admission import EVERYTHING, PODS, read_one
 
 NAME = "kubernetes.io/metadata.name"
@@ -110,6 +129,27 @@ WEBHOOK = "the webhook pods.gate.example.com in the ValidatingWebhookConfigurati
 REMOVE_WEBHOOK = f"{KUBECTL} delete validatingwebhookconfiguration gate` removes it"
 NEEDED = f"{WEBHOOK} has to approve what the lab needs and can't be called"
 OWN_PODS = "makes the API refuse the cluster's own pods"
+
+URL = "https://192.168.57.10:6443"
+RULE = Obstacle("this host drops packets on br-own, by its rule `-P FORWARD DROP`", "sudo iptables -I …")
+NOW = facts().api.asked_at
+EXPIRED = Validity(Path(".lab/secrets/ca.crt"), NOW - timedelta(days=9), NOW - timedelta(days=2))
+VALID = replace(EXPIRED, until=NOW + timedelta(days=9))
+
+
+def kept_apart_by(obstacle: Obstacle) -> Alter:
+    return lambda found: replace(found, obstacle=obstacle)
+
+
+def haproxy_loops(found: Facts) -> Facts:
+    """HAProxy has been restarted again and again, the last time 2 s before lb1 was asked."""
+    began = f"NRestarts=0\nExecMainStartTimestamp=@{STARTED}\nId=haproxy.service"
+    now = f"NRestarts=7\nExecMainStartTimestamp=@{float(CLOCK) - 2:.0f}\nId=haproxy.service"
+    return told_otherwise("lb1", "services", began, now)(found)
+
+
+CLOCK = known(facts().machines["lb1"]).clock
+STARTED = f"{known(facts().machines['lb1']).services['haproxy'].started:.0f}"
 
 TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "a webhook without a Service keeps a pod from being made": (
@@ -270,6 +310,60 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "`./inv up` resumes them",
         {"node-ready[w1]", "kube-proxy[w2]", "exact-nodes"},
     ),
+    "HAProxy that was stopped": (
+        (haproxy_stopped,),
+        "HAProxy does not run on lb1",
+        "`./inv up` writes its configuration again and starts it; `./inv ssh lb1 -- sudo journalctl",
+        {"haproxy-runs[lb1]", "api-through-it", "backend-up[cp1]", "node-ready[w1]", "pod-to-pod[w2]"},
+    ),
+    "HAProxy that ends again and again": (
+        (haproxy_loops,),
+        "HAProxy ends soon after each start on lb1",
+        "`./inv up` writes its configuration again",
+        {"haproxy-runs[lb1]"},
+    ),
+    "an API whose servers are all down": (
+        (unreached(NO_SERVER_UP),),
+        f"the API is not reached through the load balancer at {URL}: {NO_SERVER_UP}",
+        "`./inv up` starts API servers and etcd members that are down; `./inv verify -k",
+        {"api-through-it", "node-ready[w1]", "pod-to-pod[w2]"},
+    ),
+    "an API that is silent": (
+        (unreached("no answer within 4 s"),),
+        f"the API is not reached through the load balancer at {URL}: no answer within 4 s",
+        "`./inv up` starts what does not run",
+        {"api-through-it", "node-ready[w1]", "pod-to-pod[w2]"},
+    ),
+    "machines that this host keeps apart": (
+        (apart, kept_apart_by(RULE)),
+        f"no machine reaches another one (no answer within 3 s): {RULE.what}",
+        RULE.repair,
+        {"machines-reach-one-another", "api-through-it", "node-ready[w1]", "pod-to-pod[w2]"},
+    ),
+    "machines that something unknown keeps apart": (
+        (apart,),
+        "no machine reaches another one (no answer within 3 s)",
+        LOOK,
+        {"machines-reach-one-another", "api-through-it"},
+    ),
+    "one machine that this host keeps apart": (
+        (section("w1", "reach", "lb1 No route to host\ncp1\ncp2\ncp3\n"), kept_apart_by(RULE)),
+        f"w1 does not reach lb1 (No route to host): {RULE.what}",
+        RULE.repair,
+        {"machines-reach-one-another"},
+    ),
+    "a CA that has expired": (
+        (files(ca_valid=EXPIRED), unreached("its certificate is not accepted (certificate has expired)")),
+        EXPIRED.problem(NOW) or "",
+        "date -u ",
+        {"api-through-it", "node-ready[w1]"},
+    ),
+    "a CA that can't be read": (
+        (files(ca_valid=Unknown("the lab's CA can't be read: x")), unreached("x")),
+        "the lab's CA can't be read: x",
+        "restore it: each control plane has it in /etc/kubernetes/pki/ca.crt",
+        {"api-through-it", "node-ready[w1]"},
+    ),
 }
 
 
@@ -280,7 +374,7 @@ def test_a_sign_shows_its_cause_once_with_what_helps_and_what_it_explains(what: 
     assert cause.what == sentence
     assert cause.fix.startswith(fix)
     assert explains <= set(cause.explains)
-    assert "destroy" not in cause.fix
+    assert "destroy" not in cause.fix or "CA is expired" in cause.what, "machines can't be given another CA"
 
 
 def test_every_sign_is_seen() -> None:
@@ -340,6 +434,44 @@ def test_what_is_only_there_is_no_cause_of_something_else(there: Alter) -> None:
 )
 def test_what_can_t_be_the_reason_is_no_cause(there: Alter) -> None:
     assert found_in(there, NO_PROXY) == ()
+
+
+def test_all_that_fails_while_haproxy_is_stopped_has_one_cause() -> None:
+    found = haproxy_stopped(facts())
+    cause = only(haproxy_stopped)
+    assert set(cause.explains) == {verdict.title for verdict in bad(found)}
+    assert len(cause.explains) > 80
+    assert not cause.passes
+
+
+def test_beside_an_api_that_is_not_reached_the_state_of_its_servers_is_shown() -> None:
+    down = told_otherwise("cp1", "etcd-health", "true", "false")
+    found = altered(down, unreached(NO_SERVER_UP))
+    cause = only(down, unreached(NO_SERVER_UP))
+    assert {v.title for v in bad(found)} - set(cause.explains) == {"etcd-member-healthy[cp1]"}
+    assert cause.passes, "an election is over soon"
+
+
+def test_an_answer_that_was_late_is_not_taken_for_an_api_that_is_not_reached() -> None:
+    late: Any = Unknown(f"the API at {URL} can't be asked: no answer within 4 s")
+    assert found_in(api(leases=late, secrets=late)) == ()
+    assert found_in(api(nodes=late)) == ()
+
+
+def test_a_load_balancer_that_was_not_asked_or_can_t_be_read_is_no_cause() -> None:
+    unread = section("lb1", "services", "Id=haproxy.service")
+    assert [cause.what.partition(" at ")[0] for cause in found_in(unread, unreached("x"))] == [
+        "the API is not reached through the load balancer"
+    ]
+
+
+def test_one_machine_that_is_apart_by_itself_is_named_by_its_own_check() -> None:
+    assert found_in(section("w1", "reach", "lb1 No route to host\ncp1\ncp2\ncp3\n")) == ()
+
+
+def test_a_ca_that_is_valid_is_no_cause() -> None:
+    [cause] = found_in(files(ca_valid=VALID), unreached("x"))
+    assert "CA" not in cause.what
 
 
 def test_a_pod_that_is_there_and_not_ready_was_not_refused() -> None:

@@ -15,15 +15,18 @@ from lab.health.cluster import Api
 from lab.health.facts import probes as probing
 from lab.health.facts.api import ask_api, read_endpoints, read_leases
 from lab.health.facts.certificates import read_certificates
-from lab.health.facts.gather import by_ssh, gather
+from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine, Section, read_machine, read_sections
 from lab.health.facts.probes import ask_probes, read_why_not_ready
+from lab.host import firewall, network
+from lab.host.facts import Forwarding, Way
 from lab.model import Lab, Libvirt, Node
 from lab.providers import MachineState
 from lab.remote import Remote
 from lab.system import process
 from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
+from lab.workspace.render import credentials
 from tests.unit.fakes import CA, FakeRemote
 from tests.unit.recorded_facts import clock, facts, lab, told
 
@@ -203,6 +206,46 @@ def test_why_a_machine_does_not_answer_the_provider_is_asked(
     assert not gather(*words, probes=False, cluster=False).off
     assert gather(*words, probes=False, cluster=False, of=()).machines["w1"] == Unknown("w1 was not asked")
     assert len(asked) == 1, "only where a machine does not answer"
+
+
+def test_this_host_s_firewall_is_asked_where_machines_do_not_reach_one_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def forwarding(root: Path, **_: object) -> Forwarding:
+        asked.append(str(root))
+        return Forwarding(True, ("-P FORWARD DROP",))
+
+    monkeypatch.setattr(firewall, "forwarding", forwarding)
+    monkeypatch.setattr(network, "way", lambda address: Way("br-own"))
+    reached, lost = "== reach 0\nlb1\n", "== reach 0\nlb1 no answer within 3 s\n"
+    answer = reached
+    workspace = Workspace(tmp_path)
+
+    def look() -> Facts:
+        def ask(node: Node) -> str:
+            return told(node.name).replace(reached, answer)
+
+        return gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+
+    assert (look().obstacle, asked) == (None, [])
+    answer = lost
+    found = look().obstacle
+    assert found is not None
+    assert "br-own" in found.what
+    monkeypatch.setattr(network, "way", lambda address: Way("eth0", "192.0.2.1"))
+    assert look().obstacle is None
+    assert asked == ["/"]
+
+
+def test_when_the_ca_is_valid_is_among_this_host_s_files(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    credentials.ca_certificate(workspace)
+    found = gather(
+        lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, cluster=False, of=()
+    )
+    assert known(found.files).ca_valid == credentials.ca_validity(workspace)
 
 
 def test_a_provider_that_can_t_be_asked_leaves_the_reason_as_it_is(

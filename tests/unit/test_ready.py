@@ -10,6 +10,7 @@ import pytest
 from lab.errors import LabStateError, WaitTimedOut
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
+from lab.host.doctor.forwarding import LOOK
 from lab.plans import ready, resize
 from lab.plans.engine import Context, Job
 from lab.plans.situation import from_nothing
@@ -18,7 +19,7 @@ from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
 from tests.unit.fakes import FakeClock, FakeRemote, progress
-from tests.unit.recorded_facts import Alter, admission, api, early, facts, lab, section, told_otherwise
+from tests.unit.recorded_facts import Alter, admission, apart, api, early, facts, lab, section, told_otherwise
 from tests.unit.test_admission import read_one
 
 WAITS = {
@@ -282,6 +283,13 @@ def test_a_cause_that_waiting_does_not_cure_ends_the_wait_within_a_minute(
     looked = [asked for asked in recorded.asked if asked.get("admission")]
     assert looked[0].get("of") == of
     assert len(looked) < 8, "a look for a cause costs more than one at the checks"
+
+
+def test_commands_with_a_comment_stay_lines_that_can_be_pasted(recorded: Lab, clock: FakeClock) -> None:
+    recorded.found = apart(facts())
+    with pytest.raises(LabStateError, match="waiting does not help: no machine reaches another one") as caught:
+        recorded.wait("health")
+    assert caught.value.hint == f"{LOOK}\nthen `./inv up` again"
 
 
 def test_a_cause_of_a_moment_is_waited_for(recorded: Lab, clock: FakeClock) -> None:

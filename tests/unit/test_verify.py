@@ -28,7 +28,7 @@ from lab.workspace import Workspace
 from tests.live.conftest import by_testinfra
 from tests.unit.answers import Answers, titles
 from tests.unit.fakes import FakeRemote, printed
-from tests.unit.recorded_facts import FOLDER, facts, lab, not_running, silent
+from tests.unit.recorded_facts import FOLDER, facts, haproxy_stopped, lab, not_running, silent
 
 
 def verdict(name: str = "node-ready", machine: str = "w1", outcome: Found = "fails") -> Verdict:
@@ -303,7 +303,7 @@ def test_a_cause_is_shown_once_above_what_it_does_not_explain() -> None:
     said = shown(replace(found, causes=(CAUSE,)))
     assert said.count("w1 is paused") == 1
     assert "cause of 2 checks that do not hold" in said
-    assert "node-ready[w1], clock[w1]" in said
+    assert "these 2 checks do not hold: node-ready[w1], clock[w1]" in said
     assert "`./inv up` resumes it" in said
     assert "node-ready on w1: fails" not in said
     assert said.index("cause of 2") < said.index("dns on w2: fails")
@@ -325,6 +325,22 @@ def test_a_run_finds_the_causes_of_what_does_not_hold(
     told(monkeypatch, facts())
     assert verify.run(session).causes == ()
     assert verify.run(session, select="acceptance and haproxy-service").causes == ()
+
+
+def test_haproxy_that_is_stopped_is_shown_once_for_all_the_checks_that_fail_for_it(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told(monkeypatch, haproxy_stopped(facts()))
+    found = verify.run(session)
+    bad = [each for each in found.verdicts if not each.good]
+    said = shown(found)
+    assert [cause.what for cause in found.causes] == ["HAProxy does not run on lb1"]
+    assert f"so      these {len(bad)} checks do not hold: " in said
+    assert len(bad) > 80
+    assert "can't be asked" not in said
+    assert "expected" not in said, "no check is shown in full"
+    rows = {each.name for each in found.verdicts}
+    assert len(said.splitlines()) < len(rows) + 20
 
 
 def test_watching_says_a_cause_instead_of_its_checks(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

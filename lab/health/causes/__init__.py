@@ -9,16 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lab.health.causes import machines, refused_pods
+from lab.health.causes import api, machines, refused_pods
 from lab.health.causes.cause import Cause, Found, Sign
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts
 from lab.model import Lab
 
-__all__ = ["SIGNS", "Cause", "Sign", "explained", "find"]
+__all__ = ["OF_MACHINES", "SIGNS", "Cause", "Sign", "explained", "find"]
+
+OF_MACHINES: tuple[Sign, ...] = (
+    Sign("a machine that does not run", machines.off),
+    Sign("machines that do not reach one another", api.apart),
+)
+"""Those that need no cluster."""
 
 SIGNS: tuple[Sign, ...] = (
-    Sign("a machine that does not run", machines.off),
+    *OF_MACHINES,
+    Sign("a CA that is not valid now", api.ca_not_valid),
+    Sign("HAProxy that does not run", api.without_haproxy),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),
     Sign("a quota on the cluster's own pods", refused_pods.quotas),
     Sign("limits on the cluster's own pods", refused_pods.limits),
@@ -26,17 +34,22 @@ SIGNS: tuple[Sign, ...] = (
     Sign("a node with too little disk space, memory or process IDs", machines.pressure),
     Sign("images that were removed from a node", machines.images),
     Sign("pods that the API refuses for another reason", refused_pods.refused),
+    Sign("an API that is not reached", api.not_reached, of_the_rest=True),
 )
 """The table, in the order in which causes are shown."""
 
 
-def find(lab: Lab, facts: Facts, verdicts: Iterable[Verdict]) -> tuple[Cause, ...]:
+def find(
+    lab: Lab, facts: Facts, verdicts: Iterable[Verdict], signs: Iterable[Sign] = SIGNS
+) -> tuple[Cause, ...]:
     """The causes of the checks that do not hold, each once, with the titles of its checks."""
     bad = tuple(verdict for verdict in verdicts if not verdict.good)
     found: dict[str, Cause] = {}
-    for sign in SIGNS if bad else ():
-        for cause in sign.shows(Found(lab, facts, bad)):
-            titles = tuple(verdict.title for verdict in bad if cause.is_of(verdict))
+    for sign in signs if bad else ():
+        known = explained(found.values()) if sign.of_the_rest else frozenset()
+        asked = tuple(verdict for verdict in bad if verdict.title not in known)
+        for cause in sign.shows(Found(lab, facts, asked)):
+            titles = tuple(verdict.title for verdict in asked if cause.is_of(verdict))
             if titles:
                 found.setdefault(cause.what, replace(cause, explains=titles))
     return tuple(found.values())

@@ -71,10 +71,14 @@ class Found(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """A row of the table: what it is a sign of, and the function that finds that."""
+    """A row of the table: what it is a sign of, and the function that finds that.
+
+    One `of_the_rest` is looked for only in the checks that no row above it explains.
+    """
 
     of: str
     shows: Callable[[Found], Iterable[Cause]]
+    of_the_rest: bool = False
 
 
 def listed(names: Sequence[str]) -> str:

@@ -16,10 +16,10 @@ from lab.health.checks.check import (
 )
 from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.admission import SYSTEM
+from lab.health.facts.apart import reach_of
 from lab.health.facts.gather import Facts
 from lab.health.facts.probes import Seen
 from lab.health.reading import read
-from lab.host.reach import Reach, reach
 from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
@@ -37,18 +37,13 @@ def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
     return lab.kubernetes_nodes if lab.network.pod_network == "flannel" else ()
 
 
-def reach_of(lab: Lab, facts: Facts) -> Reach:
-    """Which machines reach which others. Of those that don't answer this host nothing is said."""
-    return reach(answers(facts, lab.nodes, lambda machine: machine.reach)[0])
-
-
 def machines_reach(lab: Lab, facts: Facts) -> Finding:
     said, silent = answers(facts, lab.nodes, lambda machine: machine.reach)
     if not said:
         raise CouldNotAsk("; ".join(silent))
     # Not `only_if_all_answered`: other checks name the machines that are silent, and these would be no finding.
     return expect_none(
-        "machines reach the load balancer and the control planes", [reach_of(lab, facts).described()]
+        "machines reach the load balancer and the control planes", [reach_of(facts.machines).described()]
     )
 
 

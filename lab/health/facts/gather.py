@@ -14,16 +14,20 @@ from lab import providers
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.admission import AdmissionFacts, ask_admission
+from lab.health.facts.apart import ask_obstacle
 from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts, open_api
 from lab.health.facts.certificates import read_certificate
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
 from lab.health.reading import read
+from lab.host.doctor.forwarding import Obstacle
 from lab.model import Lab, Node
 from lab.providers import MachineState
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
-from lab.unknown import CouldNotAsk, Unknown, known
+from lab.unknown import CouldNotAsk, Unknown, asked, known
 from lab.workspace import Workspace
+from lab.workspace.render import credentials
+from lab.workspace.render.credentials import Validity
 
 Asker = Callable[[Node], str]
 """Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
@@ -53,7 +57,8 @@ OFF: Mapping[MachineState, str] = {
 class HostFiles:
     """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths.
 
-    Without a kubeconfig yet its mode is 0 and it points at "".
+    Without a kubeconfig yet its mode is 0 and it points at "". `ca_valid` is when the CA's certificate is
+    valid; None where there is no CA yet.
     """
 
     kubeconfig_mode: int
@@ -61,6 +66,7 @@ class HostFiles:
     ca: str
     secrets_mode: int
     open_secrets: tuple[str, ...]
+    ca_valid: Validity | Unknown | None = None
 
     @property
     def ca_sha256(self) -> str:
@@ -72,7 +78,8 @@ class HostFiles:
 class Facts:
     """All that is known of a running lab, at one moment.
 
-    `off` are machines that do not answer since they do not run, with the state in which the provider has them.
+    `off` are machines that do not answer since they do not run, with the state in which the provider has them,
+    `obstacle` is what on this host keeps machines from reaching one another, where they do not.
     """
 
     machines: Mapping[str, Machine | Unknown]
@@ -81,6 +88,7 @@ class Facts:
     files: HostFiles | Unknown
     admission: AdmissionFacts | Unknown = NOT_ASKED
     off: Mapping[str, MachineState] = field(default_factory=dict)
+    obstacle: Obstacle | None = None
 
     def machine(self, node: Node) -> Machine:
         """One machine's own answers. Raises CouldNotAsk when it gave none."""
@@ -103,7 +111,8 @@ def gather(
     The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
     takes most of the time; without, what they would report is Unknown. So is what other machines than `of`
     would, and what the API would where `cluster` is false. With `admission`, the API is also asked what may
-    keep pods from being created. Whether a machine that does not answer runs, the provider is asked.
+    keep pods from being created. Whether a machine that does not answer runs, the provider is asked;
+    what keeps machines from reaching one another, where they do not, this host's firewall.
     """
     files = _host_files(workspace)
     unasked = Unknown("the API was not asked")
@@ -124,7 +133,8 @@ def gather(
         said = answers.result()
         found = seen.result() if seen else Unknown("pods were not asked")
         admitted = admits.result() if admits else NOT_ASKED
-    return Facts(machines, _complete(said, api), found, files, admitted, off)
+    obstacle = ask_obstacle(lab, machines)
+    return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle)
 
 
 def by_ssh(remote: Remote, *answers: str) -> Asker:
@@ -211,6 +221,7 @@ def _host_files(workspace: Workspace) -> HostFiles | Unknown:
             (workspace.secrets / "ca.crt").read_text(encoding="utf-8"),
             _mode(workspace.secrets),
             tuple(str(path) for path in workspace.secrets.rglob("*") if path.stat().st_mode & 0o077),
+            asked(lambda: credentials.ca_validity(workspace)),
         )
     except OSError as error:
         return Unknown(f"{error.filename} can't be read: {error.strerror}")

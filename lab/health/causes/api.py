@@ -1,0 +1,125 @@
+"""Causes for which the API is not reached: HAProxy, the CA, packets between machines, or something unknown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from lab.health.causes.cause import Cause, Found, listed
+from lab.health.connecting import NO_SERVER_UP
+from lab.health.facts.apart import reach_of
+from lab.health.facts.api import health_paths
+from lab.host.doctor.forwarding import LOOK
+from lab.model import Lab, Node
+from lab.unknown import CouldNotAsk, Unknown
+from lab.workspace.render.credentials import ca_way_out
+
+HAPROXY = "haproxy-runs"
+LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-of-the-api")
+"""The checks of HAProxy's own service and port; LISTENS are in the acceptance list."""
+
+BACKENDS = ("backend-up", "backend-belief", "backend-takes-connections")
+"""The checks that ask HAProxy about API servers."""
+
+ON_THEIR_OWN = ("security", "host facts")
+"""Groups of checks of each machine by itself, which do not fail because machines are apart."""
+
+NOT_VALID = ("certificate has expired", "certificate is not yet valid")
+"""OpenSSL's words for a certificate outside its days (its x509_txt.c)."""
+
+
+def without_haproxy(found: Found) -> Iterator[Cause]:
+    """Load balancers on which HAProxy does not run, or ends soon after each start."""
+    ended = {node.name: why for node in found.lab.balancers if (why := _haproxy_problem(found, node))}
+    for problem in dict.fromkeys(ended.values()):
+        names = [name for name, why in ended.items() if why == problem]
+        yield Cause(
+            f"HAProxy {problem} on {listed(names)}",
+            f"`./inv up` writes its configuration again and starts it; `./inv ssh {names[0]} -- sudo "
+            "journalctl -u haproxy` says why it ended",
+            titles=frozenset(
+                verdict.title
+                for verdict in found.bad
+                if verdict.name in BACKENDS
+                or (verdict.name in (HAPROXY, *LISTENS) and verdict.machine in names)
+            ),
+            words=_unreached(found.lab) if len(ended) == len(found.lab.balancers) else (),
+        )
+
+
+def _haproxy_problem(found: Found, node: Node) -> str | None:
+    """What is wrong with HAProxy's service there; None where it runs, or where that is not known."""
+    machine = found.facts.machines[node.name]
+    if isinstance(machine, Unknown):
+        return None
+    try:
+        service = machine.services.get("haproxy")
+        if service is not None and machine.restart_loop(service):
+            return "ends soon after each start"
+    except CouldNotAsk:
+        return None
+    return None if service is not None and service.running else "does not run"
+
+
+def ca_not_valid(found: Found) -> Iterator[Cause]:
+    """The lab's CA, outside its days by this host's clock, or not readable."""
+    files = found.facts.files
+    validity = None if isinstance(files, Unknown) else files.ca_valid
+    if validity is None:
+        return
+    if isinstance(validity, Unknown):
+        problem = validity.reason
+        fix = "restore it: each control plane has it in /etc/kubernetes/pki/ca.crt (`./inv ssh NAME`)"
+    else:
+        problem = validity.problem(found.facts.api.asked_at) or ""
+        fix = ca_way_out(validity, has_machines=True)
+    if problem:
+        yield Cause(
+            problem,
+            fix,
+            titles=found.titles("certificate-expiry", "node-ready", "node-taints", *BACKENDS),
+            words=(*_unreached(found.lab), *NOT_VALID),
+        )
+
+
+def apart(found: Found) -> Iterator[Cause]:
+    """Machines that do not reach one another. One that is apart by itself is named by its own check."""
+    reach, obstacle = reach_of(found.facts.machines), found.facts.obstacle
+    if not reach.broken or not (obstacle or reach.all_broken):
+        return
+    yield Cause(
+        f"{reach.described()}{f': {obstacle.what}' if obstacle else ''}",
+        obstacle.repair if obstacle else LOOK,
+        titles=frozenset(each.title for each in found.bad if each.group not in ON_THEIR_OWN)
+        if reach.all_broken
+        else found.titles("machines-reach-one-another"),
+        words=_unreached(found.lab) if reach.all_broken else (),
+    )
+
+
+def not_reached(found: Found) -> Iterator[Cause]:
+    """The API that gives no answer through the load balancer, with the reason that most questions met."""
+    said = found.facts.api
+    if not isinstance(said.nodes, Unknown) or not isinstance(said.health["/readyz"], Unknown):
+        return  # one answer that is late is no cause of others
+    sign = re.compile(rf"{re.escape(found.lab.api.url)}\S* can't be asked: ([^;]+)")
+    reasons = Counter(reason for each in found.bad for reason in sign.findall(each.found))
+    for reason, _ in reasons.most_common(1):
+        fix = "`./inv up` starts what does not run, and writes HAProxy's configuration again"
+        if reason == NO_SERVER_UP:
+            fix = (
+                "`./inv up` starts API servers and etcd members that are down; `./inv verify -k "
+                "'control_planes or etcd'` shows what is wrong with each"
+            )
+        yield Cause(
+            f"the API is not reached through the load balancer at {found.lab.api.url}: {reason}",
+            fix,
+            words=_unreached(found.lab),
+            passes=True,
+        )
+
+
+def _unreached(lab: Lab) -> tuple[str, ...]:
+    """What findings say of the API that is not reached through the load balancer, whatever the reason."""
+    return tuple(f"{lab.api.url}{path} can't be asked" for path in ("", *health_paths(lab)))
