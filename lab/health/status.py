@@ -17,6 +17,7 @@ from rich.text import Text
 from lab.errors import LabError
 from lab.health import causes
 from lab.health.causes import Cause
+from lab.health.causes.cause import listed
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
@@ -34,6 +35,9 @@ WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network
 
 API_CHECK = "api-through-it"
 """The check that the API answers through the load balancer: its cause is why a lab is down."""
+
+FIRST = 8
+"""How many findings are shown of a lab that is down."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
@@ -58,7 +62,7 @@ class Status:
     """The lab. `problem` is why the API does not answer, the cause of it where known; "" when it answers.
 
     `causes` are what several checks fail for, `amiss` the checks that do not hold for another reason and what
-    they found, `losses` what would stop a degraded lab.
+    they found (of a lab that is down one line for each check), `losses` what would stop a degraded lab.
     """
 
     lab: str
@@ -100,8 +104,9 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
     problem = _api_problem(facts) if cluster else NO_CLUSTER
     if problem:
         problem = next((each.what for each in known if API_CHECK in each.explains), problem)
-    amiss = _unexplained(facts, bad, known) if cluster else ()
-    health: Health = "down" if problem else "degraded" if amiss or known else "healthy"
+    silent, others = _unexplained(facts, bad, known)
+    health: Health = "down" if problem else "degraded" if silent or others or known else "healthy"
+    amiss = (*silent, *(_once_for_each_check(others) if problem else map(_finding, others))) if cluster else ()
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
     return Status(lab.name, lab.api.url, health, machines, problem or "", amiss, losses, causes=known)
@@ -130,7 +135,10 @@ def _lines(status: Status) -> list[str]:
     known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
-        return [f"{status.lab}: down: {status.problem}", *known, f"next: ./inv up{by_hand}"]
+        more = len(status.amiss) - FIRST
+        first = [f"  problem: {line}" for line in status.amiss[:FIRST]]
+        first += [f"  and {more} more: `./inv verify` shows all"] if more > 0 else []
+        return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv up{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
@@ -200,8 +208,10 @@ def _bad(lab: Lab, facts: Facts) -> tuple[Verdict, ...]:
     return tuple(verdict for case in asked if not (verdict := case.judge(facts)).good)
 
 
-def _unexplained(facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...]) -> tuple[str, ...]:
-    """What no cause explains. A machine that does not answer is named once."""
+def _unexplained(
+    facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...]
+) -> tuple[list[str], list[Verdict]]:
+    """What no cause explains: why machines do not answer, each once, and the other checks that do not hold."""
     silent = [
         machine.reason
         for name, machine in facts.machines.items()
@@ -214,7 +224,21 @@ def _unexplained(facts: Facts, bad: tuple[Verdict, ...], known: tuple[Cause, ...
         if verdict.title not in explained
         and (verdict.outcome == "fails" or not any(why in verdict.found for why in silent))
     ]
-    return (*silent, *(f"{verdict.title}: {verdict.found}" for verdict in others))
+    return silent, others
+
+
+def _finding(verdict: Verdict) -> str:
+    return f"{verdict.title}: {verdict.found}"
+
+
+def _once_for_each_check(verdicts: list[Verdict]) -> list[str]:
+    """The first finding of each check, and where else that check does not hold."""
+    lines = []
+    for name in dict.fromkeys(verdict.name for verdict in verdicts):
+        first, *more = [verdict for verdict in verdicts if verdict.name == name]
+        also = f" (also on {listed([verdict.machine for verdict in more])})" if more else ""
+        lines.append(f"{first.title}{also}: {first.found}")
+    return lines
 
 
 def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:

@@ -171,6 +171,45 @@ def test_an_api_without_a_server_is_down_in_words_that_mean_something() -> None:
     )
 
 
+def servers_down(*names: str) -> Alter:
+    """These API servers do not run, and HAProxy knows."""
+
+    def alter(found: Facts) -> Facts:
+        for name in names:
+            [address] = [node.address for node in lab().control_planes if node.name == name]
+            answers = {
+                path: Unknown(f"https://{address}:6443{path} can't be asked: nothing listens there")
+                for path in found.api.direct[name]
+            }
+            found = api(direct={**found.api.direct, name: answers})(found)
+            text = known(found.machines["lb1"]).sections["backends"].text
+            row = next(line for line in text.splitlines() if line.startswith(f"apiserverbackend,{name},"))
+            down = row.replace(",UP,", ",DOWN,").replace(",L7OK,200,", ",L4CON,,")
+            found = section("lb1", "backends", text.replace(row, down))(found)
+        return found
+
+    return alter
+
+
+def test_a_lab_that_is_down_shows_what_its_load_balancer_servers_and_etcd_lack() -> None:
+    found = looked(servers_down("cp1", "cp2", "cp3"), CUT, etcd_down("cp2"))
+    assert found.health == "down"
+    said = shown(found)
+    assert "  problem: backend-up[cp1] (also on cp2 and cp3): DOWN by L4CON\n" in said
+    server = "https://192.168.57.11:6443/livez can't be asked: nothing listens there"
+    assert f"  problem: api-server-healthy[cp1] (also on cp2 and cp3): /livez: {server}" in said
+    assert "  problem: etcd-member-healthy[cp2]: unhealthy\n" in said
+    assert "node-ready" not in said, "that nothing is known of nodes is the API's cause"
+    assert json.loads(status.to_json(found))["amiss"] == list(found.amiss)
+
+
+def test_of_a_lab_that_is_down_the_first_findings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "FIRST", 1)
+    found = looked(servers_down("cp1", "cp2", "cp3"), CUT)
+    assert shown(found).count("  problem: ") == 1
+    assert f"  and {len(found.amiss) - 1} more: `./inv verify` shows all\n" in shown(found)
+
+
 def test_what_is_only_private_does_not_degrade() -> None:
     found = looked(api(secrets=(("kubeadm-certs", "Opaque"),)))
     assert found.health == "healthy"
