@@ -103,7 +103,7 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
     known = causes.find(lab, facts, bad, causes.SIGNS if cluster else causes.OF_MACHINES)
     problem = _api_problem(facts) if cluster else NO_CLUSTER
     if problem:
-        problem = next((each.what for each in known if API_CHECK in each.explains), problem)
+        problem = next((each.sentence for each in known if API_CHECK in each.explains), problem)
     silent, others = _unexplained(facts, bad, known)
     health: Health = "down" if problem else "degraded" if silent or others or known else "healthy"
     amiss = (*silent, *(_once_for_each_check(others) if problem else map(_finding, others))) if cluster else ()
@@ -114,7 +114,7 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
 
 def to_json(status: Status) -> str:
     """Return the status as JSON text."""
-    known = [{"what": each.what, "fix": each.fix, "explains": list(each.explains)} for each in status.causes]
+    known = [each.as_json for each in status.causes]
     return json.dumps(asdict(status) | {"causes": known, "all_ready": status.all_ready}, indent=2)
 
 
@@ -149,7 +149,9 @@ def _cause(cause: Cause, problem: str) -> list[str]:
     """A cause and what removes it; that only, where it is the problem, which was shown."""
     first, *more = cause.fix.splitlines()
     lines = [f"  fix: {first}", *(f"       {line}" for line in more)]
-    return lines if cause.what == problem else [f"  cause: {cause.what}", *(f"  {line}" for line in lines)]
+    return (
+        lines if cause.sentence == problem else [f"  cause: {cause.sentence}", *(f"  {line}" for line in lines)]
+    )
 
 
 def _why_not_up(session: Session) -> str | None:

@@ -234,7 +234,7 @@ def to_json(outcome: Outcome) -> str:
     """Return the outcome as JSON text."""
     verdicts = [asdict(verdict) for verdict in outcome.verdicts]
     found = {"lab": outcome.lab, "green": outcome.green, "seconds": round(outcome.seconds, 1)}
-    known = [{"what": each.what, "fix": each.fix, "explains": list(each.explains)} for each in outcome.causes]
+    known = [each.as_json for each in outcome.causes]
     return json.dumps(found | {"causes": known, "verdicts": verdicts}, indent=2)
 
 
@@ -277,7 +277,7 @@ def _cause(cause: Cause) -> RenderableType:
     count = len(cause.explains)
     says = f"cause of {count} {'check that does' if count == 1 else 'checks that do'} not hold"
     so = "this check does" if count == 1 else f"these {count} checks do"
-    rows = (("found", cause.what), ("so", f"{so} not hold: {cause.affected}"), ("try", cause.fix))
+    rows = (("found", cause.sentence), ("so", f"{so} not hold: {cause.affected}"), ("try", cause.fix))
     return Group(Text(says, COLOURS["fails"]), _rows(rows), "")
 
 
@@ -314,7 +314,11 @@ def watch(session: Session, *, select: str, say: Callable[[RenderableType], None
         stamp = time.strftime("%H:%M:%S")
         for cause in found:
             if cause.what not in known:
-                say(Text(f"{stamp}  ").append("cause", COLOURS["fails"]).append(f"  {cause.what}; {cause.fix}"))
+                say(
+                    Text(f"{stamp}  ")
+                    .append("cause", COLOURS["fails"])
+                    .append(f"  {cause.sentence}; {cause.fix}")
+                )
         known = {cause.what for cause in found}
         explained = causes.explained(found)
         for title, verdict in now.items():

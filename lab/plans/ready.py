@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 
 from lab.errors import LabStateError
 from lab.health import causes
@@ -17,8 +18,9 @@ from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.checks.workers_and_network import only_users_change_taints
 from lab.health.facts.gather import Facts, by_ssh, gather
-from lab.model import Lab
+from lab.model import Lab, Node
 from lab.plans.engine import Context, Job
+from lab.unknown import Unknown
 
 READY_TIMEOUT = 300.0
 """Seconds for machines that have joined to be Ready, and for their pods; 10 s and 20 s are usual."""
@@ -124,11 +126,11 @@ class _Looks:
             lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]
             if lasting:
                 raise LabStateError(
-                    f"{self._what}: waiting does not help: {'; '.join(each.what for each in lasting)} "
+                    f"{self._what}: waiting does not help: {'; '.join(each.sentence for each in lasting)} "
                     f"(so these checks do not hold: {lasting[0].affected})",
                     hint=_then_again(dict.fromkeys(each.fix for each in lasting)),
                 )
-            self._shown = "; ".join(each.what for each in found)
+            self._shown = "; ".join(each.sentence for each in found)
         return self._shown or reason
 
 
@@ -139,11 +141,26 @@ def _then_again(fixes: Iterable[str]) -> str:
 
 
 def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...]:
-    """Why checks of these names do not hold now, as far as a cause is known. None is all, and all machines."""
-    ask = by_ssh(context.remote)
+    """Why checks of these names do not hold now, as far as a cause is known. None is all, and all machines.
+
+    Otherwise the machines are asked whose nodes are not Ready; all where the API does not name its nodes.
+    """
+    lab, workspace, remote, ask = context.lab, context.workspace, context.remote, by_ssh(context.remote)
     of = None if names is None else ()
-    facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=of, admission=True)
-    return causes.find(context.lab, facts, _bad(context.lab, facts, names))
+    facts = gather(lab, workspace, remote, ask, probes=False, of=of, admission=True)
+    bad = _bad(lab, facts, names)
+    suspects = () if names is None else _suspects(lab, facts, bad)
+    if suspects:
+        asked = gather(lab, workspace, remote, ask, probes=False, of=suspects, cluster=False)
+        facts = replace(facts, machines=asked.machines, off=asked.off, obstacle=asked.obstacle)
+    return causes.find(lab, facts, bad)
+
+
+def _suspects(lab: Lab, facts: Facts, bad: Iterable[Verdict]) -> tuple[Node, ...]:
+    if isinstance(facts.api.nodes, Unknown):
+        return lab.nodes
+    not_ready = {verdict.machine for verdict in bad if verdict.name == "node-ready"}
+    return tuple(node for node in lab.nodes if node.name in not_ready)
 
 
 def cause_of(context: Context, machine: str, said: str) -> Cause | None:

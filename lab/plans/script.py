@@ -80,5 +80,5 @@ def _raise_explained(job: Job, name: str, node: Node, error: CommandFailed) -> N
     cause = ready.cause_of(job.context, node.name, said[-1]) if said else None
     if cause:
         raise LabStateError(
-            f"{name} on {node.name}: {cause.what}", hint=f"{cause.fix}; then `./inv up` again", log=job.log
+            f"{name} on {node.name}: {cause.sentence}", hint=f"{cause.fix}; then `./inv up` again", log=job.log
         ) from error

@@ -66,6 +66,16 @@ services() {
 		--property Id,ActiveState,UnitFileState,NRestarts,ExecMainStartTimestamp "$@"
 }
 
+# The last error of a kubelet that systemd has restarted several times by itself, from the journal of its own process
+# (systemd's lines about the unit have another _SYSTEMD_UNIT); nothing of any other. klog begins errors with E or F.
+kubelet_error() {
+	local restarts
+	restarts=$(bounded systemctl show --property NRestarts --value kubelet.service) || return
+	((${restarts:-0} >= 3)) || return 0
+	bounded journalctl --quiet --output cat --lines 300 _SYSTEMD_UNIT=kubelet.service |
+		grep -E '^([EF][0-9]{4} |panic: |Error: )' | tail -n 1
+}
+
 left_by_runs() {
 	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
 	find "${MANUAL_FILES[@]}" 2>/dev/null || true
@@ -222,6 +232,7 @@ kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
 	tell membership membership
 	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
+	tell kubelet-error kubelet_error
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers

@@ -28,7 +28,7 @@ EVERYWHERE = {
     "certificates",
     "clock",
 }
-NODES = EVERYWHERE | {"membership", "kubeadm", "kubelet-server", "kernel", "cgroup-drivers"}
+NODES = EVERYWHERE | {"membership", "kubeadm", "kubelet-error", "kubelet-server", "kernel", "cgroup-drivers"}
 TOLD = {
     "lb1": EVERYWHERE | {"configuration", "lab-configuration", "unread", "listening", "backends", "spread"},
     "w1": NODES,
@@ -93,6 +93,28 @@ def test_certificates_are_told_and_keys_never(tmp_path: Path) -> None:
     assert read_sections(said)["admin-server"].text.strip() == "https://192.168.56.10:6443"
     for secret in ("PRIVATE KEY", "secretsecret", packed[1], "tokentoken"):
         assert secret not in said
+
+
+FAILED = 'E1128 13:43:42.123456    1841 run.go:72] "command failed" err="failed to load kubelet config file"'
+
+
+@pytest.mark.parametrize(("restarts", "told"), [(2, ""), (3, FAILED)])
+def test_the_last_error_of_a_kubelet_that_is_restarted_is_told(
+    tmp_path: Path, restarts: int, told: str
+) -> None:
+    world = machine(tmp_path, "w1")
+    systemctl, journalctl = (world.root / "bin" / name for name in ("systemctl", "journalctl"))
+    systemctl.write_text(
+        f'#!/bin/sh\n[ "$*" = "show --property NRestarts --value kubelet.service" ] && echo {restarts}\n'
+    )
+    journalctl.write_text(
+        '#!/bin/sh\n[ "$*" = "--quiet --output cat --lines 300 _SYSTEMD_UNIT=kubelet.service" ] || exit 1\n'
+        f"cat <<'END'\nE1128 13:43:32.000001    1800 run.go:72] earlier\n{FAILED}\n"
+        "I1128 13:43:52.000001    1900 server.go:1] starts again\nEND\n"
+    )
+    journalctl.chmod(0o755)
+    section = read_sections(world.run("facts", "kubelet-error").said)["kubelet-error"]
+    assert (section.code, section.text.strip()) == (0, told)
 
 
 def test_the_endpoint_that_init_was_given_is_told_by_the_machine_s_own_api_server(tmp_path: Path) -> None:

@@ -181,6 +181,31 @@ def haproxy_stopped(facts: Facts) -> Facts:
     return unreached("nothing listens there")(section("lb1", "listening", "")(facts))
 
 
+LOAD_FAILED = "failed to load kubelet config file, path: /var/lib/kubelet/config.yaml, error: unknown field"
+
+
+def kubelet_loops(name: str) -> Alter:
+    """A kubelet that has ended again and again: its node is no longer Ready, and its last error is known."""
+
+    def alter(facts: Facts) -> Facts:
+        there = known(facts.machines[name])
+        began = there.services["kubelet"].started
+        assert began is not None
+        before = f"NRestarts=0\nExecMainStartTimestamp=@{began:.0f}\nId=kubelet.service"
+        after = f"NRestarts=12\nExecMainStartTimestamp=@{there.clock - 4:.0f}\nId=kubelet.service"
+        error = f'E1128 13:43:42.123456    1841 run.go:72] "command failed" err="{LOAD_FAILED}"'
+        nodes = tuple(
+            replace(node, ready=False, reason="Kubelet stopped posting node status.")
+            if node.name == name
+            else node
+            for node in known(facts.api.nodes)
+        )
+        looping = told_otherwise(name, "services", before, after)(facts)
+        return api(nodes=nodes)(section(name, "kubelet-error", error)(looping))
+
+    return alter
+
+
 def apart(facts: Facts) -> Facts:
     """No machine reaches another one, so HAProxy has no API server that is up."""
     for node in lab().nodes:

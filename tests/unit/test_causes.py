@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from lab.health import causes
-from lab.health.causes import SIGNS, Cause
+from lab.health.causes import SIGNS, Cause, machines
 from lab.health.causes.cause import NAMED
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
@@ -23,6 +24,7 @@ from lab.host.doctor.forwarding import LOOK, Obstacle
 from lab.unknown import Unknown, known
 from lab.workspace.render.credentials import Validity
 from tests.unit.recorded_facts import (
+    LOAD_FAILED,
     Alter,
     admission,
     apart,
@@ -30,6 +32,7 @@ from tests.unit.recorded_facts import (
     facts,
     files,
     haproxy_stopped,
+    kubelet_loops,
     lab,
     not_running,
     probes,
@@ -322,6 +325,12 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "`./inv up` writes its configuration again",
         {"haproxy-runs[lb1]"},
     ),
+    "a kubelet that ends again and again": (
+        (kubelet_loops("w1"),),
+        "the kubelet on w1 ends soon after each start",
+        "`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; `./inv replace w1` makes",
+        {"node-services[w1]", "node-ready[w1]"},
+    ),
     "an API whose servers are all down": (
         (unreached(NO_SERVER_UP),),
         f"the API is not reached through the load balancer at {URL}: {NO_SERVER_UP}",
@@ -463,6 +472,25 @@ def test_a_load_balancer_that_was_not_asked_or_can_t_be_read_is_no_cause() -> No
     assert [cause.what.partition(" at ")[0] for cause in found_in(unread, unreached("x"))] == [
         "the API is not reached through the load balancer"
     ]
+
+
+def test_a_kubelet_s_last_error_is_shown_and_is_no_part_of_what_its_cause_is() -> None:
+    cause = only(kubelet_loops("w1"))
+    error = f'its last error: "command failed" err="{LOAD_FAILED}"'
+    assert re.fullmatch(
+        rf"systemd has restarted kubelet 12 times, last [345] s ago; {re.escape(error)}", cause.detail
+    )
+    assert cause.sentence == f"{cause.what}: {cause.detail}"
+    assert not cause.passes
+    unknown = section("w1", "kubelet-error", "x", 1)
+    assert "its last error" not in only(kubelet_loops("w1"), unknown).sentence
+
+
+def test_the_only_control_plane_is_not_advised_to_be_replaced() -> None:
+    alone = lab().model_copy(update={"nodes": tuple(n for n in lab().nodes if n.name not in ("cp2", "cp3"))})
+    found = kubelet_loops("cp1")(facts())
+    [cause] = machines.kubelets(causes.cause.Found(alone, found, ()))
+    assert "replace" not in cause.fix
 
 
 def test_one_machine_that_is_apart_by_itself_is_named_by_its_own_check() -> None:

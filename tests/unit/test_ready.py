@@ -19,7 +19,20 @@ from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
 from tests.unit.fakes import FakeClock, FakeRemote, progress
-from tests.unit.recorded_facts import Alter, admission, apart, api, early, facts, lab, section, told_otherwise
+from tests.unit.recorded_facts import (
+    LOAD_FAILED,
+    Alter,
+    admission,
+    apart,
+    api,
+    early,
+    facts,
+    haproxy_stopped,
+    kubelet_loops,
+    lab,
+    section,
+    told_otherwise,
+)
 from tests.unit.test_admission import read_one
 
 WAITS = {
@@ -33,6 +46,14 @@ def without_machines(found: Facts) -> Facts:
     """What is known where the API alone was asked."""
     silent: dict[str, Any] = {name: Unknown(f"{name} was not asked") for name in found.machines}
     return replace(found, machines=silent, probes=Unknown("pods were not asked"))
+
+
+def only_machines(found: Facts, of: Any) -> Facts:
+    """What is known where these machines were asked beside the API; all for None."""
+    names = [machine.name for machine in (lab().nodes if of is None else of)]
+    asked = {name: machine for name, machine in found.machines.items() if name in names}
+    unasked = without_machines(found)
+    return found if of is None else replace(unasked, machines={**unasked.machines, **asked})
 
 
 def node(name: str, **changes: Any) -> Alter:
@@ -66,7 +87,7 @@ class Lab:
         self.asked.append(named)
         well = self.until is not None and self.until[1].now >= self.until[0]
         found = replace(facts() if well else self.found, probes=Unknown("pods were not asked"))
-        return without_machines(found) if named.get("of") is not None else found
+        return only_machines(found, named.get("of"))
 
     def log(self, name: str) -> str:
         """What the step of that name wrote."""
@@ -283,6 +304,48 @@ def test_a_cause_that_waiting_does_not_cure_ends_the_wait_within_a_minute(
     looked = [asked for asked in recorded.asked if asked.get("admission")]
     assert looked[0].get("of") == of
     assert len(looked) < 8, "a look for a cause costs more than one at the checks"
+
+
+def test_a_kubelet_that_ends_again_and_again_ends_the_wait_for_nodes_within_a_minute(
+    recorded: Lab, clock: FakeClock
+) -> None:
+    recorded.found = kubelet_loops("w1")(facts())
+    with pytest.raises(LabStateError) as caught:
+        recorded.wait("nodes")
+    assert clock.now - FakeClock.START < 60
+    message = caught.value.message
+    assert message.startswith(
+        "all nodes to be Ready: waiting does not help: the kubelet on w1 ends soon after each start: "
+    )
+    assert message.endswith(f'err="{LOAD_FAILED}" (so these checks do not hold: node-ready[w1])')
+    assert caught.value.hint.startswith("`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; ")
+    assert caught.value.hint.endswith("then `./inv up` again")
+    machines = [asked["of"] for asked in recorded.asked if asked.get("cluster") is False]
+    assert set(machines) == {(lab().node("w1"),)}, "only the machine whose node is not Ready"
+
+
+def test_a_kubelet_whose_count_differs_at_each_look_is_the_same_cause(recorded: Lab, clock: FakeClock) -> None:
+    counted = iter(range(12, 100))
+
+    def gather(*words: object, **named: Any) -> Facts:
+        recorded.found = kubelet_loops("w1")(facts())
+        text = known(recorded.found.machines["w1"]).sections["services"].text
+        more = text.replace("NRestarts=12", f"NRestarts={next(counted)}")
+        recorded.found = section("w1", "services", more)(recorded.found)
+        return recorded.gather(*words, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ready, "gather", gather)
+        with pytest.raises(LabStateError, match="waiting does not help: the kubelet on w1"):
+            recorded.wait("nodes")
+    assert clock.now - FakeClock.START < 60
+
+
+def test_where_the_api_is_not_reached_all_machines_are_asked_why(recorded: Lab, clock: FakeClock) -> None:
+    recorded.found = haproxy_stopped(facts())
+    with pytest.raises(LabStateError, match="waiting does not help: HAProxy does not run on lb1"):
+        recorded.wait("nodes")
+    assert clock.now - FakeClock.START < 60
 
 
 def test_commands_with_a_comment_stay_lines_that_can_be_pasted(recorded: Lab, clock: FakeClock) -> None:

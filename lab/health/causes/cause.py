@@ -22,7 +22,8 @@ class Cause:
 
     Which checks fail for it: those with a title in `titles`, those about one of `machines`, those whose finding
     has one of `words`; all where `everything`. `passes`: waiting may cure it. `explains` are the titles of the
-    checks that do not hold now and fail for it.
+    checks that do not hold now and fail for it. `detail` is what may differ at the next look; `what` names the
+    cause by itself.
     """
 
     what: str
@@ -33,6 +34,12 @@ class Cause:
     everything: bool = False
     passes: bool = False
     explains: tuple[str, ...] = ()
+    detail: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """All that is known of it now."""
+        return f"{self.what}: {self.detail}" if self.detail else self.what
 
     def is_of(self, verdict: Verdict) -> bool:
         """Whether a check that does not hold fails for it."""
@@ -42,6 +49,11 @@ class Cause:
             or verdict.machine in self.machines
             or any(words in verdict.found for words in self.words)
         )
+
+    @property
+    def as_json(self) -> dict[str, object]:
+        """It as `--json` shows it."""
+        return {"what": self.sentence, "fix": self.fix, "explains": list(self.explains)}
 
     @property
     def affected(self) -> str:

@@ -1,4 +1,4 @@
-"""Causes on machines: one that does not run, one that has too little of something, images that were removed."""
+"""Causes on machines: one that does not run, a kubelet that ends, too little of something, images removed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterator
 from lab.health.causes.cause import Cause, Found, listed
 from lab.health.facts.admission import SYSTEM
 from lab.health.facts.gather import OFF
-from lab.model import Lab
-from lab.unknown import Unknown
+from lab.health.facts.machine import Machine
+from lab.model import Lab, Node
+from lab.unknown import CouldNotAsk, Unknown
 
 NEVER_PULLED = "ErrImageNeverPull"
 PULLED = ("ErrImagePull", "ImagePullBackOff")
@@ -32,6 +33,9 @@ STARTS_PODS = (
     *("cluster-ip", "node-port", "dns", "pod-logs", "pod-exec"),
 )
 """Checks of a node that fail where its kubelet starts no pods."""
+
+OF_KUBELET = ("node-services", "kubelet-and-containerd-run", "node-ready")
+"""Checks of a node that fail where its kubelet does not stay up, beside STARTS_PODS."""
 
 STARTS = {"paused": "resumes {it}", "stopped": "starts {it}"}
 """What `up` does about a machine in such a state; it makes any other."""
@@ -62,6 +66,45 @@ def _no_api_without(lab: Lab, names: Collection[str]) -> bool:
     balancers = [node for node in lab.balancers if node.name not in names]
     members = [node for node in lab.etcd_members if node.name not in names]
     return not balancers or 2 * len(members) <= len(lab.etcd_members)
+
+
+def kubelets(found: Found) -> Iterator[Cause]:
+    """Kubelets that systemd restarts again and again, with the last error of each where it is known."""
+    for node in found.lab.kubernetes_nodes:
+        machine = found.facts.machines[node.name]
+        loop = None if isinstance(machine, Unknown) else _kubelet_loop(machine)
+        if not loop:
+            continue
+        again = f"; `./inv replace {node.name}` makes this machine again"
+        yield Cause(
+            f"the kubelet on {node.name} ends soon after each start",
+            f"`./inv ssh {node.name} -- sudo journalctl -u kubelet -n 50` shows why"
+            f"{again if _can_be_replaced(found.lab, node) else ''}",
+            titles=_of_pods_on(found, [node.name])
+            | {each.title for each in found.bad if each.machine == node.name and each.name in OF_KUBELET}
+            | found.titles("nodes-are-all-ready"),
+            detail=loop,
+        )
+
+
+def _kubelet_loop(machine: Machine) -> str | None:
+    """How often the kubelet was restarted, and its last error; None where it runs, or that is not known."""
+    try:
+        service = machine.services.get("kubelet")
+        loop = None if service is None else machine.restart_loop(service)
+    except CouldNotAsk:
+        return None
+    if loop is None:
+        return None
+    try:
+        error = machine.kubelet_error
+    except CouldNotAsk:
+        error = ""
+    return f"{loop}; its last error: {error}" if error else loop
+
+
+def _can_be_replaced(lab: Lab, node: Node) -> bool:
+    return node not in lab.control_planes or len(lab.control_planes) > 1
 
 
 def pressure(found: Found) -> Iterator[Cause]:

@@ -19,11 +19,15 @@ from lab.health.facts.certificates import CertificateFact, read_certificates
 from lab.health.reading import UNREADABLE, listed, mapping, number, read, text
 from lab.host.reach import read_reach
 from lab.system.paths import PROVISION
+from lab.system.redact import redacted
 from lab.unknown import CouldNotAsk, Unknown
 
 SCRIPTS = (PROVISION / "node" / "facts.sh", PROVISION / "node" / "pods.sh")
 T = TypeVar("T")
 MARK = re.compile(r"^== ([a-z0-9.-]+) ([0-9]{1,3})$", re.MULTILINE)
+KLOG = re.compile(r"^[EF]\d{4} \S+ +\d+ \S+\] ")
+"""Severity, date, time, process and place, which klog puts before a message (its klog.go, `formatHeader`)."""
+
 TIMED_OUT = (124, 137)
 """timeout(1): ran out of time; killed after that."""
 
@@ -159,6 +163,11 @@ class Machine:
     def unfinished(self) -> tuple[str, ...]:
         """What `up` has still to do for the cluster, as this control plane sees it: lines of unfinished.sh."""
         return tuple(self.text("unfinished").splitlines())
+
+    @property
+    def kubelet_error(self) -> str:
+        """The last error of a kubelet that systemd restarted several times, without klog's header; else ""."""
+        return redacted(KLOG.sub("", self.text("kubelet-error").strip()))
 
     @property
     def certificates(self) -> tuple[CertificateFact, ...]:

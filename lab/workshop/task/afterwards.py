@@ -56,7 +56,9 @@ def fault_is_out(sight: Sight) -> Iterator[Found]:
 def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
     state, hint = _meanwhile(sight, "`./inv up` repairs what it can")
-    for what in (found.problem,) if found.problem else (*(each.what for each in found.causes), *found.amiss):
+    for what in (
+        (found.problem,) if found.problem else (*(each.sentence for each in found.causes), *found.amiss)
+    ):
         yield Found(state, "", "status is healthy", f"{found.health}: {what}", hint)
 
 
