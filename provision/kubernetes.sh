@@ -5,9 +5,9 @@
 
 readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
 readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
-# Written when kubeadm init has succeeded. It never means that something is done (the API server is asked for that);
-# it only forbids the reset of a control plane that may be in use.
-readonly INITIALISED=/etc/ha-lab/initialised
+# Written when kubeadm init, or a control plane's join, was complete. It never means that something is done (the API
+# server is asked for that); it only tells a control plane that may be in use from half an init or join.
+readonly ONCE_COMPLETE=/etc/ha-lab/once-complete
 # Where leave.sh puts the manifest of an API server that ends, since its machine is about to leave.
 readonly API_SERVER_ASIDE=/etc/kubernetes/kube-apiserver.yaml.left
 # The annotation of Nodes that the kit has cordoned. Their machines are removed next, or accept pods again: others have
@@ -64,6 +64,8 @@ read_secrets() {
 
 remove_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key; }
 remove_manual_files() { rm -f "${MANUAL_FILES[@]}"; }
+
+note_complete() { [[ -e $ONCE_COMPLETE ]] || date -Is >"$ONCE_COMPLETE"; }
 
 # The kubelet gets it late: in init's last phase before the addons (kubelet-finalize), and at the end of a join's
 # bootstrap, where the kubelet itself writes the file.
@@ -196,8 +198,19 @@ etcd_at() { "${ETCDCTL[@]}" --command-timeout "$((5 * LAB_PATIENCE))s" --endpoin
 # ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one
 # that was added and never started (it has no name yet).
 own_member() {
-	etcd member list --write-out simple |
-		awk -F', ' -v name="$NODE_NAME" -v peer="https://$NODE_ADDRESS:2380" '$3 == name || $4 == peer { print $1, $6 }'
+	local members
+	members=$(etcd member list --write-out simple) || return
+	own_member_in "$members"
+}
+own_member_in() {
+	awk -F', ' -v name="$NODE_NAME" -v peer="https://$NODE_ADDRESS:2380" '$3 == name || $4 == peer { print $1, $6 }' <<<"$1"
+}
+
+# Succeeds if etcd's other members answer, and this machine's is not among them. A complete control plane has one, so
+# it was removed.
+removed_from_etcd() {
+	local members
+	members=$(etcd member list --write-out simple 2>/dev/null) && [[ -n $members && -z $(own_member_in "$members") ]]
 }
 
 # This run's bootstrap token may read what a join needs. Where the API answers that, etcd has its quorum, too.
@@ -222,11 +235,25 @@ require_join_possible() {
 			"If that ends here again: \`./inv replace $NODE_NAME\`"
 }
 
+# A member's data is kept until etcd has answered: the others may need its vote. Without a certificate with which etcd
+# can be asked, its member is removed when this machine joins again.
+require_answer_of_etcd() {
+	[[ -z $(pair_problem etcd/healthcheck-client)$(certificate_problem "$PKI/etcd/ca.crt") ]] || return 0
+	(wait_for 30 "etcd to report $NODE_NAME's member" own_member) ||
+		die "it is not known whether etcd's majority needs $NODE_NAME's member (see above), so the machine was not reset" \
+			"and its data is kept. \`./inv status\` shows which control planes run; once a majority of them does," \
+			"\`./inv up\` goes on here"
+}
+
 # reset_node [alone]: removes what an interrupted init or join left on this machine. kubeadm reset alone may leave the
 # etcd member behind, and a learner that is left behind keeps all others from joining (kubeadm#3269), so the member is
 # removed first. alone: no other machine is in this cluster, so that no member and no Node has to be removed.
 reset_node() {
-	local member=
+	local member="" of_etcd=no
+	if [[ ${1:-} != alone && $NODE_ROLE == control-plane && -e /etc/kubernetes/pki/etcd/healthcheck-client.crt ]]; then
+		of_etcd=yes
+		require_answer_of_etcd
+	fi
 	log "removing what an earlier attempt left on $NODE_NAME"
 	# An interrupted join may have registered the Node. It stays Ready for most of a minute, and kubeadm refuses to
 	# join a machine with the name of a Ready Node (kubernetes#81056).
@@ -235,7 +262,7 @@ reset_node() {
 		(wait_for 60 "the API to delete the Node $NODE_NAME" as_admin delete node "$NODE_NAME" --ignore-not-found) ||
 			log "the Node $NODE_NAME is still there"
 	fi
-	if [[ ${1:-} != alone && $NODE_ROLE == control-plane && -e /etc/kubernetes/pki/etcd/healthcheck-client.crt ]]; then
+	if [[ $of_etcd == yes ]]; then
 		member=$(own_member 2>/dev/null | cut -d' ' -f1) || member=
 		[[ -z $member ]] || etcd member remove "$member" ||
 			die "etcd on the other control planes refused to remove $NODE_NAME's member $member, so its data is kept;" \
@@ -243,7 +270,7 @@ reset_node() {
 	fi
 	with_notices "kubeadm reset" kubeadm reset --force --cri-socket unix:///run/containerd/containerd.sock ||
 		log "kubeadm reset failed"
-	rm -rf "$PKI" /var/lib/etcd/member "$INITIALISED" "$API_SERVER_ASIDE"
+	rm -rf "$PKI" /var/lib/etcd/member "$ONCE_COMPLETE" "$API_SERVER_ASIDE"
 	remove_pod_network
 	changed=yes
 }

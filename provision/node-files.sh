@@ -9,6 +9,7 @@ readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
 # Pairs of .crt and .key in $PKI that a CA on the machine signs.
 readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
 readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+readonly KUBELET_SETTLES=10 # seconds
 readonly END_OF_KEY=$'\n-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
 
 # shellcheck source=provision/certificate.sh
@@ -49,10 +50,27 @@ certificate_problem() {
 		return
 	fi
 	read_text "$1" || true
-	if ! certificate_ends "$text"; then
-		echo "$1 has no complete certificate"
-	elif ((ends < EPOCHSECONDS)); then
-		echo "the certificate in $1 has expired"
+	certificate_ends "$text" || echo "$1 has no complete certificate"
+}
+
+# Apart from certificate_problem, since a clock that is wrong does this, too: it is no reason to reset a machine.
+expiry_problem() {
+	local text ends
+	[[ -s $1 ]] || return 0
+	read_text "$1" || true
+	! certificate_ends "$text" || ((ends >= EPOCHSECONDS)) || echo "the certificate in $1 has expired"
+}
+
+# dates_problem FILE: prints by which date the certificate in FILE is not valid now, and what the clock has.
+dates_problem() {
+	local from until
+	from=$(openssl x509 -in "$1" -noout -startdate 2>/dev/null) || return 0
+	until=$(openssl x509 -in "$1" -noout -enddate)
+	from=${from#*=} until=${until#*=}
+	if ((EPOCHSECONDS > $(date --date "$until" +%s))); then
+		echo "the certificate in $1 is valid until $until, and the clock has $(date --utc)"
+	elif ((EPOCHSECONDS < $(date --date "$from" +%s))); then
+		echo "the certificate in $1 is valid from $from on, and the clock has $(date --utc)"
 	fi
 }
 
@@ -96,11 +114,11 @@ kubeconfig_problem() {
 	[[ $'\n'$(base64 -d 2>/dev/null <<<"$value") =~ $END_OF_KEY ]] || echo "$1 has no complete key"
 }
 
-# text_problem FILE PATTERN…: FILE has text for each PATTERN, which begins with a newline, and its last line has an end.
-# (Programs write it; what was cut short lacks it.)
+# text_problem FILE END PATTERN…: FILE has text for each PATTERN, which begins with a newline. Programs write it, with a
+# newline at its end. Without one it ends with END, which they write last, or it was cut short.
 text_problem() {
-	local file=$1 pattern text complete=yes
-	shift
+	local file=$1 end=$2 pattern text complete=yes
+	shift 2
 	if [[ ! -s $file ]]; then
 		file_problem "$file"
 		return
@@ -112,19 +130,31 @@ text_problem() {
 			return
 		}
 	done
-	[[ $complete == yes && $text == *$'\n' ]] || echo "$file is cut short"
+	[[ $complete == yes && ($text == *$'\n' || $text =~ $end$) ]] || echo "$file is cut short"
+}
+
+# kubelet_has_read FILE: the kubelet was started after FILE last changed, and has run for longer than it takes one to end
+# that can't read it. So FILE may be odd, but nothing in it is missing.
+kubelet_has_read() {
+	local since
+	[[ -s $1 ]] && systemctl is-active --quiet kubelet || return 1
+	since=$(systemctl show --property ActiveEnterTimestamp --timestamp=unix --value kubelet)
+	since=${since#@}
+	[[ -n $since ]] && ((since > $(stat --format %Y "$1") && EPOCHSECONDS - since >= KUBELET_SETTLES))
 }
 
 kubelet_settings_problem() {
-	text_problem "$KUBELET_SETTINGS" $'\nkind: KubeletConfiguration' $'\nstaticPodPath: '
-	text_problem "$KUBELET_FLAGS" $'\nKUBELET_KUBEADM_ARGS='
+	local problem
+	problem=$(text_problem "$KUBELET_SETTINGS" $'\nvolumeStatsAggPeriod: [^\n]+' $'\nkind: KubeletConfiguration' $'\nstaticPodPath: ')
+	[[ -z $problem ]] || kubelet_has_read "$KUBELET_SETTINGS" || echo "$problem"
+	text_problem "$KUBELET_FLAGS" '"' $'\nKUBELET_KUBEADM_ARGS='
 }
 
 # An API server that ends has its manifest elsewhere for a while.
 manifest_problem() {
 	local text manifest=$MANIFESTS/$1.yaml
 	[[ $1 == kube-apiserver && -e $API_SERVER_ASIDE ]] ||
-		text_problem "$manifest" $'\nkind: Pod' $'\nspec:' $'\n *name: '"$1"$'\n'
+		text_problem "$manifest" $'\nstatus: [^\n]+' $'\nkind: Pod' $'\nspec:' $'\n *name: '"$1"$'\n'
 	# sole-member.sh was interrupted.
 	[[ -e $manifest ]] || return 0
 	read_text "$manifest" || true
@@ -136,14 +166,22 @@ pair_problem() {
 	key_problem "$PKI/$1.key"
 }
 
+signed_problem() {
+	pair_problem "$1"
+	expiry_problem "$PKI/$1.crt"
+}
+
 # kubeadm init lets kubelet.conf name the kubelet's own certificate at its end.
 kubelet_problem() {
 	local problem
 	problem=$(kubeconfig_problem "$KUBELET")
 	if [[ -n $problem ]]; then
 		echo "$problem"
-	elif [[ -e $INITIALISED ]] && ! kubelet_has_its_certificate; then
+	elif [[ -e $ONCE_COMPLETE ]] && ! kubelet_has_its_certificate; then
 		echo "$KUBELET does not name the kubelet's own certificate"
+	elif [[ $NODE_ROLE == control-plane ]]; then
+		# It makes another one, valid from the CA's first day on (kubeadm, pki_helpers.go), so that a wrong clock does no harm.
+		expiry_problem "$KUBELET_CERTIFICATE"
 	fi
 }
 
@@ -154,7 +192,7 @@ broken_files() {
 	kubelet_settings_problem
 	[[ $NODE_ROLE == control-plane ]] || return 0
 	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do kubeconfig_problem "/etc/kubernetes/$name.conf"; done
-	for name in "${SIGNED[@]}"; do pair_problem "$name"; done
+	for name in "${SIGNED[@]}"; do signed_problem "$name"; done
 	for name in "${COMPONENTS[@]}"; do manifest_problem "$name"; done
 }
 
@@ -168,7 +206,8 @@ lost_files() {
 }
 
 # etcd starts without its data, too, and creates the folder again. As a member that others know, it ends with this message
-# each time, since it has forgotten what it had acknowledged (go.etcd.io/raft, log.go).
+# each time, since it has forgotten what it had acknowledged (go.etcd.io/raft, log.go). So does a member that was removed,
+# with another message (etcd, rafthttp/util.go and etcdserver/server.go).
 etcd_data_problem() {
 	local log newest=
 	[[ -d /var/lib/etcd/member ]] || {
@@ -178,8 +217,11 @@ etcd_data_problem() {
 	for log in /var/log/pods/kube-system_etcd-*/etcd/*.log; do
 		[[ ! -e $log ]] || [[ -n $newest && ! $log -nt $newest ]] || newest=$log
 	done
-	[[ -z $newest ]] || ! grep -q 'Was the raft log corrupted, truncated, or lost' "$newest" ||
+	[[ -n $newest ]] || return 0
+	! grep -q 'Was the raft log corrupted, truncated, or lost' "$newest" ||
 		echo "/var/lib/etcd/member has lost data that etcd had acknowledged"
+	! grep -q 'the member has been permanently removed from the cluster' "$newest" ||
+		echo "etcd's other members have removed this machine's member"
 }
 
 # What a machine has of a cluster, as probe.sh prints it.
@@ -202,7 +244,7 @@ membership() {
 # The kubelet of a complete node has its own certificate, which kubelet.conf names. An interrupted init or join has no
 # such kubelet.conf yet, while a broken one was there before.
 was_interrupted() {
-	[[ ! -e $INITIALISED ]] || return 1
+	[[ ! -e $ONCE_COMPLETE ]] || return 1
 	[[ ! -e $KUBELET ]] || { ! kubelet_has_its_certificate && [[ -z $(kubelet_problem) ]]; }
 }
 
@@ -214,9 +256,11 @@ repair_control_plane() {
 	[[ -n $broken ]] || return 0
 	log "repairing $NODE_NAME:"
 	echo "$broken"
+	# If this is interrupted, what it leaves is not half a join.
+	note_complete
 	fill "$HERE/kubeadm-init.yaml"
 	for name in "${SIGNED[@]}"; do
-		[[ -z $(pair_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
+		[[ -z $(signed_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
 	done
 	init_phase certs all # makes those that are missing
 	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do
@@ -225,15 +269,16 @@ repair_control_plane() {
 			init_phase kubeconfig "$name"
 		fi
 	done
+	# Before kubelet.conf is removed: a machine that has neither is taken for one without a cluster.
+	for name in "${COMPONENTS[@]}"; do
+		[[ -z $(manifest_problem "$name") ]] || write_manifest "$name"
+	done
 	if [[ -n $(kubelet_problem) ]]; then
 		certificate=yes
 		rm -f "$KUBELET" "$KUBELET_CERTIFICATE"
 		init_phase kubeconfig kubelet
 	fi
 	[[ -z $(kubelet_settings_problem) ]] || init_phase kubelet-start
-	for name in "${COMPONENTS[@]}"; do
-		[[ -z $(manifest_problem "$name") ]] || write_manifest "$name"
-	done
 	# It waits longer and longer before it starts a pod again that has failed.
 	systemctl restart kubelet
 	if [[ $certificate == yes ]]; then

@@ -42,8 +42,8 @@ objects_present() {
 # Prints what kubeadm init has not done yet. The addons and the label are its last phases.
 initialised() { own_api_server_ready && objects_present && marked_control_plane; }
 
-# After a manual init $INITIALISED is missing, but the kubelet has its certificate.
-may_be_in_use() { [[ -e $INITIALISED ]] || kubelet_has_its_certificate; }
+# After a manual init $ONCE_COMPLETE is missing, but the kubelet has its certificate.
+may_be_in_use() { [[ -e $ONCE_COMPLETE ]] || kubelet_has_its_certificate; }
 
 # An earlier kubeadm init stopped on its way, so that nobody can have used this control plane.
 init_was_interrupted() {
@@ -56,7 +56,7 @@ init() {
 	install_lab_ca
 	with_notices "kubeadm init" kubeadm init --config "$FILLED" --upload-certs --skip-token-print \
 		--skip-certificate-key-print "$(preflight)"
-	date -Is >"$INITIALISED"
+	note_complete
 	changed=yes
 }
 
@@ -178,7 +178,7 @@ write_manual_secrets() {
 # Without these there is nothing to repair this control plane from.
 require_what_only_others_have() {
 	local lost
-	[[ -e $INITIALISED ]] || return 0
+	[[ -e $ONCE_COMPLETE ]] || return 0
 	[[ -s $PKI/ca.key || ! -s /run/ha-lab/ca.key ]] || place 600 "$PKI/ca.key" </run/ha-lab/ca.key
 	lost=$(lost_files)
 	[[ -n $lost ]] || return 0
@@ -190,7 +190,15 @@ require_what_only_others_have() {
 		"new one"
 }
 
-ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]]; }
+ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]] || removed_from_etcd; }
+
+wait_for_own_api_server() {
+	wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
+	require_what_only_others_have
+	own_api_server_ready >/dev/null 2>&1 || ! removed_from_etcd ||
+		die "etcd's other members have removed $NODE_NAME's member, so this control plane has to join again:" \
+			"\`./inv replace $NODE_NAME\`"
+}
 
 main() {
 	local alone=no by_hand=no newcomers found
@@ -208,17 +216,16 @@ main() {
 	else
 		require_what_only_others_have
 		start_kubelet
-		[[ -e $INITIALISED ]] || take_over
+		[[ -e $ONCE_COMPLETE ]] || take_over
 		point_at_load_balancer "$ADMIN" || true
-		wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
-		require_what_only_others_have
+		own_api_server_ready >/dev/null 2>&1 || wait_for_own_api_server
 		restore_objects
 		! found_without_marks || mark_control_plane
 		[[ $changed == no ]] || {
 			wait_for 60 "what was repaired to be complete" initialised
 			found=$(ask_cluster)
 		}
-		[[ -e $INITIALISED ]] || date -Is >"$INITIALISED"
+		note_complete
 		wait_until_api_has_heard
 		end_abandoned_drains
 		spread_coredns

@@ -34,6 +34,9 @@ serves() {
 	}
 }
 
+# No wait brings back a member that was removed.
+joined_or_removed() { joined || removed_from_etcd; }
+
 # The control plane before this one has its label, so its etcd member votes and the next one may join.
 # Bootstrap tokens may read nodes (kubeadm's role kubeadm:get-nodes).
 previous_joined() {
@@ -121,7 +124,9 @@ complete_join() {
 	if lacks_marks && serves >/dev/null 2>&1; then mark_control_plane; fi
 	# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
 	[[ $has == partial ]] || lacks_marks || seconds=300
-	if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined); then
+	if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined_or_removed) ||
+		! joined >/dev/null 2>&1; then
+		! removed_from_etcd || log "etcd's other members have removed $NODE_NAME's member, so it has to join again"
 		require_join_possible
 		reset_node
 		join "$@" --former
@@ -152,6 +157,7 @@ main() {
 	else
 		join "$@"
 	fi
+	note_complete
 	finish
 }
 

@@ -20,11 +20,20 @@ names_and_routes() {
 	changed=yes
 }
 
-# What decides how the kernel treats pods' packets.
+# What decides how the kernel treats pods' packets. A setting that is missing has no value, and the module
+# br_netfilter makes the second one.
+kernel_has_settings() {
+	[[ $(sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables 2>/dev/null) == $'1\n1' ]]
+}
+
 kernel_settings() {
-	[[ $(sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables | sort -u) != 1 ]] || return 0
-	sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf
+	! kernel_has_settings || return 0
+	sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf || true
 	changed=yes
+	kernel_has_settings ||
+		die "net.ipv4.ip_forward and net.bridge.bridge-nf-call-iptables must be 1 here, and are not (sysctl's own words" \
+			"are above). If the second one is missing, the kernel lacks the module br_netfilter: \`./inv up --yes\`" \
+			"loads it on a host whose machines are containers, \`sudo modprobe br_netfilter\` in a virtual machine"
 }
 
 keys_for_root_only() {

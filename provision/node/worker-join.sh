@@ -18,6 +18,17 @@ joined() {
 	as_kubelet get node "$NODE_NAME" --output name
 }
 
+# A host's clock that is ahead looks like a certificate that has expired, and a certificate from that time looks not yet
+# valid once the clock is right. Only a user knows which it is.
+require_valid_dates() {
+	local problem
+	problem=$(dates_problem "$KUBELET_CERTIFICATE")
+	[[ -z $problem ]] ||
+		die "$NODE_NAME's kubelet can't take part in the cluster: $problem. A wrong clock does this, too, so the machine" \
+			"was not reset. If the clock is wrong, set it (containers have the host's), then \`./inv up\`. If it is" \
+			"right, \`./inv replace $NODE_NAME\` makes the machine again"
+}
+
 join() {
 	local attempt
 	wait_for 600 "the API through the load balancer" api_ready
@@ -49,6 +60,7 @@ main() {
 			start_kubelet
 		fi
 		if [[ -n $broken ]] || ! joined >/dev/null 2>&1; then
+			[[ -n $broken ]] || require_valid_dates
 			wait_for 180 "the API through the load balancer" api_ready
 			if [[ -n $broken ]] || ! (wait_for 120 "the earlier join to be complete" joined); then
 				require_join_possible

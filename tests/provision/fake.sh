@@ -53,12 +53,13 @@ has_certificate() {
 
 kubelet_files() {
 	mkdir -p /var/lib/kubelet
-	printf 'kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\n' >/var/lib/kubelet/config.yaml
+	printf 'kind: KubeletConfiguration\nstaticPodPath: /etc/kubernetes/manifests\nvolumeStatsAggPeriod: 0s\n' \
+		>/var/lib/kubelet/config.yaml
 	echo 'KUBELET_KUBEADM_ARGS=""' >/var/lib/kubelet/kubeadm-flags.env
 }
 
 manifest() {
-	printf 'kind: Pod\nmetadata:\n  name: %s\nspec:\n  containers:\n  - command:\n    - %s\n' "$1" "$1" \
+	printf 'kind: Pod\nmetadata:\n  name: %s\nspec:\n  containers:\n  - command:\n    - %s\nstatus: {}\n' "$1" "$1" \
 		>"$kubernetes/manifests/$1.yaml"
 }
 
@@ -161,6 +162,17 @@ haproxy_answers() {
 	esac
 }
 
+# The run is killed as it begins this.
+if has killed-at && [[ "$name $*" == *"$(cat "$state/killed-at")"* ]]; then
+	kill -KILL "$PPID"
+	exit 137
+fi
+
+if [[ $name == etcdctl && -e $kubernetes/pki/etcd/ca.crt && ! -s $kubernetes/pki/etcd/ca.crt ]]; then
+	echo "Error: failed to parse the CA file" >&2
+	exit 1
+fi
+
 case "$name $*" in
 "systemctl restart haproxy")
 	touch "$state/active-haproxy"
@@ -188,7 +200,13 @@ case "$name $*" in
 	touch "$state/active-ha-lab-network"
 	;;
 "sysctl --values net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables") cat "$state/kernel" 2>/dev/null || printf '1\n1\n' ;;
-"sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf") rm -f "$state/kernel" ;;
+"sysctl --quiet --load=/etc/sysctl.d/90-kubernetes.conf")
+	! has kernel-lacks || {
+		echo "sysctl: cannot stat /proc/sys/net/bridge/bridge-nf-call-iptables: No such file or directory" >&2
+		exit 255
+	}
+	rm -f "$state/kernel"
+	;;
 "systemctl restart "* | "systemctl start "*)
 	touch "$state/active-$2"
 	# With a certificate in its kubeconfig a kubelet stores that as its own when it starts.
@@ -198,6 +216,7 @@ case "$name $*" in
 	fi
 	;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
+"systemctl show --property ActiveEnterTimestamp --timestamp=unix --value kubelet") cat "$state/kubelet-since" 2>/dev/null ;;
 "systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
 "systemctl try-restart "*) ;;
 "haproxy -c -f /etc/haproxy/haproxy.cfg.new") ! grep -q BROKEN "$3" || {
@@ -351,7 +370,13 @@ case "$name $*" in
 	! has taint || taints=node-role.kubernetes.io/control-plane
 	echo "$labels taints=$taints"
 	;;
-"kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name") has api ;;
+"kubectl --kubeconfig /etc/kubernetes/kubelet.conf --request-timeout 10s get node "*" --output name")
+	! has kubelet-refused || {
+		echo "error: You must be logged in to the server (Unauthorized)" >&2
+		exit 1
+	}
+	has api
+	;;
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/named" ;;
 "ctr --namespace k8s.io tasks list")
 	echo "TASK    PID    STATUS"
@@ -426,6 +451,9 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+# Of all that it could be asked, only where a join is refused.
+"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -startdate" | \
+	"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -enddate") PATH=${PATH#*:} exec openssl "$@" ;;
 "pgrep -x etcd") has etcd-hangs || [[ -e $kubernetes/manifests/etcd.yaml ]] ;;
 "pgrep -f -- ^etcd .*--force-new-cluster")
 	! has forced || ! fails restart || exit 0
@@ -442,7 +470,7 @@ case "$name $*" in
 		cat "$state/member-line"
 		exit
 	elif has no-quorum; then
-		echo "Error: context deadline exceeded"
+		echo "Error: context deadline exceeded" >&2
 		exit 1
 	elif has members; then
 		cat "$state/members"

@@ -18,8 +18,8 @@ from lab.system.paths import PROVISION
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def certificate(ends: str, name: str = "kubernetes") -> str:
-    """A certificate as PEM that is valid until then, UTC."""
+def certificate(ends: str, name: str = "kubernetes", begins: str = "1995-03-01") -> str:
+    """A certificate as PEM that is valid from and until then, UTC."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     built = (
         x509.CertificateBuilder()
@@ -27,7 +27,7 @@ def certificate(ends: str, name: str = "kubernetes") -> str:
         .issuer_name(subject)
         .public_key(KEY.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(datetime.datetime(1995, 3, 1))
+        .not_valid_before(datetime.datetime.fromisoformat(begins))
         .not_valid_after(datetime.datetime.fromisoformat(ends))
         .sign(KEY, hashes.SHA256())
     )

@@ -351,7 +351,7 @@ def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(machine: Machi
     world.run("control-plane-init", "--alone", secrets=True)
     assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
     assert world.path("/etc/kubernetes/pki/ca.key").stat().st_mode & 0o777 == 0o600
-    assert world.has("/etc/ha-lab/initialised")
+    assert world.has("/etc/ha-lab/once-complete")
 
 
 @pytest.mark.parametrize("emulated", [False, True])
@@ -700,7 +700,7 @@ def test_a_machine_says_what_it_has(machine: Machine) -> None:
 def by_hand(world: World) -> World:
     """A first control plane that somebody initialised: whole, and without a word of it from the kit."""
     assert world.run("control-plane-init", "--alone", secrets=True).code == 0
-    world.path("/etc/ha-lab/initialised").unlink()
+    world.path("/etc/ha-lab/once-complete").unlink()
     return world
 
 
@@ -708,7 +708,7 @@ def test_an_init_by_hand_is_taken_over_as_it_is_and_never_undone_after(machine: 
     world = by_hand(machine("cp1"))
     ran = world.run("control-plane-init", "--alone", secrets=True)
     assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
-    assert world.has("/etc/ha-lab/initialised")
+    assert world.has("/etc/ha-lab/once-complete")
 
 
 def test_an_init_by_hand_is_not_undone_while_its_api_server_is_away(machine: Machine) -> None:

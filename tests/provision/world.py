@@ -46,7 +46,8 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl "
+    r"openssl x509 "
+    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl "
     r"|kubectl kustomize |ss "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
