@@ -183,7 +183,10 @@ def opened(
     dark: bool = False,
     scripts: bool = True,
 ) -> Iterator[Page]:
-    """Open a file in a tab of its own, as a reader with that screen and language would see it."""
+    """Open a file in a tab of its own, as a reader with that screen and language would see it.
+
+    When a test fails there, a picture of the page is put beside the file, in the folder that pytest keeps.
+    """
     target = chromium.ask("Target.createTarget", url="about:blank")["targetId"]
     session = chromium.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
     page = Page(chromium, session)
@@ -206,5 +209,10 @@ def opened(
     while not page._events("Page.loadEventFired"):
         assert time.monotonic() < deadline, f"{file} did not load"
         time.sleep(0.05)
-    yield page
+    try:
+        yield page
+    except BaseException:
+        with suppress(AssertionError, OSError):  # where the browser itself has ended
+            page.photograph(file.with_suffix(".png"), height=6000)
+        raise
     chromium.ask("Target.closeTarget", targetId=target)

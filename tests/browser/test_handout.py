@@ -85,7 +85,7 @@ def commands(tab: Page) -> list[str]:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_fits_the_screen_both_ways(
-    chromium: Chromium, files: dict[str, Path], width: int, language: str, edition: str, tmp_path: Path
+    chromium: Chromium, files: dict[str, Path], width: int, language: str, edition: str
 ) -> None:
     file = files[f"{edition}-{language}"]
     with opened(chromium, file, width=width, language=LANGUAGES[language]) as tab:
@@ -94,7 +94,6 @@ def test_the_page_fits_the_screen_both_ways(
             tab.click(f"button[data-choose={way}]")
             fits(tab)
             assert tab.value(OUTSIDE) == []
-        tab.photograph(tmp_path / "page.png", height=6000)
         assert tab.requests == [file.as_uri()]
         assert tab.complaints == []
 

@@ -92,7 +92,7 @@ def fits(tab: Page) -> None:
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_fits_the_screen_and_draws_every_timeline(
-    chromium: Chromium, file: Path, tmp_path: Path, width: int, language: str, dark: bool
+    chromium: Chromium, file: Path, width: int, language: str, dark: bool
 ) -> None:
     with opened(chromium, file, width=width, language=LANGUAGES[language], dark=dark) as tab:
         assert tab.value("innerWidth") == width
@@ -114,7 +114,6 @@ def test_the_page_fits_the_screen_and_draws_every_timeline(
             assert crossed == []
         background = tab.value("getComputedStyle(document.body).backgroundColor")
         assert background == ("rgb(15, 20, 25)" if dark else "rgb(255, 255, 255)")
-        tab.photograph(tmp_path / "page.png", height=2400)
         assert tab.requests == [file.as_uri()]
         assert tab.complaints == []
 

@@ -57,13 +57,18 @@ READING = re.compile(
 
 ENTER = """
 set -eu
-mount --bind /etc/alternatives "$WORLD/etc/alternatives" # awk and others are found through it
-for pair in etc:/etc run:/run root:/root var-lib:/var/lib var-log:/var/log usr-share:/usr/share; do
-	mount --rbind "$WORLD/${pair%%:*}" "${pair#*:}"
-done
+mount --all --fstab "$WORLD/fstab"
 export PATH="$WORLD/bin:$PATH"
 exec bash "$@"
 """
+
+
+MOUNTS = {"etc": "/etc", "run": "/run", "root": "/root"} | {
+    "var-lib": "/var/lib",
+    "var-log": "/var/log",
+    "usr-share": "/usr/share",
+}
+"""Where each scratch folder is mounted: all by one process, of which there would be thousands otherwise."""
 
 
 @dataclass(frozen=True)
@@ -158,13 +163,7 @@ class World:
 
     def path(self, path: str) -> Path:
         """Where an absolute path of the machine lies."""
-        for inside, outside in (
-            ("/etc", "etc"),
-            ("/run", "run"),
-            ("/root", "root"),
-            ("/var/lib", "var-lib"),
-            ("/var/log", "var-log"),
-        ):
+        for outside, inside in MOUNTS.items():
             if path.startswith(f"{inside}/"):
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
@@ -177,6 +176,7 @@ class World:
         state = self.root / "state"
         for file in ("calls", "environments", "refused"):
             (state / file).write_text("")
+        (self.root / "fstab").write_text(self._mounts())
         namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
         flags = ["--stdin"] if secrets else []
         argv = [
@@ -217,6 +217,13 @@ class World:
             if path.is_file()
             and any(secret in path.read_bytes() for secret in (TOKEN.encode(), CERTIFICATE_KEY.encode()))
         ]
+
+    def _mounts(self) -> str:
+        """What mount(8) reads. awk and others are found through /etc/alternatives, which stays the host's."""
+        alternatives = f"/etc/alternatives {self.root}/etc/alternatives none bind\n"
+        return alternatives + "".join(
+            f"{self.root}/{folder} {place} none rbind\n" for folder, place in MOUNTS.items()
+        )
 
     def _secrets(self) -> bytes:
         texts = {"secrets": f"BOOTSTRAP_TOKEN={TOKEN}\nCERTIFICATE_KEY={CERTIFICATE_KEY}\n"}

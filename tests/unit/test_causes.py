@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,6 +47,7 @@ NAME = "kubernetes.io/metadata.name"
 KUBECTL = "`./inv ssh cp1 -- sudo kubectl --kubeconfig /etc/kubernetes/admin.conf"
 
 
+@functools.cache
 def altered(*alter: Alter) -> Facts:
     found = facts()
     for each in alter:
@@ -53,13 +55,15 @@ def altered(*alter: Alter) -> Facts:
     return found
 
 
-def bad(found: Facts) -> list[Verdict]:
-    return [verdict for case in cases(lab()) if not (verdict := case.judge(found)).good]
+@functools.cache
+def bad(*alter: Alter) -> tuple[Verdict, ...]:
+    """The verdicts that are not good; to judge all takes a while, and the table's rows are used twice."""
+    found = altered(*alter)
+    return tuple(verdict for case in cases(lab()) if not (verdict := case.judge(found)).good)
 
 
 def found_in(*alter: Alter) -> tuple[Cause, ...]:
-    found = altered(*alter)
-    return causes.find(lab(), found, bad(found))
+    return causes.find(lab(), altered(*alter), bad(*alter))
 
 
 def only(*alter: Alter) -> Cause:
@@ -387,16 +391,13 @@ def test_a_sign_shows_its_cause_once_with_what_helps_and_what_it_explains(what: 
 
 
 def test_every_sign_is_seen() -> None:
-    shown = {sign.of for alter, *_ in TABLE.values() for sign in SIGNS if _shows(sign, altered(*alter))}
+    shown = {sign.of for alter, *_ in TABLE.values() for sign in SIGNS if _shows(sign, alter)}
     assert shown == {sign.of for sign in SIGNS}
 
 
-def _shows(sign: causes.Sign, found: Facts) -> bool:
-    return any(
-        cause.is_of(verdict)
-        for cause in sign.shows(causes.cause.Found(lab(), found, tuple(bad(found))))
-        for verdict in bad(found)
-    )
+def _shows(sign: causes.Sign, alter: tuple[Alter, ...]) -> bool:
+    found = causes.cause.Found(lab(), altered(*alter), bad(*alter))
+    return any(cause.is_of(verdict) for cause in sign.shows(found) for verdict in found.bad)
 
 
 def test_a_lab_that_is_well_has_no_cause() -> None:

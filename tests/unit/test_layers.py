@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from typing import get_args
@@ -59,6 +60,7 @@ def imported(tree: ast.AST) -> Iterator[str]:
         yield from imported(node)
 
 
+@functools.cache
 def files() -> dict[str, list[str]]:
     """Every place in ORDER, with the places that its files import."""
     found: dict[str, list[str]] = {}

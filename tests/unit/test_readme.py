@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shlex
 import subprocess
@@ -52,9 +53,14 @@ def commands(text: str) -> list[str]:
 
 def parse(command: str) -> None:
     """Let invoke read a command as it would, without running anything. Raises ParseError."""
-    collection = Collection.from_module(tasks)
     core = Parser(initial=Program().initial_context, ignore_unknown=True).parse_argv(shlex.split(command)[1:])
-    Parser(contexts=collection.to_contexts()).parse_argv(core.unparsed)
+    verbs().parse_argv(core.unparsed)
+
+
+@functools.cache
+def verbs() -> Parser:
+    """What reads each command; it copies a verb's context before it fills it."""
+    return Parser(contexts=Collection.from_module(tasks).to_contexts())
 
 
 def named_paths(text: str) -> Iterator[str]:

@@ -27,6 +27,12 @@ OTHERS = '[{"dst":"192.168.56.10","dev":"eth1","prefsrc":"192.168.56.77","flags"
 THROUGH = '[{"dst":"192.168.56.10","gateway":"192.168.56.2","dev":"br-1","prefsrc":"192.168.56.1","flags":[]}]'
 
 
+@pytest.fixture(autouse=True)
+def _own_sockets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of sockets for each test: these make and remove them."""
+    monkeypatch.setattr(lab.remote, "SOCKETS", tmp_path)
+
+
 @pytest.fixture
 def remote(tmp_path: Path) -> Remote:
     workspace = Workspace(tmp_path / ".lab")
