@@ -10,7 +10,28 @@ import hashlib
 from pathlib import Path
 
 import jinja2
+from jinja2.bccache import Bucket
 from markupsafe import Markup
+
+
+class _Compiled(jinja2.BytecodeCache):
+    """Templates as code, for all environments of this process: a class has a page for each seat."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Give a template's code, if it was compiled before; jinja takes it only for the same source."""
+        if bucket.key in self.code:
+            bucket.bytecode_from_string(self.code[bucket.key])
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template's code."""
+        self.code[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED = _Compiled()
 
 
 def environment(folder: Path) -> jinja2.Environment:
@@ -21,6 +42,7 @@ def environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         autoescape=True,
+        bytecode_cache=_COMPILED,
     )
 
 

@@ -11,8 +11,8 @@ from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 
-QUICK = "tests/unit"
-"""What is run at every save."""
+QUICK = ("tests/unit", "-m", "not slow")
+"""What is run at every save: most of the unit tests, in about a third of the time that all of them take."""
 NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
 """Those with the longest files first, which is the order in which they start."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
@@ -46,7 +46,7 @@ def run(
             folder = "/".join(BREAKING[suite].split("/")[:2])
             folders.setdefault(folder, []).append(BREAKING[suite])
         return max(_pytest(*suites, *words, select=select) for suites in folders.values())
-    code = _pytest(*NEEDS_NO_LAB, *_side_by_side(), select=select)
+    code = _pytest(*NEEDS_NO_LAB, *_side_by_side(waiting=1), select=select)
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
@@ -56,8 +56,8 @@ def run(
 
 
 def run_quick(*, select: str) -> int:
-    """Run the unit tests; return 0 only when all passed. Needs and changes nothing on the host."""
-    return _pytest(QUICK, *_side_by_side(), select=select)
+    """Run the unit tests that are not slow; return 0 only when all passed. Changes nothing on the host."""
+    return _pytest(*QUICK, *_side_by_side(waiting=0), select=select)
 
 
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
@@ -69,12 +69,13 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     return _pytest(VIRTUAL, *words, select=select)
 
 
-def _side_by_side() -> list[str]:
-    """Options for pytest-xdist: tests that need no lab share nothing between files, and often only wait.
+def _side_by_side(*, waiting: int) -> list[str]:
+    """Options for pytest-xdist: tests that need no lab share nothing between files, and some only wait.
 
+    There are so many processes more than cores as wait most of the time; each takes some seconds to find all tests.
     Without --no-loadscope-reorder, files of few tests start last, and the longest of all are such files.
     """
-    workers = str((os.cpu_count() or 1) + 1)
+    workers = str((os.cpu_count() or 1) + waiting)
     return ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
 
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab import remote
 from lab.host import hypervisor
+
+NEXT = itertools.cycle(range(3))
+real_key = rsa.generate_private_key
+
+
+@functools.cache
+def key(number: int) -> rsa.RSAPrivateKey:
+    return real_key(public_exponent=65537, key_size=2048)
+
+
+@pytest.fixture(autouse=True)
+def keys_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three RSA keys in turn for all labs' CAs: to make one takes longer than most tests."""
+
+    def generate(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        assert (public_exponent, key_size) == (65537, 2048)
+        return key(next(NEXT))
+
+    monkeypatch.setattr(rsa, "generate_private_key", generate)
 
 
 @pytest.fixture(scope="session")

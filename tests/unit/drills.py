@@ -121,7 +121,7 @@ def whole_report(*, runs: int = 5, count: int = 1200, profiles: tuple[str, ...] 
 
 
 def _repeated(drill: str, profile: str, run: int, count: int, down: float) -> Result:
-    """A run of a drill, with the samples of its other runs that were down as long: to make each takes a while."""
+    """A run of a drill, with the samples of its other runs that were down as long: to make them takes long."""
     first = _first(drill, profile, count, down)
     return first.model_copy(update={"recording": first.recording.model_copy(update={"run": run})})
 

@@ -20,6 +20,8 @@ from tests.unit.answers import Answers, acceptance_list, titles
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import FOLDER, lab
 
+pytestmark = pytest.mark.slow
+
 MOST = 12
 """Tests that are still read at a glance."""
 

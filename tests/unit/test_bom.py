@@ -231,6 +231,7 @@ def test_the_list_of_earlier_versions_is_read_as_well(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_only_a_bill_loads_the_library_since_that_takes_longer_than_most_verbs() -> None:
     program = "import sys, lab.golden.build; sys.exit(any('cyclonedx' in name for name in sys.modules))"
     subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=60)

@@ -23,6 +23,11 @@ RUN = RunSecrets("abcdef.0123456789abcdef", "c0ffee" + "0" * 58)
 
 
 @pytest.fixture
+def keys_for_tests() -> None:
+    """Keys are made here as for a lab."""
+
+
+@pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     return Workspace(tmp_path / ".lab")
 

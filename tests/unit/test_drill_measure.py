@@ -41,6 +41,8 @@ from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer
 from tests.unit.fakes import FakeRemote, printed, progress
 
+pytestmark = pytest.mark.slow
+
 TITLE = Title(en="A change of the lab: 1 worker more", ko="랩 변경: 워커 1대 추가")
 PORT = 30123
 

@@ -64,22 +64,26 @@ def reader(whole: str) -> Reader:
     return Reader(whole)
 
 
+@pytest.mark.slow
 def test_a_page_of_fourteen_drills_and_five_long_runs_each_stays_light(whole: str) -> None:
     assert len(whole.encode()) < 3 * MEBIBYTE
 
 
+@pytest.mark.slow
 def test_a_page_is_well_formed(reader: Reader) -> None:
     assert reader.open == []
     names = [attributes["id"] for _, attributes in reader.found if "id" in attributes]
     assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 def test_every_link_leads_to_a_place_in_the_page(reader: Reader) -> None:
     places = {attributes.get("id") for _, attributes in reader.found}
     assert {link["href"] for link in reader.all("a")} <= {f"#{place}" for place in places}
     assert len(reader.all("a")) >= 2 * len(STORIES)
 
 
+@pytest.mark.slow
 def test_a_page_needs_no_other_file_and_no_network(whole: str, reader: Reader) -> None:
     assert {tag for tag, _ in reader.found} & {"link", "img", "iframe", "object", "use", "image"} == set()
     assert not [a for _, a in reader.found if "src" in a]
@@ -88,6 +92,7 @@ def test_a_page_needs_no_other_file_and_no_network(whole: str, reader: Reader) -
     assert "default-src 'none'" in whole
 
 
+@pytest.mark.slow
 def test_every_text_stands_in_both_languages(reader: Reader) -> None:
     spoken = [(tag, a["lang"]) for tag, a in reader.found if a.get("class") == "t"]
     assert spoken
@@ -95,12 +100,14 @@ def test_every_text_stands_in_both_languages(reader: Reader) -> None:
     assert {language for _, language in spoken[::2]} == {"en"}
 
 
+@pytest.mark.slow
 def test_every_drill_has_a_section_with_its_story_and_every_run_its_timeline(reader: Reader) -> None:
     sections = {section.get("id") for section in reader.all("section")}
     assert {f"drill-{name}" for name in STORIES} <= sections
     assert len([svg for svg in reader.all("svg") if svg.get("class") == "timeline"]) == 14 * 5
 
 
+@pytest.mark.slow
 def test_pictures_and_tables_say_what_they_are(whole: str, reader: Reader) -> None:
     pictures = [svg for svg in reader.all("svg") if svg.get("role") == "img"]
     assert len(reader.all("desc")) == 2 * len(pictures)
@@ -170,6 +177,7 @@ def test_an_unknown_drill_and_an_unknown_figure_are_shown_as_themselves() -> Non
     assert "unplug-it" in reader.cells
 
 
+@pytest.mark.slow
 def test_two_profiles_stand_side_by_side_tuned_first() -> None:
     text = page(whole_report(runs=2, count=50, profiles=("reference", "tuned")))
     section = text.split('id="drill-kill-worker"')[1].split("</section>")[0]

@@ -27,6 +27,8 @@ from lab.workspace import Workspace
 from tests.unit.apiserver import HOST, ApiServer
 from tests.unit.fakes import FakeClock, FakeRemote
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., AbstractContextManager[Probes]]
 
 

@@ -23,6 +23,7 @@ def line(lines: list[str], begins: str) -> str:
     return next(each for each in lines if each.strip().startswith(begins))
 
 
+@pytest.mark.slow
 def test_a_report_is_kept_as_json_that_reads_back_equal_and_as_a_page(tmp_path: Path) -> None:
     found = whole_report(runs=2, count=40, profiles=("tuned", "reference"))
     data, text = write(found, Workspace(tmp_path / ".lab"), tmp_path / "drills")

@@ -24,6 +24,8 @@ from lab.workshop.handout.words import WORDS
 from tests.unit.fakes import MANIFEST, first_on_path, keep_made, printed, program
 from tests.unit.handouts import folder
 
+pytestmark = pytest.mark.slow
+
 opened: list[str] = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 """Every file that this process opens; Python offers no way to take it out again."""

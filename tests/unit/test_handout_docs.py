@@ -88,6 +88,7 @@ def test_a_way_begins_as_it_should() -> None:
     assert next(each.text for each in first if each.way == "hand") == "./inv up --until load-balancer"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", chapters.LANGUAGES)
 @pytest.mark.parametrize(("control_planes", "workers"), SIZES)
 def test_chapters_make_sense_for_labs_of_every_size(language: str, control_planes: int, workers: int) -> None:

@@ -57,7 +57,8 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name.startswith("lab."))
-        yield from imported(node)
+        if not isinstance(node, ast.expr):
+            yield from imported(node)
 
 
 @functools.cache

@@ -180,6 +180,7 @@ HARMLESS = ("deliver", "node ", "pod-network", "revoke", "kubeconfig")
 """Steps that leave nothing that a later run has to know of."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 def test_a_change_that_is_broken_off_anywhere_is_ended_or_taken_back_by_the_next_up(
     world: World, case: Case

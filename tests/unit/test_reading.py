@@ -84,6 +84,7 @@ def _task(number: int, altered: Facts) -> object:
     return TASKS[number].judge(Sight(lab(), altered, Kept()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("machine", "name"), SECTIONS)
 def test_whatever_a_machine_answers_no_error_escapes(machine: str, name: str) -> None:
     text = known(facts().machines[machine]).sections[name].text
@@ -212,6 +213,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Alter]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", READERS)
 def test_whatever_the_api_answers_no_error_escapes(name: str) -> None:
     reader, alter = READERS[name]

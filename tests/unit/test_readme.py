@@ -51,6 +51,7 @@ def commands(text: str) -> list[str]:
     return [*lines, *(" ".join(span.split()) for span in re.findall(r"`(\./inv [^`]+)`", without_fences))]
 
 
+@functools.cache
 def parse(command: str) -> None:
     """Let invoke read a command as it would, without running anything. Raises ParseError."""
     core = Parser(initial=Program().initial_context, ignore_unknown=True).parse_argv(shlex.split(command)[1:])

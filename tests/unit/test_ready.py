@@ -290,6 +290,7 @@ def with_clock(clock: FakeClock) -> Callable[..., None]:
     return wait
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "of"), [("pods", ()), ("health", None)])
 def test_a_cause_that_waiting_does_not_cure_ends_the_wait_within_a_minute(
     recorded: Lab, clock: FakeClock, name: str, of: Any
@@ -362,6 +363,7 @@ def test_a_cause_of_a_moment_is_waited_for(recorded: Lab, clock: FakeClock) -> N
     assert 20 <= clock.now - FakeClock.START < 25
 
 
+@pytest.mark.slow
 def test_a_cause_that_may_pass_is_the_reason_when_time_is_up(recorded: Lab, clock: FakeClock) -> None:
     recorded.found = admission(webhooks=(replace(WEBHOOK, recovers=True),))(NO_PROXY(facts()))
     reason = recorded.wait("pods")
@@ -371,6 +373,7 @@ def test_a_cause_that_may_pass_is_the_reason_when_time_is_up(recorded: Lab, cloc
     assert f"waiting for all system pods to be Ready (20 s): {reason}" in recorded.log("pods")
 
 
+@pytest.mark.slow
 def test_without_a_cause_the_checks_are_the_reason(recorded: Lab, clock: FakeClock) -> None:
     recorded.found = NO_PROXY(facts())
     assert recorded.wait("pods") == "kube-proxy[w2]: no pod kube-proxy-… of kube-system is on this node"

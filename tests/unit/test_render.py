@@ -196,6 +196,7 @@ def test_the_firmware_tells_a_virtual_machine_its_name_its_address_and_the_lab_s
     assert {each["auto_config"] for each in networks} == {False}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("vagrant"), reason="Vagrant is not installed; `./inv test` wants it")
 @pytest.mark.parametrize("name", ["default", "libvirt", "emulated"])
 def test_vagrant_takes_the_rendered_file(name: str, tmp_path: Path) -> None:

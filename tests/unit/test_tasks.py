@@ -114,6 +114,7 @@ def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
     assert tuple(found) == VERBS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--help", "up"), ("upp",), ("render", "--lab", "lab.yaml")])
 def test_a_line_does_here_what_it_does_in_a_process_of_its_own(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
@@ -243,6 +244,7 @@ def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
     assert "next: export HOME=" in ran.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [("--list",), ("--help", "ssh"), ("status", "--lab", "lab.yaml")])
 def test_an_encoding_without_our_signs_gets_plain_ones(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
@@ -347,6 +349,7 @@ def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     assert not (tmp_path / "asked").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--list", "--help up"])
 def test_a_reader_who_leaves_while_invoke_prints_is_no_fault(words: str) -> None:
     line = f"set -o pipefail; ./inv {words} | true"
@@ -359,6 +362,7 @@ def test_a_reader_who_leaves_is_no_fault(tmp_path: Path) -> None:
     assert (ran.returncode, ran.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_an_interrupt_ends_what_runs_also_in_threads_and_says_how_to_go_on(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
     working = (

@@ -341,6 +341,7 @@ WAITS = {"deliver", "kubeconfig", *AFTER}
 """Steps of which `up` never says that they changed something."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
 def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(world: World, first: bool) -> None:
     if not first:

@@ -30,6 +30,8 @@ from tests.unit.answers import Answers, titles
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import FOLDER, facts, haproxy_stopped, lab, not_running, silent
 
+pytestmark = pytest.mark.slow
+
 
 def verdict(name: str = "node-ready", machine: str = "w1", outcome: Found = "fails") -> Verdict:
     return Verdict(name, "workers", machine, outcome, "Ready", "not Ready", "no pods come here", "look at it")
