@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 import pytest
 
-from lab import onepage
+from lab.drill import onepage
 
 
 @pytest.fixture
