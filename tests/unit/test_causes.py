@@ -447,18 +447,16 @@ def test_what_can_t_be_the_reason_is_no_cause(there: Alter) -> None:
 
 
 def test_all_that_fails_while_haproxy_is_stopped_has_one_cause() -> None:
-    found = haproxy_stopped(facts())
     cause = only(haproxy_stopped)
-    assert set(cause.explains) == {verdict.title for verdict in bad(found)}
+    assert set(cause.explains) == {verdict.title for verdict in bad(haproxy_stopped)}
     assert len(cause.explains) > 80
     assert not cause.passes
 
 
 def test_beside_an_api_that_is_not_reached_the_state_of_its_servers_is_shown() -> None:
-    down = told_otherwise("cp1", "etcd-health", "true", "false")
-    found = altered(down, unreached(NO_SERVER_UP))
-    cause = only(down, unreached(NO_SERVER_UP))
-    assert {v.title for v in bad(found)} - set(cause.explains) == {"etcd-member-healthy[cp1]"}
+    alter = told_otherwise("cp1", "etcd-health", "true", "false"), unreached(NO_SERVER_UP)
+    cause = only(*alter)
+    assert {v.title for v in bad(*alter)} - set(cause.explains) == {"etcd-member-healthy[cp1]"}
     assert cause.passes, "an election is over soon"
 
 
