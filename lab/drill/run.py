@@ -87,9 +87,11 @@ def _without_leftovers(session: Session) -> float:
 
 def _settled(session: Session, patience: float) -> None:
     """Raise LabStateError unless verify is green within that many seconds."""
-    with session.progress.step("verify", "verify is green before anything is broken"):
+    with session.progress.step("verify", "verify is green before anything is broken") as step:
         try:
-            wait_until(lambda: _why_not_green(session), what="verify is green", timeout=patience)
+            wait_until(
+                lambda: _why_not_green(session), what="verify to be green", timeout=patience, log=step.log
+            )
         except WaitTimedOut as error:
             raise LabStateError(
                 f"the lab is not green, and a drill would measure that: {error.reason}",

@@ -50,7 +50,7 @@ def source_of(lab: Lab) -> source.Source:
 
 
 @contextmanager
-def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
+def workshop(mark: str, missing: Callable[[], bool], progress: Progress | None = None) -> Iterator[Path | None]:
     """Give a folder to make a golden machine in, to one run at a time, and clear it whatever happens.
 
     Gives None where another run has just made what was `missing`. Raises LabError for a full disk.
@@ -58,7 +58,7 @@ def workshop(mark: str, missing: Callable[[], bool]) -> Iterator[Path | None]:
     shelf_folder = cache_folder() / "golden"
     try:
         shelf_folder.mkdir(parents=True, exist_ok=True)
-        with shelf.alone(shelf_folder):
+        with shelf.alone(shelf_folder, progress):
             if not missing():
                 yield None
                 return

@@ -52,7 +52,7 @@ def make(lab: Lab, progress: Progress) -> Path:
     """
     final = folder(key(lab))
     if not final.exists():
-        with build.workshop(f"disk-{key(lab)}", lambda: not final.exists()) as workshop:
+        with build.workshop(f"disk-{key(lab)}", lambda: not final.exists(), progress) as workshop:
             if workshop is not None:
                 root = build.root(lab, workshop, packages(), progress)
                 _lay_out(root, workshop, progress).rename(_ready(final))

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import fcntl
 import json
@@ -296,8 +297,18 @@ def test_another_run_on_the_shelf_is_waited_for_and_named(
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
+        asked: list[str] = []
+        shown = Progress(Console(), tmp_path / "logs")
+
+        @contextlib.contextmanager
+        def asking(what: str) -> Iterator[None]:
+            asked.append(what)
+            yield
+
+        monkeypatch.setattr(shown, "asking", asking)
         with pytest.raises(LabError, match="another run"):
-            shelf.keep(tmp_path / "thing", lambda partial: partial)
+            shelf.keep(tmp_path / "thing", lambda partial: partial, shown)
+        assert asked == [f"another run that makes something in {tmp_path}"]
     finally:
         os.close(handle)
     assert shelf.keep(tmp_path / "thing", lambda partial: partial).is_dir()

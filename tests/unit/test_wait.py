@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import ast
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from lab.errors import LabStateError, WaitTimedOut
+from lab.system.paths import REPOSITORY
 from lab.system.progress import WAITING
 from lab.system.wait import wait_until
 from tests.unit.fakes import FakeClock
@@ -131,3 +134,24 @@ def test_a_slow_answer_is_written_down_as_soon_as_it_is_there(tmp_path: Path) ->
 def test_a_wait_without_a_log_writes_nothing(tmp_path: Path) -> None:
     wait_until(lambda: None, what="it", timeout=10, clock=FakeClock())
     assert list(tmp_path.iterdir()) == []
+
+
+WITHOUT_A_LOG = {
+    "lab/drill/observe.py": 2,  # within `progress.asking`, or while probes run for as long as the drill says
+    "lab/drill/probes.py": 2,  # 10 s at most
+    "lab/drill/run.py": 2,  # while probes run
+    "lab/drill/workload.py": 2,  # within `progress.asking`
+    "lab/golden/supply/shelf.py": 1,  # within `progress.asking`
+    "lab/health/facts/probes.py": 3,  # 20 s at most
+    "lab/providers/shutdown.py": 1,  # the limit is its reason: its power is cut then
+}
+"""How many waits of a module write down no reason while they last, and why that is no silent wait of 20 s."""
+
+
+def test_a_wait_that_may_last_writes_down_its_reason_as_it_goes_on() -> None:
+    found: Counter[str] = Counter()
+    for path in sorted((REPOSITORY / "lab").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "wait_until":
+                found[str(path.relative_to(REPOSITORY))] += "log" not in {word.arg for word in call.keywords}
+    assert +found == WITHOUT_A_LOG

@@ -47,7 +47,7 @@ def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -
     Each program is a step of `progress`. Raises LabError; what was built till then is kept.
     """
     folder = cache / "modules" / key(release)
-    return shelf.keep(folder, lambda partial: _make(release, mirrors, cache, partial, progress))
+    return shelf.keep(folder, lambda partial: _make(release, mirrors, cache, partial, progress), progress)
 
 
 def _recipe(component: Component) -> dict[str, object]:

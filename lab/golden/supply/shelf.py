@@ -11,21 +11,23 @@ import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from lab.errors import LabError
 from lab.system import quoting
+from lab.system.progress import Progress
 from lab.system.wait import wait_until
 
 LONGEST_BUILD = 3600.0
 """Seconds to wait for another run that makes something on the same shelf."""
 
 
-def keep(final: Path, make: Callable[[Path], Path]) -> Path:
+def keep(final: Path, make: Callable[[Path], Path], progress: Progress | None = None) -> Path:
     """Return the folder `final`; what is missing, `make` makes below the `.partial` folder it is given.
 
-    `make` returns the folder that is to be renamed. One maker at a time: another run waits for it.
+    `make` returns the folder that is to be renamed. One maker at a time: another run waits for it, and says so
+    in its `progress`.
     Raises LabError, also when the disk is full or the place can't be written.
     """
     if final.exists():
@@ -33,7 +35,7 @@ def keep(final: Path, make: Callable[[Path], Path]) -> Path:
     partial = final.with_name(f"{final.name}.partial")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
-        with alone(final.parent):
+        with alone(final.parent, progress):
             if not final.exists():
                 partial.mkdir(exist_ok=True)
                 whole = make(partial)
@@ -51,11 +53,14 @@ def keep(final: Path, make: Callable[[Path], Path]) -> Path:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, progress: Progress | None = None) -> Iterator[None]:
     """Hold the shelf, after another run that does. The kernel lets go when the process dies, in any way."""
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        wait_until(lambda: _why_not_locked(handle), what=f"make something in {folder}", timeout=LONGEST_BUILD)
+        with progress.asking(f"another run that makes something in {folder}") if progress else nullcontext():
+            wait_until(
+                lambda: _why_not_locked(handle), what=f"make something in {folder}", timeout=LONGEST_BUILD
+            )
         yield
     finally:
         os.close(handle)

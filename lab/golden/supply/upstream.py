@@ -67,7 +67,7 @@ def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -
     """
     pinned = lock.read(release.kubernetes)
     folder = cache / "upstream" / key(release)
-    return shelf.keep(folder, lambda partial: _make(release, pinned, mirrors, partial, progress))
+    return shelf.keep(folder, lambda partial: _make(release, pinned, mirrors, partial, progress), progress)
 
 
 def _make(release: Release, pinned: Lock, mirrors: Mirrors, partial: Path, progress: Progress) -> Path:

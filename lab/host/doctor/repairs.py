@@ -59,6 +59,7 @@ def _run(name: str, action: Action, progress: Progress) -> None:
             what="apt's lock",
             timeout=LOCK_TIMEOUT,
             interval=3,
+            log=step.log,
             hint="another apt or dpkg works on this host: let it end, and run this again",
         )
 

@@ -174,7 +174,12 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
                 last = "it failed at once"
                 continue
             try:
-                wait_until(_docker_problem, what="docker's daemon answers", timeout=repairs.DAEMON_TIMEOUT)
+                wait_until(
+                    _docker_problem,
+                    what="docker's daemon to answer",
+                    timeout=repairs.DAEMON_TIMEOUT,
+                    log=step.log,
+                )
                 return
             except WaitTimedOut as error:
                 step.note, last = "no answer", error.reason

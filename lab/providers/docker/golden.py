@@ -31,7 +31,7 @@ def exists(image: str) -> bool:
 
 def make(lab: Lab, progress: Progress) -> None:
     """Make the golden machine; nothing half-made is ever under its name. Raises LabError."""
-    with build.workshop(key(lab), lambda: not exists(name(lab))) as folder:
+    with build.workshop(key(lab), lambda: not exists(name(lab)), progress) as folder:
         if folder is not None:
             _import(build.root(lab, folder, debian.packages(), progress), lab, progress)
 

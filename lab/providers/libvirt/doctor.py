@@ -332,12 +332,14 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
         with progress.step("libvirtd", quoting.line(words)) as step:
             # One that runs already says so by failing; whether libvirt answers is what counts.
             process.run(words, accept=None, log=step.log, timeout=60)
-    wait_until(
-        _libvirt_problem,
-        what="libvirt's daemon to answer",
-        timeout=repairs.DAEMON_TIMEOUT,
-        hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
-    )
+    with progress.step("libvirtd-answers", "libvirt's daemon answers") as step:
+        wait_until(
+            _libvirt_problem,
+            what="libvirt's daemon to answer",
+            timeout=repairs.DAEMON_TIMEOUT,
+            log=step.log,
+            hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
+        )
 
 
 def _libvirt_problem() -> str | None:

@@ -39,7 +39,7 @@ def make(lab: Lab, progress: Progress) -> None:
     """Make the golden disk if need be, and add it as a box; nothing is downloaded. Raises LabError."""
     made = disk.make(lab, progress)
     with (
-        build.workshop(f"box-{key(lab)}", lambda: not exists(name(lab))) as folder,
+        build.workshop(f"box-{key(lab)}", lambda: not exists(name(lab)), progress) as folder,
         progress.step("box", f"give it to Vagrant as {name(lab)}") as step,
     ):
         if folder is not None:

@@ -52,7 +52,7 @@ def exists(box: str) -> bool:
 def make(lab: Lab, progress: Progress) -> None:
     """Make the golden disk if need be, and add it as a box; nothing is downloaded. Raises LabError."""
     made = disk.make(lab, progress)
-    with build.workshop(f"vbox-{key(lab)}", lambda: not exists(name(lab))) as folder:
+    with build.workshop(f"vbox-{key(lab)}", lambda: not exists(name(lab)), progress) as folder:
         if folder is None:
             return
         with progress.step("vmdk", "make VirtualBox's form of the disk") as step:

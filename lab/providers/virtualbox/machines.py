@@ -169,5 +169,6 @@ def _remove_machine(machine: str, log: Path) -> None:
         why_not_removed,
         what=f"VirtualBox to remove the machine {machine}",
         timeout=RELEASE_TIMEOUT,
+        log=log,
         hint="close VirtualBox's own windows, and run this again",
     )
