@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,24 +13,39 @@ from lab.workspace.render import credentials
 from tests.provision.world import CA_KEY, CERTIFICATE_KEY, TOKEN, World
 
 Machine = Callable[[str], World]
+Done = Callable[..., World]
 SECRET_SCRIPTS = (("control-plane-init", "cp1"), ("control-plane-join", "cp2"), ("worker-join", "w1"))
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     """Make a machine by name, in a lab whose API answers through the load balancer."""
+    return lambda name: fresh(tmp_path / str(len(list(tmp_path.iterdir()))), name)
 
-    def make(name: str) -> World:
-        world = World(tmp_path / str(len(list(tmp_path.iterdir()))), name)
-        world.let(
-            api="",
-            active_containerd="",
-            previous_label="",
-        )
-        world.let(member_line=member_line(world))
-        return world
 
-    return make
+def fresh(root: Path, name: str) -> World:
+    world = World(root, name)
+    world.let(
+        api="",
+        active_containerd="",
+        previous_label="",
+    )
+    world.let(member_line=member_line(world))
+    return world
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Done:
+    """Give a machine by name on which a script has run, with these words; it was the same for each test."""
+    return lambda name, *line: _done_once(tmp_path.parent, name, *line).copy(tmp_path / name)
+
+
+@functools.cache
+def _done_once(folder: Path, name: str, script: str, *words: str) -> World:
+    world = fresh(folder / "-".join((name, script, *words)), name)
+    ran = world.run(script, *words, secrets=(script, name) in SECRET_SCRIPTS)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    return world
 
 
 def member_line(world: World, *, learner: bool = False) -> str:
@@ -125,9 +141,8 @@ def test_without_secrets_a_join_says_what_is_missing(machine: Machine) -> None:
 # The load balancer.
 
 
-def test_haproxy_s_configuration_is_the_packaged_one_and_the_lab_s(machine: Machine) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_haproxy_s_configuration_is_the_packaged_one_and_the_lab_s(done: Done) -> None:
+    world = done("lb1", "load-balancer")
     text = world.path("/etc/haproxy/haproxy.cfg").read_text()
     assert text.startswith("global\ndefaults\n")
     assert "server cp3 192.168.56.13:6443" in text
@@ -139,9 +154,8 @@ def test_haproxy_s_configuration_is_the_packaged_one_and_the_lab_s(machine: Mach
     ]
 
 
-def test_a_configuration_that_haproxy_refuses_leaves_the_old_one_in_use(machine: Machine) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_a_configuration_that_haproxy_refuses_leaves_the_old_one_in_use(done: Done) -> None:
+    world = done("lb1", "load-balancer")
     before = world.path("/etc/haproxy/haproxy.cfg").read_text()
     rendered = world.root / "opt/haproxy.cfg"
     rendered.write_text(rendered.read_text() + "BROKEN\n")
@@ -154,9 +168,8 @@ def test_a_configuration_that_haproxy_refuses_leaves_the_old_one_in_use(machine:
 
 
 @pytest.mark.parametrize("file", ["haproxy.cfg", "ca.crt", "cut-off.lua"])
-def test_haproxy_is_reloaded_once_when_its_files_changed(machine: Machine, file: str) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_haproxy_is_reloaded_once_when_its_files_changed(done: Done, file: str) -> None:
+    world = done("lb1", "load-balancer")
     rendered = world.root / "opt" / file
     rendered.write_text(rendered.read_text() + "\n# changed\n")
     ran = world.run("load-balancer")
@@ -164,9 +177,8 @@ def test_haproxy_is_reloaded_once_when_its_files_changed(machine: Machine, file:
     assert ran.last == "ha-lab: changed"
 
 
-def test_haproxy_that_was_stopped_is_started(machine: Machine) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_haproxy_that_was_stopped_is_started(done: Done) -> None:
+    world = done("lb1", "load-balancer")
     (world.root / "state/active-haproxy").unlink()
     ran = world.run("load-balancer")
     assert ran.changes == ["systemctl restart haproxy"]
@@ -184,10 +196,9 @@ def drained(name: str) -> str:
 
 
 @pytest.fixture
-def lb1(machine: Machine) -> World:
+def lb1(done: Done) -> World:
     """A load balancer whose HAProxy runs with the lab's configuration."""
-    world = machine("lb1")
-    assert world.run("load-balancer").last == "ha-lab: changed"
+    world = done("lb1", "load-balancer")
     assert servers(world) == {"cp1": "0", "cp2": "0", "cp3": "0"}
     return world
 
@@ -280,11 +291,9 @@ def test_an_haproxy_that_does_not_answer_is_not_taken_for_one_without_drained_se
 
 
 @pytest.fixture
-def cp2(machine: Machine) -> World:
+def cp2(done: Done) -> World:
     """A control plane that has joined."""
-    world = machine("cp2")
-    assert world.run("control-plane-join", "--ordered", secrets=True).code == 0
-    return world
+    return done("cp2", "control-plane-join", "--ordered")
 
 
 MANIFEST = "/etc/kubernetes/manifests/kube-apiserver.yaml"
@@ -327,9 +336,8 @@ def test_a_control_plane_that_was_about_to_leave_and_stays_joins_again(cp2: Worl
 # Every node.
 
 
-def test_a_node_s_kubelet_asks_the_machine_s_own_resolver(machine: Machine) -> None:
-    world = machine("w1")
-    world.run("node")
+def test_a_node_s_kubelet_asks_the_machine_s_own_resolver(done: Done) -> None:
+    world = done("w1", "node")
     assert world.path("/etc/ha-lab/resolv.conf").read_text() == "nameserver 192.168.56.21\n"
     drop_in = world.path("/etc/kubernetes/kubelet.conf.d/10-node.conf").read_text()
     assert "resolvConf: /etc/ha-lab/resolv.conf" in drop_in
@@ -346,9 +354,8 @@ def test_a_container_runtime_that_stands_still_is_started(machine: Machine) -> N
 # The first control plane.
 
 
-def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(machine: Machine) -> None:
-    world = machine("cp1")
-    world.run("control-plane-init", "--alone", secrets=True)
+def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
     assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
     assert world.path("/etc/kubernetes/pki/ca.key").stat().st_mode & 0o777 == 0o600
     assert world.has("/etc/ha-lab/once-complete")
@@ -393,9 +400,8 @@ def test_half_a_first_control_plane_is_never_undone_when(machine: Machine, why: 
     assert ran.changes == []
 
 
-def test_an_initialised_control_plane_admits_the_machines_that_are_named(machine: Machine) -> None:
-    world = machine("cp1")
-    world.run("control-plane-init", "--alone", "cp2", secrets=True)
+def test_an_initialised_control_plane_admits_the_machines_that_are_named(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone", "cp2")
     ran = world.run("control-plane-init", "cp3", "w2", secrets=True)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert [call.split()[3] for call in ran.changes if call.startswith("kubeadm")] == [
@@ -465,10 +471,9 @@ def test_a_join_is_tried_three_times_and_leaves_nothing_half_made(machine: Machi
 
 @pytest.mark.parametrize(("lost", "seconds"), [("label", 60), ("own-api", 300)])
 def test_a_join_without_its_last_step_is_given_up_sooner_than_a_control_plane_that_recovers(
-    machine: Machine, lost: str, seconds: int
+    done: Done, lost: str, seconds: int
 ) -> None:
-    world = machine("cp2")
-    assert world.run("control-plane-join", "--ordered", secrets=True).code == 0
+    world = done("cp2", "control-plane-join", "--ordered")
     (world.root / "state" / lost).unlink()
     world.let(member_line=member_line(world, learner=lost == "label"))
     ran = world.run("control-plane-join", "--ordered", secrets=True)
@@ -485,9 +490,8 @@ def test_a_member_left_by_a_lost_machine_of_this_name_is_removed_before_the_join
     assert index(ran.calls, "member remove bbbb") < index(ran.calls, "kubeadm join --config")
 
 
-def test_half_a_control_plane_is_undone_and_joins_again(machine: Machine) -> None:
-    world = machine("cp2")
-    world.run("control-plane-join", "--ordered", secrets=True)
+def test_half_a_control_plane_is_undone_and_joins_again(done: Done) -> None:
+    world = done("cp2", "control-plane-join", "--ordered")
     (world.root / "state/label").unlink()
     world.let(member_line=member_line(world, learner=True))
     ran = world.run("control-plane-join", "--ordered", secrets=True)
@@ -503,10 +507,9 @@ def test_half_a_control_plane_is_undone_and_joins_again(machine: Machine) -> Non
 
 @pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS[1:])
 def test_a_machine_that_has_joined_is_not_undone_while_the_api_is_away(
-    machine: Machine, script: str, name: str
+    done: Done, script: str, name: str
 ) -> None:
-    world = machine(name)
-    world.run(script, "--ordered", secrets=True)
+    world = done(name, script, "--ordered")
     (world.root / "state/api").unlink()
     ran = world.run(script, "--ordered", secrets=True)
     assert ran.code == 1
@@ -609,9 +612,8 @@ def test_a_load_balancer_says_whether_haproxy_runs_with_the_lab_s_configuration(
 
 
 @pytest.mark.parametrize("file", ["haproxy.cfg", "kubernetes-ca.crt", "cut-off.lua"])
-def test_what_a_load_balancer_calls_unfinished_is_what_its_script_changes(machine: Machine, file: str) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_what_a_load_balancer_calls_unfinished_is_what_its_script_changes(done: Done, file: str) -> None:
+    world = done("lb1", "load-balancer")
     world.path(f"/etc/haproxy/{file}").write_text("global\ndefaults\n")
     assert f"load-balancer /etc/haproxy/{file} differs from the lab's" in world.run("unfinished").said
     ran = world.run("load-balancer")
@@ -640,9 +642,8 @@ def test_a_control_plane_says_what_the_cluster_lacks_and_changes_nothing(machine
     assert not list((world.root / "run").glob("manifest.*"))
 
 
-def test_a_control_plane_whose_api_does_not_answer_does_not_guess(machine: Machine) -> None:
-    world = machine("cp1")
-    world.run("control-plane-init", "--alone", secrets=True)
+def test_a_control_plane_whose_api_does_not_answer_does_not_guess(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
     (world.root / "state/api").unlink()
     ran = world.run("unfinished")
     assert ran.code != 0
@@ -654,10 +655,9 @@ PARTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
 
 @pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
-def test_a_kubelet_that_somebody_stopped_is_started(machine: Machine, script: str, name: str) -> None:
+def test_a_kubelet_that_somebody_stopped_is_started(done: Done, script: str, name: str) -> None:
     words = ["--ordered"] if script == "control-plane-join" else []
-    world = machine(name)
-    world.run(script, *words, secrets=True)
+    world = done(name, script, *words)
     (world.root / "state/active-kubelet").unlink()
     ran = world.run(script, *words, secrets=True)
     assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: changed", ["systemctl start kubelet"]), ran.said
@@ -665,11 +665,10 @@ def test_a_kubelet_that_somebody_stopped_is_started(machine: Machine, script: st
 
 @pytest.mark.parametrize(("script", "name"), SECRET_SCRIPTS)
 def test_a_machine_that_has_booted_waits_until_the_api_tells_of_what_runs_now(
-    machine: Machine, script: str, name: str
+    done: Done, script: str, name: str
 ) -> None:
     words = ["--ordered"] if script == "control-plane-join" else []
-    world = machine(name)
-    assert world.run(script, *words, secrets=True).code == 0
+    world = done(name, script, *words)
     world.let(named="containerd://a1 containerd://b2 ", running="a1\nb2\nc3\n")
     assert world.run(script, *words, secrets=True).last == "ha-lab: unchanged"
     world.let(running="a1\nc3\n")
@@ -697,24 +696,23 @@ def test_a_machine_says_what_it_has(machine: Machine) -> None:
 # What somebody has done by hand.
 
 
-def by_hand(world: World) -> World:
+@pytest.fixture
+def by_hand(done: Done) -> World:
     """A first control plane that somebody initialised: whole, and without a word of it from the kit."""
-    assert world.run("control-plane-init", "--alone", secrets=True).code == 0
+    world = done("cp1", "control-plane-init", "--alone")
     world.path("/etc/ha-lab/once-complete").unlink()
     return world
 
 
-def test_an_init_by_hand_is_taken_over_as_it_is_and_never_undone_after(machine: Machine) -> None:
-    world = by_hand(machine("cp1"))
-    ran = world.run("control-plane-init", "--alone", secrets=True)
+def test_an_init_by_hand_is_taken_over_as_it_is_and_never_undone_after(by_hand: World) -> None:
+    ran = by_hand.run("control-plane-init", "--alone", secrets=True)
     assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
-    assert world.has("/etc/ha-lab/once-complete")
+    assert by_hand.has("/etc/ha-lab/once-complete")
 
 
-def test_an_init_by_hand_is_not_undone_while_its_api_server_is_away(machine: Machine) -> None:
-    world = by_hand(machine("cp1"))
-    (world.root / "state/own-api").unlink()
-    ran = world.run("control-plane-init", "--alone", secrets=True)
+def test_an_init_by_hand_is_not_undone_while_its_api_server_is_away(by_hand: World) -> None:
+    (by_hand.root / "state/own-api").unlink()
+    ran = by_hand.run("control-plane-init", "--alone", secrets=True)
     assert (ran.code, ran.changes) == (1, []), ran.said
     assert "after 180 s waiting for this control plane, which was initialised earlier: " in ran.said
 
@@ -741,15 +739,14 @@ def test_an_init_that_was_stopped_before_its_addons_gets_them(machine: Machine) 
     ],
 )
 def test_a_cluster_that_can_t_become_the_lab_s_is_refused_and_kept(
-    machine: Machine, file: str, text: str, why: str
+    by_hand: World, file: str, text: str, why: str
 ) -> None:
-    world = by_hand(machine("cp1"))
     if file.endswith(".conf"):
-        text = world.path(file).read_text().replace("192.168.56.10", "192.168.56.11")
-    world.path(file).write_text(text)
+        text = by_hand.path(file).read_text().replace("192.168.56.10", "192.168.56.11")
+    by_hand.path(file).write_text(text)
     if file.endswith(".conf"):
-        assert world.run("node").code == 0  # the step before, which leaves this to the next one
-    ran = world.run("control-plane-init", "--alone", secrets=True)
+        assert by_hand.run("node").code == 0  # the step before, which leaves this to the next one
+    ran = by_hand.run("control-plane-init", "--alone", secrets=True)
     assert (ran.code, ran.changes) == (1, [])
     assert why in ran.said
     assert "kubeadm reset --force" in ran.said
@@ -767,18 +764,16 @@ def test_what_another_ca_signed_does_not_keep_init_from_its_work(machine: Machin
 
 
 def test_machines_that_the_cluster_does_not_have_are_admitted_whatever_their_files_say(
-    machine: Machine,
+    done: Done,
 ) -> None:
-    world = machine("cp1")
-    world.run("control-plane-init", "--alone", secrets=True)
+    world = done("cp1", "control-plane-init", "--alone")
     world.let(names="cp1 cp2 cp3 w1 w3")
     ran = world.run("control-plane-init", "cp3", secrets=True)
     assert ran.changes[-1].endswith("delete node cp3 w2 --ignore-not-found"), ran.said
 
 
-def test_nobody_is_taken_for_missing_while_the_nodes_can_t_be_listed(machine: Machine) -> None:
-    world = machine("cp1")
-    world.run("control-plane-init", "--alone", secrets=True)
+def test_nobody_is_taken_for_missing_while_the_nodes_can_t_be_listed(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
     (world.root / "state/names").unlink()
     ran = world.run("control-plane-init", secrets=True)
     assert (ran.code, ran.changes) == (1, []), ran.said
@@ -825,14 +820,13 @@ def test_the_ca_is_put_where_init_by_hand_finds_it_and_the_machine_is_fresh_stil
     assert world.run("node", secrets=True).last == "ha-lab: unchanged"
 
 
-def test_a_cluster_s_ca_is_not_replaced_by_hand_or_otherwise(machine: Machine, tmp_path: Path) -> None:
-    world = by_hand(machine("cp1"))
+def test_a_cluster_s_ca_is_not_replaced_by_hand_or_otherwise(by_hand: World, tmp_path: Path) -> None:
     another = credentials.ca_certificate(Workspace(tmp_path / "another"))
-    world.path("/etc/kubernetes/pki/ca.crt").write_text(another)
-    world.given["secrets"] = ""
-    assert world.run("node", secrets=True).code == 0
-    assert world.path("/etc/kubernetes/pki/ca.crt").read_text() == another
-    assert not world.has("/run/ha-lab/ca.key")
+    by_hand.path("/etc/kubernetes/pki/ca.crt").write_text(another)
+    by_hand.given["secrets"] = ""
+    assert by_hand.run("node", secrets=True).code == 0
+    assert by_hand.path("/etc/kubernetes/pki/ca.crt").read_text() == another
+    assert not by_hand.has("/run/ha-lab/ca.key")
 
 
 def test_a_bare_vagrant_up_keeps_the_ca_s_key_for_init(machine: Machine) -> None:
@@ -845,9 +839,8 @@ def test_a_bare_vagrant_up_keeps_the_ca_s_key_for_init(machine: Machine) -> None
     assert not world.has("/etc/kubernetes/pki/ca.key")
 
 
-def test_haproxy_that_has_not_read_what_was_put_there_by_hand_is_reloaded(machine: Machine) -> None:
-    world = machine("lb1")
-    world.run("load-balancer")
+def test_haproxy_that_has_not_read_what_was_put_there_by_hand_is_reloaded(done: Done) -> None:
+    world = done("lb1", "load-balancer")
     world.let(haproxy_since="2020-01-01 00:00:00.5 UTC")
     ran = world.run("load-balancer")
     assert (ran.changes, ran.last) == (["systemctl reload haproxy"], "ha-lab: changed")
@@ -856,9 +849,8 @@ def test_haproxy_that_has_not_read_what_was_put_there_by_hand_is_reloaded(machin
 BRIDGE = "cni0             DOWN           10.244.7.1/24\n"
 
 
-def test_the_pods_bridge_of_before_goes_where_a_node_was_reset_by_hand(machine: Machine) -> None:
-    world = machine("w1")
-    world.run("node")
+def test_the_pods_bridge_of_before_goes_where_a_node_was_reset_by_hand(done: Done) -> None:
+    world = done("w1", "node")
     world.let(bridge=BRIDGE)
     configuration = world.path("/etc/cni/net.d/10-flannel.conflist")
     configuration.parent.mkdir(parents=True)
@@ -872,10 +864,9 @@ def test_the_pods_bridge_of_before_goes_where_a_node_was_reset_by_hand(machine: 
 
 @pytest.mark.parametrize(("subnet", "kept"), [("10.244.7.1/24", True), ("10.244.8.1/24", False), ("", True)])
 def test_the_pods_bridge_of_a_node_that_has_joined_goes_only_where_it_is_another_one_s(
-    machine: Machine, subnet: str, kept: bool
+    done: Done, subnet: str, kept: bool
 ) -> None:
-    world = machine("w1")
-    world.run("node")
+    world = done("w1", "node")
     world.run("worker-join", secrets=True)
     world.let(bridge=BRIDGE)
     if subnet:
