@@ -72,7 +72,7 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
 def _side_by_side(*, waiting: int) -> list[str]:
     """Options for pytest-xdist: tests that need no lab share nothing between files, and some only wait.
 
-    There are so many processes more than cores as wait most of the time; each takes some seconds to find all tests.
+    There are as many processes more than cores as mostly wait; each takes some seconds to find all tests.
     Without --no-loadscope-reorder, files of few tests start last, and the longest of all are such files.
     """
     workers = str((os.cpu_count() or 1) + waiting)
