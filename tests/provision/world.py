@@ -181,7 +181,7 @@ class World:
         flags = ["--stdin"] if secrets else []
         argv = [
             *namespace,
-            "bash",
+            "sh",
             "-c",
             ENTER,
             "enter",
