@@ -452,7 +452,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 @verb(
     help=YES_HELP
     | {
-        "quick": "only the unit tests, for every save; nothing is installed",
+        "quick": "only the unit tests that are not slow, for every save; nothing is installed",
         "live": "also bring up real labs and test them (default)",
         "sabotage": "instead: break a lab of its own in every way that `verify` should report (10 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
