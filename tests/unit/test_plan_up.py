@@ -15,7 +15,7 @@ from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, Node
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
 from lab.model.change import Change
-from lab.plans import ready, up
+from lab.plans import quorum, ready, up
 from lab.plans.up import UP
 from lab.providers import MachineState
 from lab.session import Session
@@ -431,7 +431,9 @@ def test_who_joins_machines_by_hand_is_left_the_secrets_for_it(world: World, unt
     assert world.remote.words["control-plane-init cp1"] == ("--by-hand", "cp2", "cp3", "w2", "w3")
 
 
-def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World) -> None:
+def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = quorum.Membership(("cp1",), frozenset({"cp1"}))
+    monkeypatch.setattr(quorum, "membership", lambda lab, remote: alone)
     world.made(cp1="joined", w2="joined", cp2="partial")
     world.bring_up()
     assert world.remote.words["control-plane-init cp1"] == ("cp2", "cp3", "w1", "w3")
