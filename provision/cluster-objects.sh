@@ -36,11 +36,13 @@ addon/kube-proxy RoleBinding kube-system kube-proxy
 #   drained NAME              a Node that the kit has cordoned
 #   marks NAME LABELS taints=KEYS
 #   coredns REPLICAS KEY…     the topology keys that keep its replicas apart
+# and the lines of kube-proxy's kubeconfig.
 FOUND='{{range .items}}{{$name := .metadata.name}}{{.kind}} {{or .metadata.namespace "-"}} {{$name}}{{"\n"}}'
 FOUND+='{{if eq .kind "Node"}}marks {{$name}} {{.metadata.labels}} taints={{range .spec.taints}}{{.key}} {{end}}{{"\n"}}'
 FOUND+="{{with .metadata.annotations}}{{if index . \"$DRAINED_BY\"}}drained {{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
 FOUND+='{{if eq .kind "Deployment"}}coredns {{.spec.replicas}}{{with .spec.template.spec.affinity}}{{with .podAntiAffinity}}'
-FOUND+='{{range .requiredDuringSchedulingIgnoredDuringExecution}} {{.topologyKey}}{{end}}{{end}}{{end}}{{"\n"}}{{end}}{{end}}'
+FOUND+='{{range .requiredDuringSchedulingIgnoredDuringExecution}} {{.topologyKey}}{{end}}{{end}}{{end}}{{"\n"}}{{end}}'
+FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kube-proxy")}}{{index .data "kubeconfig.conf"}}{{"\n"}}{{end}}{{end}}'
 readonly FOUND
 
 # The objects and the Nodes as documents that name them and no more, for `kubectl get --filename`.

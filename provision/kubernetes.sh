@@ -135,8 +135,10 @@ missing_marks() {
 
 pod_network_manifest() { kubectl kustomize --load-restrictor LoadRestrictionsNone "$HERE/pod-network"; }
 
-# The hash of the manifest that was applied last, and the arguments of flannel's agent.
-POD_NETWORK='{{range .items}}{{if eq .metadata.name "ha-lab-pod-network"}}sha256 {{.data.sha256}}{{"\n"}}{{end}}'
+# The hash of the manifest that was applied last and that of its pods then, its pods as they are to be now, and the
+# arguments of flannel's agent. What `kubectl rollout restart` changes is not of a pod's spec.
+POD_NETWORK='{{range .items}}{{if eq .metadata.name "ha-lab-pod-network"}}sha256 {{.data.sha256}}{{"\n"}}applied {{.data.pods}}{{"\n"}}'
+POD_NETWORK+='{{else if eq .kind "DaemonSet" "Deployment"}}pods {{.metadata.name}} {{.spec.template.spec}}{{"\n"}}{{end}}'
 POD_NETWORK+='{{if eq .kind "DaemonSet"}}{{.metadata.name}}{{range .spec.template.spec.containers}} {{.args}}{{end}}{{"\n"}}{{end}}{{end}}'
 readonly POD_NETWORK
 readonly POD_NETWORK_HASH='
@@ -145,13 +147,22 @@ apiVersion: v1
 kind: ConfigMap
 metadata: {name: ha-lab-pod-network, namespace: kube-system}'
 
-# pod_network_applied FILE: everything of this manifest is in the cluster, and the cluster itself keeps the hash of what
-# was applied last. (`kubectl diff` would say the same in six seconds.) A user may have applied flannel's original
+# ask_pod_network FILE [WORD…]: for the objects of this manifest.
+ask_pod_network() {
+	cat "$1" - <<<"$POD_NETWORK_HASH" | as_admin get --filename - "${@:2}" --output "go-template=$POD_NETWORK"
+}
+
+# Of what ask_pod_network has printed, as one hash. Go prints an object's keys in order (text/template, fmt).
+hash_of_pods() { sed -n 's/^pods //p' | sha256sum | cut -d' ' -f1; }
+
+# pod_network_applied FILE: everything of this manifest is in the cluster, which itself keeps the hashes of what was applied
+# last, and no user has changed its pods since. (`kubectl diff` would say the same in six seconds.) A user may have applied flannel's original
 # manifest since.
 pod_network_applied() {
 	local found
-	found=$(cat "$1" - <<<"$POD_NETWORK_HASH" | as_admin get --filename - --output "go-template=$POD_NETWORK") || return 1
+	found=$(ask_pod_network "$1") || return 1
 	[[ $'\n'$found$'\n' == *$'\n'"sha256 $(hash_of "$1")"$'\n'* ]] || return 1
+	[[ $'\n'$found$'\n' == *$'\n'"applied $(hash_of_pods <<<"$found")"$'\n'* ]] || return 1
 	[[ -e $HERE/pod-network/manifest.yaml || $found == *"kube-flannel-ds "*--iface-can-reach* ]]
 }
 

@@ -10,7 +10,7 @@
 # NAME…      machines that will join and have no cluster files yet.
 #
 # What init had made and is missing, or broken, is made again: files of this machine, objects of the cluster, the label
-# and the taint of its Node. Nodes that an interrupted removal has left cordoned accept pods again, and CoreDNS's replicas
+# and the taint of its Node. kube-proxy is pointed at the load balancer. Nodes that an interrupted removal has left cordoned accept pods again, and CoreDNS's replicas
 # are spread as the number of nodes allows.
 #
 # Guard: init is complete, including its last phases. This machine's API server is asked, so it does not matter who
@@ -158,6 +158,17 @@ spread_coredns() {
 	changed=yes
 }
 
+# kubeadm wrote it, and each kube-proxy reads it when it starts. All else in it stays as it is.
+point_kube_proxy_at_load_balancer() {
+	local server
+	server=$(sed -n 's/^ *server: //p' <<<"$found")
+	[[ -n $server && $server != "https://$API_ENDPOINT" ]] || return 0
+	as_admin --namespace kube-system get configmap kube-proxy --output yaml |
+		sed "s#^\( *server: \)https://.*#\1https://$API_ENDPOINT#" | as_admin replace --filename - >/dev/null
+	as_admin --namespace kube-system rollout restart daemonset kube-proxy >/dev/null
+	changed=yes
+}
+
 # Machines without a Node, whatever files they have: they have to join again.
 missing() {
 	local name
@@ -229,6 +240,7 @@ main() {
 		wait_until_api_has_heard
 		end_abandoned_drains
 		spread_coredns
+		point_kube_proxy_at_load_balancer
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, separated by spaces.
 		# shellcheck disable=SC2046

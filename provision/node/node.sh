@@ -59,6 +59,13 @@ cgroup_driver() {
 		systemctl try-restart kubelet
 }
 
+# At another address kubectl logs and exec, and the pod network, do not find this node.
+node_address() {
+	[[ -s $KUBELET_FLAGS ]] || return 0
+	! place 644 "$KUBELET_FLAGS" < <(sed "s/--node-ip=[^ \"]*/--node-ip=$NODE_ADDRESS/" "$KUBELET_FLAGS") ||
+		systemctl try-restart kubelet
+}
+
 # kubelet's drop-in configuration (kubernetes.io, "Kubelet Configuration Directory Merging").
 kubelet_drop_in() {
 	place 644 /etc/ha-lab/resolv.conf < <(echo "nameserver $NODE_ADDRESS") || true
@@ -104,6 +111,21 @@ former_pod_network() {
 	changed=yes
 }
 
+# The interface to pods on other nodes. When it went down it lost its routes, which the agent sets when it starts.
+pod_network_interface() {
+	local link
+	link=$(ip -brief link show dev flannel.1 2>/dev/null) || return 0
+	[[ $link != *[\<,]UP[,\>]* ]] || return 0
+	(wait_for 60 "the API to delete the pod network's agent on $NODE_NAME" delete_pod_network_agent) || return 0
+	ip link set flannel.1 up
+	changed=yes
+}
+
+# Its DaemonSet makes another one.
+delete_pod_network_agent() {
+	as_kubelet --namespace kube-flannel delete pods --field-selector "spec.nodeName=$NODE_NAME" --wait=false
+}
+
 # A removal that was interrupted had ended it (leave.sh), and the machine stays after all.
 restore_api_server() {
 	[[ -e $API_SERVER_ASIDE ]] || return 0
@@ -145,7 +167,9 @@ main() {
 	kubelet_server
 	kubelet_drop_in
 	cgroup_driver
+	node_address
 	former_pod_network
+	pod_network_interface
 	container_runtime
 	restore_api_server
 	restore_ca_certificate

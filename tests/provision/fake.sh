@@ -319,7 +319,7 @@ case "$name $*" in
 	;;
 
 "kubectl kustomize --load-restrictor LoadRestrictionsNone "*) cat "$4/kustomization.yaml" ;;
-"kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client "*) echo "${*: -1}" ;;
+"kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client "*) printf '%s\n' "${@: -3:1}" "${*: -1}" ;;
 *" get --filename - --ignore-not-found --output go-template="*.metadata.namespace*)
 	if ! has own-api || has forbidden; then
 		cat "$state/forbidden" >&2
@@ -338,6 +338,7 @@ case "$name $*" in
 		echo "$kind $namespace $object"
 		[[ $kind != Node ]] || echo "marks $object $([[ $object == "$own" ]] && echo "$labels taints=$taints" || echo "map[] taints=")"
 		[[ $kind != Node || $object != w1 || ! -s $state/drained-by ]] || echo "drained w1"
+		[[ "$kind $object" != "ConfigMap kube-proxy" ]] || cat "$state/kube-proxy"
 		[[ $kind != Deployment ]] ||
 			echo "coredns $(cat "$state/coredns-replicas")$(has coredns-apart && echo " kubernetes.io/hostname")"
 	done
@@ -349,16 +350,30 @@ case "$name $*" in
 		exit 1
 	}
 	;;
-*" get --filename - --output go-template="*ha-lab-pod-network*)
+*" get --filename - "*"--output go-template="*ha-lab-pod-network*)
 	asked=$(cat)
 	[[ $asked == *"kind: Kustomization"*$'\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: ha-lab-pod-network, namespace: kube-system}' ]] ||
 		refuse "a question for other objects: $asked"
-	has applied && [[ -s $state/applied-hash ]] || exit 1
-	echo "sha256 $(cat "$state/applied-hash")"
+	has pod-network && { has applied-hash || [[ $* == *" --ignore-not-found "* ]]; } || exit 1
+	! has applied-hash || echo "sha256 $(cat "$state/applied-hash")"
+	! has applied-hash || echo "applied $(cat "$state/applied-pods")"
+	echo "pods kube-flannel-ds $(cat "$state/pod-network")"
 	has as-shipped && echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr]' || echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr --iface-can-reach=192.168.56.10]'
 	;;
-*" apply --filename /run/ha-lab/pod-network.yaml") touch "$state/applied" && rm -f "$state/as-shipped" ;;
-*" apply --filename -") sed -n 's/^sha256=//p' >"$state/applied-hash" ;;
+*" apply --filename /run/ha-lab/pod-network.yaml")
+	rm -f "$state/as-shipped"
+	echo "map[containers:[map[name:kube-flannel]]]" >"$state/pod-network"
+	;;
+*" apply --filename -")
+	sed -n "s/^sha256=//w $state/applied-hash
+		s/^pods=//w $state/applied-pods"
+	;;
+*" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
+*" --request-timeout 10s replace --filename -")
+	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read
+	echo "$changed" >"$state/kube-proxy"
+	;;
+*" --namespace kube-system rollout restart daemonset kube-proxy") ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")
 	filled /run/ha-lab/token.conf
 	has previous-label && echo '{"node-role.kubernetes.io/control-plane":""}' || echo '{}'
@@ -480,6 +495,14 @@ case "$name $*" in
 	[[ ! -e $state/member ]] || cat "$state/member-line"
 	;;
 "etcdctl "*" member remove bbbb") rm "$state/member" ;;
+"ip -brief link show dev flannel.1") cat "$state/flannel-link" 2>/dev/null || exit 1 ;;
+"ip link set flannel.1 up") sed -i 's/>/,UP>/' "$state/flannel-link" ;;
+*"/kubelet.conf "*" --namespace kube-flannel delete pods --field-selector spec.nodeName="*" --wait=false")
+	has api || {
+		echo "connection refused" >&2
+		exit 1
+	}
+	;;
 "ip -brief -4 address show dev cni0") cat "$state/bridge" 2>/dev/null ;;
 "ip link delete cni0") rm "$state/bridge" 2>/dev/null ;;
 "ip link delete "*) exit 1 ;;

@@ -561,7 +561,9 @@ def test_the_pod_network_is_applied_once_and_again_when_it_changed(machine: Mach
     assert count(world.run("pod-network").changes, " apply ") == 2
     world.let(as_shipped="")
     assert count(world.run("pod-network").changes, " apply ") == 2
-    (world.root / "state/applied").unlink()  # a user has deleted one of its objects
+    (world.root / "state/pod-network").unlink()  # a user has deleted one of its objects
+    assert count(world.run("pod-network").changes, " apply ") == 2
+    world.let(pod_network="map[hostNetwork:false]")  # a user has changed one of them
     assert count(world.run("pod-network").changes, " apply ") == 2
     assert world.run("pod-network").last == "ha-lab: unchanged"
 

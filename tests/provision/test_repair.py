@@ -840,3 +840,59 @@ def test_the_kubelet_has_the_cgroup_driver_of_containerd_again(tmp_path: Path) -
     ran = world.run("node")
     assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"])
     assert "cgroupDriver: systemd\n" in file.read_text()
+
+
+def test_a_kubelet_has_the_node_s_address_again(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    file = world.path("/var/lib/kubelet/kubeadm-flags.env")
+    file.write_text('KUBELET_KUBEADM_ARGS="--node-ip=10.0.2.15 --v=2"\n')
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"])
+    assert file.read_text() == f'KUBELET_KUBEADM_ARGS="--node-ip={world.node.address} --v=2"\n'
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+DOWN, UP = "<BROADCAST,MULTICAST>", "<BROADCAST,MULTICAST,UP,LOWER_UP>"
+
+
+def flannel(flags: str) -> str:
+    return f"flannel.1        UNKNOWN        66:aa:1f:3c:9d:01 {flags} \n"
+
+
+def test_a_pod_network_s_interface_that_is_down_is_set_up_and_gets_its_routes(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    world.run("node")
+    world.let(flannel_link=flannel(UP))
+    assert world.run("node").last == "ha-lab: unchanged"
+    world.let(flannel_link=flannel(DOWN))
+    ran = world.run("node")
+    assert ran.last == "ha-lab: changed", ran.said
+    delete, link = ran.changes
+    assert delete.endswith("kube-flannel delete pods --field-selector spec.nodeName=w1 --wait=false")
+    assert link == "ip link set flannel.1 up"
+    assert world.run("node").last == "ha-lab: unchanged"
+
+
+def test_without_the_api_it_stays_down_for_the_next_run(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    world.run("node")
+    world.let(flannel_link=flannel(DOWN))
+    (world.root / "state/api").unlink()
+    ran = world.run("node")
+    assert (ran.code, ran.last) == (0, "ha-lab: unchanged"), ran.said
+    assert "the API to delete the pod network's agent on w1: connection refused" in ran.said
+    assert "ip link set flannel.1 up" not in ran.changes
+
+
+def test_kube_proxy_is_pointed_at_the_load_balancer_again_and_keeps_its_other_settings(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(kube_proxy="a user's own: setting\n    server: https://192.168.56.12:6443\n")
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call.partition(" --namespace kube-system ")[2] for call in ran.changes] == [
+        "",
+        "rollout restart daemonset kube-proxy",
+    ]
+    kept = (world.root / "state/kube-proxy").read_text()
+    assert kept == "a user's own: setting\n    server: https://192.168.56.10:6443\n"
+    assert again(world).last == "ha-lab: unchanged"

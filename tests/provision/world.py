@@ -143,6 +143,7 @@ class World:
             haproxy_since="2100-01-01 00:00:00.5 UTC",
             named="",
             running="",
+            kube_proxy="    server: https://192.168.56.10:6443\n",
         )
 
     def copy(self, root: Path) -> World:
