@@ -236,6 +236,7 @@ kubernetes_node() {
 	tell kubelet-server server_in "$KUBELET"
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers
+	tell pod-network-interface ip -brief link show dev flannel.1
 	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
 		/var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet.crt
 }

@@ -29,6 +29,7 @@ EVERYWHERE = {
     "clock",
 }
 NODES = EVERYWHERE | {"membership", "kubeadm", "kubelet-error", "kubelet-server", "kernel", "cgroup-drivers"}
+NODES |= {"pod-network-interface"}
 TOLD = {
     "lb1": EVERYWHERE | {"configuration", "lab-configuration", "unread", "listening", "backends", "spread"},
     "w1": NODES,

@@ -288,6 +288,10 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         probes(seen={**known(facts().probes).seen, "w1": Unknown("kubectl exec failed")}),
         {"pod-exec[w1]"},
     ),
+    "the way to pods on other nodes is down": (
+        told_otherwise("w1", "pod-network-interface", ",UP,LOWER_UP", ""),
+        {"pod-network-interface[w1]"},
+    ),
     "a bootstrap token is left": (
         api(secrets=(("bootstrap-token-abcdef", "bootstrap.kubernetes.io/token"),)),
         {"no-bootstrap-token"},
@@ -448,7 +452,13 @@ def test_a_machine_that_is_silent_makes_its_checks_unasked_and_none_fail() -> No
         ),
         *(
             f"{check}[w1]"
-            for check in ("certificate-expiry", "own-name", "network-services", "kernel-settings")
+            for check in (
+                "certificate-expiry",
+                "own-name",
+                "network-services",
+                "kernel-settings",
+                "pod-network-interface",
+            )
         ),
         *(f"{check}[w1]" for check in ("cgroup-driver", "clock", "node-files")),
     }
@@ -601,7 +611,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 206
+    assert len(cases(lab())) == 212
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

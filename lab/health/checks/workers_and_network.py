@@ -155,6 +155,11 @@ def _pod_state(pod: PodFact) -> str:
     return f"{pod.name} is {'Ready' if pod.ready else f'not Ready ({pod.phase})'}"
 
 
+def pod_network_interface(lab: Lab, facts: Facts, node: Node) -> Finding:
+    flags = facts.machine(node).pod_network_interface
+    return Finding("flannel.1 is up", shown(flags), holds("UP" in flags))
+
+
 def system_pods_ready(lab: Lab, facts: Facts) -> Finding:
     # A Job's pod that has ended is not Ready and never will be.
     pods = [
@@ -333,6 +338,13 @@ CHECKS = (
         means="routes to pods on other nodes are not kept here, or lead over another network than the lab's",
         hint="`kubectl -n kube-flannel get pods -o wide` and that pod's logs; at another address, the manifest "
         "was applied without the lab's part, and `./inv up` applies it",
+    ),
+    MachineCheck(
+        "pod-network-interface",
+        _nodes_with_flannel,
+        pod_network_interface,
+        means="pods here do not reach those on other nodes",
+        hint="`./inv up` sets it up and has the agent set its routes again",
     ),
     LabCheck(
         "system-pods-ready",

@@ -185,6 +185,11 @@ class Machine:
         return self._read("given", lambda said: said.split()[0])
 
     @property
+    def pod_network_interface(self) -> frozenset[str]:
+        """The flags of flannel's interface, such as `UP`."""
+        return self._read("pod-network-interface", _link_flags)
+
+    @property
     def service_account_key(self) -> str:
         """The hash of the key by which service accounts' tokens are verified, in hex."""
         return self._read("service-account-key", lambda said: said.split()[0])
@@ -343,6 +348,14 @@ def _alarms(said: str) -> tuple[str, ...]:
     kinds = {1: "NOSPACE", 2: "CORRUPT"}
     alarms: Any = json.loads(said).get("alarms") or []
     return tuple(kinds.get(code, str(code)) for code in (number(alarm["alarm"]) for alarm in listed(alarms)))
+
+
+def _link_flags(text: str) -> frozenset[str]:
+    """Of `flannel.1 UNKNOWN 56:cf:ef:57:f9:92 <BROADCAST,MULTICAST,UP,LOWER_UP>`, which is a link in brief."""
+    found = re.search(r"<([A-Z,_-]*)>", text)
+    if not found:
+        raise ValueError("no flags of an interface")
+    return frozenset(found[1].split(","))
 
 
 def _cgroup_drivers(said: str) -> dict[str, str]:
