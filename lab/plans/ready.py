@@ -56,7 +56,7 @@ STEADY = frozenset(
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
         *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
         *("own-name", "unique-identities", "kernel-settings", "node-files", "etcd-members", "etcd-no-learner"),
-        *("kubeconfig-private", "secrets-private", "no-run-secret"),
+        *("kubeconfig-private", "secrets-private", "no-run-secret", "no-bootstrap-token"),
     )
 )
 """Names of checks of files, settings and membership. Once every step is done, nothing changes them any more."""
@@ -174,12 +174,13 @@ def cause_of(context: Context, machine: str, said: str) -> Cause | None:
 def why_not_healthy(job: Job) -> str | None:
     """The checks that do not hold now, the first few with what they found; None when all hold.
 
-    Nodes that are cordoned are named in the step's note. Raises LabStateError where all that is wrong is what
+    What is only warned of is named in the step's note. Raises LabStateError where all that is wrong is what
     neither `up` nor Kubernetes changes: no wait would end that.
     """
     context = job.context
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
     verdicts = _verdicts(context.lab, facts, None)
+    job.shown.note = "; ".join(_warnings([verdict for verdict in verdicts if verdict.outcome == "warns"]))
     bad = [verdict for verdict in verdicts if not verdict.good]
     if bad and all(_is_steady(context.lab, facts, verdict) for verdict in bad):
         hints = dict.fromkeys(f"{verdict.title}: {verdict.hint}" for verdict in bad)
@@ -187,11 +188,15 @@ def why_not_healthy(job: Job) -> str | None:
             f"the lab is up, but not as `up` makes it, and `up` does not change this: {_in_words(bad)}",
             hint="\n".join(hints),
         )
-    cordoned = [each.machine for each in verdicts if each.name == TAINTS and each.outcome == "warns"]
-    job.shown.note = "; ".join(
-        f"{name} is cordoned: no new pods start there until `kubectl uncordon {name}`" for name in cordoned
-    )
     return _in_words(bad)
+
+
+def _warnings(verdicts: Sequence[Verdict]) -> list[str]:
+    """What each warning is about, and what to do."""
+    cordoned = [verdict.machine for verdict in verdicts if verdict.name == TAINTS]
+    others = [verdict for verdict in verdicts if verdict.name != TAINTS]
+    said = [f"{name} is cordoned: no new pods start there until `kubectl uncordon {name}`" for name in cordoned]
+    return [*said, *filter(None, [_in_words(others)]), *dict.fromkeys(verdict.hint for verdict in others)]
 
 
 def _is_steady(lab: Lab, facts: Facts, verdict: Verdict) -> bool:

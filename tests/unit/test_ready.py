@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab.errors import LabStateError, WaitTimedOut
-from lab.health.checks import cases
+from lab.health.checks import cases, security
 from lab.health.facts.gather import Facts
 from lab.host.doctor.forwarding import LOOK
 from lab.plans import ready, resize
@@ -101,7 +102,8 @@ class Lab:
             except WaitTimedOut as timed_out:
                 self.hints.add(timed_out.hint)
                 return timed_out.reason
-            self.notes[name] = shown.note
+            finally:
+                self.notes[name] = shown.note
         assert not changed
         return None
 
@@ -222,6 +224,30 @@ def test_files_that_no_step_changes_end_up_at_once_with_what_to_do_about_each(re
     with pytest.raises(LabStateError, match=r"kubelet-server\[w2\]: https://192\.168\.57\.99:6443") as caught:
         recorded.wait("health")
     assert caught.value.hint.startswith("kubelet-server[w2]: ")
+
+
+def test_certificates_that_end_soon_are_named_with_what_to_do_and_not_waited_for(
+    recorded: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(security, "SOON", timedelta(days=400))
+    recorded.found = node("w1", taints=(CORDON,))(facts())
+    assert recorded.wait("health") is None
+    cordoned, *expiry, more, hint = recorded.notes["health"].split("; ")
+    assert cordoned.startswith("w1 is cordoned")
+    assert more.startswith("and ")
+    assert {each.partition("[")[0] for each in expiry if "[" in each} == {"certificate-expiry"}
+    assert "`kubeadm certs renew all`" in hint
+    recorded.found = api(secrets=(("bootstrap-token-abcdef", "bootstrap.kubernetes.io/token"),))(facts())
+    with pytest.raises(LabStateError, match="no-bootstrap-token"):
+        recorded.wait("health")
+    assert "`kubeadm certs renew all`" in recorded.notes["health"], "beside what `up` fails for"
+
+
+def test_a_user_s_bootstrap_token_ends_up_at_once(recorded: Lab) -> None:
+    recorded.found = api(secrets=(("bootstrap-token-abcdef", "bootstrap.kubernetes.io/token"),))(facts())
+    with pytest.raises(LabStateError, match="no-bootstrap-token: 1 of them") as caught:
+        recorded.wait("health")
+    assert "`kubeadm token delete ID`" in caught.value.hint
 
 
 def test_only_checks_of_the_lab_are_called_steady() -> None:
