@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lab.health import verify
-from lab.health.verify import Outcome
 from lab.session import Session
 from lab.system.wait import wait_until
+from tests.breaking.green import why_not_green
 from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
 from tests.whole import add_option, pytest_collection_modifyitems
 
@@ -35,7 +34,7 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     try:
         made.succeed("up")
         session = made.session
-        wait_until(lambda: _why_not_green(session), what="the new lab is well", timeout=120, interval=1.0)
+        wait_until(lambda: why_not_green(session), what="the new lab is well", timeout=120, interval=1.0)
         yield made
     finally:
         made.inv("destroy", "--yes")
@@ -45,8 +44,3 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def session(lab: TestLab) -> Session:
     """The lab as it was made."""
     return lab.session
-
-
-def _why_not_green(session: Session) -> str | None:
-    outcome: Outcome = verify.run(session)
-    return None if outcome.green else outcome.summary

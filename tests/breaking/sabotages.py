@@ -1,4 +1,6 @@
-"""Every way in which the suite breaks a lab that is well, and exactly which checks must then not hold.
+"""Every way in which the suite breaks a lab that is well: which checks must not hold, and what `up` must do.
+
+docs/faults.md is the table of both (tests/breaking/page.py).
 
 Tests of the acceptance list (tests/live/test_acceptance.py) are checks here, by the names that `verify` shows.
 
@@ -7,7 +9,8 @@ Commands run as root on the machine `on`, with provision/node's functions at han
 {it} is the machine that was chosen: WORKER is one that answers no names, CONTROL_PLANE one that leads nothing,
 so that nothing else breaks with it. `check[*]` is that check on every machine that it is about.
 
-`until` (machine, command) is when the break has had its effect; verify is run as soon as it succeeds.
+`until` (machine, command) is when the break has had its effect; verify is run as soon as it succeeds. Once `up`
+has repaired the break, the command fails.
 """
 
 from __future__ import annotations
@@ -18,11 +21,43 @@ WORKER, CONTROL_PLANE, HOST = "a worker", "a control plane", "host"
 
 
 @dataclass(frozen=True)
+class Repairs:
+    """`up` ends with exit code 0, and then every check holds that did not. `how` continues "`up` …".
+
+    With `traces`, the break leaves some that no check is about; they are undone after that.
+    """
+
+    how: str
+    traces: bool = False
+
+
+@dataclass(frozen=True)
+class Says:
+    """Within a minute `up` shows the cause and what to do, and changes nothing about it.
+
+    It ends with exit code 1, or with 0 where it is a warning. `words` are of its output: the cause, and what
+    helps.
+    """
+
+    cause: str
+    helps: str
+    warns: bool = False
+
+
+@dataclass(frozen=True)
+class NoMistake:
+    """Not a mistake of a user, so it is undone before `up` is run. `why` says how it comes about."""
+
+    why: str
+
+
+@dataclass(frozen=True)
 class Sabotage:
-    """One break, what undoes it, and the checks that do not hold meanwhile.
+    """One break, what undoes it, the checks that do not hold meanwhile, and what `up` does about it.
 
     `follows` may not hold either, once the break has lasted for some time: leases run out. A break that is
-    `contained` has no effect beyond what `expected` names, whatever else is broken.
+    `contained` has no effect beyond what `expected` names, whatever else is broken. `up` gives up on one that
+    is `in_the_way` before it has done everything else.
     """
 
     name: str
@@ -30,9 +65,11 @@ class Sabotage:
     breaks: str
     heals: str
     expected: tuple[str, ...]
+    up: Repairs | Says | NoMistake
     until: tuple[str, str] | None = None
     follows: tuple[str, ...] = ()
     contained: bool = False
+    in_the_way: bool = False
 
 
 PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "pod-logs", "pod-exec")
@@ -76,10 +113,21 @@ LEASES_RUN_OUT = (
 )
 """What the cluster says, 15 to 50 s later, of a node whose API server or kubelet is not there."""
 
+OTHERS_HANG = (
+    *("node-ready[*]", "node-taints[*]", "kube-proxy[*]", "pod-network-agent[*]", "coredns-spread"),
+    *("pod-starts[*]", *(f"{check}[*]" for check in PODS_UNASKED)),
+)
+"""What nodes show whose kubelet or kube-proxy uses an API server that was well for a moment only."""
+
 STAT = "echo show stat | socat -t 5 - /run/haproxy/admin.sock"
 INPUT = "nft add table ip sabotage; nft 'add chain ip sabotage in { type filter hook input priority -300; }'"
 PREROUTING = INPUT.replace("hook input", "hook prerouting")
 SSH = "ssh -F $LAB/ssh_config"
+KEEP = "as_admin -n kube-system get {0} -o yaml >'/run/{0}'"
+GIVE_BACK = (
+    "as_admin -n kube-system get {0} >/dev/null || "
+    "sed '/^  \\(resourceVersion\\|uid\\):/d' '/run/{0}' | as_admin create --filename -"
+)
 SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,{{it}},.*,DOWN,'")
 ALL_SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,BACKEND,.*,DOWN,'")
 
@@ -94,6 +142,7 @@ SABOTAGES = (
             "haproxy-has-a-server-for-each-control-plane[lb1]",
             *("backend-up[cp2]", "backend-belief[cp2]", "backend-takes-connections[cp2]"),
         ),
+        up=Repairs("writes HAProxy's configuration again and reloads it"),
         until=("lb1", f"{STAT} | grep -q '^apiserverbackend,cp2,.*,DOWN,'"),
     ),
     Sabotage(
@@ -106,6 +155,7 @@ SABOTAGES = (
             *("haproxy-runs[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
             *NO_API,
         ),
+        up=Repairs("starts HAProxy"),
     ),
     Sabotage(
         "HAProxy not enabled",
@@ -113,6 +163,7 @@ SABOTAGES = (
         "systemctl disable --quiet haproxy",
         "systemctl enable --quiet haproxy",
         ("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-runs[lb1]"),
+        up=Repairs("enables HAProxy"),
         contained=True,
     ),
     Sabotage(
@@ -121,6 +172,7 @@ SABOTAGES = (
         "echo '  nonsense' >>/etc/haproxy/haproxy.cfg",
         "sed -i '/^  nonsense$/d' /etc/haproxy/haproxy.cfg",
         ("haproxy-configuration-is-valid[lb1]", "haproxy-configuration[lb1]"),
+        up=Repairs("writes HAProxy's configuration again and reloads it"),
         contained=True,
     ),
     Sabotage(
@@ -130,6 +182,7 @@ SABOTAGES = (
         "-out /etc/haproxy/kubernetes-ca.crt 2>/dev/null; systemctl reload haproxy",
         "cp /opt/ha-lab/ca.crt /etc/haproxy/kubernetes-ca.crt; systemctl reload haproxy",
         ("cluster-ca[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]", *NO_API),
+        up=Repairs("copies the lab's CA certificate again and reloads HAProxy"),
         until=ALL_SEEN_DOWN,
     ),
     # ---- control planes and etcd
@@ -139,6 +192,7 @@ SABOTAGES = (
         "kill -STOP $(pidof kube-apiserver)",
         "kill -CONT $(pidof kube-apiserver)",
         OUT_OF_SERVICE,
+        up=NoMistake("takes a signal; the kubelet restarts it, since its liveness probe fails"),
         until=SEEN_DOWN,
         follows=LEASES_RUN_OUT,
     ),
@@ -148,23 +202,27 @@ SABOTAGES = (
         "kill -STOP $(pidof etcd)",
         "kill -CONT $(pidof etcd)",
         (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT),
+        up=NoMistake("takes a signal; the kubelet restarts it, since its liveness probe fails"),
         until=SEEN_DOWN,
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "an etcd member removed",
-        # The last one to join: only its manifest names all members, which etcd compares when it joins anew.
+        # The last one to join: only its manifest names all members, which etcd compares when it joins again.
         "cp3",
-        "mv $MANIFESTS/etcd.yaml /root/; etcd member remove \"$(own_member | cut -d' ' -f1)\"",
+        "etcd member remove \"$(own_member | cut -d' ' -f1)\"",
+        "mv $MANIFESTS/etcd.yaml /root/; "
         "until [[ -z $(pidof etcd) ]]; do sleep 0.2; done; rm -rf /var/lib/etcd/member; "
         "[[ -n $(own_member) ]] || etcd member add cp3 --peer-urls https://$NODE_ADDRESS:2380; "
         "mv /root/etcd.yaml $MANIFESTS/",
         (
-            *("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]"),
+            *("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]", "node-files[cp3]"),
             *(check.replace("{it}", "cp3") for check in (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT)),
         ),
+        up=Repairs("resets the control plane and joins it again"),
         until=("lb1", SEEN_DOWN[1].replace("{it}", "cp3")),
-        follows=LEASES_RUN_OUT,
+        # Its etcd is started again and again, and answers until it hears that it is no member.
+        follows=(*LEASES_RUN_OUT, *OTHERS_HANG),
     ),
     Sabotage(
         "a learner left behind",
@@ -173,6 +231,7 @@ SABOTAGES = (
         "etcd member list --write-out simple | awk -F', ' '$4 ~ /:23800$/ { print $1 }' | "
         "while read -r id; do etcd member remove $id; done",
         ("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]", "etcd-no-learner"),
+        up=Says("etcd-no-learner", "member remove ID"),
         contained=True,
     ),
     Sabotage(
@@ -181,6 +240,7 @@ SABOTAGES = (
         'sed -i "s#server: https://$API_ENDPOINT#server: https://$NODE_ADDRESS:6443#" $ADMIN',
         'sed -i "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" $ADMIN',
         ("admin-conf-points-at-the-load-balancer[cp2]", "admin-kubeconfig[cp2]"),
+        up=Repairs("sets the server again"),
         contained=True,
     ),
     # ---- workers and network
@@ -190,20 +250,35 @@ SABOTAGES = (
         "systemctl stop kubelet",
         "systemctl start kubelet",
         ("kubelet-and-containerd-run[{it}]", "node-services[{it}]", *NO_POD_ON_IT),
+        up=Repairs("starts the kubelet"),
+        follows=LEASES_RUN_OUT,
+    ),
+    Sabotage(
+        "a kubelet's certificate emptied",
+        WORKER,
+        "cd /var/lib/kubelet/pki; cp kubelet-client-current.pem /root/; "
+        "truncate --size 0 kubelet-client-current.pem; systemctl restart kubelet",
+        "cp /root/kubelet-client-current.pem $(readlink -f /var/lib/kubelet/pki/kubelet-client-current.pem); "
+        "systemctl restart kubelet",
+        ("node-files[{it}]", "kubelet-and-containerd-run[{it}]", "node-services[{it}]", *NO_POD_ON_IT),
+        up=Repairs("resets the worker and joins it again"),
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
         "a machine frozen",
         HOST,
         "docker pause $NAME-{it}",
-        "docker unpause $NAME-{it}",
+        "[[ $(docker inspect --format '{{.State.Paused}}' $NAME-{it}) == false ]] || docker unpause $NAME-{it}",
         (
             "unique-identities",
             *("kubelet-and-containerd-run[{it}]", "worker-reaches-the-api-through-the-load-balancer[{it}]"),
             *("node-services[{it}]", "kubelet-server[{it}]", "no-run-secret[{it}]", "logins[{it}]"),
             *("cluster-ca[{it}]", "certificate-expiry[{it}]", "own-name[{it}]", "network-services[{it}]"),
-            *("kernel-settings[{it}]", "cgroup-driver[{it}]", "clock[{it}]", *NO_POD_ON_IT),
+            *("kernel-settings[{it}]", "cgroup-driver[{it}]", "clock[{it}]", "pod-network-interface[{it}]"),
+            "node-files[{it}]",
+            *NO_POD_ON_IT,
         ),
+        up=Repairs("resumes the machine"),
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
@@ -215,6 +290,7 @@ SABOTAGES = (
         'sed -i "s/--node-ip=[0-9.]*/--node-ip=$NODE_ADDRESS/" /var/lib/kubelet/kubeadm-flags.env; '
         "systemctl restart kubelet",
         ("node-as-declared[{it}]",),
+        up=Repairs("sets the address again and restarts the kubelet"),
         until=("cp1", "! as_admin get node {it} -o jsonpath='{.status.addresses}' | grep -q 192.168"),
     ),
     Sabotage(
@@ -223,6 +299,7 @@ SABOTAGES = (
         f"{INPUT}; nft add rule ip sabotage in iif != lo tcp dport 10250 drop",
         "nft delete table ip sabotage",
         ("pod-logs[{it}]", "pod-exec[{it}]", "pod-to-pod[{it}]", "cluster-ip[{it}]", "dns[{it}]"),
+        up=NoMistake("takes a firewall rule for this one port"),
     ),
     Sabotage(
         "a kubelet pointed at one control plane",
@@ -230,6 +307,7 @@ SABOTAGES = (
         'sed -i "s#server: https://$API_ENDPOINT#server: https://elsewhere:6443#" $KUBELET',
         'sed -i "s#server: https://elsewhere:6443#server: https://$API_ENDPOINT#" $KUBELET',
         ("worker-reaches-the-api-through-the-load-balancer[{it}]", "kubelet-server[{it}]"),
+        up=Repairs("sets the server again and restarts the kubelet"),
         contained=True,
     ),
     Sabotage(
@@ -240,6 +318,7 @@ SABOTAGES = (
         "as_admin -n kube-system get configmap kube-proxy -o yaml | "
         'sed "s#server: https://$NODE_ADDRESS:6443#server: https://$API_ENDPOINT#" | as_admin replace -f -',
         ("kube-proxy-server",),
+        up=Repairs("sets the server again and restarts kube-proxy"),
         contained=True,
     ),
     Sabotage(
@@ -248,6 +327,7 @@ SABOTAGES = (
         "as_admin taint node w2 sabotage=yes:NoSchedule",
         "as_admin taint node w2 sabotage-",
         ("node-taints[w2]",),
+        up=Says("node-taints[w2]", "kubectl taint node NAME KEY-"),
         contained=True,
     ),
     Sabotage(
@@ -256,6 +336,7 @@ SABOTAGES = (
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane-",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane:NoSchedule",
         ("node-taints[cp2]",),
+        up=Repairs("sets the taint again"),
         contained=True,
     ),
     Sabotage(
@@ -264,7 +345,93 @@ SABOTAGES = (
         "as_admin -n kube-system scale deployment coredns --replicas 0",
         "as_admin -n kube-system scale deployment coredns --replicas 2",
         ("coredns-spread", "dns[*]"),
+        up=Repairs("scales it to two replicas"),
         until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name) ]]"),
+        contained=True,
+    ),
+    Sabotage(
+        "CoreDNS deleted",
+        "cp1",
+        f"{KEEP.format('deployment coredns')}; as_admin -n kube-system delete deployment coredns",
+        f"{GIVE_BACK.format('deployment coredns')}",
+        ("cluster-objects", "coredns-spread", "dns[*]"),
+        up=Repairs("creates it again"),
+        until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name) ]]"),
+        contained=True,
+    ),
+    Sabotage(
+        "kube-proxy deleted",
+        "cp1",
+        f"{KEEP.format('daemonset kube-proxy')}; as_admin -n kube-system delete daemonset kube-proxy",
+        f"{GIVE_BACK.format('daemonset kube-proxy')}",
+        ("cluster-objects", "kube-proxy[*]", "cluster-ip[*]", "node-port[*]"),
+        up=Repairs("creates it again"),
+        until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-proxy -o name) ]]"),
+        contained=True,
+    ),
+    Sabotage(
+        "kubeadm's configuration deleted",
+        "cp1",
+        f"{KEEP.format('configmap kubeadm-config')}; {KEEP.format('configmap kubelet-config')}; "
+        "as_admin -n kube-system delete configmap kubeadm-config kubelet-config",
+        f"{GIVE_BACK.format('configmap kubeadm-config')}; {GIVE_BACK.format('configmap kubelet-config')}",
+        ("cluster-objects",),
+        up=Repairs("creates it again"),
+        until=("cp1", "! as_admin -n kube-system get configmap kubeadm-config kubelet-config"),
+        contained=True,
+    ),
+    Sabotage(
+        "the pod network deleted",
+        "cp1",
+        "as_admin -n kube-flannel delete daemonset kube-flannel-ds",
+        "/opt/ha-lab/pod-network.sh",
+        ("cluster-objects", "pod-network-agent[*]"),
+        up=Repairs("applies its manifest again"),
+        until=("cp1", "[[ -z $(as_admin -n kube-flannel get pods -o name) ]]"),
+        contained=True,
+    ),
+    Sabotage(
+        "a webhook that nobody answers",
+        "cp1",
+        """as_admin apply -f - <<<'
+            {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+             "metadata": {"name": "sabotage"}, "webhooks": [
+               {"name": "nobody.example.lab", "failurePolicy": "Fail", "sideEffects": "None",
+                "admissionReviewVersions": ["v1"],
+                "clientConfig": {"service": {"name": "nobody", "namespace": "default"}},
+                "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                           "resources": ["pods"]}],
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-flannel"}}}]}'
+        until [[ $(as_admin -n kube-flannel run sabotage --image nobody --dry-run=server 2>&1) == *webhook* ]]
+        do sleep 0.2; done
+        as_admin -n kube-flannel delete --wait=false \
+            $(as_admin -n kube-flannel get pods --field-selector spec.nodeName=w3 -o name)""",
+        # Its controller would wait longer and longer before it tries again.
+        "as_admin delete validatingwebhookconfiguration sabotage --ignore-not-found; "
+        "as_admin -n kube-flannel annotate daemonset kube-flannel-ds --overwrite tried=$SECONDS$RANDOM",
+        ("pod-network-agent[w3]",),
+        up=Says(
+            "the webhook nobody.example.lab in the ValidatingWebhookConfiguration sabotage has to approve",
+            "delete validatingwebhookconfiguration sabotage",
+        ),
+        until=("cp1", "! as_admin -n kube-flannel get pods -o wide | grep -q ' w3 '"),
+        contained=True,
+        in_the_way=True,
+    ),
+    Sabotage(
+        "a quota on the cluster's own pods",
+        "cp1",
+        "as_admin -n kube-system create quota sabotage --hard pods=1; "
+        "until [[ $(as_admin -n kube-system run some --image nobody --dry-run=server 2>&1) == *exceeded* ]]\n"
+        "do sleep 0.2; done; as_admin -n kube-system delete --wait=false "
+        "$(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name | head -n 1)",
+        "as_admin -n kube-system delete quota sabotage --ignore-not-found; "
+        "as_admin -n kube-system annotate deployment coredns --overwrite tried=$SECONDS$RANDOM",
+        ("coredns-spread",),
+        up=Says("the ResourceQuota sabotage in kube-system", "delete resourcequota sabotage"),
+        until=("cp1", "[[ 1 == $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name | wc -l) ]]"),
+        contained=True,
+        in_the_way=True,
     ),
     Sabotage(
         "the pod network agent gone from a node",
@@ -275,12 +442,12 @@ SABOTAGES = (
         '{"op": "add", "path": "/spec/template/spec/affinity/nodeAffinity/'
         'requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/-",'
         '"value": {"key": "kubernetes.io/hostname", "operator": "NotIn", "values": ["w3"]}}]\'',
-        "as_admin -n kube-flannel patch daemonset kube-flannel-ds --type json -p '["
-        '{"op": "remove", "path": "/spec/template/spec/affinity/nodeAffinity/'
-        'requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0/matchExpressions/1"},'
-        '{"op": "replace", "path": "/spec/updateStrategy", "value": {"type": "RollingUpdate"}}]\'',
-        ("pod-network-agent[w3]",),
+        "as_admin -n kube-flannel patch daemonset kube-flannel-ds --type merge -p '"
+        '{"spec": {"updateStrategy": {"type": "RollingUpdate"}}}\'; /opt/ha-lab/pod-network.sh',
+        ("cluster-objects", "pod-network-agent[w3]"),
+        up=Repairs("applies the pod network's manifest again", traces=True),
         until=("cp1", "! as_admin -n kube-flannel get pods -o wide | grep -q ' w3 '"),
+        contained=True,
     ),
     Sabotage(
         "the way to pods on other nodes down",
@@ -289,7 +456,8 @@ SABOTAGES = (
         # The routes went with it; the agent sets them when it starts.
         "ip link set flannel.1 up; as_kubelet -n kube-flannel delete --wait=false "
         "$(as_kubelet -n kube-flannel get pods --field-selector spec.nodeName=$NODE_NAME -o name)",
-        ("pod-to-pod[*]", "dns[{it}]"),
+        ("pod-network-interface[{it}]", "pod-to-pod[*]", "dns[{it}]"),
+        up=Repairs("sets the interface up and starts the agent again, which sets the routes"),
     ),
     Sabotage(
         "packets of full size lost between pods",
@@ -297,6 +465,7 @@ SABOTAGES = (
         f"{INPUT}; nft add rule ip sabotage in udp dport 8472 meta length gt 1300 drop",
         "nft delete table ip sabotage",
         ("pod-to-pod[*]",),
+        up=NoMistake("takes a firewall rule for large packets only"),
     ),
     Sabotage(
         "NodePorts blocked on one node",
@@ -304,6 +473,7 @@ SABOTAGES = (
         f"{PREROUTING}; nft add rule ip sabotage in tcp dport 30000-32767 iif eth1 drop",
         "nft delete table ip sabotage",
         ("node-port[{it}]",),
+        up=NoMistake("takes a firewall rule for these ports on one interface"),
         contained=True,
     ),
     # ---- security
@@ -313,22 +483,25 @@ SABOTAGES = (
         "kubeadm token create >/dev/null",
         "as_admin -n kube-system delete secrets --field-selector type=bootstrap.kubernetes.io/token",
         ("no-bootstrap-token",),
+        up=Says("no-bootstrap-token", "kubeadm token delete ID"),
         contained=True,
     ),
     Sabotage(
         "kubeadm-certs left",
         "cp1",
         "as_admin -n kube-system create secret generic kubeadm-certs",
-        "as_admin -n kube-system delete secret kubeadm-certs",
+        "as_admin -n kube-system delete secret kubeadm-certs --ignore-not-found",
         ("no-uploaded-certificates",),
+        up=Repairs("deletes the Secret"),
         contained=True,
     ),
     Sabotage(
         "secrets of a run left",
         "w1",
         "touch /run/ha-lab/secrets",
-        "rm /run/ha-lab/secrets",
+        "rm -f /run/ha-lab/secrets",
         ("no-run-secret[w1]",),
+        up=Repairs("removes the file"),
         contained=True,
     ),
     Sabotage(
@@ -337,6 +510,7 @@ SABOTAGES = (
         "chmod 644 /etc/kubernetes/pki/sa.key",
         "chmod 600 /etc/kubernetes/pki/sa.key",
         ("open-keys[cp2]",),
+        up=Repairs("sets the mode again"),
         contained=True,
     ),
     Sabotage(
@@ -345,6 +519,7 @@ SABOTAGES = (
         "echo 'ssh-ed25519 AAAA somebody' >>/home/vagrant/.ssh/authorized_keys",
         "sed -i '/somebody$/d' /home/vagrant/.ssh/authorized_keys",
         ("logins[lb1]",),
+        up=Says("logins[lb1]", "authorized_keys should hold what .lab/secrets/id_ed25519.pub does"),
         contained=True,
     ),
     Sabotage(
@@ -353,6 +528,7 @@ SABOTAGES = (
         "sed -i.saved 's#server: .*#server: https://{address}:6443#' $LAB/kubeconfig",
         "mv $LAB/kubeconfig.saved $LAB/kubeconfig",
         ("kubeconfig-private",),
+        up=Repairs("fetches the kubeconfig again"),
         contained=True,
     ),
     Sabotage(
@@ -361,6 +537,7 @@ SABOTAGES = (
         "chmod 644 $LAB/secrets/ca.crt",
         "chmod 600 $LAB/secrets/ca.crt",
         ("secrets-private",),
+        up=Repairs("sets the mode again"),
         contained=True,
     ),
     Sabotage(
@@ -369,6 +546,7 @@ SABOTAGES = (
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
         ("same-keys",),
+        up=Says("same-keys", "copy them from a control plane that is right"),
         contained=True,
     ),
     Sabotage(
@@ -380,6 +558,7 @@ SABOTAGES = (
         "-out front-proxy-client.crt",
         "mv /root/front-proxy-client.crt $PKI/",
         ("certificate-expiry[cp2]",),
+        up=Says("certificate-expiry[cp2]", "kubeadm certs renew", warns=True),
         contained=True,
     ),
     Sabotage(
@@ -389,6 +568,7 @@ SABOTAGES = (
         "cd $PKI; cp apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
         "mv /root/apiserver.crt $PKI/",
         ("certificate-names[cp2]",),
+        up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),
         contained=True,
     ),
     # ---- host facts
@@ -399,6 +579,7 @@ SABOTAGES = (
         f"{SSH} w1 cat /etc/machine-id | {SSH} w2 'sudo tee /etc/machine-id >/dev/null'",
         f"{SSH} w2 sudo cp /root/machine-id /etc/machine-id",
         ("unique-identities",),
+        up=Says("unique-identities", "./inv replace NAME"),
         contained=True,
     ),
     Sabotage(
@@ -407,6 +588,7 @@ SABOTAGES = (
         'sed "s/^$NODE_ADDRESS w1$/10.0.2.15 w1/" /etc/hosts >/run/hosts; cat /run/hosts >/etc/hosts',
         "systemctl restart ha-lab-network",
         ("own-name[w1]",),
+        up=Repairs("writes /etc/hosts again"),
         contained=True,
     ),
     Sabotage(
@@ -416,6 +598,7 @@ SABOTAGES = (
         f"{INPUT}; nft add rule ip sabotage in ip saddr != ${{NODE_ADDRESS%.*}}.1 tcp dport 22 drop",
         "nft delete table ip sabotage",
         ("machines-reach-one-another",),
+        up=NoMistake("takes a firewall rule for ssh from other machines only"),
         contained=True,
     ),
     Sabotage(
@@ -424,6 +607,7 @@ SABOTAGES = (
         "systemctl stop ha-lab-dns",
         "systemctl start ha-lab-dns",
         ("network-services[w1]",),
+        up=Repairs("starts it"),
         contained=True,
     ),
     Sabotage(
@@ -432,6 +616,7 @@ SABOTAGES = (
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=0",
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=1",
         ("kernel-settings[{it}]",),
+        up=Repairs("sets it again"),
         contained=True,
     ),
     Sabotage(
@@ -440,6 +625,7 @@ SABOTAGES = (
         "sed -i 's/^cgroupDriver: systemd/cgroupDriver: cgroupfs/' /var/lib/kubelet/config.yaml",
         "sed -i 's/^cgroupDriver: cgroupfs/cgroupDriver: systemd/' /var/lib/kubelet/config.yaml",
         ("cgroup-driver[w1]",),
+        up=Repairs("sets the driver again and restarts the kubelet"),
         contained=True,
     ),
 )
