@@ -108,6 +108,12 @@ def test_a_second_control_plane_is_not_replaced_while_the_first_is_down(living: 
     living.verified()
 
 
+def test_the_load_balancer_is_replaced(living: LivingLab) -> None:
+    living.lab.succeed("replace", "lb1", "--yes")
+    living.verified()
+
+
+@pytest.mark.whole
 def test_the_load_balancer_is_replaced_and_no_write_is_lost(living: LivingLab) -> None:
     figures = living.measured("replace", "lb1")
     assert figures["writes.lost"] == 0
@@ -141,6 +147,7 @@ def haproxy_has(living: LivingLab, profile: str) -> bool:
     return f"(load_balancer.profile: {profile})" in text
 
 
+@pytest.mark.whole
 def test_a_stopped_worker_is_started_while_haproxy_gets_the_other_profile(living: LivingLab) -> None:
     living.lab.succeed("stop", "w1")
     assert living.lab.inv("status").code == 1
@@ -151,6 +158,7 @@ def test_a_stopped_worker_is_started_while_haproxy_gets_the_other_profile(living
     living.verified()
 
 
+@pytest.mark.whole
 def test_a_worker_is_replaced_while_haproxy_gets_its_own_profile_back(living: LivingLab) -> None:
     living.change(load_balancer={"profile": "tuned"})
     figures = living.measured("replace", "w1")
@@ -159,6 +167,7 @@ def test_a_worker_is_replaced_while_haproxy_gets_its_own_profile_back(living: Li
     living.verified()
 
 
+@pytest.mark.whole
 def test_a_stopped_control_plane_is_started_and_users_notice_nothing(living: LivingLab) -> None:
     living.lab.succeed("stop", "cp2")
     figures = living.measured("up")
@@ -191,6 +200,13 @@ def test_what_is_impossible_is_refused_and_the_lab_can_be_looked_at_as_it_is(liv
     living.lab_file.write_text("nodes: [")
     assert living.lab.inv("status").code == 0
     living.lab_file.write_text(before, encoding="utf-8")
+
+
+def test_one_machine_is_stopped_and_up_starts_it(living: LivingLab) -> None:
+    living.lab.succeed("stop", "w1")
+    assert living.lab.inv("status").code == 1
+    living.lab.succeed("up")
+    living.verified()
 
 
 def test_all_machines_are_stopped_in_the_evening_and_started_in_the_morning(living: LivingLab) -> None:
