@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lab.system import progress as progress_module
 from lab.system.progress import Progress
-from tests.unit.fakes import printed, progress
+from tests.unit.fakes import FakeClock, printed, progress
 
 
 def test_every_step_has_a_numbered_log(tmp_path: Path) -> None:
@@ -22,14 +22,17 @@ def test_every_step_has_a_numbered_log(tmp_path: Path) -> None:
         assert second.log == tmp_path / "02-cp1-node.log"
 
 
-def test_off_a_terminal_a_step_is_a_line_at_its_start_and_one_at_its_end(tmp_path: Path) -> None:
+def test_off_a_terminal_a_step_is_a_line_at_its_start_and_one_at_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lab.system.progress.time.monotonic", FakeClock().monotonic)
     console, text = printed()
     run = Progress(console, tmp_path)
     with run.live(), run.step("node", "names and routes", "cp1"):
         pass
     start, end = text.getvalue().splitlines()
-    assert re.fullmatch(r" +\d+\.\d s  … cp1  names and routes", start)
-    assert re.fullmatch(r" +\d+\.\d s  ✓ cp1  names and routes  \d+\.\d s", end)
+    assert re.fullmatch(r" +0\.0 s  … cp1  names and routes", start)
+    assert re.fullmatch(r" +0\.0 s  ✓ cp1  names and routes  0\.0 s", end)
 
 
 def test_a_long_machine_name_stays_apart_from_the_step(tmp_path: Path) -> None:
