@@ -10,7 +10,7 @@ import pytest
 from lab.session import Session
 from lab.system.wait import wait_until
 from tests.breaking.green import why_not_green
-from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
+from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
 from tests.whole import add_option, pytest_collection_modifyitems
 
 __all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
@@ -22,22 +22,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+def lab(request: pytest.FixtureRequest) -> Iterator[TestLab]:
     """Seven machines that are well."""
     given = request.config.getoption("--lab")
     if given:
         yield TestLab(Path(given).parent)
         return
-    made = make_lab(
-        tmp_path_factory.mktemp("breaking"), name="ha-lab-broken", network={"subnet": "192.168.60.0/24"}
-    )
-    try:
+    with only_lab("ha-lab-broken", network={"subnet": "192.168.60.0/24"}) as made:
         made.succeed("up")
         session = made.session
         wait_until(lambda: why_not_green(session), what="the new lab is well", timeout=120, interval=1.0)
         yield made
-    finally:
-        made.inv("destroy", "--yes")
 
 
 @pytest.fixture(scope="session")

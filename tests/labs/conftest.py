@@ -5,10 +5,12 @@ A failure collects the lab's logs into the test's own folder (their path is prin
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lab.host.places import cache_folder
 from lab.session import Session, open_made
 from lab.system.paths import REPOSITORY
 
@@ -77,6 +80,33 @@ def make_lab(folder: Path, **data: object) -> TestLab:
     return TestLab(folder)
 
 
+@contextmanager
+def only_lab(name: str, **data: object) -> Iterator[TestLab]:
+    """The one lab of that name on this host, removed in the end.
+
+    Its folder is the same in every run, so that a run that was killed leaves a lab which the next one removes.
+    """
+    place = cache_folder() / "tests" / name
+    place.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (place.parent / f"{name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.fail(f"another run of these tests has the lab {name}; they can't run side by side")
+        _remove_labs(place)
+        shutil.rmtree(place)
+        try:
+            yield make_lab(place / "lab", name=name, **data)
+        finally:
+            _remove_labs(place)
+
+
+def _remove_labs(place: Path) -> None:
+    """Remove the lab in each folder of `place`: tests move theirs."""
+    for workspace in place.glob("*/.lab"):
+        TestLab(workspace.parent).succeed("destroy", "--yes")
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield
@@ -90,25 +120,18 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def lab_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("labs")
-
-
-@pytest.fixture(scope="session")
-def seven(lab_folder: Path) -> Iterator[TestLab]:
+def seven() -> Iterator[TestLab]:
     """Seven machines, brought up by the first test that uses them."""
-    made = make_lab(lab_folder / "seven", name="ha-lab-test", network={"subnet": "192.168.57.0/24"})
-    yield made
-    made.inv("destroy", "--yes")
+    with only_lab("ha-lab-test", network={"subnet": "192.168.57.0/24"}) as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
-def small(lab_folder: Path) -> Iterator[TestLab]:
+def small() -> Iterator[TestLab]:
     """The smallest lab, to stand beside the seven."""
     data = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
     data["name"], data["network"]["subnet"] = "ha-lab-small-test", "192.168.59.0/24"
     for group in data["nodes"].values():
         group.pop("first_address", None)
-    made = make_lab(lab_folder / "small", **data)
-    yield made
-    made.inv("destroy", "--yes")
+    with only_lab(**data) as made:
+        yield made

@@ -166,10 +166,10 @@ def test_another_lab_yaml_over_a_lab_that_stands_is_refused(small: TestLab) -> N
     assert "Traceback" not in ended.said
 
 
-def test_a_foreign_container_of_our_name_is_refused_and_kept(lab_folder: Path) -> None:
+def test_a_foreign_container_of_our_name_is_refused_and_kept(tmp_path: Path) -> None:
     from tests.labs.conftest import make_lab
 
-    lab = make_lab(lab_folder / "foreign", name="ha-lab-foreign", network={"subnet": "192.168.62.0/24"})
+    lab = make_lab(tmp_path, name="ha-lab-foreign", network={"subnet": "192.168.62.0/24"})
     image = bake.bake(lab.session, consent=False)
     name = "ha-lab-foreign-cp1"
     subprocess.run(["docker", "create", "--name", name, "--entrypoint", "true", image], check=True)

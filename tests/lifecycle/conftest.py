@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.labs.conftest import TestLab, make_lab
+from tests.labs.conftest import TestLab, only_lab
 from tests.whole import add_option, pytest_collection_modifyitems
 
 __all__ = ["pytest_collection_modifyitems"]
@@ -74,14 +74,7 @@ class LivingLab:
 
 
 @pytest.fixture(scope="session")
-def living(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivingLab]:
-    folder = tmp_path_factory.mktemp("lifecycle") / "lab"
-    made = make_lab(
-        folder,
-        name="ha-lab-lifecycle",
-        network={"subnet": "192.168.58.0/24"},
-        nodes={"control_planes": {"count": 1}, "workers": {"count": 1}},
-    )
-    living = LivingLab(made)
-    yield living
-    living.lab.inv("destroy", "--yes")
+def living() -> Iterator[LivingLab]:
+    nodes = {"control_planes": {"count": 1}, "workers": {"count": 1}}
+    with only_lab("ha-lab-lifecycle", network={"subnet": "192.168.58.0/24"}, nodes=nodes) as made:
+        yield LivingLab(made)

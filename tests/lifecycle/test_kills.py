@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tests.labs.conftest import make_lab
+from tests.labs.conftest import only_lab
 from tests.lifecycle.conftest import LivingLab
 
 SHAPES = {2: ((1, 1), (1, 2), (3, 1), (1, 0)), 7: ((3, 3), (3, 2), (1, 3))}
@@ -47,21 +47,16 @@ def _children(pid: int) -> list[int]:
 
 
 def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
 ) -> None:
     rounds, seed = request.config.getoption("--kills"), request.config.getoption("--seed")
     shapes = SHAPES[request.config.getoption("--kills-from")]
     seed = time.time_ns() % 10**6 if seed is None else seed
     print(f"--seed {seed}")
     moments = random.Random(seed)  # noqa: S311  not for secrets
-    made = make_lab(
-        tmp_path_factory.mktemp("kills") / "lab",
-        name="ha-lab-kills",
-        network={"subnet": "192.168.65.0/24"},
-        nodes={"control_planes": {"count": shapes[0][0]}, "workers": {"count": shapes[0][1]}},
-    )
-    living = LivingLab(made)
-    try:
+    nodes = {"control_planes": {"count": shapes[0][0]}, "workers": {"count": shapes[0][1]}}
+    with only_lab("ha-lab-kills", network={"subnet": "192.168.65.0/24"}, nodes=nodes) as made:
+        living = LivingLab(made)
         next_shape = itertools.cycle(shapes)
         workers = 0
         for number in range(rounds):
@@ -83,5 +78,3 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
             assert living.plan()[0] == 0
             living.verified()
             time.sleep(1)
-    finally:
-        living.lab.inv("destroy", "--yes")

@@ -110,6 +110,28 @@ def test_what_is_wrong_with_libvirt_is_told_with_what_mends_it(
     assert bool(finding.actions) == (verdict == "repairable")
 
 
+@pytest.mark.parametrize(
+    ("owner", "folder_exists", "line"),
+    [
+        ("somebody's", True, "virsh --connect qemu:///system dominfo ha-lab-cp1   # whose is it?"),
+        ("ha-lab.workspace=/x y/.lab#01", True, "./inv destroy --lab '/x y/lab.yaml'   # another lab's"),
+        (
+            "ha-lab.workspace=/x y/.lab#01",
+            False,
+            "virsh --connect qemu:///system undefine ha-lab-cp1 --remove-all-storage   # another lab's, whose "
+            "folder /x y/.lab is gone",
+        ),
+    ],
+)
+def test_a_domain_of_another_s_is_shown_with_what_can_be_done(
+    owner: str, folder_exists: bool, line: str
+) -> None:
+    domains = (Domain("ha-lab-cp1", False, owner, folder_exists),)
+    finding = examined(lab(), facts(replace(LIBVIRT, domains=domains)))["names"]
+    assert finding.repair.startswith(line)
+    assert finding.repair.endswith("\n# or give this lab another `name:` in lab.yaml")
+
+
 def test_no_command_of_the_doctor_s_removes_a_machine_or_a_disk() -> None:
     worst = replace(
         LIBVIRT,

@@ -72,9 +72,16 @@ def test_all_of_libvirt_is_told_in_one_record(virsh: FakeRun) -> None:
 
 def test_only_machines_of_the_labs_names_are_looked_at(virsh: FakeRun) -> None:
     assert asked(LAB).domains == (
-        Domain("ha-lab-lb1", True, "ha-lab.workspace=/home/ada/lab/.lab"),
+        Domain("ha-lab-lb1", True, "ha-lab.workspace=/home/ada/lab/.lab", folder_exists=False),
         Domain("ha-lab-cp1", False, "No description for domain: ha-lab-cp1"),
     )
+
+
+def test_a_lab_s_folder_is_looked_for(virsh: FakeRun, tmp_path: Path) -> None:
+    virsh.tell(f"{VIRSH} desc ha-lab-lb1", f"ha-lab.workspace={tmp_path}#0123\n")
+    found = asked(LAB).domains[0]
+    assert found.folder == str(tmp_path)
+    assert found.folder_exists
 
 
 def test_a_pool_that_is_not_there_is_none(virsh: FakeRun) -> None:

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.labs.conftest import TestLab, make_lab, pytest_runtest_makereport
+from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
 from tests.whole import add_option, pytest_collection_modifyitems
 
 __all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
-
-HERE = Path(__file__).parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,21 +26,20 @@ def disk(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def _lab(folder: Path, **different: object) -> Iterator[TestLab]:
-    data = yaml.safe_load((HERE / "lab.yaml").read_text(encoding="utf-8"))
-    made = make_lab(folder, **(data | different))
-    yield made
-    made.inv("destroy", "--yes")
+def _lab(name: str, control_planes: int, workers: int) -> Iterator[TestLab]:
+    nodes = {"control_planes": {"count": control_planes}, "workers": {"count": workers}}
+    network = {"subnet": "192.168.61.0/24"}
+    with only_lab(name, provider="libvirt", network=network, nodes=nodes) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+def pair() -> Iterator[TestLab]:
     """A load balancer and one control plane."""
-    yield from _lab(tmp_path_factory.mktemp("labs") / "pair")
+    yield from _lab("ha-lab-vm-test", 1, 0)
 
 
 @pytest.fixture(scope="module")
-def five(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestLab]:
+def five() -> Iterator[TestLab]:
     """A load balancer, a control plane and three workers: as many as two cores can emulate."""
-    nodes = {"control_planes": {"count": 1}, "workers": {"count": 3}}
-    yield from _lab(tmp_path_factory.mktemp("labs") / "five", name="ha-lab-vm-five", nodes=nodes)
+    yield from _lab("ha-lab-vm-five", 1, 3)

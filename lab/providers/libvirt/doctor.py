@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from lab.errors import CommandFailed
 from lab.host import Unknown
@@ -14,7 +15,7 @@ from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 from lab.host.doctor.tools import Tool
 from lab.model import EMULATION_PATIENCE, Libvirt, machine_name, owner_label
 from lab.providers.libvirt import virsh
-from lab.providers.libvirt.host import MANAGEMENT, LibvirtHost
+from lab.providers.libvirt.host import MANAGEMENT, Domain, LibvirtHost
 from lab.system import process, quoting
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
@@ -185,14 +186,13 @@ def names(case: Case) -> Iterator[Finding]:
     """Is there a machine or a disk of our names that this lab did not make? Neither is ever removed."""
     found = _host(case)
     wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
-    foreign = sorted(each.name for each in found.domains if each.owner != _owner(case))
+    foreign = [each for each in found.domains if each.owner != _owner(case)]
     if foreign:
         why = "libvirt's names are unique, so the machines could not be made. Those of others are not removed."
-        domain = quoting.word(foreign[0])
-        repair = f"virsh dominfo {domain}   # whose is it?\n# or give this lab another `name:` in lab.yaml"
-        yield unfit(
-            "names", "Names", f"domains exist that this lab did not make: {', '.join(foreign)}", why, repair
-        )
+        what = f"domains exist that this lab did not make: {', '.join(sorted(each.name for each in foreign))}"
+        lines = dict.fromkeys(_out_of_the_way(_settings(case), domain) for domain in foreign)
+        repair = "\n".join([*lines, "# or give this lab another `name:` in lab.yaml"])
+        yield unfit("names", "Names", what, why, repair)
         return
     own = {each.name for each in found.domains}
     volumes = found.pool.volumes if found.pool else frozenset()
@@ -206,6 +206,20 @@ def names(case: Case) -> Iterator[Finding]:
         )
     elif found.state == "answers":
         yield fit("names", "Names", "free, or this lab's own")
+
+
+def _out_of_the_way(settings: Libvirt, domain: Domain) -> str:
+    """What to do about a machine of another's: to look, unless it says that it is of a lab of ours."""
+    if not domain.folder_exists:
+        undefine = quoting.line(virsh.argv(settings, "undefine", domain.name, "--remove-all-storage"))
+        return (
+            f"{undefine}   # another lab's, whose folder {domain.folder} is gone; if it was moved: "
+            "`./inv destroy`, with --lab and its lab.yaml there"
+        )
+    if domain.folder:
+        lab_file = quoting.word(Path(domain.folder).parent / "lab.yaml")
+        return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
+    return f"{quoting.line(virsh.argv(settings, 'dominfo', domain.name))}   # whose is it?"
 
 
 def leases(case: Case) -> Iterator[Finding]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Literal
@@ -13,7 +13,7 @@ from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import HostFacts
 from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
-from lab.model import Lab, Libvirt, machine_name
+from lab.model import LABEL, Lab, Libvirt, machine_name
 from lab.providers.libvirt import virsh
 from lab.system.process import Result
 from lab.unknown import Unknown
@@ -57,11 +57,20 @@ class Pool:
 
 @dataclass(frozen=True)
 class Domain:
-    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's."""
+    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's.
+
+    `folder_exists` is whether that lab's folder is still where it was made; nothing says so of another host's.
+    """
 
     name: str
     running: bool
     owner: str
+    folder_exists: bool = True
+
+    @property
+    def folder(self) -> str:
+        """The `.lab/` where its lab was made; "" where its description names none."""
+        return self.owner.partition(f"{LABEL}=")[2].partition("#")[0]
 
 
 @dataclass(frozen=True)
@@ -188,7 +197,9 @@ def _domains(settings: Libvirt, names: set[str]) -> Iterator[Domain]:
     for name in _words(_virsh(settings, "list", "--all", "--name")):
         if name in names:
             said = _virsh(settings, "desc", name)
-            yield Domain(name, name in running, "" if isinstance(said, Unknown) else said.stdout.strip())
+            domain = Domain(name, name in running, "" if isinstance(said, Unknown) else said.stdout.strip())
+            gone = domain.folder and not settings.remote and not Path(domain.folder).exists()
+            yield replace(domain, folder_exists=not gone)
 
 
 def _bridges(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]]:
