@@ -50,12 +50,14 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
     request: pytest.FixtureRequest,
 ) -> None:
     rounds, seed = request.config.getoption("--kills"), request.config.getoption("--seed")
-    shapes = SHAPES[request.config.getoption("--kills-from")]
+    machines = request.config.getoption("--kills-from")
+    shapes = SHAPES[machines]
     seed = time.time_ns() % 10**6 if seed is None else seed
     print(f"--seed {seed}")
     moments = random.Random(seed)  # noqa: S311  not for secrets
     nodes = {"control_planes": {"count": shapes[0][0]}, "workers": {"count": shapes[0][1]}}
-    with only_lab("ha-lab-kills", network={"subnet": "192.168.65.0/24"}, nodes=nodes) as made:
+    network = {"subnet": f"192.168.{65 + machines}.0/24"}
+    with only_lab(f"ha-lab-kills-{machines}", network=network, nodes=nodes) as made:
         living = LivingLab(made)
         next_shape = itertools.cycle(shapes)
         workers = 0
