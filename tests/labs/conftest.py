@@ -95,10 +95,22 @@ def only_lab(name: str, **data: object) -> Iterator[TestLab]:
             pytest.fail(f"another run of these tests has the lab {name}; they can't run side by side")
         _remove_labs(place)
         shutil.rmtree(place)
+        made = make_lab(place / "lab", name=name, **data)
         try:
-            yield make_lab(place / "lab", name=name, **data)
+            yield made
+        except Exception:
+            _keep_logs(made)
+            raise
         finally:
             _remove_labs(place)
+
+
+def _keep_logs(lab: TestLab) -> None:
+    """Collect the logs of a lab that stands into its folder, and print where."""
+    if (lab.folder / ".lab").exists():
+        for archive in lab.inv("logs").said.split():
+            if archive.endswith(".tar.gz") and Path(archive).is_absolute():
+                print("kept:", shutil.move(archive, lab.folder))
 
 
 def _remove_labs(place: Path) -> None:
@@ -113,10 +125,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report = outcome.get_result()  # type: ignore[attr-defined]
     if report.when == "call" and report.failed:
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, TestLab) and (value.folder / ".lab").exists():
-                for archive in value.inv("logs").said.split():
-                    if archive.endswith(".tar.gz") and Path(archive).is_absolute():
-                        print("kept:", shutil.move(archive, value.folder))
+            if isinstance(value, TestLab):
+                _keep_logs(value)
 
 
 @pytest.fixture(scope="session")

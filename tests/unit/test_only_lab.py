@@ -54,3 +54,13 @@ def test_two_runs_don_t_have_the_same_lab(place: Path, said: list[str]) -> None:
         pass
     with only_lab("ours"):
         pass
+
+
+def test_the_logs_of_a_lab_that_failed_are_collected_before_it_is_removed(place: Path, said: list[str]) -> None:
+    def break_off(lab: TestLab) -> None:
+        (lab.folder / ".lab").mkdir()
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), only_lab("ours") as made:
+        break_off(made)
+    assert said == ["logs lab", "destroy --yes lab"]
