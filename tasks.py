@@ -27,7 +27,8 @@ CONFIRM_HELP = {
     "yes": "agree to installing what is missing, to other repairs that `doctor` shows, and to removing machines"
 }
 MEASURE_HELP = {
-    "measure": "run the drills' probes during the change and report what users notice; exit 1 beyond the limits"
+    "measure": "run the probes of the failure drills during the change, and report what users noticed; "
+    "exit 1 when a figure is beyond its limit"
 }
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
@@ -47,13 +48,13 @@ def verb(
     """An invoke task whose errors end in one message: what happened, what to do, where the log is.
 
     `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose
-    other codes mean something else.
+    other exit codes mean something else.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
         def safely(*words: Any, **named: Any) -> None:
-            # Here and not above: `--list` and the tab key need none of it.
+            # Imported here: `--list` and the shell's completion need none of it.
             from lab.errors import LabError
             from lab.system import process
 
@@ -95,7 +96,7 @@ def verb(
 
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
-    """Is this host fit for this lab? Exit 0 fit, 3 not fit, 4 fit after what --yes would do."""
+    """Check whether this host is fit for this lab. Exit 0 fit, 3 not fit, 4 fit after what --yes does."""
     from lab.host.doctor import examination, finding
     from lab.verbs import bake as baking
 
@@ -118,8 +119,8 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
     | YES_HELP
     | {
         "prune": "remove golden machines that this lab doesn't use",
-        "export": "pack it into this file, with all else that a machine without a network needs",
-        "import_": "take it from such a file instead of making it",
+        "export": "pack it into this file, with everything else that a machine without a network needs",
+        "import_": "import it from such a file instead of making it",
     },
 )
 def bake(
@@ -162,7 +163,7 @@ def bake(
 
 @verb(help=LAB_HELP | YES_HELP)
 def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Pin what upstream's packages and images of this Kubernetes version are now; for maintainers."""
+    """Pin upstream's packages and images of this Kubernetes version by their hashes; for maintainers."""
     from lab.verbs import bake as baking
 
     written = baking.pin(_wanted(lab), consent=yes)
@@ -195,12 +196,15 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | CONFIRM_HELP
     | MEASURE_HELP
-    | {"until": "stop before load-balancer, control-plane, pod-network or joins; you do the rest"},
+    | {"until": "stop before this step: load-balancer, control-plane, pod-network or joins; you do the rest"},
 )
 def up(
     c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False
 ) -> None:
-    """Make the lab what lab.yaml says, from whatever state it is in: all nodes Ready behind HAProxy."""
+    """Make the lab what lab.yaml says, from whatever state it is in: all nodes Ready behind HAProxy.
+
+    Makes, starts, changes, repairs and removes machines; asks before it removes one. `plan` shows it first.
+    """
     from lab.errors import ConfigError
     from lab.plans.up import require_stop
     from lab.verbs import up as bring_up
@@ -219,7 +223,10 @@ def up(
     help=LAB_HELP | CONFIRM_HELP | MEASURE_HELP | {"node": "the machine, such as cp2"},
 )
 def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, measure: bool = False) -> None:
-    """Remove a machine, whether it still answers or not, and make it again."""
+    """Remove a machine, whether it still answers or not, and make it again.
+
+    Any machine but the only control plane. It is drained first if it answers; asks before it removes it.
+    """
     from lab.verbs import up as bring_up
 
     session = _wanted(lab)
@@ -230,7 +237,7 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
 
 @verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show what `up` would change, and how long that takes.
+    """Show what `up` would change, how long that takes and what users notice. Changes nothing.
 
     Exit 0 nothing to change, 2 changes, 1 an error or something impossible.
     """
@@ -249,7 +256,10 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     help=LAB_HELP | {"nodes": "only these machines, such as w3 or w2,w3"},
 )
 def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
-    """Shut the lab's machines down so that nothing is lost; `up` starts them again."""
+    """Shut the lab's machines down so that nothing is lost; `up` starts them again.
+
+    Workers first, then all control planes together, then the load balancer.
+    """
     from lab.verbs import stop as stopping
 
     stopped = stopping.stop(_made(lab), [name for name in (nodes or "").split(",") if name])
@@ -261,7 +271,7 @@ def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """How the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
+    """Show how the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
     from lab.health import status as lab_status
 
     session = _made(lab)
@@ -278,13 +288,16 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
         "k": "only checks whose group, name or machine matches, as pytest's -k",
         "junit": "where to write junit (default: .lab/verify.xml)",
         "json": "as JSON, for programs",
-        "watch": "look again and again, and print only what changes",
+        "watch": "check again and again until Ctrl-C, and print only what changes",
     }
 )
 def verify(
     c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
 ) -> None:
-    """Check the running lab from the load balancer to the pods. Exit 0 when everything holds, else 1."""
+    """Check the running lab from the load balancer to the pods. Exit 0 when all checks hold, else 1.
+
+    Exit 2 when no check has the name that -k gives.
+    """
     from lab.health import verify as lab_checks
 
     session = _made(lab)
@@ -311,10 +324,10 @@ def verify(
     | {
         "name": "which drill, or all",
         "list": "list the drills",
-        "repeat": "how often to run each",
-        "compare": "run each with this profile of the load balancer too, such as reference",
+        "repeat": "how often to run each drill",
+        "compare": "run each drill with this profile of the load balancer too, such as reference",
         "json": "as JSON, for programs",
-        "keep": "leave the fault in, to look around; nothing is measured",
+        "keep": "inject the fault and leave it in, to look around; nothing is measured",
         "heal": "revert what an earlier drill left in the lab",
     },
 )
@@ -329,7 +342,7 @@ def drill(
     keep: bool = False,
     heal: bool = False,
 ) -> None:
-    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 when all is within limits."""
+    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 within all limits, else 1."""
     from lab.drill import command, report
 
     if list:
@@ -356,7 +369,7 @@ def drill(
         "lang": "en or ko",
         "for_": "student or instructor",
         "format": "html, or pdf (converted from it)",
-        "class_": "a file with a line for each seat (seat,name): a lab and a handout for each",
+        "class_": "a CSV file, a line for each seat (columns seat, name, subnet): a lab and a handout for each",
         "out": "the folder for it (default: handouts/ beside the lab file)",
     },
 )
@@ -390,7 +403,7 @@ def handout(
     | {"number": "which task, 1 to 11; without it, progress over all", "json": "as JSON, for programs"},
 )
 def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """How far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
+    """Show how far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
     from lab.workshop.task import command, look
 
     session = _made(lab)
@@ -419,7 +432,7 @@ def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
 
 @verb(positional=["node"], help=LAB_HELP | {"node": "the machine, such as cp1"})
 def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
-    """Log in to a machine; with `-- COMMAND…` run that there, its exit code being this one's."""
+    """Log in to a machine; with `-- COMMAND…` run that command there, and end with its exit code."""
     from lab.session import machine
 
     session = _made(lab)
@@ -454,14 +467,16 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     | {
         "quick": "only the unit tests that are not slow, for every save; nothing is installed",
         "live": "also bring up real labs and test them (default)",
-        "sabotage": "instead: break a lab of its own in every way that `verify` should report (10 minutes)",
+        "sabotage": "instead: break a lab of its own in the ways of docs/faults.md, and run `up` (15 minutes)",
         "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
         "lifecycle": "instead: change a lab of its own in every way, and kill running commands (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
-        "whole": "also what takes longer: the handout's commands in both ways, and a golden machine from "
-        "stand-ins of upstream's hosts (5 minutes); with --sabotage: each break by itself; with --drills: also "
-        "every other drill, and both load balancers side by side (10 minutes more); with --vm: also labs of "
-        "two and five machines, VirtualBox's disk, and the golden image on another docker (up to an hour more)",
+        "whole": "also what CI has no time for: chapters 8 to 10 of the handout for those who only watch, and "
+        "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
+        "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
+        "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
+        "--vm: also labs of two and five machines, VirtualBox's disk, and the golden image on another docker "
+        "(up to an hour more)",
         "k": "as pytest's -k",
     }
 )
@@ -504,9 +519,9 @@ def test(
         raise Exit(code=code)
 
 
-@verb(help=LAB_HELP | YES_HELP | {"pairs": "how many pairs of runs"})
+@verb(help=LAB_HELP | YES_HELP | {"pairs": "how often to run both"})
 def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
-    """Measure `up` against the bare floor, side by side, and write .lab/bench.json."""
+    """Measure `up` against the same steps done manually, and write .lab/bench.json."""
     from lab.verbs import bench as benchmark
 
     console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
@@ -537,7 +552,7 @@ def _warn_of_a_drill(session: Any) -> None:
 
 
 def _interrupted(*_: object) -> None:
-    """End all commands at once: threads that wait for one would keep the interrupt from getting anywhere."""
+    """End all commands at once: threads that wait for one would hold up the interrupt."""
     from lab.system import process
 
     process.interrupt()

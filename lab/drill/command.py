@@ -80,7 +80,9 @@ def heal(session: Session) -> str:
         undone = undo.leftovers(session)
     if not undone:
         return "no drill has left anything in"
-    return f"out again: {'; '.join(undone)}\nnext: ./inv status says when all is whole, a minute later at most"
+    return (
+        f"reverted: {'; '.join(undone)}\nnext: ./inv status shows when the lab has recovered, within a minute"
+    )
 
 
 def chosen(name: str) -> tuple[catalogue.Drill, ...]:

@@ -45,7 +45,7 @@ FIGURES = {
     "watch.cut": "streams of the watch that broke or stalled after the injection",
     "leader_changes": "changes of etcd's leader during the run",
     "pauses.longest_s": "the longest time in which this host let no probe run",
-    "whole_s": "from the healing (from the injection, if nothing was healed) until everything was whole",
+    "whole_s": "from the revert (from the injection, if nothing was reverted) until everything had recovered",
 }
 """Every figure, in order: what it says. `detect_s.WHAT` and `whole_s.COMPONENT` follow, one for each mark."""
 
@@ -76,7 +76,9 @@ def sentence(name: str) -> str:
     kind, _, what = name.partition(".")
     if not _of_a_mark(name):
         return FIGURES[name]
-    return f"from the healing until {what} was whole" if kind == WHOLE else f"from the injection until {what}"
+    return (
+        f"from the revert until {what} had recovered" if kind == WHOLE else f"from the injection until {what}"
+    )
 
 
 def _of_a_mark(name: str) -> bool:

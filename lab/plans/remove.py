@@ -88,7 +88,7 @@ REMOVE: Plan = (
     # Machines that leave need this checkout's scripts, too.
     Step("deliver", "scripts and configuration", _deliver, _answering),
     # New connections go to the other servers; open ones go on.
-    Step("drain-haproxy", "HAProxy sends no new connections to what leaves", _drain_haproxy, _balancers),
+    Step("drain-haproxy", "HAProxy drains the API servers that leave", _drain_haproxy, _balancers),
     # One by one: evicted pods start on the machines that stay.
     Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
     # Its API server answers the requests that it has and closes its connections, so that clients go elsewhere.

@@ -420,11 +420,11 @@ class Run:
             problem = quorum.problem(found.members, found.healthy, members)
             return problem.what if problem else None
 
-        with session.progress.step("quorum", "etcd keeps a majority without what leaves") as shown:
+        with session.progress.step("quorum", "etcd keeps a majority without the members that leave") as shown:
             try:
                 wait_until(
                     why_not,
-                    what="etcd to keep a majority without what leaves",
+                    what="etcd to keep a majority without the members that leave",
                     timeout=QUORUM_TIMEOUT * session.lab.patience,
                     log=shown.log,
                 )
@@ -498,7 +498,7 @@ class Run:
                     return error.reason
             return None
 
-        with session.progress.asking("an answer of what leaves"):
+        with session.progress.asking("an answer of the machines that leave"):
             answers = side_by_side("asking what leaves", leaving, why_not)
         return frozenset(name for name, reason in answers.items() if reason)
 

@@ -18,13 +18,17 @@ NAMED = 3
 HEAD = """\
 # Faults
 
-`./inv test --sabotage` breaks a lab in each of these ways. It asserts that exactly the expected checks of
-`verify` do not hold, and what `./inv up` does about it. Either it repairs the fault and ends with exit code 0,
-and every check holds again. Or it shows the cause and what to do, within a minute, and leaves the fault as it
-is; the exit code is then 1, and 0 for a warning.
+`./inv test --sabotage` breaks a real lab in each of these ways. It asserts that exactly the expected checks of
+`verify` do not hold, and what `./inv up` does about the fault:
+
+- It repairs it: `up` ends with exit code 0, and every check holds again.
+- It leaves it: within a minute `up` shows the cause and what to do. The exit code is 1, or 0 for a warning.
+- Not tested: no user causes this fault by mistake, so it is reverted before `up` runs.
+
+"Detected by" names the checks that do not hold, at most three of them; `./inv verify` shows what each expects
+and what it found. What `up` shows is quoted in part. What else it repairs is in `docs/lifecycle.md`.
 
 This page is made from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
-What `up` repairs besides is in `docs/lifecycle.md`.
 
 | fault | detected by | what `up` does |
 | --- | --- | --- |
@@ -48,9 +52,9 @@ def _outcome(sabotage: Sabotage) -> str:
         case Repairs(how):
             return f"repairs it: {how}"
         case Says(_, helps, warns):
-            return f"exit code {0 if warns else 1}, with what to do: `{helps}`"
+            return f"leaves it ({'a warning' if warns else 'exit code 1'}), and shows what to do: “{helps}”"
         case NoMistake(why):
-            return f"not tried, since no user does this by mistake: it {why}"
+            return f"not tested: it {why}"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every way in which the suite breaks a lab that is well: which checks must not hold, and what `up` must do.
+"""Every way in which the suite breaks a healthy lab: which checks must not hold, and what `up` must do.
 
 docs/faults.md is the table of both (tests/breaking/page.py).
 
@@ -6,8 +6,8 @@ Tests of the acceptance list (tests/live/test_acceptance.py) are checks here, by
 
 Commands run as root on the machine `on`, with provision/node's functions at hand (`as_admin`, `etcd`); on
 "host" as this process does, with $NAME (the lab's) and $LAB (its `.lab/`). In all of them and in `expected`
-{it} is the machine that was chosen: WORKER is one that answers no names, CONTROL_PLANE one that leads nothing,
-so that nothing else breaks with it. `check[*]` is that check on every machine that it is about.
+{it} is the machine that was chosen: WORKER is one without a CoreDNS pod, CONTROL_PLANE one that holds no leader
+lease, so that nothing else breaks with it. `check[*]` is that check on every machine that it is about.
 
 `until` (machine, command) is when the break has had its effect; verify is run as soon as it succeeds. Once `up`
 has repaired the break, the command fails.
@@ -33,10 +33,9 @@ class Repairs:
 
 @dataclass(frozen=True)
 class Says:
-    """Within a minute `up` shows the cause and what to do, and changes nothing about it.
+    """Within a minute `up` shows the cause and what to do, and leaves the fault as it is.
 
-    It ends with exit code 1, or with 0 where it is a warning. `words` are of its output: the cause, and what
-    helps.
+    It ends with exit code 1, or with 0 where it is a warning. `cause` and `helps` are parts of its output.
     """
 
     cause: str
@@ -134,7 +133,7 @@ ALL_SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,BACKEND,.*,DOWN,'"
 SABOTAGES = (
     # ---- load balancer
     Sabotage(
-        "a backend at a wrong port",
+        "a backend with a wrong port",
         "lb1",
         "sed -i '/server cp2 /s/:6443/:6444/' /etc/haproxy/haproxy.cfg; systemctl reload haproxy",
         "sed -i '/server cp2 /s/:6444/:6443/' /etc/haproxy/haproxy.cfg; systemctl reload haproxy",
@@ -158,7 +157,7 @@ SABOTAGES = (
         up=Repairs("starts HAProxy"),
     ),
     Sabotage(
-        "HAProxy not enabled",
+        "HAProxy disabled for the next boot",
         "lb1",
         "systemctl disable --quiet haproxy",
         "systemctl enable --quiet haproxy",
@@ -167,7 +166,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a word too many for HAProxy",
+        "an unknown line in HAProxy's configuration",
         "lb1",
         "echo '  nonsense' >>/etc/haproxy/haproxy.cfg",
         "sed -i '/^  nonsense$/d' /etc/haproxy/haproxy.cfg",
@@ -176,7 +175,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a wrong CA at the load balancer",
+        "a wrong CA certificate on the load balancer",
         "lb1",
         "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=somebody -keyout /dev/null -days 9999 "
         "-out /etc/haproxy/kubernetes-ca.crt 2>/dev/null; systemctl reload haproxy",
@@ -192,7 +191,7 @@ SABOTAGES = (
         "kill -STOP $(pidof kube-apiserver)",
         "kill -CONT $(pidof kube-apiserver)",
         OUT_OF_SERVICE,
-        up=NoMistake("takes a signal; the kubelet restarts it, since its liveness probe fails"),
+        up=NoMistake("takes SIGSTOP, and the kubelet restarts it when its liveness probe fails"),
         until=SEEN_DOWN,
         follows=LEASES_RUN_OUT,
     ),
@@ -202,7 +201,7 @@ SABOTAGES = (
         "kill -STOP $(pidof etcd)",
         "kill -CONT $(pidof etcd)",
         (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT),
-        up=NoMistake("takes a signal; the kubelet restarts it, since its liveness probe fails"),
+        up=NoMistake("takes SIGSTOP, and the kubelet restarts it when its liveness probe fails"),
         until=SEEN_DOWN,
         follows=LEASES_RUN_OUT,
     ),
@@ -225,7 +224,7 @@ SABOTAGES = (
         follows=(*LEASES_RUN_OUT, *OTHERS_HANG),
     ),
     Sabotage(
-        "a learner left behind",
+        "an etcd learner left behind",
         "cp1",
         "etcd member add left-behind --learner --peer-urls https://$NODE_ADDRESS:23800",
         "etcd member list --write-out simple | awk -F', ' '$4 ~ /:23800$/ { print $1 }' | "
@@ -254,7 +253,7 @@ SABOTAGES = (
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
-        "a kubelet's certificate emptied",
+        "a kubelet's client certificate emptied",
         WORKER,
         "cd /var/lib/kubelet/pki; cp kubelet-client-current.pem /root/; "
         "truncate --size 0 kubelet-client-current.pem; systemctl restart kubelet",
@@ -265,7 +264,7 @@ SABOTAGES = (
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
-        "a machine frozen",
+        "a machine paused",
         HOST,
         "docker pause $NAME-{it}",
         "[[ $(docker inspect --format '{{.State.Paused}}' $NAME-{it}) == false ]] || docker unpause $NAME-{it}",
@@ -282,7 +281,7 @@ SABOTAGES = (
         follows=LEASES_RUN_OUT,
     ),
     Sabotage(
-        "a worker at its NAT address",
+        "a worker with its NAT address as --node-ip",
         WORKER,
         'address=$(ip -4 -o address show dev eth0 | awk \'{ sub("/.*", "", $4); print $4 }\'); '
         'sed -i "s/--node-ip=$NODE_ADDRESS/--node-ip=$address/" /var/lib/kubelet/kubeadm-flags.env; '
@@ -294,12 +293,12 @@ SABOTAGES = (
         until=("cp1", "! as_admin get node {it} -o jsonpath='{.status.addresses}' | grep -q 192.168"),
     ),
     Sabotage(
-        "a kubelet that no API server reaches",
+        "a kubelet's port blocked for API servers",
         WORKER,
         f"{INPUT}; nft add rule ip sabotage in iif != lo tcp dport 10250 drop",
         "nft delete table ip sabotage",
         ("pod-logs[{it}]", "pod-exec[{it}]", "pod-to-pod[{it}]", "cluster-ip[{it}]", "dns[{it}]"),
-        up=NoMistake("takes a firewall rule for this one port"),
+        up=NoMistake("takes a firewall rule for this port only"),
     ),
     Sabotage(
         "a kubelet pointed at one control plane",
@@ -322,7 +321,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a node tainted",
+        "a user's taint on a worker",
         "cp1",
         "as_admin taint node w2 sabotage=yes:NoSchedule",
         "as_admin taint node w2 sabotage-",
@@ -331,7 +330,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a control plane open to all pods",
+        "a control plane without its taint",
         "cp1",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane-",
         "as_admin taint node cp2 node-role.kubernetes.io/control-plane:NoSchedule",
@@ -340,7 +339,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "CoreDNS scaled to none",
+        "CoreDNS scaled to 0",
         "cp1",
         "as_admin -n kube-system scale deployment coredns --replicas 0",
         "as_admin -n kube-system scale deployment coredns --replicas 2",
@@ -391,7 +390,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a webhook that nobody answers",
+        "a webhook without its Service",
         "cp1",
         """as_admin apply -f - <<<'
             {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
@@ -434,7 +433,7 @@ SABOTAGES = (
         in_the_way=True,
     ),
     Sabotage(
-        "the pod network agent gone from a node",
+        "the pod network's agent removed from a node",
         "cp1",
         # Only what no longer fits the template goes; the other nodes' agents are left alone.
         "as_admin -n kube-flannel patch daemonset kube-flannel-ds --type json -p '["
@@ -450,7 +449,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "the way to pods on other nodes down",
+        "the pod network's interface down on a node",
         WORKER,
         "ip link set flannel.1 down",
         # The routes went with it; the agent sets them when it starts.
@@ -460,7 +459,7 @@ SABOTAGES = (
         up=Repairs("sets the interface up and starts the agent again, which sets the routes"),
     ),
     Sabotage(
-        "packets of full size lost between pods",
+        "large packets between pods dropped",
         WORKER,
         f"{INPUT}; nft add rule ip sabotage in udp dport 8472 meta length gt 1300 drop",
         "nft delete table ip sabotage",
@@ -487,7 +486,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "kubeadm-certs left",
+        "the Secret kubeadm-certs left",
         "cp1",
         "as_admin -n kube-system create secret generic kubeadm-certs",
         "as_admin -n kube-system delete secret kubeadm-certs --ignore-not-found",
@@ -496,7 +495,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "secrets of a run left",
+        "secrets of an earlier run left on a machine",
         "w1",
         "touch /run/ha-lab/secrets",
         "rm -f /run/ha-lab/secrets",
@@ -505,7 +504,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a key that everybody may read",
+        "a private key that all users can read",
         "cp2",
         "chmod 644 /etc/kubernetes/pki/sa.key",
         "chmod 600 /etc/kubernetes/pki/sa.key",
@@ -514,7 +513,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a second key that opens a machine",
+        "a second ssh key that can log in to a machine",
         "lb1",
         "echo 'ssh-ed25519 AAAA somebody' >>/home/vagrant/.ssh/authorized_keys",
         "sed -i '/somebody$/d' /home/vagrant/.ssh/authorized_keys",
@@ -532,7 +531,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a secret that everybody may read",
+        "a file of the lab's secrets that all users can read",
         HOST,
         "chmod 644 $LAB/secrets/ca.crt",
         "chmod 600 $LAB/secrets/ca.crt",
@@ -541,7 +540,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a foreign service-account key",
+        "another key for service accounts on one control plane",
         "cp3",
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
@@ -550,7 +549,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a certificate about to end",
+        "a certificate that expires soon",
         "cp2",
         "cd $PKI; cp front-proxy-client.crt /root/; "
         "openssl req -new -key front-proxy-client.key -subj /CN=front-proxy-client | "
@@ -573,7 +572,7 @@ SABOTAGES = (
     ),
     # ---- host facts
     Sabotage(
-        "two machines of one machine-id",
+        "two machines with the same machine-id",
         HOST,
         f"{SSH} w2 sudo cp /etc/machine-id /root/; "
         f"{SSH} w1 cat /etc/machine-id | {SSH} w2 'sudo tee /etc/machine-id >/dev/null'",
@@ -583,7 +582,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a machine that means its NAT address",
+        "a machine whose own name resolves to its NAT address",
         "w1",
         'sed "s/^$NODE_ADDRESS w1$/10.0.2.15 w1/" /etc/hosts >/run/hosts; cat /run/hosts >/etc/hosts',
         "systemctl restart ha-lab-network",
@@ -592,7 +591,7 @@ SABOTAGES = (
         contained=True,
     ),
     Sabotage(
-        "a machine that the others do not reach",
+        "a machine that the other machines can't reach",
         CONTROL_PLANE,
         # This host's own address on the lab's network is its first one.
         f"{INPUT}; nft add rule ip sabotage in ip saddr != ${{NODE_ADDRESS%.*}}.1 tcp dport 22 drop",
@@ -607,20 +606,20 @@ SABOTAGES = (
         "systemctl stop ha-lab-dns",
         "systemctl start ha-lab-dns",
         ("network-services[w1]",),
-        up=Repairs("starts it"),
+        up=Repairs("starts the resolver"),
         contained=True,
     ),
     Sabotage(
-        "bridged packets past kube-proxy",
+        "bridge-nf-call-iptables off, so that bridged packets bypass kube-proxy",
         WORKER,
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=0",
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=1",
         ("kernel-settings[{it}]",),
-        up=Repairs("sets it again"),
+        up=Repairs("sets it on again"),
         contained=True,
     ),
     Sabotage(
-        "two cgroup drivers",
+        "a kubelet with another cgroup driver than containerd",
         "w1",
         "sed -i 's/^cgroupDriver: systemd/cgroupDriver: cgroupfs/' /var/lib/kubelet/config.yaml",
         "sed -i 's/^cgroupDriver: cgroupfs/cgroupDriver: systemd/' /var/lib/kubelet/config.yaml",

@@ -78,7 +78,7 @@ MEANINGS = (
     Meaning("did not end within", "it does not answer", NETWORK),
     Meaning("is not signed", "its index is not signed", NOT_TO_TRUST),
 )
-KEPT = "nothing half-made is used, and what came whole is kept for the next try"
+KEPT = "partial downloads are not used; complete ones are kept for the next try"
 
 
 @contextmanager

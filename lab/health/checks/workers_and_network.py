@@ -273,7 +273,7 @@ CHECKS = (
         "exact-nodes",
         exact_nodes,
         means="the cluster is not the one that lab.yaml describes",
-        hint="`./inv up` joins what is missing; `kubectl delete node NAME` takes away what is too many",
+        hint="`./inv up` joins missing machines; `kubectl delete node NAME` removes a Node of no machine",
     ),
     LabCheck(
         "cluster-objects",

@@ -48,7 +48,7 @@ def features(case: Case) -> Iterator[Finding]:
         if isinstance(presence, Unknown):
             yield note(f"kernel-{name}", title, f"{name}: not known: {presence.reason}", why)
         elif presence == "loadable" and name in LOADED_BY_HAND:
-            yield _load(case, name, f"{why} flannel waits for it in vain where it isn't loaded.")
+            yield _load(case, name, f"{why} flannel does not start until it is loaded.")
         elif presence == "missing":
             repair = f"boot a kernel that has {name}"
             yield unfit(f"kernel-{name}", title, f"{name} is not in this kernel", why, repair)

@@ -80,7 +80,7 @@ def read(language: str, context: Mapping[str, Any], folder: Path, *, lab_file: s
     paths = sorted((folder / language).glob("[0-9][0-9]-*.md"))
     if not paths:
         raise LabError(
-            f"there are no chapters in {folder / language}", hint="take the whole checkout: `git status` says"
+            f"there are no chapters in {folder / language}", hint="`git status` shows which files are missing"
         )
     return tuple(_chapter(path, context, lab_file) for path in paths)
 

@@ -171,7 +171,7 @@ TASKS = (
             afterwards.verified,
         ),
         hints=(
-            "`./inv up` finishes what was done manually, and takes away what lets machines in",
+            "`./inv up` finishes what was done manually, and revokes what lets new machines join",
             "then `./inv verify`: each check that does not hold says what it means and what to try",
         ),
     ),
@@ -181,19 +181,19 @@ TASKS = (
         "something was broken on purpose",
         parts=(afterwards.drilled,),
         hints=(
-            "`./inv drill --list` says what can be broken",
+            "`./inv drill --list` shows what can be broken",
             "`./inv drill kill-control-plane` measures it; with --keep the fault stays in, to look around",
         ),
     ),
     Task(
         10,
         "mend",
-        "the lab is whole again",
+        "the lab has recovered",
         asks=Asks(every_machine, api=True),
         before=(afterwards.drilled, afterwards.fault_is_out),
         parts=(afterwards.healthy,),
         hints=(
-            "`./inv drill --heal` takes out what a drill left in",
+            "`./inv drill --heal` reverts what a drill left in the lab",
             "`./inv status` shows what is still wrong, and `./inv up` repairs what it can",
         ),
     ),
