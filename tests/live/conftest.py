@@ -8,7 +8,7 @@ repairs anything.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             metafunc.parametrize(fixture, nodes(lab), ids=lambda node: str(node.name))
     if "case" in metafunc.fixturenames:
         metafunc.parametrize("case", cases(lab), ids=_id)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    """Leave out what is asked of each machine of a role where the lab has none; pytest would skip it."""
+    found = yield
+    return [each for each in found if not _of_no_machine(each)] if isinstance(found, list) else found
+
+
+def _of_no_machine(item: pytest.Item | pytest.Collector) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    return any(name in SINGULAR and not isinstance(value, Node) for name, value in params.items())
 
 
 def _id(case: Case) -> str:

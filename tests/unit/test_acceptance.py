@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lab import config
 from lab.errors import LabStateError
 from lab.health import plain_tests, verify
 from lab.health.checks import GROUPS
@@ -144,6 +147,19 @@ def test_a_lab_as_it_should_be_is_accepted(session: Session, said: Answers) -> N
     assert {v.group for v in found.verdicts} == {"acceptance"}
     assert {v.title for v in found.verdicts} == titles(lab())
     assert len(found.verdicts) == len(titles(lab()))
+
+
+def test_a_lab_without_workers_is_accepted(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = yaml.safe_load(session.path.read_text())
+    data |= {"nodes": {"workers": {"count": 0}}}
+    session.path.write_text(yaml.safe_dump(data))
+    small = config.load(session.path)
+    answers = Answers(small)
+    answers.nodes = tuple(node for node in answers.nodes if node.name in {n.name for n in small.nodes})
+    answers.give(monkeypatch)
+    found = accepted(dataclasses.replace(session, lab=small))
+    assert found.green, verify.to_json(found)
+    assert "worker-reaches-the-api-through-the-load-balancer" not in {v.name for v in found.verdicts}
 
 
 @pytest.mark.parametrize("name", FAILING)
