@@ -17,6 +17,9 @@ readonly DRAINED_BY=ha-lab/drained-by
 readonly MANUAL_SECRETS=/root/secrets.sed
 readonly MANUAL_FILES=("$MANUAL_SECRETS" /root/kubeadm-init.yaml /root/kubeadm-join.yaml)
 
+# shellcheck source=provision/api-server.sh
+source "$HERE/api-server.sh"
+
 # On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35). An emulated
 # machine has one CPU, with which kubeadm makes no control plane (NumCPU).
 preflight() {
@@ -29,16 +32,8 @@ preflight() {
 as_admin() { kubectl --kubeconfig "$ADMIN" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }
 as_kubelet() { kubectl --kubeconfig "$KUBELET" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }
 
-# healthy URL: prints why not when it isn't.
-healthy() {
-	curl --silent --show-error --max-time $((3 * LAB_PATIENCE)) --fail --cacert "$HERE/ca.crt" --output /dev/null "$1"
-}
-
-api_ready() { healthy "https://$API_ENDPOINT/readyz"; }
-own_api_server_ready() { healthy "https://$NODE_ADDRESS:6443/readyz"; }
-
-# Without a way to the load balancer every later wait would end with curl's words, after minutes. Only where the kit
-# runs this: a bare `vagrant up` may still be making the load balancer.
+# Without a way to the load balancer every later wait would end after minutes, with a less precise reason. Only where
+# the kit runs this: a bare `vagrant up` may still be making the load balancer.
 require_load_balancer() { "$HERE/reach.sh" --require || exit 1; }
 
 # fill FILE: the rendered kubeadm configuration with this run's secrets in it, 0600, on tmpfs. Bash does

@@ -209,14 +209,12 @@ lost_files() {
 # each time, since it has forgotten what it had acknowledged (go.etcd.io/raft, log.go). So does a member that was removed,
 # with another message (etcd, rafthttp/util.go and etcdserver/server.go).
 etcd_data_problem() {
-	local log newest=
+	local newest
 	[[ -d /var/lib/etcd/member ]] || {
 		echo "/var/lib/etcd/member is missing"
 		return 0
 	}
-	for log in /var/log/pods/kube-system_etcd-*/etcd/*.log; do
-		[[ ! -e $log ]] || [[ -n $newest && ! $log -nt $newest ]] || newest=$log
-	done
+	newest_log etcd
 	[[ -n $newest ]] || return 0
 	! grep -q 'Was the raft log corrupted, truncated, or lost' "$newest" ||
 		echo "/var/lib/etcd/member has lost data that etcd had acknowledged"

@@ -201,14 +201,22 @@ require_what_only_others_have() {
 		"new one"
 }
 
-ready_or_lost() { own_api_server_ready || [[ -n $(etcd_data_problem) ]] || removed_from_etcd; }
+ready_or_lost() {
+	own_api_server_ready || [[ -n $(etcd_data_problem) ]] || removed_from_etcd || [[ -n $(crash_problem) ]]
+}
 
 wait_for_own_api_server() {
+	local problem
+	watch_containers
 	wait_for 180 "this control plane, which was initialised earlier" ready_or_lost
 	require_what_only_others_have
 	own_api_server_ready >/dev/null 2>&1 || ! removed_from_etcd ||
 		die "etcd's other members have removed $NODE_NAME's member, so this control plane has to join again:" \
 			"\`./inv replace $NODE_NAME\`"
+	problem=$(crash_problem)
+	[[ -z $problem ]] || own_api_server_ready >/dev/null 2>&1 ||
+		die "$problem. If you have edited its manifest in $MANIFESTS, correct it, or move it out of that folder:" \
+			"\`./inv up\` then writes it again as kubeadm does. \`./inv logs\` collects the complete log"
 }
 
 main() {

@@ -34,8 +34,8 @@ serves() {
 	}
 }
 
-# No wait brings back a member that was removed.
-joined_or_removed() { joined || removed_from_etcd; }
+# No wait brings back a member that was removed, or an API server that ends again and again.
+joined_or_lost() { joined || removed_from_etcd || [[ -n $(crash_problem) ]]; }
 
 # The control plane before this one has its label, so its etcd member votes and the next one may join.
 # Bootstrap tokens may read nodes (kubeadm's role kubeadm:get-nodes).
@@ -120,11 +120,12 @@ join() {
 complete_join() {
 	local seconds=60 has=$1 lost=$2
 	shift 2
+	watch_containers
 	# The label and the taint are the last that a join sets.
 	if lacks_marks && serves >/dev/null 2>&1; then mark_control_plane; fi
 	# After a reboot of all machines a complete control plane recovers slowly. Half a join never recovers.
 	[[ $has == partial ]] || lacks_marks || seconds=300
-	if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined_or_removed) ||
+	if [[ -n $lost ]] || ! (wait_for "$seconds" "the earlier join to be complete" joined_or_lost && crash_problem) ||
 		! joined >/dev/null 2>&1; then
 		! removed_from_etcd || log "etcd's other members have removed $NODE_NAME's member, so it has to join again"
 		require_join_possible

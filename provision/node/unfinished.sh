@@ -14,8 +14,11 @@ source "$HERE/haproxy.sh"
 source "$HERE/cluster-objects.sh"
 
 of_cluster() {
-	local manifest secrets missing
-	api_ready
+	local manifest secrets missing problem
+	problem=$(api_ready) || {
+		echo "$problem" >&2
+		exit 1
+	}
 	missing=$(ask_cluster)
 	missing=$(missing_objects "$missing")
 	awk 'NF { print "control-plane-init", "the cluster lacks its", $2, $4 }' <<<"$missing"

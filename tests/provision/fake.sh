@@ -122,6 +122,23 @@ read_by_haproxy() {
 	sed -n 's/^[[:space:]]*server \([^ ]*\) .*/\1 0/p' /etc/haproxy/haproxy.cfg >"$state/servers"
 }
 
+# As curl does with --silent --show-error: its exit code, and its words.
+curl_fails() {
+	local code=7 words="Failed to connect to 192.168.56.10 port 6443 after 0 ms: Couldn't connect to server"
+	! has curl-fails || read -r code words <"$state/curl-fails"
+	echo "curl: ($code) $words" >&2
+	exit "$code"
+}
+
+# The kubelet starts the container again whose log's folder `crashing` names.
+starts_again() {
+	local folder log number
+	folder=$(cat "$state/crashing")
+	log=$(find "$folder" -name '*.log')
+	number=${log##*/}
+	mv "$log" "$folder/$((${number%.log} + 1)).log"
+}
+
 # haproxy_answers COMMAND, as HAProxy 2.6 to 3.0 do on the administrative socket.
 haproxy_answers() {
 	local server
@@ -230,8 +247,14 @@ case "$name $*" in
 	head -n 1 "$state/ages" | tr ' ' '\n'
 	[[ $(wc -l <"$state/ages") == 1 ]] || sed -i 1d "$state/ages"
 	;;
-"curl "*" https://192.168.56.10:6443/readyz") has api || exit 7 ;;
-"curl "*":6443/readyz") has own-api || exit 7 ;;
+"curl "*" https://192.168.56.10:6443/readyz") has api || curl_fails ;;
+"curl "*":6443/readyz")
+	has own-api || {
+		! has crashing || starts_again
+		curl_fails
+	}
+	;;
+"pgrep -x kube-apiserver") has runs-kube-apiserver ;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"

@@ -58,7 +58,7 @@ CREDENTIAL = "ha-lab.authorized_keys"
 """What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
 
 EVERY_MACHINE_S_SCRIPTS = (
-    *("lib", "kubernetes", "node-files", "certificate", "cluster-objects", "haproxy"),
+    *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects", "haproxy"),
     "settle",
 )
 """What other scripts are made of, and what settles a machine; each role's own are in ROLES."""
