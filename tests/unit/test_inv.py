@@ -32,9 +32,9 @@ esac
 class Copy:
     """A copy of the start script in a folder of its own, on a PATH of what it needs and no more."""
 
-    def __init__(self, root: Path) -> None:
-        """Lay out script, lock and programs; there is no Python yet."""
-        self.root, self.bin, self.kept = root / "a kit", root / "bin", root / "kept"
+    def __init__(self, root: Path, name: str = "a kit") -> None:
+        """Lay out script, lock and programs, in a folder of that name; there is no Python yet."""
+        self.root, self.bin, self.kept = root / name, root / "bin", root / "kept"
         self.cache = root / "cache"
         self.root.mkdir()
         self.bin.mkdir()
@@ -178,6 +178,31 @@ def test_a_home_that_is_shut_or_gone_is_told_before_anything(copy: Copy) -> None
     assert copy.asked() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("lab 12:30", "a colon"), ("a\nkit", "a line break"), ("a\tkit", "a line break or another control")],
+)
+def test_a_checkout_in_a_folder_that_can_t_be_on_path_is_refused_before_anything(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    copy = Copy(tmp_path, name)
+    copy.python()
+    (tmp_path / "linked").symlink_to(copy.root)
+    for typed in (copy.root / "inv", tmp_path / "linked" / "inv"):
+        ran = copy.start("up", "--yes", typed=str(typed))
+        assert (ran.returncode, ran.stdout) == (3, "")
+        assert f"inv: this checkout's folder, {copy.root}, has {why}" in ran.stderr
+        assert "\n  next: move it to, or clone it into, a folder without one\n" in ran.stderr
+        assert copy.asked() == []
+        assert not (copy.root / ".venv").exists()
+
+
+def test_a_checkout_may_be_in_a_folder_with_letters_of_any_language(tmp_path: Path) -> None:
+    copy = Copy(tmp_path, "실습 \u00e9")
+    copy.python()
+    assert copy.start("up", LC_ALL="C").returncode == 7
+
+
 def bundle(folder: Path, lock: str) -> Path:
     """A file such as `bake --export` makes, with the packages of that lock."""
     wheels = folder / "made" / "wheels"
@@ -254,6 +279,22 @@ def test_a_path_for_cd_leads_nowhere_else(copy: Copy, tmp_path: Path) -> None:
     copy.python()
     ran = copy.start("--list", typed="a kit/inv", cwd=str(tmp_path), CDPATH=f".:{tmp_path}:/")
     assert (ran.returncode, ran.stdout) == (7, f"invoke --search-root {copy.root} --list\n")
+
+
+@pytest.mark.parametrize("root", [True, False])
+def test_settings_of_other_work_do_not_reach_apt(copy: Copy, root: bool) -> None:
+    copy.python(bare=1)
+    (copy.bin / "id").unlink()
+    program(copy.bin, "id", f"echo {0 if root else 1000}")
+    program(copy.bin, "sudo", 'exec "$@"')
+    program(copy.bin, "apt-get", f"env >>'{copy.kept}.apt'")
+    others = {"APT_CONFIG": "/elsewhere", "DPKG_ROOT": "/elsewhere", "DEBCONF_DEBUG": "."}
+    assert (
+        copy.start("up", "--yes", **others, DEBIAN_FRONTEND="gnome", http_proxy="http://p:3128").returncode == 7
+    )
+    seen = copy.seen("apt")
+    assert not others.keys() & seen.keys()
+    assert (seen["DEBIAN_FRONTEND"], seen["http_proxy"]) == ("noninteractive", "http://p:3128")
 
 
 FOREIGN = {
