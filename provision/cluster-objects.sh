@@ -1,4 +1,5 @@
 # shellcheck shell=bash
+# shellcheck disable=SC2034  # what a sourced file sets, others use
 # The objects that kubeadm init creates in the cluster, and which of them are missing. control-plane-init.sh creates
 # those again, unfinished.sh reports them. Sourced after kubernetes.sh.
 
@@ -63,8 +64,23 @@ object_names() {
 	done
 }
 
-# One call of kubectl for everything that is asked of the cluster where nothing is missing.
-ask_cluster() { object_names | as_admin get --filename - --ignore-not-found --output "go-template=$FOUND"; }
+# One call of kubectl for everything that is asked of the cluster where nothing is missing. ask_cluster [as_super_admin]
+ask_cluster() { object_names | "${1:-as_admin}" get --filename - --ignore-not-found --output "go-template=$FOUND"; }
+
+# Without this binding admin.conf may do nothing, not even ask (kubeadm, phases/kubeconfig/kubeconfig.go). Nothing binds
+# super-admin.conf, which only the machine of kubeadm init has: its group may do everything.
+readonly ADMINISTRATORS=kubeadm:cluster-admins SUPER_ADMIN=/etc/kubernetes/super-admin.conf
+readonly ADMINISTRATORS_BINDING="
+apiVersion: rbac.authorization.k8s.io/v1
+kind: ClusterRoleBinding
+metadata: {name: '$ADMINISTRATORS'}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}
+subjects: [{apiGroup: rbac.authorization.k8s.io, kind: Group, name: '$ADMINISTRATORS'}]"
+
+as_super_admin() { kubectl --kubeconfig "$SUPER_ADMIN" --request-timeout "$((10 * LAB_PATIENCE))s" "$@"; }
+
+# refuses_administrator ANSWER: whether this answer to admin.conf is that it may not ask.
+refuses_administrator() { [[ $1 == *Forbidden* ]]; }
 
 # missing_objects FOUND: lines of OBJECTS that are not in this answer of ask_cluster.
 missing_objects() { awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$1") <(echo "$OBJECTS"); }

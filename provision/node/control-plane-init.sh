@@ -75,6 +75,7 @@ take_over() {
 restore_objects() {
 	local missing phase words
 	found=$(ask_cluster 2>/dev/null) || {
+		restore_administrators
 		wait_for 60 "the API to list the objects of kubeadm init" can_list_objects
 		found=$(ask_cluster)
 	}
@@ -97,13 +98,40 @@ restore_objects() {
 # With what else its phase creates: the permissions of tokens, and cluster-info.
 create_bootstrap_token() { init_phase bootstrap-token --kubeconfig "$ADMIN" --skip-token-print >/dev/null; }
 
+# The binding of admin.conf's group, where that may not ask since it was deleted or changed. Where etcd has other data
+# than before, the lab's objects are missing as well: that is no cluster to repair.
+restore_administrators() {
+	local said made=no
+	said=$(ask_cluster 2>&1) || true
+	refuses_administrator "$said" || return 0
+	if [[ ! -e $SUPER_ADMIN ]]; then
+		made=yes
+	elif [[ -n $(kubeconfig_problem "$SUPER_ADMIN") ]]; then
+		rm "$SUPER_ADMIN"
+	fi
+	[[ -e $SUPER_ADMIN ]] || {
+		fill "$HERE/kubeadm-init.yaml"
+		init_phase kubeconfig super-admin
+	}
+	bind_administrators || true
+	[[ $made == no ]] || rm "$SUPER_ADMIN"
+}
+
+bind_administrators() {
+	local missing
+	missing=$(ask_cluster as_super_admin) || return 1
+	missing=$(missing_objects "$missing")
+	(($(grep -c . <<<"$missing") < $(grep -c . <<<"$OBJECTS"))) || return 1
+	log "$LAB_NAME lacks the ClusterRoleBinding $ADMINISTRATORS, without which the administrator may do nothing"
+	as_super_admin auth reconcile --filename - <<<"$ADMINISTRATORS_BINDING" && changed=yes
+}
+
 can_list_objects() {
 	local said
 	! said=$(ask_cluster 2>&1) || return 0
 	echo "$said"
-	[[ $said != *Forbidden* ]] ||
-		echo "this API server does not know the lab's administrator: etcd has other data than before, or the" \
-			"ClusterRoleBinding kubeadm:cluster-admins was deleted"
+	! refuses_administrator "$said" ||
+		echo "this API server does not know the lab's administrator: etcd has other data than before"
 	return 1
 }
 

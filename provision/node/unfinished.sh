@@ -19,7 +19,14 @@ of_cluster() {
 		echo "$problem" >&2
 		exit 1
 	}
-	missing=$(ask_cluster)
+	missing=$(ask_cluster 2>&1) || {
+		refuses_administrator "$missing" || {
+			echo "$missing" >&2
+			exit 1
+		}
+		echo "control-plane-init the API refuses admin.conf, so the cluster lacks its ClusterRoleBinding $ADMINISTRATORS"
+		return
+	}
 	missing=$(missing_objects "$missing")
 	awk 'NF { print "control-plane-init", "the cluster lacks its", $2, $4 }' <<<"$missing"
 	manifest=$(mktemp /run/manifest.XXXXXX)

@@ -93,6 +93,11 @@ NO_API = (
 )
 """What nobody can ask while the API is not reached through the load balancer."""
 
+REFUSED = tuple(
+    check for check in NO_API if check not in ("api-through-it", "healthz-answers-ok-through-the-load-balancer")
+)
+"""What nobody can ask while the API lets the administrator do nothing. It says to anyone that it is healthy."""
+
 OUT_OF_SERVICE = (
     "api-server-healthy[{it}]",
     "backend-up[{it}]",
@@ -378,6 +383,16 @@ SABOTAGES = (
         up=Repairs("creates it again"),
         until=("cp1", "! as_admin -n kube-system get configmap kubeadm-config kubelet-config"),
         contained=True,
+    ),
+    Sabotage(
+        "the administrator's binding deleted",
+        "cp1",
+        "as_admin delete clusterrolebinding kubeadm:cluster-admins",
+        "as_admin get nodes || kubectl --kubeconfig /etc/kubernetes/super-admin.conf create clusterrolebinding "
+        "kubeadm:cluster-admins --clusterrole cluster-admin --group kubeadm:cluster-admins",
+        REFUSED,
+        up=Repairs("creates it again"),
+        until=("cp1", "! as_admin get nodes"),
     ),
     Sabotage(
         "the pod network deleted",

@@ -139,6 +139,14 @@ starts_again() {
 	mv "$log" "$folder/$((${number%.log} + 1)).log"
 }
 
+# With `unbound`, the API refuses the group of admin.conf.
+is_bound() {
+	! has unbound || {
+		echo 'Error from server (Forbidden): clusterroles is forbidden: User "kubernetes-admin" cannot get resource' >&2
+		exit 1
+	}
+}
+
 # haproxy_answers COMMAND, as HAProxy 2.6 to 3.0 do on the administrative socket.
 haproxy_answers() {
 	local server
@@ -262,6 +270,7 @@ case "$name $*" in
 	control_plane
 	kubelet_files
 	kubeconfig $kubernetes/kubelet.conf
+	kubeconfig $kubernetes/super-admin.conf
 	if fails init; then exit 1; fi
 	touch "$state/own-api" "$state/label" "$state/taint" "$state/active-kubelet"
 	has_certificate
@@ -304,7 +313,8 @@ case "$name $*" in
 	certificates
 	;;
 "kubeadm init phase kubeconfig admin --config "* | "kubeadm init phase kubeconfig controller-manager --config "* | \
-	"kubeadm init phase kubeconfig scheduler --config "* | "kubeadm init phase kubeconfig kubelet --config "*)
+	"kubeadm init phase kubeconfig scheduler --config "* | "kubeadm init phase kubeconfig kubelet --config "* | \
+	"kubeadm init phase kubeconfig super-admin --config "*)
 	filled "$6"
 	# It refuses to overwrite what it can't read.
 	[[ ! -e $kubernetes/$4.conf ]] || refuse "a kubeconfig that is there: $4"
@@ -341,6 +351,11 @@ case "$name $*" in
 	rm -f "$state"/{own-api,label,taint}
 	;;
 
+"kubectl --kubeconfig /etc/kubernetes/super-admin.conf --request-timeout 10s auth reconcile --filename -")
+	[[ -s $kubernetes/super-admin.conf ]] || refuse "a kubeconfig that is not there"
+	[[ $(cat) == *"name: cluster-admin}"*"kind: Group, name: 'kubeadm:cluster-admins'}"* ]] || refuse "another binding"
+	rm -f "$state/unbound"
+	;;
 "kubectl kustomize --load-restrictor LoadRestrictionsNone "*) cat "$4/kustomization.yaml" ;;
 "kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client "*) printf '%s\n' "${@: -3:1}" "${*: -1}" ;;
 *" get --filename - --ignore-not-found --output go-template="*.metadata.namespace*)
@@ -348,6 +363,7 @@ case "$name $*" in
 		cat "$state/forbidden" >&2
 		exit 1
 	fi
+	[[ $* != *" /etc/kubernetes/admin.conf "* ]] || is_bound
 	# Documents that name an object, a key a line.
 	names=$(cat "$state/names") || exit 1
 	own=$(sed -n 's/^NODE_NAME=//p' "$WORLD/opt/node.env")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.system.paths import PROVISION
 from tests.provision.test_certificate import certificate
 from tests.provision.world import Ran, World
 
@@ -608,6 +609,54 @@ def test_an_api_that_does_not_know_the_administrator_is_not_taken_for_an_empty_o
     ran = again(world)
     assert (ran.code, ran.changes) == (1, []), ran.said
     assert "does not know the lab's administrator: etcd has other data than before" in ran.said
+
+
+SUPER_ADMIN = f"{KUBERNETES}/super-admin.conf"
+
+
+@pytest.mark.parametrize("kubeconfig", ["complete", "empty", "missing"])
+def test_the_administrator_s_binding_is_made_again(tmp_path: Path, kubeconfig: str) -> None:
+    world = made(tmp_path, "cp1")
+    if kubeconfig == "empty":
+        empty(world, SUPER_ADMIN)
+    elif kubeconfig == "missing":  # as on a control plane that joined and is now the first that serves
+        world.path(SUPER_ADMIN).unlink()
+    world.let(unbound="", missing="ConfigMap kube-public cluster-info\n")
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert "lacks the ClusterRoleBinding kubeadm:cluster-admins, without which the administrator" in ran.said
+    made_first = [] if kubeconfig == "complete" else ["kubeconfig super-admin"]
+    assert phases(ran) == [*made_first, "bootstrap-token"], "and what else is missing"
+    assert world.has(SUPER_ADMIN) is (kubeconfig != "missing")
+    assert "waiting" not in ran.said
+    assert world.secrets_left() == []
+    after = again(world)
+    assert (after.last, after.changes) == ("ha-lab: unchanged", []), after.said
+
+
+@pytest.mark.parametrize("kubeconfig", ["complete", "missing"])
+def test_other_data_of_etcd_is_not_taken_for_a_deleted_binding(tmp_path: Path, kubeconfig: str) -> None:
+    world = made(tmp_path, "cp1")
+    if kubeconfig == "missing":
+        world.path(SUPER_ADMIN).unlink()
+    text = (PROVISION / "cluster-objects.sh").read_text().partition("OBJECTS='")[2].partition("'")[0]
+    world.let(unbound="", missing="".join(f"{line.partition(' ')[2]}\n" for line in text.splitlines() if line))
+    ran = again(world)
+    assert (ran.code, phases(ran)) == (1, ["kubeconfig super-admin"] * (kubeconfig == "missing")), ran.said
+    assert "does not know the lab's administrator: etcd has other data than before" in ran.said
+    assert not any("reconcile" in call for call in ran.calls)
+    assert world.has(SUPER_ADMIN) is (kubeconfig == "complete")
+
+
+def test_plan_knows_that_the_administrator_s_binding_is_missing(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(unbound="")
+    ran = world.run("unfinished")
+    assert (ran.code, ran.changes) == (0, [])
+    assert ran.last == (
+        "control-plane-init the API refuses admin.conf, so the cluster lacks its ClusterRoleBinding "
+        "kubeadm:cluster-admins"
+    )
 
 
 # Labels and taints.

@@ -102,6 +102,11 @@ NO_SERVICE = (
 )
 DENIED = 'admission webhook "pods.gate.example.com" denied the request: no pods today'
 UNASKED = api(**dict.fromkeys(("pods", "nodes"), Unknown("the API can't be asked")))
+FORBIDDEN: Any = Unknown(
+    'the API answered 403 to GET /api/v1/nodes: nodes is forbidden: User "kubernetes-admin" cannot list '
+    'resource "nodes" in API group "" at the cluster scope'
+)
+UNBOUND = "control-plane-init the API refuses admin.conf, so the cluster lacks its ClusterRoleBinding"
 FULL = QuotaFact("kube-system", "q", ("pods",), ("pods",))
 OF_COMPUTE = QuotaFact("kube-system", "q", ("requests.cpu", "pods"), ())
 EXCEEDED = (
@@ -328,6 +333,17 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "HAProxy ends soon after each start on lb1",
         "`./inv up` writes its configuration again",
         {"haproxy-runs[lb1]"},
+    ),
+    "an administrator whose binding was deleted": (
+        (
+            api(**dict.fromkeys(("nodes", "pods", "leases", "endpoints", "secrets"), FORBIDDEN)),
+            lambda f: replace(f, probes=Unknown(f"pods could not be asked: {FORBIDDEN.reason}")),
+            *(section(name, "unfinished", UNBOUND) for name in ("cp1", "cp2", "cp3")),
+        ),
+        "the API refuses the lab's administrator: the ClusterRoleBinding kubeadm:cluster-admins was deleted or "
+        "changed",
+        "`./inv up` creates it again",
+        {"cluster-objects", "exact-nodes", "node-ready[w1]", "no-bootstrap-token", "pod-to-pod[w2]"},
     ),
     "a kubelet that ends again and again": (
         (kubelet_loops("w1"),),

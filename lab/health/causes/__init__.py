@@ -27,6 +27,7 @@ SIGNS: tuple[Sign, ...] = (
     *OF_MACHINES,
     Sign("a CA that is not valid now", api.ca_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),
+    Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("a kubelet that ends again and again", machines.kubelets),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),
     Sign("a quota on the cluster's own pods", refused_pods.quotas),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ ON_THEIR_OWN = ("security", "host facts")
 
 NOT_VALID = ("certificate has expired", "certificate is not yet valid")
 """OpenSSL's words for a certificate outside its days (its x509_txt.c)."""
+
+REFUSED = f"the API answered {http.HTTPStatus.FORBIDDEN.value} to "
+"""How findings begin of what the API does not let the administrator do (`lab.health.cluster`)."""
 
 
 def without_haproxy(found: Found) -> Iterator[Cause]:
@@ -80,6 +84,19 @@ def ca_not_valid(found: Found) -> Iterator[Cause]:
             fix,
             titles=found.titles("certificate-expiry", "node-ready", "node-taints", *BACKENDS),
             words=(*_unreached(found.lab), *NOT_VALID),
+        )
+
+
+def administrator_refused(found: Found) -> Iterator[Cause]:
+    """The lab's administrator whom the API knows and lets do nothing: no binding of its group is left."""
+    nodes = found.facts.api.nodes
+    if isinstance(nodes, Unknown) and REFUSED in nodes.reason:
+        yield Cause(
+            "the API refuses the lab's administrator: the ClusterRoleBinding kubeadm:cluster-admins was "
+            "deleted or changed",
+            "`./inv up` creates it again",
+            titles=found.titles("cluster-objects"),
+            words=(REFUSED,),
         )
 
 
