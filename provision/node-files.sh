@@ -246,6 +246,12 @@ was_interrupted() {
 	[[ ! -e $KUBELET ]] || { ! kubelet_has_its_certificate && [[ -z $(kubelet_problem) ]]; }
 }
 
+# Without it the kubelet does not start.
+restore_ca_certificate() {
+	nothing_of_a_cluster || [[ -z $(certificate_problem "$PKI/ca.crt") ]] ||
+		place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
+}
+
 # Makes the files of a control plane again that are missing or broken, with kubeadm's own phases; all others stay as they
 # are. What the machine still has (CAs, etcd's data) is enough for that.
 repair_control_plane() {

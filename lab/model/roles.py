@@ -108,7 +108,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         scripts=(
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
-            *("drain", "leave", "remove-member", "sole-member"),
+            *("drain", "leave", "remove-member", "repair", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
         first_secrets=frozenset({"cluster-ca-key"}),

@@ -15,11 +15,12 @@ from lab import config, providers
 from lab.config import choice
 from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.golden import image
-from lab.model import Node
+from lab.model import Lab, Node
 from lab.model.change import Change, Setting
 from lab.plans import already, engine, quorum
 from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
+from lab.plans.repair import REPAIR
 from lab.plans.resize import RESIZE
 from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
 from lab.plans.up import START, before
@@ -289,6 +290,8 @@ class Run:
         changed = self._require_majority()
         changed = self._start(nothing) or changed
         found = self._survey(lab.kubernetes_nodes)
+        if self._repair_for_majority(found, plan):
+            changed, found = True, self._survey(lab.kubernetes_nodes)
         situation = judge(lab, found, until)
         self._require_majority_for_rejoining(found, situation, plan)
         if resized:
@@ -296,38 +299,71 @@ class Run:
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
 
+    def _repair_for_majority(self, found: Mapping[str, Found], plan: Plan) -> bool:
+        """Repair damaged control planes first where the complete ones are no majority of etcd's members.
+
+        Otherwise those would wait in vain for the API, before the repair. Returns whether that was so.
+        """
+        session = self.session
+        damaged = tuple(node for node in session.lab.control_planes if found.get(node.name) == "damaged")
+        if not damaged or not any(step.name == "control-plane-init" for step in plan):
+            return False
+        with session.progress.asking("etcd's members"):
+            listed = quorum.membership(session.lab, session.remote)
+        stay = [name for name in listed.healthy if found.get(name) == "joined"]
+        if len(stay) >= quorum.needed(len(listed.members)):
+            return False
+        return engine.run(REPAIR, self._context(Situation(damaged[0], damaged)))
+
     def _require_majority_for_rejoining(
         self, found: Mapping[str, Found], situation: Situation, plan: Plan
     ) -> None:
         """Raise LabStateError where a control plane has to join again, and etcd has no majority without it.
 
-        That removes its etcd data. Members may have just been started, so they are waited for. A control plane
-        that is damaged may be the one that is missing, and its repair needs no majority: `up` goes on there.
+        That removes its etcd data.
+        """
+        again = [node.name for node in situation.joining(self.session.lab) if found.get(node.name) == "partial"]
+        serving = [node for node in self.session.lab.control_planes if node.name in situation.joined]
+        if again and serving and any(step.name == "control-plane-join" for step in plan):
+            self._majority(
+                self.session.lab,
+                ", ".join(again),
+                REJOIN_TIMEOUT,
+                lambda listed: quorum.rejoin_problem(listed.members, listed.healthy, again),
+            )
+
+    def _majority(
+        self,
+        lab: Lab,
+        without: str,
+        timeout: float,
+        why_none: Callable[[quorum.Membership], quorum.Problem | None],
+        way_out: Callable[[quorum.Problem], str] = lambda problem: problem.next,
+    ) -> quorum.Membership:
+        """Wait until etcd has a majority without some members; the others may have just been started.
+
+        `why_none` judges its members. Returns those that it judged last. Raises LabStateError with its problem
+        then, and the way out of that.
         """
         session = self.session
-        again = [node.name for node in situation.joining(session.lab) if found.get(node.name) == "partial"]
-        serving = [node for node in session.lab.control_planes if node.name in situation.joined]
-        joins = any(step.name == "control-plane-join" for step in plan)
-        if not joins or not again or not serving or "damaged" in found.values():
-            return
         listed = quorum.Membership((), frozenset())
+        problem: quorum.Problem | None = None
 
         def why_not() -> str | None:
-            nonlocal listed
-            listed = quorum.membership(session.lab, session.remote)
-            problem = quorum.rejoin_problem(listed.members, listed.healthy, again)
+            nonlocal listed, problem
+            listed = quorum.membership(lab, session.remote)
+            problem = why_none(listed)
             return problem.what if problem else None
 
-        what = f"etcd to have a majority without {', '.join(again)}"
-        with session.progress.step("quorum", what.replace(" to have", " has")) as shown:
-            timeout = REJOIN_TIMEOUT * session.lab.patience
+        with session.progress.step("quorum", f"etcd has a majority without {without}") as shown:
+            what = f"etcd to have a majority without {without}"
             try:
-                wait_until(why_not, what=what, timeout=timeout, log=shown.log)
+                wait_until(why_not, what=what, timeout=timeout * session.lab.patience, log=shown.log)
             except WaitTimedOut as error:
-                problem = quorum.rejoin_problem(listed.members, listed.healthy, again)
                 assert problem is not None
-                raise LabStateError(problem.what, hint=problem.next) from error
+                raise LabStateError(problem.what, hint=way_out(problem)) from error
             shown.unchanged()
+        return listed
 
     def _require_majority(self) -> bool:
         """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
@@ -403,37 +439,19 @@ class Run:
             raise
 
     def _when_etcd_keeps_a_majority(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
-        """Wait until etcd keeps a majority without its members among these; they may have just been started.
-
-        Returns the machines in the order in which they leave.
-        """
-        session, members = self.session, _members(leaving)
-        record = session.made
+        """The machines in the order in which they leave, once etcd has a majority without them."""
+        members, record = _members(leaving), self.session.made
         assert record is not None
         if not members:
             return leaving
-        found = quorum.Membership((), frozenset())
-
-        def why_not() -> str | None:
-            nonlocal found
-            found = quorum.membership(record.lab, session.remote)
-            problem = quorum.problem(found.members, found.healthy, members)
-            return problem.what if problem else None
-
-        with session.progress.step("quorum", "etcd keeps a majority without the members that leave") as shown:
-            try:
-                wait_until(
-                    why_not,
-                    what="etcd to keep a majority without the members that leave",
-                    timeout=QUORUM_TIMEOUT * session.lab.patience,
-                    log=shown.log,
-                )
-            except WaitTimedOut as error:
-                problem = quorum.problem(found.members, found.healthy, members)
-                assert problem is not None
-                raise LabStateError(problem.what, hint=_way_out(record, change, problem)) from error
-            shown.unchanged()
-        order = quorum.in_order(members, found.healthy)
+        listed = self._majority(
+            record.lab,
+            "the members that leave",
+            QUORUM_TIMEOUT,
+            lambda listed: quorum.problem(listed.members, listed.healthy, members),
+            lambda problem: _way_out(record, change, problem),
+        )
+        order = quorum.in_order(members, listed.healthy)
         others = [node for node in leaving if not node.spec.etcd_member]
         return (*(node for name in order for node in leaving if node.name == name), *others)
 

@@ -133,12 +133,6 @@ restore_api_server() {
 	changed=yes
 }
 
-# Without it the kubelet does not start.
-restore_ca_certificate() {
-	nothing_of_a_cluster || [[ -z $(certificate_problem "$PKI/ca.crt") ]] ||
-		place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
-}
-
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {

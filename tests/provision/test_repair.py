@@ -786,6 +786,33 @@ def test_a_sole_member_that_was_interrupted_is_completed_by_itself_or_undone_by_
     assert "force" not in world.path(ETCD_MANIFEST).read_text()
 
 
+# Repairs before anything is asked of the cluster.
+
+
+def test_a_control_plane_is_repaired_without_the_cluster(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    for state in ("api", "own-api"):
+        (world.root / "state" / state).unlink()
+    for file in (PEM, f"{KUBERNETES}/manifests/etcd.yaml", f"{KUBERNETES}/pki/ca.crt"):
+        empty(world, file)
+    ran = world.run("repair", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert phases(ran) == ["certs all", "etcd local", "kubeconfig kubelet", "kubelet-finalize all"]
+    assert not any(call.startswith(("curl", "kubectl", "etcdctl")) for call in ran.calls)
+    assert world.path(f"{KUBERNETES}/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
+    assert world.run("probe").last == "joined"
+    assert world.secrets_left() == []
+    after = world.run("repair", secrets=True)
+    assert (after.last, after.changes) == ("ha-lab: unchanged", [])
+
+
+def test_what_has_to_join_again_is_not_repaired(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    lose(world, "sa.key")
+    ran = world.run("repair", secrets=True)
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
+
+
 # Settings.
 
 

@@ -701,6 +701,63 @@ def test_a_member_that_is_damaged_is_repaired_before_it_can_say_what_is_left(
 # Members that have to join again.
 
 
+def have(world: World, **has: str) -> None:
+    """Bring a lab up, and let its control planes have these of their files left."""
+    brought_up(world)
+    for name, word in has.items():
+        world.machine(name).has = word
+
+
+def repairs(world: World) -> list[str]:
+    """The steps that repair, join or init, in order."""
+    return [touch for touch in world.touches if touch.startswith(("repair", "control-plane"))]
+
+
+@pytest.mark.parametrize(
+    "has",
+    [
+        {"cp2": "damaged", "cp3": "partial"},
+        {"cp1": "partial", "cp2": "damaged"},
+        {"cp1": "damaged", "cp2": "damaged"},
+    ],
+)
+def test_damaged_control_planes_are_repaired_first_where_etcd_needs_them(
+    world: World, has: dict[str, str]
+) -> None:
+    have(world, **has)
+    world.up(lab_of(world.folder))
+    world.require_applied(lab_of(world.folder))
+    damaged = [f"repair {name}" for name, word in has.items() if word == "damaged"]
+    assert sorted(repairs(world)[: len(damaged)]) == damaged
+
+
+def test_a_damaged_control_plane_is_repaired_in_its_turn_where_others_are_a_majority(world: World) -> None:
+    have(world, cp2="damaged")
+    world.up(lab_of(world.folder))
+    world.require_applied(lab_of(world.folder))
+    assert not any(touch.startswith("repair") for touch in world.touches)
+
+
+def test_after_the_repair_it_is_known_whether_the_others_may_join_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have(world, cp1="partial", cp2="damaged", cp3="partial")
+    monkeypatch.setattr(bring_up, "REJOIN_TIMEOUT", 0.01)
+    with pytest.raises(
+        LabStateError, match="cp1, cp3 have to join again, which removes their etcd data"
+    ) as caught:
+        world.up(lab_of(world.folder))
+    assert "`./inv ssh cp2 -- sudo /opt/ha-lab/sole-member.sh`" in caught.value.hint
+    assert repairs(world) == ["repair cp2"]
+
+
+def test_nothing_is_repaired_where_up_ends_before_kubeadm(world: World) -> None:
+    have(world, cp1="damaged", cp2="damaged")
+    session, wish = world.session(lab_of(world.folder)), bring_up.Wish(consent=True, until="load-balancer")
+    bring_up.up(session, wish, lambda question: True)
+    assert repairs(world) == []
+
+
 def test_a_member_that_lost_its_data_joins_again_while_others_have_a_majority(world: World) -> None:
     brought_up(world)
     world.machine("cp1").has = "partial"

@@ -431,9 +431,14 @@ def test_who_joins_machines_by_hand_is_left_the_secrets_for_it(world: World, unt
     assert world.remote.words["control-plane-init cp1"] == ("--by-hand", "cp2", "cp3", "w2", "w3")
 
 
+def members(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Let etcd have these members, all of them healthy."""
+    found = quorum.Membership(names, frozenset(names))
+    monkeypatch.setattr(quorum, "membership", lambda lab, remote: found)
+
+
 def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = quorum.Membership(("cp1",), frozenset({"cp1"}))
-    monkeypatch.setattr(quorum, "membership", lambda lab, remote: alone)
+    members(monkeypatch, "cp1")
     world.made(cp1="joined", w2="joined", cp2="partial")
     world.bring_up()
     assert world.remote.words["control-plane-init cp1"] == ("cp2", "cp3", "w1", "w3")
@@ -509,15 +514,19 @@ def test_a_script_that_fails_for_another_reason_keeps_its_words(
 
 
 def test_a_damaged_control_plane_stays_in_the_cluster_and_a_complete_one_admits_who_must_join_again(
-    world: World,
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    members(monkeypatch, "cp1", "cp2", "cp3")
     world.made(cp1="damaged", cp2="joined", cp3="partial", w1="partial", w2="joined", w3="joined")
     world.bring_up()
     assert world.remote.words["control-plane-init cp2"] == ("cp3", "w1")
     assert world.started("control-plane-join") == ["cp1", "cp3"]
 
 
-def test_where_every_control_plane_is_damaged_the_first_is_repaired_before_the_others(world: World) -> None:
+def test_where_every_control_plane_is_damaged_the_first_is_repaired_before_the_others(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members(monkeypatch, "cp1", "cp2", "cp3")
     world.made(cp1="partial", cp2="damaged", cp3="damaged", w1="joined")
     world.bring_up()
     assert world.started("control-plane-init") == ["cp2"]
@@ -525,7 +534,10 @@ def test_where_every_control_plane_is_damaged_the_first_is_repaired_before_the_o
     assert world.started("control-plane-join") == ["cp1", "cp3"]
 
 
-def test_a_single_damaged_control_plane_is_not_begun_again(world: World) -> None:
+def test_a_single_damaged_control_plane_is_not_begun_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members(monkeypatch, "cp1")
     world.made(cp1="damaged", w1="joined")
     world.bring_up()
     assert "--alone" not in world.remote.words["control-plane-init cp1"]

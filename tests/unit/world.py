@@ -372,6 +372,12 @@ class World:
         self.pod_network, self.token = False, True
         return True
 
+    def _repair(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        assert machine.has == "damaged", f"{node.name} has nothing to repair"
+        machine.has = "joined"
+        return True
+
     def _runs_kubelet(self, name: str) -> bool:
         node = self.wanted.node(name)
         return node is None or node.spec.runs_kubelet
