@@ -29,10 +29,11 @@ read_text() {
 	text=$'\n'$text
 }
 
-# value_of KEY: puts what the first `KEY: …` line of `text` has into `value`, or nothing.
+# value_of KEY: puts what the first `KEY: …` line of `text` has into `value`, without quotes, or nothing. No value that is
+# asked for has a quote or a space in it.
 value_of() {
 	value=
-	! [[ $text =~ $'\n'\ *$1:\ ([^$'\n']*) ]] || value=${BASH_REMATCH[1]}
+	! [[ $text =~ $'\n'\ *$1:\ +[\"\']?([^$'\n'\"\'\ ]*) ]] || value=${BASH_REMATCH[1]}
 }
 
 file_problem() {
@@ -84,14 +85,24 @@ key_problem() {
 	[[ $text =~ $END_OF_KEY ]] || echo "$1 has no complete key"
 }
 
-# A kubeconfig has a certificate and a key in itself, or names the files that have them.
+# Users' tools write YAML in other styles, or JSON: where these lines do not say what is needed, kubectl reads the file.
 kubeconfig_problem() {
-	local text value ends
+	local text problem
 	if [[ ! -s $1 ]]; then
 		file_problem "$1"
 		return
 	fi
 	read_text "$1" || true
+	problem=$(kubeconfig_text_problem "$1")
+	[[ -n $problem ]] || return 0
+	text=$'\n'$(kubectl config view --kubeconfig "$1" --raw 2>/dev/null) || text=
+	[[ -n $text && -z $(kubeconfig_text_problem "$1") ]] || echo "$problem"
+}
+
+# kubeconfig_text_problem FILE, whose content is in `text`. A kubeconfig has a certificate and a key in itself, or names
+# the files that have them.
+kubeconfig_text_problem() {
+	local value ends
 	value_of server
 	if [[ $value != https://* ]]; then
 		echo "$1 names no server"

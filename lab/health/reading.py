@@ -55,6 +55,12 @@ def text(value: object) -> str:
     return value
 
 
+def server_in(kubeconfig: str) -> str:
+    """The API server that a kubeconfig's text names first, whether it is quoted there or not; else ""."""
+    lines = (line.strip() for line in kubeconfig.splitlines())
+    return next((line.split()[1].strip("\"'") for line in lines if line.startswith("server: ")), "")
+
+
 def number(value: object) -> int:
     """The value, which is to be a whole number. Raises TypeError."""
     if not isinstance(value, int) or isinstance(value, bool):

@@ -64,7 +64,7 @@ init() {
 take_over() {
 	local why=
 	cmp -s "$HERE/ca.crt" "$PKI/ca.crt" || why="its CA is not the lab's"
-	grep -qs "server: https://$API_ENDPOINT\$" "$ADMIN" || why=${why:-its API is not at the load balancer}
+	[[ -e $ADMIN && $(servers_in "$ADMIN") == "https://$API_ENDPOINT" ]] || why=${why:-its API is not at the load balancer}
 	[[ -z $why ]] ||
 		die "the cluster that was created manually on $NODE_NAME can't become the lab's: $why. If you don't need" \
 			"its data: run \`sudo kubeadm reset --force\` on $NODE_NAME, then \`./inv up\`, or, to run" \
@@ -189,10 +189,10 @@ spread_coredns() {
 # kubeadm wrote it, and each kube-proxy reads it when it starts. All else in it stays as it is.
 point_kube_proxy_at_load_balancer() {
 	local server
-	server=$(sed -n 's/^ *server: //p' <<<"$found")
+	server=$(servers_in <<<"$found")
 	[[ -n $server && $server != "https://$API_ENDPOINT" ]] || return 0
 	as_admin --namespace kube-system get configmap kube-proxy --output yaml |
-		sed "s#^\( *server: \)https://.*#\1https://$API_ENDPOINT#" | as_admin replace --filename - >/dev/null
+		sed "s#^\( *server: \)[\"']\?https://.*#\1https://$API_ENDPOINT#" | as_admin replace --filename - >/dev/null
 	as_admin --namespace kube-system rollout restart daemonset kube-proxy >/dev/null
 	changed=yes
 }

@@ -95,8 +95,6 @@ certificates() {
 	done
 }
 
-server_in() { sed -n 's/^ *server: //p' "$1"; }
-
 # The controlPlaneEndpoint that init was given, asked of this machine's own API server, wherever admin.conf points:
 # without one no control plane can join. Nothing where there is no cluster.
 endpoint() {
@@ -121,7 +119,7 @@ kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
 
 cgroup_drivers() {
 	sed -n 's/^ *SystemdCgroup *= */containerd /p' /etc/containerd/config.toml
-	sed -n 's/^cgroupDriver: */kubelet /p' /var/lib/kubelet/config.yaml
+	sed -n "s/^cgroupDriver: *[\"']\?\([^\"' ]*\).*/kubelet \1/p" /var/lib/kubelet/config.yaml
 }
 
 own_member_says() {
@@ -233,7 +231,7 @@ kubernetes_node() {
 	tell membership membership
 	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
 	tell kubelet-error kubelet_error
-	tell kubelet-server server_in "$KUBELET"
+	tell kubelet-server servers_in "$KUBELET"
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers
 	tell pod-network-interface ip -brief link show dev flannel.1
@@ -246,7 +244,7 @@ control_plane() {
 	tell programs programs
 	tell images images
 	tell ca-key find "$PKI/ca.key"
-	tell admin-server server_in "$ADMIN"
+	tell admin-server servers_in "$ADMIN"
 	tell endpoint endpoint
 	tell open-keys open_keys
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub

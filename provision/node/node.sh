@@ -54,7 +54,7 @@ kubelet_server() {
 
 # containerd's is systemd's, too.
 cgroup_driver() {
-	[[ -s $KUBELET_SETTINGS ]] || return 0
+	[[ -s $KUBELET_SETTINGS ]] && ! grep -qx "cgroupDriver: *[\"']\?systemd[\"']\? *" "$KUBELET_SETTINGS" || return 0
 	! place 644 "$KUBELET_SETTINGS" < <(sed 's/^cgroupDriver: .*/cgroupDriver: systemd/' "$KUBELET_SETTINGS") ||
 		systemctl try-restart kubelet
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import json
 import os
 import time
 from pathlib import Path
@@ -184,6 +185,56 @@ def test_no_control_plane_is_reset_for_the_date_of_a_ca(tmp_path: Path, name: st
 
 
 # Files that a user has edited.
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize(
+    ("name", "file"), [("w1", "kubelet.conf"), ("cp2", "admin.conf"), ("cp1", "admin.conf")]
+)
+def test_a_kubeconfig_with_quoted_values_is_complete_and_stays_as_it_is(
+    tmp_path: Path, name: str, file: str, quote: str
+) -> None:
+    world = made(tmp_path, name)
+    world.run("node")  # the fake kubeadm leaves the CA's certificate to it
+    path = world.path(f"{KUBERNETES}/{file}")
+    lines = [line.partition(": ") for line in path.read_text().splitlines()]
+    path.write_text("".join(f"{key}: {quote}{value}{quote} # edited\n" for key, _, value in lines))
+    before = path.read_text()
+    world.path("/etc/ha-lab/once-complete").unlink(missing_ok=True)
+    assert world.run("probe").last == "joined"
+    for ran in (world.run("node"), again(world)):
+        assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
+        assert not any("config view" in call for call in ran.calls)
+    assert path.read_text() == before
+
+
+def test_a_quoted_server_that_is_another_one_is_replaced(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    replaced(world, f"{KUBERNETES}/kubelet.conf", "https://192.168.56.10:6443", '"https://elsewhere:6443"')
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"])
+    assert "    server: https://192.168.56.10:6443\n" in world.path(f"{KUBERNETES}/kubelet.conf").read_text()
+
+
+def test_a_kubeconfig_in_another_style_is_read_by_kubectl_before_a_worker_is_reset(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    path = world.path(f"{KUBERNETES}/kubelet.conf")
+    lines = [line.strip().partition(": ") for line in path.read_text().splitlines()]
+    world.let(canonical=path.read_text())
+    path.write_text(json.dumps({key: value for key, _, value in lines}))
+    assert world.run("probe").last == "joined"
+    assert again(world).changes == []
+    (world.root / "state/canonical").unlink()
+    assert world.run("probe").last == "partial"
+
+
+def test_a_cgroup_driver_that_is_quoted_is_the_same(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    world.run("node")
+    file = world.path("/var/lib/kubelet/config.yaml")
+    file.write_text(file.read_text() + 'cgroupDriver: "systemd"\n')
+    assert world.run("node").last == "ha-lab: unchanged"
+
 
 SETTINGS = "/var/lib/kubelet/config.yaml"
 
@@ -798,7 +849,7 @@ def test_a_control_plane_is_repaired_without_the_cluster(tmp_path: Path) -> None
     ran = world.run("repair", secrets=True)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert phases(ran) == ["certs all", "etcd local", "kubeconfig kubelet", "kubelet-finalize all"]
-    assert not any(call.startswith(("curl", "kubectl", "etcdctl")) for call in ran.calls)
+    assert not any(call.startswith(("curl", "kubectl --kubeconfig", "etcdctl")) for call in ran.calls)
     assert world.path(f"{KUBERNETES}/pki/ca.crt").read_text() == (world.root / "opt/ca.crt").read_text()
     assert world.run("probe").last == "joined"
     assert world.secrets_left() == []
@@ -958,6 +1009,16 @@ def test_without_the_api_it_stays_down_for_the_next_run(tmp_path: Path) -> None:
     assert (ran.code, ran.last) == (0, "ha-lab: unchanged"), ran.said
     assert "the API to delete the pod network's agent on w1: connection refused" in ran.said
     assert "ip link set flannel.1 up" not in ran.changes
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_kube_proxy_s_server_may_be_quoted(tmp_path: Path, quote: str) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(kube_proxy=f"    server: {quote}https://192.168.56.10:6443{quote}\n")
+    assert again(world).last == "ha-lab: unchanged"
+    world.let(kube_proxy=f"    server: {quote}https://192.168.56.12:6443{quote}\n")
+    assert again(world).last == "ha-lab: changed"
+    assert (world.root / "state/kube-proxy").read_text() == "    server: https://192.168.56.10:6443\n"
 
 
 def test_kube_proxy_is_pointed_at_the_load_balancer_again_and_keeps_its_other_settings(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from lab.health.facts.api import ask_api, read_endpoints, read_kube_proxy_server
 from lab.health.facts.gather import Facts, gather
 from lab.health.facts.machine import Section, read_machine
 from lab.health.facts.probes import read_why_not_ready
-from lab.health.reading import UNREADABLE, read
+from lab.health.reading import UNREADABLE, read, server_in
 from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.kept import Kept
@@ -310,3 +310,19 @@ def test_files_that_are_no_text_are_unknown(tmp_path: Path) -> None:
     found = gather(lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, of=())
     assert isinstance(found.files, Unknown)
     assert isinstance(found.api.nodes, Unknown)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "server: https://192.168.56.10:6443",
+        'server: "https://192.168.56.10:6443"',
+        "server:  'https://192.168.56.10:6443' # the load balancer",
+    ],
+)
+def test_a_kubeconfig_s_server_is_read_by_its_value(line: str) -> None:
+    url = "https://192.168.56.10:6443"
+    text = f"clusters:\n- cluster:\n    {line}\n    server: another\n"
+    assert server_in(text) == url
+    assert read_kube_proxy_server({"data": {"kubeconfig.conf": text}}) == url
+    assert server_in("clusters: []\n") == server_in("server:\n") == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
-from lab.health.reading import listed, mapping, moment, number, read, text
+from lab.health.reading import listed, mapping, moment, number, read, server_in, text
 from lab.model import Lab
 from lab.unknown import Unknown, asked
 
@@ -177,10 +177,7 @@ def _addresses(answer: dict[str, Any]) -> frozenset[str]:
 
 
 def _server_in(answer: dict[str, Any]) -> str:
-    for line in text(answer["data"]["kubeconfig.conf"]).splitlines():
-        if line.strip().startswith("server: "):
-            return line.strip().removeprefix("server: ")
-    return ""
+    return server_in(text(answer["data"]["kubeconfig.conf"]))
 
 
 def _server(labels: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from lab.health.facts.api import ANSWER_TIMEOUT, ApiFacts, ask_api, ask_restarts
 from lab.health.facts.certificates import read_certificate
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
-from lab.health.reading import read
+from lab.health.reading import read, server_in
 from lab.host.doctor.forwarding import Obstacle
 from lab.model import Lab, Node
 from lab.providers import MachineState
@@ -214,10 +214,9 @@ def _host_files(workspace: Workspace) -> HostFiles | Unknown:
     try:
         there = workspace.kubeconfig.exists()
         text = workspace.kubeconfig.read_text(encoding="utf-8") if there else ""
-        lines = [line.strip() for line in text.splitlines()]
         return HostFiles(
             _mode(workspace.kubeconfig) if there else 0,
-            next((line.removeprefix("server: ") for line in lines if line.startswith("server: ")), ""),
+            server_in(text),
             (workspace.secrets / "ca.crt").read_text(encoding="utf-8"),
             _mode(workspace.secrets),
             tuple(str(path) for path in workspace.secrets.rglob("*") if path.stat().st_mode & 0o077),
