@@ -3,7 +3,8 @@
     LabError                 exit 1
     ├── ConfigError          exit 2   lab.yaml or a command's words are wrong
     ├── HostNotFit           exit 3   this host lacks something; nothing was touched
-    ├── CommandFailed        exit 1   a command ended badly, could not start, or ran out of time
+    ├── CommandFailed        exit 1   a command ended badly or could not start
+    │   └── CommandTimedOut           it ran out of time
     ├── WaitTimedOut         exit 1   a condition did not come true before its deadline
     ├── NodeFailed           exit 1   a step failed on one machine or more
     └── LabStateError        exit 1   the lab is not in a state where this can be done
@@ -71,6 +72,10 @@ class CommandFailed(LabError):
         self.argv = tuple(argv)
         self.tail = tail
         self.returncode = returncode
+
+
+class CommandTimedOut(CommandFailed):
+    """A command did not end before its deadline, and was ended."""
 
 
 class WaitTimedOut(LabError):

@@ -34,6 +34,9 @@ SSH_FAILED = 255
 RUN = uuid.uuid4().hex[:8]
 """Marks this process's scripts: what a killed `up` left running on machines is ended (`provision/lib.sh`)."""
 
+ROUTE_TIMEOUT = 10.0
+"""Seconds for the kernel's routing table, which answers at once."""
+
 SILENT_SSH = "ssh failed without a message"
 
 
@@ -52,7 +55,8 @@ class Remote:
         """
         if self.lab.remote_host:
             return self._remote_route_problem(self.lab.remote_host)
-        answer = process.run(["ip", "-json", "route", "get", str(self.lab.route_target)], accept=None)
+        words = ["ip", "-json", "route", "get", str(self.lab.route_target)]
+        answer = process.run(words, accept=None, timeout=ROUTE_TIMEOUT)
         routes = (json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []) or [{}]
         source = routes[0].get("prefsrc", "")
         if "gateway" in routes[0] or source != str(self.lab.network.gateway):
@@ -62,7 +66,7 @@ class Remote:
     def _remote_route_problem(self, uri: str) -> str | None:
         """The same where machines are on another host: a route made for them is needed, never a default one."""
         words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.route_target)]
-        answer = process.run(words, accept=None)
+        answer = process.run(words, accept=None, timeout=ROUTE_TIMEOUT)
         routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
         # VPNs write a default route as two halves.
         if any(route["dst"] != "default" and not route["dst"].endswith(("/0", "/1")) for route in routes):

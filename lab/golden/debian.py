@@ -78,4 +78,4 @@ def through_sudo() -> str:
 def own(path: Path) -> None:
     """Make a file that root made this user's."""
     if os.getuid() != 0:
-        process.run(process.as_root("chown", f"{os.getuid()}:{os.getgid()}", str(path)))
+        process.run(process.as_root("chown", f"{os.getuid()}:{os.getgid()}", str(path)), timeout=120)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import CommandTimedOut, LabError
 from lab.golden import build
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
@@ -90,7 +90,15 @@ def settled(lab: Lab) -> Lab:
     form, choices = _form(lab), _choices(lab)
     if len(choices) == 1:
         return choices[0]
-    return next((each for each in choices if _is_there(form, each)), choices[-1])
+    for each in choices:
+        try:
+            if form.exists(form.name(each)):
+                return each
+        except CommandTimedOut:
+            break  # a provider that hangs would say nothing of another one either
+        except LabError:
+            continue  # where the provider can't be asked, it is none to settle by
+    return choices[-1]
 
 
 def with_key(lab: Lab, wanted: str) -> Lab | None:
@@ -107,14 +115,6 @@ def _choices(lab: Lab) -> list[Lab]:
     """The lab with each source that `kubernetes.source` may come to."""
     possible = source.possible(release(lab.kubernetes.version), lab.kubernetes.source)
     return [_with_source(lab, each) for each in possible]
-
-
-def _is_there(form: GoldenForm, lab: Lab) -> bool:
-    """Whether the golden machine is there; where the provider can't be asked, it is none to settle by."""
-    try:
-        return form.exists(form.name(lab))
-    except LabError:
-        return False
 
 
 def _with_source(lab: Lab, chosen: source.Source) -> Lab:

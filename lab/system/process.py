@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from lab.errors import CommandFailed, LabError
+from lab.errors import CommandFailed, CommandTimedOut, LabError
 from lab.system import environment, proxies, quoting
 from lab.system.redact import redacted
 
@@ -77,8 +77,8 @@ def run(
     texts are empty; with `output`, standard output goes to that file, byte for byte. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
     folder does not grow. With `terminal`, the command shares standard input, output and error with this
-    process, and the result's texts are empty. Raises CommandFailed on any other exit code, a missing program
-    or a timeout.
+    process, and the result's texts are empty. Raises CommandFailed on any other exit code or a missing program,
+    CommandTimedOut on a timeout.
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
@@ -90,7 +90,7 @@ def run(
         _end(process)
         waited = f"{timeout:.0f} s"
         what = f"got nothing for {waited}" if idle_timeout_folder else f"did not end within {waited}"
-        raise CommandFailed(words, what, tail=_tail(log, ""), hint=hint, log=log) from error
+        raise CommandTimedOut(words, what, tail=_tail(log, ""), hint=hint, log=log) from error
     except BaseException:
         _end(process)
         raise

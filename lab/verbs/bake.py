@@ -68,7 +68,8 @@ def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:
 def is_baked(session: Session) -> bool:
     """Whether the golden machine is there; False also where the provider can't be asked."""
     try:
-        return image.exists(session.lab, image.name(session.lab))
+        with session.progress.asking("whether the golden machine is there"):
+            return image.exists(session.lab, image.name(session.lab))
     except LabError:
         return False
 
@@ -87,7 +88,10 @@ def is_missing(session: Session) -> bool:
 def own_golden(session: Session) -> str:
     """The golden machine that this lab's machines are clones of; "" where there are none, or it is gone."""
     own = session.made.golden if session.made else ""
-    return own if own and session.workspace.has_machines() and image.exists(session.lab, own) else ""
+    if not own or not session.workspace.has_machines():
+        return ""
+    with session.progress.asking("whether the machines' golden machine is there"):
+        return own if image.exists(session.lab, own) else ""
 
 
 def golden_disk(session: Session) -> Path:

@@ -21,10 +21,11 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
 from lab.config.shape import whole
-from lab.errors import ConfigError, LabStateError
+from lab.errors import CommandFailed, ConfigError, LabStateError
 from lab.golden.image import name as image_name
 from lab.host import node_capabilities
 from lab.providers import provider_of
+from lab.providers.docker import machines
 from lab.session import Session, open_wanted
 from lab.system import process
 from lab.system.paths import REPOSITORY
@@ -137,8 +138,10 @@ class _Memory:
 
     def _watch(self) -> None:
         while not self._stop.wait(2):
-            words = ["docker", "ps", "--quiet", "--no-trunc", "--filter", f"name={self._pattern}"]
-            ids = process.run(words, accept=None).stdout.split()
+            try:
+                ids = machines.containers_named(self._pattern)
+            except CommandFailed:
+                continue  # a busy daemon; the next look is soon
             self.peak_mib = max(self.peak_mib, sum(_memory_of(container) for container in ids))
 
 

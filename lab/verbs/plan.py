@@ -170,7 +170,8 @@ def _ask(session: Session) -> _There:
     if record is None or not session.workspace.has_machines():
         return _There({})
     try:
-        states = providers.states(record.lab, session.workspace)
+        with session.progress.asking("what state the machines are in"):
+            states = providers.states(record.lab, session.workspace)
     except LabError as error:
         return _There({node.name: "running" for node in record.lab.nodes}, problem=error.message)
     running = [node for node in record.lab.nodes if states[node.name] == "running"]

@@ -114,7 +114,7 @@ def commands() -> list[list[str]]:
 def shell_scripts() -> list[str]:
     """Every file in the repository that is a shell script, by its first line."""
     listed = process.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=REPOSITORY, timeout=60
     ).stdout.splitlines()
     return sorted(name for name in listed if _is_shell(name))
 

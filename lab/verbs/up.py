@@ -24,6 +24,7 @@ from lab.plans.repair import REPAIR
 from lab.plans.resize import RESIZE
 from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
 from lab.plans.up import START, before
+from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system.wait import wait_until
@@ -201,7 +202,7 @@ def _members(nodes: Sequence[Node]) -> list[str]:
 
 
 def _members_off(session: Session, record: Made) -> bool:
-    states = providers.states(record.lab, session.workspace)
+    states = _states(session, record.lab)
     return any(states[node.name] in ("stopped", "paused") for node in record.lab.etcd_members)
 
 
@@ -211,7 +212,7 @@ def _is_up(session: Session) -> bool:
     if record is None or record != record.applied(lab, record.golden, made.manifest_sha256(lab)):
         return False
     try:
-        if providers.lost_sight_of(session.workspace):
+        if _lost_sight_of(session):
             return False
         render.record_and_write(session, record.golden)
         with session.progress.asking("the lab to say whether anything is left to do"):
@@ -372,7 +373,7 @@ class Run:
         would make machines that can't join: only a member that is damaged is repaired first.
         """
         session = self.session
-        states = providers.states(session.lab, session.workspace)
+        states = _states(session, session.lab)
         members = session.lab.etcd_members
         left = tuple(node for node in members if states[node.name] not in ("absent", "incomplete"))
         if not left or len(left) >= quorum.needed(len(members)) or not session.workspace.kubeconfig.exists():
@@ -490,7 +491,7 @@ class Run:
         session = self.session
         record = session.made
         assert record is not None
-        states = providers.states(record.lab, session.workspace)
+        states = _states(session, record.lab)
         off = [n for n in leaving if states.get(n.name) in ("stopped", "paused") and n.name not in replacing]
         if off:
             with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
@@ -525,7 +526,7 @@ def _absent(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
     """Those of these machines that have to be made."""
     if not machines:
         return ()
-    states = providers.states(session.lab, session.workspace)
+    states = _states(session, session.lab)
     return tuple(node for node in machines if states[node.name] in ("absent", "incomplete"))
 
 
@@ -533,7 +534,7 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
     """The machines that do not answer. Those that do not run are not asked: ssh to a paused one takes 20 s."""
     if session.remote.route_problem():
         return tuple(machines)
-    states = providers.states(session.lab, session.workspace)
+    states = _states(session, session.lab)
     running = [node for node in machines if states[node.name] == "running"]
     with session.progress.asking("an answer of each machine"):
         silent = side_by_side("ssh", running, session.remote.why_not_reachable)
@@ -549,11 +550,22 @@ def keep_kubeconfig(session: Session) -> bool:
     )
 
 
+def _states(session: Session, lab: Lab) -> dict[str, MachineState]:
+    with session.progress.asking("what state the machines are in"):
+        return providers.states(lab, session.workspace)
+
+
+def _lost_sight_of(session: Session) -> list[str]:
+    with session.progress.asking("a list of this lab's machines"):
+        return providers.lost_sight_of(session.workspace)
+
+
 def _adopted(session: Session) -> bool:
     """Make machines of this lab known to Vagrant again that it has lost; whether there were any."""
-    lost = providers.lost_sight_of(session.workspace)
+    lost = _lost_sight_of(session)
     if lost and session.made:
-        providers.adopt(session.made.lab, session.workspace)
+        with session.progress.asking("the names of machines that Vagrant has lost"):
+            providers.adopt(session.made.lab, session.workspace)
     elif lost:
         raise LabStateError(
             f"machines of this lab exist that {session.workspace.root}/.vagrant does not know: {len(lost)}",

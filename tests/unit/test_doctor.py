@@ -151,6 +151,15 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
     examination.require(findings, consent=False)
 
 
+def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:
+    def repair_of(endpoint: str) -> str:
+        hanging = Daemon("mute", endpoint, "did not end within 5 s")
+        return finding("docker-daemon", replace(FIT, daemon=hanging)).repair
+
+    assert "sudo systemctl restart docker   # machines stop with it" in repair_of(SOCKET)
+    assert "restart" not in repair_of("unix:///home/ada/docker.sock")
+
+
 @pytest.mark.parametrize(
     ("check", "verdict", "change"),
     [

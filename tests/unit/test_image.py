@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.config import default
-from lab.errors import LabError
+from lab.errors import CommandTimedOut, LabError
 from lab.golden import build, debian, disk, image
 from lab.golden.supply import lock, source
 from lab.golden.supply.lock import Lock, Package
@@ -169,6 +169,13 @@ def test_auto_is_the_source_of_the_golden_machine_that_is_there(docker: FakeRun,
 def test_without_a_provider_to_ask_auto_is_modules_for_now(docker: FakeRun) -> None:
     docker.fail("docker image inspect", "could not start: no such program")
     assert image.name(of_source("auto")) == image.name(of_source("modules"))
+
+
+@pytest.mark.usefixtures("locked")
+def test_a_provider_that_hangs_is_waited_for_once(docker: FakeRun) -> None:
+    docker.answers["docker image inspect"] = CommandTimedOut(["docker"], "did not end within 20 s")
+    assert image.settled(of_source("auto")).kubernetes.source == "modules"
+    assert len(docker.asked) == 1
 
 
 @pytest.mark.usefixtures("locked")

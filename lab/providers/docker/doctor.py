@@ -14,7 +14,7 @@ from lab.host.doctor.finding import Action, Finding, fit, unfit
 from lab.host.doctor.tools import Tool
 from lab.model import machine_name, owner_label
 from lab.model.roles import ROLES
-from lab.providers.docker import settings
+from lab.providers.docker import client, settings
 from lab.system import process, quoting
 from lab.system.progress import Progress
 from lab.system.wait import wait_until
@@ -74,7 +74,9 @@ def daemon(case: Case) -> Iterator[Finding]:
         why = "The lab's addresses would be on that host, and not be reached from this one."
         yield unfit(check, title, f"is elsewhere: {found.place}", why, USE_SYSTEM)
     else:
-        repair = "docker version   # says what is wrong"
+        repair = "docker version   # says what is wrong; where it hangs, too, so does the daemon"
+        if found.endpoint in SYSTEM_SOCKETS:
+            repair += f"\n{settings.RESTART}"
         yield unfit(
             check,
             title,
@@ -193,7 +195,7 @@ def start(actions: Sequence[Action], progress: Progress) -> None:
 def _docker_problem() -> str | None:
     """Why the daemon does not answer yet; one that refuses this user runs all the same."""
     try:
-        said = process.run(["docker", "version", "--format", "{{.Server.Version}}"], accept=None, timeout=10)
+        said = client.run("version", "--format", "{{.Server.Version}}", accept=None, timeout=10)
     except CommandFailed as error:
         return error.message
     return None if said.ok or "permission denied" in said.stderr else said.stderr.strip() or repairs.SILENT

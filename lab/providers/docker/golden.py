@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lab.golden import build, debian
 from lab.model import Lab
+from lab.providers.docker import client
 from lab.system import process
 from lab.system.progress import Progress
 
@@ -26,7 +27,9 @@ def name(lab: Lab) -> str:
 
 def exists(image: str) -> bool:
     """Whether docker has the golden machine of that name."""
-    return process.run(["docker", "image", "inspect", "--format", "{{.Id}}", image], accept=None).ok
+    return client.run(
+        *("image", "inspect", "--format", "{{.Id}}", image), accept=None, timeout=client.ASK_TIMEOUT
+    ).ok
 
 
 def make(lab: Lab, progress: Progress) -> None:
@@ -38,14 +41,14 @@ def make(lab: Lab, progress: Progress) -> None:
 
 def bill_of_materials(image: str) -> str:
     """Return the golden machine's own list of what went in, as JSON text."""
-    words = ["docker", "run", "--rm", "--network", "none", "--entrypoint", "cat"]
-    return process.run([*words, image, f"/{build.BILL}"], timeout=60).stdout
+    words = ("run", "--rm", "--network", "none", "--entrypoint", "cat")
+    return client.run(*words, image, f"/{build.BILL}", timeout=60).stdout
 
 
 def baked() -> list[str]:
     """The names of all golden machines in docker, newest first."""
-    words = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY_NAME]
-    return process.run(words).stdout.split()
+    words = ("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", REPOSITORY_NAME)
+    return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.split()
 
 
 def prune(lab: Lab) -> list[str]:
@@ -54,20 +57,22 @@ def prune(lab: Lab) -> list[str]:
     One that a container still uses stays: docker refuses, and that is right.
     """
     others = [old for old in baked() if old != name(lab)]
-    return [old for old in others if process.run(["docker", "image", "rm", old], accept=None).ok]
+    return [
+        old for old in others if client.run("image", "rm", old, accept=None, timeout=client.CHANGE_TIMEOUT).ok
+    ]
 
 
 def size(lab: Lab) -> int:
     """Return what the golden machine takes in docker, in MiB."""
-    words = ["docker", "image", "inspect", "--format", "{{.Size}}", name(lab)]
-    return int(process.run(words, timeout=60).stdout) // 2**20 + 1
+    words = ("image", "inspect", "--format", "{{.Size}}", name(lab))
+    return int(client.run(*words, timeout=client.ASK_TIMEOUT).stdout) // 2**20 + 1
 
 
 def pack(lab: Lab, folder: Path, progress: Progress) -> None:
     """Put the golden machine into that folder as a file, for another host's docker."""
     with progress.step("pack", f"pack {name(lab)}") as step:
         plain = folder / PACKED.removesuffix(".gz")
-        process.run(["docker", "save", "--output", plain, name(lab)], log=step.log, timeout=900)
+        client.run("save", "--output", plain, name(lab), log=step.log, timeout=900)
         # The least that gzip can do is nearly all that it could, in a quarter of the time.
         process.run(["gzip", "-1", "--no-name", plain], log=step.log, timeout=900)
 
@@ -76,19 +81,17 @@ def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
     """Take the golden machine from a folder that `pack` has filled."""
     with progress.step("import", f"give {name(lab)} to docker") as step:
         hint = "docker needs about 1.5 GiB where it keeps its data (`./inv doctor`)"
-        process.run(["docker", "load", "--input", folder / PACKED], log=step.log, timeout=900, hint=hint)
+        client.run("load", "--input", folder / PACKED, log=step.log, timeout=900, hint=hint)
 
 
 def _import(root: Path, lab: Lab, progress: Progress) -> None:
     with progress.step("import", f"give it to docker as {name(lab)}") as step:
-        process.run(
-            [
-                *("docker", "import"),
-                *("--change", f'ENTRYPOINT ["{ENTRYPOINT}"]'),
-                *("--change", "ENV container=docker"),
-                *("--message", "the golden machine of the HA lab"),
-                *(root, name(lab)),
-            ],
+        client.run(
+            "import",
+            *("--change", f'ENTRYPOINT ["{ENTRYPOINT}"]'),
+            *("--change", "ENV container=docker"),
+            *("--message", "the golden machine of the HA lab"),
+            *(root, name(lab)),
             log=step.log,
             timeout=600,
             hint="docker needs about 1.5 GiB where it keeps its data (`./inv doctor`)",

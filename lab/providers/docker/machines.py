@@ -10,9 +10,10 @@ from pathlib import Path
 from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
+from lab.providers.docker import client
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
-from lab.system import process, quoting
+from lab.system import quoting
 from lab.workspace import Workspace, made
 
 TRANSIENT_ERRORS = ("No such object", "No such network")
@@ -58,10 +59,10 @@ def remove(workspace: Workspace, log: Path) -> None:
             # Without machines it only kept Vagrant from forgetting them, and its memory goes with the folder.
             refused += [error] if own_containers(workspace) and not refused else []
     # Known by its label, so that another project's network of the same subnet is never ours.
-    own = ["docker", "network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}"]
-    for network in process.run(own).stdout.split():
+    own = ("network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}")
+    for network in client.run(*own, timeout=client.ASK_TIMEOUT).stdout.split():
         try:
-            process.run(["docker", "network", "rm", network], log=log, timeout=60)
+            client.run("network", "rm", network, log=log, timeout=client.CHANGE_TIMEOUT)
         except CommandFailed as error:
             refused.append(error)
             kept = f"; `docker network inspect {network}` names the containers on it; disconnect yours"
@@ -94,8 +95,8 @@ def lost_sight_of(workspace: Workspace) -> list[str]:
 def adopt(lab: Lab, workspace: Workspace) -> None:
     """Tell Vagrant again which containers are its machines, by their names."""
     for container in lost_sight_of(workspace):
-        words = ["docker", "inspect", "--format", "{{.Name}}", container]
-        name = process.run(words).stdout.strip().removeprefix("/")
+        words = ("inspect", "--format", "{{.Name}}", container)
+        name = client.run(*words, timeout=client.ASK_TIMEOUT).stdout.strip().removeprefix("/")
         for node in lab.nodes:
             if name == machine_name(lab, node):
                 vagrant.remember(workspace, node.name, "docker", container)
@@ -115,19 +116,19 @@ def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
 
 def start(lab: Lab, node: Node) -> None:
     """Start a machine that is stopped."""
-    process.run(["docker", "start", machine_name(lab, node)], timeout=120)
+    client.run("start", machine_name(lab, node), timeout=client.CHANGE_TIMEOUT)
 
 
 def stop(lab: Lab, node: Node, timeout: float) -> bool:
     """Shut a running machine down: its init gets the stop signal that it was made with, SIGRTMIN+3."""
     name = machine_name(lab, node)
-    process.run(["docker", "stop", "--time", f"{timeout:.0f}", name], timeout=timeout + 60)
+    client.run("stop", "--time", f"{timeout:.0f}", name, timeout=timeout + 60)
     return _inspect(lab, node, "{{.State.ExitCode}}") != str(KILLED)
 
 
 def resume(lab: Lab, node: Node) -> None:
     """Let a paused machine go on."""
-    process.run(["docker", "unpause", machine_name(lab, node)], timeout=60)
+    client.run("unpause", machine_name(lab, node), timeout=60)
 
 
 def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
@@ -135,9 +136,9 @@ def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
     # A container takes a second to die, and its kernel goes on taking connections, to reset them at the end.
     # A machine without power is silent at once, so its network goes first.
     name = machine_name(lab, node)
-    process.run(["docker", "exec", name, "ip", "link", "set", "group", "default", "down"], timeout=60)
+    client.run("exec", name, "ip", "link", "set", "group", "default", "down", timeout=60)
     silent()
-    process.run(["docker", "kill", name], timeout=60)
+    client.run("kill", name, timeout=60)
 
 
 def resize(lab: Lab, node: Node) -> None:
@@ -146,25 +147,21 @@ def resize(lab: Lab, node: Node) -> None:
 
 def own_containers(workspace: Workspace) -> list[str]:
     """The ids of all containers that carry this workspace's label, running or not."""
-    return process.run(
-        [
-            "docker",
-            "ps",
-            "--all",
-            "--quiet",
-            "--no-trunc",
-            "--filter",
-            f"label={owner_label(made.owner(workspace))}",
-        ]
-    ).stdout.split()
+    words = ("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}")
+    return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.split()
+
+
+def containers_named(pattern: str) -> list[str]:
+    """The ids of the running containers with a name that matches, whoever made them."""
+    words = ("ps", "--quiet", "--no-trunc", "--filter", f"name={pattern}")
+    return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.split()
 
 
 def _own_rows(workspace: Workspace) -> list[tuple[str, str, MachineState]]:
     """Name, id and state of each container that carries this lab's label."""
-    words = ["docker", "ps", "--all", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}"]
-    lines = process.run(
-        [*words, "--format", "{{.ID}} {{.State}} {{.Names}} {{.Networks}}"], timeout=60
-    ).stdout.splitlines()
+    words = ("ps", "--all", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}")
+    columns = "{{.ID}} {{.State}} {{.Names}} {{.Networks}}"
+    lines = client.run(*words, "--format", columns, timeout=client.ASK_TIMEOUT).stdout.splitlines()
     rows = []
     for line in lines:
         container, said, names, *networks = line.split()
@@ -181,9 +178,9 @@ def _own_by_name(workspace: Workspace) -> dict[str, str]:
 
 def _inspect(lab: Lab, node: Node, template: str) -> str | None:
     """One answer about a machine's container; None where there is no such container."""
-    words = ["docker", "inspect", "--type", "container", "--format", template, machine_name(lab, node)]
+    words = ("inspect", "--type", "container", "--format", template, machine_name(lab, node))
     try:
-        return process.run(words, timeout=60).stdout.strip()
+        return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.strip()
     except CommandFailed as error:
         if NO_SUCH in error.tail.lower():
             return None
@@ -204,7 +201,9 @@ def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFaile
     """Remove containers with their volumes, all at once; return what docker refused. Fine if some are gone."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         removals = [
-            pool.submit(process.run, ["docker", "rm", "--force", "--volumes", container], log=log, timeout=120)
+            pool.submit(
+                client.run, "rm", "--force", "--volumes", container, log=log, timeout=client.CHANGE_TIMEOUT
+            )
             for container in containers
         ]
     failures = []
@@ -229,6 +228,7 @@ def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | No
     for container in own_containers(workspace):
         if wanted is not None and container not in wanted:
             continue
-        words = process.run(["docker", "inspect", "--format", template, container]).stdout.split()
+        asked = ("inspect", "--format", template, container)
+        words = client.run(*asked, timeout=client.ASK_TIMEOUT).stdout.split()
         if words[0] == "true" and not set(words[1:]) - {"bridge"}:
-            process.run(["docker", "stop", "--time", "5", container], log=log, timeout=60)
+            client.run("stop", "--time", "5", container, log=log, timeout=60)
