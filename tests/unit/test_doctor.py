@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -149,6 +150,13 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
     assert {each.verdict for each in findings} == {"fit"}
     assert exit_code(findings) == 0
     examination.require(findings, consent=False)
+
+
+@pytest.mark.parametrize("check", ["workspace", "cache"])
+def test_the_command_for_a_folder_can_be_pasted_whatever_is_in_its_path(check: str) -> None:
+    folder = Folder(Path("/home/ada/my labs/$x"), 90000, 1, False)
+    repair = finding(check, replace(FIT, **{check: folder})).repair
+    assert shlex.split(repair, comments=True)[-1] == str(folder.path)
 
 
 def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:

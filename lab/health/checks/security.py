@@ -195,7 +195,7 @@ CHECKS = (
         "secrets-private",
         secrets_private,
         means="others on this host can read the CA's key, which makes them the cluster's administrator",
-        hint="`chmod -R go= .lab/secrets`, and destroy the lab if anyone may have read it",
+        hint="in the lab's folder: `chmod -R go= .lab/secrets`; destroy the lab if anyone may have read it",
     ),
     MachineCheck(
         "cluster-ca",

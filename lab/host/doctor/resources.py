@@ -8,6 +8,7 @@ from lab.host import Folder, Unknown
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 from lab.model.roles import ROLES
+from lab.system import quoting
 
 # MiB, besides what each machine takes.
 MEMORY_RESERVE_MIB = 512
@@ -108,7 +109,8 @@ def folders(case: Case) -> Iterator[Finding]:
         elif folder.writable:
             yield fit(check, title, f"{folder.path}")
         else:
-            yield unfit(check, title, f"{folder.path} can't be written", why, repair.format(folder.path))
+            command = repair.format(quoting.word(folder.path))
+            yield unfit(check, title, f"{folder.path} can't be written", why, command)
 
 
 def cgroups(case: Case) -> Iterator[Finding]:
