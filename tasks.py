@@ -100,10 +100,12 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
     from lab.host.doctor import examination, finding
     from lab.verbs import bake as baking
 
-    session = _wanted(lab)
+    session = _wanted(lab, errors_console if json else console)
     if yes:
         baking.make_fit(session, {"up"} if baking.is_baked(session) else {"up", "bake"}, consent=True)
-    findings = examination.look(session.lab, session.workspace, baked=baking.is_baked(session))
+    baked = baking.is_baked(session)
+    with session.progress.asking("facts about this host, and answers of the machines that run"):
+        findings = examination.look(session.lab, session.workspace, baked=baked)
     if json:
         _print_json(finding.to_json(findings))
     else:
@@ -154,7 +156,9 @@ def bake(
         console.print(f"{taken.golden} is ready\nnext: ./inv up")
         return
     if prune:
-        for name in image.prune(session.lab):
+        with session.progress.asking("golden machines to be removed"):
+            removed = image.prune(session.lab)
+        for name in removed:
             console.print(f"removed {name}")
         return
     name = baking.bake(session, consent=yes)
@@ -187,7 +191,9 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
         # Another run may have changed it until now.
         session = dataclasses.replace(session, made=made.read(session.workspace))
         bring_up.require_possible(session, change_of(session, session.lab))
-        rendering.record_and_write(session, baking.own_golden(session) or image.name(session.lab))
+        with session.progress.asking("the name of the golden machine"):
+            golden = baking.own_golden(session) or image.name(session.lab)
+        rendering.record_and_write(session, golden)
     console.print(f"rendered {session.workspace.root}\nnext: ./inv up", soft_wrap=True)
 
 
@@ -274,8 +280,9 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """Show how the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
     from lab.health import status as lab_status
 
-    session = _made(lab)
-    found = lab_status.look(session)
+    session = _made(lab, errors_console if json else console)
+    with session.progress.asking("answers of the machines and of the API"):
+        found = lab_status.look(session)
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
     _warn_of_a_drill(session)
     if found.exit_code:
@@ -300,13 +307,14 @@ def verify(
     """
     from lab.health import verify as lab_checks
 
-    session = _made(lab)
+    session = _made(lab, errors_console if json else console)
     if watch:
         try:
             lab_checks.watch(session, select=k, say=session.progress.say)
         except KeyboardInterrupt:
             raise Exit(code=130) from None
-    outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
+    with session.progress.asking("all answers that the checks judge", usual=lab_checks.USUAL):
+        outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
         _print_json(lab_checks.to_json(outcome))
     else:
@@ -406,8 +414,9 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
     """Show how far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
     from lab.workshop.task import command, look
 
-    session = _made(lab)
-    results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
+    session = _made(lab, errors_console if json else console)
+    with session.progress.asking("answers of the machines and of the API"):
+        results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
     if json:
         _print_json(command.to_json(session.lab, results))
     elif number:
@@ -446,7 +455,10 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Collect what a bug report needs into one archive, without secrets."""
     from lab.verbs import diagnose
 
-    console.print(f"{diagnose.collect(_made(lab))}", soft_wrap=True)
+    session = _made(lab, errors_console)  # what is on standard output is the archive's name
+    with session.progress.asking("what this host and every machine have to say"):
+        archive = diagnose.collect(session)
+    console.print(f"{archive}", soft_wrap=True)
 
 
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})

@@ -61,7 +61,8 @@ def keep(session: Session, drill: Drill) -> tuple[Node, ...]:
     require_green(session)
     scene = Scene(session, drill.victims(session), lambda kind, what: None)
     undo.remember(scene, drill)
-    drill.inject(scene)
+    with session.progress.asking("the fault to be in"):
+        drill.inject(scene)
     return scene.victims
 
 

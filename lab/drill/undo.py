@@ -62,7 +62,8 @@ def leftovers(session: Session) -> tuple[str, ...]:
             left = json.loads(_fault(session).read_text(encoding="utf-8"))
             victims = tuple(node for node in session.lab.nodes if node.name in left["victims"])
             drill = next(each for each in DRILLS if each.name == left["drill"])
-            drill.heal(Scene(session, victims, lambda kind, what: None))
+            with session.progress.asking(f"{what} to be reverted"):
+                drill.heal(Scene(session, victims, lambda kind, what: None))
             _fault(session).unlink()
             undone.append(what)
         if _profile(session).exists():

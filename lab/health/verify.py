@@ -47,6 +47,9 @@ LOOK_FOR = "look for what makes pytest skip tests, such as a conftest.py of your
 FEW = 12
 """How many checks that did not run are shown by name; --json has all."""
 
+USUAL = 15.0
+"""Seconds for all checks at the most where nothing is wrong and nothing is emulated; ten are usual."""
+
 WATCH_INTERVAL = 5.0
 """Seconds between the end of one look and the begin of the next."""
 
@@ -307,7 +310,8 @@ def watch(session: Session, *, select: str, say: Callable[[RenderableType], None
     while True:
         found: tuple[Cause, ...] = ()
         try:
-            outcome = run(session, select=select)
+            with session.progress.asking("all answers that the checks judge", usual=USUAL):
+                outcome = run(session, select=select)
             now, found = {verdict.title: verdict for verdict in outcome.verdicts}, outcome.causes
         except LabStateError as error:
             now = {"lab": Verdict("lab", "", "", "could-not-ask", "an answer", error.message, "", "")}

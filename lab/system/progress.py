@@ -137,9 +137,13 @@ class Progress:
             self._print(step, mark, f"{seconds:.1f} s")
 
     @contextmanager
-    def asking(self, what: str) -> Iterator[None]:
-        """Show that `what` is waited for, where it takes long: "an answer of each machine". No step, no log."""
+    def asking(self, what: str, *, usual: float = 0) -> Iterator[None]:
+        """Show that `what` is waited for, where it takes long: "an answer of each machine". No step, no log.
+
+        Nothing is shown in the seconds that are `usual`.
+        """
         step = Step("", f"waiting for {what}", "", self.logs, asks=True)
+        step.next_word = step.began + max(FIRST_WORD, usual)
         with self._lock:
             self._watch_over(step)
         try:

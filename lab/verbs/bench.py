@@ -110,9 +110,11 @@ def _floor(session: Session) -> Run:
         environment = {"IMAGE": image_name(session.lab), "CAPABILITIES": capabilities, "WORK": folder}
         environment["VERSION"] = session.lab.kubernetes.version
         try:
-            answer = process.run([str(FLOOR), "up"], env=environment, timeout=900)
+            with session.progress.asking("the bare floor to come up"):
+                answer = process.run([str(FLOOR), "up"], env=environment, timeout=900)
         finally:
-            process.run([str(FLOOR), "down"], env=environment, timeout=120, accept=None)
+            with session.progress.asking("the bare floor to be removed"):
+                process.run([str(FLOOR), "down"], env=environment, timeout=120, accept=None)
     steps = {
         name: float(seconds) for name, seconds in re.findall(r"^(\S+) ([0-9.]+)$", answer.stdout, re.MULTILINE)
     }

@@ -24,7 +24,8 @@ def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
         raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()
-        session.remote.hang_up(nodes)
+        with session.progress.asking("connections to the machines to end"):
+            session.remote.hang_up(nodes)
         context = Context(
             session.lab,
             session.workspace,

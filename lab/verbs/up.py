@@ -578,4 +578,5 @@ def _adopted(session: Session) -> bool:
 def _keep_bill_of_materials(session: Session, golden: str) -> None:
     target = session.workspace.root / "bom.json"
     if not target.exists():
-        session.workspace.write(target, image.bill_of_materials(session.lab, golden))
+        with session.progress.asking("the golden machine's list of what went in"):
+            session.workspace.write(target, image.bill_of_materials(session.lab, golden))

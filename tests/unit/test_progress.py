@@ -220,3 +220,12 @@ def test_on_a_terminal_the_live_list_shows_it_and_no_line_is_printed(tmp_path: P
     assert "cp1  starts and answers  0 s  waiting for cp1 to answer by ssh" in shown.getvalue()
     assert "waiting for etcd's members  0 s" in shown.getvalue()
     assert "…" not in out.getvalue()
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_question_that_usually_takes_long_is_shown_after_that(tmp_path: Path) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    with run.asking("all answers", usual=30):
+        time.sleep(0.1)
+    assert text.getvalue() == ""

@@ -16,7 +16,10 @@ import pytest
 
 from lab import config
 from lab.drill import command
+from lab.errors import LabStateError
+from lab.health import verify
 from lab.session import open_wanted
+from lab.system import progress
 from lab.workspace import Workspace, made
 from lab.workspace.made import Made
 from tests.unit.fakes import keep_made, printed, program
@@ -130,6 +133,45 @@ def test_a_plan_of_a_lab_yaml_with_mistakes_does_not_end_as_one_with_changes(tmp
         ran = typed(tmp_path, *words, "--lab", "lab.yaml")
         assert (ran.returncode, ran.stdout) == (code, "")
         assert "error: lab.yaml:1: bogus" in ran.stderr
+
+
+ASKING = {
+    "doctor": ("lab.host.doctor.examination.look", ()),
+    "doctor --json": ("lab.host.doctor.examination.look", ()),
+    "status": ("lab.health.status.look", LabStateError("asked")),
+    "status --json": ("lab.health.status.look", LabStateError("asked")),
+    "verify": ("lab.health.verify.run", LabStateError("asked")),
+    "verify --json": ("lab.health.verify.run", LabStateError("asked")),
+    "task": ("lab.workshop.task.look.progress", ()),
+    "task --json": ("lab.workshop.task.look.progress", ()),
+    "task 3": ("lab.workshop.task.look.ask", LabStateError("asked")),
+    "logs": ("lab.verbs.diagnose.collect", Path("archive")),
+    "bake --prune": ("lab.golden.image.prune", []),
+}
+"""Verbs that ask and have no steps: which function asks, and what it returns here, or raises."""
+
+
+@pytest.mark.usefixtures("bin_folder")
+@pytest.mark.parametrize("line", ASKING)
+def test_no_verb_waits_without_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setattr(progress, "FIRST_WORD", 0.05)
+    monkeypatch.setattr(progress, "NEXT_WORD", 0.05)
+    monkeypatch.setattr(progress, "LOOK_AGAIN", 0.01)
+    monkeypatch.setattr(verify, "USUAL", 0.0)
+    name, answer = ASKING[line]
+
+    def slow(*_: object, **__: object) -> object:
+        time.sleep(0.5)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(name, slow)
+    ran = typed(tmp_path, *line.split(), "--lab", "lab.yaml")
+    on_errors = "--json" in line or line == "logs"  # standard output is for a program there
+    said, other = (ran.stderr, ran.stdout) if on_errors else (ran.stdout, ran.stderr)
+    assert re.search(r"… waiting for .*  no answer yet\n", said)
+    assert "waiting for" not in other
 
 
 @pytest.mark.parametrize("verb", VERBS)
