@@ -3,13 +3,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+    load_ssh_private_key,
+)
 
 from lab.config import default
 from lab.errors import LabStateError
@@ -17,6 +25,7 @@ from lab.system import proxies
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
 from lab.workspace.render.credentials import RunSecrets
+from tests.unit.fakes import keep_made
 
 LAB = default()
 RUN = RunSecrets("abcdef.0123456789abcdef", "c0ffee" + "0" * 58)
@@ -230,6 +239,128 @@ def integer(number: int) -> bytes:
 def test_what_was_made_once_is_kept(workspace: Workspace) -> None:
     first = credentials.ca_certificate(workspace), credentials.authorized_key(workspace)
     assert (credentials.ca_certificate(workspace), credentials.authorized_key(workspace)) == first
+
+
+def other(folder: Path, name: str) -> bytes:
+    """That file of another lab."""
+    lab = Workspace(folder / "other" / ".lab")
+    credentials.ca_certificate(lab)
+    credentials.authorized_key(lab)
+    return (lab.secrets / name).read_bytes()
+
+
+def locked(path: Path) -> bytes:
+    """The private key in a file, encrypted with a passphrase."""
+    if path.name == "ca.key":
+        key = load_pem_private_key(path.read_bytes(), None)
+        return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"a passphrase"))
+    subprocess.run(["ssh-keygen", "-q", "-p", "-f", path, "-P", "", "-N", "a passphrase"], check=True)
+    return path.read_bytes()
+
+
+SECRET_WORDS = b"-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n"
+FETCH = "./inv ssh cp1 -- sudo cat /etc/kubernetes/pki/"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "says", "back"),
+    [
+        ("ca.crt", b"", "ca.crt is empty", FETCH + "ca.crt > "),
+        ("ca.crt", b" \n", "ca.crt is empty", FETCH + "ca.crt > "),
+        ("ca.crt", SECRET_WORDS, "ca.crt holds no certificate that can be read", FETCH + "ca.crt > "),
+        ("ca.crt", b"\xff\x00", "ca.crt holds no certificate that can be read", FETCH + "ca.crt > "),
+        ("ca.crt", other, "ca.key is not the key of ", FETCH + "ca.key > "),
+        ("ca.key", b"", "ca.key is empty", FETCH + "ca.key > "),
+        ("ca.key", SECRET_WORDS, "ca.key holds no private key that can be read", FETCH + "ca.key > "),
+        ("ca.key", locked, "ca.key is protected by a passphrase", FETCH + "ca.key > "),
+        ("ca.key", other, "ca.key is not the key of ", FETCH + "ca.crt > "),
+        ("id_ed25519", b"", "id_ed25519 is empty", "restore it; without it you can't log in"),
+        ("id_ed25519", SECRET_WORDS, "id_ed25519 holds no private ssh key", "restore it; without it"),
+        ("id_ed25519", locked, "id_ed25519 is protected by a passphrase", "restore it; without it"),
+        ("id_ed25519", other, "id_ed25519 is not the key of ", "`ssh-keygen -y -f "),
+        ("id_ed25519.pub", b"", "id_ed25519.pub is empty", "`ssh-keygen -y -f "),
+        ("id_ed25519.pub", b"ssh-ed25519 AAAA ha-lab\n", "holds no public ssh key", "`ssh-keygen -y -f "),
+        ("id_ed25519.pub", other, "id_ed25519 is not the key of ", "`ssh-keygen -y -f "),
+    ],
+)
+@pytest.mark.parametrize("has_machines", [True, False])
+def test_a_key_s_file_that_is_damaged_is_named_with_the_least_that_helps(
+    workspace: Workspace, tmp_path: Path, name: str, damage: Any, says: str, back: str, has_machines: bool
+) -> None:
+    credentials.ca_certificate(workspace)
+    credentials.authorized_key(workspace)
+    if has_machines:
+        keep_made(workspace, LAB)
+        workspace.write(workspace.root / ".vagrant/machines/cp1/docker/id", "c0ffee")
+    path = workspace.secrets / name
+    content = (
+        damage if isinstance(damage, bytes) else damage(path) if damage is locked else other(tmp_path, name)
+    )
+    path.write_bytes(content)
+    made = credentials.ca_certificate if name.startswith("ca") else credentials.authorized_key
+    with pytest.raises(LabStateError) as caught:
+        made(workspace)
+    assert str(path.parent) in caught.value.message
+    assert says in caught.value.message
+    assert "c2VjcmV0" not in f"{caught.value.message} {caught.value.hint} {caught.value.__cause__}"
+    pair = [each for each in ("ca.crt", "ca.key", "id_ed25519.pub", "id_ed25519") if each[:2] == name[:2]]
+    remove = f"`rm {' '.join(str(path.parent / each) for each in pair)}`"
+    assert (back in caught.value.hint) is has_machines
+    assert (remove in caught.value.hint) is not has_machines
+    if name.startswith("ca"):
+        assert "destroy" not in caught.value.hint
+        with pytest.raises(LabStateError, match=re.escape(says)):
+            credentials.require_valid_ca(workspace)
+
+
+@pytest.mark.parametrize(
+    ("names", "back"),
+    [
+        (("ca.crt", "ca.key"), FETCH + "ca.key > "),
+        (("id_ed25519", "id_ed25519.pub"), "restore it; without it you can't log in"),
+    ],
+)
+def test_a_pair_that_machines_know_is_not_made_again(
+    workspace: Workspace, names: tuple[str, str], back: str
+) -> None:
+    workspace.write(workspace.node("cp1") / "ca.crt", credentials.ca_certificate(workspace))
+    workspace.write(workspace.ssh_config, "# rendered\n")
+    credentials.authorized_key(workspace)
+    for name in names:
+        (workspace.secrets / name).unlink()
+    made = credentials.ca_certificate if "ca.crt" in names else credentials.authorized_key
+    keep_made(workspace, LAB)
+    workspace.write(workspace.root / ".vagrant/machines/cp1/docker/id", "c0ffee")
+    with pytest.raises(LabStateError, match="are gone, and the machines know no others") as caught:
+        made(workspace)
+    assert back in caught.value.hint
+    (workspace.root / ".vagrant/machines/cp1/docker/id").unlink()
+    made(workspace)
+
+
+def test_a_folder_in_a_key_s_place_is_named(workspace: Workspace) -> None:
+    credentials.ca_certificate(workspace)
+    (workspace.secrets / "ca.key").unlink()
+    (workspace.secrets / "ca.key").mkdir()
+    with pytest.raises(LabStateError, match=r"ca\.key can't be read: Is a directory") as caught:
+        credentials.ca_certificate(workspace)
+    assert "make it a file of yours" in caught.value.hint
+
+
+def test_a_ca_of_another_lab_is_no_ca_for_this_one(workspace: Workspace, tmp_path: Path) -> None:
+    given = workspace.node("cp1") / "ca.crt"
+    workspace.write(given, credentials.ca_certificate(workspace))
+    keep_made(workspace, LAB)
+    workspace.write(workspace.root / ".vagrant/machines/cp1/docker/id", "c0ffee")
+    credentials.require_valid_ca(workspace)
+    for name in ("ca.crt", "ca.key"):
+        (workspace.secrets / name).write_bytes(other(tmp_path, name))
+    with pytest.raises(LabStateError, match=r"ca\.crt is another CA than the one that the machines") as caught:
+        credentials.require_valid_ca(workspace)
+    assert FETCH + "ca.crt > " in caught.value.hint
+    assert FETCH + "ca.key > " in caught.value.hint
+    workspace.write(given, "no certificate")
+    credentials.require_valid_ca(workspace)
 
 
 @pytest.mark.parametrize("lost", ["ca.crt", "ca.key"])

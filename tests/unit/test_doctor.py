@@ -46,6 +46,7 @@ from lab.system.process import Result
 from lab.system.progress import Progress
 from lab.workspace import Workspace
 from lab.workspace.render.credentials import Validity
+from lab.workspace.render.keys import Unusable
 
 WORKSPACE = Path("/home/me/lab/.lab")
 SOCKET = "unix:///var/run/docker.sock"
@@ -155,7 +156,8 @@ def test_a_fit_host_is_fit_in_every_respect() -> None:
 @pytest.mark.parametrize("check", ["workspace", "cache"])
 def test_the_command_for_a_folder_can_be_pasted_whatever_is_in_its_path(check: str) -> None:
     folder = Folder(Path("/home/ada/my labs/$x"), 90000, 1, False)
-    repair = finding(check, replace(FIT, **{check: folder})).repair
+    host = replace(FIT, workspace=folder) if check == "workspace" else replace(FIT, cache=folder)
+    repair = finding(check, host).repair
     assert shlex.split(repair, comments=True)[-1] == str(folder.path)
 
 
@@ -338,8 +340,11 @@ def test_the_way_out_of_a_ca_costs_no_machine_where_none_was_made() -> None:
 
 
 def test_a_ca_that_cannot_be_read_is_unfit() -> None:
-    found = finding("ca", FIT, own=Own(ca=Unknown("the lab's CA can't be read: no PEM")))
-    assert (found.verdict, found.what) == ("unfit", "the lab's CA can't be read: no PEM")
+    problem = Unusable("ca.crt is empty", "restore it: cp1 has it")
+    found = [each for each in examine(FIT, own=Own(unusable={"ca": problem})) if each.check == "ca"]
+    assert [(each.verdict, each.what, each.repair) for each in found] == [
+        ("unfit", "ca.crt is empty", "# restore it: cp1 has it")
+    ]
 
 
 UP = replace(

@@ -34,6 +34,7 @@ from lab.verbs import up as bring_up
 from lab.verbs.up import Wish
 from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.made import Made
+from lab.workspace.render import credentials
 from tests.unit.fakes import FakeRemote, progress
 
 T = TypeVar("T")
@@ -91,7 +92,7 @@ class World:
         """Let there be nothing."""
         self.folder = folder
         self.workspace = Workspace(folder / ".lab")
-        self.workspace.write_secret(self.workspace.secrets / "ca.key", "the key")
+        credentials.ca_certificate(self.workspace)
         self.wanted = lab_of(folder)
         self.machines: dict[str, Machine] = {}
         self.members: set[str] = set()

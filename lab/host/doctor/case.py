@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,6 +13,7 @@ from lab.host.doctor.finding import Finding
 from lab.host.reach import Reach
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.workspace.render.credentials import Validity
+from lab.workspace.render.keys import Unusable
 
 Check = Callable[["Case"], Iterable[Finding]]
 """One check: it judges a case, and changes nothing."""
@@ -24,11 +25,13 @@ PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 class Own:
     """What is known of the lab itself, beside its host.
 
-    `ca` is when the cluster's CA is valid, None where it was not made yet. `reach` is what machines that run
+    `ca` is when the cluster's CA is valid, None where it was not made yet. `unusable` are the lab's own keys
+    that can't be used, by their check. `reach` is what machines that run
     say of one another, None where none was asked. `has_machines`: some were made, whether they run or not.
     """
 
-    ca: Validity | Unknown | None = None
+    ca: Validity | None = None
+    unusable: Mapping[str, Unusable] = field(default_factory=dict)
     reach: Reach | None = None
     has_machines: bool = False
     now: datetime = field(default_factory=lambda: datetime.now(UTC))

@@ -1,11 +1,10 @@
-"""Judges the lab's own CA by this host's clock, before machines are made that would refuse it."""
+"""Judges the lab's own keys, and its CA by this host's clock, before machines are made that would refuse it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import timedelta
 
-from lab.host import Unknown
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
 from lab.workspace.render.credentials import ca_way_out
@@ -13,17 +12,24 @@ from lab.workspace.render.credentials import ca_way_out
 SOON = timedelta(days=30)
 TITLE = "The lab's CA"
 
+UNUSABLE = {
+    "ca": (TITLE, "Every machine gets it, and trusts what it has signed."),
+    "ssh-key": ("The lab's ssh key", "Every machine is set up over it, and knows no other."),
+}
+"""A title for each file of the lab's own keys that can't be used, and why that matters."""
+
+
+def keys(case: Case) -> Iterator[Finding]:
+    """Can the lab's CA and ssh key be used, where they were made? Only what can't be is a finding."""
+    for check, problem in case.own.unusable.items():
+        title, why = UNUSABLE[check]
+        yield unfit(check, title, problem.what, why, f"# {problem.way_back}")
+
 
 def authority(case: Case) -> Iterator[Finding]:
     """Is the cluster's CA valid now, and for some time? Nothing is said of one that was not made yet."""
     found = case.own.ca
-    if found is None:
-        return
-    if isinstance(found, Unknown):
-        why = "Every machine gets it, and trusts what it has signed."
-        yield unfit(
-            "ca", TITLE, found.reason, why, "# restore the file; or start over: ./inv destroy, then ./inv up"
-        )
+    if found is None or "ca" in case.own.unusable:
         return
     problem = found.problem(case.own.now)
     if problem:

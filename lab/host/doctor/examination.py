@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lab import host
 from lab.errors import HostNotFit, LabError
-from lab.host import HostFacts, Unknown
+from lab.host import HostFacts
 from lab.host.doctor import certificates, forwarding, tools
 from lab.host.doctor.case import PURPOSES, Case, Own
 from lab.host.doctor.finding import Finding
@@ -17,8 +17,7 @@ from lab.providers import provider_of
 from lab.remote import Remote, side_by_side
 from lab.system.progress import Progress
 from lab.workspace import Workspace, made
-from lab.workspace.render import credentials
-from lab.workspace.render.credentials import Validity
+from lab.workspace.render import credentials, keys
 
 WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
 """For these, nothing is asked of a host but its programs."""
@@ -54,7 +53,11 @@ def examine(
     findings = [*tools.system(case), *tools.packages(case, provider.tools), *tools.toolchains(case)]
     if purposes - WITHOUT_MACHINES:
         findings += [finding for check in provider.checks for finding in check(case)]
-        findings += [*certificates.authority(case), *forwarding.between_machines(case)]
+        findings += [
+            *certificates.keys(case),
+            *certificates.authority(case),
+            *forwarding.between_machines(case),
+        ]
     return tuple(findings)
 
 
@@ -121,13 +124,11 @@ def _look(
 
 
 def _own(case: Case, workspace: Workspace) -> Own:
-    """Ask what is known of the lab itself: its CA's file, and the machines that run."""
-    ca: Validity | Unknown | None
-    try:
-        ca = credentials.ca_validity(workspace)
-    except LabError as error:
-        ca = Unknown(error.message)
-    return Own(ca, _reach(case, workspace), workspace.has_machines())
+    """Ask what is known of the lab itself: the files of its keys, and the machines that run."""
+    problems = {"ca": keys.ca_problem(workspace), "ssh-key": keys.ssh_key_problem(workspace)}
+    unusable = {check: problem for check, problem in problems.items() if problem}
+    ca = None if "ca" in unusable else credentials.ca_validity(workspace)
+    return Own(ca, unusable, _reach(case, workspace), workspace.has_machines())
 
 
 def _reach(case: Case, workspace: Workspace) -> Reach | None:

@@ -24,6 +24,16 @@ from lab.model import Lab, Node
 from lab.model.roles import ROLES
 from lab.system import proxies, quoting
 from lab.workspace import Workspace
+from lab.workspace.render.keys import (
+    READABLE,
+    Unusable,
+    ca_files,
+    ca_problem,
+    certificate_problem,
+    file_way_back,
+    ssh_key_files,
+    ssh_key_problem,
+)
 
 CA_YEARS = 10
 """kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
@@ -67,9 +77,13 @@ def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str
 
 
 def ca_certificate(workspace: Workspace) -> str:
-    """Return the cluster CA's certificate (PEM), minting the CA the first time."""
-    certificate, key = workspace.secrets / "ca.crt", workspace.secrets / "ca.key"
-    if _is_unmade(certificate, key):
+    """Return the cluster CA's certificate (PEM), minting the CA the first time.
+
+    Raises LabStateError where its files can't be used: machines trust it, and another would lock them out.
+    """
+    certificate, key = ca_files(workspace)
+    _require(ca_problem(workspace))
+    if not certificate.exists():
         key_text, certificate_text = _mint_ca()
         workspace.write_secret(key, key_text)
         workspace.write_secret(certificate, certificate_text)
@@ -98,16 +112,17 @@ def ca_validity(workspace: Workspace) -> Validity | None:
 
     Raises LabStateError where there is a file that can't be read as one.
     """
-    path = workspace.secrets / "ca.crt"
+    path, _ = ca_files(workspace)
     try:
-        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise LabStateError(
-            f"the lab's CA can't be read: {path}: {error}",
-            hint="restore the file, or start over: `./inv destroy`, then `./inv up`",
-        ) from error
+    except OSError as error:
+        raise LabStateError(f"the lab's CA can't be read: {path}: {error.strerror}", hint=READABLE) from error
+    reason = certificate_problem(content)
+    if reason:
+        raise LabStateError(f"the lab's CA can't be read: {path} {reason}", hint=file_way_back(workspace, path))
+    certificate = x509.load_pem_x509_certificate(content)
     return Validity(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
@@ -124,7 +139,8 @@ def ca_way_out(validity: Validity, *, has_machines: bool) -> str:
 
 
 def require_valid_ca(workspace: Workspace) -> None:
-    """Raise LabStateError where the cluster's CA is not valid now, so that no machine could be used."""
+    """Raise LabStateError where the cluster's CA can't be used, or is not valid now: no machine could."""
+    _require(ca_problem(workspace))
     validity = ca_validity(workspace)
     problem = validity.problem(datetime.now(UTC)) if validity else None
     if validity and problem:
@@ -148,9 +164,13 @@ def ca_hash(certificate_pem: str) -> str:
 
 
 def authorized_key(workspace: Workspace) -> str:
-    """Return the public half of the lab's own ssh key, made the first time."""
-    private, public = workspace.secrets / "id_ed25519", workspace.secrets / "id_ed25519.pub"
-    if _is_unmade(public, private):
+    """Return the public half of the lab's own ssh key, made the first time.
+
+    Raises LabStateError where its files can't be used: the machines know no other.
+    """
+    public, private = ssh_key_files(workspace)
+    _require(ssh_key_problem(workspace))
+    if not private.exists():
         key = ed25519.Ed25519PrivateKey.generate()
         openssh = key.private_bytes(
             serialization.Encoding.PEM,
@@ -175,29 +195,9 @@ def _proxy_env(lab: Lab) -> str:
     return "".join(f'{name}="{value}"\n' for name, value in quoted.items())
 
 
-def _is_unmade(*pair: Path) -> bool:
-    """Whether a key and its public half have yet to be made.
-
-    Raises LabStateError when only one is left: machines trust it, and another would lock them out.
-    """
-    there = [path for path in pair if path.exists()]
-    if there and len(there) < len(pair):
-        lost = next(path for path in pair if path not in there)
-        raise LabStateError(
-            f"{lost} is gone, and what was created from it is still in use",
-            hint=_way_back(lost),
-        )
-    return not there
-
-
-def _way_back(lost: Path) -> str:
-    """How a file of a pair can be had again; the machines are made again only where it can't."""
-    if lost.suffix == ".pub":
-        private = lost.with_suffix("")
-        return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` makes it again"
-    if lost.suffix in (".crt", ".key"):
-        return f"restore it: each control plane has it in /etc/kubernetes/pki/{lost.name} (`./inv ssh NAME`)"
-    return "restore it; without it you can't log in to any machine, and need `./inv destroy`, then `./inv up`"
+def _require(problem: Unusable | None) -> None:
+    if problem:
+        raise LabStateError(problem.what, hint=problem.way_back)
 
 
 def _mint_ca() -> tuple[str, str]:
