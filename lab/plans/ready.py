@@ -56,7 +56,7 @@ STEADY = frozenset(
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
         *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
         *("own-name", "unique-identities", "kernel-settings", "node-files", "etcd-members", "etcd-no-learner"),
-        *("kubeconfig-private", "secrets-private", "no-run-secret", "no-bootstrap-token"),
+        *("kubeconfig-private", "kubeconfig-expiry", "secrets-private", "no-run-secret", "no-bootstrap-token"),
     )
 )
 """Names of checks of files, settings and membership. Once every step is done, nothing changes them any more."""

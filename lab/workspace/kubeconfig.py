@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from cryptography import x509
 
 from lab.errors import LabStateError
 from lab.host.places import home
@@ -16,6 +17,7 @@ from lab.model import Lab, Node
 from lab.remote import Remote
 from lab.system import quoting
 from lab.workspace import Workspace, yaml_entries
+from lab.workspace.render.credentials import CLOCK, Validity
 
 KINDS = ("clusters", "users", "contexts")
 CURRENT = "current-context"
@@ -45,6 +47,38 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
     return True
+
+
+def client_validity(workspace: Workspace) -> Validity | None:
+    """When the kubeconfig's client certificate is valid; None where there is no kubeconfig, or none in it.
+
+    Raises LabStateError where there is one that can't be read.
+    """
+    try:
+        user = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))["users"][0]["user"]
+        if "client-certificate-data" not in user:
+            return None
+        certificate = x509.load_pem_x509_certificate(base64.b64decode(user["client-certificate-data"]))
+        return Validity(
+            workspace.kubeconfig,
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+            "the client certificate of the lab's kubeconfig",
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, x509.InvalidVersion):
+        # What a parser says may quote the file, which holds the administrator's key.
+        raise LabStateError(
+            f"{workspace.kubeconfig} holds no client certificate that can be read",
+            hint="`./inv up` writes it again",
+        ) from None
+
+
+def client_way_out(lab: Lab) -> str:
+    """What to do about a client certificate that is not valid now, or not for long: commands to be pasted."""
+    renew = f"./inv ssh {lab.first.name} -- sudo kubeadm certs renew admin.conf"
+    return f"{CLOCK}\n{renew}\n./inv up   # fetches the kubeconfig again"
 
 
 def export(workspace: Workspace) -> str:

@@ -145,6 +145,7 @@ OWN_PODS = "makes the API refuse the cluster's own pods"
 URL = "https://192.168.57.10:6443"
 RULE = Obstacle("this host drops packets on br-own, by its rule `-P FORWARD DROP`", "sudo iptables -I …")
 NOW = facts().api.asked_at
+REFUSED = "the API answered 401 to GET /api/v1/nodes: Unauthorized"
 EXPIRED = Validity(Path(".lab/secrets/ca.crt"), NOW - timedelta(days=9), NOW - timedelta(days=2))
 VALID = replace(EXPIRED, until=NOW + timedelta(days=9))
 
@@ -386,6 +387,15 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         EXPIRED.problem(NOW) or "",
         "date -u ",
         {"api-through-it", "node-ready[w1]"},
+    ),
+    "a kubeconfig whose certificate has expired": (
+        (
+            files(client_valid=replace(EXPIRED, whose="the client certificate")),
+            api(nodes=Unknown(REFUSED), health=dict.fromkeys(facts().api.health, (401, "Unauthorized"))),
+        ),
+        (EXPIRED.problem(NOW) or "").replace("the lab's CA", "the client certificate"),
+        "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true\n./inv ssh cp1 -- sudo ",
+        {"kubeconfig-expiry", "api-through-it", "node-ready[w1]"},
     ),
     "a CA that can't be read": (
         (files(ca_valid=Unknown("the lab's CA can't be read: x")), unreached("x")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
 from lab.unknown import Unknown, known
+from lab.workspace.render.credentials import Validity
 from tests.breaking.sabotages import SABOTAGES
 from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer
@@ -315,6 +317,16 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         files(kubeconfig_server="https://192.168.57.11:6443"),
         {"kubeconfig-private"},
     ),
+    "the kubeconfig's certificate is over": (
+        files(client_valid=Validity(Path("k"), facts().api.asked_at - 9 * A_DAY, facts().api.asked_at, "mine")),
+        {"kubeconfig-expiry"},
+    ),
+    "the kubeconfig's certificate is not valid yet": (
+        files(
+            client_valid=Validity(Path("k"), facts().api.asked_at + A_DAY, facts().api.asked_at + 99 * A_DAY)
+        ),
+        {"kubeconfig-expiry"},
+    ),
     "a secret is readable": (files(open_secrets=(".lab/secrets/ca.key",)), {"secrets-private"}),
     "the secrets' folder is open": (files(secrets_mode=0o755), {"secrets-private"}),
     "another service-account key": (
@@ -489,6 +501,17 @@ def test_a_certificate_of_the_future_is_named_with_its_date_and_the_clock() -> N
     assert ca.since < facts().api.asked_at < ca.until
 
 
+def test_a_kubeconfig_whose_certificate_ends_soon_is_a_warning() -> None:
+    now = facts().api.asked_at
+    for days, outcome in ((29, "warns"), (31, "holds")):
+        altered = files(client_valid=Validity(Path("k"), now - A_DAY, now + days * A_DAY))(facts())
+        case = next(case for case in cases(lab()) if case.check.name == "kubeconfig-expiry")
+        verdict = case.judge(altered)
+        assert (verdict.outcome, verdict.found) == (outcome, f"ends on {now + days * A_DAY:%Y-%m-%d}")
+    unreadable = files(client_valid=Unknown("k holds none"))(facts())
+    assert judged(unreadable, "could-not-ask") == {"kubeconfig-expiry"}
+
+
 def reach_verdict(alter: Alter) -> Verdict:
     case = next(case for case in cases(lab()) if case.check.name == "machines-reach-one-another")
     return case.judge(alter(facts()))
@@ -611,7 +634,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 212
+    assert len(cases(lab())) == 213
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

@@ -329,6 +329,24 @@ def test_a_ca_is_held_against_the_clock_at_both_ends() -> None:
     assert "the lab's CA is expired" in over.what
 
 
+def test_the_kubeconfig_s_certificate_is_held_against_the_clock_and_keeps_up_from_nothing() -> None:
+    def client(since: datetime, until: datetime) -> Finding:
+        validity = Validity(Path("/l/.lab/kubeconfig"), since, until, "the client certificate")
+        return finding("kubeconfig", FIT, own=Own(client=validity, now=NOW))
+
+    day = timedelta(days=1)
+    assert client(NOW - day, NOW + 31 * day).verdict == "fit"
+    assert client(NOW - day, NOW + 29 * day).verdict == "note"
+    for found, word in (
+        (client(NOW - day, NOW), "expired"),
+        (client(NOW + day, NOW + 99 * day), "not yet valid"),
+    ):
+        assert found.verdict == "note"
+        assert f"the client certificate is {word}" in found.what
+        assert "./inv ssh cp1 -- sudo kubeadm certs renew admin.conf\n./inv up " in found.repair
+    assert "kubeconfig" not in {each.check for each in examine(FIT)}
+
+
 def test_the_way_out_of_a_ca_costs_no_machine_where_none_was_made() -> None:
     early = ca(NOW + timedelta(days=9), NOW + timedelta(days=99))
     assert "date -u" in early.repair

@@ -248,6 +248,18 @@ def test_when_the_ca_is_valid_is_among_this_host_s_files(tmp_path: Path) -> None
     assert known(found.files).ca_valid == credentials.ca_validity(workspace)
 
 
+def test_a_kubeconfig_that_can_t_be_read_leaves_its_dates_unknown(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    credentials.ca_certificate(workspace)
+    workspace.write_secret(workspace.kubeconfig, "server: https://x\n")
+    found = gather(
+        lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, cluster=False, of=()
+    )
+    client = known(found.files).client_valid
+    assert isinstance(client, Unknown)
+    assert "holds no client certificate that can be read" in client.reason
+
+
 def test_a_provider_that_can_t_be_asked_leaves_the_reason_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from lab.model import Node
 from lab.remote import Remote
 from lab.system import process
 from lab.workspace import Workspace, kubeconfig
+from lab.workspace.render import credentials
 
 LAB = default()
 THEIRS = """\
@@ -310,3 +311,32 @@ def test_the_user_s_kubeconfig_is_where_kubectl_looks(monkeypatch: pytest.Monkey
     monkeypatch.setenv("KUBECONFIG", "")
     monkeypatch.setenv("HOME", "/home/ada")
     assert kubeconfig.user_kubeconfig() == Path("/home/ada/.kube/config")
+
+
+def test_the_client_certificate_has_its_dates(workspace: Workspace) -> None:
+    pem = credentials.ca_certificate(workspace)
+    config = yaml.safe_load(workspace.kubeconfig.read_text())
+    config["users"][0]["user"] = {"client-certificate-data": base64.b64encode(pem.encode()).decode()}
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
+    found, ca = kubeconfig.client_validity(workspace), credentials.ca_validity(workspace)
+    assert found is not None
+    assert ca is not None
+    assert (found.path, found.since, found.until) == (workspace.kubeconfig, ca.since, ca.until)
+    assert (found.problem(ca.until) or "").startswith(
+        "the client certificate of the lab's kubeconfig is expired: "
+    )
+    config["users"][0]["user"] = {"token": "c2VjcmV0"}
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
+    assert kubeconfig.client_validity(workspace) is None
+    workspace.kubeconfig.unlink()
+    assert kubeconfig.client_validity(workspace) is None
+
+
+@pytest.mark.parametrize("text", [admin_conf(), "", "c2VjcmV0: [", "users: []", "users: c2VjcmV0"])
+def test_a_kubeconfig_without_a_readable_certificate_is_no_fault_of_the_kit(
+    workspace: Workspace, text: str
+) -> None:
+    workspace.write_secret(workspace.kubeconfig, text)
+    with pytest.raises(LabStateError, match="holds no client certificate that can be read") as caught:
+        kubeconfig.client_validity(workspace)
+    assert "c2VjcmV0" not in "".join(traceback.format_exception(caught.value))

@@ -26,6 +26,7 @@ OF_MACHINES: tuple[Sign, ...] = (
 SIGNS: tuple[Sign, ...] = (
     *OF_MACHINES,
     Sign("a CA that is not valid now", api.ca_not_valid),
+    Sign("a kubeconfig whose certificate is not valid now", api.client_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),
     Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("a kubelet that ends again and again", machines.kubelets),

@@ -14,7 +14,8 @@ from lab.health.facts.api import health_paths
 from lab.host.doctor.forwarding import LOOK
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
-from lab.workspace.render.credentials import ca_way_out
+from lab.workspace.kubeconfig import client_way_out
+from lab.workspace.render.credentials import Validity, ca_way_out
 
 HAPROXY = "haproxy-runs"
 LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-of-the-api")
@@ -31,6 +32,10 @@ NOT_VALID = ("certificate has expired", "certificate is not yet valid")
 
 REFUSED = f"the API answered {http.HTTPStatus.FORBIDDEN.value} to "
 """How findings begin of what the API does not let the administrator do (`lab.health.cluster`)."""
+
+
+UNAUTHORIZED = ("the API answered 401", ": 401 ")
+"""What findings say of an API that does not accept who asks."""
 
 
 def without_haproxy(found: Found) -> Iterator[Cause]:
@@ -97,6 +102,17 @@ def administrator_refused(found: Found) -> Iterator[Cause]:
             "`./inv up` creates it again",
             titles=found.titles("cluster-objects"),
             words=(REFUSED,),
+        )
+
+
+def client_not_valid(found: Found) -> Iterator[Cause]:
+    """The kubeconfig's client certificate, outside its days by this host's clock: the API refuses its user."""
+    files = found.facts.files
+    validity = None if isinstance(files, Unknown) else files.client_valid
+    problem = validity.problem(found.facts.api.asked_at) if isinstance(validity, Validity) else None
+    if problem:
+        yield Cause(
+            problem, client_way_out(found.lab), titles=found.titles("kubeconfig-expiry"), words=UNAUTHORIZED
         )
 
 

@@ -151,6 +151,19 @@ def _moment(moment: datetime) -> str:
     return f"{moment:%Y-%m-%d %H:%M} UTC"
 
 
+def kubeconfig_expiry(lab: Lab, facts: Facts) -> Finding:
+    found = known(facts.files).client_valid
+    expected = f"a client certificate that is valid now, and for {SOON.days} days or more"
+    if found is None:
+        return Finding(expected, "a user without a client certificate", "holds")
+    validity, now = known(found), facts.api.asked_at
+    problem = validity.problem(now)
+    if problem:
+        return Finding(expected, problem, "fails")
+    ends = f"ends on {validity.until:%Y-%m-%d}"
+    return Finding(expected, ends, "warns" if validity.until - now < SOON else "holds")
+
+
 CHECKS = (
     LabCheck(
         "no-bootstrap-token",
@@ -190,6 +203,13 @@ CHECKS = (
         kubeconfig_private,
         means="others on this host can administer the cluster, or you depend on one API server instead of all",
         hint="`./inv up` writes .lab/kubeconfig again",
+    ),
+    LabCheck(
+        "kubeconfig-expiry",
+        kubeconfig_expiry,
+        means="outside that period the API refuses whoever uses .lab/kubeconfig, and so this kit",
+        hint="compare the clock (`date -u`). If it is right: `kubeadm certs renew admin.conf` on the first "
+        "control plane, then `./inv up`, which fetches the kubeconfig again",
     ),
     LabCheck(
         "secrets-private",

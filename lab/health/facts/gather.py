@@ -26,6 +26,7 @@ from lab.providers import MachineState
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
 from lab.unknown import CouldNotAsk, Unknown, asked, known
 from lab.workspace import Workspace
+from lab.workspace.kubeconfig import client_validity
 from lab.workspace.render import credentials
 from lab.workspace.render.credentials import Validity
 
@@ -58,7 +59,7 @@ class HostFiles:
     """What this host keeps of the lab: modes, and where the kubeconfig points. `open_secrets` are paths.
 
     Without a kubeconfig yet its mode is 0 and it points at "". `ca_valid` is when the CA's certificate is
-    valid; None where there is no CA yet.
+    valid; None where there is no CA yet. `client_valid` is the same of the kubeconfig's client certificate.
     """
 
     kubeconfig_mode: int
@@ -67,6 +68,7 @@ class HostFiles:
     secrets_mode: int
     open_secrets: tuple[str, ...]
     ca_valid: Validity | Unknown | None = None
+    client_valid: Validity | Unknown | None = None
 
     @property
     def ca_sha256(self) -> str:
@@ -221,6 +223,7 @@ def _host_files(workspace: Workspace) -> HostFiles | Unknown:
             _mode(workspace.secrets),
             tuple(str(path) for path in workspace.secrets.rglob("*") if path.stat().st_mode & 0o077),
             asked(lambda: credentials.ca_validity(workspace)),
+            asked(lambda: client_validity(workspace)),
         )
     except OSError as error:
         return Unknown(f"{error.filename} can't be read: {error.strerror}")

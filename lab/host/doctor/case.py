@@ -25,12 +25,14 @@ PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 class Own:
     """What is known of the lab itself, beside its host.
 
-    `ca` is when the cluster's CA is valid, None where it was not made yet. `unusable` are the lab's own keys
+    `ca` is when the cluster's CA is valid, None where it was not made yet, `client` when the client
+    certificate of the lab's kubeconfig is, None where there is none. `unusable` are the lab's own keys
     that can't be used, by their check. `reach` is what machines that run
     say of one another, None where none was asked. `has_machines`: some were made, whether they run or not.
     """
 
     ca: Validity | None = None
+    client: Validity | None = None
     unusable: Mapping[str, Unusable] = field(default_factory=dict)
     reach: Reach | None = None
     has_machines: bool = False

@@ -7,10 +7,12 @@ from datetime import timedelta
 
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
+from lab.workspace.kubeconfig import client_way_out
 from lab.workspace.render.credentials import ca_way_out
 
 SOON = timedelta(days=30)
 TITLE = "The lab's CA"
+KUBECONFIG = "The lab's kubeconfig"
 
 UNUSABLE = {
     "ca": (TITLE, "Every machine gets it, and trusts what it has signed."),
@@ -24,6 +26,20 @@ def keys(case: Case) -> Iterator[Finding]:
     for check, problem in case.own.unusable.items():
         title, why = UNUSABLE[check]
         yield unfit(check, title, problem.what, why, f"# {problem.way_back}")
+
+
+def client(case: Case) -> Iterator[Finding]:
+    """Is the kubeconfig's client certificate valid now, and for some time? `up` repairs that: no obstacle."""
+    found = case.own.client
+    if found is None:
+        return
+    problem = found.problem(case.own.now)
+    why = "Outside its days the API refuses kubectl and this kit."
+    if problem or found.until - case.own.now < SOON:
+        what = problem or f"its client certificate ends on {found.until:%Y-%m-%d}"
+        yield note("kubeconfig", KUBECONFIG, what, why, client_way_out(case.lab))
+    else:
+        yield fit("kubeconfig", KUBECONFIG, f"valid until {found.until:%Y-%m-%d}")
 
 
 def authority(case: Case) -> Iterator[Finding]:

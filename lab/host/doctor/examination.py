@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
 from lab import host
@@ -16,7 +17,7 @@ from lab.model import Lab, Node
 from lab.providers import provider_of
 from lab.remote import Remote, side_by_side
 from lab.system.progress import Progress
-from lab.workspace import Workspace, made
+from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.render import credentials, keys
 
 WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
@@ -56,6 +57,7 @@ def examine(
         findings += [
             *certificates.keys(case),
             *certificates.authority(case),
+            *certificates.client(case),
             *forwarding.between_machines(case),
         ]
     return tuple(findings)
@@ -128,7 +130,10 @@ def _own(case: Case, workspace: Workspace) -> Own:
     problems = {"ca": keys.ca_problem(workspace), "ssh-key": keys.ssh_key_problem(workspace)}
     unusable = {check: problem for check, problem in problems.items() if problem}
     ca = None if "ca" in unusable else credentials.ca_validity(workspace)
-    return Own(ca, unusable, _reach(case, workspace), workspace.has_machines())
+    client = None
+    with contextlib.suppress(LabError):  # a kubeconfig that can't be read is written again by `up`
+        client = kubeconfig.client_validity(workspace)
+    return Own(ca, client, unusable, _reach(case, workspace), workspace.has_machines())
 
 
 def _reach(case: Case, workspace: Workspace) -> Reach | None:

@@ -38,6 +38,9 @@ from lab.workspace.render.keys import (
 CA_YEARS = 10
 """kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
 
+CLOCK = "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true"
+"""What to do first about a certificate that is not valid now."""
+
 
 @dataclass(frozen=True)
 class RunSecrets:
@@ -97,6 +100,7 @@ class Validity:
     path: Path
     since: datetime
     until: datetime
+    whose: str = "the lab's CA"
 
     def problem(self, now: datetime) -> str | None:
         """Why it is not valid at that moment: the file, its dates, and the clock; None where it is."""
@@ -104,7 +108,7 @@ class Validity:
             return None
         dates = f"{self.path} is valid from {_moment(self.since)} to {_moment(self.until)}"
         what = "not yet valid" if now < self.since else "expired"
-        return f"the lab's CA is {what}: {dates}, and this host's clock says {_moment(now)}"
+        return f"{self.whose} is {what}: {dates}, and this host's clock says {_moment(now)}"
 
 
 def ca_validity(workspace: Workspace) -> Validity | None:
@@ -131,11 +135,10 @@ def ca_way_out(validity: Validity, *, has_machines: bool) -> str:
 
     Without machines another CA costs nothing; it is not made by itself, since the clock may be wrong now.
     """
-    clock = "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true"
     if has_machines:
-        return f"{clock}\n# if it is, the machines need another CA: ./inv destroy, then ./inv up"
+        return f"{CLOCK}\n# if it is, the machines need another CA: ./inv destroy, then ./inv up"
     files = " ".join(quoting.word(validity.path.with_suffix(suffix)) for suffix in (".crt", ".key"))
-    return f"{clock}\nrm {files}   # if it is; no machine was made, and the next run makes another CA"
+    return f"{CLOCK}\nrm {files}   # if it is; no machine was made, and the next run makes another CA"
 
 
 def require_valid_ca(workspace: Workspace) -> None:
