@@ -165,13 +165,18 @@ class Remote:
         return ["ssh", "-F", str(self.workspace.ssh_config)]
 
     def hang_up(self, nodes: Iterable[Node] | None = None) -> None:
-        """End the shared ssh connections to some machines, or to all: no process of the lab's is left then."""
-        for node in self.lab.nodes if nodes is None else nodes:
+        """End the shared ssh connections to some machines, or to all: no process of the lab's is left then.
+
+        Raises NodeFailed with those that did not end; the others have ended.
+        """
+
+        def end(node: Node) -> None:
+            words = ["ssh", "-F", str(self.workspace.ssh_config), "-O", "exit", node.name]
             process.run(
-                ["ssh", "-F", self.workspace.ssh_config, "-O", "exit", node.name],
-                accept=None,
-                timeout=10,
-            )
+                words, accept=None, timeout=10
+            )  # refused where there is no connection, which is as good
+
+        side_by_side("to end the connection", self.lab.nodes if nodes is None else nodes, end)
         if nodes is None:
             self.remove_sockets()
 

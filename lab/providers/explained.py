@@ -1,10 +1,11 @@
-"""What it means for the lab when docker or a hypervisor refuses to make its machines."""
+"""What it means for the lab when docker or a hypervisor refuses to make its machines, or to remove them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from lab.errors import CommandFailed, LabStateError
+from lab.errors import CommandFailed, LabError, LabStateError
 from lab.system.meaning import NO_SPACE, Meaning, meaning_of
 
 KVM_HOLDS = (
@@ -64,6 +65,17 @@ MEANINGS = (
         "a firewall of this host may drop DHCP (UDP port 67) on libvirt's bridges, virbr*: let it pass",
     ),
 )
+
+
+def raise_refused(who: str, refused: Sequence[LabError], hint: str, log: Path) -> None:
+    """Raise LabStateError with all that was refused while a lab was removed; nothing where nothing was."""
+    if refused:
+        said = "\n".join(dict.fromkeys(error.message for error in refused))
+        raise LabStateError(
+            f"{who} did not remove everything of this lab:\n{said}",
+            hint=f"`./inv destroy` again removes the rest; {hint}",
+            log=log,
+        ) from refused[0]
 
 
 def raise_explained(error: CommandFailed, said: str, log: Path) -> None:

@@ -94,6 +94,28 @@ def up(
                 raise
 
 
+def destroy(workspace: Workspace, log: Path) -> list[CommandFailed]:
+    """Remove the machines that Vagrant knows, with the network after the last; return what was refused.
+
+    One by one: all at once, threads of vagrant-libvirt sometimes race. Vagrant ends at the first machine that
+    it can't remove, so after that each is removed by itself.
+    """
+    if not workspace.vagrantfile.exists() or not known(workspace):
+        return []
+    machines = LoggedVagrant(workspace, log)
+    try:
+        machines.destroy(at_once=False)
+        return []
+    except CommandFailed:
+        refused = []
+    for name in sorted(ids_by_name(workspace)):
+        try:
+            machines.destroy(name, at_once=False)
+        except CommandFailed as error:
+            refused.append(error)
+    return refused
+
+
 def known(workspace: Workspace) -> bool:
     """Whether this workspace ever made a machine that it has not removed."""
     return workspace.has_machines()

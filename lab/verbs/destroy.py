@@ -5,6 +5,7 @@ from __future__ import annotations
 from lab import providers
 from lab.errors import LabStateError
 from lab.session import Session
+from lab.verbs.stop import hang_up
 from lab.workspace import kubeconfig
 
 
@@ -24,7 +25,7 @@ def destroy(session: Session) -> bool:
             except LabStateError as error:
                 session.progress.say(f"{error.message}: {error.hint}")
             if workspace.ssh_config.exists():
-                session.remote.hang_up()
+                hang_up(session)
             session.remote.remove_sockets()
             providers.remove(workspace, step.log)
         workspace.remove()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab.errors import LabStateError
+from lab.errors import LabError, LabStateError
 from lab.model import Node
 from lab.plans import engine
 from lab.plans.engine import Context
@@ -12,6 +12,15 @@ from lab.plans.situation import Situation
 from lab.plans.stop import STOP
 from lab.session import Session, machine
 from lab.workspace.render import credentials
+
+
+def hang_up(session: Session, nodes: Sequence[Node] | None = None) -> None:
+    """End the connections to some machines, or to all. One that does not end is reported only."""
+    try:
+        with session.progress.asking("connections to the machines to end"):
+            session.remote.hang_up(nodes)
+    except LabError as error:
+        session.progress.say(f"{error.message}: it ends with its machine, or a minute later")
 
 
 def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
@@ -24,8 +33,7 @@ def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
         raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()
-        with session.progress.asking("connections to the machines to end"):
-            session.remote.hang_up(nodes)
+        hang_up(session, nodes)
         context = Context(
             session.lab,
             session.workspace,

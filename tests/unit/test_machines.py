@@ -198,6 +198,17 @@ def test_what_docker_refuses_to_remove_keeps_nothing_else(
     assert "`docker network inspect 5f2a` names the containers on it" in caught.value.hint
 
 
+def test_networks_that_docker_does_not_list_hide_no_other_refusal(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy = "echo 'device or resource busy' >&2; exit 1"
+    tell(workspace, monkeypatch, "docker", ps="echo aaa", rm=busy, network="echo 'no answer' >&2; exit 1")
+    with pytest.raises(LabStateError, match="docker did not remove everything of this lab") as caught:
+        machines.remove(workspace, log)
+    assert "device or resource busy" in caught.value.message
+    assert "no answer" in caught.value.message
+
+
 def test_a_vagrant_that_fails_without_machines_does_not_matter(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,57 @@ def test_removing_takes_the_labs_own_and_nothing_else(run: FakeRun, workspace: W
     ]
 
 
+def test_what_libvirt_refuses_to_remove_keeps_nothing_else(run: FakeRun, workspace: Workspace) -> None:
+    log = workspace.logs / "01-destroy.log"
+    for name, mark in (("lb1", "aaa"), ("cp1", "bbb"), ("w1", "ccc")):
+        made(workspace, name, mark)
+    run.tell("vagrant destroy", "the first that is refused ends it", code=1)
+    run.tell("vagrant destroy lb1")
+    run.tell("vagrant destroy cp1", "cp1 is busy", code=1)
+    run.tell("vagrant destroy w1", "w1 is busy", code=1)
+    run.tell(f"{VIRSH} list --all --uuid", "bbb\nccc\nddd\neee\n")
+    for mark in ("ddd", "eee"):
+        run.tell(f"{VIRSH} desc {mark}", f"ha-lab.workspace={workspace.root}\n")
+        run.tell(f"{VIRSH} destroy {mark}")
+    run.tell(f"{VIRSH} undefine ddd", "ddd has a lock", code=1)
+    run.tell(f"{VIRSH} undefine eee")
+    with pytest.raises(LabStateError, match="libvirt did not remove everything of this lab") as caught:
+        machines.remove(workspace, log)
+    for words in ("cp1 is busy", "w1 is busy", "ddd has a lock"):
+        assert words in caught.value.message
+    assert "the first that is refused" not in caught.value.message
+    assert "`./inv destroy` again removes the rest" in caught.value.hint
+    assert f"`{VIRSH} list --all` shows it" in caught.value.hint
+    assert caught.value.log == log
+    assert [words[4] for words in run.asked if "undefine" in words] == ["ddd", "eee"]
+
+
+def test_a_libvirt_that_does_not_answer_has_not_removed_the_lab(
+    run: FakeRun, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    run.tell(f"{VIRSH} list --all --uuid", code=1, stderr="error: failed to connect to the hypervisor")
+    assert machines.lost_sight_of(workspace) == []
+    with pytest.raises(LabStateError, match="failed to connect to the hypervisor"):
+        machines.remove(workspace, workspace.logs / "01-destroy.log")
+
+
+def test_a_refusal_that_passed_at_the_second_try_is_none(run: FakeRun, workspace: Workspace) -> None:
+    made(workspace, "lb1", "aaa")
+    run.tell("vagrant destroy", "two threads raced", code=1)
+    run.tell("vagrant destroy lb1")
+    run.tell(f"{VIRSH} list --all --uuid", "")
+    machines.remove(workspace, workspace.logs / "01-destroy.log")
+
+
+def test_a_host_without_libvirt_has_no_machine_of_a_lab_that_was_only_rendered(
+    run: FakeRun, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    machines.remove(workspace, workspace.logs / "01-destroy.log")
+    assert run.asked == []
+
+
 def test_power_is_cut_on_the_spot_and_given_back(run: FakeRun) -> None:
     silent: list[str] = []
     run.tell(f"{VIRSH} domstate ha-lab-cp1", "running\n\n")
@@ -328,6 +379,21 @@ def test_some_of_virtualboxs_machines_are_removed_with_their_disks(run: FakeRun,
     removed = [words[2] for words in run.asked if words[1] == "unregistervm"]
     assert removed == ["uuid-w2", "ha-lab-w7"]
     assert not machines.known_to_vagrant(vbox)
+
+
+def test_what_virtualbox_refuses_to_remove_keeps_nothing_else(run: FakeRun, vbox: Workspace) -> None:
+    for name in ("lb1", "cp1", "w1"):
+        vbox.write(vbox.root / ".vagrant/machines" / name / "virtualbox/id", f"id of {name}")
+    run.tell("vagrant destroy", "the first that is refused ends it", code=1)
+    run.tell("vagrant destroy cp1", "cp1 is locked", code=1)
+    run.tell("vagrant destroy lb1", "lb1 is locked", code=1)
+    run.tell("vagrant destroy w1")
+    with pytest.raises(LabStateError, match="VirtualBox did not remove everything of this lab") as caught:
+        machines.remove(vbox, vbox.logs / "01-destroy.log")
+    assert "cp1 is locked" in caught.value.message
+    assert "lb1 is locked" in caught.value.message
+    assert "`VBoxManage list vms` shows it" in caught.value.hint
+    assert ("vagrant", "destroy", "w1", "--force", "--no-parallel") in run.asked
 
 
 def test_a_machine_that_virtualbox_does_not_let_go_of_is_not_forgotten(

@@ -11,7 +11,7 @@ import pytest
 
 import lab.remote
 from lab.config import default
-from lab.errors import LabError, LabStateError, NodeFailed
+from lab.errors import CommandTimedOut, LabError, LabStateError, NodeFailed
 from lab.model import Libvirt, Node
 from lab.remote import RUN, Remote, control_folder, side_by_side
 from lab.system import process
@@ -203,6 +203,22 @@ def test_hanging_up_ends_every_connection_and_leaves_no_folder(
     remote.hang_up()
     assert words.read_text().split().count("exit") == len(LAB.nodes)
     assert not folder.exists()
+
+
+def test_a_connection_that_does_not_end_keeps_no_other(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    def door(argv: list[str], **options: object) -> process.Result:
+        if argv[-1] == "lb1":
+            raise CommandTimedOut(argv, "did not end within 10 s")
+        ended.append(argv[-1])
+        return process.Result((), 255, "", "", 0.0)
+
+    monkeypatch.setattr(process, "run", door)
+    with pytest.raises(NodeFailed, match="to end the connection failed on lb1") as caught:
+        remote.hang_up()
+    assert set(caught.value.failures) == {"lb1"}
+    assert sorted(ended) == sorted(node.name for node in LAB.nodes if node.name != "lb1")
 
 
 def test_the_sockets_of_where_the_lab_was_before_go_too(

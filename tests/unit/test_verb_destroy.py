@@ -13,7 +13,7 @@ import yaml
 
 import lab.remote
 from lab import providers
-from lab.errors import LabStateError
+from lab.errors import LabError, LabStateError, NodeFailed
 from lab.remote import Remote, control_folder
 from lab.session import Session
 from lab.system.progress import Progress
@@ -36,7 +36,7 @@ def removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         found.append("machines")
 
     monkeypatch.setattr(providers, "remove", remove)
-    monkeypatch.setattr(Remote, "hang_up", lambda self: found.append("connections"))
+    monkeypatch.setattr(Remote, "hang_up", lambda self, nodes=None: found.append("connections"))
     return found
 
 
@@ -55,6 +55,19 @@ def test_destroying_removes_all_and_only_once(lived: Session, removed: list[str]
     assert not destroy.destroy(lived)
     assert removed == ["connections", "machines"]
     assert [path.name for path in tmp_path.iterdir()] == ["lab.yaml"]
+
+
+def test_a_connection_that_does_not_end_is_reported_and_keeps_no_machine(
+    lived: Session, removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(self: Remote, nodes: object) -> None:
+        raise NodeFailed("to end the connection", {"cp1": LabError("`ssh` did not end within 10 s")})
+
+    monkeypatch.setattr(Remote, "hang_up", hang_up)
+    console, text = printed()
+    assert destroy.destroy(replace(lived, progress=Progress(console, lived.workspace.logs)))
+    assert removed == ["machines"]
+    assert "to end the connection failed on cp1: `ssh` did not end within 10 s: it ends with" in text.getvalue()
 
 
 def test_destroying_no_lab_makes_no_folder(removed: list[str], tmp_path: Path) -> None:
@@ -204,7 +217,9 @@ def test_connections_to_machines_that_leave_are_ended_too(
 ) -> None:
     """They are of the lab as it was made."""
     ended: list[str] = []
-    monkeypatch.setattr(Remote, "hang_up", lambda self: ended.extend(node.name for node in self.lab.nodes))
+    monkeypatch.setattr(
+        Remote, "hang_up", lambda self, nodes=None: ended.extend(node.name for node in self.lab.nodes)
+    )
     fewer = wanted(tmp_path, "name: mine\nprovider: docker\nnodes: {workers: {count: 1}}\n")
     render.record_and_write(fewer, GOLDEN)
     destroy.destroy(as_made(tmp_path))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import providers
-from lab.errors import CommandFailed, ConfigError, LabStateError, NodeFailed
+from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, NodeFailed
 from lab.model import Lab, Node
 from lab.plans.stop import STOP_TIMEOUT
 from lab.providers import MachineState
@@ -83,6 +83,19 @@ def test_all_machines_are_shut_down_workers_first_and_the_load_balancer_last(
     assert world.events[6:] == ["lb1"]
     assert world.hung_up == names(session.lab.nodes)
     assert world.timeouts == {STOP_TIMEOUT}
+
+
+def test_a_connection_that_does_not_end_keeps_no_machine_running(
+    session: Session, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang_up(nodes: object) -> None:
+        raise NodeFailed("to end the connection", {"w3": LabError("`ssh` did not end within 10 s")})
+
+    monkeypatch.setattr(session.remote, "hang_up", hang_up)
+    console, text = printed()
+    shown = replace(session, progress=Progress(console, session.workspace.logs))
+    assert names(stop.stop(shown, ["w3"])) == ["w3"]
+    assert "to end the connection failed on w3: `ssh` did not end within 10 s" in text.getvalue()
 
 
 def test_only_those_that_are_named_are_shut_down(session: Session, world: World) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.errors import CommandFailed, LabStateError
+from lab.errors import CommandFailed
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.docker import client
+from lab.providers.explained import raise_refused
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
 from lab.system import quoting
@@ -57,22 +58,22 @@ def remove(workspace: Workspace, log: Path) -> None:
             LoggedVagrant(workspace, log).destroy()
         except CommandFailed as error:
             # Without machines it only kept Vagrant from forgetting them, and its memory goes with the folder.
-            refused += [error] if own_containers(workspace) and not refused else []
+            refused += [] if refused or not own_containers(workspace) else [error]
     # Known by its label, so that another project's network of the same subnet is never ours.
     own = ("network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}")
-    for network in client.run(*own, timeout=client.ASK_TIMEOUT).stdout.split():
+    try:
+        networks = client.run(*own, timeout=client.ASK_TIMEOUT).stdout.split()
+    except CommandFailed as error:
+        networks = []
+        refused.append(error)
+    for network in networks:
         try:
             client.run("network", "rm", network, log=log, timeout=client.CHANGE_TIMEOUT)
         except CommandFailed as error:
             refused.append(error)
             kept = f"; `docker network inspect {network}` names the containers on it; disconnect yours"
-    if refused:
-        label = quoting.word(f"label={owner_label(made.owner(workspace))}")
-        raise LabStateError(
-            "docker did not remove everything of this lab:\n" + "\n".join(error.message for error in refused),
-            hint=f"`./inv destroy` again removes the rest; `docker ps --all --filter {label}` shows it{kept}",
-            log=log,
-        ) from refused[0]
+    label = quoting.word(f"label={owner_label(made.owner(workspace))}")
+    raise_refused("docker", refused, f"`docker ps --all --filter {label}` shows it{kept}", log)
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:

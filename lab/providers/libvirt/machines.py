@@ -6,18 +6,20 @@ its Vagrantfile names no longer).
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from lab.errors import CommandFailed
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Libvirt, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
+from lab.providers.explained import raise_refused
 from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import TABLE_HEAD
 from lab.providers.protocol import MachineState
 from lab.providers.shutdown import shut_down
-from lab.providers.vagrant import LoggedVagrant
-from lab.system import process
+from lab.system import process, quoting
 from lab.workspace import Workspace, made
 
 POWER_TIMEOUT = 120.0
@@ -37,12 +39,26 @@ def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) ->
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's networks; nothing that this lab did not make."""
-    if workspace.vagrantfile.exists() and vagrant.known(workspace):
-        # One by one, in two seconds each: all at once, threads of its plugin sometimes race.
-        LoggedVagrant(workspace, log).destroy(at_once=False)
-    for domain in lost_sight_of(workspace):
-        _remove_domain(virsh.settings_in(workspace), domain, log)
+    """Remove every machine and the lab's networks; nothing that this lab did not make.
+
+    What libvirt refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    """
+    if shutil.which("virsh") is None and not vagrant.known(workspace):
+        return  # the lab was rendered at most
+    settings = virsh.settings_in(workspace)
+    refused = vagrant.destroy(workspace, log)
+    try:
+        # Not as `lost_sight_of` does, to which a libvirt that does not answer has no machine.
+        lost = _lost(workspace, virsh.ask(settings, "list", "--all", "--uuid"))
+    except CommandFailed as error:
+        lost = []
+        refused.append(error)
+    for domain in lost:
+        try:
+            _remove_domain(settings, domain, log)
+        except CommandFailed as error:
+            refused.append(error)
+    raise_refused("libvirt", refused, f"`{quoting.line(virsh.argv(settings, 'list', '--all'))}` shows it", log)
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
@@ -57,13 +73,9 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
 
 def lost_sight_of(workspace: Workspace) -> list[str]:
     """The UUIDs of this lab's machines that Vagrant does not know, by the description that they carry."""
-    settings = virsh.settings_in(workspace)
-    listed = process.run(
-        virsh.argv(settings, "list", "--all", "--uuid"), accept=None, timeout=30, env=ENVIRONMENT
-    )
-    unknown = set(listed.stdout.split()) - vagrant.ids(workspace) if listed.ok else set()
-    owner = owner_label(made.owner(workspace))
-    return sorted(domain for domain in unknown if virsh.ask_domain(settings, "desc", domain) == owner)
+    words = virsh.argv(virsh.settings_in(workspace), "list", "--all", "--uuid")
+    listed = process.run(words, accept=None, timeout=30, env=ENVIRONMENT)
+    return _lost(workspace, listed.stdout) if listed.ok else []
 
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
@@ -141,6 +153,13 @@ def _state(said: str) -> MachineState:
     if said == "paused":
         return "paused"
     return "stopped" if said in STOPPED else "running"
+
+
+def _lost(workspace: Workspace, listed: str) -> list[str]:
+    """Of the UUIDs that virsh lists, those of this lab's machines that Vagrant does not know."""
+    settings, owner = virsh.settings_in(workspace), owner_label(made.owner(workspace))
+    unknown = set(listed.split()) - vagrant.ids(workspace)
+    return sorted(domain for domain in unknown if virsh.ask_domain(settings, "desc", domain) == owner)
 
 
 def _remove_domain(settings: Libvirt, domain: str, log: Path) -> None:

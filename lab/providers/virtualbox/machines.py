@@ -14,9 +14,9 @@ from lab.errors import CommandFailed
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
+from lab.providers.explained import raise_refused
 from lab.providers.protocol import MachineState
 from lab.providers.shutdown import shut_down
-from lab.providers.vagrant import LoggedVagrant
 from lab.providers.virtualbox.host import VM
 from lab.system import process
 from lab.system.wait import wait_until
@@ -44,9 +44,11 @@ def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) ->
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network; nothing that this lab did not make."""
-    if workspace.vagrantfile.exists() and vagrant.known(workspace):
-        LoggedVagrant(workspace, log).destroy(at_once=False)
+    """Remove every machine and the lab's network; nothing that this lab did not make.
+
+    What VirtualBox refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    """
+    raise_refused("VirtualBox", vagrant.destroy(workspace, log), "`VBoxManage list vms` shows it", log)
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
