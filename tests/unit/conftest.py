@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab import remote
 from lab.host import hypervisor
+from lab.system import wait
 
 NEXT = itertools.cycle(range(3))
 real_key = rsa.generate_private_key
@@ -47,3 +49,23 @@ def _no_kvm(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
 @pytest.fixture(autouse=True)
 def _own_sockets(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
     monkeypatch.setattr(remote, "SOCKETS", nowhere)
+
+
+class ShortPauses:
+    """The real time, with pauses of at most 10 ms."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    @staticmethod
+    def sleep(seconds: float, /) -> None:
+        """Sleep for that long, or 10 ms."""
+        time.sleep(min(seconds, 0.01))
+
+
+@pytest.fixture(autouse=True)
+def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a waiter ask again soon: nothing that unit tests wait for takes as long as a machine does."""
+    defaults = wait.wait_until.__kwdefaults__
+    assert defaults is not None
+    assert defaults["clock"] is time
+    monkeypatch.setitem(defaults, "clock", ShortPauses())

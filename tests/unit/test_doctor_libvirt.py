@@ -265,7 +265,7 @@ def test_a_daemon_that_libvirts_package_started_is_left_alone(
 def test_a_daemon_that_never_answers_is_an_error_with_its_log(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(repairs, "DAEMON_TIMEOUT", 0.1)
+    monkeypatch.setattr(repairs, "DAEMON_TIMEOUT", 0.05)
     with pytest.raises(WaitTimedOut) as caught:
         repaired(monkeypatch, tmp_path, *([1] * 10))
     assert "/var/log/libvirt" in caught.value.hint
