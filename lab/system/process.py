@@ -287,14 +287,32 @@ def _ended(process: subprocess.Popen[bytes], leads: bool, seconds: float) -> boo
     end = time.monotonic() + seconds
     try:
         process.wait(timeout=seconds)
-        while leads and time.monotonic() < end:
-            os.killpg(process.pid, 0)
-            time.sleep(0.02)
     except subprocess.TimeoutExpired:
         return False
+    while leads and _has_members(process.pid):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _has_members(group: int) -> bool:
+    """Whether a process of the group runs. One that has ended is none, whenever its parent learns of it.
+
+    A container's first process may do so late, or never: those that outlive their parents become its own.
+    """
+    try:
+        os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
+        return False
+    if not Path("/proc/self/stat").exists():  # macOS, where launchd does so at once
         return True
-    return not leads
+    for file in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, its_group = file.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(its_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _verdict(returncode: int) -> str:

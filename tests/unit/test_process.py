@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import threading
@@ -12,6 +13,7 @@ import pytest
 from lab.errors import CommandFailed
 from lab.system import process
 
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 SECRET = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
 
 
@@ -178,6 +180,20 @@ def test_out_of_time_ends_also_children_that_don_t_listen(
     with pytest.raises(CommandFailed, match="did not end within"):
         process.run(["sh", "-c", deaf], timeout=0.5)
     assert gone(written(child))
+
+
+def test_children_that_have_ended_are_not_waited_for_until_another_process_reaps_them(tmp_path: Path) -> None:
+    """As in a container whose first process reaps late or never; here this process takes its place."""
+    prctl, child = ctypes.CDLL(None, use_errno=True).prctl, tmp_path / "child"
+    assert prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0
+    try:
+        began = time.monotonic()
+        with pytest.raises(CommandFailed, match="did not end within"):
+            process.run(["sh", "-c", f"sleep 60 & echo $! >{child}; wait"], timeout=0.5)
+        assert time.monotonic() - began < process.GRACE
+        assert os.waitpid(written(child), os.WNOHANG)[0] == written(child), "it was there, as a zombie"
+    finally:
+        assert prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0) == 0
 
 
 def test_a_command_that_is_interrupted_leaves_nothing_running(
