@@ -13,6 +13,10 @@ fill_sextets() {
 fill_sextets
 readonly SEXTETS
 
+# The end of each certificate that was read before, by its digits: of most, one function asks whether they are complete
+# and another until when they are valid.
+declare -A ENDS
+
 # certificate_ends TEXT: puts the end of the first certificate in TEXT (PEM) into `ends`, in seconds since 1970. Fails
 # where TEXT has no complete one: a certificate says how many bytes it has, and its lines must have as many.
 certificate_ends() {
@@ -22,6 +26,11 @@ certificate_ends() {
 	encoded=${1#*"$begin"}
 	encoded=${encoded%%"$end"*}
 	encoded=${encoded//[$' \r\n']/}
+	if [[ -n $encoded && -n ${ENDS[$encoded]-} ]]; then
+		# shellcheck disable=SC2034 # for the caller
+		ends=${ENDS[$encoded]}
+		return 0
+	fi
 	padding=${encoded##*[!=]}
 	[[ ${encoded%"$padding"} != *[!A-Za-z0-9+/]* ]] && ((${#padding} <= 2 && ${#encoded} % 4 == 0)) || return 1
 	size=$((${#encoded} * 3 / 4 - ${#padding}))
@@ -41,7 +50,7 @@ certificate_ends() {
 	at=$content
 	der_time || return 1
 	at=$next
-	der_time
+	der_time && ENDS[$encoded]=$ends
 }
 
 # der_value TAG: succeeds if a value with this tag begins at byte `at`. Its content begins at `content` and has `length`

@@ -76,6 +76,19 @@ def test_text_around_it_and_lines_of_another_system_do_not_matter(tmp_path: Path
     assert read(tmp_path, text.replace("\n", "\r\n")) == "1893456000"
 
 
+def test_a_certificate_is_read_once_and_another_one_has_its_own_end(tmp_path: Path) -> None:
+    names = ["2030-01-01T00:00:00", "2040-01-01T00:00:00", "2050-01-01T00:00:00"]
+    for number, ends in enumerate(names):
+        (tmp_path / str(number)).write_text(certificate(ends))
+    script = (
+        f"set -Eeuo pipefail; source {PROVISION / 'certificate.sh'}; cd {tmp_path}; "
+        'show() { ends=0; if certificate_ends "$(<"$1")"; then echo "$ends"; else echo no; fi; }; '
+        "show 0; show 1; show 0; der_value() { return 1; }; show 1; show 0; show 2"
+    )
+    ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["1893456000", "2208988800", "1893456000", "2208988800", "1893456000", "no"]
+
+
 def test_no_certificate_that_was_cut_short_is_complete(tmp_path: Path) -> None:
     lines = certificate("2030-01-01T00:00:00").splitlines()
     begin, body, end = lines[0], lines[1:-1], lines[-1]
