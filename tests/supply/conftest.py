@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,38 +128,61 @@ def made(key: SigningKey, programs: Path, tmp_path_factory: pytest.TempPathFacto
     repository = Repository(folder / "host", "1.36")
     fill_repository(repository, programs)
     repository.publish(key)
-    with registry(folder / "registry") as running, web_server(folder / "host", Faults()) as web:
-        fill_registry(running, programs)
+    with registry(folder / "registry") as registered, web_server(folder / "host", Faults()) as web:
+        fill_registry(registered, programs)
         steps = progress(folder / "logs")
-        pinned = pinning.make(release(VERSION), mirrors(web, running), key.fingerprint, steps)
+        pinned = pinning.make(release(VERSION), mirrors(web, registered), key.fingerprint, steps)
     return Made(folder / "registry", folder / "host", pinned)
 
 
-def mirrors(web: str, running: Registry) -> Mirrors:
-    places = {"registry.k8s.io": f"http://{running.host}", "ghcr.io": f"http://{running.host}/mirrored"}
+def mirrors(web: str, registered: Registry) -> Mirrors:
+    host = f"http://{registered.host}"
+    places = {"registry.k8s.io": host, "ghcr.io": f"{host}/mirrored"}
     return Mirrors(kubernetes_packages=web, images=places)
 
 
+@contextmanager
+def running(key: SigningKey, made: Made, folder: Path) -> Iterator[Upstream]:
+    """Upstream as it should be, pinned, in a folder of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lock, "FOLDER", folder / "locks")
+        lock.write(made.lock)
+        shutil.copytree(made.host, folder / "host")
+        shutil.copytree(made.registry, folder / "registry")
+        faults = Faults()
+        with registry(folder / "registry") as registered, web_server(folder / "host", faults) as web:
+            yield Upstream(
+                release=release(VERSION),
+                key=key,
+                repository=Repository(folder / "host", "1.36"),
+                registry=registered,
+                web=web,
+                faults=faults,
+                mirrors=mirrors(web, registered),
+                lock=made.lock,
+                progress=progress(folder / "logs"),
+                cache=folder / "cache",
+            )
+
+
 @pytest.fixture
-def stand_in(
-    key: SigningKey, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Upstream]:
-    """Upstream as it should be, pinned."""
-    monkeypatch.setattr(lock, "FOLDER", tmp_path / "locks")
-    lock.write(made.lock)
-    shutil.copytree(made.host, tmp_path / "host")
-    shutil.copytree(made.registry, tmp_path / "registry")
-    faults = Faults()
-    with registry(tmp_path / "registry") as running, web_server(tmp_path / "host", faults) as web:
-        yield Upstream(
-            release=release(VERSION),
-            key=key,
-            repository=Repository(tmp_path / "host", "1.36"),
-            registry=running,
-            web=web,
-            faults=faults,
-            mirrors=mirrors(web, running),
-            lock=made.lock,
-            progress=progress(tmp_path / "logs"),
-            cache=tmp_path / "cache",
-        )
+def stand_in(key: SigningKey, made: Made, tmp_path: Path) -> Iterator[Upstream]:
+    """Upstream as it should be, pinned, for one test to spoil."""
+    with running(key, made, tmp_path) as stood_in:
+        yield stood_in
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was built of upstream as it should be."""
+
+    folder: Path
+    release: Release
+    lock: Lock
+
+
+@pytest.fixture(scope="session")
+def built(key: SigningKey, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Build once, for all tests that only look at what comes of it."""
+    with running(key, made, tmp_path_factory.mktemp("built")) as stood_in:
+        return Built(stood_in.build(), stood_in.release, stood_in.lock)

@@ -19,7 +19,7 @@ from lab.model import Mirrors
 from lab.session import Session, open_wanted
 from lab.system import proxies
 from lab.verbs import bake
-from tests.supply.conftest import VERSION, Upstream
+from tests.supply.conftest import VERSION, Built, Upstream
 from tests.supply.standins import Faults, SigningKey, web_server
 from tests.unit.fakes import printed, program
 
@@ -30,6 +30,12 @@ ANYWHERE = "127.0.0.1:1"
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "PATIENCE", 4)
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
+    """For a host that never answers: of PATIENCE, apt has half."""
+    monkeypatch.setattr(hosts, "PATIENCE", 2)
 
 
 def refused(stand_in: Upstream, *words: str, mirrors: Mirrors | None = None) -> LabError:
@@ -99,8 +105,8 @@ def test_without_a_lock_nothing_is_tried(stand_in: Upstream, tmp_path: Path) -> 
     assert stand_in.faults.asked == []
 
 
-def test_the_folder_has_the_files_that_a_build_from_modules_has(stand_in: Upstream) -> None:
-    folder = stand_in.build()
+def test_the_folder_has_the_files_that_a_build_from_modules_has(built: Built) -> None:
+    folder = built.folder
     assert {path.name for path in folder.iterdir()} == {"bin", "cni", "images", "kube-flannel.yml", "bom.json"}
     assert {path.name for path in (folder / "cni").iterdir()} == {
         "flannel",
@@ -114,13 +120,13 @@ def test_the_folder_has_the_files_that_a_build_from_modules_has(stand_in: Upstre
     assert (folder / "cni" / "flannel").read_text().endswith("echo flannel\n")
 
 
-def test_images_have_the_names_that_kubeadm_asks_for(stand_in: Upstream, tmp_path: Path) -> None:
-    folder, out = stand_in.build(), tmp_path / "images"
+def test_images_have_the_names_that_kubeadm_asks_for(built: Built, tmp_path: Path) -> None:
+    folder, out = built.folder, tmp_path / "images"
     tools = tmp_path / "tools.tar"
     tarfile.open(tools, "w").close()
-    archives = images.write_images(folder, stand_in.release, tools, out)
+    archives = images.write_images(folder, built.release, tools, out)
     names = (out / images.NAMES).read_text().splitlines()
-    assert names == list(images.image_names(folder, stand_in.release))
+    assert names == list(images.image_names(folder, built.release))
     for archive, name in zip(archives, names, strict=True):
         with tarfile.open(archive) as content:
             index = content.extractfile("index.json")
@@ -129,14 +135,14 @@ def test_images_have_the_names_that_kubeadm_asks_for(stand_in: Upstream, tmp_pat
         assert entry["annotations"]["io.containerd.image.name"] == name
 
 
-def test_the_bill_says_what_is_upstreams(stand_in: Upstream) -> None:
-    bill = bom.read(stand_in.build() / "bom.json")
+def test_the_bill_says_what_is_upstreams(built: Built) -> None:
+    bill = bom.read(built.folder / "bom.json")
     assert {material.kind for material in bill} == {"upstream-package", "upstream-image"}
     by_name = {material.name: material for material in bill}
     assert by_name["kubelet"].version == f"{VERSION}-1.1"
-    assert by_name["kubelet"].checksum == f"sha256:{stand_in.lock.packages['kubelet'].sha256['amd64']}"
+    assert by_name["kubelet"].checksum == f"sha256:{built.lock.packages['kubelet'].sha256['amd64']}"
     etcd = by_name["registry.k8s.io/etcd"]
-    assert etcd.checksum == stand_in.lock.images[f"registry.k8s.io/etcd:{stand_in.release.etcd_tag}"]
+    assert etcd.checksum == built.lock.images[f"registry.k8s.io/etcd:{built.release.etcd_tag}"]
     assert etcd.used_in == ("etcdctl", "etcdutl")
 
 
@@ -322,6 +328,7 @@ def test_a_list_without_this_hosts_architecture_is_named(
 # Hosts that do not answer, or do not want to.
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_registry_that_says_nothing_is_given_up_soon(stand_in: Upstream, tmp_path: Path) -> None:
     with web_server(tmp_path, Faults(hangs="v2")) as web:
         mute = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": web}})
@@ -330,6 +337,7 @@ def test_a_registry_that_says_nothing_is_given_up_soon(stand_in: Upstream, tmp_p
         assert time.monotonic() - started < 15
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_registry_that_falls_silent_in_the_middle_is_given_up_soon(
     stand_in: Upstream, tmp_path: Path
 ) -> None:
@@ -346,6 +354,7 @@ def test_a_registry_that_falls_silent_in_the_middle_is_given_up_soon(
         assert time.monotonic() - started < 15
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_repository_that_says_nothing_is_given_up_soon(stand_in: Upstream) -> None:
     stand_in.faults.hangs = "Release"
     started = time.monotonic()
