@@ -115,6 +115,8 @@ def compared(tree: ast.AST) -> Iterator[ast.AST]:
 
 def functions_that_compare(text: str) -> set[str]:
     """The functions of a module that compare something with a provider's name; "" is outside of any."""
+    if not any(name in text for name in PROVIDER_NAMES):
+        return set()  # as in most modules, without the time that it takes to parse them
     tree = ast.parse(text)
     bodies = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     inside = {node: body.name for body in bodies for node in compared(body)}
