@@ -59,6 +59,7 @@ class World:
         self.waited_for: tuple[str, ...] = ()
         self.avoided: tuple[str, ...] = ()
         self.keep: tuple[str, ...] = ("lb1", "cp1", "w1")
+        self.seconds = 0.05  # that the work takes
 
     def deploy(
         self,
@@ -92,7 +93,7 @@ class World:
     def work(self) -> None:
         self.done.append("work")
         with self.session.progress.step("join", "a worker joins", "w2"):
-            time.sleep(0.2)
+            time.sleep(self.seconds)
 
     def measured(
         self, work: Callable[[], None] | None = None, exemptions: tuple[Exemption, ...] = ()
@@ -156,6 +157,7 @@ def figure(found: Report, name: str) -> tuple[float | None, float | None]:
 
 
 def test_a_change_is_measured_and_reported(world: World) -> None:
+    world.seconds = 0.2
     found, folder = world.measured()
     assert found.passed, found.results[0].problem
     assert world.done == ["deploy", "work", "schedules after-the-change", "remove"]
@@ -331,6 +333,7 @@ def test_work_that_outlasts_the_probes_is_a_problem_of_the_report(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measure, "LONGEST", 0.3)
+    world.seconds = 0.4
     found, _ = world.measured()
     assert found.results[0].problem == "the work took longer than the 0.3 s that probes may run"
 

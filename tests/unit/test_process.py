@@ -160,7 +160,7 @@ def test_the_environment_is_added_to_and_the_folder_is_changed(tmp_path: Path) -
 def test_out_of_time_ends_the_command_and_its_children(tmp_path: Path) -> None:
     child = tmp_path / "child"
     with pytest.raises(CommandFailed, match="did not end within 1 s"):
-        process.run(["sh", "-c", f"sleep 60 & echo $! >{child}; wait"], timeout=1)
+        process.run(["sh", "-c", f"sleep 60 & echo $! >{child}; wait"], timeout=0.6)
     assert gone(written(child))
 
 
@@ -253,8 +253,8 @@ def test_becoming_a_missing_program_is_an_error() -> None:
 
 
 def test_a_command_that_fills_a_folder_may_take_its_time(tmp_path: Path) -> None:
-    script = f"for i in 1 2 3 4 5 6; do sleep 0.2; echo x >>{tmp_path}/file; done"
-    assert process.run(["sh", "-c", script], timeout=0.5, idle_timeout_folder=tmp_path).seconds > 1
+    script = f"for i in 1 2 3 4 5 6 7 8; do sleep 0.1; echo x >>{tmp_path}/file; done"
+    assert process.run(["sh", "-c", script], timeout=0.35, idle_timeout_folder=tmp_path).seconds > 0.7
 
 
 def test_a_command_that_stops_filling_a_folder_is_ended(tmp_path: Path) -> None:
