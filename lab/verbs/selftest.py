@@ -15,6 +15,15 @@ QUICK = ("tests/unit", "-m", "not slow")
 """What is run at every save: most of the unit tests, in about a third of the time that all of them take."""
 NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
 """Those with the longest files first, which is the order in which they start."""
+SIDE_BY_SIDE = (
+    # One process more than cores, since some tests only wait; each takes some seconds to find all tests.
+    *("--numprocesses", str((os.cpu_count() or 1) + 1)),
+    # Tests that need no lab share nothing between files.
+    *("--dist", "loadfile"),
+    # Otherwise files of few tests start last, and the longest of all are such files.
+    "--no-loadscope-reorder",
+)
+"""Options for pytest-xdist."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
 LONGEST = ("tests/golden",)
 """Suites on labs that run with --whole only."""
@@ -46,7 +55,7 @@ def run(
             folder = "/".join(BREAKING[suite].split("/")[:2])
             folders.setdefault(folder, []).append(BREAKING[suite])
         return max(_pytest(*suites, *words, select=select) for suites in folders.values())
-    code = _pytest(*NEEDS_NO_LAB, *_side_by_side(waiting=1), select=select)
+    code = _pytest(*NEEDS_NO_LAB, *SIDE_BY_SIDE, select=select)
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
@@ -57,7 +66,7 @@ def run(
 
 def run_quick(*, select: str) -> int:
     """Run the unit tests that are not slow; return 0 only when all passed. Changes nothing on the host."""
-    return _pytest(*QUICK, *_side_by_side(waiting=0), select=select)
+    return _pytest(*QUICK, *SIDE_BY_SIDE, select=select)
 
 
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
@@ -67,16 +76,6 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     """
     words = ["--disk", str(bake.golden_disk(session)), "--durations", "0", *(["--whole"] if whole else [])]
     return _pytest(VIRTUAL, *words, select=select)
-
-
-def _side_by_side(*, waiting: int) -> list[str]:
-    """Options for pytest-xdist: tests that need no lab share nothing between files, and some only wait.
-
-    There are as many processes more than cores as mostly wait; each takes some seconds to find all tests.
-    Without --no-loadscope-reorder, files of few tests start last, and the longest of all are such files.
-    """
-    workers = str((os.cpu_count() or 1) + waiting)
-    return ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
 
 
 def _pytest(*words: str, select: str) -> int:

@@ -30,12 +30,12 @@ def pytests(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
-def test_quick_runs_unit_tests_on_all_cores_and_asks_nothing_of_the_host(
+def test_quick_runs_unit_tests_on_all_cores_with_one_more_for_waits_and_asks_nothing_of_the_host(
     tmp_path: Path, pytests: list[list[str]]
 ) -> None:
     ran = typed(tmp_path, "test", "--quick", "-k", "oci")
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
-    workers = str(os.cpu_count() or 1)
+    workers = str((os.cpu_count() or 1) + 1)
     shared_out = ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     assert pytests == [["tests/unit", "-m", "not slow", *shared_out, "-k", "oci"]]
 
