@@ -20,9 +20,18 @@ case "$1 $2" in
 "-c import sys; print"*) echo python3.11-venv ;;
 "-m venv")
 	mkdir -p "$3/bin"
-	printf '#!/bin/sh\\necho "pip $*" >>{kept}\\nenv >{kept}.pip\\nexit {pip}\\n' >"$3/bin/pip"
-	printf '#!/bin/sh\\necho "invoke $*"\\nenv >{kept}.invoke\\nexit 7\\n' >"$3/bin/invoke"
-	chmod +x "$3/bin/pip" "$3/bin/invoke"
+	cat >"$3/bin/python3" <<-'END'
+		#!/bin/sh
+		[ "$1 $2" = "-P -m" ] || exit 98
+		shift 2
+		env >{kept}."$1"
+		case $1 in
+		pip) echo "$*" >>{kept} && exit {pip} ;;
+		invoke) echo "$*" && exit 7 ;;
+		*) exit 99 ;;
+		esac
+	END
+	chmod +x "$3/bin/python3"
 	;;
 *) exit 97 ;;
 esac
@@ -116,6 +125,28 @@ def test_a_changed_lock_makes_the_venv_again(copy: Copy) -> None:
     copy.start("up")
     assert any(line.startswith("pip ") for line in copy.asked())
     assert not (copy.root / ".venv" / "stale").exists()
+
+
+def test_a_checkout_may_be_moved(copy: Copy) -> None:
+    copy.python()
+    copy.start("up")
+    copy.asked()
+    moved = copy.root.with_name("its new place")
+    copy.root.rename(moved)
+    started = copy.start("up", typed=str(moved / "inv"))
+    assert (started.returncode, started.stdout) == (7, f"invoke --search-root {moved} up\n")
+    assert copy.asked() == []
+
+
+def test_a_venv_whose_python_is_gone_is_made_again(copy: Copy) -> None:
+    copy.python()
+    copy.start("up")
+    copy.asked()
+    python = copy.root / ".venv" / "bin" / "python3"
+    python.unlink()
+    python.symlink_to("/usr/bin/python3.of-an-older-debian")
+    assert copy.start("up").returncode == 7
+    assert any("-m venv" in line for line in copy.asked())
 
 
 def test_a_set_up_that_failed_is_never_taken_for_whole(copy: Copy) -> None:
