@@ -249,8 +249,10 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """
     from lab.verbs import plan as planning
 
-    found = planning.look(_wanted(lab, errors_console if json else console))
+    session = _wanted(lab, errors_console if json else console)
+    found = planning.look(session)
     _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
+    _warn_of_another_run(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -284,6 +286,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     with session.progress.asking("answers of the machines and of the API"):
         found = lab_status.look(session)
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
+    _warn_of_another_run(session)
     _warn_of_a_drill(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
@@ -547,6 +550,15 @@ def lint(c: Context, yes: bool = False) -> None:
     code = selftest.lint(_wanted(DEFAULT_LAB), consent=yes)
     if code:
         raise Exit(code=code)
+
+
+def _warn_of_another_run(session: Any) -> None:
+    """Say that another command changes the lab, so that what is shown will soon be otherwise."""
+    user = session.workspace.in_use_by()
+    if user:
+        errors_console.print(
+            f"{user} is changing this lab now: what is shown is on its way", style="yellow", soft_wrap=True
+        )
 
 
 def _warn_of_a_drill(session: Any) -> None:

@@ -151,7 +151,9 @@ with_notices() {
 		fi
 		[[ $code != 0 && -z $line ]] || printf '%s\n' "$line"
 		((code == 0)) || break
-		last=$line line=""
+		# kubeadm warns of the same things in every run.
+		[[ $line == *"[WARNING "* ]] || last=$line
+		line=""
 	done
 	exec {output}<&-
 	wait "$running"

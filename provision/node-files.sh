@@ -235,8 +235,10 @@ etcd_data_problem() {
 
 # What a machine has of a cluster, as probe.sh prints it.
 membership() {
-	if nothing_of_a_cluster; then
+	if nothing_of_a_cluster && ! lost_its_kubeconfig; then
 		echo fresh
+	elif nothing_of_a_cluster; then
+		echo partial
 	elif [[ -e /etc/kubernetes/bootstrap-kubelet.conf ]] || was_interrupted; then
 		echo partial
 	elif [[ $NODE_ROLE == control-plane && -n $(lost_files) ]]; then
@@ -249,6 +251,9 @@ membership() {
 		echo partial
 	fi
 }
+
+# `kubeadm reset` removes the certificate, too. A worker that has it once joined, and may still run pods.
+lost_its_kubeconfig() { [[ $NODE_ROLE == worker && ! -e $KUBELET && -e $KUBELET_CERTIFICATE ]]; }
 
 # The kubelet of a complete node has its own certificate, which kubelet.conf names. An interrupted init or join has no
 # such kubelet.conf yet, while a broken one was there before.

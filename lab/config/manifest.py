@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from lab.config.yamlfile import yaml_problem
+
 # The C parser where PyYAML has it: Calico's manifest has 10000 lines, which take the other one five seconds.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -76,7 +78,7 @@ def faults(text: str, pods: IPv4Network) -> list[Fault]:
 
 def _unreadable(text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
-    what = f"can't be read as YAML: {error.problem or error.context}"
+    what = f"can't be read as YAML: {yaml_problem(error)}"
     if TEMPLATE.search(text):
         what += " (if it is a Helm chart's template, `helm template` makes a manifest from it)"
     return Fault(mark.line + 1 if mark else 1, what)

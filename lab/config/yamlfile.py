@@ -109,6 +109,14 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
+def yaml_problem(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong, and where that began if it was lines before."""
+    began, noticed = error.context_mark, error.problem_mark
+    if error.problem and error.context and began and noticed and began.line < noticed.line:
+        return f"{error.problem} ({error.context} that begins on line {began.line + 1})"
+    return error.problem or error.context or "it is not YAML"
+
+
 def _parse(text: str, name: str, hint: str) -> yaml.MappingNode | None:
     """The file's one mapping; None where nothing is written."""
     try:
@@ -116,7 +124,7 @@ def _parse(text: str, name: str, hint: str) -> yaml.MappingNode | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
-        _refuse(place, f"can't be read as YAML: {error.problem or error.context}", hint)
+        _refuse(place, f"can't be read as YAML: {yaml_problem(error)}", hint)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         _refuse(f"{name}:{line}", f"holds U+{error.character:04X}, which YAML does not allow", hint)

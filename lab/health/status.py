@@ -142,7 +142,7 @@ def _lines(status: Status) -> list[str]:
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.amiss]
     lines += [f"  would stop it: {line}" for line in status.losses]
-    return [*lines, "next: `./inv verify` says what each means and what to try; `./inv up` repairs what it can"]
+    return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains what does not hold"]
 
 
 def _cause(cause: Cause, problem: str) -> list[str]:
@@ -176,6 +176,7 @@ def _down(lab: Lab, reason: str) -> Status:
 
 def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
     nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
+    missing = "unknown" if isinstance(facts.api.nodes, Unknown) else "not a node"
     said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
     return tuple(
         MachineStatus(
@@ -183,7 +184,7 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             node.role.value,
             str(node.address),
             _answers(facts.machines[node.name]),
-            said.get(node.name, "unknown") if node in lab.kubernetes_nodes else "-",
+            said.get(node.name, missing) if node in lab.kubernetes_nodes else "-",
             facts.off.get(node.name, ""),
         )
         for node in lab.nodes
@@ -263,7 +264,7 @@ def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
         found.append(f"the loss of {working[0]}: no other worker is Ready")
     if len(naming) == 1:
         found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
-    return tuple(found) or ("no loss of one more machine, apart from the load balancer's",)
+    return tuple(found) or ("the loss of the load balancer; not that of any other one machine",)
 
 
 def _etcd_is_well(facts: Facts, name: str) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 
 from lab import providers
+from lab.health import causes
 from lab.health.checks import cases
+from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab, Node
 from lab.remote import Remote
@@ -25,11 +27,26 @@ def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
     states = providers.states(lab, workspace)
     if any(states[node.name] != "running" for node in lab.nodes) or remote.route_problem():
         return False
-    facts = gather(lab, workspace, remote, by_ssh(remote), probes=False)
-    judged = (case.judge(facts) for case in cases(lab) if not case.check.probes)
+    facts, judged = _look(lab, workspace, remote, admission=False)
     return all(_has_what_is_given(workspace, facts, node) for node in lab.nodes) and all(
         verdict.outcome == "holds" for verdict in judged
     )
+
+
+def amiss(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:
+    """What is wrong with a lab whose machines run, a phrase for each cause or check that does not hold."""
+    facts, judged = _look(lab, workspace, remote, admission=True)
+    bad = [verdict for verdict in judged if not verdict.good]
+    known = causes.find(lab, facts, bad)
+    explained = causes.explained(known)
+    others = [f"{verdict.title}: {verdict.found}" for verdict in bad if verdict.title not in explained]
+    return (*(cause.sentence for cause in known), *others)
+
+
+def _look(lab: Lab, workspace: Workspace, remote: Remote, *, admission: bool) -> tuple[Facts, list[Verdict]]:
+    """What a lab says, with `admission` also what may refuse pods, and every check that needs no pods."""
+    facts = gather(lab, workspace, remote, by_ssh(remote), probes=False, admission=admission)
+    return facts, [case.judge(facts) for case in cases(lab) if not case.check.probes]
 
 
 def _has_what_is_given(workspace: Workspace, facts: Facts, node: Node) -> bool:

@@ -55,15 +55,14 @@ def tolerance(members: int) -> int:
 
 
 def loss(before: Lab, after: Lab) -> str | None:
-    """What a lab can't survive any more once it is smaller; None where that is the same."""
+    """What a lab can't survive any more once it is smaller, a phrase; None where that is the same."""
     was, becomes = (tolerance(len(lab.etcd_members)) for lab in (before, after))
     if becomes >= was:
         return None
-    survives = f"{becomes} of them may fail" if becomes else "none of them may fail any more"
-    return (
-        f"With {len(after.control_planes)} instead of {len(before.control_planes)} control planes {survives} "
-        f"(now: {was})."
-    )
+    left = len(after.control_planes)
+    survives = f"{becomes} may fail" if becomes else "none may fail any more"
+    plural, present = "s" if left > 1 else "", len(before.control_planes)
+    return f"with {left} control plane{plural}, {survives}; with the present {present}, {was} may"
 
 
 def membership(lab: Lab, remote: Remote) -> Membership:

@@ -97,9 +97,7 @@ def _wait(
         reason = check()
         return None if reason is None else looks.reason(reason)
 
-    job.wait_until(
-        why_not, what=what, timeout=timeout, hint="`./inv verify` says what each means and what to try"
-    )
+    job.wait_until(why_not, what=what, timeout=timeout, hint="`./inv verify` explains what does not hold")
 
 
 class _Looks:

@@ -14,7 +14,7 @@ from lab import config, providers
 from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.model.change import Change
-from lab.plans import engine, quorum
+from lab.plans import already, engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
@@ -66,6 +66,8 @@ class Forecast:
 
     `not_asked` are machines that do not run, a phrase each: they are assumed to be as `up` left them.
 
+    `amiss` is what is wrong with a lab of which nothing is known to be left to do: `up` repairs what it can.
+
     `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
     lab notice, a sentence each. `repairs` are what is missing or broken on machines or in the cluster and `up`
     makes again. `differs` are keys that differ and touch no machine. `refused` is why `up`
@@ -83,13 +85,14 @@ class Forecast:
     refused: quorum.Problem | None = None
     repairs: tuple[str, ...] = ()
     not_asked: tuple[str, ...] = ()
+    amiss: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """0 nothing to do, 1 something is impossible, 2 there are changes."""
         if self.impossible or self.refused:
             return IMPOSSIBLE
-        return CHANGES if self.steps else NOTHING
+        return CHANGES if self.steps or self.amiss else NOTHING
 
 
 def look(session: Session) -> Forecast:
@@ -119,7 +122,7 @@ def look(session: Session) -> Forecast:
     seconds = sum(each.seconds for each in golden)
     seconds += sum(_seconds(session.lab, part, figures) for part in parts)
     return Forecast(
-        session.lab.name,
+        session.made.lab.name if session.made else session.lab.name,
         there.problem,
         steps,
         seconds,
@@ -130,6 +133,7 @@ def look(session: Session) -> Forecast:
         refused,
         there.repairs,
         tuple(f"{name} is {state}: not asked" for name, state in there.off.items()),
+        () if steps or impossibles or refused or there.problem else _amiss(session, there),
     )
 
 
@@ -206,6 +210,15 @@ def _ask(session: Session) -> _There:
         problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
         partial=frozenset(name for name, said in has.items() if said.found == "partial"),
     )
+
+
+def _amiss(session: Session, there: _There) -> tuple[str, ...]:
+    """What is wrong with a lab whose machines all run, and have all that makes them nodes."""
+    record = session.made
+    if record is None or any(there.states[node.name] != "running" for node in record.lab.nodes):
+        return ()
+    with session.progress.asking("the lab to say what is wrong"):
+        return already.amiss(record.lab, session.workspace, session.remote)
 
 
 def _is_complete(has: Has | Unknown) -> bool:
@@ -374,7 +387,8 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
             "the other servers, and none fails"
         )
     if any(node.spec.runs_kubelet and not node.spec.serves_api for node in change.removed):
-        yield "pods on the workers that leave are evicted and start on others"
+        then = "start on others" if lab.workers else "stay Pending, since no worker is left"
+        yield f"pods on the workers that leave are evicted and {then}"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
         yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"
     if any(setting.effect.kind == "pod-network" for setting in change.reconfigured):
@@ -418,7 +432,7 @@ def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:
 
 def to_json(forecast: Forecast) -> str:
     """Return the forecast as JSON text."""
-    return json.dumps(asdict(forecast) | {"changes": bool(forecast.steps)}, indent=2)
+    return json.dumps(asdict(forecast) | {"changes": bool(forecast.steps or forecast.amiss)}, indent=2)
 
 
 def shown(forecast: Forecast) -> RenderableType:
@@ -443,6 +457,7 @@ def shown(forecast: Forecast) -> RenderableType:
             table.add_row(step.title, " ".join(step.machines) or "the lab", f"{step.seconds:.0f}")
         parts += [table, ""]
     parts += [Text(f"up repairs: {line}") for line in forecast.repairs]
+    parts += [Text(f"does not hold: {line}") for line in forecast.amiss]
     parts += [Text(f"users notice: {sentence}") for sentence in forecast.notice]
     parts += [Text(f"touches no machine: {line}", "dim") for line in forecast.differs]
     if forecast.impossible or forecast.refused:
@@ -450,6 +465,9 @@ def shown(forecast: Forecast) -> RenderableType:
     elif forecast.steps:
         ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""
         parts.append(Text(f"{forecast.lab}: `./inv up` takes about {forecast.seconds:.0f} s{ask}.", "bold"))
+    elif forecast.amiss:
+        says = "lab.yaml asks for no change, but not all is well; `./inv up` repairs what it can."
+        parts.append(Text(f"{forecast.lab}: {says}", "bold"))
     elif forecast.problem:
         parts.append(
             Text(f"{forecast.lab}: lab.yaml asks for no change; `./inv up` looks at the machines.", "bold")

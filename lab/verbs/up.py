@@ -158,7 +158,7 @@ def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
     if replacing:
         sentences.append(f"{', '.join(replacing)} will be removed and made again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
-    return " ".join([*sentences, *([loss] if loss else []), "Go on? [y/N] "])
+    return " ".join([*sentences, *([f"{loss[0].upper()}{loss[1:]}."] if loss else []), "Go on? [y/N] "])
 
 
 def leaving_machines(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:

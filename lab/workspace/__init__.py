@@ -171,6 +171,22 @@ class Workspace:
                 path.unlink()
         shutil.rmtree(self.root)
 
+    def in_use_by(self) -> str | None:
+        """Which process holds the lab now, in words; None for none, or where that can't be known."""
+        try:
+            handle = os.open(self.root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _owner(handle)
+        except OSError:
+            return None
+        finally:
+            os.close(handle)
+        return None
+
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the lab for one run. The kernel lets go when the process dies, however it dies."""
@@ -186,9 +202,8 @@ class Workspace:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                owner = os.pread(handle, 64, 0).decode().strip() or "another process"
                 raise LabStateError(
-                    f"this lab is in use by {owner}",
+                    f"this lab is in use by {_owner(handle)}",
                     hint="wait for it to end, or end that process, and try again",
                 ) from error
             with contextlib.suppress(OSError):  # for another run's message; a full disk may refuse
@@ -197,6 +212,11 @@ class Workspace:
             yield
         finally:
             os.close(handle)
+
+
+def _owner(handle: int) -> str:
+    """What the process that holds a lock wrote into it."""
+    return os.pread(handle, 64, 0).decode().strip() or "another process"
 
 
 def _way_out(error: OSError, folder: Path) -> str:

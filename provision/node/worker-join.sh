@@ -51,7 +51,7 @@ main() {
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
-	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]]; then
+	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]] || lost_its_kubeconfig; then
 		broken=$(broken_files)
 		if [[ -n $broken ]]; then
 			log "$NODE_NAME has to join again:"

@@ -74,10 +74,11 @@ def test_a_wait_s_question_may_leave_with_exit_and_is_asked_again(tmp_path: Path
 
 
 def test_a_command_that_is_silent_is_named_with_its_last_line_and_keeps_its_exit_code(tmp_path: Path) -> None:
-    line = "with_notices 'rain' bash -c 'echo a cloud >&2; sleep 1.5; printf wet; exit 3' || echo code $?"
+    says = "echo a cloud >&2; echo '    [WARNING Sun]: it shines' >&2; sleep 1.5; printf wet; exit 3"
+    line = f"with_notices 'rain' bash -c \"{says}\" || echo code $?"
     said = waited(tmp_path, line, first=1)
-    first, notice, *rest = said.stdout.splitlines()
-    assert (first, rest) == ("a cloud", ["wet", "code 3"])
+    first, warning, notice, *rest = said.stdout.splitlines()
+    assert (first, warning, rest) == ("a cloud", "    [WARNING Sun]: it shines", ["wet", "code 3"])
     assert re.search(r"\] waiting for rain \(\d+ s\): a cloud$", notice)
 
 

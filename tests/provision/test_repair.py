@@ -344,6 +344,20 @@ def test_a_worker_with_an_empty_file_joins_again_at_once(tmp_path: Path, file: s
     assert world.run("probe").last == "joined"
 
 
+def test_a_worker_without_its_kubeconfig_is_no_new_machine(tmp_path: Path) -> None:
+    world = made(tmp_path, "w1")
+    world.path(f"{KUBERNETES}/kubelet.conf").unlink()
+    ran = world.run("probe")
+    assert (ran.last, f"{KUBERNETES}/kubelet.conf is missing" in ran.said) == ("partial", True)
+    world.let(token_unknown="")
+    ran = again(world)
+    assert (ran.code, phases(ran)) == (1, []), "it may run pods, so it is reset only where it can join again"
+    (world.root / "state/token-unknown").unlink()
+    ran = again(world)
+    assert (ran.code, phases(ran)[0], phases(ran)[-1]) == (0, "reset", "join"), ran.said
+    assert world.run("probe").last == "joined"
+
+
 # No machine is reset before it is sure that it can join again.
 
 

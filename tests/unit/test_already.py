@@ -16,7 +16,7 @@ from lab.plans import already
 from lab.unknown import Unknown
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote
-from tests.unit.recorded_facts import Alter, facts, lab, section, silent
+from tests.unit.recorded_facts import Alter, facts, lab, section, silent, told_otherwise
 
 
 class Up:
@@ -43,9 +43,13 @@ class Up:
     def alter(self, change: Alter) -> None:
         self.found = change(self.found)
 
-    def gather(self, *words: object, probes: bool) -> Facts:
+    def gather(self, *words: object, probes: bool, admission: bool) -> Facts:
         assert not probes
         return replace(self.found, probes=Unknown("pods were not asked"))
+
+    @property
+    def amiss(self) -> tuple[str, ...]:
+        return already.amiss(lab(), self.workspace, self.remote)
 
     @property
     def is_up(self) -> bool:
@@ -55,6 +59,19 @@ class Up:
 @pytest.fixture
 def it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Up:
     return Up(tmp_path, monkeypatch)
+
+
+def test_nothing_is_wrong_with_a_lab_that_is_well(it: Up) -> None:
+    assert it.amiss == ()
+
+
+def test_what_is_wrong_is_shown_as_its_cause_where_that_is_known(it: Up) -> None:
+    runs = "Id=kubelet.service\nActiveState=active"
+    it.alter(told_otherwise("w3", "services", runs, runs.replace("=active", "=inactive")))
+    it.alter(section("w2", "kubelet-server", "https://192.168.57.11:6443"))
+    cause, other = it.amiss
+    assert cause == "the kubelet on w3 does not run"
+    assert other.startswith("kubelet-server[w2]: ")
 
 
 def test_a_lab_that_is_well_and_has_what_is_rendered_is_up(it: Up) -> None:

@@ -85,6 +85,12 @@ def node(name: str, **changes: Any) -> Alter:
     return api(nodes=tuple(replace(n, **changes) if n.name == name else n for n in known(facts().api.nodes)))
 
 
+def kubelet_stopped(name: str) -> Alter:
+    """As systemd shows a service that somebody has stopped."""
+    runs = "Id=kubelet.service\nActiveState=active"
+    return told_otherwise(name, "services", runs, runs.replace("=active", "=inactive"))
+
+
 def hook(problem: str | None = "its Service default/gate does not exist", **words: Any) -> WebhookFact:
     found, _ = read_one(**words)
     return replace(found, problem=problem)
@@ -310,6 +316,36 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "cp2 does not exist",
         "`./inv up` makes it",
         {"etcd-member-healthy[cp2]", "etcd-one-leader"},
+    ),
+    "a worker that has not joined": (
+        (
+            section("w2", "membership", "fresh\n"),
+            api(nodes=tuple(n for n in known(facts().api.nodes) if n.name != "w2")),
+        ),
+        "w2 has not joined the cluster",
+        "`./inv up` joins it",
+        {"exact-nodes", "node-ready[w2]", "node-files[w2]"},
+    ),
+    "a worker that has lost its kubeconfig": (
+        (section("w2", "membership", "partial\n/etc/kubernetes/kubelet.conf is missing\n"),),
+        "w2 has lost files that kubeadm wrote",
+        "`./inv up` joins it again",
+        {"node-files[w2]"},
+    ),
+    "a control plane whose manifest is empty": (
+        (
+            section("cp2", "membership", "damaged\n/etc/kubernetes/manifests/etcd.yaml is empty\n"),
+            section("cp2", "etcd-health", "", 1),
+        ),
+        "cp2 has lost files that kubeadm wrote",
+        "`./inv up` writes them again",
+        {"node-files[cp2]", "etcd-member-healthy[cp2]"},
+    ),
+    "a kubelet that was stopped": (
+        (kubelet_stopped("w3"), node("w3", ready=False)),
+        "the kubelet on w3 does not run",
+        "`./inv up` starts it",
+        {"node-services[w3]", "node-ready[w3]"},
     ),
     "the load balancer that is paused": (
         (not_running("paused", "lb1"), UNASKED),
@@ -555,6 +591,17 @@ def test_a_user_s_pod_that_waits_for_its_image_is_no_cause() -> None:
 )
 def test_a_cause_passes_where_waiting_may_cure_it(alter: tuple[Alter, ...], passes: bool) -> None:
     assert only(*alter).passes is passes
+
+
+def test_a_node_that_was_deleted_has_not_failed_to_join() -> None:
+    assert found_in(api(nodes=tuple(n for n in known(facts().api.nodes) if n.name != "w2"))) == ()
+
+
+def test_a_node_that_is_missing_for_another_reason_is_not_hidden() -> None:
+    lacking = api(nodes=tuple(n for n in known(facts().api.nodes) if n.name not in ("w2", "w3")))
+    cause = only(section("w2", "membership", "partial\n"), lacking)
+    assert cause.what == "w2 has not joined the cluster"
+    assert "exact-nodes" not in cause.explains
 
 
 def test_several_images_of_a_node_are_one_cause() -> None:

@@ -574,6 +574,11 @@ def load_bytes(content: bytes) -> str:
     ("content", "problem"),
     [
         (b"name: [a\n", "lab.yaml:2:1: can't be read as YAML: "),
+        (
+            b"name: a\nnodes: [unclosed\n# more\nprovider: docker\n",
+            "lab.yaml:4:1: can't be read as YAML: expected ',' or ']', but got '?' (while parsing a flow "
+            "sequence that begins on line 2)",
+        ),
         (b"name: a\nnodes:\n\tx: 1\n", r"lab.yaml:3:1: can't be read as YAML: found character '\t'"),
         (b"a: b: c\n", "lab.yaml:1:5: can't be read as YAML: mapping values are not allowed here"),
         (b"name: a\nname2: \x01\n", "lab.yaml:2: holds U+0001"),

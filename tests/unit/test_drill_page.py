@@ -231,5 +231,12 @@ def test_the_top_table_has_what_a_reader_asks_first() -> None:
         FIGURES
     )
     top = page(report()).split("</table>")[0]
-    for words in ("Time to detect (s)", "lost", "missed", "repeated", "etcd leader changes", "All whole (s)"):
+    for words in (
+        "Time to detect (s)",
+        "lost",
+        "missed",
+        "repeated",
+        "etcd leader changes",
+        "All healthy again (s)",
+    ):
         assert f">{words}</span>" in top

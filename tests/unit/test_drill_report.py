@@ -46,7 +46,7 @@ def test_the_table_tells_each_drill_its_figures_and_the_verdict() -> None:
     assert "✗ 2.50 (0.70–4.30)" in detect
     assert detect.rstrip().endswith("≤ 3")
     assert "✓ 0" in line(lines, "Acknowledged writes lost")
-    assert "etcd cp2 whole again (s)" in "\n".join(lines)
+    assert "etcd cp2 healthy again (s)" in "\n".join(lines)
     assert lines[-1].strip() == "ha-lab: 1 of 2 runs passed."
 
 

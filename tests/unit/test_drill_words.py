@@ -84,7 +84,7 @@ def test_every_figure_is_called_by_words_and_not_by_its_name(name: str) -> None:
 def test_a_figure_or_component_that_is_not_known_is_called_by_its_name() -> None:
     assert words.figure("shadows.cast") == Said("shadows.cast", "shadows.cast")
     assert words.figure("connections.shadows") == Said("connections.shadows", "connections.shadows")
-    assert words.figure("whole_s.shadow cp9").en == "shadow cp9 whole again (s)"
+    assert words.figure("whole_s.shadow cp9").en == "shadow cp9 healthy again (s)"
 
 
 @pytest.mark.parametrize(

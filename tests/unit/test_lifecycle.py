@@ -466,8 +466,8 @@ def test_a_smaller_lab_is_asked_for_with_what_is_lost(world: World) -> None:
     with pytest.raises(LabStateError, match=r"^nothing was changed$"):
         world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False)
     assert world.asked == [
-        "cp2, cp3, w2 will be removed, with all data that only they have. With 1 instead of 3 control planes "
-        "none of them may fail any more (now: 1). Go on? [y/N] "
+        "cp2, cp3, w2 will be removed, with all data that only they have. With 1 control plane, "
+        "none may fail any more; with the present 3, 1 may. Go on? [y/N] "
     ]
     assert world.touches == []
     world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False, answer=True)
@@ -627,7 +627,7 @@ def test_nobody_to_ask_is_told_which_flag_consents(
     assert "needs confirmation, and standard input is not a terminal: cp2, cp3 will be removed" in (
         said := " ".join(capsys.readouterr().err.split())
     )
-    assert "none of them may fail any more" in said
+    assert "none may fail any more" in said
     assert "next: ./inv up --yes" in said
 
 

@@ -113,9 +113,9 @@ def test_members_can_t_leave_where_no_majority_would_be_left(
 @pytest.mark.parametrize(
     ("before", "after", "loss"),
     [
-        (3, 1, "With 1 instead of 3 control planes none of them may fail any more (now: 1)."),
-        (5, 3, "With 3 instead of 5 control planes 1 of them may fail (now: 2)."),
-        (5, 1, "With 1 instead of 5 control planes none of them may fail any more (now: 2)."),
+        (3, 1, "with 1 control plane, none may fail any more; with the present 3, 1 may"),
+        (5, 3, "with 3 control planes, 1 may fail; with the present 5, 2 may"),
+        (5, 1, "with 1 control plane, none may fail any more; with the present 5, 2 may"),
         (3, 3, None),
         (1, 3, None),
     ],

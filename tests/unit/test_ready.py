@@ -158,7 +158,7 @@ def test_each_wait_is_for_its_own_checks_and_those_before(
 ) -> None:
     recorded.found = alter(facts())
     assert {name for name in WAITS if recorded.wait(name)} == set(waits)
-    assert recorded.hints == {"`./inv verify` says what each means and what to try"}
+    assert recorded.hints == {"`./inv verify` explains what does not hold"}
 
 
 CORDON = "node.kubernetes.io/unschedulable"

@@ -127,7 +127,7 @@ def test_coredns_on_one_node_is_named() -> None:
 def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
     found = looked(nodes_not_ready("w1"))
     assert found.health == "degraded"
-    assert found.losses == ("no loss of one more machine, apart from the load balancer's",)
+    assert found.losses == ("the loss of the load balancer; not that of any other one machine",)
 
 
 # What is behind a problem.

@@ -487,6 +487,13 @@ def test_status_of_no_lab_is_an_answer_and_not_an_error(tmp_path: Path, bin_fold
     assert ran.stderr == ""
 
 
+def test_status_names_the_command_that_is_changing_the_lab(tmp_path: Path, bin_folder: Path) -> None:
+    workspace = Workspace(tmp_path / ".lab")
+    with workspace.lock():
+        ran = typed(tmp_path, "status", "--lab", "lab.yaml")
+    assert ran.stderr == f"process {os.getpid()} is changing this lab now: what is shown is on its way\n"
+
+
 def test_destroying_no_lab_is_no_error(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "destroy", "--lab", "lab.yaml")
     assert ran.returncode == 0
@@ -661,7 +668,7 @@ def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_fol
         (
             "nodes: {control_planes: {count: 1}}",
             ("up",),
-            "With 1 instead of 3 control planes none of them may fail any more (now: 1). Go on?",
+            "With 1 control plane, none may fail any more; with the present 3, 1 may. Go on?",
             "./inv up --lab lab.yaml --yes",
         ),
         (

@@ -16,7 +16,7 @@ from lab.errors import LabError, LabStateError
 from lab.golden import image
 from lab.model import Lab, Libvirt, Node, roles
 from lab.model.roles import Role
-from lab.plans import engine
+from lab.plans import already, engine
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
@@ -122,6 +122,28 @@ def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
     assert "nothing to change; the machines are as lab.yaml says" in text(found)
 
 
+def test_what_up_would_repair_is_a_change(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.amiss = ("the kubelet on w3 does not run",)
+    found = look(world, lab)
+    assert (found.exit_code, found.steps, found.amiss) == (2, (), world.amiss)
+    assert json.loads(plan.to_json(found))["changes"] is True
+    said = text(found)
+    assert "does not hold: the kubelet on w3 does not run\n" in said
+    assert "lab.yaml asks for no change, but not all is well; `./inv up` repairs what it can." in said
+
+
+def test_what_is_wrong_is_not_asked_where_steps_are_known_or_machines_do_not_run(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.up(lab_of(world.folder, workers=1))
+    monkeypatch.setattr(already, "amiss", lambda *_: pytest.fail("asked"))
+    assert look(world, lab_of(world.folder, workers=2)).exit_code == 2
+    world.machine("w1").state = "stopped"
+    assert look(world, lab_of(world.folder, workers=1)).amiss == ()
+
+
 class Counted:
     """What machines are asked, in order. `before` waits for one question before another is answered."""
 
@@ -208,9 +230,17 @@ def test_a_smaller_lab_says_what_goes_what_is_noticed_and_what_is_lost(world: Wo
         "load-balancer": ("lb1",),
         **AFTER,
     }
-    assert "With 1 instead of 3 control planes none of them may fail any more (now: 1)." in found.notice
+    assert "with 1 control plane, none may fail any more; with the present 3, 1 may" in found.notice
     assert "pods on the workers that leave are evicted and start on others" in found.notice
     assert "it asks before it removes cp2, cp3, w2" in text(found)
+
+
+def test_pods_have_nowhere_to_go_where_no_worker_is_left(world: World) -> None:
+    world.up(lab_of(world.folder, workers=2))
+    found = look(world, lab_of(world.folder, workers=0))
+    assert (
+        "pods on the workers that leave are evicted and stay Pending, since no worker is left" in found.notice
+    )
 
 
 def test_an_etcd_member_without_an_api_server_leaves_without_a_word_to_haproxy(
@@ -594,6 +624,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "refused",
             "repairs",
             "not_asked",
+            "amiss",
             "changes",
         ),
     }

@@ -184,6 +184,19 @@ def test_a_second_process_is_kept_out_and_told_by_whom(workspace: Workspace) -> 
             holder.kill()
 
 
+def test_which_process_has_the_lab_can_be_asked_without_disturbing_it(workspace: Workspace) -> None:
+    assert workspace.in_use_by() is None
+    with hold(workspace) as holder:
+        try:
+            assert workspace.in_use_by() == f"process {holder.pid}"
+        finally:
+            holder.kill()
+            holder.wait(10)
+    assert workspace.in_use_by() is None
+    with workspace.lock():
+        pass
+
+
 def test_a_killed_process_holds_nothing(workspace: Workspace) -> None:
     with hold(workspace) as holder:
         holder.send_signal(signal.SIGKILL)

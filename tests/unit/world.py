@@ -106,6 +106,7 @@ class World:
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
         self.touches: list[str] = []
         self.asked: list[str] = []
+        self.amiss: tuple[str, ...] = ()
         self.words: dict[str, tuple[str, ...]] = {}
         self.fault: tuple[str, int, When, BaseException] | None = None
         self.dead = False
@@ -582,6 +583,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(already, "is_up", is_up)
+    monkeypatch.setattr(already, "amiss", lambda lab, workspace, remote: world.amiss)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
     monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))

@@ -25,11 +25,14 @@ OF_MACHINES: tuple[Sign, ...] = (
 
 SIGNS: tuple[Sign, ...] = (
     *OF_MACHINES,
+    Sign("a machine that has not joined", machines.not_joined),
+    Sign("a node that has lost files", machines.files),
     Sign("a CA that is not valid now", api.ca_not_valid),
     Sign("a kubeconfig whose certificate is not valid now", api.client_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),
     Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("a kubelet that ends again and again", machines.kubelets),
+    Sign("a kubelet that does not run", machines.stopped_kubelets),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),
     Sign("a quota on the cluster's own pods", refused_pods.quotas),
     Sign("limits on the cluster's own pods", refused_pods.limits),

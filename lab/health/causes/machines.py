@@ -37,6 +37,9 @@ STARTS_PODS = (
 OF_KUBELET = ("node-services", "kubelet-and-containerd-run", "node-ready")
 """Checks of a node that fail where its kubelet does not stay up, beside STARTS_PODS."""
 
+OF_ALL_NODES = ("exact-nodes", "nodes-are-all-ready")
+"""Checks of the lab that fail where the cluster lacks a node."""
+
 STARTS = {"paused": "resumes {it}", "stopped": "starts {it}"}
 """What `up` does about a machine in such a state; it makes any other."""
 
@@ -55,6 +58,82 @@ def off(found: Found) -> Iterator[Cause]:
             words=tuple(f"{name} {OFF[state]}" for name in names),
             everything=_no_api_without(lab, names),
         )
+
+
+def not_joined(found: Found) -> Iterator[Cause]:
+    """Machines that run and are no nodes of the cluster, as an `up` that was interrupted leaves them."""
+    nodes = found.facts.api.nodes
+    if isinstance(nodes, Unknown):
+        return
+    listed_nodes = {node.name for node in nodes}
+    missing = [node.name for node in found.lab.kubernetes_nodes if node.name not in listed_nodes]
+    names = [name for name in missing if _membership(found, name) in ("fresh", "partial")]
+    if names:
+        yield Cause(
+            f"{listed(names)} {'has' if len(names) == 1 else 'have'} not joined the cluster",
+            f"`./inv up` joins {'it' if len(names) == 1 else 'them'}",
+            titles=found.titles(*OF_ALL_NODES) if names == missing else frozenset(),
+            machines=frozenset(names),
+            passes=True,
+        )
+
+
+def files(found: Found) -> Iterator[Cause]:
+    """Nodes whose files of kubeadm's are missing or broken."""
+    nodes = found.facts.api.nodes
+    listed_nodes = set() if isinstance(nodes, Unknown) else {node.name for node in nodes}
+    for node in found.lab.kubernetes_nodes:
+        has = _membership(found, node.name)
+        if has == "damaged" or (has in ("fresh", "partial") and node.name in listed_nodes):
+            yield Cause(
+                f"{node.name} has lost files that kubeadm wrote",
+                f"`./inv up` {'writes them again' if has == 'damaged' else 'joins it again'}",
+                machines=frozenset([node.name]),
+                passes=True,
+                detail="; ".join(_lost_files(found.facts.machines[node.name])),
+            )
+
+
+def _lost_files(machine: Machine | Unknown) -> tuple[str, ...]:
+    """Which files are missing or broken, as the machine says; none where it does not."""
+    try:
+        return () if isinstance(machine, Unknown) else machine.broken_files
+    except CouldNotAsk:
+        return ()
+
+
+def _membership(found: Found, name: str) -> str:
+    """What a machine has of the cluster (`Machine.membership`); "" where that is not known."""
+    machine = found.facts.machines[name]
+    try:
+        return "" if isinstance(machine, Unknown) else machine.membership
+    except CouldNotAsk:
+        return ""
+
+
+def stopped_kubelets(found: Found) -> Iterator[Cause]:
+    """Kubelets that do not run on nodes which have joined; systemd does not start one that was stopped."""
+    for node in found.lab.kubernetes_nodes:
+        machine = found.facts.machines[node.name]
+        try:
+            service = None if isinstance(machine, Unknown) else machine.services.get("kubelet")
+        except CouldNotAsk:
+            continue
+        if not service or service.running or isinstance(machine, Unknown) or _kubelet_loop(machine):
+            continue
+        if _membership(found, node.name) == "joined":
+            yield Cause(
+                f"the kubelet on {node.name} does not run",
+                "`./inv up` starts it",
+                titles=_of_kubelet(found, node),
+                passes=True,
+            )
+
+
+def _of_kubelet(found: Found, node: Node) -> frozenset[str]:
+    """The titles of the checks that fail where a node's kubelet does not stay up."""
+    own = {each.title for each in found.bad if each.machine == node.name and each.name in OF_KUBELET}
+    return _of_pods_on(found, [node.name]) | own | found.titles("nodes-are-all-ready")
 
 
 def _plural(words: str) -> str:
@@ -80,9 +159,7 @@ def kubelets(found: Found) -> Iterator[Cause]:
             f"the kubelet on {node.name} ends soon after each start",
             f"`./inv ssh {node.name} -- sudo journalctl -u kubelet -n 50` shows why"
             f"{again if _can_be_replaced(found.lab, node) else ''}",
-            titles=_of_pods_on(found, [node.name])
-            | {each.title for each in found.bad if each.machine == node.name and each.name in OF_KUBELET}
-            | found.titles("nodes-are-all-ready"),
+            titles=_of_kubelet(found, node),
             detail=loop,
         )
 
