@@ -22,7 +22,7 @@ from typing import Any
 import yaml
 
 from lab.errors import LabStateError
-from lab.health.connecting import connection_problem
+from lab.health.connecting import NO_SERVER_UP, connection_problem
 from lab.health.reading import UNREADABLE, listed, mapping, moment, number, read, text
 
 CHECKING = "* "
@@ -158,7 +158,19 @@ class Api:
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
     ) -> tuple[int, str]:
-        """Ask on a new connection; return status and text. Raises LabStateError when it does not answer."""
+        """Ask on a new connection; return status and text. Raises LabStateError when it does not answer.
+
+        A GET whose connection is cut is sent once more, as Kubernetes clients do (client-go, rest/request.go):
+        HAProxy ends the connections to an API server that goes down, and then knows others that are up.
+        """
+        try:
+            return self._ask(method, path, body, content_type)
+        except LabStateError as error:
+            if method != "GET" or not error.message.endswith(NO_SERVER_UP):
+                raise
+        return self._ask(method, path, body, content_type)
+
+    def _ask(self, method: str, path: str, body: object, content_type: str) -> tuple[int, str]:
         host = self.server.removeprefix("https://")
         connection = http.client.HTTPSConnection(host, timeout=self.timeout, context=self.context)
         try:

@@ -113,6 +113,28 @@ def test_the_api_is_asked_through_the_load_balancer(tmp_path: Path, monkeypatch:
             Api(kubeconfig, 2.0).nodes()
 
 
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1), ("DELETE", 1)])
+def test_what_changes_nothing_is_asked_once_more_where_the_connection_was_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, times: int
+) -> None:
+    monkeypatch.setattr(cluster, "_context", lambda ca, user: ssl.create_default_context())
+    came: list[int] = []
+
+    def closes_once(client: socket.socket) -> None:
+        came.append(1)
+        closes(client) if len(came) == 1 else is_silent(client)
+
+    kubeconfig = tmp_path / "kubeconfig"
+    with listening(closes_once) as port:
+        kubeconfig.write_text(
+            f"clusters: [{{cluster: {{server: 'https://127.0.0.1:{port}', certificate-authority-data: ''}}}}]\n"
+            "users: [{user: {}}]\n"
+        )
+        with pytest.raises(LabStateError, match="no answer within 0.2 s" if times == 2 else CUT):
+            Api(kubeconfig, 0.2).request(method, "/api/v1/nodes")
+    assert len(came) == times
+
+
 def test_only_the_load_balancer_s_answers_are_taken_for_haproxy_s(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[tuple[str, str], bool] = {}
 
