@@ -86,6 +86,7 @@ wait_until_api_has_heard() { wait_for 120 "the API to hear from $NODE_NAME's kub
 # If a user has stopped the kubelet, nothing else would start it before the next boot.
 start_kubelet() {
 	systemctl is-active --quiet kubelet || {
+		repairs "the kubelet did not run"
 		systemctl start kubelet
 		changed=yes
 	}

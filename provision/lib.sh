@@ -12,6 +12,12 @@ changed=no # what `finish` reports
 
 log() { echo "[$(date +%T)] $*"; }
 
+# repairs LINES: says what was wrong, and is made good now. `up` shows that with its step (lab/plans/script.py).
+repairs() {
+	local line
+	while IFS= read -r line; do log "repairs: $line"; done <<<"$1"
+}
+
 die() {
 	echo "ERROR: $*" >&2
 	exit 1

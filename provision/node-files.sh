@@ -274,8 +274,7 @@ repair_control_plane() {
 	local broken name certificate=no
 	broken=$(broken_files)
 	[[ -n $broken ]] || return 0
-	log "repairing $NODE_NAME:"
-	echo "$broken"
+	repairs "$broken"
 	# If this is interrupted, what it leaves is not half a join.
 	note_complete
 	fill "$HERE/kubeadm-init.yaml"

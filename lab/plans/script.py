@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node
@@ -14,6 +16,9 @@ from lab.workspace.render import credentials
 
 WEBHOOK = 'webhook "'
 """What the API has in its refusals where a webhook could not be asked, or has refused (apiserver's errors)."""
+
+REPAIRS = re.compile(r"^\[[0-9:]+\] repairs: (.+)$", re.MULTILINE)
+"""Lines of `repairs` in provision/lib.sh."""
 
 Words = Callable[[Lab, Situation, Node], Sequence[str]]
 
@@ -68,10 +73,23 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
         files = credentials.secret_files(node, context.lab, context.secrets, key)
         given = {name: text for name, text in files.items() if name in secrets}
     try:
-        return context.remote.script(node, name, words, secrets=given, log=job.log)
+        changed = context.remote.script(node, name, words, secrets=given, log=job.log)
     except CommandFailed as error:
         _raise_explained(job, name, node, error)
         raise
+    repairs = _repairs(job.log)
+    if repairs:
+        job.shown.note = f"repaired: {'; '.join(repairs)}"
+    return changed
+
+
+def _repairs(log: Path) -> list[str]:
+    """What a script has made good, as it said (`repairs` of provision/lib.sh), each once."""
+    try:
+        said = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return list(dict.fromkeys(REPAIRS.findall(said)))
 
 
 def _raise_explained(job: Job, name: str, node: Node, error: CommandFailed) -> None:

@@ -81,8 +81,7 @@ restore_objects() {
 	}
 	missing=$(missing_objects "$found")
 	[[ -n $missing ]] || return 0
-	log "$LAB_NAME lacks objects that kubeadm init creates:"
-	echo "$missing"
+	repairs "$(awk '{ $1 = ""; print substr($0, 2) " is missing" }' <<<"$missing")"
 	fill "$HERE/kubeadm-init.yaml"
 	for phase in $(cut -d' ' -f1 <<<"$missing" | uniq); do
 		if [[ $phase == bootstrap-token ]]; then
@@ -122,7 +121,7 @@ bind_administrators() {
 	missing=$(ask_cluster as_super_admin) || return 1
 	missing=$(missing_objects "$missing")
 	(($(grep -c . <<<"$missing") < $(grep -c . <<<"$OBJECTS"))) || return 1
-	log "$LAB_NAME lacks the ClusterRoleBinding $ADMINISTRATORS, without which the administrator may do nothing"
+	repairs "the ClusterRoleBinding $ADMINISTRATORS is missing, without which the administrator may do nothing"
 	as_super_admin auth reconcile --filename - <<<"$ADMINISTRATORS_BINDING" && changed=yes
 }
 

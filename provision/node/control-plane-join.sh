@@ -147,7 +147,7 @@ main() {
 			lost=$(lost_files)
 			[[ -z $lost ]] || {
 				log "$NODE_NAME has to join again:"
-				echo "$lost"
+				repairs "$lost"
 			}
 		fi
 		point_at_load_balancer "$ADMIN" || true

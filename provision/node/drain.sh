@@ -28,7 +28,8 @@ BUDGETS+='{{range .spec.selector.matchExpressions}}{{if eq .operator "DoesNotExi
 BUDGETS+='{{if .values}} {{if eq .operator "In"}}in{{else}}notin{{end}} '
 BUDGETS+='({{range $index, $value := .values}}{{if $index}},{{end}}{{$value}}{{end}}){{end}},{{end}}'
 BUDGETS+='{{"\n"}}{{end}}{{end}}'
-readonly PODS BUDGETS RETRY=5 # seconds, as kubectl waits between two evictions of a pod
+READY='{.status.conditions[?(@.type=="Ready")].status}'
+readonly PODS BUDGETS READY RETRY=5 # seconds, as kubectl waits between two evictions of a pod
 
 name="" force=no timeout=120 cordoned=no # cordoned: by the kit, and this run has not succeeded
 
@@ -78,11 +79,20 @@ restore() {
 	fi
 }
 
+# A node whose kubelet has stopped reporting. It can't confirm that a pod has ended, so that is not waited for.
+is_silent() { [[ $(as_admin get node "$name" --output "jsonpath=$READY") != True ]]; }
+
 drain() {
-	local deadline=$((SECONDS + timeout)) left=$timeout flags=(--ignore-daemonsets --delete-emptydir-data)
+	local deadline=$((SECONDS + timeout)) left=$timeout flags=(--ignore-daemonsets --delete-emptydir-data) once silent
 	[[ $force == no ]] || flags+=(--force)
-	# kubectl repeats what a budget forbids, but ends at any other error, which may be a transient one.
-	until with_notices "the pods of $name to be evicted" as_admin drain "$name" "${flags[@]}" --timeout "${left}s"; do
+	# kubectl repeats what a budget forbids, but ends at any other error, which may be a transient one. A kubelet that has
+	# just stopped is noticed after 40 s (node-monitor-grace-period), so once more after 60 s.
+	until
+		silent=()
+		! is_silent || silent=(--skip-wait-for-delete-timeout 1)
+		once=$((left < 60 * LAB_PATIENCE ? left : 60 * LAB_PATIENCE))
+		with_notices "the pods of $name to be evicted" as_admin drain "$name" "${flags[@]}" "${silent[@]}" --timeout "${once}s"
+	do
 		((SECONDS + RETRY < deadline)) || give_up
 		sleep "$RETRY"
 		left=$((deadline - SECONDS))

@@ -55,7 +55,7 @@ main() {
 		broken=$(broken_files)
 		if [[ -n $broken ]]; then
 			log "$NODE_NAME has to join again:"
-			echo "$broken"
+			repairs "$broken"
 		else
 			start_kubelet
 		fi

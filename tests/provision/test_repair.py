@@ -434,7 +434,7 @@ def test_a_control_plane_that_lost_what_others_have_leaves_etcd_and_joins_again(
     assert world.run("probe").last == "partial"
     ran = again(world)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    assert f"cp2 has to join again:\n{LOST[what]}" in ran.said
+    assert f"repairs: {LOST[what]}" in ran.said
     assert "waiting" not in ran.said
     order = [
         next(place for place, call in enumerate(ran.changes) if words in call)
@@ -689,7 +689,7 @@ def test_the_administrator_s_binding_is_made_again(tmp_path: Path, kubeconfig: s
     world.let(unbound="", missing="ConfigMap kube-public cluster-info\n")
     ran = again(world)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    assert "lacks the ClusterRoleBinding kubeadm:cluster-admins, without which the administrator" in ran.said
+    assert "repairs: the ClusterRoleBinding kubeadm:cluster-admins is missing, without which" in ran.said
     made_first = [] if kubeconfig == "complete" else ["kubeconfig super-admin"]
     assert phases(ran) == [*made_first, "bootstrap-token"], "and what else is missing"
     assert world.has(SUPER_ADMIN) is (kubeconfig != "missing")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from lab.system.progress import Progress
 from lab.verbs.up import Run
 from lab.workspace import Workspace, kubeconfig
 from lab.workspace.render import credentials
-from tests.unit.fakes import FakeRemote, progress
+from tests.unit.fakes import FakeRemote, printed, progress
 from tests.unit.recorded_facts import admission, facts
 from tests.unit.test_admission import read_one
 
@@ -444,6 +445,29 @@ def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World, monkeypatc
     assert world.remote.words["control-plane-init cp1"] == ("cp2", "cp3", "w1", "w3")
     assert world.started("control-plane-join") == ["cp2", "cp3"]
     assert world.events[-1] == "end revoke cp1"
+
+
+def test_what_a_script_has_made_good_is_shown_with_its_step(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = world.remote.script
+
+    def logging(node: Node, name: str, words: Sequence[str] = (), *, log: Path, **more: Any) -> bool:
+        said = (
+            "[18:00:00] repairs: the kubelet did not run\n"
+            if (name, node.name) == ("worker-join", "w2")
+            else ""
+        )
+        log.write_text(f"{said * 2}[18:00:01] this repairs: nothing\nha-lab: changed\n")
+        return script(node, name, words, log=log, **more)
+
+    monkeypatch.setattr(world.remote, "script", logging)
+    console, out = printed()
+    world.progress = Progress(console, world.workspace.logs)
+    world.bring_up()
+    shown = [line for line in out.getvalue().splitlines() if "repair" in line]
+    assert len(shown) == 1
+    assert re.search(r"✓ w2 +kubeadm join  [0-9.]+ s  repaired: the kubelet did not run$", shown[0])
 
 
 @pytest.mark.parametrize("wrong", ["loadbalancer", "", "node", "ready"])
