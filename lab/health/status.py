@@ -178,6 +178,8 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
     nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
     missing = "unknown" if isinstance(facts.api.nodes, Unknown) else "not a node"
     said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
+    # For 40 s after its kubelet has ended, the API still calls a node Ready.
+    said |= {name: "unknown" for name in facts.off if said.get(name) == "Ready"}
     return tuple(
         MachineStatus(
             node.name,

@@ -69,7 +69,8 @@ def _answers(job: Job) -> bool:
     def why_not() -> str | None:
         if job.failed("boot"):
             raise LabStateError(f"{job.node.name} was not started: making the machines failed")
-        return job.context.remote.why_not_reachable(job.node)
+        remote = job.context.remote
+        return "its network is not made yet" if remote.route_problem() else remote.why_not_reachable(job.node)
 
     job.wait_until(
         why_not,

@@ -45,6 +45,9 @@ MEASURED: Mapping[str, float] = {
 ON_THE_HOST = frozenset({"bake"})
 """Steps that take as long with emulated machines: the host does them."""
 
+WAITS = frozenset({"nodes-ready", "pods-ready", "healthy"})
+"""Steps that change nothing and take as long as the change before them needs to settle."""
+
 _TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE)}
 
 
@@ -78,7 +81,7 @@ def keep(workspace: Workspace, steps: Iterable[StepTime]) -> None:
     """
     slowest: dict[str, float] = {}
     for step in steps:
-        if step.outcome == "done":
+        if step.outcome == "done" or step.name in WAITS:
             key = _key(step.name, step.title)
             slowest[key] = max(slowest.get(key, 0.0), round(step.seconds, 1))
     if slowest:

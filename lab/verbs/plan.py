@@ -269,6 +269,10 @@ def _seconds(lab: Lab, part: _Part, figures: durations.Figures) -> float:
     )
 
 
+OF_MEMBERS = ("drain", "leave", "forget")
+"""Steps of REMOVE that change nothing on a machine that has not joined the cluster."""
+
+
 def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
     """The plans that `up` would run, in order."""
     lab = session.lab
@@ -285,6 +289,8 @@ def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
             silent=frozenset(n.name for n in leaving if n.name in there.silent or _to_be_made(n, there)),
         )
         targets = {s.name: _on(s, lab, situation) for s in REMOVE if s.name != "deliver"}
+        for name in OF_MEMBERS:
+            targets[name] = [each for each in targets[name] if each not in there.unjoined]
         found.append(_Part(REMOVE, situation, targets))
     resized = tuple(node for node in change.resized if not _to_be_made(node, there))
     if resized:
@@ -386,7 +392,8 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
             "connections to the API servers that leave end once their requests are answered; new ones go to "
             "the other servers, and none fails"
         )
-    if any(node.spec.runs_kubelet and not node.spec.serves_api for node in change.removed):
+    gone = [node for node in change.removed if node.name not in there.unjoined]
+    if any(node.spec.runs_kubelet and not node.spec.serves_api for node in gone):
         then = "start on others" if lab.workers else "stay Pending, since no worker is left"
         yield f"pods on the workers that leave are evicted and {then}"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):

@@ -341,6 +341,29 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "`./inv up` writes them again",
         {"node-files[cp2]", "etcd-member-healthy[cp2]"},
     ),
+    "CoreDNS that was deleted": (
+        (
+            section("cp1", "unfinished", "control-plane-init the cluster lacks its Deployment coredns\n"),
+            without("coredns-"),
+        ),
+        "the cluster lacks its Deployment coredns",
+        "`./inv up` creates it again",
+        {"cluster-objects", "coredns-spread"},
+    ),
+    "two objects that were deleted": (
+        (
+            section(
+                "cp1",
+                "unfinished",
+                "control-plane-init the cluster lacks its Deployment coredns\n"
+                "control-plane-init the cluster lacks its DaemonSet kube-proxy\n",
+            ),
+            without("kube-proxy-"),
+        ),
+        "the cluster lacks its Deployment coredns and DaemonSet kube-proxy",
+        "`./inv up` creates them again",
+        {"cluster-objects", "kube-proxy[w1]"},
+    ),
     "a kubelet that was stopped": (
         (kubelet_stopped("w3"), node("w3", ready=False)),
         "the kubelet on w3 does not run",

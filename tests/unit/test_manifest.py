@@ -82,8 +82,8 @@ SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\n"
         (
             "kind: DaemonSet\n{{- if .Values.x }}\na: b\n",
             3,
-            "can't be read as YAML: could not find expected ':' (while scanning a simple key that begins on line 2) (if "
-            "it is a Helm chart's template",
+            "can't be read as YAML: could not find expected ':' (while scanning a simple key that begins on "
+            "line 2) (if it is a Helm chart's template",
         ),
         ("\0", 1, "can't be read as YAML: "),
         (SERVICE, 1, "has no DaemonSet, so no node would get a pod network (it has: Service)"),

@@ -316,6 +316,16 @@ def test_without_a_cause_a_pod_that_is_missing_is_named() -> None:
     )
 
 
+def test_a_machine_that_has_just_been_stopped_is_not_called_ready() -> None:
+    found = looked(not_running("stopped", "w2"))
+    assert [machine.cluster for machine in found.machines if machine.name == "w2"] == ["unknown"]
+
+
+def test_a_node_that_the_cluster_lacks_is_called_so() -> None:
+    found = looked(api(nodes=tuple(node for node in known(facts().api.nodes) if node.name != "w2")))
+    assert [machine.cluster for machine in found.machines if machine.name == "w2"] == ["not a node"]
+
+
 def test_a_paused_machine_is_named_as_such() -> None:
     found = looked(not_running("paused", "w2"), nodes_not_ready("w2"))
     assert [machine.state for machine in found.machines if machine.name == "w2"] == ["paused"]

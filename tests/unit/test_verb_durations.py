@@ -56,6 +56,12 @@ def test_emulated_machines_take_longer_and_what_they_took_counts_as_it_is(worksp
     assert durations.of_lab(hardware, workspace).of("boot") == durations.MEASURED["boot"]
 
 
+def test_what_a_run_has_waited_for_is_kept_though_it_changed_nothing(workspace: Workspace) -> None:
+    waited = [step("pods-ready", "", 17.9, "unchanged"), step("node", "cp1", 0.1, "unchanged")]
+    durations.keep(workspace, waited)
+    assert durations.read(workspace) == {"pods-ready": 17.9}
+
+
 def test_what_a_step_does_in_the_place_of_the_usual_is_kept_apart(workspace: Workspace) -> None:
     token = replace(step("control-plane-init", "cp1", 2.5), title="join token and certificate key")
     usual = step("control-plane-init", "cp1", 11.0)

@@ -300,6 +300,15 @@ def test_a_load_balancer_that_is_gone_touches_no_cluster(world: World) -> None:
     assert found.notice[0] == "the API answers again once the load balancer is back"
 
 
+def test_a_worker_that_never_joined_needs_no_drain(world: World) -> None:
+    world.up(lab_of(world.folder, workers=2))
+    world.machine("w2").has = "fresh"
+    found = look(world, lab_of(world.folder, workers=1))
+    assert not {"drain", "forget"} & set(steps(found))
+    assert steps(found)["remove"] == ("w2",)
+    assert not any("evicted" in line for line in found.notice)
+
+
 def test_a_machine_whose_making_was_interrupted_is_made(world: World) -> None:
     lab = lab_of(world.folder, workers=2)
     world.up(lab)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lab.health.causes import api, machines, refused_pods
+from lab.health.causes import api, machines, objects, refused_pods
 from lab.health.causes.cause import Cause, Found, Sign
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts
@@ -31,6 +31,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("a kubeconfig whose certificate is not valid now", api.client_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),
     Sign("an administrator whom the API refuses", api.administrator_refused),
+    Sign("objects of the cluster that were deleted", objects.deleted),
     Sign("a kubelet that ends again and again", machines.kubelets),
     Sign("a kubelet that does not run", machines.stopped_kubelets),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),

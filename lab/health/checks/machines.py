@@ -62,12 +62,6 @@ def kernel_settings(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect(wanted, facts.machine(node).kernel)
 
 
-def node_files(lab: Lab, facts: Facts, node: Node) -> Finding:
-    machine = facts.machine(node)
-    found = [f"the machine's files say {machine.membership}"] if machine.membership != "joined" else []
-    return expect_none("all that kubeadm wrote is there and complete", machine.broken_files or found)
-
-
 def cgroup_driver(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect({"containerd": "systemd", "kubelet": "systemd"}, facts.machine(node).cgroup_drivers)
 
@@ -104,13 +98,6 @@ CHECKS = (
         kernel_settings,
         means="packets from pods are not passed on, or go past kube-proxy's rules",
         hint="on the machine: `sysctl --system`; `./inv doctor` looks at the host's kernel",
-    ),
-    MachineCheck(
-        "node-files",
-        kubernetes_nodes,
-        node_files,
-        means="programs that run have read these files; their next start, or the next boot, fails",
-        hint="`./inv up` makes them again, or joins the machine again where it can't",
     ),
     MachineCheck(
         "cgroup-driver",

@@ -252,6 +252,13 @@ def pod_exec(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect("it answers", found)
 
 
+def node_files(lab: Lab, facts: Facts, node: Node) -> Finding:
+    machine = facts.machine(node)
+    has = machine.membership
+    found = [LACKS.get(has, f"it answers {has}")] if has != "joined" else []
+    return expect_none("all that kubeadm wrote is there and complete", machine.broken_files or found)
+
+
 def cluster_objects(lab: Lab, facts: Facts) -> Finding:
     said, silent = answers(facts, lab.control_planes, lambda machine: machine.unfinished)
     if not said:
@@ -261,6 +268,13 @@ def cluster_objects(lab: Lab, facts: Facts) -> Finding:
     pod_network = ["the pod network is not what its manifest says"] if "pod-network" in left else []
     return expect_none("all that kubeadm init and the pod network's manifest create", [*reasons, *pod_network])
 
+
+LACKS = {
+    "fresh": "nothing that kubeadm writes is there",
+    "partial": "a join that was not completed",
+    "damaged": "files are missing or broken",
+}
+"""What a machine has that is no complete node, by its word for that (`Machine.membership`)."""
 
 CHECKS = (
     LabCheck(
@@ -274,6 +288,13 @@ CHECKS = (
         exact_nodes,
         means="the cluster is not the one that lab.yaml describes",
         hint="`./inv up` joins missing machines; `kubectl delete node NAME` removes a Node of no machine",
+    ),
+    MachineCheck(
+        "node-files",
+        kubernetes_nodes,
+        node_files,
+        means="programs that run have read these files; their next start, or the next boot, fails",
+        hint="`./inv up` makes them again, or joins the machine again where it can't",
     ),
     LabCheck(
         "cluster-objects",

@@ -1,0 +1,35 @@
+"""Causes in the cluster's own objects: those that were deleted since kubeadm made them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from lab.health.causes.cause import Cause, Found, listed
+
+LACKS = re.compile(r"\bthe cluster lacks its (\w+ [^;,\s]+)")
+"""How unfinished.sh names a deleted object."""
+
+REFUSED = "the API refuses admin.conf"
+"""How it begins where it could not look for them: that is another cause (`lab.health.causes.api`)."""
+
+NEEDED_BY = {
+    "coredns": ("dns", "coredns-spread", "system-pods-ready"),
+    "kube-dns": ("dns",),
+    "kube-proxy": ("kube-proxy", "kube-proxy-server", "cluster-ip", "node-port", "dns", "system-pods-ready"),
+}
+"""The checks that fail where an object of this name is missing."""
+
+
+def deleted(found: Found) -> Iterator[Cause]:
+    """Objects of `kubeadm init` that the cluster lacks."""
+    said = " ".join(verdict.found for verdict in found.bad if verdict.name == "cluster-objects")
+    lacking = list(dict.fromkeys(LACKS.findall(said)))
+    if lacking and REFUSED not in said:
+        needed = {check for each in lacking for check in NEEDED_BY.get(each.partition(" ")[2], ())}
+        yield Cause(
+            f"the cluster lacks its {listed(lacking)}",
+            f"`./inv up` creates {'it' if len(lacking) == 1 else 'them'} again",
+            titles=found.titles("cluster-objects", *needed),
+            passes=True,
+        )
