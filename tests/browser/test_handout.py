@@ -13,7 +13,7 @@ from lab.workshop.handout import chapters, pdf, prose, topology
 from lab.workshop.handout.context import context
 from lab.workshop.handout.page import Cover, page
 from tests.browser.chromium import Chromium, Page, opened, started
-from tests.browser.test_page import GLYPHS, SHOWN, fits
+from tests.browser.test_page import GLYPHS, SHOWN, fits, in_pairs
 from tests.unit import drills
 from tests.unit.handouts import folder
 from tests.unit.test_handout_page import SIZES, sized
@@ -81,9 +81,7 @@ def commands(tab: Page) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("edition", EDITIONS)
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "language", "edition"), in_pairs(WIDTHS, LANGUAGES, EDITIONS))
 def test_the_page_fits_the_screen_both_ways(
     chromium: Chromium, files: dict[str, Path], width: int, language: str, edition: str
 ) -> None:
@@ -98,23 +96,21 @@ def test_the_page_fits_the_screen_both_ways(
         assert tab.complaints == []
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("width", "language", "dark"), in_pairs(WIDTHS, LANGUAGES, (False, True)))
 def test_the_picture_is_inside_its_frame_and_follows_the_light(
-    chromium: Chromium, files: dict[str, Path], width: int, dark: bool
+    chromium: Chromium, files: dict[str, Path], width: int, language: str, dark: bool
 ) -> None:
-    for language in LANGUAGES:
-        with opened(chromium, files[f"student-{language}"], width=width, dark=dark) as tab:
-            for text, left, top, right, bottom, wide, high in tab.value(TEXTS):
-                assert left >= 0, text
-                assert top >= 0, text
-                assert right <= wide, text
-                assert bottom <= high, text
-            assert [name for name, inside in tab.value(NAMES) if not inside] == []
-            shown = tab.value('document.querySelector("svg.topology").getBoundingClientRect().width')
-            assert shown > 300
-            ink = tab.value('getComputedStyle(document.querySelector("svg.topology text.name")).fill')
-            assert ink == ("rgb(230, 233, 236)" if dark else "rgb(27, 31, 36)")
+    with opened(chromium, files[f"student-{language}"], width=width, dark=dark) as tab:
+        for text, left, top, right, bottom, wide, high in tab.value(TEXTS):
+            assert left >= 0, text
+            assert top >= 0, text
+            assert right <= wide, text
+            assert bottom <= high, text
+        assert [name for name, inside in tab.value(NAMES) if not inside] == []
+        shown = tab.value('document.querySelector("svg.topology").getBoundingClientRect().width')
+        assert shown > 300
+        ink = tab.value('getComputedStyle(document.querySelector("svg.topology text.name")).fill')
+        assert ink == ("rgb(230, 233, 236)" if dark else "rgb(27, 31, 36)")
 
 
 @pytest.mark.parametrize("prefix", ["", "m" * 20])
