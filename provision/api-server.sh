@@ -87,24 +87,28 @@ crash() {
 	echo "$1 on $NODE_NAME ends again and again; the last line of its log: ${line:-its log is empty}"
 }
 
-# ends_again NAME STARTS: its container ended at least twice since it had this number of starts; or it is not running,
-# and the kubelet, which has tried before, pauses for longer than CRASH_GRACE before it tries again.
+# ends_again NAME STARTS: its container does not run, as it may yet be well while it does, and it ended at least twice
+# since it had this number of starts; or the kubelet, which has tried before, pauses for longer than CRASH_GRACE before it
+# tries again.
 ends_again() {
 	local newest starts kubelet_since ended
 	newest_log "$1"
 	[[ -n $newest ]] || return 1
+	! pgrep -x "$1" >/dev/null || return 1
 	starts_of "$1"
 	((starts < $2 + 2)) || return 0
-	! pgrep -x "$1" >/dev/null || return 1
 	kubelet_since=$(systemctl show --property ActiveEnterTimestamp --timestamp=unix --value kubelet)
 	kubelet_since=${kubelet_since#@}
 	ended=$(stat --format %Y "$newest")
 	[[ -n $kubelet_since ]] && ((kubelet_since < ended && EPOCHSECONDS - ended >= CRASH_GRACE))
 }
 
-# It ends where it can't reach its machine's etcd, and that may yet get its majority: others may have booted later.
+# It ends where it can't reach its machine's etcd, and that may yet get its majority: others may have booted later. The
+# newest log may be of a start that has not come so far.
 api_server_lacks_etcd() {
-	local newest
+	local newest number before
 	newest_log kube-apiserver
-	tail -n 20 "$newest" | grep -q ':2379\|error creating storage factory'
+	number=${newest##*/}
+	before=${newest%/*}/$((${number%.log} - 1)).log
+	{ tail -q -n 20 "$newest" "$before" 2>/dev/null || true; } | grep -q ':2379\|error creating storage factory'
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from lab.host.ask import ask
 from lab.host.facts import Container, Daemon, DockerNetwork
+from lab.host.places import may_exist
 from lab.model import LABEL, Lab
 from lab.system import environment
 from lab.unknown import Unknown
@@ -88,9 +89,7 @@ def containers() -> tuple[Container, ...] | Unknown:
         )
         for names, state, owner, networks in rows
     )
-    return tuple(
-        replace(each, folder_exists=Path(each.folder).exists()) if each.folder else each for each in found
-    )
+    return tuple(replace(each, folder_exists=may_exist(each.folder)) if each.folder else each for each in found)
 
 
 def networks() -> tuple[DockerNetwork, ...] | Unknown:

@@ -27,6 +27,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "ha-lab"
 
 
+def may_exist(path: str) -> bool:
+    """Whether something is there, for all that this user can see: another user's home shows nothing."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def folder(path: Path) -> Folder | Unknown:
     """What can be said of a folder; of the nearest one above it where it isn't there yet."""
     try:

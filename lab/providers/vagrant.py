@@ -106,9 +106,10 @@ def destroy(workspace: Workspace, log: Path) -> list[CommandFailed]:
     try:
         machines.destroy(at_once=False)
         return []
-    except CommandFailed:
-        refused = []
-    for name in sorted(ids_by_name(workspace)):
+    except CommandFailed as error:
+        left = sorted(ids_by_name(workspace))
+        refused = [] if left else [error]
+    for name in left:
         try:
             machines.destroy(name, at_once=False)
         except CommandFailed as error:

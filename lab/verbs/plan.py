@@ -218,7 +218,10 @@ def _amiss(session: Session, there: _There) -> tuple[str, ...]:
     if record is None or any(there.states[node.name] != "running" for node in record.lab.nodes):
         return ()
     with session.progress.asking("the lab to say what is wrong"):
-        return already.amiss(record.lab, session.workspace, session.remote)
+        found = already.amiss(record.lab, session.workspace, session.remote)
+        # A pod that restarts or a leader that changes is soon well again.
+        again = already.amiss(record.lab, session.workspace, session.remote) if found else ()
+    return tuple(each for each in again if each in found)
 
 
 def _is_complete(has: Has | Unknown) -> bool:

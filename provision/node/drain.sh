@@ -79,8 +79,9 @@ restore() {
 	fi
 }
 
-# A node whose kubelet has stopped reporting. It can't confirm that a pod has ended, so that is not waited for.
-is_silent() { [[ $(as_admin get node "$name" --output "jsonpath=$READY") != True ]]; }
+# A node whose kubelet has stopped reporting (kubernetes.io, "Node status"). It can't confirm that a pod has ended, so that
+# is not waited for.
+is_silent() { [[ $(as_admin get node "$name" --output "jsonpath=$READY") == Unknown ]]; }
 
 drain() {
 	local deadline=$((SECONDS + timeout)) left=$timeout flags=(--ignore-daemonsets --delete-emptydir-data) once silent

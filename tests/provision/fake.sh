@@ -138,9 +138,12 @@ curl_fails() {
 starts_again() {
 	local folder log number
 	folder=$(cat "$state/crashing")
-	log=$(find "$folder" -name '*.log')
+	log=$(find "$folder" -name '*.log' | sort -V | tail -n 1)
 	number=${log##*/}
+	# The kubelet keeps the log of the start before.
 	mv "$log" "$folder/$((${number%.log} + 1)).log"
+	! has earlier-log || cp "$state/earlier-log" "$folder/$number"
+	touch "$folder/$((${number%.log} + 1)).log"
 }
 
 # With `unbound`, the API refuses the group of admin.conf.
@@ -518,7 +521,7 @@ case "$name $*" in
 # Of all that it could be asked, only where a join is refused.
 "openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -startdate" | \
 	"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -enddate") PATH=${PATH#*:} exec openssl "$@" ;;
-"pgrep -x etcd") has etcd-hangs || [[ -e $kubernetes/manifests/etcd.yaml ]] ;;
+"pgrep -x etcd") { ! has crashing || [[ $(cat "$state/crashing") != */etcd ]]; } && { has etcd-hangs || [[ -e $kubernetes/manifests/etcd.yaml ]]; } ;;
 "pgrep -f -- ^etcd .*--force-new-cluster")
 	! has forced || ! fails restart || exit 0
 	! grep -q -- --force-new-cluster $kubernetes/manifests/etcd.yaml || exit 0

@@ -156,6 +156,23 @@ def test_another_control_plane_joins_again_without_waiting_for_five_minutes(tmp_
     assert (phases(ran)[0], phases(ran)[-1]) == ("reset", "join")
 
 
+def test_a_start_that_runs_may_yet_serve(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    crashing(world, "kube-apiserver", FLAG)
+    world.let(runs_kube_apiserver="")
+    ran = again(world)
+    assert "gave up after 180 s waiting for this control plane" in ran.said
+
+
+def test_the_log_before_the_newest_counts_too(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    crashing(world, "kube-apiserver", "I1128 a start that has just begun")
+    [log] = world.path("/var/log/pods").rglob("*.log")
+    world.let(earlier_log=f"2026-11-28T17:00:00.123456789Z stderr F {NO_ETCD}\n")
+    ran = again(world)
+    assert "gave up after 180 s waiting for this control plane" in ran.said, log
+
+
 def test_an_api_server_that_ends_for_want_of_etcd_is_waited_for(tmp_path: Path) -> None:
     world = made(tmp_path, "cp1")
     crashing(world, "kube-apiserver", NO_ETCD)

@@ -627,6 +627,19 @@ def test_a_node_that_is_missing_for_another_reason_is_not_hidden() -> None:
     assert "exact-nodes" not in cause.explains
 
 
+def test_what_is_private_to_a_machine_is_not_hidden_by_its_lost_files() -> None:
+    cause = only(
+        section("cp2", "membership", "damaged\n/etc/kubernetes/scheduler.conf is empty\n"),
+        section("cp2", "logins", "somebody's key"),
+    )
+    assert "node-files[cp2]" in cause.explains
+    assert not any(title.startswith("logins") for title in cause.explains)
+
+
+def test_a_join_that_is_not_complete_is_not_called_a_loss() -> None:
+    assert only(section("w2", "membership", "partial\n")).what == "w2 has not completed its join"
+
+
 def test_several_images_of_a_node_are_one_cause() -> None:
     first = waiting("kube-proxy-", "w1", "ErrImageNeverPull", "proxy:1")
 

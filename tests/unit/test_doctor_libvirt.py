@@ -118,8 +118,8 @@ def test_what_is_wrong_with_libvirt_is_told_with_what_mends_it(
         (
             "ha-lab.workspace=/x y/.lab#01",
             False,
-            "virsh --connect qemu:///system undefine ha-lab-cp1 --remove-all-storage   # another lab's, whose "
-            "folder /x y/.lab is gone",
+            "virsh --connect qemu:///system dominfo ha-lab-cp1   # another lab's, whose folder /x y/.lab is "
+            "gone; if it was moved",
         ),
     ],
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,6 +84,20 @@ def test_a_lab_s_folder_is_looked_for(virsh: FakeRun, tmp_path: Path) -> None:
     found = asked(LAB).domains[0]
     assert found.folder == str(tmp_path)
     assert found.folder_exists
+
+
+def test_a_folder_that_this_user_may_not_see_is_not_taken_for_gone(
+    virsh: FakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: str, **words: Any) -> os.stat_result:
+        if str(path).startswith("/home/ada"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **words)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert asked(LAB).domains[0].folder_exists
 
 
 def test_a_pool_that_is_not_there_is_none(virsh: FakeRun) -> None:

@@ -134,6 +134,16 @@ def test_what_up_would_repair_is_a_change(world: World) -> None:
     assert "lab.yaml asks for no change, but not all is well; `./inv up` repairs what it can." in said
 
 
+def test_what_is_well_at_a_second_look_is_no_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    looks = iter(
+        [("a pod starts again", "the kubelet on w3 does not run"), ("the kubelet on w3 does not run",)]
+    )
+    monkeypatch.setattr(already, "amiss", lambda *_: next(looks))
+    assert look(world, lab).amiss == ("the kubelet on w3 does not run",)
+
+
 def test_what_is_wrong_is_not_asked_where_steps_are_known_or_machines_do_not_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

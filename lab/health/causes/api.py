@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from lab.health.causes.cause import Cause, Found, listed
+from lab.health.causes.cause import ON_THEIR_OWN, Cause, Found, listed
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.apart import reach_of
 from lab.health.facts.api import health_paths
@@ -23,9 +23,6 @@ LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-o
 
 BACKENDS = ("backend-up", "backend-belief", "backend-takes-connections")
 """The checks that ask HAProxy about API servers."""
-
-ON_THEIR_OWN = ("security", "host facts")
-"""Groups of checks of each machine by itself, which do not fail because machines are apart."""
 
 NOT_VALID = ("certificate has expired", "certificate is not yet valid")
 """OpenSSL's words for a certificate outside its days (its x509_txt.c)."""

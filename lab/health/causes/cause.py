@@ -16,6 +16,10 @@ NAMED = 4
 """How many checks are named that fail for a cause."""
 
 
+ON_THEIR_OWN = ("security", "host facts")
+"""Groups of checks of each machine by itself: they fail for no cause in the cluster or between machines."""
+
+
 @dataclass(frozen=True)
 class Cause:
     """What is in the way, and the least that removes it.

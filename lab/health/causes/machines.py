@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterator
 
-from lab.health.causes.cause import Cause, Found, listed
+from lab.health.causes.cause import ON_THEIR_OWN, Cause, Found, listed
 from lab.health.facts.admission import SYSTEM
 from lab.health.facts.gather import OFF
 from lab.health.facts.machine import Machine
@@ -72,8 +72,8 @@ def not_joined(found: Found) -> Iterator[Cause]:
         yield Cause(
             f"{listed(names)} {'has' if len(names) == 1 else 'have'} not joined the cluster",
             f"`./inv up` joins {'it' if len(names) == 1 else 'them'}",
-            titles=found.titles(*OF_ALL_NODES) if names == missing else frozenset(),
-            machines=frozenset(names),
+            titles=_of_no_node(found, names)
+            | (found.titles(*OF_ALL_NODES) if names == missing else frozenset()),
             passes=True,
         )
 
@@ -85,13 +85,21 @@ def files(found: Found) -> Iterator[Cause]:
     for node in found.lab.kubernetes_nodes:
         has = _membership(found, node.name)
         if has == "damaged" or (has in ("fresh", "partial") and node.name in listed_nodes):
+            reasons = _lost_files(found.facts.machines[node.name])
             yield Cause(
-                f"{node.name} has lost files that kubeadm wrote",
+                f"{node.name} has {'lost files that kubeadm wrote' if reasons else 'not completed its join'}",
                 f"`./inv up` {'writes them again' if has == 'damaged' else 'joins it again'}",
-                machines=frozenset([node.name]),
+                titles=_of_no_node(found, [node.name]),
                 passes=True,
-                detail="; ".join(_lost_files(found.facts.machines[node.name])),
+                detail="; ".join(reasons),
             )
+
+
+def _of_no_node(found: Found, names: Collection[str]) -> frozenset[str]:
+    """The titles of the checks that fail on machines which are no complete nodes."""
+    return frozenset(
+        each.title for each in found.bad if each.machine in names and each.group not in ON_THEIR_OWN
+    )
 
 
 def _lost_files(machine: Machine | Unknown) -> tuple[str, ...]:

@@ -213,8 +213,9 @@ def _out_of_the_way(settings: Libvirt, domain: Domain) -> str:
     if not domain.folder_exists:
         undefine = quoting.line(virsh.argv(settings, "undefine", domain.name, "--remove-all-storage"))
         return (
-            f"{undefine}   # another lab's, whose folder {domain.folder} is gone; if it was moved: "
-            "`./inv destroy`, with --lab and its lab.yaml there"
+            f"{quoting.line(virsh.argv(settings, 'dominfo', domain.name))}   # another lab's, whose folder "
+            f"{domain.folder} is gone; if it was moved: `./inv destroy`, with --lab and its lab.yaml there; if "
+            f"nobody needs it: `{undefine}`"
         )
     if domain.folder:
         lab_file = quoting.word(Path(domain.folder).parent / "lab.yaml")

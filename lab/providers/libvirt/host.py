@@ -12,7 +12,7 @@ from typing import Literal
 from lab.host import hypervisor
 from lab.host.ask import ask
 from lab.host.facts import HostFacts
-from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder
+from lab.host.places import GOLDEN_BOX, as_folder, boxes_folder, may_exist
 from lab.model import LABEL, Lab, Libvirt, machine_name
 from lab.providers.libvirt import virsh
 from lab.system.process import Result
@@ -198,8 +198,8 @@ def _domains(settings: Libvirt, names: set[str]) -> Iterator[Domain]:
         if name in names:
             said = _virsh(settings, "desc", name)
             domain = Domain(name, name in running, "" if isinstance(said, Unknown) else said.stdout.strip())
-            gone = domain.folder and not settings.remote and not Path(domain.folder).exists()
-            yield replace(domain, folder_exists=not gone)
+            unknown = settings.remote or not domain.folder
+            yield replace(domain, folder_exists=unknown or may_exist(domain.folder))
 
 
 def _bridges(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]]:
