@@ -79,7 +79,7 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
         raise
     repairs = _repairs(job.log)
     if repairs:
-        job.shown.note = f"repaired: {'; '.join(repairs)}"
+        job.shown.note = f"problem repaired: {'; '.join(repairs)}"
     return changed
 
 

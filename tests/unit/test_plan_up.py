@@ -467,7 +467,7 @@ def test_what_a_script_has_made_good_is_shown_with_its_step(
     world.bring_up()
     shown = [line for line in out.getvalue().splitlines() if "repair" in line]
     assert len(shown) == 1
-    assert re.search(r"✓ w2 +kubeadm join  [0-9.]+ s  repaired: the kubelet did not run$", shown[0])
+    assert re.search(r"✓ w2 +kubeadm join  [0-9.]+ s  problem repaired: the kubelet did not run$", shown[0])
 
 
 @pytest.mark.parametrize("wrong", ["loadbalancer", "", "node", "ready"])
