@@ -111,6 +111,16 @@ def test_removing_takes_the_labs_own_and_nothing_else(run: FakeRun, workspace: W
     ]
 
 
+def test_a_refusal_after_the_last_machine_was_forgotten_is_reported(
+    run: FakeRun, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(workspace, "lb1", "aaa")
+    run.tell("vagrant destroy", "the network is in use", code=1)
+    monkeypatch.setattr(vagrant, "ids_by_name", lambda workspace: {})
+    [refused] = vagrant.destroy(workspace, workspace.logs / "01-destroy.log")
+    assert "the network is in use" in refused.tail
+
+
 def test_what_libvirt_refuses_to_remove_keeps_nothing_else(run: FakeRun, workspace: Workspace) -> None:
     log = workspace.logs / "01-destroy.log"
     for name, mark in (("lb1", "aaa"), ("cp1", "bbb"), ("w1", "ccc")):
