@@ -19,6 +19,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,9 @@ from lab.errors import LabStateError
 from lab.system import quoting
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+
+INSTANT = 0.05
+"""Seconds within which a process that only asks who has the lab has let go of it."""
 
 
 class Workspace:
@@ -178,14 +182,11 @@ class Workspace:
         except OSError:
             return None
         try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return _owner(handle)
+            return None if _taken(handle, fcntl.LOCK_SH) else _owner(handle)
         except OSError:
             return None
         finally:
             os.close(handle)
-        return None
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -199,19 +200,29 @@ class Workspace:
                 hint=_way_out(error, self.root),
             ) from error
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise LabStateError(
-                    f"this lab is in use by {_owner(handle)}",
-                    hint="wait for it to end, or end that process, and try again",
-                ) from error
+            # `in_use_by` of another process holds it for an instant.
+            if not _taken(handle, fcntl.LOCK_EX):
+                time.sleep(INSTANT)
+                if not _taken(handle, fcntl.LOCK_EX):
+                    raise LabStateError(
+                        f"this lab is in use by {_owner(handle)}",
+                        hint="wait for it to end, or end that process, and try again",
+                    )
             with contextlib.suppress(OSError):  # for another run's message; a full disk may refuse
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
             yield
         finally:
             os.close(handle)
+
+
+def _taken(handle: int, kind: int) -> bool:
+    """Take a lock of that kind, unless another process has one that excludes it."""
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _owner(handle: int) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -193,6 +194,18 @@ def test_which_process_has_the_lab_can_be_asked_without_disturbing_it(workspace:
             holder.kill()
             holder.wait(10)
     assert workspace.in_use_by() is None
+    with workspace.lock():
+        pass
+
+
+def test_who_only_asks_who_has_the_lab_keeps_nobody_out(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with workspace.lock():
+        pass
+    asking = os.open(workspace.root / "lock", os.O_RDONLY)
+    fcntl.flock(asking, fcntl.LOCK_SH)
+    monkeypatch.setattr("lab.workspace.time.sleep", lambda seconds: os.close(asking))
     with workspace.lock():
         pass
 
