@@ -557,7 +557,7 @@ def _warn_of_another_run(session: Any) -> None:
     user = session.workspace.in_use_by()
     if user:
         errors_console.print(
-            f"{user} is changing this lab now: what is shown is on its way", style="yellow", soft_wrap=True
+            f"{user} is changing this lab now, so this may soon be out of date", style="yellow", soft_wrap=True
         )
 
 

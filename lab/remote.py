@@ -172,9 +172,8 @@ class Remote:
 
         def end(node: Node) -> None:
             words = ["ssh", "-F", str(self.workspace.ssh_config), "-O", "exit", node.name]
-            process.run(
-                words, accept=None, timeout=10
-            )  # refused where there is no connection, which is as good
+            # Refused where there is no connection, which is as good.
+            process.run(words, accept=None, timeout=10)
 
         side_by_side("to end the connection", self.lab.nodes if nodes is None else nodes, end)
         if nodes is None:

@@ -12,7 +12,7 @@ changed=no # what `finish` reports
 
 log() { echo "[$(date +%T)] $*"; }
 
-# repairs LINES: says what was wrong, and is made good now. `up` shows that with its step (lab/plans/script.py).
+# repairs LINES: prints what was wrong and is repaired now. `up` shows that with its step (lab/plans/script.py).
 repairs() {
 	local line
 	while IFS= read -r line; do log "repairs: $line"; done <<<"$1"

@@ -31,10 +31,8 @@ def may_exist(path: str) -> bool:
     """Whether something is there, for all that this user can see: another user's home shows nothing."""
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, (FileNotFoundError, NotADirectoryError))
     return True
 
 

@@ -84,7 +84,7 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
 
 
 def _repairs(log: Path) -> list[str]:
-    """What a script has made good, as it said (`repairs` of provision/lib.sh), each once."""
+    """What a script has repaired, as it said (`repairs` of provision/lib.sh), each once."""
     try:
         said = log.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -628,12 +628,12 @@ def test_a_node_that_is_missing_for_another_reason_is_not_hidden() -> None:
 
 
 def test_what_is_private_to_a_machine_is_not_hidden_by_its_lost_files() -> None:
-    cause = only(
+    alter = (
         section("cp2", "membership", "damaged\n/etc/kubernetes/scheduler.conf is empty\n"),
-        section("cp2", "logins", "somebody's key"),
+        section("cp2", "logins", "ssh-ed25519 A ha-lab\nssh-ed25519 B me"),
     )
-    assert "node-files[cp2]" in cause.explains
-    assert not any(title.startswith("logins") for title in cause.explains)
+    assert {verdict.title for verdict in bad(*alter)} == {"node-files[cp2]", "logins[cp2]"}
+    assert only(*alter).explains == ("node-files[cp2]",)
 
 
 def test_a_join_that_is_not_complete_is_not_called_a_loss() -> None:

@@ -491,7 +491,7 @@ def test_status_names_the_command_that_is_changing_the_lab(tmp_path: Path, bin_f
     workspace = Workspace(tmp_path / ".lab")
     with workspace.lock():
         ran = typed(tmp_path, "status", "--lab", "lab.yaml")
-    assert ran.stderr == f"process {os.getpid()} is changing this lab now: what is shown is on its way\n"
+    assert ran.stderr == f"process {os.getpid()} is changing this lab now, so this may soon be out of date\n"
 
 
 def test_destroying_no_lab_is_no_error(tmp_path: Path, bin_folder: Path) -> None:

@@ -26,7 +26,7 @@ OF_MACHINES: tuple[Sign, ...] = (
 SIGNS: tuple[Sign, ...] = (
     *OF_MACHINES,
     Sign("a machine that has not joined", machines.not_joined),
-    Sign("a node that has lost files", machines.files),
+    Sign("a node that has lost files", machines.lost_files),
     Sign("a CA that is not valid now", api.ca_not_valid),
     Sign("a kubeconfig whose certificate is not valid now", api.client_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),

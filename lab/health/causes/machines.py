@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from lab.health.causes.cause import ON_THEIR_OWN, Cause, Found, listed
 from lab.health.facts.admission import SYSTEM
 from lab.health.facts.gather import OFF
-from lab.health.facts.machine import Machine
+from lab.health.facts.machine import Machine, ServiceFact
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
 
@@ -78,14 +78,14 @@ def not_joined(found: Found) -> Iterator[Cause]:
         )
 
 
-def files(found: Found) -> Iterator[Cause]:
+def lost_files(found: Found) -> Iterator[Cause]:
     """Nodes whose files of kubeadm's are missing or broken."""
     nodes = found.facts.api.nodes
     listed_nodes = set() if isinstance(nodes, Unknown) else {node.name for node in nodes}
     for node in found.lab.kubernetes_nodes:
         has = _membership(found, node.name)
         if has == "damaged" or (has in ("fresh", "partial") and node.name in listed_nodes):
-            reasons = _lost_files(found.facts.machines[node.name])
+            reasons = _broken_files(found.facts.machines[node.name])
             yield Cause(
                 f"{node.name} has {'lost files that kubeadm wrote' if reasons else 'not completed its join'}",
                 f"`./inv up` {'writes them again' if has == 'damaged' else 'joins it again'}",
@@ -102,7 +102,7 @@ def _of_no_node(found: Found, names: Collection[str]) -> frozenset[str]:
     )
 
 
-def _lost_files(machine: Machine | Unknown) -> tuple[str, ...]:
+def _broken_files(machine: Machine | Unknown) -> tuple[str, ...]:
     """Which files are missing or broken, as the machine says; none where it does not."""
     try:
         return () if isinstance(machine, Unknown) else machine.broken_files
@@ -123,13 +123,10 @@ def stopped_kubelets(found: Found) -> Iterator[Cause]:
     """Kubelets that do not run on nodes which have joined; systemd does not start one that was stopped."""
     for node in found.lab.kubernetes_nodes:
         machine = found.facts.machines[node.name]
-        try:
-            service = None if isinstance(machine, Unknown) else machine.services.get("kubelet")
-        except CouldNotAsk:
+        if isinstance(machine, Unknown) or _membership(found, node.name) != "joined":
             continue
-        if not service or service.running or isinstance(machine, Unknown) or _kubelet_loop(machine):
-            continue
-        if _membership(found, node.name) == "joined":
+        service = _kubelet(machine)
+        if service and not service.running and not _kubelet_loop(machine):
             yield Cause(
                 f"the kubelet on {node.name} does not run",
                 "`./inv up` starts it",
@@ -174,8 +171,8 @@ def kubelets(found: Found) -> Iterator[Cause]:
 
 def _kubelet_loop(machine: Machine) -> str | None:
     """How often the kubelet was restarted, and its last error; None where it runs, or that is not known."""
+    service = _kubelet(machine)
     try:
-        service = machine.services.get("kubelet")
         loop = None if service is None else machine.restart_loop(service)
     except CouldNotAsk:
         return None
@@ -186,6 +183,14 @@ def _kubelet_loop(machine: Machine) -> str | None:
     except CouldNotAsk:
         error = ""
     return f"{loop}; its last error: {error}" if error else loop
+
+
+def _kubelet(machine: Machine) -> ServiceFact | None:
+    """The kubelet's unit; None where nothing is known of it."""
+    try:
+        return machine.services.get("kubelet")
+    except CouldNotAsk:
+        return None
 
 
 def _can_be_replaced(lab: Lab, node: Node) -> bool:
