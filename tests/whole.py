@@ -1,19 +1,23 @@
-"""Tests that take long, marked `whole`, run with --whole only; the others are what CI has the time for."""
+"""Tables of which only some rows run each time."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from typing import Any
+
 import pytest
 
-__all__ = ["pytest_collection_modifyitems"]
+
+def rows(table: Iterable[Any], usual: Collection[Any]) -> list[Any]:
+    """All rows of a table, for parametrize: those that are not usual run with --whole only.
+
+    A row that is usual and not in the table is an error: it would never run.
+    """
+    every = list(table)
+    unknown = [row for row in usual if row not in every]
+    assert unknown == [], f"rows that are not in the table: {unknown}"
+    return [row if row in usual else _whole(row) for row in every]
 
 
-def add_option(parser: pytest.Parser) -> None:
-    """For a suite's own pytest_addoption."""
-    parser.addoption("--whole", action="store_true", help="also what CI has no time for")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    wanted = bool(config.getoption("--whole"))
-    left = [item for item in items if item.get_closest_marker("whole") and not wanted]
-    config.hook.pytest_deselected(items=left)
-    items[:] = [item for item in items if item not in left]
+def _whole(row: Any) -> Any:
+    return pytest.param(*(row if isinstance(row, tuple) else (row,)), marks=pytest.mark.whole)

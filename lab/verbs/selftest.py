@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from lab.session import Session
 from lab.system import environment, process
@@ -16,14 +17,16 @@ QUICK = ("tests/unit", "-m", "not slow")
 NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
 """Those with the longest files first, which is the order in which they start."""
 SIDE_BY_SIDE = (
-    # One process more than cores, since some tests only wait; each takes some seconds to find all tests.
-    *("--numprocesses", str((os.cpu_count() or 1) + 1)),
+    # Twice as many processes as cores, since some tests only wait.
+    *("--numprocesses", str(2 * (os.cpu_count() or 1))),
     # Tests that need no lab share nothing between files.
     *("--dist", "loadfile"),
     # Otherwise files of few tests start last, and the longest of all are such files.
     "--no-loadscope-reorder",
 )
 """Options for pytest-xdist."""
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  shared memory: pytest makes a folder there that others can't read
+"""Where tests that need no lab have their folders, if it is there: on a disk they take a fifth longer."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
 LONGEST = ("tests/golden",)
 """Suites on labs that run with --whole only."""
@@ -47,26 +50,27 @@ def run(
     With any of BREAKING, those and nothing else; with `whole`, also what takes longest.
     """
     bake.make_fit(session, {"up", "bake", "lint", "test"}, consent=consent)
+    also = ["--whole"] if whole else []
     if breaking:
         bake.bake(session, consent=consent)
-        words = [*TIMES, *(["--whole"] if whole else [])]
+        words = [*TIMES, *also]
         folders: dict[str, list[str]] = {}
         for suite in breaking:
             folder = "/".join(BREAKING[suite].split("/")[:2])
             folders.setdefault(folder, []).append(BREAKING[suite])
         return max(_pytest(*suites, *words, select=select) for suites in folders.values())
-    code = _pytest(*NEEDS_NO_LAB, *SIDE_BY_SIDE, select=select)
+    code = _without_labs(*NEEDS_NO_LAB, *also, select=select)
     if live and not code:
         bake.bake(session, consent=consent)
         # The tests of one lab build on one another.
-        words = [*TIMES, "--exitfirst", *(["--whole", *LONGEST] if whole else [])]
+        words = [*TIMES, "--exitfirst", *also, *(LONGEST if whole else [])]
         code = _pytest(*NEEDS_LABS, *words, select=select)
     return code
 
 
 def run_quick(*, select: str) -> int:
     """Run the unit tests that are not slow; return 0 only when all passed. Changes nothing on the host."""
-    return _pytest(*QUICK, *SIDE_BY_SIDE, select=select)
+    return _without_labs(*QUICK, select=select)
 
 
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
@@ -78,12 +82,19 @@ def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     return _pytest(VIRTUAL, *words, select=select)
 
 
-def _pytest(*words: str, select: str) -> int:
-    return _on_the_terminal([sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])])
+def _without_labs(*words: str, select: str) -> int:
+    folders = {"PYTEST_DEBUG_TEMPROOT": str(IN_MEMORY)} if os.access(IN_MEMORY, os.W_OK) else {}
+    return _pytest(*words, *SIDE_BY_SIDE, select=select, **folders)
 
 
-def _on_the_terminal(words: Sequence[str]) -> int:
-    env = environment.chosen(environment.TESTS)
+def _pytest(*words: str, select: str, **env: str) -> int:
+    return _on_the_terminal(
+        [sys.executable, "-m", "pytest", *words, *(["-k", select] if select else [])], **env
+    )
+
+
+def _on_the_terminal(words: Sequence[str], **also: str) -> int:
+    env = environment.chosen(environment.TESTS) | also
     return process.run(words, cwd=REPOSITORY, env=env, accept=None, terminal=True).returncode
 
 

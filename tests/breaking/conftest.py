@@ -11,13 +11,11 @@ from lab.session import Session
 from lab.system.wait import wait_until
 from tests.breaking.green import why_not_green
 from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
-from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
+__all__ = ["pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_option(parser)
     parser.addoption("--lab", default="", help="a running lab to break instead of one made for it")
 
 

@@ -13,6 +13,7 @@ from lab.drill.page import page
 from lab.drill.stories import STORIES
 from tests.browser.chromium import Chromium, Page, opened, started
 from tests.unit.drills import report, whole_report
+from tests.whole import rows
 
 WIDTHS = (360, 1280)
 LANGUAGES = {"en": "en-US", "ko": "ko-KR"}
@@ -129,7 +130,7 @@ def test_the_page_fits_the_screen_and_draws_every_timeline(
         assert tab.complaints == []
 
 
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("width", rows(WIDTHS, usual=[360]))
 def test_a_click_changes_the_language_of_everything_and_another_changes_it_back(
     chromium: Chromium, file: Path, width: int
 ) -> None:

@@ -15,13 +15,9 @@ import pytest
 import yaml
 
 from tests.labs.conftest import TestLab, only_lab
-from tests.whole import add_option, pytest_collection_modifyitems
-
-__all__ = ["pytest_collection_modifyitems"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    add_option(parser)
     parser.addoption("--kills", type=int, default=3, help="how often a verb is killed at a random moment")
     parser.addoption("--kills-from", type=int, default=2, choices=(2, 7), help="machines of that lab at first")
     parser.addoption("--seed", type=int, default=None, help="repeat the moments of an earlier run")

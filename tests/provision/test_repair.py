@@ -14,6 +14,7 @@ import pytest
 from lab.system.paths import PROVISION
 from tests.provision.test_certificate import certificate
 from tests.provision.world import Ran, World
+from tests.whole import rows
 
 PEM = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 KUBERNETES = "/etc/kubernetes"
@@ -87,7 +88,10 @@ FILES = {
 
 @pytest.mark.parametrize(
     ("file", "name"),
-    [*((file, "cp2") for file in FILES), (PEM, "cp1"), (f"{KUBERNETES}/manifests/etcd.yaml", "cp1")],
+    rows(
+        [*((file, "cp2") for file in FILES), (PEM, "cp1"), (f"{KUBERNETES}/manifests/etcd.yaml", "cp1")],
+        usual=[(PEM, "cp1"), (f"{KUBERNETES}/kubelet.conf", "cp2")],
+    ),
 )
 def test_a_control_plane_s_empty_file_is_made_again_where_it_is(tmp_path: Path, file: str, name: str) -> None:
     world = made(tmp_path, name)
@@ -104,24 +108,55 @@ def test_a_control_plane_s_empty_file_is_made_again_where_it_is(tmp_path: Path, 
     assert (after.last, after.changes) == ("ha-lab: unchanged", []), after.said
 
 
-@pytest.mark.parametrize(
-    ("file", "text", "problem"),
-    [
-        (PEM, "-----BEGIN CERTIFICATE-----\nMIID", "has no complete certificate"),
-        (f"{KUBERNETES}/admin.conf", "    server: https://192.168.56.10:6443\n", "has no valid certificate"),
-        (f"{KUBERNETES}/scheduler.conf", "apiVersion: v1\n", "names no server"),
-        (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n  name: etcd\nspec: {", "is cut short"),
-        (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n", "is incomplete"),
-        ("/var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\n", "is incomplete"),
-        (f"{KUBERNETES}/pki/etcd/peer.key", "-----BEGIN RSA PRIVATE KEY-----\nMII", "has no complete key"),
-    ],
-)
+def test_all_files_that_are_empty_are_made_again_at_once(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp2")
+    files = [
+        file for file in FILES if not file.endswith("kubelet.conf")
+    ]  # which names the kubelet's certificate
+    for file in files:
+        empty(world, file)
+    probed = world.run("probe")
+    assert probed.last == "damaged"
+    ran = again(world)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    for file in files:
+        assert f"{file} is empty" in probed.said
+        assert f"{file} is empty" in ran.said
+    assert set(phases(ran)) == {"certs all"}.union(*FILES.values())
+    assert world.run("probe").last == "joined"
+
+
+CUT_SHORT = [
+    (PEM, "-----BEGIN CERTIFICATE-----\nMIID", "has no complete certificate"),
+    (f"{KUBERNETES}/admin.conf", "    server: https://192.168.56.10:6443\n", "has no valid certificate"),
+    (f"{KUBERNETES}/scheduler.conf", "apiVersion: v1\n", "names no server"),
+    (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n  name: etcd\nspec: {", "is cut short"),
+    (f"{KUBERNETES}/manifests/etcd.yaml", "kind: Pod\nmetadata:\n", "is incomplete"),
+    ("/var/lib/kubelet/config.yaml", "kind: KubeletConfiguration\n", "is incomplete"),
+    (f"{KUBERNETES}/pki/etcd/peer.key", "-----BEGIN RSA PRIVATE KEY-----\nMII", "has no complete key"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "problem"), rows(CUT_SHORT, usual=CUT_SHORT[:1]))
 def test_a_file_that_was_cut_short_is_broken(tmp_path: Path, file: str, text: str, problem: str) -> None:
     world = made(tmp_path, "cp1")
     world.path(file).write_text(text)
     probed = world.run("probe")
     assert probed.last == "damaged"
     assert f"{file} {problem}" in probed.said
+    assert again(world).code == 0
+    assert world.run("probe").last == "joined"
+
+
+def test_all_files_that_were_cut_short_are_broken(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    cut = {file: (text, problem) for file, text, problem in CUT_SHORT}  # of a file with two rows, the last
+    for file, (text, _) in cut.items():
+        world.path(file).write_text(text)
+    probed = world.run("probe")
+    assert probed.last == "damaged"
+    for file, (_, problem) in cut.items():
+        assert f"{file} {problem}" in probed.said
     assert again(world).code == 0
     assert world.run("probe").last == "joined"
 
@@ -187,9 +222,15 @@ def test_no_control_plane_is_reset_for_the_date_of_a_ca(tmp_path: Path, name: st
 # Files that a user has edited.
 
 
-@pytest.mark.parametrize("quote", ['"', "'"])
 @pytest.mark.parametrize(
-    ("name", "file"), [("w1", "kubelet.conf"), ("cp2", "admin.conf"), ("cp1", "admin.conf")]
+    ("name", "file", "quote"),
+    rows(
+        [
+            *[("w1", "kubelet.conf", quote) for quote in ('"', "'")],
+            *[(name, "admin.conf", quote) for name in ("cp1", "cp2") for quote in ('"', "'")],
+        ],
+        usual=[("w1", "kubelet.conf", "'"), ("cp1", "admin.conf", '"')],
+    ),
 )
 def test_a_kubeconfig_with_quoted_values_is_complete_and_stays_as_it_is(
     tmp_path: Path, name: str, file: str, quote: str
@@ -425,7 +466,7 @@ LOST = {
 }
 
 
-@pytest.mark.parametrize("what", LOST)
+@pytest.mark.parametrize("what", rows(LOST, usual=["etcd's log", "sa.key"]))
 def test_a_control_plane_that_lost_what_others_have_leaves_etcd_and_joins_again(
     tmp_path: Path, what: str
 ) -> None:
@@ -558,8 +599,17 @@ def test_a_control_plane_that_can_t_ask_etcd_leaves_it_when_it_joins_again(tmp_p
     assert order == sorted(order)
 
 
-@pytest.mark.parametrize("interrupted", ["kubeconfig kubelet", "restart kubelet", "kubelet-finalize"])
-@pytest.mark.parametrize("name", ["cp1", "cp2"])
+@pytest.mark.parametrize(
+    ("name", "interrupted"),
+    rows(
+        [
+            (name, phase)
+            for name in ("cp1", "cp2")
+            for phase in ("kubeconfig kubelet", "restart kubelet", "kubelet-finalize")
+        ],
+        usual=[("cp1", "kubeconfig kubelet"), ("cp2", "restart kubelet")],
+    ),
+)
 def test_a_repair_that_is_interrupted_is_gone_on_with(tmp_path: Path, name: str, interrupted: str) -> None:
     world = made(tmp_path, name)
     world.path("/etc/ha-lab/once-complete").unlink(missing_ok=True)  # an earlier version's join left none
@@ -604,7 +654,14 @@ OBJECTS = {
 }
 
 
-@pytest.mark.parametrize("missing", OBJECTS)
+USUAL_OBJECTS = [
+    "Deployment kube-system coredns",
+    "ConfigMap kube-public cluster-info",
+    "DaemonSet kube-system kube-proxy\nConfigMap kube-system kubeadm-config",
+]
+
+
+@pytest.mark.parametrize("missing", rows(OBJECTS, usual=USUAL_OBJECTS))
 def test_an_object_that_was_deleted_is_created_again_by_its_phase(tmp_path: Path, missing: str) -> None:
     world = made(tmp_path, "cp1")
     world.let(missing=f"{missing}\n")
@@ -679,7 +736,7 @@ def test_an_api_that_does_not_know_the_administrator_is_not_taken_for_an_empty_o
 SUPER_ADMIN = f"{KUBERNETES}/super-admin.conf"
 
 
-@pytest.mark.parametrize("kubeconfig", ["complete", "empty", "missing"])
+@pytest.mark.parametrize("kubeconfig", rows(["complete", "empty", "missing"], usual=["empty"]))
 def test_the_administrator_s_binding_is_made_again(tmp_path: Path, kubeconfig: str) -> None:
     world = made(tmp_path, "cp1")
     if kubeconfig == "empty":
@@ -727,7 +784,7 @@ def test_plan_knows_that_the_administrator_s_binding_is_missing(tmp_path: Path) 
 # Labels and taints.
 
 
-@pytest.mark.parametrize("name", ["cp1", "cp2"])
+@pytest.mark.parametrize("name", rows(["cp1", "cp2"], usual=["cp2"]))
 @pytest.mark.parametrize("mark", ["label", "taint"])
 def test_a_control_plane_that_lost_its_label_or_taint_gets_it_back(
     tmp_path: Path, name: str, mark: str

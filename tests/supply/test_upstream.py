@@ -208,6 +208,7 @@ def test_a_package_that_is_well_signed_and_not_the_pinned_one_is_refused(
     assert "./inv lock" in error.hint
 
 
+@pytest.mark.whole
 def test_a_version_that_is_gone_is_named(stand_in: Upstream) -> None:
     next(stand_in.repository.folder.glob("*/kubectl_*.deb")).unlink()
     stand_in.repository.add("kubectl", "1.36.4-1.1", {})
@@ -217,6 +218,7 @@ def test_a_version_that_is_gone_is_named(stand_in: Upstream) -> None:
         stand_in.pin()
 
 
+@pytest.mark.whole
 def test_a_package_without_its_program_is_named(stand_in: Upstream, key: SigningKey) -> None:
     stand_in.repository.add("kubelet", f"{VERSION}-1.1", {})
     stand_in.repository.publish(key)
@@ -248,6 +250,7 @@ def test_an_image_of_another_digest_is_refused(stand_in: Upstream, liar: Mirrors
     assert "do not use it" in caught.value.hint
 
 
+@pytest.mark.whole
 def test_an_image_with_changed_bytes_is_refused(stand_in: Upstream) -> None:
     largest = max(stand_in.registry.blobs.glob("*/*/data"), key=lambda path: path.stat().st_size)
     stand_in.registry.spoil(largest.parent.name)
@@ -270,11 +273,13 @@ def etcd_without(stand_in: Upstream, programs: Path, tool: str) -> None:
     stand_in.change_lock(images=stand_in.pin().images)
 
 
+@pytest.mark.whole
 def test_an_etcd_image_without_etcdctl_is_named(stand_in: Upstream, programs: Path) -> None:
     etcd_without(stand_in, programs, "etcdctl")
     refused(stand_in, "registry.k8s.io/etcd", "has no /usr/local/bin/etcdctl")
 
 
+@pytest.mark.whole
 def test_an_etcd_image_may_lack_etcdutl(stand_in: Upstream, programs: Path) -> None:
     etcd_without(stand_in, programs, "etcdutl")
     folder = stand_in.build()
@@ -283,6 +288,7 @@ def test_an_etcd_image_may_lack_etcdutl(stand_in: Upstream, programs: Path) -> N
     assert etcd.used_in == ("etcdctl",)
 
 
+@pytest.mark.whole
 def test_a_lock_that_lacks_an_image_which_kubeadm_asks_for_is_named(stand_in: Upstream) -> None:
     fewer = {name: digest for name, digest in stand_in.lock.images.items() if "coredns" not in name}
     stand_in.change_lock(images=fewer)
@@ -337,6 +343,7 @@ def test_a_registry_that_says_nothing_is_given_up_soon(stand_in: Upstream, tmp_p
         assert time.monotonic() - started < 15
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("hasty")
 def test_a_registry_that_falls_silent_in_the_middle_is_given_up_soon(
     stand_in: Upstream, tmp_path: Path
@@ -354,6 +361,7 @@ def test_a_registry_that_falls_silent_in_the_middle_is_given_up_soon(
         assert time.monotonic() - started < 15
 
 
+@pytest.mark.whole
 @pytest.mark.usefixtures("hasty")
 def test_a_repository_that_says_nothing_is_given_up_soon(stand_in: Upstream) -> None:
     stand_in.faults.hangs = "Release"
@@ -372,6 +380,7 @@ def test_a_repository_where_nothing_is_is_named(stand_in: Upstream) -> None:
     refused(stand_in, stand_in.web.removeprefix("http://"), "(404)", mirrors=elsewhere)
 
 
+@pytest.mark.whole
 def test_a_registry_that_refuses_is_named(stand_in: Upstream, tmp_path: Path) -> None:
     with web_server(tmp_path, Faults(refuses="v2")) as web:
         closed = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": web}})
@@ -403,6 +412,7 @@ def test_numbers_in_ports_and_digests_mean_nothing() -> None:
     assert "the log has all it said" in caught.value.hint
 
 
+@pytest.mark.whole
 def test_what_came_whole_is_kept_for_the_next_try(stand_in: Upstream) -> None:
     name = "ghcr.io/flannel-io/flannel-cni-plugin"
     last = next(each for each in stand_in.lock.images if each.startswith(name))

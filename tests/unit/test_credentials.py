@@ -26,6 +26,7 @@ from lab.workspace import Workspace
 from lab.workspace.render import credentials
 from lab.workspace.render.credentials import RunSecrets
 from tests.unit.fakes import keep_made
+from tests.whole import rows
 
 LAB = default()
 RUN = RunSecrets("abcdef.0123456789abcdef", "c0ffee" + "0" * 58)
@@ -283,7 +284,7 @@ FETCH = "./inv ssh cp1 -- sudo cat /etc/kubernetes/pki/"
         ("id_ed25519.pub", other, "id_ed25519 is not the key of ", "`ssh-keygen -y -f "),
     ],
 )
-@pytest.mark.parametrize("has_machines", [True, False])
+@pytest.mark.parametrize("has_machines", rows([True, False], usual=[True]))
 def test_a_key_s_file_that_is_damaged_is_named_with_the_least_that_helps(
     workspace: Workspace, tmp_path: Path, name: str, damage: Any, says: str, back: str, has_machines: bool
 ) -> None:

@@ -64,6 +64,7 @@ def reader(whole: str) -> Reader:
     return Reader(whole)
 
 
+@pytest.mark.whole
 @pytest.mark.slow
 def test_a_page_of_fourteen_drills_and_five_long_runs_each_stays_light(whole: str) -> None:
     assert len(whole.encode()) < 3 * MEBIBYTE

@@ -19,6 +19,7 @@ from tests.unit import drills
 from tests.unit.test_handout_page import SIZES, sized
 from tests.unit.test_readme import parse
 from tests.walk.test_walk import SAME_BY_HAND
+from tests.whole import rows
 
 LAB = config.default()
 NAMES = {
@@ -89,7 +90,7 @@ def test_a_way_begins_as_it_should() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("language", chapters.LANGUAGES)
+@pytest.mark.parametrize("language", rows(chapters.LANGUAGES, usual=["ko"]))
 @pytest.mark.parametrize(("control_planes", "workers"), SIZES)
 def test_chapters_make_sense_for_labs_of_every_size(language: str, control_planes: int, workers: int) -> None:
     lab = sized(control_planes, workers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from lab.plans import up as up_plan
 from lab.verbs import plan, render
 from lab.verbs import up as bring_up
 from tests.unit.world import KilledError, When, World, WorldRemote, lab_of, live
+from tests.whole import rows
 
 
 @pytest.fixture
@@ -133,10 +133,10 @@ def test_machines_that_are_paused_go_on_and_are_not_asked_before(
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))
 SAMPLE = 5
-"""How many of a case's faults are tried, unless HA_LAB_WHOLE is set: all of them take some minutes."""
+"""How many of a case's faults are tried without --whole: all of them take some minutes."""
 
 
-def faults(world: World, case: Case) -> list[tuple[str, int, When, BaseException, bool]]:
+def faults(world: World, case: Case, *, whole: bool) -> list[tuple[str, int, When, BaseException, bool]]:
     """Every change of a run that can be broken off: its name, which of that name, how, and what comes then.
 
     The last says whether lab.yaml is changed back before the next `up`.
@@ -149,7 +149,7 @@ def faults(world: World, case: Case) -> list[tuple[str, int, When, BaseException
             found += [
                 (touch, seen[touch], when, error, back) for back in ((False, True) if case.before else (False,))
             ]
-    if os.environ.get("HA_LAB_WHOLE"):
+    if whole:
         return found
     lasting = [fault for fault in found if not fault[0].startswith(HARMLESS)]
     return lasting[:: len(lasting) // SAMPLE | 1]
@@ -180,17 +180,29 @@ HARMLESS = ("deliver", "node ", "pod-network", "revoke", "kubeconfig")
 """Steps that leave nothing that a later run has to know of."""
 
 
+USUAL = (
+    "from nothing",
+    "one worker less",
+    "three control planes instead of one",
+    "one control plane instead of three",
+    "the first control plane again",
+    "another size",
+)
+"""Cases that are broken off each time; the others with --whole."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("name", rows(CASES, usual=USUAL))
 def test_a_change_that_is_broken_off_anywhere_is_ended_or_taken_back_by_the_next_up(
-    world: World, case: Case
+    world: World, name: str, pytestconfig: pytest.Config
 ) -> None:
+    case = CASES[name]
     begun(world, case)
     restore = world.remember()
     wanted = lab_of(world.folder, **case.after)
     former = lab_of(world.folder, **(case.before or case.after))
     world.up(wanted, replacing=case.replacing)
-    for touch, nth, when, error, back in faults(world, case):
+    for touch, nth, when, error, back in faults(world, case, whole=pytestconfig.getoption("--whole")):
         restore()
         world.break_at(touch, when, error, nth=nth)
         with pytest.raises(type(error)):

@@ -24,6 +24,7 @@ from lab.system.paths import REPOSITORY
 from lab.workspace import render
 from lab.workspace.render import Site
 from tests.unit.fakes import GOLDEN, SITE, program, with_a_second_balancer
+from tests.whole import rows
 
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.yaml"))
 HOSTILE = "a'b\"c `id` $(id) ${HOME} #{`id`} \\' \\ %x(id) {{ 1 }} é"
@@ -198,7 +199,7 @@ def test_the_firmware_tells_a_virtual_machine_its_name_its_address_and_the_lab_s
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("vagrant"), reason="Vagrant is not installed; `./inv test` wants it")
-@pytest.mark.parametrize("name", ["default", "libvirt", "emulated"])
+@pytest.mark.parametrize("name", rows(["default", "libvirt", "emulated"], usual=["default"]))
 def test_vagrant_takes_the_rendered_file(name: str, tmp_path: Path) -> None:
     if name != "default" and not hypervisor.plugin():
         pytest.skip("Vagrant has no plugin for libvirt here; `./inv test --vm` wants it")

@@ -12,6 +12,7 @@ from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.verbs import bake, selftest
 from tests.unit.typed import typed
+from tests.whole import rows
 
 
 @pytest.fixture
@@ -22,6 +23,8 @@ def pytests(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def run(argv: Sequence[str], **how: Any) -> process.Result:
         assert list(argv[:3]) == [sys.executable, "-m", "pytest"]
         known = environment.chosen(environment.TESTS)
+        if "--numprocesses" in argv:
+            known["PYTEST_DEBUG_TEMPROOT"] = str(selftest.IN_MEMORY)
         assert how == {"cwd": REPOSITORY, "env": known, "accept": None, "terminal": True}
         started.append(list(argv[3:]))
         return process.Result(tuple(argv), 1, "", "", 0.0)
@@ -30,12 +33,12 @@ def pytests(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return started
 
 
-def test_quick_runs_unit_tests_on_all_cores_with_one_more_for_waits_and_asks_nothing_of_the_host(
+def test_quick_runs_unit_tests_on_all_cores_twice_and_asks_nothing_of_the_host(
     tmp_path: Path, pytests: list[list[str]]
 ) -> None:
     ran = typed(tmp_path, "test", "--quick", "-k", "oci")
     assert (ran.returncode, ran.stdout, ran.stderr) == (1, "", "")
-    workers = str((os.cpu_count() or 1) + 1)
+    workers = str(2 * (os.cpu_count() or 1))
     shared_out = ["--numprocesses", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     assert pytests == [["tests/unit", "-m", "not slow", *shared_out, "-k", "oci"]]
 
@@ -60,6 +63,24 @@ def test_suites_of_one_folder_share_a_process_and_so_their_lab(
         ["tests/lifecycle"],
     ]
     assert all("--whole" in words for words in pytests)
+
+
+def test_whole_adds_rows_of_tables_to_the_tests_that_need_no_lab(
+    monkeypatch: pytest.MonkeyPatch, pytests: list[list[str]]
+) -> None:
+    monkeypatch.setattr(bake, "make_fit", lambda *_, **__: None)
+    session: Any = None
+    for whole in (False, True):
+        assert selftest.run(session, consent=True, live=False, breaking=[], whole=whole, select="") == 1
+    assert ["--whole" in words for words in pytests] == [False, True]
+
+
+def test_a_table_s_rows_run_each_time_or_with_whole() -> None:
+    usual, other = rows([("a", 1), ("b", 2)], usual=[("a", 1)])
+    assert usual == ("a", 1)
+    assert (other.values, [mark.name for mark in other.marks]) == (("b", 2), ["whole"])
+    with pytest.raises(AssertionError, match=r"rows that are not in the table: \['z'\]"):
+        rows(["a"], usual=["z"])
 
 
 def test_every_suite_that_selftest_names_is_there() -> None:

@@ -118,7 +118,16 @@ def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("--help", "up"), ("upp",), ("render", "--lab", "lab.yaml")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("upp",),
+        *(
+            pytest.param(w, marks=pytest.mark.whole)
+            for w in (("--help", "up"), ("render", "--lab", "lab.yaml"))
+        ),
+    ],
+)
 def test_a_line_does_here_what_it_does_in_a_process_of_its_own(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
 ) -> None:
@@ -287,7 +296,13 @@ def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", [("--list",), ("--help", "ssh"), ("status", "--lab", "lab.yaml")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--lab", "lab.yaml"),
+        *(pytest.param(w, marks=pytest.mark.whole) for w in (("--list",), ("--help", "ssh"))),
+    ],
+)
 def test_an_encoding_without_our_signs_gets_plain_ones(
     tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
 ) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from ipaddress import IPv4Network
@@ -392,7 +391,9 @@ WAITS = {"deliver", "kubeconfig", *AFTER}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [True, False], ids=["first", "later"])
-def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(world: World, first: bool) -> None:
+def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(
+    world: World, first: bool, pytestconfig: pytest.Config
+) -> None:
     if not first:
         world.up(lab_of(world.folder, control_planes=1, workers=1))
     lab = lab_of(world.folder, workers=1)
@@ -401,7 +402,7 @@ def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(world: Wo
     world.up(lab)  # for the list of what it does
     touches, differing = [each for each in world.touches if each != "record"], []
     assert len(touches) > 15
-    for touch in touches if os.environ.get("HA_LAB_WHOLE") else touches[::5]:
+    for touch in touches if pytestconfig.getoption("--whole") else touches[::5]:
         restore()
         world.break_at(touch, "after", KilledError())
         with pytest.raises(KilledError):

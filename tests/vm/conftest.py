@@ -8,14 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
-from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
+__all__ = ["pytest_runtest_makereport"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--disk", type=Path, help="the golden disk, as `./inv bake` has made it")
-    add_option(parser)
 
 
 @pytest.fixture(scope="session")

@@ -7,13 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
-from tests.whole import add_option, pytest_collection_modifyitems
 
-__all__ = ["pytest_collection_modifyitems", "pytest_runtest_makereport"]
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    add_option(parser)
+__all__ = ["pytest_runtest_makereport"]
 
 
 @pytest.fixture(scope="session")
