@@ -96,18 +96,39 @@ proxies() {
 }
 
 # After a manual `kubeadm reset` the pods' bridge still has its former address. Once the node has joined again and has
-# another subnet, no pod would start beside it.
+# another subnet, no pod would start beside it. A bridge without an address is one that is being made for a pod right now.
 former_pod_network() {
 	local bridge now
 	bridge=$(ip -brief -4 address show dev cni0 2>/dev/null | awk '{ print $3 }') || return 0
-	now=$(sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null) || now=
+	now=$(subnet_of_pods)
 	if nothing_of_a_cluster; then
 		remove_pod_network
-	elif [[ -n $now && $bridge != "$now" ]]; then
+	elif [[ -n $bridge && -n $now && $bridge != "$now" ]]; then
 		ip link delete cni0
 	else
 		return 0
 	fi
+	changed=yes
+}
+
+# What flannel's agent has written: this node's part of the pods' network, with the bridge's address in it.
+subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
+
+# After `ip link delete cni0` pods that run reach nobody: the CNI plugin makes the bridge again for a new pod, and
+# attaches that one only. Each pod's interface leads into a namespace that CNI has made.
+pods_without_bridge() {
+	local subnet pods pod
+	subnet=$(subnet_of_pods)
+	pods=$(ip -oneline link show type veth | awk '/ link-netns cni-/ && !/ master / { sub("@.*", "", $2); print $2 }')
+	[[ -n $subnet && -n $pods ]] || return 0
+	ip link add cni0 type bridge 2>/dev/null || true # a plugin may be making it
+	ip address replace "$subnet" dev cni0
+	ip link set cni0 up
+	for pod in $pods; do
+		ip link set "$pod" master cni0
+		ip link set "$pod" type bridge_slave hairpin on # as the plugin's hairpinMode
+	done
+	repairs "pods were attached to no bridge"
 	changed=yes
 }
 
@@ -163,6 +184,7 @@ main() {
 	cgroup_driver
 	node_address
 	former_pod_network
+	pods_without_bridge
 	pod_network_interface
 	container_runtime
 	restore_api_server

@@ -557,6 +557,12 @@ case "$name $*" in
 	;;
 "ip -brief -4 address show dev cni0") cat "$state/bridge" 2>/dev/null ;;
 "ip link delete cni0") rm "$state/bridge" 2>/dev/null ;;
+"ip -oneline link show type veth") cat "$state/veths" 2>/dev/null || true ;;
+"ip link add cni0 type bridge") [[ ! -e $state/bridge ]] && : >"$state/bridge" ;;
+"ip address replace "*" dev cni0") echo "cni0 UP $3" >"$state/bridge" ;;
+"ip link set cni0 up") [[ -e $state/bridge ]] ;;
+"ip link set veth"*" master cni0") sed -i "s/ $3@[^ ]*/& master cni0/" "$state/veths" ;;
+"ip link set veth"*" type bridge_slave hairpin on") grep -q " $3@.* master cni0" "$state/veths" ;;
 "ip link delete "*) exit 1 ;;
 *) refuse "$*" ;;
 esac

@@ -879,3 +879,44 @@ def test_the_pods_bridge_of_a_node_that_has_joined_goes_only_where_it_is_another
     assert ran.code == 0, ran.said
     assert (world.root / "state/bridge").exists() is kept
     assert ran.changes == ([] if kept else ["ip link delete cni0"])
+
+
+def joined_with_flannel(done: Done) -> World:
+    """A worker on which flannel's agent has written its part of the pods' network."""
+    world = done("w1", "node")
+    world.run("worker-join", secrets=True)
+    flannel = world.path("/run/flannel/subnet.env")
+    flannel.parent.mkdir()
+    flannel.write_text("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n")
+    return world
+
+
+def test_a_bridge_that_is_being_made_for_a_pod_stays(done: Done) -> None:
+    """Between its making and its getting an address: what was deleted then had a pod that reached nobody."""
+    world = joined_with_flannel(done)
+    world.let(bridge="")
+    ran = world.run("node")
+    assert (ran.code, ran.changes) == (0, []), ran.said
+
+
+# As `ip` prints them, without some words: the machine's own interface, and those of two pods.
+VETHS = """\
+2: eth0@if7: <BROADCAST,UP,LOWER_UP> mtu 1500 qdisc noqueue \\    link/ether 02:42 link-netnsid 0
+4: vetha1@if2: <BROADCAST,UP,LOWER_UP> mtu 1450 qdisc noqueue \\    link/ether 3e:ff link-netns cni-6df4
+5: vethb2@if2: <BROADCAST,UP,LOWER_UP> mtu 1450 {}\\    link/ether 3e:fe link-netns cni-77aa
+"""
+
+
+@pytest.mark.parametrize("bridge", [None, BRIDGE.replace("7.1", "3.1")])
+def test_pods_that_are_attached_to_no_bridge_are_attached_again(done: Done, bridge: str | None) -> None:
+    world = joined_with_flannel(done)
+    world.let(veths=VETHS.format("master cni0 " if bridge else ""))
+    if bridge:
+        world.let(bridge=bridge)
+    ran = world.run("node")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert "repairs: pods were attached to no bridge" in ran.said
+    attached = [call.split()[3] for call in ran.changes if call.endswith("master cni0")]
+    assert attached == (["vetha1"] if bridge else ["vetha1", "vethb2"])
+    assert (world.root / "state/bridge").read_text() == "cni0 UP 10.244.3.1/24\n"
+    assert world.run("node").last == "ha-lab: unchanged"

@@ -47,7 +47,8 @@ CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY---
 
 READING = re.compile(
     r"openssl x509 "
-    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|ip -brief |haproxy -c |curl "
+    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|haproxy -c |curl "
+    r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
