@@ -144,7 +144,7 @@ def test_the_doctor_says_what_is_so(said: dict[str, str]) -> None:
     found = _findings(said["doctor"])
     kernel, cpus = said["kernel"].split()
     assert (found["cgroups"]["what"], found["cgroups"]["verdict"]) == ("version 2", "fit")
-    assert found["docker-daemon"]["what"] == f"{said['docker'].strip()} answers"
+    assert found["docker-daemon"]["what"] == f"{said['docker'].strip()} answers at unix:///var/run/docker.sock"
     assert found["capabilities"]["what"] == "all that machines need"
     assert found["packages"]["verdict"] == "fit"
     assert found["cpus"]["what"].startswith(f"{cpus} found")
