@@ -115,9 +115,11 @@ former_pod_network() {
 subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
 
 # After `ip link delete cni0` pods that run reach nobody: the CNI plugin makes the bridge again for a new pod, and
-# attaches that one only. Each pod's interface leads into a namespace that CNI has made.
+# attaches that one only. Each pod's interface leads into a namespace that CNI has made. Pods of other networks, whose
+# configuration containerd takes because it comes first, need no bridge, also where flannel's file is still there.
 pods_without_bridge() {
-	local subnet pods pod
+	local subnet pods pod networks=(/etc/cni/net.d/*)
+	[[ ${networks[0]} == */10-flannel.conflist ]] || return 0
 	subnet=$(subnet_of_pods)
 	pods=$(ip -oneline link show type veth | awk '/ link-netns cni-/ && !/ master / { sub("@.*", "", $2); print $2 }')
 	[[ -n $subnet && -n $pods ]] || return 0

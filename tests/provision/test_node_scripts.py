@@ -888,6 +888,9 @@ def joined_with_flannel(done: Done) -> World:
     flannel = world.path("/run/flannel/subnet.env")
     flannel.parent.mkdir()
     flannel.write_text("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n")
+    networks = world.path("/etc/cni/net.d")
+    networks.mkdir(parents=True)
+    (networks / "10-flannel.conflist").touch()
     return world
 
 
@@ -920,3 +923,12 @@ def test_pods_that_are_attached_to_no_bridge_are_attached_again(done: Done, brid
     assert attached == (["vetha1"] if bridge else ["vetha1", "vethb2"])
     assert (world.root / "state/bridge").read_text() == "cni0 UP 10.244.3.1/24\n"
     assert world.run("node").last == "ha-lab: unchanged"
+
+
+def test_pods_of_another_network_than_flannel_s_are_attached_to_no_bridge(done: Done) -> None:
+    """Calico's, for one: it has no bridge, and flannel's files stay when its manifest is replaced."""
+    world = joined_with_flannel(done)
+    world.path("/etc/cni/net.d/10-calico.conflist").touch()
+    world.let(veths=VETHS.format(""))
+    ran = world.run("node")
+    assert (ran.code, ran.changes) == (0, []), ran.said
