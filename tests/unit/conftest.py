@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import time
 from pathlib import Path
@@ -21,6 +22,14 @@ real_key = rsa.generate_private_key
 @functools.cache
 def key(number: int) -> rsa.RSAPrivateKey:
     return real_key(public_exponent=65537, key_size=2048)
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected tests stay to the end: no collection of garbage need look at them.
+
+    Not for all suites: `verify` runs its checks in its own process, again and again with --watch.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ from lab.workspace.made import Made
 from tests.unit.fakes import keep_made, printed, program
 from tests.unit.sessions import let_exist
 from tests.unit.typed import run_as_main, typed
+from tests.whole import rows
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
@@ -118,21 +119,12 @@ def test_every_verb_is_listed_with_what_it_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("upp",),
-        *(
-            pytest.param(w, marks=pytest.mark.whole)
-            for w in (("--help", "up"), ("render", "--lab", "lab.yaml"))
-        ),
-    ],
-)
+@pytest.mark.parametrize("line", rows(["upp", "--help up", "render --lab lab.yaml"], usual=["upp"]))
 def test_a_line_does_here_what_it_does_in_a_process_of_its_own(
-    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
+    tmp_path: Path, bin_folder: Path, line: str
 ) -> None:
     (tmp_path / "lab.yaml").write_text("bogus: 1\n")
-    apart, here = started(tmp_path, *words), typed(tmp_path, *words)
+    apart, here = started(tmp_path, *line.split()), typed(tmp_path, *line.split())
     assert (here.returncode, here.stdout, here.stderr) == (apart.returncode, apart.stdout, apart.stderr)
 
 
@@ -297,20 +289,14 @@ def test_a_user_without_a_home_folder_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("status", "--lab", "lab.yaml"),
-        *(pytest.param(w, marks=pytest.mark.whole) for w in (("--list",), ("--help", "ssh"))),
-    ],
+    "line", rows(["--list", "--help ssh", "status --lab lab.yaml"], usual=["status --lab lab.yaml"])
 )
-def test_an_encoding_without_our_signs_gets_plain_ones(
-    tmp_path: Path, bin_folder: Path, words: tuple[str, ...]
-) -> None:
-    ran = started(tmp_path, *words, PYTHONIOENCODING="ascii")
+def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folder: Path, line: str) -> None:
+    ran = started(tmp_path, *line.split(), PYTHONIOENCODING="ascii")
     assert "Traceback" not in ran.stderr
     assert "fault of the kit" not in ran.stderr
     assert ran.stdout
-    assert ran.returncode == (2 if words[0] == "status" else 0)
+    assert ran.returncode == (2 if line.startswith("status") else 0)
 
 
 @pytest.mark.parametrize(
