@@ -140,7 +140,9 @@ haproxy_says() {
 }
 
 # While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
-# otherwise than the one before it has not made up its mind ("UP 1/2"): asked until neither is so.
+# otherwise than the one before it has not made up its mind ("UP 1/2"). A server that is down since it answered late
+# (L7TOUT) is checked again twice a second, and is up again at its first answer in time: on a busy host that was a
+# slow moment. Asked until nothing of this is so.
 haproxy_at_rest() {
 	local said _
 	for _ in $(seq $((30 * LAB_PATIENCE))); do
@@ -149,7 +151,7 @@ haproxy_at_rest() {
 			echo "$said"
 			return "$code"
 		}
-		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)' <<<"$said" || break
+		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)|,DOWN,.*,L7TOUT,' <<<"$said" || break
 		sleep 0.1
 	done
 	echo "$said"

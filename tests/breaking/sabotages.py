@@ -295,7 +295,10 @@ SABOTAGES = (
         "systemctl restart kubelet",
         ("node-as-declared[{it}]",),
         up=Repairs("sets the address again and restarts the kubelet"),
-        until=("cp1", "! as_admin get node {it} -o jsonpath='{.status.addresses}' | grep -q 192.168"),
+        until=(
+            "cp1",
+            "it=$(as_admin get node {it} -o jsonpath='{.status.addresses}') && ! grep -q 192.168 <<<\"$it\"",
+        ),
     ),
     Sabotage(
         "a kubelet's port blocked for API servers",
@@ -428,7 +431,7 @@ SABOTAGES = (
             "the webhook nobody.example.lab in the ValidatingWebhookConfiguration sabotage has to approve",
             "delete validatingwebhookconfiguration sabotage",
         ),
-        until=("cp1", "! as_admin -n kube-flannel get pods -o wide | grep -q ' w3 '"),
+        until=("cp1", "pods=$(as_admin -n kube-flannel get pods -o wide) && ! grep -q ' w3 ' <<<\"$pods\""),
         contained=True,
         in_the_way=True,
     ),
@@ -460,7 +463,7 @@ SABOTAGES = (
         '{"spec": {"updateStrategy": {"type": "RollingUpdate"}}}\'; /opt/ha-lab/pod-network.sh',
         ("cluster-objects", "pod-network-agent[w3]"),
         up=Repairs("applies the pod network's manifest again", traces=True),
-        until=("cp1", "! as_admin -n kube-flannel get pods -o wide | grep -q ' w3 '"),
+        until=("cp1", "pods=$(as_admin -n kube-flannel get pods -o wide) && ! grep -q ' w3 ' <<<\"$pods\""),
         contained=True,
     ),
     Sabotage(

@@ -151,11 +151,12 @@ def test_a_machine_tells_all_that_up_gave_it_as_the_host_does(tmp_path: Path, pr
     assert section.text.split()[0] != already.given(workspace, world.node)
 
 
-def test_haproxy_is_asked_until_it_checks_nobody(tmp_path: Path) -> None:
+@pytest.mark.parametrize("passing", ["UP 1/2,1,* L7OK,200", "DOWN,1,L7TOUT,,1001"])
+def test_haproxy_is_asked_until_what_it_says_is_no_moments_state(passing: str, tmp_path: Path) -> None:
     counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"
-    socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 3 ] && echo 'a,UP,L7OK' || echo 'a,UP 1/2,* L7OK'\n")
+    socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 3 ] && echo 'a,UP,L7OK' || echo 'a,{passing}'\n")
     # This section alone: connections_spread asks at the same time, and would be counted, too.
     assert read_sections(world.run("facts", "backends").said)["backends"].text.strip() == "a,UP,L7OK"
     assert len((world.root / "n").read_text().splitlines()) == 4
