@@ -4,6 +4,7 @@
 # Sourced after lib.sh.
 
 readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
+readonly BOOTSTRAP=/etc/kubernetes/bootstrap-kubelet.conf
 readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init, or a control plane's join, was complete. It never means that something is done (the API
 # server is asked for that); it only tells a control plane that may be in use from half an init or join.
@@ -66,6 +67,14 @@ note_complete() { [[ -e $ONCE_COMPLETE ]] || date -Is >"$ONCE_COMPLETE"; }
 # bootstrap, where the kubelet itself writes the file.
 kubelet_has_its_certificate() { grep -qs kubelet-client-current.pem "$KUBELET"; }
 
+# kubeadm join removes the bootstrap kubeconfig, which has the token in it, once the kubelet has its own certificate. A
+# join that was killed just then leaves it behind. Called with the lock: no join is under way.
+remove_bootstrap_kubeconfig() {
+	[[ -e $BOOTSTRAP ]] && kubelet_has_its_certificate || return 0
+	rm "$BOOTSTRAP"
+	changed=yes
+}
+
 # After a boot the API still shows this node and its pods as they were before it. The kubelet has reported since then
 # when every container that the API shows as running does run.
 api_has_heard_since_boot() {
@@ -101,7 +110,7 @@ point_at_load_balancer() {
 }
 
 nothing_of_a_cluster() {
-	[[ ! -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf && ! -e $MANIFESTS/kube-apiserver.yaml ]]
+	[[ ! -e $KUBELET && ! -e $BOOTSTRAP && ! -e $MANIFESTS/kube-apiserver.yaml ]]
 }
 
 # The CA was created on the host, so that the load balancer and the joins can verify it from the start; kubeadm uses

@@ -237,7 +237,7 @@ etcd_data_problem() {
 membership() {
 	if nothing_of_a_cluster && ! lost_its_kubeconfig; then
 		echo fresh
-	elif lost_its_kubeconfig || [[ -e /etc/kubernetes/bootstrap-kubelet.conf ]] || was_interrupted; then
+	elif lost_its_kubeconfig || [[ -e $BOOTSTRAP ]] || was_interrupted; then
 		echo partial
 	elif [[ $NODE_ROLE == control-plane && -n $(lost_files) ]]; then
 		echo partial

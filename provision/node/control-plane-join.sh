@@ -139,6 +139,7 @@ main() {
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
+	remove_bootstrap_kubeconfig
 	if [[ -e $KUBELET || -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		has=$(membership)
 		if [[ $has == damaged ]]; then

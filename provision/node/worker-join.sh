@@ -9,9 +9,9 @@ source "$HERE/node-files.sh"
 
 readonly ATTEMPTS=3
 
-# Prints what is missing. kubeadm removes the bootstrap kubeconfig when the kubelet has its own certificate.
+# Prints what is missing.
 joined() {
-	[[ -e $KUBELET && ! -e /etc/kubernetes/bootstrap-kubelet.conf ]] || {
+	[[ -e $KUBELET && ! -e $BOOTSTRAP ]] || {
 		echo "the kubelet has no certificate of its own yet"
 		return 1
 	}
@@ -51,7 +51,8 @@ main() {
 	exclusively
 	trap 'remove_secrets; remove_manual_files' EXIT
 	[[ ${1:-} != --stdin ]] || { read_secrets && shift && require_load_balancer; }
-	if [[ -e $KUBELET || -e /etc/kubernetes/bootstrap-kubelet.conf ]] || lost_its_kubeconfig; then
+	remove_bootstrap_kubeconfig
+	if [[ -e $KUBELET || -e $BOOTSTRAP ]] || lost_its_kubeconfig; then
 		broken=$(broken_files)
 		if [[ -n $broken ]]; then
 			log "$NODE_NAME has to join again:"

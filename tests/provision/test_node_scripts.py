@@ -547,6 +547,19 @@ def test_half_a_worker_is_undone_and_joins_again(machine: Machine) -> None:
     assert index(ran.calls, "kubeadm reset") < index(ran.calls, "kubeadm join")
 
 
+@pytest.mark.parametrize(("script", "name"), [("worker-join", "w1"), ("control-plane-join", "cp2")])
+def test_a_join_that_was_killed_at_its_end_is_not_undone_for_the_file_it_left(
+    done: Done, script: str, name: str
+) -> None:
+    world = done(name, script)
+    bootstrap = world.path("/etc/kubernetes/bootstrap-kubelet.conf")
+    bootstrap.write_text("its token")
+    ran = world.run(script, secrets=True)
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: changed", []), ran.said
+    assert not bootstrap.exists()
+    assert world.run("probe").said == "joined\n"
+
+
 # After the joins.
 
 
