@@ -152,7 +152,9 @@ with_notices() {
 		IFS= read -r -t "$FIRST_NOTICE" -u "$output" part || code=$?
 		line+=$part
 		if ((code > 128)); then
-			show_notice "${last:-it has printed nothing yet}"
+			# kubeadm's report on the kernel has colours.
+			# shellcheck disable=SC2001  # bash's own patterns have no such repetition
+			show_notice "$(sed 's/\x1b\[[0-9;]*m//g' <<<"${last:-it has printed nothing yet}")"
 			continue
 		fi
 		[[ $code != 0 && -z $line ]] || printf '%s\n' "$line"

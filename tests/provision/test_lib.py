@@ -74,11 +74,16 @@ def test_a_wait_s_question_may_leave_with_exit_and_is_asked_again(tmp_path: Path
 
 
 def test_a_command_that_is_silent_is_named_with_its_last_line_and_keeps_its_exit_code(tmp_path: Path) -> None:
-    says = "echo a cloud >&2; echo '    [WARNING Sun]: it shines' >&2; sleep 1.5; printf wet; exit 3"
+    says = "printf 'a \\e[0;32mcloud\\e[0m\\n' >&2; "
+    says += "echo '    [WARNING Sun]: it shines' >&2; sleep 1.5; printf wet; exit 3"
     line = f"with_notices 'rain' bash -c \"{says}\" || echo code $?"
     said = waited(tmp_path, line, first=1)
     first, warning, notice, *rest = said.stdout.splitlines()
-    assert (first, warning, rest) == ("a cloud", "    [WARNING Sun]: it shines", ["wet", "code 3"])
+    assert (first, warning, rest) == (
+        "a \x1b[0;32mcloud\x1b[0m",
+        "    [WARNING Sun]: it shines",
+        ["wet", "code 3"],
+    )
     assert re.search(r"\] waiting for rain \(\d+ s\): a cloud$", notice)
 
 

@@ -407,7 +407,7 @@ def test_a_probe_without_a_good_answer_keeps_the_work_from_beginning(
 ) -> None:
     monkeypatch.setattr(probes, "SETTLE", 0.3)
     world.server.break_("page", "refuse")
-    with pytest.raises(LabError, match="no good answer to (writes, )?the Service"):
+    with pytest.raises(LabError, match=r"no good answer to (writes, )?the Service"):
         world.measured()
     assert world.done == ["deploy", "remove"]
 
