@@ -218,7 +218,7 @@ def refusing_for_a_while(world: World) -> Callable[[], None]:
 def test_connections_that_fail_during_a_change_are_over_the_limit(world: World) -> None:
     found, _ = world.measured(refusing_for_a_while(world))
     failed, limit = figure(found, "connections.failed")
-    assert (failed or 0) > 1
+    assert (failed or 0) >= 1
     assert limit == 0
     assert not found.passed
     assert found.results[0].exemptions == ()
@@ -228,7 +228,7 @@ def test_a_change_that_can_t_keep_a_limit_does_not_have_it_and_the_report_says_w
     exemption = Exemption(figure="connections.failed", en="lb1 is off", ko="lb1 꺼짐")
     found, folder = world.measured(refusing_for_a_while(world), (exemption,))
     failed, limit = figure(found, "connections.failed")
-    assert (failed or 0) > 1
+    assert (failed or 0) >= 1
     assert limit is None
     assert figure(found, "writes.lost") == (0, 0)
     assert found.passed
