@@ -153,7 +153,7 @@ with_notices() {
 		line+=$part
 		if ((code > 128)); then
 			# kubeadm's report on the kernel has colours.
-			# shellcheck disable=SC2001  # bash's own patterns have no such repetition
+			# shellcheck disable=SC2001  # bash has such a repetition only with extglob
 			show_notice "$(sed 's/\x1b\[[0-9;]*m//g' <<<"${last:-it has printed nothing yet}")"
 			continue
 		fi

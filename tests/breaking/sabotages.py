@@ -133,6 +133,7 @@ GIVE_BACK = (
     "sed '/^  \\(resourceVersion\\|uid\\):/d' '/run/{0}' | as_admin create --filename -"
 )
 SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,{{it}},.*,DOWN,'")
+NO_AGENT_ON_W3 = ("cp1", "none as_admin -n kube-flannel get pods --field-selector spec.nodeName=w3 -o name")
 ALL_SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,BACKEND,.*,DOWN,'")
 
 SABOTAGES = (
@@ -297,7 +298,8 @@ SABOTAGES = (
         up=Repairs("sets the address again and restarts the kubelet"),
         until=(
             "cp1",
-            "it=$(as_admin get node {it} -o jsonpath='{.status.addresses}') && ! grep -q 192.168 <<<\"$it\"",
+            "found=$(as_admin get node {it} -o jsonpath='{.status.addresses}') && "
+            '! grep -q 192.168 <<<"$found"',
         ),
     ),
     Sabotage(
@@ -353,7 +355,7 @@ SABOTAGES = (
         "as_admin -n kube-system scale deployment coredns --replicas 2",
         ("coredns-spread", "dns[*]"),
         up=Repairs("scales it to two replicas"),
-        until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name) ]]"),
+        until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=kube-dns -o name"),
         contained=True,
     ),
     Sabotage(
@@ -363,7 +365,7 @@ SABOTAGES = (
         f"{GIVE_BACK.format('deployment coredns')}",
         ("cluster-objects", "coredns-spread", "dns[*]"),
         up=Repairs("creates it again"),
-        until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-dns -o name) ]]"),
+        until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=kube-dns -o name"),
         contained=True,
     ),
     Sabotage(
@@ -373,7 +375,7 @@ SABOTAGES = (
         f"{GIVE_BACK.format('daemonset kube-proxy')}",
         ("cluster-objects", "kube-proxy[*]", "cluster-ip[*]", "node-port[*]"),
         up=Repairs("creates it again"),
-        until=("cp1", "[[ -z $(as_admin -n kube-system get pods -l k8s-app=kube-proxy -o name) ]]"),
+        until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=kube-proxy -o name"),
         contained=True,
     ),
     Sabotage(
@@ -384,7 +386,12 @@ SABOTAGES = (
         f"{GIVE_BACK.format('configmap kubeadm-config')}; {GIVE_BACK.format('configmap kubelet-config')}",
         ("cluster-objects",),
         up=Repairs("creates it again"),
-        until=("cp1", "! as_admin -n kube-system get configmap kubeadm-config kubelet-config"),
+        until=(
+            "cp1",
+            "names=$(as_admin -n kube-system get configmap kubeadm-config kubelet-config "
+            "-o name --ignore-not-found) "
+            '&& [[ $(wc -l <<<"$names") != 2 ]]',
+        ),
         contained=True,
     ),
     Sabotage(
@@ -404,7 +411,7 @@ SABOTAGES = (
         "/opt/ha-lab/pod-network.sh",
         ("cluster-objects", "pod-network-agent[*]"),
         up=Repairs("applies its manifest again"),
-        until=("cp1", "[[ -z $(as_admin -n kube-flannel get pods -o name) ]]"),
+        until=("cp1", "none as_admin -n kube-flannel get pods -o name"),
         contained=True,
     ),
     Sabotage(
@@ -431,7 +438,7 @@ SABOTAGES = (
             "the webhook nobody.example.lab in the ValidatingWebhookConfiguration sabotage has to approve",
             "delete validatingwebhookconfiguration sabotage",
         ),
-        until=("cp1", "pods=$(as_admin -n kube-flannel get pods -o wide) && ! grep -q ' w3 ' <<<\"$pods\""),
+        until=NO_AGENT_ON_W3,
         contained=True,
         in_the_way=True,
     ),
@@ -463,7 +470,7 @@ SABOTAGES = (
         '{"spec": {"updateStrategy": {"type": "RollingUpdate"}}}\'; /opt/ha-lab/pod-network.sh',
         ("cluster-objects", "pod-network-agent[w3]"),
         up=Repairs("applies the pod network's manifest again", traces=True),
-        until=("cp1", "pods=$(as_admin -n kube-flannel get pods -o wide) && ! grep -q ' w3 ' <<<\"$pods\""),
+        until=NO_AGENT_ON_W3,
         contained=True,
     ),
     Sabotage(

@@ -54,6 +54,8 @@ NAMES_ALL = "cluster-objects"
 AT_HAND = """
 source /opt/ha-lab/lib.sh; source /opt/ha-lab/kubernetes.sh
 trap - ERR; set -eu -o pipefail
+# none COMMAND…: it lists nothing. Where the API does not answer, that is not known.
+none() { local found; found=$("$@") && [[ -z $found ]]; }
 """
 
 

@@ -152,7 +152,7 @@ def test_a_machine_tells_all_that_up_gave_it_as_the_host_does(tmp_path: Path, pr
 
 
 @pytest.mark.parametrize("passing", ["UP 1/2,1,* L7OK,200", "DOWN,1,L7TOUT,,1001"])
-def test_haproxy_is_asked_until_what_it_says_is_no_moments_state(passing: str, tmp_path: Path) -> None:
+def test_haproxy_is_asked_until_its_state_has_settled(passing: str, tmp_path: Path) -> None:
     counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"

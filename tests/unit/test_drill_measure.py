@@ -208,9 +208,12 @@ def test_what_haproxy_did_is_a_step_and_no_detection(world: World) -> None:
 
 def refusing_for_a_while(world: World) -> Callable[[], None]:
     def work() -> None:
-        world.server.break_("readyz", "refuse")
-        time.sleep(0.3)
-        world.server.break_("readyz", "")
+        server = world.server
+        server.break_("readyz", "refuse")
+        with server.changed:
+            enough = server.asked["readyz"] + 3
+            assert server.changed.wait_for(lambda: server.asked["readyz"] >= enough, timeout=10)
+        server.break_("readyz", "")
 
     return work
 
@@ -218,7 +221,7 @@ def refusing_for_a_while(world: World) -> Callable[[], None]:
 def test_connections_that_fail_during_a_change_are_over_the_limit(world: World) -> None:
     found, _ = world.measured(refusing_for_a_while(world))
     failed, limit = figure(found, "connections.failed")
-    assert (failed or 0) >= 1
+    assert (failed or 0) > 1
     assert limit == 0
     assert not found.passed
     assert found.results[0].exemptions == ()
@@ -228,7 +231,7 @@ def test_a_change_that_can_t_keep_a_limit_does_not_have_it_and_the_report_says_w
     exemption = Exemption(figure="connections.failed", en="lb1 is off", ko="lb1 꺼짐")
     found, folder = world.measured(refusing_for_a_while(world), (exemption,))
     failed, limit = figure(found, "connections.failed")
-    assert (failed or 0) >= 1
+    assert (failed or 0) > 1
     assert limit is None
     assert figure(found, "writes.lost") == (0, 0)
     assert found.passed
@@ -405,9 +408,9 @@ def test_a_workload_that_does_not_run_keeps_the_work_from_beginning(
 def test_a_probe_without_a_good_answer_keeps_the_work_from_beginning(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probes, "SETTLE", 0.3)
+    monkeypatch.setattr(probes, "SETTLE", 1.0)  # 0.3 s is too short for a first write on a busy machine
     world.server.break_("page", "refuse")
-    with pytest.raises(LabError, match=r"no good answer to (writes, )?the Service"):
+    with pytest.raises(LabError, match="no good answer to the Service"):
         world.measured()
     assert world.done == ["deploy", "remove"]
 
