@@ -42,6 +42,7 @@ def words(url: str, code: int, said: str) -> str:
         (28, "Connection timed out after 3000 milliseconds", connection_problem(TimeoutError(), 3)),
         (35, "OpenSSL SSL_connect: SSL_ERROR_SYSCALL in connection to 192.168.56.11:6443 ", CUT),
         (35, "Send failure: Connection reset by peer", CUT),
+        (35, "Send failure: Broken pipe", CUT),
         (35, "TLS connect error: error:0A000126:SSL routines::unexpected eof while reading", CUT),
         (35, "GnuTLS, handshake failed: The TLS connection was non-properly terminated.", CUT),
         (52, "Empty reply from server", CUT),
