@@ -33,7 +33,7 @@ connection_problem() {
 	7,*) echo "nothing listens there" ;;
 	28,*) echo "no answer within $4 s" ;;
 	# OpenSSL's words for the end of a connection, and GnuTLS's.
-	35,*SSL_ERROR_SYSCALL* | 35,*"eset by peer"* | 35,*"roken pipe"* | 35,*"unexpected eof"* | 35,*terminated* | 52,* | 55,* | 56,*) echo "$cut" ;;
+	35,*SSL_ERROR_SYSCALL* | 35,*"eset by peer"* | 35,*"Broken pipe"* | 35,*"unexpected eof"* | 35,*terminated* | 52,* | 55,* | 56,*) echo "$cut" ;;
 	35,*) echo "what answers there does not complete a TLS handshake (${words##*:})" ;;
 	60,*) echo "its certificate is not accepted (${words#SSL certificate problem: })" ;;
 	*) echo "${words:-curl ends with exit code $1}" ;;

@@ -76,7 +76,7 @@ def run_quick(*, select: str) -> int:
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     """Run the tests on virtual machines, whose golden disk is there; return 0 only when all passed.
 
-    With `whole`, also a real lab of three, which takes up to an hour where machines are emulated.
+    With `whole`, also a real lab of five, which takes up to an hour where machines are emulated.
     """
     words = ["--disk", str(bake.golden_disk(session)), "--durations", "0", *(["--whole"] if whole else [])]
     return _pytest(VIRTUAL, *words, select=select)

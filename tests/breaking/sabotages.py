@@ -133,8 +133,8 @@ GIVE_BACK = (
     "sed '/^  \\(resourceVersion\\|uid\\):/d' '/run/{0}' | as_admin create --filename -"
 )
 SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,{{it}},.*,DOWN,'")
-NO_AGENT_ON_W3 = ("cp1", "none as_admin -n kube-flannel get pods --field-selector spec.nodeName=w3 -o name")
 ALL_SEEN_DOWN = ("lb1", f"{STAT} | grep -q '^apiserverbackend,BACKEND,.*,DOWN,'")
+NO_AGENT_ON_W3 = ("cp1", "none as_admin -n kube-flannel get pods --field-selector spec.nodeName=w3 -o name")
 
 SABOTAGES = (
     # ---- load balancer

@@ -38,9 +38,6 @@ def pair() -> Iterator[TestLab]:
 
 
 @pytest.fixture(scope="module")
-def three() -> Iterator[TestLab]:
-    """A load balancer, a control plane and a worker.
-
-    As many as two cores can emulate while `verify` asks them everything.
-    """
-    yield from _lab("ha-lab-vm-three", 1, 1)
+def five() -> Iterator[TestLab]:
+    """A load balancer, a control plane and three workers: as many as two cores can emulate."""
+    yield from _lab("ha-lab-vm-five", 1, 3)

@@ -57,12 +57,12 @@ def test_destroy_leaves_no_machine_no_disk_and_no_network(pair: TestLab) -> None
 
 
 @pytest.mark.whole
-def test_a_lab_of_three_is_ready_and_verify_is_green(three: TestLab) -> None:
-    up = three.inv("up", timeout=3600)
+def test_a_lab_of_five_is_ready_and_verify_is_green(five: TestLab) -> None:
+    up = five.inv("up", timeout=3600)
     assert up.code == 0, up.said
-    verified = three.inv("verify", timeout=900)
+    verified = five.inv("verify", timeout=900)
     assert verified.code == 0, verified.said
-    print(f"three machines Ready and the report: {up.seconds:.0f} s")
+    print(f"five machines Ready and the report: {up.seconds:.0f} s")
 
 
 def _virsh(*words: str) -> str:
