@@ -67,9 +67,15 @@ class Job:
         interval: float = 0.5,
         hint: str = "",
     ) -> None:
-        """Wait as `lab.system.wait` does, with notices in the step's log; longer on emulated machines."""
-        patient = timeout * self.context.lab.patience
-        wait_until(check, what=what, timeout=patient, interval=interval, hint=hint, log=self.log)
+        """Wait as `lab.system.wait` does, with notices in the step's log.
+
+        On emulated machines longer, and with more time between two questions, since an answer costs them
+        seconds of CPU.
+        """
+        patience = self.context.lab.patience
+        wait_until(
+            check, what=what, timeout=timeout * patience, interval=interval * patience, hint=hint, log=self.log
+        )
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,24 @@ def test_a_program_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     assert sections["services"].code == 0
 
 
+def test_an_emulated_machine_is_asked_with_the_weight_of_pods_and_one_command_at_a_time(tmp_path: Path) -> None:
+    one_at_a_time = 'mkdir "$0.runs" || exit 9; sleep 0.05; rmdir "$0.runs"'
+    world = machine(tmp_path, "cp2", one_at_a_time.replace("$0", str(tmp_path / "program")))
+    with (world.root / "opt/node.env").open("a") as file:
+        file.write("LAB_PATIENCE=10\n")
+    systemd_run = world.root / "bin" / "systemd-run"
+    systemd_run.write_text(
+        "#!/bin/sh\n"
+        '[ "$1 $2 $3 $4 $5" = "--quiet --scope --slice=-.slice --property=CPUWeight=39 --" ] || exit 1\n'
+        f'echo run >>{tmp_path}/scopes\nshift 5\nexec bash "$@"\n'
+    )
+    systemd_run.chmod(0o755)
+    sections = read_sections(world.run("facts", "services", "etcd-members", "etcd-health").said)
+    assert set(sections) == {"script", "services", "etcd-members", "etcd-health", "clock"}
+    assert {section.code for section in sections.values()} == {0}, sections
+    assert (tmp_path / "scopes").read_text() == "run\n"
+
+
 def test_certificates_are_told_and_keys_never(tmp_path: Path) -> None:
     world = machine(tmp_path, "cp2")
     kubernetes = world.path("/etc/kubernetes/pki")

@@ -12,6 +12,7 @@ from lab.errors import LabStateError, WaitTimedOut
 from lab.health.checks import cases, security
 from lab.health.facts.gather import Facts
 from lab.host.doctor.forwarding import LOOK
+from lab.model import Libvirt
 from lab.plans import ready, resize
 from lab.plans.engine import Context, Job
 from lab.plans.situation import from_nothing
@@ -115,6 +116,23 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     monkeypatch.setattr(ready, "READY_TIMEOUT", 0.0)
     monkeypatch.setattr(ready, "HEALTHY_TIMEOUT", 0.0)
     return recorded
+
+
+@pytest.mark.parametrize(("emulated", "interval"), [(False, 0.5), (True, 5.0)])
+def test_emulated_machines_are_asked_less_often_and_waited_for_longer(
+    recorded: Lab, monkeypatch: pytest.MonkeyPatch, emulated: bool, interval: float
+) -> None:
+    libvirt = Libvirt(emulated=emulated)
+    context = replace(recorded.context, lab=recorded.context.lab.model_copy(update={"libvirt": libvirt}))
+    waits: list[tuple[float, float]] = []
+
+    def wait(*words: object, interval: float, timeout: float, **others: object) -> None:
+        waits.append((interval, timeout))
+
+    monkeypatch.setattr("lab.plans.engine.wait_until", wait)
+    with context.progress.step("nodes", "nodes") as shown:
+        Job(context, shown, lambda step: False).wait_until(lambda: None, what="it", timeout=7)
+    assert waits == [(interval, 7.0 * libvirt.patience)]
 
 
 def test_every_name_is_a_check_s() -> None:
