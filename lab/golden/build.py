@@ -84,10 +84,13 @@ def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) ->
 
     Needs root for Debian and for containerd: through sudo, announced by its step. Raises LabError.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        building = pool.submit(_programs, lab, progress)
-        base = pool.submit(debian.root, packages, lab.mirrors, folder, progress).result()
-        built, of_runtime = building.result()
+    wanted, cache = release(lab.kubernetes.version), cache_folder()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # The longest first; the others wait for the network, or fill a core while Go links on the other.
+        building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache, progress)
+        base = debian.root(packages, lab.mirrors, folder, progress)
+        of_runtime = runtime.build(wanted, lab.mirrors, cache, progress)
+        built = building.result()
     _payload(folder, built, of_runtime, base, lab, progress)
     return _assemble(folder, base, progress)
 
@@ -119,13 +122,6 @@ def _own_files() -> list[Path]:
     for folder in ("files", "golden"):
         paths += [path for path in (PROVISION / folder).rglob("*") if path.is_file()]
     return paths
-
-
-def _programs(lab: Lab, progress: Progress) -> tuple[Path, Path]:
-    """Build Kubernetes' programs and the container runtime's, which fail sooner; return both folders."""
-    wanted = release(lab.kubernetes.version)
-    of_runtime = runtime.build(wanted, lab.mirrors, cache_folder(), progress)
-    return source.build(wanted, source_of(lab), lab.mirrors, cache_folder(), progress), of_runtime
 
 
 def _payload(folder: Path, built: Path, of_runtime: Path, base: Path, lab: Lab, progress: Progress) -> None:

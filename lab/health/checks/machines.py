@@ -103,7 +103,8 @@ CHECKS = (
         "cgroup-driver",
         kubernetes_nodes,
         cgroup_driver,
-        means="kubelet and containerd count the same memory twice, and kill pods under load",
+        means="systemd and another manager change the same cgroups, and pods are killed under load; the kubelet takes "
+        "the driver that containerd reports, so its own setting misleads where it differs",
         hint="SystemdCgroup in /etc/containerd/config.toml and cgroupDriver in /var/lib/kubelet/config.yaml",
     ),
     MachineCheck(
