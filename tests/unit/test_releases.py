@@ -1,5 +1,6 @@
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ REQUIRED = {
     "cni-flannel": ["github.com/containernetworking/plugins"],
     "flannel": ["github.com/flannel-io/flannel"],
     "containerd": ["github.com/containerd/containerd/v2"],
+    "containerd-shim": ["github.com/containerd/containerd/v2"],
     "runc": ["github.com/opencontainers/runc"],
 }
 
@@ -57,11 +59,14 @@ def test_each_pin_requires_exactly_the_version_it_is_for(version: str) -> None:
 
 @pytest.mark.parametrize("version", supported())
 def test_each_pin_names_the_programs_that_are_built_from_it(version: str) -> None:
+    built: dict[Path, list[str]] = {}
     for component in (*components(release(version)), *runtime(release(version))):
-        gomod = (component.pin / "go.mod").read_text(encoding="utf-8")
+        built.setdefault(component.pin, []).extend(component.programs.values())
+    for pin, programs in built.items():
+        gomod = (pin / "go.mod").read_text(encoding="utf-8")
         block = re.search(r"^tool \((.*?)^\)", gomod, re.MULTILINE | re.DOTALL)
         tools = block[1].split() if block else re.findall(r"^tool (\S+)", gomod, re.MULTILINE)
-        assert sorted(component.programs.values()) == sorted(tools), component.name
+        assert sorted(programs) == sorted(tools), pin
 
 
 @pytest.mark.parametrize("version", supported())

@@ -42,7 +42,7 @@ def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -
 def _make(release: Release, mirrors: Mirrors, cache: Path, partial: Path, progress: Progress) -> Path:
     """Build what isn't in `partial` yet, then lay out the folder to be kept."""
     wanted = components(release)
-    go = programs.prepare(wanted, release, mirrors, cache, progress)
+    go = programs.prepare("Kubernetes", wanted, release, mirrors, cache, progress)
     _build_pause(go, release, wanted, partial / "bin" / "pause", progress)
     programs.build(go, wanted, partial, progress)
     with progress.step("licences", "list modules and licences"):

@@ -37,12 +37,20 @@ def key(wanted: Sequence[Component], *others: object) -> str:
 
 
 def prepare(
-    wanted: Sequence[Component], release: Release, mirrors: Mirrors, cache: Path, progress: Progress
+    what: str,
+    wanted: Sequence[Component],
+    release: Release,
+    mirrors: Mirrors,
+    cache: Path,
+    progress: Progress,
 ) -> Go:
-    """Return the pinned Go, with all modules of these components at hand. Raises LabError."""
+    """Return the pinned Go, with all modules of these components at hand. Raises LabError.
+
+    `what` is what they are called together.
+    """
     with progress.step("go", f"get Go {release.go}") as step:
         go = Go(toolchain.ensure(cache, step.log), mirrors.go)
-    with progress.step("download", f"get the Go modules of {_listed(wanted)}") as step:
+    with progress.step("download", f"get the Go modules of {what}") as step:
         for component in wanted:
             step.note = f"{component.name} {component.version}"
             go.download(component, step.log)
@@ -92,8 +100,3 @@ def _build(go: Go, component: Component, targets: Sequence[str], partial: Path, 
             go.build(component, target, unfinished, step.log)
             unfinished.rename(output)
         step.note = ""
-
-
-def _listed(wanted: Sequence[Component]) -> str:
-    *most, last = (component.name for component in wanted)
-    return f"{', '.join(most)} and {last}" if most else last

@@ -38,7 +38,7 @@ def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -
 
 def _make(release: Release, mirrors: Mirrors, cache: Path, partial: Path, progress: Progress) -> Path:
     wanted = recipe.runtime(release)
-    go = programs.prepare(wanted, release, mirrors, cache, progress)
+    go = programs.prepare("the container runtime", wanted, release, mirrors, cache, progress)
     programs.build(go, wanted, partial, progress)
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
