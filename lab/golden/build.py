@@ -1,8 +1,8 @@
 """Makes the golden machine's root, the same for every provider but for the packages in it.
 
-Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the Debian packages'
-names, every script and file under provision/ that ends up in it. What is being made is in
-`CACHE/golden/KEY.partial/`, which no `up` ever looks at.
+Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the container
+runtime's pins, the Debian packages' names, every script and file under provision/ that ends up in it. What is
+being made is in `CACHE/golden/KEY.partial/`, which no `up` ever looks at.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from lab.errors import CommandFailed, LabError, LabStateError
 from lab.golden import debian
-from lab.golden.supply import bom, images, oci, shelf, source
+from lab.golden.supply import bom, images, oci, runtime, shelf, source
 from lab.golden.supply.releases import release
 from lab.host import cache_folder
 from lab.model import Lab
@@ -37,7 +37,8 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
     """
     digest = hashlib.sha256()
     wanted = release(lab.kubernetes.version)
-    digest.update(json.dumps([source.key(wanted, source_of(lab)), debian.SUITE, packages]).encode())
+    parts = [source.key(wanted, source_of(lab)), runtime.key(wanted)]
+    digest.update(json.dumps([parts, debian.SUITE, packages]).encode())
     for path in sorted([*_own_files(), *others]):
         digest.update(f"\0{path.relative_to(REPOSITORY)}\0{path.stat().st_mode & 0o100:o}\0".encode())
         digest.update(path.read_bytes())
@@ -83,12 +84,14 @@ def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) ->
 
     Needs root for Debian and for containerd: through sudo, announced by its step. Raises LabError.
     """
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        wanted = release(lab.kubernetes.version)
-        building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache_folder(), progress)
-        base = pool.submit(debian.root, packages, lab.mirrors, folder, progress).result()
+    wanted, cache = release(lab.kubernetes.version), cache_folder()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        # The longest first; the others wait for the network, or fill a core while Go links on the other.
+        building = pool.submit(source.build, wanted, source_of(lab), lab.mirrors, cache, progress)
+        base = debian.root(packages, lab.mirrors, folder, progress)
+        of_runtime = runtime.build(wanted, lab.mirrors, cache, progress)
         built = building.result()
-    _payload(folder, built, base, lab, progress)
+    _payload(folder, built, of_runtime, base, lab, progress)
     return _assemble(folder, base, progress)
 
 
@@ -121,13 +124,13 @@ def _own_files() -> list[Path]:
     return paths
 
 
-def _payload(folder: Path, built: Path, base: Path, lab: Lab, progress: Progress) -> None:
+def _payload(folder: Path, built: Path, of_runtime: Path, base: Path, lab: Lab, progress: Progress) -> None:
     """Lay out what make.sh puts into the root: our files, the binaries, the images."""
     payload = folder / "payload"
     shutil.copytree(PROVISION / "files", payload / "files")
     shutil.copytree(PROVISION / "golden", payload / "golden")
-    for name in ("bin", "cni"):
-        shutil.copytree(built / name, payload / name, copy_function=os.link)
+    for programs, name in ((built / "bin", "bin"), (built / "cni", "cni"), (of_runtime / "bin", "runtime")):
+        shutil.copytree(programs, payload / name, copy_function=os.link)
     shutil.copy(built / "kube-flannel.yml", payload)
     with progress.step("images", "write the container images") as step:
         tools = folder / "tools.tar"
@@ -138,7 +141,7 @@ def _payload(folder: Path, built: Path, base: Path, lab: Lab, progress: Progress
             timeout=300,
         )
         images.write_images(built, release(lab.kubernetes.version), tools, payload / "images")
-    _write_bill(built, base, payload / "bom.json")
+    _write_bill((built, of_runtime), base, payload / "bom.json")
 
 
 def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
@@ -150,7 +153,8 @@ def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
     return out
 
 
-def _write_bill(built: Path, base: Path, target: Path) -> None:
-    """List what Kubernetes is made of and Debian's packages, with versions and licences, in one file."""
+def _write_bill(built: Iterable[Path], base: Path, target: Path) -> None:
+    """List what the programs are made of and Debian's packages, with versions and licences, in one file."""
     status = process.run(["tar", "-xOf", str(base), "./var/lib/dpkg/status"], timeout=60).stdout
-    bom.write(target, bom.merge(bom.read(built / "bom.json"), bom.debian_packages(status, debian.RELEASE)))
+    bills = [bom.read(folder / "bom.json") for folder in built]
+    bom.write(target, bom.merge(*bills, bom.debian_packages(status, debian.RELEASE)))

@@ -15,7 +15,7 @@ from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 SUITE = "trixie"
-"""Debian 13: systemd 257, HAProxy 3.0, containerd 1.7."""
+"""Debian 13: systemd 257, HAProxy 3.0."""
 
 RELEASE = "13"
 """The number of SUITE, by which scanners know it."""

@@ -71,7 +71,19 @@ ROOT = Path("/")
 
 PROGRAMS = (
     *("apt-ftparchive", "apt-get", "chromium", "docker-registry", "gcc", "go", "gpg", "ip", "mmdebstrap"),
-    *("pdftoppm", "ruby", "service", "shellcheck", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "vagrant"),
+    *(
+        "pdftoppm",
+        "pkg-config",
+        "ruby",
+        "service",
+        "shellcheck",
+        "shfmt",
+        "skopeo",
+        "ssh",
+        "ssh-keygen",
+        "sudo",
+        "vagrant",
+    ),
 )
 """Looked for whatever the provider, which has others of its own."""
 
@@ -134,6 +146,7 @@ def gather(
             docker_data=folder(daemon.data),
             programs=frozenset(name for name in (*PROGRAMS, *programs) if _found(name)),
             static_libc=_any(root, "usr/lib/*/libc.a", "usr/lib*/libc.a"),
+            static_libseccomp=_any(root, "usr/lib/*/libseccomp.a", "usr/lib*/libseccomp.a"),
             trixie_key=_any(root, "usr/share/keyrings/debian-archive-trixie-stable.*"),
             authorities=_any(root, *AUTHORITIES),
             korean_font=_any(root, *KOREAN_FONTS),

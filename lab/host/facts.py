@@ -222,6 +222,7 @@ class HostFacts:
     docker_data: Folder | Unknown
     programs: frozenset[str]
     static_libc: bool
+    static_libseccomp: bool
     trixie_key: bool
     authorities: bool
     """Whether the certificate authorities that Go's programs trust are there."""

@@ -21,7 +21,8 @@ done
 
 for archive in /mnt/payload/images/*.tar; do
 	echo "importing ${archive##*/}"
-	ctr --address "$socket" --namespace k8s.io images import --snapshotter overlayfs "$archive"
+	# By the client (--local), which unpacks into that snapshotter and has the image's name as it is in the archive.
+	ctr --address "$socket" --namespace k8s.io images import --local --snapshotter overlayfs "$archive"
 done
 while read -r name; do
 	ctr --address "$socket" --namespace k8s.io images ls -q "name==$name" | grep -qxF "$name" || {

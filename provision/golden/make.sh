@@ -3,8 +3,8 @@
 #
 #   make.sh DEBIAN_TAR PAYLOAD WORK OUT_TAR
 #
-# PAYLOAD holds files/ (copied to their target paths), bin/ and cni/ (Kubernetes), images/ (OCI archives)
-# and golden/ (these scripts). WORK is an empty folder on a disk with 4 GiB free. Everything that runs
+# PAYLOAD holds files/ (copied to their target paths), bin/ and cni/ (Kubernetes), runtime/ (containerd and runc),
+# images/ (OCI archives) and golden/ (these scripts). WORK is an empty folder on a disk with 4 GiB free. Everything that runs
 # inside the new root does so in namespaces of its own, which end with this script however it ends.
 set -euo pipefail
 
@@ -23,6 +23,7 @@ install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl} "$root/usr/bin/"
 for program in etcdutl crictl; do
 	[[ ! -e $payload/bin/$program ]] || install -m 755 "$payload/bin/$program" "$root/usr/bin/"
 done
+install -m 755 "$payload"/runtime/* "$root/usr/bin/"
 install -d "$root/opt/cni/bin"
 install -m 755 "$payload"/cni/* "$root/opt/cni/bin/"
 install -D -m 644 "$payload/kube-flannel.yml" "$root/usr/share/ha-lab/kube-flannel.yml"

@@ -107,6 +107,7 @@ FIT_HOST = HostFacts(
                 "gcc",
                 "ip",
                 "mmdebstrap",
+                "pkg-config",
                 "ruby",
                 "service",
                 "shellcheck",
@@ -115,6 +116,7 @@ FIT_HOST = HostFacts(
         )
     ),
     static_libc=True,
+    static_libseccomp=True,
     korean_font=True,
     trixie_key=True,
     authorities=True,

@@ -159,6 +159,17 @@ def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:
     assert bom.read(tmp_path / "bom.json") == BILL
 
 
+def test_what_two_bills_have_is_listed_once_with_the_programs_of_both() -> None:
+    def shared(*programs: str) -> Material:
+        return Material("go-module", "example.org/shared", "v1.2.3", "MIT", "h1:abc", programs)
+
+    other = Material("go-module", "example.org/shared", "v1.2.3", "MIT", "", ("runc",))
+    assert bom.merge([shared("etcd", "kubelet")], [shared("kubelet", "ctr"), other]) == (
+        shared("etcd", "kubelet", "ctr"),
+        other,
+    )
+
+
 def test_a_bill_is_valid_cyclonedx(tmp_path: Path) -> None:
     bom.write(tmp_path / "bom.json", BILL)
     text = (tmp_path / "bom.json").read_text(encoding="utf-8")

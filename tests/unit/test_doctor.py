@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -68,6 +67,7 @@ ALL_PROGRAMS = frozenset(
             "ip",
             "mmdebstrap",
             "pdftoppm",
+            "pkg-config",
             "shellcheck",
             "shfmt",
             "ssh",
@@ -113,6 +113,7 @@ FIT = HostFacts(
     docker_data=Folder(Path("/var/lib/docker"), 90000, 1, True),
     programs=ALL_PROGRAMS,
     static_libc=True,
+    static_libseccomp=True,
     trixie_key=True,
     authorities=True,
     korean_font=True,
@@ -176,6 +177,7 @@ def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:
         ("packages", "repairable", {"programs": ALL_PROGRAMS - {"vagrant"}}),
         ("packages", "repairable", {"trixie_key": False}),
         ("packages", "repairable", {"static_libc": False}),
+        ("packages", "repairable", {"static_libseccomp": False}),
         ("packages", "repairable", {"authorities": False}),
         ("packages", "unfit", {"programs": ALL_PROGRAMS - {"vagrant", "apt-get"}}),
         ("docker-daemon", "repairable", {"daemon": Daemon("absent", SOCKET)}),
@@ -440,8 +442,8 @@ def test_all_missing_packages_are_one_command() -> None:
     found = finding("packages", host, purposes=frozenset({"up", "bake"}))
     assert found.repair == (
         "sudo apt-get update && sudo apt-get install -y --no-install-recommends "
-        "'?exact-name(docker-cli)' docker.io gcc iproute2 libc6-dev mmdebstrap openssh-client procps "
-        "vagrant"
+        "'?exact-name(docker-cli)' docker.io gcc iproute2 libc6-dev mmdebstrap openssh-client "
+        "pkgconf procps vagrant"
     )
 
 
@@ -471,20 +473,25 @@ def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_ma
 @pytest.mark.parametrize(
     ("source", "pinned", "needed"),
     [
-        ("modules", True, {"gcc"}),
+        ("modules", True, set()),
         ("upstream", True, {"skopeo"}),
-        ("auto", False, {"gcc"}),
-        ("auto", True, {"gcc", "skopeo"}),
+        ("auto", False, set()),
+        ("auto", True, {"skopeo"}),
     ],
 )
-def test_each_source_needs_programs_of_its_own(
+def test_upstream_needs_programs_of_its_own_and_every_bake_those_that_build_the_runtime(
     monkeypatch: pytest.MonkeyPatch, source: Wanted, pinned: bool, needed: set[str]
 ) -> None:
     monkeypatch.setattr(lock, "exists", lambda version: pinned)
     lab = LAB.model_copy(update={"kubernetes": Kubernetes(source=source)})
-    bare = replace(FIT, programs=ALL_PROGRAMS - {"gcc", "skopeo"})
+    programs = ALL_PROGRAMS - {"gcc", "pkg-config", "skopeo"}
+    bare = replace(FIT, programs=programs, static_libc=False, static_libseccomp=False)
     missed = finding("packages", bare, lab=lab, purposes=frozenset({"bake"}))
-    assert set(re.findall(r"\b(gcc|skopeo)\b", missed.what)) == needed
+    assert set(missed.what.removeprefix("missing: ").split(", ")) == {
+        *("gcc", "libc.a", "libseccomp.a", "pkg-config"),
+        *needed,
+    }
+    assert {"gcc", "libc6-dev", "libseccomp-dev", "pkgconf"} < set(missed.repair.split())
 
 
 @pytest.mark.parametrize(("pinned", "verdict"), [(True, "fit"), (False, "unfit")])

@@ -45,7 +45,7 @@ def test_what_a_lab_s_machines_are_called_changes_no_golden_machine() -> None:
 
 
 def test_packages_are_words_without_their_reasons() -> None:
-    assert {"haproxy", "containerd", "openssh-server"} <= set(debian.packages())
+    assert {"haproxy", "nftables", "openssh-server"} <= set(debian.packages())
     assert not any(" " in word or "#" in word for word in debian.packages())
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from lab.errors import CommandFailed, LabError
-from lab.golden.supply import complaints, flannel, golang, modules, recipe, releases, shelf, toolchain
+from lab.golden.supply import complaints, flannel, golang, modules, programs, recipe, releases, shelf, toolchain
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
 from lab.system import environment, process
@@ -67,6 +68,8 @@ class FakeTools:
                 return "12.2.0\n"
             case "gcc", ["-E", "-P", "-"]:
                 return "2 36\n"
+            case "pkg-config", ["--modversion", "libseccomp"]:
+                return "2.5.4\n"
         raise AssertionError(f"unexpected command: {program} {rest}")
 
     def _build(self, output: Path) -> None:
@@ -190,6 +193,9 @@ def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(
         ('cgo: C compiler "gcc" not found: exec: "gcc": executable file not found in $PATH', "apt-get"),
         ("_cgo_export.c:3:10: fatal error: stdlib.h: No such file or directory", "libc6-dev"),
         ("/usr/bin/ld: cannot find -lpthread", "libc6-dev"),
+        ("/usr/bin/ld: cannot find -lseccomp", "libseccomp-dev"),
+        ("Package libseccomp was not found in the pkg-config search path.", "libseccomp-dev"),
+        ('exec: "pkg-config": executable file not found in $PATH', "pkgconf"),
         ('Get "https://p/m.zip": dial tcp: lookup p: no such host', "network up"),
         ("read tcp 10.0.0.1:443: i/o timeout", "does not answer"),
         ("compile: signal: killed", "memory"),
@@ -252,7 +258,7 @@ def test_another_releases_pin_does_not_change_the_key(wanted: Release, supply: P
 @pytest.mark.parametrize(
     ("room", "name", "value"),
     [
-        (modules, "FLAGS", ("-trimpath",)),
+        (programs, "FLAGS", ("-trimpath",)),
         (modules, "PAUSE_FLAGS", ("-O2",)),
         (modules, "LAYOUT", 0),
         (recipe, "STATIC_C", "-linkmode external"),
@@ -265,6 +271,12 @@ def test_changed_flags_change_the_key(
     before = modules.key(wanted)
     monkeypatch.setattr(room, name, value)
     assert modules.key(wanted) != before
+
+
+def test_another_runtime_builds_no_kubernetes_again(wanted: Release, supply: Path) -> None:
+    before = modules.key(wanted)
+    (wanted.pins()["runc"] / "go.sum").write_text("")
+    assert modules.key(replace(wanted, containerd="2.9.0", runc="1.9.0")) == before
 
 
 def test_another_toolchain_changes_the_key(wanted: Release, supply: Path) -> None:

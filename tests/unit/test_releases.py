@@ -1,11 +1,12 @@
 import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from lab.errors import ConfigError
 from lab.golden.supply import flannel, toolchain
-from lab.golden.supply.recipe import components
+from lab.golden.supply.recipe import components, runtime
 from lab.golden.supply.releases import release, supported
 from lab.model import Kubernetes
 
@@ -16,6 +17,9 @@ REQUIRED = {
     "cni-plugins": ["github.com/containernetworking/plugins"],
     "cni-flannel": ["github.com/containernetworking/plugins"],
     "flannel": ["github.com/flannel-io/flannel"],
+    "containerd": ["github.com/containerd/containerd/v2"],
+    "containerd-shim": ["github.com/containerd/containerd/v2"],
+    "runc": ["github.com/opencontainers/runc"],
 }
 
 
@@ -45,7 +49,7 @@ def test_the_tag_of_the_etcd_image_is_the_version_in_it(version: str) -> None:
 
 @pytest.mark.parametrize("version", supported())
 def test_each_pin_requires_exactly_the_version_it_is_for(version: str) -> None:
-    for component in components(release(version)):
+    for component in (*components(release(version)), *runtime(release(version))):
         gomod = (component.pin / "go.mod").read_text(encoding="utf-8")
         for module in REQUIRED[component.name]:
             assert re.search(rf"^\t{module} v{component.version}\b", gomod, re.MULTILINE), component.name
@@ -55,11 +59,14 @@ def test_each_pin_requires_exactly_the_version_it_is_for(version: str) -> None:
 
 @pytest.mark.parametrize("version", supported())
 def test_each_pin_names_the_programs_that_are_built_from_it(version: str) -> None:
-    for component in components(release(version)):
-        gomod = (component.pin / "go.mod").read_text(encoding="utf-8")
+    built: dict[Path, list[str]] = {}
+    for component in (*components(release(version)), *runtime(release(version))):
+        built.setdefault(component.pin, []).extend(component.programs.values())
+    for pin, programs in built.items():
+        gomod = (pin / "go.mod").read_text(encoding="utf-8")
         block = re.search(r"^tool \((.*?)^\)", gomod, re.MULTILINE | re.DOTALL)
         tools = block[1].split() if block else re.findall(r"^tool (\S+)", gomod, re.MULTILINE)
-        assert sorted(component.programs.values()) == sorted(tools), component.name
+        assert sorted(programs) == sorted(tools), pin
 
 
 @pytest.mark.parametrize("version", supported())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,9 +25,6 @@ Kind = Literal[
     "upstream-image",
 ]
 """Where a thing came from: built here from Go modules and C, or Debian's, or the Kubernetes project's own."""
-
-WITH_C = ("flanneld", "pause")
-"""The programs that have the build host's C library linked into them."""
 
 
 @dataclass(frozen=True)
@@ -80,25 +77,26 @@ def _from_list(item: dict[str, Any]) -> Material:
 
 
 def merge(*bills: Sequence[Material]) -> tuple[Material, ...]:
-    """Put bills together."""
-    return tuple(material for bill in bills for material in bill)
+    """Put bills together. What is in several of them is listed once, with all programs that it is in."""
+    used: dict[Material, list[str]] = {}
+    for material in (material for bill in bills for material in bill):
+        used.setdefault(replace(material, used_in=()), []).extend(material.used_in)
+    return tuple(
+        replace(material, used_in=tuple(dict.fromkeys(programs))) for material, programs in used.items()
+    )
 
 
 def built(go: Go, folder: Path, release: Release) -> tuple[Material, ...]:
-    """Ask every program below `bin/` and `cni/` what is in it, and this host what its C is."""
+    """Ask every program in the folder's folders what is in it: its modules, and the toolchain."""
     said = {
-        program.name if program.parent.name == "bin" else f"cni/{program.name}": go.linked(program)
-        for program in sorted([*(folder / "bin").iterdir(), *(folder / "cni").iterdir()])
+        program.name if program.parent.name == "bin" else f"{program.parent.name}/{program.name}": go.linked(
+            program
+        )
+        for program in sorted(folder.glob("*/*"))
     }
     linked = {name: json.loads(text) for name, text in said.items() if text.strip()}
-    return merge(
-        go_modules(linked, go.module_cache()),
-        [
-            Material("toolchain", "go", release.go, "BSD-3-Clause", used_in=tuple(linked)),
-            Material("c-source", "pause", release.pause, "Apache-2.0", used_in=("pause",)),
-        ],
-        _c_parts(),
-    )
+    toolchain = Material("toolchain", "go", release.go, "BSD-3-Clause", used_in=tuple(linked))
+    return (*go_modules(linked, go.module_cache()), toolchain)
 
 
 def go_modules(linked: dict[str, Any], cache: Path) -> tuple[Material, ...]:
@@ -148,8 +146,8 @@ def debian_packages(status: str, release: str) -> tuple[Material, ...]:
     return tuple(found)
 
 
-def _c_parts() -> tuple[Material, ...]:
-    """The host's compiler and the C library that it links: the one part that isn't pinned."""
+def c_parts(used_in: tuple[str, ...]) -> tuple[Material, ...]:
+    """The host's compiler and C library, which are in some programs: the parts that aren't pinned."""
     compiler = process.run(["gcc", "-dumpfullversion"], timeout=60).stdout.strip()
     macros = "#include <features.h>\n__GLIBC__ __GLIBC_MINOR__\n"
     said = process.run(["gcc", "-E", "-P", "-"], stdin=macros, timeout=60).stdout.split()
@@ -158,6 +156,6 @@ def _c_parts() -> tuple[Material, ...]:
     if not version.replace(".", "").isdigit():  # a host with another C library, such as musl
         version, licence = licences.UNKNOWN, licences.UNKNOWN
     return (
-        Material("toolchain", "gcc", compiler, "GPL-3.0-or-later WITH GCC-exception-3.1", used_in=WITH_C),
-        Material("c-library", "libc", version, licence, used_in=WITH_C),
+        Material("toolchain", "gcc", compiler, "GPL-3.0-or-later WITH GCC-exception-3.1", used_in=used_in),
+        Material("c-library", "libc", version, licence, used_in=used_in),
     )

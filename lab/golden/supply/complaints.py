@@ -9,11 +9,13 @@ from lab.errors import CommandFailed
 from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 
 COMPILER = "install a C compiler and its static library: apt-get install gcc libc6-dev"
+SECCOMP = "install libseccomp for development and pkg-config: apt-get install libseccomp-dev pkgconf"
 OTHER_BYTES = (
     "what came isn't what supply/ pins",
     "look at GOPROXY or pip's index, and at which host answers there",
 )
 NO_COMPILER = ("a C compiler or its library is missing", COMPILER)
+NO_SECCOMP = ("libseccomp or pkg-config is missing, which runc is built with", SECCOMP)
 NO_PROXY = ("the Go module proxy can't be reached", "try again with the network up, or set GOPROXY")
 NO_INDEX = ("the Python package index can't be reached", "try again with the network up")
 
@@ -25,6 +27,9 @@ MEANINGS = (
     Meaning(
         "missing go.sum entry", "a pin in supply/ was changed manually", "restore it, or run supply/pin again"
     ),
+    Meaning("package libseccomp was not found", *NO_SECCOMP),
+    Meaning('"pkg-config": executable file not found', *NO_SECCOMP),
+    Meaning("cannot find -lseccomp", *NO_SECCOMP),
     Meaning('"gcc": executable file not found', *NO_COMPILER),
     Meaning("cannot find -l", *NO_COMPILER),
     Meaning("fatal error: std", *NO_COMPILER),

@@ -27,7 +27,7 @@ FLAGS = ("-trimpath", "-buildvcs=false")
 """Nothing of the host's folders or of git gets into a program."""
 
 STATIC_C = "-linkmode external -extldflags -static"
-"""For the one program with C in it: it must run in an image that has no C library."""
+"""For programs with C in them: they run where there is no C library, or another one than the host's."""
 
 PAUSE_FLAGS = ("-Os", "-Wall", "-static", "-s")
 """As pause's own Makefile has them, without the symbols."""
@@ -105,6 +105,42 @@ def components(release: Release) -> tuple[Component, ...]:
             at_once=True,
         ),
         Component("coredns", release.coredns, pins["coredns"], {"bin/coredns": "github.com/coredns/coredns"}),
+    )
+
+
+def runtime(release: Release) -> tuple[Component, ...]:
+    """Return what runs containers, which every machine has: runc first, since it needs most of the host."""
+    pins = release.pins()
+    containerd = "github.com/containerd/containerd/v2"
+    version = f"-X {containerd}/version.Version=v{release.containerd}"
+    return (
+        Component(
+            "runc",
+            release.runc,
+            pins["runc"],
+            {"bin/runc": "github.com/opencontainers/runc"},
+            STATIC_C,
+            tags="netgo,osusergo,seccomp,urfave_cli_no_docs",
+            cgo=True,  # it enters namespaces in C, and pods' seccomp profiles are libseccomp's work
+        ),
+        # One runs beside each pod, so it is built without what it does not use, as upstream's is.
+        Component(
+            "containerd-shim",
+            release.containerd,
+            pins["containerd"],
+            {"bin/containerd-shim-runc-v2": f"{containerd}/cmd/containerd-shim-runc-v2"},
+            version,
+            tags="urfave_cli_no_docs,no_grpc",
+        ),
+        Component(
+            "containerd",
+            release.containerd,
+            pins["containerd"],
+            {f"bin/{name}": f"{containerd}/cmd/{name}" for name in ("containerd", "ctr")},
+            version,
+            tags="urfave_cli_no_docs",
+            at_once=True,
+        ),
     )
 
 

@@ -27,6 +27,8 @@ class Release:
     cni_plugins: str
     cni_flannel: str
     flannel: str
+    containerd: str
+    runc: str
     go: str
     """The Go toolchain that builds all of it."""
 
@@ -39,6 +41,8 @@ class Release:
             "cni-plugins": self.cni_plugins,
             "cni-flannel": self.cni_flannel,
             "flannel": self.flannel,
+            "containerd": self.containerd,
+            "runc": self.runc,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
 

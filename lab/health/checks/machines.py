@@ -103,7 +103,8 @@ CHECKS = (
         "cgroup-driver",
         kubernetes_nodes,
         cgroup_driver,
-        means="kubelet and containerd count the same memory twice, and kill pods under load",
+        means="two managers change the same cgroups, and pods are killed under load; a kubelet's own setting "
+        "misleads where it differs, since the kubelet takes the driver that containerd reports",
         hint="SystemdCgroup in /etc/containerd/config.toml and cgroupDriver in /var/lib/kubelet/config.yaml",
     ),
     MachineCheck(

@@ -58,13 +58,13 @@ class Case:
     def wants(self, purpose: str) -> bool:
         """Whether the host is wanted for this; the tests need all.
 
-        To bake from Go modules or from upstream are purposes of their own, and so `auto` may need both.
+        To bake from upstream is a purpose of its own; something is built from Go modules in every bake.
         """
         if "test" in self.purposes or purpose in self.purposes:
             return True
-        if purpose in ("modules", "upstream") and "bake" in self.purposes:
+        if purpose == "upstream" and "bake" in self.purposes:
             wanted = self.lab.kubernetes
-            return purpose in source.possible(release(wanted.version), wanted.source)
+            return "upstream" in source.possible(release(wanted.version), wanted.source)
         return purpose == "upstream" and "lock" in self.purposes
 
     @property

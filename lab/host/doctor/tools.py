@@ -13,7 +13,7 @@ from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 from lab.system import quoting
 
 VAGRANT = (2, 3)
-BAKING = ("bake", "modules", "upstream")
+BAKING = ("bake", "upstream")
 """What only hosts that bake need."""
 
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
@@ -54,8 +54,10 @@ TOOLS = (
         "CA certificates",
         "modules, packages and images come over HTTPS",
     ),
-    Tool("gcc", "modules", ("gcc", "libc6-dev"), "gcc", "flannel and pause are built with it"),
-    Tool("libc.a", "modules", ("libc6-dev",), "a static C library", "flannel and pause are linked with it"),
+    Tool("gcc", "bake", ("gcc", "libc6-dev"), "gcc", "runc, flannel and pause are built with it"),
+    Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "runc, flannel and pause are linked with it"),
+    Tool("libseccomp.a", "bake", ("libseccomp-dev",), "a static libseccomp", "runc is linked with it"),
+    Tool("pkg-config", "bake", ("pkgconf",), "pkg-config", "it shows runc's build where libseccomp is"),
     Tool("skopeo", "upstream", ("skopeo",), "skopeo", "it fetches images by their digests"),
     Tool("apt-get", "upstream", ("apt",), "apt and dpkg", "they fetch and verify Kubernetes' packages"),
     Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
@@ -140,9 +142,9 @@ def vagrant(case: Case, why: str = "The kit is made for 2.3 and later.") -> Iter
 
 
 def toolchains(case: Case) -> Iterator[Finding]:
-    """Which Python runs this, and which Go builds Kubernetes?"""
+    """Which Python runs this, and which Go builds programs?"""
     yield fit("python", "Python", ".".join(map(str, case.host.python)))
-    if case.wants("modules"):
+    if case.wants("bake"):
         go = release(case.lab.kubernetes.version).go
         yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
     if case.wants("bake") and case.lab.kubernetes.source == "upstream":
@@ -167,4 +169,6 @@ def _has(case: Case, tool: Tool) -> bool:
         return host.korean_font
     if tool.name == "libc.a":
         return host.static_libc
+    if tool.name == "libseccomp.a":
+        return host.static_libseccomp
     return tool.name in host.programs

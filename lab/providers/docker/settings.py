@@ -30,7 +30,7 @@ TRIED_RUNTIMES = ("", "runc", "crun", "nvidia", "io.containerd.runc.v2")
 
 FILES_NEEDED, FILES_WANTED = 4096, 65536
 """Open files for a machine: below the first, etcd and the API server refuse connections under a light load;
-etcd and containerd ask for the second themselves."""
+etcd asks for the second itself."""
 
 VFS_COPY_MIB = 1400
 """What each machine takes with the storage driver vfs, which copies all of the golden machine."""

@@ -22,7 +22,7 @@ from lab.texts import Said
 from lab.workshop.handout.words import DRILLS, told
 from lab.workspace import render
 
-IMAGE = {"haproxy": "3.0", "containerd": "1.7", "debian": "13"}
+IMAGE = {"haproxy": "3.0", "debian": "13"}
 """What comes with the golden machine's Debian."""
 
 CA_HASH = "sha256:..."
@@ -135,7 +135,7 @@ def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: in
 def versions(lab: Lab) -> dict[str, str]:
     """Return which version of what the lab's machines run."""
     built = release(lab.kubernetes.version)
-    names = ("kubernetes", "etcd", "coredns", "flannel")
+    names = ("kubernetes", "etcd", "coredns", "flannel", "containerd")
     return {name: getattr(built, name) for name in names} | IMAGE
 
 
