@@ -27,6 +27,7 @@ class Release:
     cni_plugins: str
     cni_flannel: str
     flannel: str
+    kube_router: str
     go: str
     """The Go toolchain that builds all of it."""
 
@@ -39,8 +40,14 @@ class Release:
             "cni-plugins": self.cni_plugins,
             "cni-flannel": self.cni_flannel,
             "flannel": self.flannel,
+            "kube-router": self.kube_router,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
+
+    @property
+    def kube_router_image(self) -> str:
+        """The name of kube-router's image, as its project publishes it."""
+        return f"docker.io/cloudnativelabs/kube-router:v{self.kube_router}"
 
 
 @dataclass(frozen=True)
