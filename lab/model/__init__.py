@@ -57,8 +57,7 @@ PRIVATE = tuple(
 class Network(Frozen):
     """The three networks of the lab. `pod_network` is `flannel` or the path of a manifest.
 
-    `policy` is what the kit runs beside it to enforce NetworkPolicies; a manifest may bring something of its own.
-
+    `policy` is what the kit runs beside it to enforce NetworkPolicies; a manifest may bring its own.
     `public_addresses`: lab.yaml allows networks outside PRIVATE, whose owners the lab then can't reach.
     """
 

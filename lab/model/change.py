@@ -23,8 +23,8 @@ class Effect:
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
     provider enforces it. `load-balancer`, `pod-network` and `network-policy`: configuration that `up` applies.
-    `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or why no
-    machine is touched. `instead` is what to do.
+    `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or
+    why no machine is touched. `instead` is what to do.
     """
 
     kind: Literal["members", "resized", "load-balancer", "pod-network", "network-policy", "none", "impossible"]

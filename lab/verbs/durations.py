@@ -29,6 +29,7 @@ MEASURED: Mapping[str, float] = {
     "kubeconfig": 0.5,
     "worker-join": 6,
     "control-plane-join": 16,
+    "policy-rules": 1,
     "nodes-ready": 6,
     "pods-ready": 6,
     "revoke": 1,

@@ -1,10 +1,10 @@
 """This module puts a pod on every node and asks each what it sees: names, Services, the other pods.
 
-The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. They are under a
-NetworkPolicy, and ask one another at ports that it allows and denies: each its neighbours on other nodes, and the
-one beside a second pod on its node that one, too. Each pod more would cost every node another round of rules.
+The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
+run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
 
-Every run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
+They are under a NetworkPolicy, and ask one another at ports that it allows and denies: each its neighbours on
+other nodes, and one node's also a second pod there. Each pod more costs every node another round of rules.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 
 LABEL = "ha-lab.verify"
 PORT, INGRESS_DENIED, EGRESS_DENIED = 8080, 8081, 8082
-"""What pods serve by TCP and UDP: a port that the NetworkPolicy allows, one that pods may not be asked at, and one
-that they may not ask."""
+"""What pods serve by TCP and UDP: a port that the NetworkPolicy allows, one that it lets no pod be asked at,
+and one that it lets no pod ask."""
 
 PROTOCOLS = ("tcp", "udp")
 NEIGHBOURS = 2
@@ -78,8 +78,8 @@ class ProbeFacts:
     `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
     what each node's address answered to this host. `peers` is every Ready pod's address by node.
 
-    `neighbours` are the nodes whose pods each node's pod asked under the NetworkPolicy, `second` is the node with
-    two pods, and why its second one is not Ready, None where it is.
+    `neighbours` are the nodes whose pods each node's pod asked under the NetworkPolicy, `second` is the node
+    with two pods, and why its second one is not Ready, None where it is.
     """
 
     started: dict[str, str | None]
@@ -92,7 +92,7 @@ class ProbeFacts:
 
 
 def policy_question(target: str, protocol: str, port: int) -> str:
-    """The name in `seen` of what came of asking a node's pod, or SECOND, at a port (provision/pod/policy.pl)."""
+    """The name in `seen` of what a node's pod, or SECOND, answered at a port (provision/pod/policy.pl)."""
     return f"policy:{target}:{protocol}:{port}"
 
 
@@ -183,7 +183,7 @@ def _policy_words(
 
 
 def may_enforce_policies(lab: Lab) -> bool:
-    """Whether something in the lab may enforce NetworkPolicies: kube-router, or a pod network of the user's own."""
+    """Whether something in the lab may enforce NetworkPolicies: kube-router, or the user's own pod network."""
     return lab.network.policy != "none" or lab.network.pod_network != "flannel"
 
 
@@ -364,7 +364,7 @@ def _pod_name(node: str) -> str:
 
 
 def _manifests(lab: Lab) -> tuple[Manifest, ...]:
-    """The Namespace, the NetworkPolicy, the Service, a Pod for each Kubernetes node, and a second one on one."""
+    """The Namespace, the NetworkPolicy, the Service, a Pod for each node, and a second one for one."""
     scripts = {"ASK": "ask.sh", "SERVE": "serve.pl", "POLICY": "policy.pl"}
     common = {name: (PROVISION / "pod" / file).read_text(encoding="utf-8") for name, file in scripts.items()}
     common |= {"PAYLOAD": "x" * PAYLOAD, "LAB_PATIENCE": str(lab.patience)}
