@@ -80,7 +80,7 @@ def faults(text: str, pods: IPv4Network) -> list[Fault]:
 
 
 def line_of_kube_router(text: str) -> int | None:
-    """The line of the first object, in a manifest without faults, that has the name of the kit's kube-router."""
+    """The line of the first object, in a manifest without faults, with the name of the kit's kube-router."""
     if KUBE_ROUTER not in text:
         return None
     documents = (each for each in yaml.compose_all(text, Loader=LOADER) if not _is_empty(each))

@@ -36,6 +36,9 @@ from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
 
+KUBE_ROUTER_PODS = "kube-router-"
+"""How the names of kube-router's pods begin, one on each node."""
+
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 CORDONED = "node.kubernetes.io/unschedulable"
 KUBERNETES_TAINTS = "node.kubernetes.io/"
@@ -162,7 +165,7 @@ def pod_network_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 def network_policy_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
-    return _ready_pod(facts, node, "kube-system", "kube-router-")
+    return _ready_pod(facts, node, "kube-system", KUBE_ROUTER_PODS)
 
 
 def _ready_pod(facts: Facts, node: Node, namespace: str, prefix: str) -> Finding:
@@ -381,7 +384,8 @@ def cluster_objects(lab: Lab, facts: Facts) -> Finding:
         raise CouldNotAsk("; ".join(silent))
     left = next(iter(said.values()))
     reasons = [line.partition(" ")[2] for line in left if line.startswith("control-plane-init ")]
-    pod_network = ["the pod network is not what its manifest says"] if "pod-network" in left else []
+    says = "the pod network, or what enforces NetworkPolicies, is not what lab.yaml and its manifest say"
+    pod_network = [says] if "pod-network" in left else []
     return expect_none("all that kubeadm init and the pod network's manifest create", [*reasons, *pod_network])
 
 
