@@ -259,7 +259,7 @@ def lab_with(key: str, value: str) -> str:
         ("seats: 3", "seats: unknown key (name, provider"),
         ("<<: {name: x}", "'<<': unknown key"),
         ('"a\\nb": 3', r"'a\nb': unknown key"),
-        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, public_"),
+        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, policy, "),
         (
             "nodes: {workers: [1]}",
             "nodes.workers: wants keys of its own, not a list (prefix, count, first_a",

@@ -16,6 +16,7 @@ REQUIRED = {
     "cni-plugins": ["github.com/containernetworking/plugins"],
     "cni-flannel": ["github.com/containernetworking/plugins"],
     "flannel": ["github.com/flannel-io/flannel"],
+    "kube-router": ["github.com/cloudnativelabs/kube-router/v2"],
 }
 
 
