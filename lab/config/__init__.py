@@ -198,8 +198,8 @@ def _wrong_manifest(path: Path, network: Network) -> Iterator[Clash]:
         yield keys, f"{shown(path.name)}:{fault.line}: {fault.what}"
     twin = manifest.line_of_kube_router(text) if network.policy == "kube-router" and not faults else None
     if twin:
-        what = f"{shown(path.name)}:{twin} has kube-router, which the kit would run a second time (network.policy: none)"
-        yield (POLICY, POD_NETWORK), what
+        what = f"{shown(path.name)}:{twin} has kube-router, which the kit would run a second time"
+        yield (POLICY, POD_NETWORK), f"{what} ({_dotted(POLICY)}: none)"
 
 
 def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:
