@@ -22,11 +22,10 @@ remove_policy_agent() {
 }
 
 policy_pods_ended() {
-	local pods
-	pods=$(as_admin --namespace kube-system get pods --selector "$POLICY_PART" --output name 2>&1) && [[ -z $pods ]] || {
-		echo "$pods"
-		return 1
-	}
+	local pods code=0
+	pods=$(as_admin --namespace kube-system get pods --selector "$POLICY_PART" --output name 2>&1) || code=1
+	echo "$pods"
+	[[ $code == 0 && -z $pods ]]
 }
 
 # Machines pull nothing: each has the images of the golden machine that it is a clone of.

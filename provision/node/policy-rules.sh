@@ -7,12 +7,12 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# One transaction: what leads to the chains, their rules, the chains. A chain that is named here is emptied.
+# removal CHAIN…: one transaction. A chain that is named with a colon is emptied.
 removal() {
 	echo '*filter'
-	sed 's/.*/:& - [0:0]/' <<<"$1"
+	printf ':%s - [0:0]\n' "$@"
 	iptables-save --table filter | sed -n '/ -j KUBE-ROUTER-/s/^-A \(INPUT\|FORWARD\|OUTPUT\) /-D \1 /p'
-	sed 's/^/-X /' <<<"$1"
+	printf -- '-X %s\n' "$@"
 	echo COMMIT
 }
 
@@ -25,11 +25,12 @@ remove_sets() {
 }
 
 main() {
-	local chains
+	local found chains
 	exclusively
-	chains=$(policy_chains)
-	if [[ -n $chains ]]; then
-		removal "$chains" | iptables-restore --noflush --wait
+	found=$(policy_chains)
+	if [[ -n $found ]]; then
+		mapfile -t chains <<<"$found"
+		removal "${chains[@]}" | iptables-restore --noflush --wait
 		wait_for 10 "the sets of kube-router's rules to be unused" remove_sets
 		repairs "rules of kube-router were left"
 		changed=yes

@@ -38,7 +38,7 @@ policies() {
 	}
 	# Names and addresses.
 	# shellcheck disable=SC2046
-	perl -e "$POLICY" $(echo "$policy" | tr ';' ' ')
+	perl -e "$ASK_UNDER_POLICY" $(echo "$policy" | tr ';' ' ')
 }
 
 policies &

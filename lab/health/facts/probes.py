@@ -365,7 +365,7 @@ def _pod_name(node: str) -> str:
 
 def _manifests(lab: Lab) -> tuple[Manifest, ...]:
     """The Namespace, the NetworkPolicy, the Service, a Pod for each node, and a second one for one."""
-    scripts = {"ASK": "ask.sh", "SERVE": "serve.pl", "POLICY": "policy.pl"}
+    scripts = {"ASK": "ask.sh", "SERVE": "serve.pl", "ASK_UNDER_POLICY": "policy.pl"}
     common = {name: (PROVISION / "pod" / file).read_text(encoding="utf-8") for name, file in scripts.items()}
     common |= {"PAYLOAD": "x" * PAYLOAD, "LAB_PATIENCE": str(lab.patience)}
     probes = [_pod(_pod_name(node.name), "probe", node, common) for node in lab.kubernetes_nodes]
