@@ -3,7 +3,7 @@
 The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
 run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
 
-They are under a NetworkPolicy, and ask one another at ports that it allows and denies: each its neighbours on
+They are under NetworkPolicies, and ask one another at ports that these allow and deny: each its neighbours on
 other nodes, and one node's also a second pod there. Each pod more costs every node another round of rules.
 """
 
@@ -39,8 +39,8 @@ TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 
 LABEL = "ha-lab.verify"
 PORT, INGRESS_DENIED, EGRESS_DENIED = 8080, 8081, 8082
-"""What pods serve by TCP and UDP: a port that the NetworkPolicy allows, one that it lets no pod be asked at,
-and one that it lets no pod ask."""
+"""What pods serve by TCP and UDP: a port that the NetworkPolicies allow, one at which they let no pod be asked,
+and one at which they let no pod ask."""
 
 PROTOCOLS = ("tcp", "udp")
 NEIGHBOURS = 2
@@ -116,7 +116,8 @@ def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node])
         wanted = _manifests(lab)
         with _namespace(api, of_kind(wanted, "Namespace")) as namespace:
             where = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
-            _create(api, where, of_kind(wanted, "NetworkPolicy"))
+            for policy in (each for each in wanted if each["kind"] == "NetworkPolicy"):
+                _create(api, where, policy)
             service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
             _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
             return _ask(lab, api, remote, someone, namespace, service, _wait_for_pods(lab, api, namespace))
@@ -364,7 +365,7 @@ def _pod_name(node: str) -> str:
 
 
 def _manifests(lab: Lab) -> tuple[Manifest, ...]:
-    """The Namespace, the NetworkPolicy, the Service, a Pod for each node, and a second one for one."""
+    """The Namespace, its NetworkPolicies, the Service, a Pod for each node, and a second one for one."""
     scripts = {"ASK": "ask.sh", "SERVE": "serve.pl", "ASK_UNDER_POLICY": "policy.pl"}
     common = {name: (PROVISION / "pod" / file).read_text(encoding="utf-8") for name, file in scripts.items()}
     common |= {"PAYLOAD": "x" * PAYLOAD, "LAB_PATIENCE": str(lab.patience)}
