@@ -7,7 +7,8 @@
 # after the pods are Ready, so an allowed port that does not answer is asked again for 4 s, a denied one that answers
 # for SECONDS. Like serve.pl, it uses no module. Where machines are emulated, all takes LAB_PATIENCE times as long.
 my ($INET, %TYPE) = (2, tcp => 1, udp => 2);
-my ($SET_FLAGS, $NON_BLOCKING, $IN_PROGRESS) = (4, 2048, 115);    # F_SETFL, O_NONBLOCK, EINPROGRESS
+my ($SET_FLAGS, $NON_BLOCKING, $IN_PROGRESS, $AGAIN) = (4, 2048, 115, 11);    # F_SETFL, O_NONBLOCK, EINPROGRESS, EAGAIN
+my ($SOCKET, $ERROR) = (1, 4);    # SOL_SOCKET, SO_ERROR
 my ($seconds, $allowed, $denied, @targets) = @ARGV;
 my $patience = $ENV{LAB_PATIENCE} || 1;
 my ($PAUSE, $TRY, $UNTIL_ALLOWED, $UNTIL_DENIED) = (0.3, $patience, 4 * $patience, $seconds * $patience);
@@ -34,10 +35,14 @@ sub try {
         or tried($question, "$!");
 }
 
-# What httpd understands, and serve.pl does not read.
+# What httpd understands, and serve.pl does not read. A connection that a firewall has rejected says so here alone: to
+# Linux it is only a hint, which SO_ERROR shows once.
 sub send_question {
     my ($question) = @_;
-    defined syswrite $question->{socket}, "GET /node HTTP/1.0\r\n\r\n" or return tried($question, "$!");
+    my $rejected = unpack "i", getsockopt $question->{socket}, $SOCKET, $ERROR;
+    return tried($question, "" . ($! = $rejected)) if $rejected;
+    my $count = syswrite $question->{socket}, "GET /node HTTP/1.0\r\n\r\n";
+    defined $count or return $! == $AGAIN || tried($question, "$!");
     $question->{sent}++;
     $question->{send_again} = now() + $TRY / 3;
 }
@@ -46,7 +51,7 @@ sub send_question {
 sub receive {
     my ($question) = @_;
     my $count = sysread $question->{socket}, my $part, 4096;
-    defined $count or return tried($question, "$!");
+    defined $count or return $! == $AGAIN || tried($question, "$!");
     $question->{answer} .= $part;
     return if $count && $question->{protocol} eq "tcp";
     my ($line) = $question->{answer} =~ /([^\r\n]+)\s*\z/;
