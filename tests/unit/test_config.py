@@ -378,6 +378,8 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("network.services", "100.128.0.0/16", "100.128.0.0/16 is not private"),
         ("libvirt.management", "11.0.0.0/24", "11.0.0.0/24 is not private"),
         ("network.pod_network", "no.yaml", "no.yaml is not a file (flannel, or the path of a manifest,"),
+        ("network.policy", "calico", "calico is not known here (kube-router, none)"),
+        ("network.policy", "kube_router", "kube_router is not known here, did you mean kube-router?"),
         ("network.pod_network", ".", ". is not a file"),
         ("network.pod_network", "''", "'' is not a file"),
         ("network.pod_network", '"a\\0b"', r"'a\x00b' is not a file"),
