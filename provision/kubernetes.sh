@@ -171,7 +171,22 @@ pod_network_applied() {
 	found=$(ask_pod_network "$1") || return 1
 	[[ $'\n'$found$'\n' == *$'\n'"sha256 $(hash_of "$1")"$'\n'* ]] || return 1
 	[[ $'\n'$found$'\n' == *$'\n'"applied $(hash_of_pods <<<"$found")"$'\n'* ]] || return 1
-	[[ -e $HERE/pod-network/manifest.yaml || $found == *"kube-flannel-ds "*--iface-can-reach* ]]
+	[[ -e $HERE/pod-network/manifest.yaml || $found == *"kube-flannel-ds "*--iface-can-reach* ]] || return 1
+	[[ $NETWORK_POLICY == none ]] || return 0
+	found=$(policy_objects) && [[ -z $found ]]
+}
+
+# What pod-network/kube-router.yaml has created, KIND/NAME a line. A kube-router of a user's own has no such label.
+policy_objects() {
+	as_admin --namespace kube-system get daemonsets,serviceaccounts,clusterroles,clusterrolebindings \
+		--selector "$POLICY_PART" --output name
+}
+readonly POLICY_PART=ha-lab/part=network-policy
+
+# Chains that a kube-router which has ended has left in this machine's rules, a name a line. They go on denying.
+policy_chains() {
+	! pgrep -x kube-router >/dev/null || return 0
+	iptables-save --table filter | sed -n 's/^:\(KUBE-\(ROUTER\|NWPLCY\|POD-FW\)-[^ ]*\) .*/\1/p'
 }
 
 hash_of() { sha256sum <"$1" | cut -d' ' -f1; }

@@ -40,6 +40,7 @@ HINT = "correct it and try again: the kit's own lab.yaml explains every key, exa
 
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
 POD_NETWORK = ("network", "pod_network")
+POLICY = ("network", "policy")
 PUBLIC_ADDRESSES = ("network", "public_addresses")
 MANAGEMENT = ("libvirt", "management")
 
@@ -184,15 +185,21 @@ def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
             )
     yield from _wrong_sizes(lab)
     if lab.network.pod_network != "flannel":
-        yield from _wrong_manifest(Path(lab.network.pod_network), lab.network.pods)
+        yield from _wrong_manifest(Path(lab.network.pod_network), lab.network)
     for one_role, other_role in combinations(Role, 2):
         yield from _twins(lab, one_role, other_role)
 
 
-def _wrong_manifest(path: Path, pods: IPv4Network) -> Iterator[Clash]:
-    for fault in manifest.faults(path.read_text(encoding="utf-8"), pods):
+def _wrong_manifest(path: Path, network: Network) -> Iterator[Clash]:
+    text = path.read_text(encoding="utf-8")
+    faults = manifest.faults(text, network.pods)
+    for fault in faults:
         keys = (POD_NETWORK, PODS) if fault.pods else (POD_NETWORK,)
         yield keys, f"{shown(path.name)}:{fault.line}: {fault.what}"
+    twin = manifest.line_of_kube_router(text) if network.policy == "kube-router" and not faults else None
+    if twin:
+        what = f"{shown(path.name)}:{twin} has kube-router, which the kit would run a second time"
+        yield (POLICY, POD_NETWORK), f"{what} ({_dotted(POLICY)}: none)"
 
 
 def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:

@@ -23,6 +23,9 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 WEB_PAGE = re.compile(r"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
 TEMPLATE = re.compile(r"\{\{.*\}\}")
 
+KUBE_ROUTER = "kube-router"
+"""The name of all objects of what enforces NetworkPolicies (provision/templates/kube-router.yaml.j2)."""
+
 POOLS = {"CALICO_IPV4POOL_CIDR": "Calico", "IPALLOC_RANGE": "Weave Net"}
 """Environment variables of agents that hold the pods' network, and whose they are."""
 
@@ -74,6 +77,20 @@ def faults(text: str, pods: IPv4Network) -> list[Fault]:
         for each in _networks(one)
         if (what := _network_problem(each, pods))
     ]
+
+
+def line_of_kube_router(text: str) -> int | None:
+    """The line of the first object, in a manifest without faults, with the name of the kit's kube-router."""
+    if KUBE_ROUTER not in text:
+        return None
+    documents = (each for each in yaml.compose_all(text, Loader=LOADER) if not _is_empty(each))
+    named = (
+        each
+        for document in documents
+        for each in _objects(document)
+        if _text(each, "metadata", "name") == KUBE_ROUTER
+    )
+    return next((each.start_mark.line + 1 for each in named), None)
 
 
 def _unreadable(text: str, error: yaml.MarkedYAMLError) -> Fault:

@@ -249,6 +249,7 @@ class NetworkSection(Network):
     pods: Subnet = Network().pods
     services: Subnet = Network().services
     pod_network: Annotated[str, BeforeValidator(flannel_or_manifest)] = Network().pod_network
+    policy: Annotated[Literal["kube-router", "none"], choice("kube-router", "none")] = Network().policy
     public_addresses: Annotated[bool, BeforeValidator(yes_or_no)] = False
 
 

@@ -253,7 +253,8 @@ def shown(outcome: Outcome) -> RenderableType:
     rest = [v for v in ran if v.outcome != "holds" and v.title not in explained]
     bad = [*map(_cause, outcome.causes), *map(_in_full, rest)]
     bad += [_missing_in_full(outcome)] if outcome.not_run else []
-    return Group(table, "", *bad, Text(outcome.summary, "bold green" if outcome.green else "bold red"))
+    notes = [Text(f"note: {note}\n") for note in dict.fromkeys(v.note for v in ran) if note]
+    return Group(table, "", *bad, *notes, Text(outcome.summary, "bold green" if outcome.green else "bold red"))
 
 
 def _line(verdicts: tuple[Verdict, ...]) -> tuple[Text, str]:

@@ -29,6 +29,9 @@ FEATURES = {
     "overlay": ("CONFIG_OVERLAY_FS", "sys/module/overlay"),
     "vxlan": ("CONFIG_VXLAN", "sys/module/vxlan"),
     "br_netfilter": ("CONFIG_BRIDGE_NETFILTER", "proc/sys/net/bridge/bridge-nf-call-iptables"),
+    "ip_set": ("CONFIG_IP_SET", "sys/module/ip_set"),
+    "xt_set": ("CONFIG_NETFILTER_XT_SET", "sys/module/xt_set"),
+    "xt_physdev": ("CONFIG_NETFILTER_XT_MATCH_PHYSDEV", "sys/module/xt_physdev"),
 }
 
 

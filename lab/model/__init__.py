@@ -57,6 +57,7 @@ PRIVATE = tuple(
 class Network(Frozen):
     """The three networks of the lab. `pod_network` is `flannel` or the path of a manifest.
 
+    `policy` is what the kit runs beside it to enforce NetworkPolicies; a manifest may bring its own.
     `public_addresses`: lab.yaml allows networks outside PRIVATE, whose owners the lab then can't reach.
     """
 
@@ -64,6 +65,7 @@ class Network(Frozen):
     pods: IPv4Network = IPv4Network("10.244.0.0/16")
     services: IPv4Network = IPv4Network("10.96.0.0/16")
     pod_network: str = "flannel"
+    policy: Literal["kube-router", "none"] = "kube-router"
     public_addresses: bool = False
 
     @property

@@ -22,12 +22,12 @@ class Effect:
     """What a changed key means for machines that exist.
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
-    provider enforces it. `load-balancer` and `pod-network`: configuration that `up` applies. `none`: no machine
-    is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or why no
-    machine is touched. `instead` is what to do.
+    provider enforces it. `load-balancer`, `pod-network` and `network-policy`: configuration that `up` applies.
+    `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or
+    why no machine is touched. `instead` is what to do.
     """
 
-    kind: Literal["members", "resized", "load-balancer", "pod-network", "none", "impossible"]
+    kind: Literal["members", "resized", "load-balancer", "pod-network", "network-policy", "none", "impossible"]
     why: str = ""
     instead: str = ""
 
@@ -60,6 +60,7 @@ EFFECTS: Mapping[str, Effect] = {
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
     POD_NETWORK: Effect("pod-network"),
+    "network.policy": Effect("network-policy"),
     "network.public_addresses": Effect("none", "it only says which networks lab.yaml may have"),
     "load_balancer.profile": Effect("load-balancer"),
     "load_balancer.health_path": Effect("load-balancer"),
@@ -108,7 +109,7 @@ class Change:
     @property
     def reconfigured(self) -> tuple[Setting, ...]:
         """Configuration that `up` applies to machines that stay as they are."""
-        return self._of("load-balancer", "pod-network")
+        return self._of("load-balancer", "pod-network", "network-policy")
 
     @property
     def untouched(self) -> tuple[Setting, ...]:

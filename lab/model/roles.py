@@ -37,7 +37,8 @@ class RoleSpec:
     balances: its machines run HAProxy.
     cluster_ca: where its machines keep the certificate of the cluster's CA.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
-        balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node.
+        balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node, NETWORK_POLICY where
+        lab.yaml wants none.
     copies: files of provision/node that its machines are given as they are, besides scripts.
     scripts: scripts of provision/node that its machines are given, by name: those that run or ask there.
     secrets, first_secrets: what a bring-up gives to each machine, and besides to the one that the cluster
@@ -71,6 +72,9 @@ _PKI_CA = "/etc/kubernetes/pki/ca.crt"
 POD_NETWORK = "pod-network/kustomization.yaml"
 """The pod network, as `kubectl kustomize` reads it; beside it the manifest that lab.yaml may bring."""
 
+NETWORK_POLICY = "pod-network/kube-router.yaml"
+"""What enforces NetworkPolicies, where that is the kit's."""
+
 COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
 """A patch of CoreDNS's Deployment; kubeadm reads from its name what it patches, and how."""
 
@@ -103,11 +107,12 @@ ROLES: Mapping[Role, RoleSpec] = {
         | {
             "kubeadm-init.yaml": "kubeadm-init.yaml.j2",
             POD_NETWORK: "kustomization.yaml.j2",
+            NETWORK_POLICY: "kube-router.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
         },
         scripts=(
             *(*_ASKING, "unfinished"),
-            *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
+            *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "revoke"),
             *("drain", "leave", "remove-member", "repair", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
@@ -124,7 +129,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         balances=False,
         cluster_ca=_PKI_CA,
         templates=_EVERY_MACHINE | _JOINS,
-        scripts=(*_ASKING, "node", "worker-join"),
+        scripts=(*_ASKING, "node", "policy-rules", "worker-join"),
         secrets=frozenset({"bootstrap-token", "proxy"}),
         memory_mib=200,
         inotify_instances=17,

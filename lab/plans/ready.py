@@ -40,6 +40,7 @@ PODS = NODES | {
     "static-pods-ready",
     "kube-proxy",
     "pod-network-agent",
+    "network-policy-agent",
     "system-pods-ready",
     "coredns-spread",
     "identity-leases",

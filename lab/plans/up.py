@@ -200,12 +200,19 @@ UP: Plan = (
         ready.wait_for_nodes,
         after=("kubeconfig", "pod-network", "worker-join", "control-plane-join"),
     ),
+    # kube-router leaves its rules behind, and they go on denying.
+    script(
+        "policy-rules",
+        "no rules of kube-router are left",
+        lambda lab, _: lab.kubernetes_nodes if lab.network.policy == "none" else (),
+        after=("nodes-ready",),
+    ),
     # The checks that verify judges, as far as the API answers them.
     Step("pods-ready", "all system pods are Ready", ready.wait_for_pods, after=("nodes-ready",)),
     # Nothing that could add a machine stays behind.
     script("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("pods-ready",)),
     # And those that the machines answer themselves.
-    Step("healthy", "the lab is healthy", ready.wait_for_health, after=("revoke",)),
+    Step("healthy", "the lab is healthy", ready.wait_for_health, after=("revoke", "policy-rules")),
 )
 
 

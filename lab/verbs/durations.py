@@ -30,6 +30,7 @@ MEASURED: Mapping[str, float] = {
     "worker-join": 6,
     "control-plane-join": 16,
     "nodes-ready": 6,
+    "policy-rules": 1,
     "pods-ready": 6,
     "revoke": 1,
     "healthy": 2,

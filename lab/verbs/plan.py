@@ -359,8 +359,10 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
         targets["revoke"] = [first.name]
     if not serving or "kubeconfig" in there.unfinished:
         targets["kubeconfig"] = [first.name]
-    if not serving or "pod-network" in kinds | there.unfinished:
+    if not serving or kinds & {"pod-network", "network-policy"} or "pod-network" in there.unfinished:
         targets["pod-network"] = [first.name]
+    if "network-policy" in kinds and lab.network.policy == "none":
+        targets["policy-rules"] = [node.name for node in lab.kubernetes_nodes]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
         node.name for node in lab.control_planes if node.name in joining | there.damaged and node != first
@@ -406,6 +408,9 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
             "where the pod network's manifest makes its pods restart, traffic between pods of different nodes "
             "and the start of new pods may have to wait for them"
         )
+    if any(setting.effect.kind == "network-policy" for setting in change.reconfigured):
+        off = lab.network.policy == "none"
+        yield "NetworkPolicies deny nothing from then on" if off else "NetworkPolicies deny from then on"
     yield from _notice_of_joins(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:

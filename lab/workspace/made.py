@@ -192,6 +192,7 @@ def _read(workspace: Workspace) -> Made | None:
             f"{workspace.identity} can't be read: it is not a lab's record",
             hint=f"move {workspace.root} away if it isn't a lab's",
         )
+    _say_what_earlier_versions_did(found)
     form = found.get("format", 1)
     try:
         if form == 1:
@@ -208,6 +209,13 @@ def _read(workspace: Workspace) -> Made | None:
         f"{workspace.identity} was written by a later version of the kit (form {form}, not {FORMAT})",
         hint="work on this lab with the checkout that made it, or update this one (`git pull`)",
     )
+
+
+def _say_what_earlier_versions_did(found: dict[str, Any]) -> None:
+    """Put in what is not a default in a record that is older than a key: its lab was made without it."""
+    lab = found["lab"] if isinstance(found.get("lab"), dict) else found
+    if isinstance(lab.get("network"), dict):
+        lab["network"].setdefault("policy", "none")
 
 
 def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:

@@ -1,6 +1,7 @@
 #!/bin/bash
-# Makes the layer under kube-proxy, flannel and the probe image: busybox, and the real tools that program
-# the kernel, with the libraries they are linked to. 15 MB instead of a whole Debian root. Needs root.
+# Makes the layer under kube-proxy, flannel, kube-router and the probe image: busybox, and the real tools that
+# program the kernel, with the libraries they are linked to; perl for the probe alone, since Debian's busybox has no
+# UDP. 20 MB instead of a whole Debian root. Needs root.
 #
 #   tools-layer.sh DEBIAN_TAR WORK OUT_TAR
 set -euo pipefail
@@ -8,7 +9,7 @@ set -euo pipefail
 debian=$1 work=$2 out=$3
 root=$work/root layer=$work/layer
 readonly tools="usr/sbin/xtables-nft-multi usr/sbin/xtables-legacy-multi usr/sbin/nft usr/sbin/conntrack
-	usr/sbin/ipset usr/sbin/ip usr/bin/ip"
+	usr/sbin/ipset usr/sbin/ip usr/bin/ip usr/bin/perl"
 readonly applets="sh cat cp mv rm ln ls mkdir echo printf true false sleep grep sed awk tr head tail wc cut sort
 	env test expr date id ps ping nslookup wget httpd nc hostname uname mount umount stat touch find xargs"
 
@@ -38,7 +39,8 @@ for tool in $tools; do
 done
 [[ -e $layer/usr/bin/ip || ! -e $layer/usr/sbin/ip ]] || ln -s ../sbin/ip "$layer/usr/bin/ip"
 
-# Every iptables command is a name of one program; kube-proxy and flannel pick by rules they find.
+# Every iptables command is a name of one program; kube-proxy and flannel pick by rules they find. kube-router takes
+# the plain names, as machines do.
 for link in iptables iptables-save iptables-restore ip6tables ip6tables-save ip6tables-restore; do
 	ln -s xtables-nft-multi "$layer/usr/sbin/$link"
 	ln -s xtables-nft-multi "$layer/usr/sbin/${link/tables/tables-nft}"
@@ -60,6 +62,7 @@ chroot "$layer" /usr/sbin/iptables --version
 chroot "$layer" /usr/sbin/iptables-legacy --version
 chroot "$layer" /usr/sbin/nft --version
 chroot "$layer" /usr/sbin/conntrack --version
+chroot "$layer" /usr/bin/perl -e 'print "perl $]\n"'
 chroot "$layer" /bin/sh -c 'ip -V && ipset version || true'
 
 tar -cf "$out" -C "$layer" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner .

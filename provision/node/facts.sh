@@ -247,6 +247,7 @@ kubernetes_node() {
 	tell kernel kernel
 	tell cgroup-drivers cgroup_drivers
 	tell pod-network-interface ip -brief link show dev flannel.1
+	[[ $NETWORK_POLICY != none ]] || tell policy-chains policy_chains
 	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
 		/var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet.crt
 }

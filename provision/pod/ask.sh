@@ -1,10 +1,11 @@
 #!/bin/sh
 # What a probe pod sees of the cluster, asked from inside it: NAME=ANSWER lines for lab/health/facts/probes.py.
-# The words: its Service's address and node port, then NAME,NODE-ADDRESS,POD-ADDRESS for every probe pod.
+# The words: its Service's address and node port, what policy.pl is asked (its words with `;` between them), then
+# NAME,NODE-ADDRESS,POD-ADDRESS for every probe pod.
 # All questions go side by side, each for some seconds at most. Runs in busybox.
 set -u
-service=$1 port=$2 seconds=$((3 * ${LAB_PATIENCE:-1}))
-shift 2
+service=$1 port=$2 policy=$3 seconds=$((3 * ${LAB_PATIENCE:-1}))
+shift 3
 
 say() { printf '%s=%s\n' "$1" "$2"; }
 
@@ -30,6 +31,17 @@ resolve() { # QUESTION NAME
 	say "$1" "$answer"
 }
 
+policies() {
+	command -v perl >/dev/null || {
+		say policy "no perl"
+		return
+	}
+	# Names and addresses.
+	# shellcheck disable=SC2046
+	perl -e "$ASK_UNDER_POLICY" $(echo "$policy" | tr ';' ' ')
+}
+
+policies &
 resolve dns kubernetes.default.svc.cluster.local. &
 through_service service "$NODE" "http://$service:8080/node" &
 for peer in "$@"; do

@@ -71,7 +71,7 @@ class Sabotage:
     in_the_way: bool = False
 
 
-PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "pod-logs", "pod-exec")
+PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "network-policy", "pod-logs", "pod-exec")
 """What can't be asked where no pod runs."""
 
 NO_POD_ON_IT = ("pod-starts[{it}]", *(f"{check}[{{it}}]" for check in PODS_UNASKED))
@@ -86,7 +86,8 @@ NO_API = (
         "static-pods-ready[*]",
     ),
     *("exact-nodes", "node-ready[*]", "node-as-declared[*]", "node-taints[*]", "kube-proxy-server"),
-    *("kube-proxy[*]", "pod-network-agent[*]", "system-pods-ready", "coredns-spread", "restarts-stand-still"),
+    *("kube-proxy[*]", "pod-network-agent[*]", "network-policy-agent[*]", "system-pods-ready"),
+    *("coredns-spread", "restarts-stand-still"),
     *("pod-starts[*]", "pod-addresses", *(f"{check}[*]" for check in PODS_UNASKED)),
     *("no-bootstrap-token", "no-uploaded-certificates"),
     *("healthz-answers-ok-through-the-load-balancer", "nodes-are-all-ready"),
@@ -113,12 +114,14 @@ ETCD_MEMBER_SILENT = (
 
 LEASES_RUN_OUT = (
     *("identity-leases", "api-endpoints", "node-ready[{it}]", "node-taints[{it}]", "static-pods-ready[{it}]"),
-    *("kube-proxy[{it}]", "pod-network-agent[{it}]", "system-pods-ready", "nodes-are-all-ready"),
+    *("kube-proxy[{it}]", "pod-network-agent[{it}]", "network-policy-agent[{it}]", "system-pods-ready"),
+    "nodes-are-all-ready",
 )
 """What the cluster says, 15 to 50 s later, of a node whose API server or kubelet is not there."""
 
 OTHERS_HANG = (
-    *("node-ready[*]", "node-taints[*]", "kube-proxy[*]", "pod-network-agent[*]", "coredns-spread"),
+    *("node-ready[*]", "node-taints[*]", "kube-proxy[*]", "pod-network-agent[*]", "network-policy-agent[*]"),
+    "coredns-spread",
     *("pod-starts[*]", *(f"{check}[*]" for check in PODS_UNASKED)),
 )
 """What nodes show whose kubelet or kube-proxy uses an API server that was well for a moment only."""
@@ -307,7 +310,10 @@ SABOTAGES = (
         WORKER,
         f"{INPUT}; nft add rule ip sabotage in iif != lo tcp dport 10250 drop",
         "nft delete table ip sabotage",
-        ("pod-logs[{it}]", "pod-exec[{it}]", "pod-to-pod[{it}]", "cluster-ip[{it}]", "dns[{it}]"),
+        (
+            *("pod-logs[{it}]", "pod-exec[{it}]", "pod-to-pod[{it}]", "cluster-ip[{it}]", "dns[{it}]"),
+            "network-policy[{it}]",
+        ),
         up=NoMistake("takes a firewall rule for this port only"),
     ),
     Sabotage(
@@ -480,8 +486,27 @@ SABOTAGES = (
         # The routes went with it; the agent sets them when it starts.
         "ip link set flannel.1 up; as_kubelet -n kube-flannel delete --wait=false "
         "$(as_kubelet -n kube-flannel get pods --field-selector spec.nodeName=$NODE_NAME -o name)",
-        ("pod-network-interface[{it}]", "pod-to-pod[*]", "dns[{it}]"),
+        ("pod-network-interface[{it}]", "pod-to-pod[*]", "dns[{it}]", "network-policy[{it}]"),
         up=Repairs("sets the interface up and starts the agent again, which sets the routes"),
+    ),
+    Sabotage(
+        "kube-router deleted",
+        "cp1",
+        "as_admin -n kube-system delete daemonset kube-router",
+        "/opt/ha-lab/pod-network.sh",
+        ("cluster-objects", "network-policy-agent[*]", "network-policy[*]"),
+        up=Repairs("applies its manifest again"),
+        until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=kube-router -o name"),
+        contained=True,
+    ),
+    Sabotage(
+        "kube-router frozen on a node",
+        WORKER,
+        "kill -STOP $(pidof kube-router)",
+        "kill -CONT $(pidof kube-router)",
+        ("network-policy[{it}]",),
+        up=NoMistake("takes SIGSTOP, and the kubelet restarts it when its liveness probe fails"),
+        follows=("network-policy-agent[{it}]", "system-pods-ready", "restarts-stand-still"),
     ),
     Sabotage(
         "large packets between pods dropped",
@@ -655,6 +680,8 @@ SABOTAGES = (
         "sysctl --quiet --write net.bridge.bridge-nf-call-iptables=1",
         ("kernel-settings[{it}]",),
         up=Repairs("sets it on again"),
+        # Policies are not enforced between pods of this node then; verify looks at that on one node.
+        follows=("network-policy[{it}]",),
         contained=True,
     ),
     Sabotage(

@@ -74,7 +74,7 @@ def pair(folder: Path) -> Iterator[Pair]:
     ):
         patch.setattr(lock, "FOLDER", folder / "locks")
         fill(from_modules, key, repository, running, folder / "work", progress)
-        places = {"registry.k8s.io": f"http://{running.host}", "ghcr.io": f"http://{running.host}"}
+        places = dict.fromkeys(("registry.k8s.io", "ghcr.io", "docker.io"), f"http://{running.host}")
         mirrors = {"kubernetes_packages": web, "images": places}
         from_upstream = lab_of(folder, example, {"source": "upstream"}, mirrors)
         wanted = release(from_upstream.kubernetes.version)

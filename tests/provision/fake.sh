@@ -547,6 +547,32 @@ case "$name $*" in
 	[[ ! -e $state/member ]] || cat "$state/member-line"
 	;;
 "etcdctl "*" member remove bbbb") rm "$state/member" ;;
+"ctr --namespace k8s.io images list --quiet name==docker.io/cloudnativelabs/kube-router:v"*) has no-policy-image || echo "${6#name==}" ;;
+*" --namespace kube-system get daemonsets,serviceaccounts,clusterroles,clusterrolebindings --selector ha-lab/part=network-policy --output name")
+	cat "$state/policy-objects" 2>/dev/null || true
+	;;
+*" --namespace kube-system delete --wait=false daemonset.apps/kube-router clusterrole.rbac.authorization.k8s.io/kube-router")
+	rm "$state/policy-objects"
+	;;
+*" --namespace kube-system get pods --selector ha-lab/part=network-policy --output name")
+	cat "$state/policy-pods" 2>/dev/null || true
+	rm -f "$state/policy-pods"
+	;;
+"pgrep -x kube-router") has runs-kube-router ;;
+"iptables-save --table filter") cat "$state/filter" ;;
+"iptables-restore --noflush --wait")
+	cat >"$state/restored"
+	echo "*filter" >"$state/filter"
+	;;
+"ipset list -name") cat "$state/sets" ;;
+"ipset destroy KUBE-"*)
+	! has set-in-use || {
+		rm "$state/set-in-use"
+		echo "Set cannot be destroyed: it is in use by a kernel component" >&2
+		exit 1
+	}
+	sed -i "/^$2$/d" "$state/sets"
+	;;
 "ip -brief link show dev flannel.1") cat "$state/flannel-link" 2>/dev/null || exit 1 ;;
 "ip link set flannel.1 up") sed -i 's/>/,UP>/' "$state/flannel-link" ;;
 *"/kubelet.conf "*" --namespace kube-flannel delete pods --field-selector spec.nodeName="*" --wait=false")

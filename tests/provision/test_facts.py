@@ -52,6 +52,18 @@ def machine(tmp_path: Path, name: str, body: str = "exit 0") -> World:
     return world
 
 
+@pytest.mark.parametrize("name", ["w1", "cp2"])
+def test_rules_of_kube_router_are_looked_for_where_it_is_not_wanted(tmp_path: Path, name: str) -> None:
+    world = machine(tmp_path, name, "exit 1")
+    world.without_policies()
+    (world.root / "bin/iptables-save").write_text(
+        "#!/bin/sh\nprintf ':KUBE-ROUTER-INPUT - [0:0]\\n:INPUT X\\n'\n"
+    )
+    sections = read_sections(world.run("facts").said)
+    assert set(sections) == TOLD[name] | {"policy-chains"}
+    assert sections["policy-chains"].text.split() == ["KUBE-ROUTER-INPUT"]
+
+
 @pytest.mark.parametrize("name", TOLD)
 def test_every_question_of_a_role_is_answered_even_where_all_programs_fail(tmp_path: Path, name: str) -> None:
     ran = machine(tmp_path, name, "echo broken >&2; exit 3").run("facts")

@@ -581,6 +581,79 @@ def test_the_pod_network_is_applied_once_and_again_when_it_changed(machine: Mach
     assert world.run("pod-network").last == "ha-lab: unchanged"
 
 
+def test_kube_router_is_not_applied_on_a_machine_without_its_image(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(own_api="", no_policy_image="")
+    ran = world.run("pod-network")
+    assert (ran.code, ran.changes) == (1, [])
+    assert "cp1 has no image docker.io/cloudnativelabs/kube-router:v2.1.0" in ran.said
+    assert "network.policy to none in lab.yaml" in ran.said
+    world.without_policies()
+    assert world.run("pod-network").last == "ha-lab: changed"
+
+
+def test_kube_router_is_removed_where_it_is_not_wanted_and_its_pods_are_waited_for(machine: Machine) -> None:
+    world = machine("cp1")
+    world.run("control-plane-init", "--alone", secrets=True)
+    world.run("pod-network")
+    world.let(
+        policy_objects="daemonset.apps/kube-router\nclusterrole.rbac.authorization.k8s.io/kube-router\n",
+        policy_pods="pod/kube-router-x\n",
+    )
+    with_it = world.run("pod-network")
+    assert (with_it.last, with_it.changes) == ("ha-lab: unchanged", [])
+    world.without_policies()
+    assert "pod-network" in world.run("unfinished").said.split()
+    ran = world.run("pod-network")
+    assert ran.last == "ha-lab: changed", ran.said
+    [deleted] = ran.changes
+    assert " delete --wait=false daemonset.apps/kube-router " in deleted
+    assert count(ran.calls, "get pods --selector ha-lab/part=network-policy") == 2
+    assert world.run("pod-network").last == "ha-lab: unchanged"
+    assert "pod-network" not in world.run("unfinished").said.split()
+
+
+FILTER = """*filter
+:INPUT ACCEPT [0:0]
+:KUBE-ROUTER-INPUT - [0:0]
+:KUBE-NWPLCY-DEFAULT - [0:0]
+:KUBE-POD-FW-2XQY - [0:0]
+:KUBE-FORWARD - [0:0]
+-A INPUT -m comment --comment "kube-router netpol - 4IA2OSFRMVNDXBVV" -j KUBE-ROUTER-INPUT
+-A INPUT -j KUBE-FIREWALL
+-A KUBE-ROUTER-INPUT -d 10.96.0.0/16 -j RETURN
+-A KUBE-NWPLCY-DEFAULT -j MARK --set-xmark 0x10000/0x10000
+COMMIT
+"""
+
+
+def test_the_rules_that_kube_router_has_left_go_in_one_transaction(machine: Machine) -> None:
+    world = machine("w1")
+    world.without_policies()
+    world.let(filter=FILTER, sets="KUBE-SRC-AAA\nMINE\nKUBE-DST-BBB\n", set_in_use="")
+    ran = world.run("policy-rules")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert "repairs: rules of kube-router were left" in ran.said
+    assert (world.root / "state/restored").read_text().splitlines() == [
+        "*filter",
+        *(f":{name} - [0:0]" for name in ("KUBE-ROUTER-INPUT", "KUBE-NWPLCY-DEFAULT", "KUBE-POD-FW-2XQY")),
+        '-D INPUT -m comment --comment "kube-router netpol - 4IA2OSFRMVNDXBVV" -j KUBE-ROUTER-INPUT',
+        *(f"-X {name}" for name in ("KUBE-ROUTER-INPUT", "KUBE-NWPLCY-DEFAULT", "KUBE-POD-FW-2XQY")),
+        "COMMIT",
+    ]
+    assert (world.root / "state/sets").read_text() == "MINE\n"
+    again = world.run("policy-rules")
+    assert (again.last, again.changes) == ("ha-lab: unchanged", [])
+
+
+def test_the_rules_of_a_kube_router_that_runs_are_left_alone(machine: Machine) -> None:
+    world = machine("w1")
+    world.without_policies()
+    world.let(filter=FILTER, sets="KUBE-SRC-AAA\n", runs_kube_router="")
+    ran = world.run("policy-rules")
+    assert (ran.last, ran.changes) == ("ha-lab: unchanged", [])
+
+
 def test_what_could_add_a_machine_is_removed_and_nothing_else(machine: Machine) -> None:
     world = machine("cp1")
     world.let(

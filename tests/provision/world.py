@@ -39,6 +39,9 @@ FAKED = (
     "socat",
     "ss",
     "pgrep",
+    "iptables-save",
+    "iptables-restore",
+    "ipset",
     "openssl",  # for each certificate it takes more CPU than a look at all files: refused
 )
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
@@ -50,6 +53,7 @@ READING = re.compile(
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|haproxy -c |curl "
     r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
+    r"|ctr .* images list |iptables-save |ipset list "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
@@ -158,6 +162,12 @@ class World:
         """Set what the fakes play by: a file of that name with that text."""
         for name, text in state.items():
             (self.root / "state" / name.replace("_", "-")).write_text(text)
+
+    def without_policies(self) -> None:
+        """Give the machine what the kit renders where lab.yaml has `network.policy: none`."""
+        env = self.root / "opt" / "node.env"
+        env.write_text(env.read_text().replace("NETWORK_POLICY=kube-router", "NETWORK_POLICY=none"))
+        (self.root / "opt/pod-network/kube-router.yaml").unlink(missing_ok=True)
 
     def has(self, path: str) -> bool:
         """Whether the machine has something at an absolute path."""

@@ -80,7 +80,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parts in upstream.PROGRAMS.values():
         for place in parts.values():
             program(folder, Path(place).name, f"echo {Path(place).name}")
-    for name in (*KUBERNETES, "coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel"):
+    others = ("coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel", "kube-router")
+    for name in (*KUBERNETES, *others):
         program(folder, name, f"echo {name}")
     lines = "\n".join(listed)
     program(folder, "kubeadm", f'[ "$1 $2 $3" = "config images list" ] || exit 3\ncat <<END\n{lines}\nEND')
@@ -109,6 +110,8 @@ def fill_registry(registry: Registry, programs: Path) -> None:
     )
     agent = flannel.agent_image(flannel.manifest(wanted)).partition("/")[2]
     registry.push_files(f"mirrored/{agent}", {"/opt/bin/flanneld": programs / "flanneld"})
+    policy = wanted.kube_router_image.partition("/")[2]
+    registry.push_files(f"mirrored/{policy}", {"/usr/local/bin/kube-router": programs / "kube-router"})
     plugin = flannel.plugin_image(wanted).partition("/")[2]
     registry.push_files(f"mirrored/{plugin}", {"/flannel": programs / "flannel"})
 
@@ -137,7 +140,7 @@ def made(key: SigningKey, programs: Path, tmp_path_factory: pytest.TempPathFacto
 
 def mirrors(web: str, registered: Registry) -> Mirrors:
     host = f"http://{registered.host}"
-    places = {"registry.k8s.io": host, "ghcr.io": f"{host}/mirrored"}
+    places = {"registry.k8s.io": host, **dict.fromkeys(("ghcr.io", "docker.io"), f"{host}/mirrored")}
     return Mirrors(kubernetes_packages=web, images=places)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab.errors import CommandFailed
 from lab.host import Cgroups, Daemon, DockerNetwork, Folder, HostFacts, Inotify, Memory, Route, Way
-from lab.host.kernel import CAPABILITIES
+from lab.host.kernel import CAPABILITIES, FEATURES
 from lab.system.process import Result
 
 RECORDED = Path(__file__).parent / "recorded" / "host"
@@ -134,7 +134,7 @@ FIT_HOST = HostFacts(
     cgroups=Cgroups(2, frozenset({"cpu", "cpuset", "memory", "pids"})),
     inotify=Inotify(instances=1024, watches=192_493, used=10),
     capabilities=frozenset(CAPABILITIES),
-    features={"overlay": "there", "vxlan": "there", "br_netfilter": "there"},
+    features=dict.fromkeys(FEATURES, "there"),
 )
 """A host on which everything is fit, as data."""
 

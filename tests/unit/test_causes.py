@@ -38,6 +38,7 @@ from tests.unit.recorded_facts import (
     not_running,
     probes,
     section,
+    seen,
     told_otherwise,
     unreached,
 )
@@ -363,6 +364,23 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "the cluster lacks its Deployment coredns and DaemonSet kube-proxy",
         "`./inv up` creates them again",
         {"cluster-objects", "kube-proxy[w1]"},
+    ),
+    "kube-router that was deleted": (
+        (
+            section("cp1", "unfinished", "pod-network\n"),
+            without("kube-router-"),
+            seen("w1", "policy:w2:tcp:8081", "w2"),
+        ),
+        "kube-router runs on no node, so NetworkPolicies deny nothing to new pods",
+        "`./inv up` applies its manifest again",
+        {"cluster-objects", "network-policy-agent[w1]", "network-policy-agent[cp1]", "network-policy[w2]"},
+    ),
+    "a kube-router that the API refuses": (
+        (admission(namespaces={"kube-system": RESTRICTED}), without("kube-router-", "w2")),
+        f"the label pod-security.kubernetes.io/enforce=restricted on the namespace kube-system {OWN_PODS}",
+        f"{KUBECTL} label --overwrite namespace kube-system pod-security.kubernetes.io/enforce=privileged` "
+        "allows them",
+        {"network-policy-agent[w2]"},
     ),
     "a kubelet that was stopped": (
         (kubelet_stopped("w3"), node("w3", ready=False)),

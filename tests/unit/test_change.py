@@ -63,6 +63,7 @@ CASES: dict[str, Case] = {
     "network.pod_network": Case(
         "", "network: {pod_network: mine.yaml}", "flannel", "{folder}/mine.yaml", "pod-network"
     ),
+    "network.policy": Case("", "network: {policy: none}", "kube-router", "none", "network-policy"),
     "network.public_addresses": Case("", "network: {public_addresses: true}", "false", "true", "none"),
     "load_balancer.profile": Case(
         "", "load_balancer: {profile: reference}", "tuned", "reference", "load-balancer"
@@ -233,6 +234,7 @@ def test_one_changed_key_is_one_setting_with_its_effect(folder: Path, key: str) 
         "impossible": found.impossible,
         "load-balancer": found.reconfigured,
         "pod-network": found.reconfigured,
+        "network-policy": found.reconfigured,
         "none": found.untouched,
     }
     assert groups.get(case.kind, (setting,)) == (setting,)

@@ -13,6 +13,7 @@ import pytest
 from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck, Verdict
 from lab.health.facts.gather import Facts
+from lab.model import Lab
 from lab.unknown import Unknown, known
 from lab.workspace.render.credentials import Validity
 from tests.breaking.sabotages import SABOTAGES
@@ -248,13 +249,29 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         nodes("w1", pod_network_address="172.17.0.4"),
         {"pod-network-agent[w1]"},
     ),
+    "kube-router is gone from a node": (
+        pods(lambda p: None if p.name.startswith("kube-router-") and p.node == "w3" else p),
+        {"network-policy-agent[w3]"},
+    ),
+    "a pod may ask where the policy denies it": (
+        seen("w1", "policy:w2:udp:8082", "w2"),
+        {"network-policy[w1]"},
+    ),
+    "a pod may be asked where the policy denies it": (
+        seen("w1", "policy:w2:tcp:8081", "w2"),
+        {"network-policy[w2]"},
+    ),
+    "a policy is not in force between pods of one node": (
+        seen("w3", "policy:second:tcp:8081", "w3"),
+        {"network-policy[w3]"},
+    ),
     "no system pods": (
         pods(lambda p: None),
         {"system-pods-ready", "coredns-spread"}
         | {f"static-pods-ready[cp{n}]" for n in (1, 2, 3)}
         | {
             f"{check}[{n.name}]"
-            for check in ("kube-proxy", "pod-network-agent")
+            for check in ("kube-proxy", "pod-network-agent", "network-policy-agent")
             for n in lab().kubernetes_nodes
         },
     ),
@@ -427,8 +444,95 @@ def test_a_service_that_never_had_a_process_is_in_no_restart_loop() -> None:
     assert judged(never(facts()), "could-not-ask") == set()
 
 
+def without_policies(**network: str) -> Lab:
+    """The recorded lab, had lab.yaml said `policy: none`."""
+    return lab().model_copy(update={"network": lab().network.model_copy(update={"policy": "none", **network})})
+
+
+def verdicts(of: Lab, found: Facts, name: str) -> dict[str, Verdict]:
+    """What the check of that name finds in this lab, by machine."""
+    return {case.node.name: case.judge(found) for case in cases(of) if case.check.name == name and case.node}
+
+
+def everyone_answers(found: Facts) -> Facts:
+    """No port is denied to any pod."""
+    for node, said in known(found.probes).seen.items():
+        for question in known(said):
+            kind, _, target = question.partition(":")
+            if kind == "policy":
+                name = target.partition(":")[0].replace("second", node)
+                found = seen(node, question, name)(found)
+    return found
+
+
+def test_without_an_enforcer_a_policy_that_denies_nothing_is_noted_and_nothing_fails() -> None:
+    found = verdicts(without_policies(), everyone_answers(facts()), "network-policy")
+    assert set(found) == {node.name for node in lab().kubernetes_nodes}
+    assert {verdict.outcome for verdict in found.values()} == {"holds"}
+    [note] = {verdict.note for verdict in found.values()}
+    assert note.startswith("a NetworkPolicy denies nothing in this lab")
+    assert {verdict.note for verdict in verdicts(lab(), facts(), "network-policy").values()} == {""}
+
+
+def test_a_manifest_of_a_user_s_own_is_judged_by_what_it_does() -> None:
+    own = without_policies(pod_network="/calico.yaml")
+    found = verdicts(own, facts(), "network-policy")
+    assert {verdict.outcome for verdict in found.values()} == {"holds"}
+    assert all(verdict.note.startswith("NetworkPolicies are enforced") for verdict in found.values())
+    half = seen("w1", "policy:w2:udp:8082", "w2")(facts())
+    assert {name for name, v in verdicts(own, half, "network-policy").items() if v.outcome == "warns"} == {"w1"}
+
+
+def test_with_kube_router_a_policy_that_denies_nothing_fails_on_every_node() -> None:
+    found = judged(everyone_answers(facts()), "fails")
+    assert found == {f"network-policy[{node.name}]" for node in lab().kubernetes_nodes}
+
+
+def of_policy(alter: Alter) -> dict[str, str]:
+    """The outcomes of network-policy that are no success, by machine."""
+    found = verdicts(lab(), alter(facts()), "network-policy")
+    return {name: verdict.outcome for name, verdict in found.items() if verdict.outcome != "holds"}
+
+
+def test_silence_is_no_denial_where_the_allowed_port_is_silent_too() -> None:
+    def unreached(found: Facts) -> Facts:
+        for node in ("w1", "w2"):
+            found = seen(node, "policy:w3:udp:8080", "no answer")(found)
+        return found
+
+    assert of_policy(unreached) == {"w3": "could-not-ask"}
+    assert of_policy(seen("w1", "policy:w3:udp:8080", "no answer")) == {}  # w2 reaches it
+    assert of_policy(seen("w3", "policy:second:tcp:8080", "no answer")) == {"w3": "could-not-ask"}
+    assert of_policy(seen("w3", "policy:second:tcp:8082", "")) == {"w3": "could-not-ask"}
+    assert of_policy(probes(second=("w3", "it waits"))) == {"w3": "could-not-ask"}
+    assert of_policy(seen("w3", "policy:second:tcp:8080", "w1")) == {"w3": "could-not-ask"}, "another answered"
+
+
+def test_a_pod_that_could_not_be_asked_keeps_only_its_own_node_from_being_judged() -> None:
+    gone = probes(seen={**known(facts().probes).seen, "w1": Unknown("kubectl exec failed")})
+    assert of_policy(gone) == {"w1": "could-not-ask"}
+
+
+def test_an_image_of_an_earlier_version_asks_nothing_under_a_policy() -> None:
+    assert of_policy(seen("w1", "policy", "no perl")) == {"w1": "warns"}
+
+
+def test_rules_that_kube_router_has_left_are_found_where_it_is_not_wanted() -> None:
+    none, left = without_policies(), section("w1", "policy-chains", "KUBE-ROUTER-INPUT\nKUBE-POD-FW-2X\n")
+    quiet = facts()
+    for node in lab().kubernetes_nodes:
+        quiet = section(node.name, "policy-chains", "")(quiet)
+    assert {v.outcome for v in verdicts(none, quiet, "no-policy-rules").values()} == {"holds"}
+    found = verdicts(none, left(quiet), "no-policy-rules")
+    assert {name for name, verdict in found.items() if verdict.outcome == "fails"} == {"w1"}
+    assert found["w1"].found == "KUBE-ROUTER-INPUT; KUBE-POD-FW-2X"
+    for other in (lab(), without_policies(pod_network="/own.yaml")):
+        assert verdicts(other, quiet, "no-policy-rules") == {}
+
+
 def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:
     seen_red = {title.partition("[")[0] for _, expected in FAILING.values() for title in expected}
+    seen_red.add("no-policy-rules")  # of a lab without kube-router, just above
     seen_red |= {title.partition("[")[0] for sabotage in SABOTAGES for title in sabotage.expected}
     assert {check.name for _, checks in GROUPS for check in checks} - seen_red == set()
 
@@ -634,7 +738,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 213
+    assert len(cases(lab())) == 225
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

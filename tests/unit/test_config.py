@@ -259,7 +259,7 @@ def lab_with(key: str, value: str) -> str:
         ("seats: 3", "seats: unknown key (name, provider"),
         ("<<: {name: x}", "'<<': unknown key"),
         ('"a\\nb": 3', r"'a\nb': unknown key"),
-        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, public_"),
+        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, policy, "),
         (
             "nodes: {workers: [1]}",
             "nodes.workers: wants keys of its own, not a list (prefix, count, first_a",
@@ -378,6 +378,8 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("network.services", "100.128.0.0/16", "100.128.0.0/16 is not private"),
         ("libvirt.management", "11.0.0.0/24", "11.0.0.0/24 is not private"),
         ("network.pod_network", "no.yaml", "no.yaml is not a file (flannel, or the path of a manifest,"),
+        ("network.policy", "calico", "calico is not known here (kube-router, none)"),
+        ("network.policy", "kube_router", "kube_router is not known here, did you mean kube-router?"),
         ("network.pod_network", ".", ". is not a file"),
         ("network.pod_network", "''", "'' is not a file"),
         ("network.pod_network", '"a\\0b"', r"'a\x00b' is not a file"),

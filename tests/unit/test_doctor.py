@@ -36,7 +36,7 @@ from lab.host.doctor import examination, repairs
 from lab.host.doctor.addresses import free_network
 from lab.host.doctor.case import PURPOSES, Own
 from lab.host.doctor.finding import Action, Finding, exit_code, shown, to_json
-from lab.host.kernel import CAPABILITIES
+from lab.host.kernel import CAPABILITIES, FEATURES
 from lab.host.reach import Reach
 from lab.model import Kubernetes, Lab, Network, Node
 from lab.model.roles import Role
@@ -127,7 +127,7 @@ FIT = HostFacts(
     cgroups=Cgroups(2, frozenset({"cpu", "memory", "pids"})),
     inotify=Inotify(1024, 200000, 20),
     capabilities=frozenset(CAPABILITIES),
-    features={"overlay": "there", "vxlan": "loadable", "br_netfilter": "there"},
+    features=dict.fromkeys(FEATURES, "there") | {"vxlan": "loadable"},  # type: ignore[arg-type]
 )
 
 
@@ -245,6 +245,7 @@ def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:
         ("capabilities", "unfit", {"capabilities": frozenset(CAPABILITIES) - {"SYS_ADMIN"}}),
         ("capabilities", "note", {"capabilities": UNKNOWN}),
         ("kernel-vxlan", "unfit", {"features": FIT.features | {"vxlan": "missing"}}),  # type: ignore[operator]
+        ("kernel-xt_set", "unfit", {"features": FIT.features | {"xt_set": "missing"}}),  # type: ignore[operator]
         ("kernel-vxlan", "note", {"features": FIT.features | {"vxlan": UNKNOWN}}),  # type: ignore[operator]
         ("kernel-br_netfilter", "repairable", {"features": FIT.features | {"br_netfilter": "loadable"}}),  # type: ignore[operator]
         ("swap", "note", {"memory": Memory(32000, 24000, 1024)}),
@@ -261,6 +262,15 @@ def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, chang
     if verdict in ("repairable", "unfit"):
         assert found.repair
     assert bool(found.actions) == (verdict == "repairable")
+
+
+def test_what_only_network_policies_need_is_not_asked_for_without_them() -> None:
+    features: dict[str, Any] = {**FIT.features, "ip_set": "missing"}  # type: ignore[dict-item]
+    host = replace(FIT, features=features)
+    assert "set network.policy to none" in finding("kernel-ip_set", host).repair
+    without = LAB.model_copy(update={"network": LAB.network.model_copy(update={"policy": "none"})})
+    assert not [each for each in examine(host, without) if each.check == "kernel-ip_set"]
+    assert finding("kernel", host, without).verdict == "fit"
 
 
 @pytest.mark.parametrize(

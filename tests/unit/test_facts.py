@@ -329,6 +329,7 @@ class ProbeApi(Api):
         self.ready, self.refusals = ready, account_after
         self.pods_made: list[dict[str, Any]] = []
         self.deleted: list[str] = []
+        self.made: list[str] = []
 
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -340,6 +341,10 @@ class ProbeApi(Api):
         if path.endswith("/log"):
             return http.client.OK, "probe on " + path.split("/")[-2].removeprefix("probe-") + "\n"
         assert isinstance(body, dict)
+        self.made.append(body["kind"])
+        if path.endswith("/networkpolicies"):
+            assert path == "/apis/networking.k8s.io/v1/namespaces/ha-lab-verify-x/networkpolicies"
+            return http.client.CREATED, "{}"
         if path.endswith("/namespaces"):
             return http.client.CREATED, json.dumps({"metadata": {"name": "ha-lab-verify-x"}})
         if path.endswith("/services"):
@@ -356,15 +361,15 @@ class ProbeApi(Api):
         if "labelSelector" in path:
             old = {"name": "ha-lab-verify-old", "creationTimestamp": "2020-01-01T00:00:00Z"}
             return {"items": [{"metadata": old}]}
-        return {"items": [self._pod(pod["spec"]["nodeName"]) for pod in self.pods_made]}
+        return {"items": [self._pod(pod) for pod in self.pods_made]}
 
-    def _pod(self, node: str) -> dict[str, Any]:
-        ready = self.ready(node)
+    def _pod(self, pod: dict[str, Any]) -> dict[str, Any]:
+        ready = self.ready(pod["spec"]["nodeName"])
         status: dict[str, Any] = {
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "podIP": "10.244.0.9",
         }
-        return {"spec": {"nodeName": node}, "status": status}
+        return {"metadata": pod["metadata"], "spec": pod["spec"], "status": status}
 
 
 class ExecRemote(FakeRemote):
@@ -401,7 +406,15 @@ def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) ->
     assert found.seen["w1"] == {"dns": "10.96.0.1", "pod:cp1": "cp1"}
     assert found.logs["w1"] == "probe on w1\n"
     assert set(found.started.values()) == {None}
-    assert "probe-w1 10.96.7.7 31000 cp1,192.168.57.11,10.244.0.9" in remote.asked
+    policy = "4;8080;8081,8082;w2=10.244.0.9;w3=10.244.0.9"
+    assert f"probe-w1 10.96.7.7 31000 {policy} cp1,192.168.57.11,10.244.0.9" in remote.asked
+    # Under a policy from the start, and one that Services do not know of beside the last node's.
+    assert api.made[:4] == ["Namespace", "NetworkPolicy", "NetworkPolicy", "Service"]
+    assert set(api.made[4:]) == {"Pod"}
+    second = next(pod for pod in api.pods_made if pod["metadata"]["name"] == "second")
+    assert (second["spec"]["nodeName"], second["metadata"]["labels"]) == ("w3", {"app": "second"})
+    assert "4;8080;8081,8082;cp1=10.244.0.9;cp2=10.244.0.9;second=10.244.0.9" in remote.asked
+    assert (found.second, found.neighbours["w2"]) == (("w3", None), ("w3", "cp1"))
     # Pods first, then the namespaces: this run's, and one that a killed run had left.
     assert [path.rpartition("/")[2] for path in api.deleted] == [
         "ha-lab-verify-old",
@@ -418,6 +431,46 @@ def test_a_node_without_a_pod_is_unknown_and_the_others_are_told(remote: ExecRem
     assert "w2" not in found.peers
     assert "kubectl exec into the pod on w1 failed: error: timeout" in known_why(found.seen["w1"])
     assert "nothing" in known_why(found.seen["w3"])
+    assert found.neighbours["w1"] == ("w3", "cp1")
+
+
+def test_a_second_pod_that_does_not_start_is_known_and_not_asked(remote: ExecRemote) -> None:
+    class WithoutSecond(ProbeApi):
+        def _pod(self, pod: dict[str, Any]) -> dict[str, Any]:
+            second = pod["metadata"]["name"] == "second"
+            return super()._pod(pod) | ({"status": {"phase": "Pending"}} if second else {})
+
+    found = ask_probes(lab(), WithoutSecond(lambda node: True), remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert found.second == ("w3", "its kubelet has not taken it up")
+    assert "second=" not in remote.asked
+    assert set(found.started.values()) == {None}
+
+
+def test_denials_are_waited_for_only_where_something_may_enforce_policies(remote: ExecRemote) -> None:
+    network = lab().network
+    for changes, seconds in (
+        ({"policy": "none"}, "0"),
+        ({"policy": "none", "pod_network": "/calico.yaml"}, "4"),
+        ({}, "4"),
+    ):
+        of = lab().model_copy(update={"network": network.model_copy(update=changes)})
+        ask_probes(of, ProbeApi(lambda node: True), remote, cp1)
+        assert f" 31000 {seconds};8080;" in remote.asked
+
+
+@pytest.mark.parametrize(
+    ("nodes", "expected"),
+    [
+        (("cp1",), {"cp1": ()}),
+        (("cp1", "w1"), {"cp1": ("w1",), "w1": ("cp1",)}),
+        (("a", "b", "c", "d"), {"a": ("b", "c"), "b": ("c", "d"), "c": ("d", "a"), "d": ("a", "b")}),
+    ],
+)
+def test_each_pod_asks_those_that_follow_it_in_a_ring(
+    nodes: tuple[str, ...], expected: dict[str, tuple[str, ...]]
+) -> None:
+    assert probing._neighbours(nodes) == expected
 
 
 def test_without_any_control_plane_the_pods_are_not_asked_and_still_removed(remote: ExecRemote) -> None:

@@ -60,6 +60,9 @@ def names(record: Made) -> list[str]:
 
 # Reading and writing.
 
+WITHOUT_POLICIES = LAB.model_copy(update={"network": LAB.network.model_copy(update={"policy": "none"})})
+"""The lab of a record from before `network.policy`: it was made without."""
+
 
 def test_where_nothing_was_rendered_there_is_no_record(workspace: Workspace) -> None:
     assert made.read(workspace) is None
@@ -80,7 +83,7 @@ def test_an_older_record_is_read_and_its_label_is_the_folder_s_path(workspace: W
     up(workspace.root.parent, names=["lb1"])
     record = made.read(workspace)
     assert record is not None
-    assert record.lab == LAB
+    assert record.lab == WITHOUT_POLICIES
     assert record.owner == record.root == str(workspace.root)
     assert record.machines == {
         node.name: MadeMachine(golden="ha-lab/golden:77d1632b985f1c10", kubernetes="1.36.3")
@@ -132,6 +135,16 @@ def test_an_older_lab_without_a_label_to_read_is_where_it_was_made(tmp_path: Pat
     assert made.owner(workspace) == str(workspace.root)
 
 
+def test_a_record_from_before_network_policies_is_of_a_lab_without(workspace: Workspace) -> None:
+    made.write(workspace, first_record())
+    early = json.loads(workspace.identity.read_text())
+    assert early["lab"]["network"].pop("policy") == "kube-router"
+    workspace.write(workspace.identity, json.dumps(early))
+    record = made.read(workspace)
+    assert record is not None
+    assert record.lab.network.policy == "none"
+
+
 def test_an_older_record_without_machines_has_none(workspace: Workspace) -> None:
     workspace.write(workspace.identity, recorded("lab-format-1.json"))
     record = made.read(workspace)
@@ -144,7 +157,7 @@ def test_a_record_from_before_libvirt_is_the_same_lab(workspace: Workspace) -> N
     workspace.write(workspace.identity, json.dumps(early))
     record = made.read(workspace)
     assert record is not None
-    assert record.lab == LAB
+    assert record.lab == WITHOUT_POLICIES
 
 
 def test_an_older_record_is_written_in_the_new_form_and_keeps_its_label(workspace: Workspace) -> None:

@@ -192,6 +192,26 @@ def test_a_fault_is_a_problem_of_lab_yaml_with_file_key_and_line(tmp_path: Path)
     )
 
 
+@pytest.mark.parametrize("kind", ["DaemonSet", "ClusterRole"])
+def test_a_manifest_that_has_kube_router_itself_needs_policy_none(tmp_path: Path, kind: str) -> None:
+    own = f"apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: kube-router}}\n"
+    (tmp_path / "mine.yaml").write_text(f"{MANIFEST}---\n{own}")
+    lab_file = tmp_path / "lab.yaml"
+    lab_file.write_text("network:\n  pod_network: mine.yaml\n")
+    with pytest.raises(ConfigError) as caught:
+        load(lab_file)
+    (problem,) = caught.value.problems
+    line = MANIFEST.count("\n") + 2
+    assert problem.endswith(
+        f"mine.yaml:{line} has kube-router, which the kit would run a second time (network.policy: none)"
+    )
+    lab_file.write_text("network:\n  pod_network: mine.yaml\n  policy: none\n")
+    assert load(lab_file).network.policy == "none"
+    (tmp_path / "mine.yaml").write_text(MANIFEST + "# kube-router\n")
+    lab_file.write_text("network:\n  pod_network: mine.yaml\n")
+    assert load(lab_file).network.policy == "kube-router", "allowed beside any other"
+
+
 def test_a_network_is_not_held_against_pods_that_are_wrong_themselves(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text(FLANNEL.replace("10.244.0.0/16", "10.0.0.0/16"))
     (tmp_path / "lab.yaml").write_text("network:\n  pods: 10.0.0.0\n  pod_network: mine.yaml\n")

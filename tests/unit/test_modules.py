@@ -25,7 +25,7 @@ from lab.system.progress import Progress
 PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
-    *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "pause"),
+    *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "kube-router", "pause"),
 }
 
 
@@ -238,7 +238,9 @@ def test_each_version_has_its_own_key() -> None:
     assert len({modules.key(release(version)) for version in releases.supported()}) == 3
 
 
-@pytest.mark.parametrize("name", ["kubernetes", "etcd", "coredns", "cni-plugins", "cni-flannel", "flannel"])
+@pytest.mark.parametrize(
+    "name", ["kubernetes", "etcd", "coredns", "cni-plugins", "cni-flannel", "flannel", "kube-router"]
+)
 @pytest.mark.parametrize("file", ["go.mod", "go.sum"])
 def test_a_changed_pin_changes_the_key(wanted: Release, supply: Path, name: str, file: str) -> None:
     before = modules.key(wanted)

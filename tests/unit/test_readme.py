@@ -148,6 +148,7 @@ SPOKEN = {
     "resized": "resizes",
     "load-balancer": "HAProxy",
     "pod-network": "manifest",
+    "network-policy": "kube-router",
 }
 """How the page about changes begins to say what a change of a key does, where it is not impossible."""
 

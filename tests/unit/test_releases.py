@@ -20,6 +20,7 @@ REQUIRED = {
     "containerd": ["github.com/containerd/containerd/v2"],
     "containerd-shim": ["github.com/containerd/containerd/v2"],
     "runc": ["github.com/opencontainers/runc"],
+    "kube-router": ["github.com/cloudnativelabs/kube-router/v2"],
 }
 
 

@@ -16,9 +16,10 @@ import yaml
 
 from lab import config
 from lab.config import Choice
+from lab.golden.supply.releases import release
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
-from lab.model.roles import COREDNS_PATCH
+from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY
 from lab.plans.up import provisioners
 from lab.system.paths import REPOSITORY
 from lab.workspace import render
@@ -348,7 +349,7 @@ def test_a_machine_is_given_what_its_role_needs() -> None:
     assert names["lb1"] == common | {"haproxy.cfg"}
     assert names["w1"] == common | {"kubeadm-join.yaml", "token.conf"}
     joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
-    assert names["cp2"] == common | joins | {COREDNS_PATCH}
+    assert names["cp2"] == common | joins | {COREDNS_PATCH, NETWORK_POLICY}
 
 
 def test_coredns_s_replicas_are_kept_apart_where_there_are_two_nodes() -> None:
@@ -423,8 +424,46 @@ def test_a_manifest_of_one_s_own_is_copied_as_it_is() -> None:
     found = render.render(config.default(), replace(SITE, manifest=manifest), provisioners)
     assert found["nodes/cp1/pod-network/manifest.yaml"] == manifest
     kustomization = yaml.safe_load(found["nodes/cp1/pod-network/kustomization.yaml"])
-    assert kustomization["resources"] == ["manifest.yaml"]
+    assert kustomization["resources"] == ["manifest.yaml", "kube-router.yaml"]
     assert "patches" not in kustomization
+
+
+def without_policies() -> Lab:
+    lab = config.default()
+    return lab.model_copy(update={"network": lab.network.model_copy(update={"policy": "none"})})
+
+
+def test_kube_router_runs_its_firewall_only_and_may_only_read() -> None:
+    documents = list(yaml.safe_load_all(texts(config.default())[f"nodes/cp1/{NETWORK_POLICY}"]))
+    kinds = {each["kind"]: each for each in documents}
+    assert set(kinds) == {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "DaemonSet"}
+    assert {each["metadata"]["name"] for each in documents} == {"kube-router"}
+    assert {each["metadata"]["labels"]["ha-lab/part"] for each in documents} == {"network-policy"}
+    verbs = {verb for rule in kinds["ClusterRole"]["rules"] for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "watch"}
+    resources = {name for rule in kinds["ClusterRole"]["rules"] for name in rule["resources"]}
+    assert "secrets" not in resources
+    pod = kinds["DaemonSet"]["spec"]["template"]
+    assert pod["metadata"]["labels"]["ha-lab/part"] == "network-policy"
+    [container] = pod["spec"]["containers"]
+    assert container["image"] == release("1.36.3").kube_router_image
+    assert container["args"] == [
+        *("--run-firewall=true", "--run-router=false", "--run-service-proxy=false"),
+        "--service-cluster-ip-range=10.96.0.0/16",
+    ]
+    assert "privileged" not in container["securityContext"]
+    assert pod["spec"]["priorityClassName"] == "system-node-critical"
+    assert pod["spec"]["tolerations"] == [{"operator": "Exists"}]
+
+
+def test_without_network_policies_there_is_no_kube_router_and_its_rules_are_removed() -> None:
+    lab = without_policies()
+    found = texts(lab)
+    assert f"nodes/cp1/{NETWORK_POLICY}" not in found
+    assert len(yaml.safe_load(found["nodes/cp1/pod-network/kustomization.yaml"])["resources"]) == 1
+    assert "NETWORK_POLICY=none\n" in found["nodes/w1/node.env"]
+    assert list(provisioners(lab, lab.workers[0])) == ["node", "worker-join", "policy-rules"]
+    assert "policy-rules" in provisioners(lab, lab.first)
 
 
 def test_a_bare_vagrant_up_runs_every_script_that_each_role_needs(tmp_path: Path) -> None:

@@ -621,6 +621,21 @@ def test_an_edited_manifest_is_applied_again(world: World) -> None:
     assert world.record.manifest == ""
 
 
+def test_who_enforces_network_policies_is_changed_with_the_pod_network(world: World) -> None:
+    lab = lab_of(world.folder, workers=1)
+    without = lab.model_copy(update={"network": lab.network.model_copy(update={"policy": "none"})})
+    world.up(lab)
+    found = look(world, without)
+    every = ("cp1", "cp2", "cp3", "w1")
+    assert steps(found) == {"pod-network": ("cp1",), "policy-rules": every, **AFTER}
+    assert found.notice == ("NetworkPolicies deny nothing from then on",)
+    world.up(without)
+    assert look(world, without).exit_code == 0
+    found = look(world, lab)
+    assert steps(found) == {"pod-network": ("cp1",), **AFTER}
+    assert found.notice == ("NetworkPolicies deny from then on",)
+
+
 def test_another_profile_reloads_haproxy_alone(world: World) -> None:
     world.up(lab_of(world.folder))
     found = look(world, lab_of(world.folder, profile="reference"))

@@ -297,6 +297,15 @@ def test_what_does_not_hold_is_shown_in_full() -> None:
     ]
 
 
+def test_what_a_user_should_know_is_shown_once_though_nothing_is_wrong() -> None:
+    note = "a NetworkPolicy denies nothing in this lab"
+    ones = [replace(verdict("network-policy", each, "holds"), note=note) for each in ("w1", "w2")]
+    said = shown(outcome(*ones))
+    assert said.count(f"note: {note}") == 1
+    assert "all hold" in said
+    assert [each["note"] for each in json.loads(verify.to_json(outcome(*ones)))["verdicts"]] == [note, note]
+
+
 CAUSE = Cause("w1 is paused", "`./inv up` resumes it", explains=("node-ready[w1]", "clock[w1]"))
 
 

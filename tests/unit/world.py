@@ -389,6 +389,9 @@ class World:
         before, self.pod_network = self.pod_network, True
         return not before
 
+    def _policy_rules(self, node: Node, words: tuple[str, ...]) -> bool:
+        return False
+
     def _worker_join(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()
         return self._joined(node)

@@ -50,6 +50,7 @@ RECIPES = {
     "coredns": Recipe({"/coredns": "coredns"}, ["/coredns"]),
     "pause": Recipe({"/pause": "pause"}, ["/pause"], user="65535:65535"),
     "flannel": Recipe({"/opt/bin/flanneld": "flanneld"}, ["/opt/bin/flanneld"], tools=True),
+    "kube-router": _on_path("kube-router", tools=True),
     "probe": Recipe({}, ["sh"], tools=True),
 }
 
@@ -96,10 +97,10 @@ def short_name(name: str) -> str:
 
 
 def image_names(built: Path, release: Release) -> tuple[str, ...]:
-    """Return the names that kubeadm and flannel's manifest themselves ask for, and the probe's."""
+    """Return the names that kubeadm and flannel's manifest ask for, kube-router's and the probe's."""
     words = ["config", "images", "list", "--kubernetes-version", f"v{release.kubernetes}"]
     listed = process.run([built / "bin" / "kubeadm", *words], timeout=60).stdout.split()
     # kubeadm's configuration (etcd.local.imageTag) and the image must agree on etcd's tag.
     tagged = [f"{name.rpartition(':')[0]}:{release.etcd_tag}" if "/etcd:" in name else name for name in listed]
     manifest = (built / "kube-flannel.yml").read_text(encoding="utf-8")
-    return (*tagged, flannel.agent_image(manifest), PROBE)
+    return (*tagged, flannel.agent_image(manifest), release.kube_router_image, PROBE)

@@ -59,6 +59,7 @@ def components(release: Release) -> tuple[Component, ...]:
     """Return what is built with Go, small ones first, so that a host's faults show early."""
     pins = release.pins()
     plugins = "github.com/containernetworking/plugins"
+    kube_router = "github.com/cloudnativelabs/kube-router/v2"
     plugin_version = f"-X {plugins}/pkg/utils/buildversion.BuildVersion"
     return (
         Component(
@@ -69,6 +70,13 @@ def components(release: Release) -> tuple[Component, ...]:
             f"-X github.com/flannel-io/flannel/pkg/version.Version=v{release.flannel} {STATIC_C}",
             tags="netgo,osusergo",
             cgo=True,  # its udp backend
+        ),
+        Component(
+            "kube-router",
+            release.kube_router,
+            pins["kube-router"],
+            {"bin/kube-router": f"{kube_router}/cmd/kube-router"},
+            f"-X {kube_router}/pkg/version.Version=v{release.kube_router}",
         ),
         Component(
             "cni-flannel",

@@ -29,6 +29,7 @@ class Release:
     flannel: str
     containerd: str
     runc: str
+    kube_router: str
     go: str
     """The Go toolchain that builds all of it."""
 
@@ -43,8 +44,14 @@ class Release:
             "flannel": self.flannel,
             "containerd": self.containerd,
             "runc": self.runc,
+            "kube-router": self.kube_router,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
+
+    @property
+    def kube_router_image(self) -> str:
+        """The name of kube-router's image, as its project publishes it."""
+        return f"docker.io/cloudnativelabs/kube-router:v{self.kube_router}"
 
 
 @dataclass(frozen=True)

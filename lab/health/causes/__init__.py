@@ -32,6 +32,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("HAProxy that does not run", api.without_haproxy),
     Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("objects of the cluster that were deleted", objects.deleted),
+    Sign("NetworkPolicies that nothing enforces", objects.no_policy_agent),
     Sign("a kubelet that ends again and again", machines.kubelets),
     Sign("a kubelet that does not run", machines.stopped_kubelets),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),

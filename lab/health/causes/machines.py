@@ -29,8 +29,8 @@ FREE = {
 }
 
 STARTS_PODS = (
-    *("node-taints", "kube-proxy", "pod-network-agent", "static-pods-ready", "pod-starts", "pod-to-pod"),
-    *("cluster-ip", "node-port", "dns", "pod-logs", "pod-exec"),
+    *("node-taints", "kube-proxy", "pod-network-agent", "network-policy-agent", "static-pods-ready"),
+    *("pod-starts", "pod-to-pod", "cluster-ip", "node-port", "dns", "network-policy", "pod-logs", "pod-exec"),
 )
 """Checks of a node that fail where its kubelet starts no pods."""
 

@@ -1,4 +1,4 @@
-"""Causes in the cluster's own objects: those that were deleted since kubeadm made them."""
+"""Causes in the cluster's own objects: those that were deleted since kubeadm or `up` made them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 from lab.health.causes.cause import Cause, Found, listed
+from lab.health.checks.workers_and_network import KUBE_ROUTER_PODS
+from lab.unknown import Unknown
 
 LACKS = re.compile(r"\bthe cluster lacks its (\w+ [^;,\s]+)")
 """How unfinished.sh names a deleted object."""
@@ -31,5 +33,19 @@ def deleted(found: Found) -> Iterator[Cause]:
             f"the cluster lacks its {listed(lacking)}",
             f"`./inv up` creates {'it' if len(lacking) == 1 else 'them'} again",
             titles=found.titles("cluster-objects", *needed),
+            passes=True,
+        )
+
+
+def no_policy_agent(found: Found) -> Iterator[Cause]:
+    """A kube-router that runs on no node: where it fails on some, its own check says where."""
+    pods = found.facts.api.pods
+    if found.lab.network.policy != "kube-router" or isinstance(pods, Unknown) or not pods:
+        return
+    if not any(pod.namespace == "kube-system" and pod.name.startswith(KUBE_ROUTER_PODS) for pod in pods):
+        yield Cause(
+            "kube-router runs on no node, so NetworkPolicies deny nothing to new pods",
+            "`./inv up` applies its manifest again",
+            titles=found.titles("network-policy-agent", "network-policy", "cluster-objects"),
             passes=True,
         )

@@ -25,6 +25,9 @@ SECURITY = re.compile(r'violates PodSecurity "[^"]+"')
 LIMIT = re.compile(r"(?:minimum|maximum) \S+ usage per \w+ is |limit to request ratio per ")
 """How Kubernetes' admission plugins word a refusal (webhooks, ResourceQuota, PodSecurity, LimitRanger)."""
 
+AGENTS = {"kube-proxy": "kube-proxy-", "network-policy-agent": "kube-router-"}
+"""Checks of a pod that each node has in kube-system, and how its name begins."""
+
 COUNTS = ("pods", "count/pods")
 COMPUTE = re.compile(r"(requests\.|limits\.)?(cpu|memory)")
 """What a quota can limit: the number of pods, or what each pod has to declare then; not all of ours do."""
@@ -105,7 +108,8 @@ def _of_missing_pods(found: Found, namespace: str) -> frozenset[str]:
         elif verdict.name == "coredns-spread":
             missing = sum(name.startswith("coredns-") for name, _ in there) < 2
         else:
-            missing = verdict.name == "kube-proxy" and lacks("kube-proxy-", verdict.machine)
+            prefix = AGENTS.get(verdict.name)
+            missing = prefix is not None and lacks(prefix, verdict.machine)
         if missing:
             titles.add(verdict.title)
     return frozenset(titles)

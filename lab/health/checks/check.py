@@ -22,11 +22,15 @@ Outcome = Literal["holds", "warns", "fails", "could-not-ask"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was expected, what was found, and what that amounts to."""
+    """What was expected, what was found, and what that amounts to.
+
+    `note` is what a user should know of the lab although nothing is wrong.
+    """
 
     expected: str
     found: str
     outcome: Outcome
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class MachineCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found. `machine` is "" for the lab as a whole."""
+    """What a check found, as in Finding. `machine` is "" for the lab as a whole."""
 
     name: str
     group: str
@@ -67,6 +71,7 @@ class Verdict:
     found: str
     means: str
     hint: str
+    note: str = ""
 
     @property
     def title(self) -> str:
@@ -103,6 +108,7 @@ class Case:
             finding.found,
             self.check.means,
             self.check.hint,
+            finding.note,
         )
 
     def _find(self, facts: Facts) -> Finding:

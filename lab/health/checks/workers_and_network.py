@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from ipaddress import IPv4Address
+from typing import NamedTuple
 
 from lab.health.checks.check import (
     Finding,
@@ -18,11 +20,24 @@ from lab.health.cluster import NodeFact, PodFact
 from lab.health.facts.admission import SYSTEM
 from lab.health.facts.apart import reach_of
 from lab.health.facts.gather import Facts
-from lab.health.facts.probes import Seen
+from lab.health.facts.probes import (
+    EGRESS_DENIED,
+    INGRESS_DENIED,
+    PORT,
+    PROTOCOLS,
+    SECOND,
+    ProbeFacts,
+    Seen,
+    may_enforce_policies,
+    policy_question,
+)
 from lab.health.reading import read
 from lab.model import Lab, Node
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
+
+KUBE_ROUTER_PODS = "kube-router-"
+"""How the names of kube-router's pods begin, one on each node."""
 
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 CORDONED = "node.kubernetes.io/unschedulable"
@@ -35,6 +50,14 @@ They are those of conditions (kubernetes.io, "Taints and Tolerations").
 
 def _nodes_with_flannel(lab: Lab) -> tuple[Node, ...]:
     return lab.kubernetes_nodes if lab.network.pod_network == "flannel" else ()
+
+
+def _nodes_with_kube_router(lab: Lab) -> tuple[Node, ...]:
+    return lab.kubernetes_nodes if lab.network.policy == "kube-router" else ()
+
+
+def _nodes_without_policies(lab: Lab) -> tuple[Node, ...]:
+    return () if may_enforce_policies(lab) else lab.kubernetes_nodes
 
 
 def machines_reach(lab: Lab, facts: Facts) -> Finding:
@@ -141,6 +164,10 @@ def pod_network_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
     )
 
 
+def network_policy_agent(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return _ready_pod(facts, node, "kube-system", KUBE_ROUTER_PODS)
+
+
 def _ready_pod(facts: Facts, node: Node, namespace: str, prefix: str) -> Finding:
     pods = [
         pod
@@ -240,6 +267,98 @@ def dns(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect({"kubernetes.default": str(lab.network.services.network_address + 1)}, found)
 
 
+class _Asked(NamedTuple):
+    """What came of asking a pod on one node from a pod on another, by one protocol.
+
+    `beside`: both pods are on one node. `answers` are by port.
+    """
+
+    asker: str
+    target: str
+    protocol: str
+    beside: bool
+    answers: dict[int, str]
+
+    @property
+    def reached(self) -> bool:
+        """Whether it answered where the NetworkPolicy allows it, so that the other answers mean something."""
+        return self.answers[PORT] == self.target and all(self.answers.values())
+
+    @property
+    def route(self) -> str:
+        """Who asked whom, in words."""
+        return "between two pods here" if self.beside else f"from {self.asker} to {self.target}"
+
+
+def network_policy(lab: Lab, facts: Facts, node: Node) -> Finding:
+    """Judge what a NetworkPolicy does to pods of this node: what they ask, and what they are asked."""
+    probes = known(facts.probes)
+    if _seen(facts, node).get("policy") == NO_PERL:
+        found = "not asked: this machine's image of the probe is an earlier version's"
+        return Finding(POLICY_HOLDS, found, "warns")
+    asked = [each for each in _policy_asked(probes) if node.name in (each.asker, each.target)]
+    _require_reached(probes, node, asked)
+    # A pod's own node judges what it asks, and what it is asked.
+    judged = [
+        (f"{each.protocol.upper()} {direction} {each.route} is not denied", each.answers[port] == each.target)
+        for each in asked
+        if each.reached
+        for direction, port, at in (
+            ("egress", EGRESS_DENIED, each.asker),
+            ("ingress", INGRESS_DENIED, each.target),
+        )
+        if at == node.name
+    ]
+    answered = [says for says, answers in judged if answers]
+    if lab.network.policy == "kube-router":
+        return expect_none(POLICY_HOLDS, answered)
+    if len(answered) == len(judged):
+        return Finding(POLICY_HOLDS_OR_NOTHING, DENIES_NOTHING, "holds", note=DENIES_NOTHING)
+    if not answered:
+        return Finding(POLICY_HOLDS_OR_NOTHING, ENFORCED, "holds", note=ENFORCED)
+    return Finding(POLICY_HOLDS_OR_NOTHING, f"only in part: {'; '.join(answered)}", "warns")
+
+
+def _policy_asked(probes: ProbeFacts) -> Iterator[_Asked]:
+    """All that pods which could be asked have seen under the policy."""
+    node_of_second, problem = probes.second
+    for asker, neighbours in probes.neighbours.items():
+        seen = probes.seen[asker]
+        if isinstance(seen, Unknown):
+            continue  # that pod's own checks say so
+        targets = {name: name for name in neighbours}
+        if asker == node_of_second and not problem:
+            targets[SECOND] = asker
+        for name, target in targets.items():
+            for protocol in PROTOCOLS:
+                ports = (PORT, INGRESS_DENIED, EGRESS_DENIED)
+                answers = {port: seen.get(policy_question(name, protocol, port), "") for port in ports}
+                yield _Asked(asker, target, protocol, name == SECOND, answers)
+
+
+def _require_reached(probes: ProbeFacts, node: Node, asked: list[_Asked]) -> None:
+    """Raise CouldNotAsk where the allowed port was not reached: the others' silence is no denial then."""
+    node_of_second, problem = probes.second
+    if node.name == node_of_second and problem:
+        raise CouldNotAsk(f"the second pod on {node.name} did not start: {problem}")
+    for protocol in PROTOCOLS:
+        of_protocol = [each for each in asked if each.protocol == protocol]
+        kinds = (
+            [each for each in of_protocol if each.beside],
+            [each for each in of_protocol if not each.beside and each.asker == node.name],
+            [each for each in of_protocol if not each.beside and each.target == node.name],
+        )
+        for kind in kinds:
+            if kind and not any(each.reached for each in kind):
+                routes = ", ".join(each.route for each in kind)
+                what = f"{protocol.upper()} {routes} does not work at port {PORT}, which the policy allows"
+                raise CouldNotAsk(f"a denial can't be told from silence: {what}")
+
+
+def no_policy_rules(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return expect_none("no rules of a kube-router that is gone", facts.machine(node).policy_chains[:3])
+
+
 def pod_logs(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect(f"probe on {node.name}", known(known(facts.probes).logs[node.name]).strip())
 
@@ -265,9 +384,19 @@ def cluster_objects(lab: Lab, facts: Facts) -> Finding:
         raise CouldNotAsk("; ".join(silent))
     left = next(iter(said.values()))
     reasons = [line.partition(" ")[2] for line in left if line.startswith("control-plane-init ")]
-    pod_network = ["the pod network is not what its manifest says"] if "pod-network" in left else []
+    says = "the pod network, or what enforces NetworkPolicies, is not what lab.yaml and its manifest say"
+    pod_network = [says] if "pod-network" in left else []
     return expect_none("all that kubeadm init and the pod network's manifest create", [*reasons, *pod_network])
 
+
+POLICY_HOLDS = "what a NetworkPolicy allows is reached, and what it denies is not, by TCP and UDP"
+POLICY_HOLDS_OR_NOTHING = "NetworkPolicies are enforced, or deny nothing at all"
+DENIES_NOTHING = (
+    "a NetworkPolicy denies nothing in this lab, since nothing enforces it (network.policy in lab.yaml is none)"
+)
+ENFORCED = "NetworkPolicies are enforced, by what was installed beside the kit's own (network.policy is none)"
+NO_PERL = "no perl"
+"""What provision/pod/ask.sh says in the image of a version that did not ask under a policy."""
 
 LACKS = {
     "fresh": "nothing that kubeadm writes is there",
@@ -367,6 +496,21 @@ CHECKS = (
         means="pods here do not reach those on other nodes",
         hint="`./inv up` sets it up and has the agent set its routes again",
     ),
+    MachineCheck(
+        "network-policy-agent",
+        _nodes_with_kube_router,
+        network_policy_agent,
+        means="new pods here are under no NetworkPolicy, and changes of policies have no effect here",
+        hint="`kubectl -n kube-system get pods -l k8s-app=kube-router -o wide` and that pod's logs; `./inv up` "
+        "applies its manifest again",
+    ),
+    MachineCheck(
+        "no-policy-rules",
+        _nodes_without_policies,
+        no_policy_rules,
+        means="packets are denied by NetworkPolicies as they were when kube-router ended",
+        hint="`./inv up` removes them",
+    ),
     LabCheck(
         "system-pods-ready",
         system_pods_ready,
@@ -432,6 +576,14 @@ CHECKS = (
         probes=True,
         means="pods on this node do not find anything by name",
         hint="`kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide`; then cluster-ip and pod-to-pod",
+    ),
+    MachineCheck(
+        "network-policy",
+        kubernetes_nodes,
+        network_policy,
+        probes=True,
+        means="a NetworkPolicy does not do here what it says, so pods are reached that should not be",
+        hint="see network-policy-agent and pod-to-pod; on the machine: `iptables-save -t filter | grep NWPLCY`",
     ),
     MachineCheck(
         "pod-logs",

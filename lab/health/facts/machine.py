@@ -190,6 +190,11 @@ class Machine:
         return self._read("pod-network-interface", _link_flags)
 
     @property
+    def policy_chains(self) -> tuple[str, ...]:
+        """Chains that a kube-router which runs no more has left; asked only where lab.yaml wants none."""
+        return tuple(self.text("policy-chains").split())
+
+    @property
     def service_account_key(self) -> str:
         """The hash of the key by which service accounts' tokens are verified, in hex."""
         return self._read("service-account-key", lambda said: said.split()[0])

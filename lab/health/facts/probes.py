@@ -2,6 +2,9 @@
 
 The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
 run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
+
+They are under NetworkPolicies, and ask one another at ports that these allow and deny: each its neighbours on
+other nodes, and one node's also a second pod there. Each pod more costs every node another round of rules.
 """
 
 from __future__ import annotations
@@ -10,7 +13,7 @@ import contextlib
 import http.client
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +38,20 @@ from lab.unknown import Unknown
 TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 
 LABEL = "ha-lab.verify"
-PORT = 8080
+PORT, INGRESS_DENIED, EGRESS_DENIED = 8080, 8081, 8082
+"""What pods serve by TCP and UDP: a port that the NetworkPolicies allow, one at which they let no pod be asked,
+and one at which they let no pod ask."""
+
+PROTOCOLS = ("tcp", "udp")
+NEIGHBOURS = 2
+"""How many pods on other nodes each asks under the policy, so that one that is not reached leaves another."""
+
+SECOND = "second"
+"""The pod that is beside another one on its node, by its name among those that are asked."""
+
+ENFORCED_WITHIN = 4
+"""Seconds after pods are Ready within which a NetworkPolicy is in force; 1 s is usual."""
+
 PAYLOAD = 4000
 """Bytes each way between two pods: more than two Ethernet frames take."""
 
@@ -61,6 +77,9 @@ class ProbeFacts:
 
     `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
     what each node's address answered to this host. `peers` is every Ready pod's address by node.
+
+    `neighbours` are the nodes whose pods each node's pod asked under the NetworkPolicy, `second` is the node
+    with two pods, and why its second one is not Ready, None where it is.
     """
 
     started: dict[str, str | None]
@@ -68,6 +87,13 @@ class ProbeFacts:
     seen: dict[str, Seen | Unknown]
     logs: dict[str, str | Unknown]
     node_ports: dict[str, str | Unknown]
+    neighbours: dict[str, tuple[str, ...]]
+    second: tuple[str, str | None]
+
+
+def policy_question(target: str, protocol: str, port: int) -> str:
+    """The name in `seen` of what a node's pod, or SECOND, answered at a port (provision/pod/policy.pl)."""
+    return f"policy:{target}:{protocol}:{port}"
 
 
 def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
@@ -89,10 +115,12 @@ def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node])
         _remove_forgotten(api)
         wanted = _manifests(lab)
         with _namespace(api, of_kind(wanted, "Namespace")) as namespace:
+            where = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
+            for policy in (each for each in wanted if each["kind"] == "NetworkPolicy"):
+                _create(api, where, policy)
             service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
             _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
-            started, peers = _wait_for_pods(lab, api, namespace)
-            return _ask(lab, api, remote, someone, namespace, service, started, peers)
+            return _ask(lab, api, remote, someone, namespace, service, _wait_for_pods(lab, api, namespace))
     except LabError as error:
         return Unknown(f"pods could not be asked: {error.message}")
 
@@ -104,20 +132,25 @@ def _ask(
     someone: Callable[[], Node],
     namespace: str,
     service: dict[str, Any],
-    started: dict[str, str | None],
-    peers: dict[str, str],
+    pods: _Pods,
 ) -> ProbeFacts:
     own, port = read("the API's answer to a new Service", service, _places)
-    words = [own, str(port)]
-    words += [
+    started = {node.name: pods.problems[_pod_name(node.name)] for node in lab.kubernetes_nodes}
+    peers = {name: pods.addresses[_pod_name(name)] for name, why in started.items() if not why}
+    neighbours = _neighbours(tuple(peers))
+    others = [
         f"{node.name},{node.address},{peers[node.name]}" for node in lab.kubernetes_nodes if node.name in peers
     ]
+    words = {
+        name: [own, str(port), ";".join(_policy_words(lab, name, neighbours[name], peers, pods)), *others]
+        for name in peers
+    }
     missing: dict[str, Unknown] = {
         name: Unknown(f"no pod runs on {name}: {why}") for name, why in started.items() if why
     }
     nodes = [node for node in lab.kubernetes_nodes if node.name in peers]
     with ThreadPoolExecutor(max_workers=lab.at_once(2 * len(lab.kubernetes_nodes) + 1)) as pool:
-        seen = pool.submit(_exec, remote, someone, namespace, {node.name: words for node in nodes})
+        seen = pool.submit(_exec, remote, someone, namespace, words)
         logs = {node.name: pool.submit(_log, api, namespace, node.name) for node in nodes}
         ports = {node.name: pool.submit(_node_port, lab, node, port) for node in nodes}
         return ProbeFacts(
@@ -126,7 +159,37 @@ def _ask(
             {**seen.result(), **missing},
             {**{name: future.result() for name, future in logs.items()}, **missing},
             {**{name: future.result() for name, future in ports.items()}, **missing},
+            neighbours,
+            (_second_node(lab), pods.problems[SECOND]),
         )
+
+
+def _neighbours(nodes: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The nodes that follow each, in a ring."""
+    ring = nodes + nodes
+    return {
+        name: ring[index + 1 : index + 1 + min(NEIGHBOURS, len(nodes) - 1)] for index, name in enumerate(nodes)
+    }
+
+
+def _policy_words(
+    lab: Lab, node: str, neighbours: Sequence[str], peers: Mapping[str, str], pods: _Pods
+) -> list[str]:
+    """What policy.pl is asked on a node. Where nothing is said to enforce policies, no denial is waited for."""
+    seconds = ENFORCED_WITHIN if may_enforce_policies(lab) else 0
+    targets = [f"{name}={peers[name]}" for name in neighbours]
+    if node == _second_node(lab) and SECOND in pods.addresses:
+        targets.append(f"{SECOND}={pods.addresses[SECOND]}")
+    return [str(seconds), str(PORT), f"{INGRESS_DENIED},{EGRESS_DENIED}", *targets]
+
+
+def may_enforce_policies(lab: Lab) -> bool:
+    """Whether something in the lab may enforce NetworkPolicies: kube-router, or the user's own pod network."""
+    return lab.network.policy != "none" or lab.network.pod_network != "flannel"
+
+
+def _second_node(lab: Lab) -> str:
+    return lab.kubernetes_nodes[-1].name
 
 
 def _exec(
@@ -224,14 +287,22 @@ def _place(lab: Lab, api: Api, namespace: str, pods: Sequence[Manifest]) -> None
         return None
 
     wait_until(why_refused, what="a new namespace takes pods", timeout=ACCOUNT * lab.patience, interval=0.1)
-    for pod in pods[1:]:
-        _create(api, f"/api/v1/namespaces/{namespace}/pods", pod)
+    where = f"/api/v1/namespaces/{namespace}/pods"
+    with ThreadPoolExecutor(max_workers=lab.at_once(len(pods))) as pool:
+        list(pool.map(lambda pod: _create(api, where, pod), pods[1:]))
 
 
-def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Why each node's pod is not Ready (None when it is), and the addresses of those that are."""
-    started: dict[str, str | None] = {node.name: "it was not seen" for node in lab.kubernetes_nodes}
-    peers: dict[str, str] = {}
+@dataclass(frozen=True)
+class _Pods:
+    """Each pod by name: why it is not Ready, None where it is; and the addresses of those that are."""
+
+    problems: dict[str, str | None]
+    addresses: dict[str, str]
+
+
+def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> _Pods:
+    names = [*(_pod_name(node.name) for node in lab.kubernetes_nodes), SECOND]
+    found = _Pods(dict.fromkeys(names, "it was not seen"), {})
 
     def why_not_all_ready() -> str | None:
         try:
@@ -239,17 +310,17 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> tuple[dict[str, str | 
             pods = read("the API's list of probe pods", answer, _probe_pods)
         except LabError as error:  # one question that was lost; the next one may be answered
             return error.message
-        for node, (why_not_ready, address) in pods.items():
-            started[node] = why_not_ready
+        for name, (why_not_ready, address) in pods.items():
+            found.problems[name] = why_not_ready
             if why_not_ready is None:
-                peers[node] = address
-        return ", ".join(name for name, why in started.items() if why) or None
+                found.addresses[name] = address
+        return ", ".join(name for name, why in found.problems.items() if why) or None
 
     with contextlib.suppress(WaitTimedOut):  # which nodes have none is what was asked
         wait_until(
             why_not_all_ready, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3
         )
-    return started, peers
+    return found
 
 
 def read_why_not_ready(item: dict[str, Any]) -> str | None:
@@ -268,12 +339,12 @@ def read_why_not_ready(item: dict[str, Any]) -> str | None:
 
 
 def _probe_pods(answer: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
-    """Node → why its pod is not Ready, and the pod's address, which one that is Ready has."""
+    """Name → why the pod is not Ready, and its address, which one that is Ready has."""
     found = {}
     for item in listed(answer["items"]):
         why = read_why_not_ready(item)
         address = "" if why is not None else str(IPv4Address(text(item["status"]["podIP"])))
-        found[text(item["spec"]["nodeName"])] = why, address
+        found[text(item["metadata"]["name"])] = why, address
     return found
 
 
@@ -294,21 +365,25 @@ def _pod_name(node: str) -> str:
 
 
 def _manifests(lab: Lab) -> tuple[Manifest, ...]:
-    """The Namespace, the Service, and a Pod for each Kubernetes node."""
-    ask = (PROVISION / "pod" / "ask.sh").read_text(encoding="utf-8")
-    common = {"PAYLOAD": "x" * PAYLOAD, "ASK": ask, "LAB_PATIENCE": str(lab.patience)}
+    """The Namespace, its NetworkPolicies, the Service, a Pod for each node, and a second one for one."""
+    scripts = {"ASK": "ask.sh", "SERVE": "serve.pl", "ASK_UNDER_POLICY": "policy.pl"}
+    common = {name: (PROVISION / "pod" / file).read_text(encoding="utf-8") for name, file in scripts.items()}
+    common |= {"PAYLOAD": "x" * PAYLOAD, "LAB_PATIENCE": str(lab.patience)}
+    probes = [_pod(_pod_name(node.name), "probe", node, common) for node in lab.kubernetes_nodes]
     return manifests.read(
         TEMPLATE,
         label=LABEL,
         image=PROBE,
         port=PORT,
-        nodes=[_node(node, common) for node in lab.kubernetes_nodes],
+        ingress_denied=INGRESS_DENIED,
+        egress_denied=EGRESS_DENIED,
+        pods=[*probes, _pod(SECOND, SECOND, lab.kubernetes_nodes[-1], common)],
     )
 
 
-def _node(node: Node, common: dict[str, str]) -> dict[str, object]:
-    """What the template needs for one node's Pod."""
-    known = {"NODE": node.name, "NODE_ADDRESS": str(node.address)} | common
+def _pod(name: str, app: str, node: Node, common: Mapping[str, str]) -> dict[str, object]:
+    """What the template needs for one Pod. Only those of the app `probe` are behind the Service."""
+    known = {"NODE": node.name, "NODE_ADDRESS": str(node.address), **common}
     # Kubernetes would replace `$(…)` in a value; with two dollar signs it is taken literally.
-    env = {name: value.replace("$(", "$$(") for name, value in known.items()}
-    return {"name": node.name, "pod": _pod_name(node.name), "env": env}
+    env = {key: value.replace("$(", "$$(") for key, value in known.items()}
+    return {"name": name, "app": app, "node": node.name, "env": env}

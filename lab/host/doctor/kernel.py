@@ -18,6 +18,9 @@ CAPABILITIES = frozenset(
 
 LOADED_BY_HAND = ("br_netfilter",)
 """Modules that the kernel does not load by itself when they are first used; machines can't, either."""
+OF_POLICIES = frozenset({"ip_set", "xt_set", "xt_physdev"})
+"""What only kube-router's rules are made of."""
+
 MODULES_FILE = "/etc/modules-load.d/ha-lab.conf"
 
 
@@ -42,17 +45,20 @@ def capabilities(case: Case) -> Iterator[Finding]:
 def features(case: Case) -> Iterator[Finding]:
     """Does the kernel have what pods and their network are made of?"""
     title = "Kernel"
-    sure = [name for name, presence in case.host.features.items() if not isinstance(presence, Unknown)]
-    for name, presence in sorted(case.host.features.items()):
-        why = f"Pods and their network need {name}."
+    without = OF_POLICIES if case.lab.network.policy == "none" else frozenset()
+    found = {name: presence for name, presence in case.host.features.items() if name not in without}
+    sure = [name for name, presence in found.items() if not isinstance(presence, Unknown)]
+    for name, presence in sorted(found.items()):
+        why = f"{'NetworkPolicies' if name in OF_POLICIES else 'Pods and their network'} need {name}."
         if isinstance(presence, Unknown):
             yield note(f"kernel-{name}", title, f"{name}: not known: {presence.reason}", why)
         elif presence == "loadable" and name in LOADED_BY_HAND:
             yield _load(case, name, f"{why} flannel does not start until it is loaded.")
         elif presence == "missing":
             repair = f"boot a kernel that has {name}"
+            repair += ", or set network.policy to none in lab.yaml" if name in OF_POLICIES else ""
             yield unfit(f"kernel-{name}", title, f"{name} is not in this kernel", why, repair)
-    if len(sure) == len(case.host.features) and "missing" not in case.host.features.values():
+    if len(sure) == len(found) and "missing" not in found.values():
         yield fit("kernel", title, f"{case.host.kernel} has {', '.join(sorted(sure))}")
 
 

@@ -18,7 +18,7 @@ import jinja2
 
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
-from lab.model.roles import COREDNS_PATCH, POD_NETWORK, ROLES, RoleSpec
+from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, ROLES, RoleSpec
 from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.workspace.render import disc
@@ -193,10 +193,14 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         "manifest": "manifest.yaml" if site.manifest else FLANNEL,
     }
     spec = ROLES[node.role]
+    left_out = {
+        COREDNS_PATCH: not known["apart"],
+        NETWORK_POLICY: lab.network.policy != "kube-router",
+    }
     files = {
         path: template(name.format(profile=lab.load_balancer.profile), **known)
         for path, name in spec.templates.items()
-        if path != COREDNS_PATCH or known["apart"]
+        if not left_out.get(path)
     }
     if POD_NETWORK in files and site.manifest:
         files["pod-network/manifest.yaml"] = site.manifest
