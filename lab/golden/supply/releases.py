@@ -27,6 +27,10 @@ class Release:
     cni_plugins: str
     cni_flannel: str
     flannel: str
+    metrics_server: str
+    local_path: str
+    crictl: str
+    helm: str
     go: str
     """The Go toolchain that builds all of it."""
 
@@ -39,6 +43,10 @@ class Release:
             "cni-plugins": self.cni_plugins,
             "cni-flannel": self.cni_flannel,
             "flannel": self.flannel,
+            "metrics-server": self.metrics_server,
+            "local-path": self.local_path,
+            "crictl": self.crictl,
+            "helm": self.helm,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
 
