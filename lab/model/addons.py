@@ -17,11 +17,13 @@ class Addon:
 
     image: the full name of its image, which every golden machine has; `release` stands for a
         `lab.golden.supply.releases.Release`.
+    pods: how the names of its pods begin, after `NAMESPACE/`.
     check: the name of the check that shows that it works.
     gone: what users notice when it is removed, after "users notice: ".
     """
 
     image: str
+    pods: str
     check: str
     gone: str
 
@@ -29,14 +31,16 @@ class Addon:
 ADDONS: Mapping[str, Addon] = {
     "metrics-server": Addon(
         image="registry.k8s.io/metrics-server/metrics-server:v{release.metrics_server}",
+        pods="kube-system/metrics-server-",
         check="metrics-server",
         gone="`kubectl top` has no figures, and HorizontalPodAutoscalers stay at their number of pods",
     ),
     "local-path": Addon(
         image="docker.io/rancher/local-path-provisioner:v{release.local_path}",
+        pods="local-path-storage/local-path-provisioner-",
         check="local-path",
-        gone="PersistentVolumeClaims of the class local-path get no volume any more; `up` refuses while there are "
-        "volumes of this class",
+        gone="claims of the StorageClass local-path get no volume any more; `up` refuses while there are volumes "
+        "of it",
     ),
 }
 """Every add-on's row, in the order in which they are applied."""

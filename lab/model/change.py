@@ -22,7 +22,7 @@ class Effect:
     """What a changed key means for machines that exist.
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
-    provider enforces it. `load-balancer`, `pod-network` and `addons`: configuration that `up` applies. `none`: no
+    provider enforces it. `load-balancer`, `pod-network`, `addons`: configuration that `up` applies. `none`: no
     machine is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or why no
     machine is touched. `instead` is what to do.
     """

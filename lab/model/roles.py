@@ -107,7 +107,8 @@ ROLES: Mapping[Role, RoleSpec] = {
         },
         scripts=(
             *(*_ASKING, "unfinished"),
-            *("node", "control-plane-init", "control-plane-join", "pod-network", "revoke"),
+            *("node", "control-plane-init", "control-plane-join", "pod-network", "addons"),
+            *("kubelet-certificates", "revoke"),
             *("drain", "leave", "remove-member", "repair", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),

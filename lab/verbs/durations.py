@@ -26,6 +26,8 @@ MEASURED: Mapping[str, float] = {
     "load-balancer": 1.5,
     "control-plane-init": 9,
     "pod-network": 1.5,
+    "addons": 3,
+    "kubelet-certificates": 3,
     "kubeconfig": 0.5,
     "worker-join": 6,
     "control-plane-join": 16,

@@ -210,6 +210,34 @@ without_comments() { sed 's/^[[:space:]]*#.*//'; }
 
 listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
+# What this machine's parts answer when their metrics are asked for at its address on the lab's network, without a
+# certificate and with one of those who may read them: `NAME anonymous|certificate STATUS WORDS`. HTTP's status is 000
+# without an answer. One process for all.
+metrics() {
+	{
+		ask_for_metrics kube-controller-manager https 10257
+		ask_for_metrics kube-scheduler https 10259
+		ask_for_metrics etcd https 2379
+		ask_for_metrics kube-proxy http 10249
+	} | bounded curl --silent --parallel --parallel-immediate --config - || [[ $? != 124 && $? != 137 ]]
+}
+
+# Blocks of curl's configuration. The certificates of controller manager and scheduler are new each time that they start.
+ask_for_metrics() {
+	local who
+	for who in anonymous certificate; do
+		echo "url = \"$2://$NODE_ADDRESS:$3/metrics\""
+		echo "write-out = \"$1 $who %{http_code} %{errormsg}\\n\""
+		printf '%s\n' 'output = "/dev/null"' "max-time = $((PATIENCE - 2))" insecure
+		if [[ $who == certificate && $1 == etcd ]]; then
+			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
+		elif [[ $who == certificate ]]; then
+			printf '%s\n' "cert = \"$PKI/apiserver-kubelet-client.crt\"" "key = \"$PKI/apiserver-kubelet-client.key\""
+		fi
+		echo next
+	done
+}
+
 programs() {
 	local name
 	for name in kubeadm kubelet kubectl etcdctl; do command -v "$name"; done
@@ -238,7 +266,7 @@ kubernetes_node() {
 	tell cgroup-drivers cgroup_drivers
 	tell pod-network-interface ip -brief link show dev flannel.1
 	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
-		/var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet.crt
+		/var/lib/kubelet/pki/{kubelet-client-current.pem,kubelet-server-current.pem,kubelet.crt}
 }
 
 control_plane() {
@@ -249,6 +277,7 @@ control_plane() {
 	tell admin-server servers_in "$ADMIN"
 	tell endpoint endpoint
 	tell open-keys open_keys
+	tell metrics metrics
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub
 	tell etcd-members own_member_says member list
 	tell etcd-status own_member_says endpoint status

@@ -14,7 +14,7 @@ main() {
 	wait_for 60 "this control plane's API server" own_api_server_ready
 	pod_network_manifest >"$MANIFEST"
 	if ! pod_network_applied "$MANIFEST" 2>/dev/null; then
-		as_admin apply --filename "$MANIFEST"
+		apply_manifest "$MANIFEST" "the pod network"
 		pods=$(ask_pod_network "$MANIFEST" --ignore-not-found | hash_of_pods)
 		kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client --output yaml \
 			--from-literal "sha256=$(hash_of "$MANIFEST")" --from-literal "pods=$pods" | as_admin apply --filename -

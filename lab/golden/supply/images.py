@@ -101,7 +101,7 @@ def short_name(name: str) -> str:
 
 
 def image_names(built: Path, release: Release) -> tuple[str, ...]:
-    """Return the names that kubeadm and flannel's manifest themselves ask for, all add-ons', and the probe's."""
+    """Return the names that kubeadm and flannel's manifest ask for, all add-ons', and the probe's."""
     words = ["config", "images", "list", "--kubernetes-version", f"v{release.kubernetes}"]
     listed = process.run([built / "bin" / "kubeadm", *words], timeout=60).stdout.split()
     # kubeadm's configuration (etcd.local.imageTag) and the image must agree on etcd's tag.

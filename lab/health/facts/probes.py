@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -35,6 +35,11 @@ from lab.unknown import Unknown
 TEMPLATE = Path(__file__).with_suffix(".yaml.j2")
 
 LABEL = "ha-lab.verify"
+STORAGE = "local-path"
+"""The add-on that makes volumes, and its StorageClass."""
+
+STORAGE_POD = "writes-to-volume"
+NO_VOLUME = Unknown("no volume was asked for")
 PORT = 8080
 PAYLOAD = 4000
 """Bytes each way between two pods: more than two Ethernet frames take."""
@@ -60,7 +65,9 @@ class ProbeFacts:
     """What was seen by node. `started` is None for a pod that became Ready, else why it did not.
 
     `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
-    what each node's address answered to this host. `peers` is every Ready pod's address by node.
+    what each node's address answered to this host. `peers` is every Ready pod's address by node. `volume` is why
+    a pod that writes to a new volume of local-path did not become Ready, None where it did; asked only where
+    lab.yaml asks for local-path.
     """
 
     started: dict[str, str | None]
@@ -68,6 +75,7 @@ class ProbeFacts:
     seen: dict[str, Seen | Unknown]
     logs: dict[str, str | Unknown]
     node_ports: dict[str, str | Unknown]
+    volume: str | Unknown | None = NO_VOLUME
 
 
 def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
@@ -90,9 +98,12 @@ def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node])
         wanted = _manifests(lab)
         with _namespace(api, of_kind(wanted, "Namespace")) as namespace:
             service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
+            for claim in (each for each in wanted if each["kind"] == "PersistentVolumeClaim"):
+                _create(api, f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", claim)
             _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
             started, peers = _wait_for_pods(lab, api, namespace)
-            return _ask(lab, api, remote, someone, namespace, service, started, peers)
+            found = _ask(lab, api, remote, someone, namespace, service, started, peers)
+            return replace(found, volume=_volume(lab, api, namespace)) if STORAGE in lab.addons else found
     except LabError as error:
         return Unknown(f"pods could not be asked: {error.message}")
 
@@ -127,6 +138,36 @@ def _ask(
             {**{name: future.result() for name, future in logs.items()}, **missing},
             {**{name: future.result() for name, future in ports.items()}, **missing},
         )
+
+
+def _volume(lab: Lab, api: Api, namespace: str) -> str | Unknown | None:
+    """Why the pod that writes to a volume is not Ready, in the API's words, after START; None once it is."""
+    why: str | Unknown | None = Unknown("it was not seen")
+
+    def why_not_ready() -> str | None:
+        nonlocal why
+        try:
+            why = _why_no_volume(api, namespace)
+        except LabError as error:  # one question that was lost; the next one may be answered
+            why = Unknown(error.message)
+            return error.message
+        return why
+
+    with contextlib.suppress(WaitTimedOut):  # why not is what was asked
+        wait_until(why_not_ready, what="a pod with a volume", timeout=START * lab.patience, interval=0.3)
+    return why
+
+
+def _why_no_volume(api: Api, namespace: str) -> str | None:
+    pod = api.get(f"/api/v1/namespaces/{namespace}/pods/{STORAGE_POD}")
+    why = read("the API's answer about the pod with a volume", pod, read_why_not_ready)
+    if why is None:
+        return None
+    claim = api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/volume")
+    phase = read(
+        "the API's answer about a claim", claim, lambda answer: text(answer["status"].get("phase", ""))
+    )
+    return why if phase == "Bound" else f"its claim has no volume ({phase}): {why}"
 
 
 def _exec(
@@ -271,6 +312,8 @@ def _probe_pods(answer: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
     """Node → why its pod is not Ready, and the pod's address, which one that is Ready has."""
     found = {}
     for item in listed(answer["items"]):
+        if item["metadata"]["name"] == STORAGE_POD:
+            continue
         why = read_why_not_ready(item)
         address = "" if why is not None else str(IPv4Address(text(item["status"]["podIP"])))
         found[text(item["spec"]["nodeName"])] = why, address
@@ -303,6 +346,8 @@ def _manifests(lab: Lab) -> tuple[Manifest, ...]:
         image=PROBE,
         port=PORT,
         nodes=[_node(node, common) for node in lab.kubernetes_nodes],
+        storage=STORAGE if STORAGE in lab.addons else "",
+        storage_pod=STORAGE_POD,
     )
 
 
