@@ -39,8 +39,8 @@ ADDONS: Mapping[str, Addon] = {
         image="docker.io/rancher/local-path-provisioner:v{release.local_path}",
         pods="local-path-storage/local-path-provisioner-",
         check="local-path",
-        gone="claims of the StorageClass local-path get no volume any more; `up` refuses while there are volumes "
-        "of it",
+        gone="claims of the StorageClass local-path get no volume any more; `up` refuses while there are "
+        "volumes of it",
     ),
 }
 """Every add-on's row, in the order in which they are applied."""

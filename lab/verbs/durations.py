@@ -47,8 +47,8 @@ MEASURED: Mapping[str, float] = {
 ON_THE_HOST = frozenset({"bake"})
 """Steps that take as long with emulated machines: the host does them."""
 
-WAITS = frozenset({"nodes-ready", "pods-ready", "healthy"})
-"""Steps that change nothing and take as long as the change before them needs to settle."""
+WAITS = frozenset({"nodes-ready", "kubelet-certificates", "pods-ready", "healthy"})
+"""Steps that change little or nothing, and take as long as the change before them needs to settle."""
 
 _TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE)}
 

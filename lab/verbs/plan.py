@@ -364,7 +364,7 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
         targets["pod-network"] = [first.name]
     if (not serving and lab.addons) or "addons" in kinds | there.unfinished:
         targets["addons"] = [first.name]
-    if joining:
+    if joining or "revoke" in there.unfinished:  # which comes after it
         targets["kubelet-certificates"] = [first.name]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [

@@ -329,6 +329,7 @@ class ProbeApi(Api):
         self.ready, self.refusals = ready, account_after
         self.pods_made: list[dict[str, Any]] = []
         self.deleted: list[str] = []
+        self.claim = "Bound"
 
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -345,6 +346,9 @@ class ProbeApi(Api):
         if path.endswith("/services"):
             spec = {"clusterIP": "10.96.7.7", "ports": [{"nodePort": 31000}]}
             return http.client.CREATED, json.dumps({"spec": spec})
+        if path.endswith("/persistentvolumeclaims"):
+            assert body["spec"]["storageClassName"] == "local-path"
+            return http.client.CREATED, "{}"
         if self.refusals:
             self.refusals -= 1
             return http.client.FORBIDDEN, 'error looking up service account x/default: serviceaccount "default"'
@@ -356,15 +360,26 @@ class ProbeApi(Api):
         if "labelSelector" in path:
             old = {"name": "ha-lab-verify-old", "creationTimestamp": "2020-01-01T00:00:00Z"}
             return {"items": [{"metadata": old}]}
-        return {"items": [self._pod(pod["spec"]["nodeName"]) for pod in self.pods_made]}
+        if path.endswith("/persistentvolumeclaims/volume"):
+            return {"status": {"phase": self.claim}}
+        if path.endswith(f"/pods/{probing.STORAGE_POD}"):
+            return self._pod(probing.STORAGE_POD)
+        return {"items": [self._pod(pod["metadata"]["name"].removeprefix("probe-")) for pod in self.pods_made]}
 
     def _pod(self, node: str) -> dict[str, Any]:
+        """A node's pod; that with a volume says nothing of a node until the scheduler has chosen one."""
         ready = self.ready(node)
         status: dict[str, Any] = {
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "podIP": "10.244.0.9",
         }
-        return {"spec": {"nodeName": node}, "status": status}
+        if node == probing.STORAGE_POD:
+            return {
+                "metadata": {"name": node},
+                "spec": {},
+                "status": status | {"startTime": "x", "phase": "Pending"},
+            }
+        return {"metadata": {"name": f"probe-{node}"}, "spec": {"nodeName": node}, "status": status}
 
 
 class ExecRemote(FakeRemote):
@@ -401,6 +416,7 @@ def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) ->
     assert found.seen["w1"] == {"dns": "10.96.0.1", "pod:cp1": "cp1"}
     assert found.logs["w1"] == "probe on w1\n"
     assert set(found.started.values()) == {None}
+    assert found.volume is None
     assert "probe-w1 10.96.7.7 31000 cp1,192.168.57.11,10.244.0.9" in remote.asked
     # Pods first, then the namespaces: this run's, and one that a killed run had left.
     assert [path.rpartition("/")[2] for path in api.deleted] == [
@@ -418,6 +434,33 @@ def test_a_node_without_a_pod_is_unknown_and_the_others_are_told(remote: ExecRem
     assert "w2" not in found.peers
     assert "kubectl exec into the pod on w1 failed: error: timeout" in known_why(found.seen["w1"])
     assert "nothing" in known_why(found.seen["w3"])
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [
+        ("Pending", "its claim has no volume (Pending): not Ready in time (Pending)"),
+        ("Bound", "not Ready in time (Pending)"),
+    ],
+)
+def test_a_pod_that_does_not_get_its_volume_says_so_and_the_others_are_told(
+    remote: ExecRemote, claim: str, why: str
+) -> None:
+    api = ProbeApi(lambda node: node != probing.STORAGE_POD)
+    api.claim = claim
+    found = ask_probes(lab(), api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert found.volume == why
+    assert set(found.started.values()) == {None}
+
+
+def test_a_lab_without_local_path_asks_for_no_volume(remote: ExecRemote) -> None:
+    plain = lab().model_copy(update={"addons": ()})
+    api = ProbeApi(lambda node: True)
+    found = ask_probes(plain, api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert "no volume was asked for" in known_why(found.volume)
+    assert len(api.pods_made) == len(plain.kubernetes_nodes)
 
 
 def test_without_any_control_plane_the_pods_are_not_asked_and_still_removed(remote: ExecRemote) -> None:

@@ -25,6 +25,7 @@ PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "pause"),
+    *("metrics-server", "local-path-provisioner", "crictl", "helm"),
 }
 
 

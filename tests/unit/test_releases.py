@@ -16,6 +16,10 @@ REQUIRED = {
     "cni-plugins": ["github.com/containernetworking/plugins"],
     "cni-flannel": ["github.com/containernetworking/plugins"],
     "flannel": ["github.com/flannel-io/flannel"],
+    "metrics-server": ["sigs.k8s.io/metrics-server"],
+    "local-path": ["github.com/rancher/local-path-provisioner"],
+    "crictl": ["sigs.k8s.io/cri-tools"],
+    "helm": ["helm.sh/helm/v4"],
 }
 
 

@@ -258,8 +258,8 @@ CHECKS = (
         kubernetes_nodes,
         kubelet_certificate,
         means="`kubectl logs` and `exec` may fail here, and metrics-server has no figures of this node",
-        hint="`kubectl get certificatesigningrequests` shows what the kubelet asks for; `./inv up` approves it if "
-        "it is for this node alone",
+        hint="`kubectl get certificatesigningrequests` shows what the kubelet asks for; `./inv up` approves it "
+        "if it is for this node alone",
     ),
     MachineCheck(
         "certificate-expiry",
