@@ -95,7 +95,7 @@ addon_problems() {
 		fi
 		missing=$(grep -vxFf <(echo "$1") "$HERE/addons/$name.objects" | cut -d' ' -f1,3 | paste -sd ',' | sed 's/,/, /g') || true
 		if [[ -n $missing ]]; then
-			echo "$name: the cluster lacks its $missing"
+			echo "$name lacks its $missing"
 		elif [[ $'\n'$1$'\n' != *$'\n'"applied $name $(hash_of "$HERE/addons/$name.yaml") $(hash_of_workloads "$name" <<<"$1")"$'\n'* ]]; then
 			echo "$name is not what its manifest says"
 		fi

@@ -68,7 +68,7 @@ main() {
 	found=$(ask_cluster)
 	problems=$(addon_problems "$found")
 	for name in $(known_addons); do
-		if [[ $'\n'$problems != *$'\n'"$name"[:\ ]* ]]; then
+		if [[ $'\n'$problems != *$'\n'"$name "* ]]; then
 			continue
 		elif [[ " $ADDONS " == *" $name "* ]]; then
 			apply_addon "$name"

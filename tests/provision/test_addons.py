@@ -98,7 +98,7 @@ def test_what_is_missing_is_named(cp1: World) -> None:
     left = [line for line in objects(cp1) if line != "Service kube-system metrics-server"]
     cp1.let(addon_objects="\n".join(left) + "\n")
     said = cp1.run("unfinished").said.splitlines()
-    assert said == ["pod-network", "addons metrics-server: the cluster lacks its Service metrics-server"]
+    assert said == ["pod-network", "addons metrics-server lacks its Service metrics-server"]
 
 
 @pytest.mark.parametrize("name", ADDONS)

@@ -453,7 +453,7 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         set(),
     ),
     "an add-on was deleted": (
-        section("cp1", "unfinished", "addons metrics-server: the cluster lacks its Service metrics-server\n"),
+        section("cp1", "unfinished", "addons metrics-server lacks its Service metrics-server\n"),
         {"cluster-objects"},
     ),
     "a clock is off": (off("w1", 3.0), {"clock[w1]"}),

@@ -435,7 +435,7 @@ def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(
         session = world.session(lab)
         bring_up.up(session, bring_up.Wish(consent=True), lambda question: True)
         done = {step.name for step in session.progress.finished if step.outcome == "done"}
-        # A machine that has yet to join may know its names, HAProxy its servers, and kubelets may have certificates.
+        # A machine that has yet to join may know its names, HAProxy its servers, kubelets have certificates.
         known = {"node", "load-balancer", "kubelet-certificates"}
         if done - WAITS - planned or planned - WAITS - done - known:
             differing.append((touch, "planned", planned - WAITS, "done", done - WAITS))

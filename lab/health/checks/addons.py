@@ -27,8 +27,8 @@ CHECKS = (
         metrics_server,
         addon="metrics-server",
         means="`kubectl top` has no figures of these nodes, and HorizontalPodAutoscalers stay as they are",
-        hint="see kubelet-certificate, and `kubectl -n kube-system logs deployment/metrics-server` for kubelets "
-        "that it can't ask; `./inv up` applies its manifest again",
+        hint="see kubelet-certificate, and `kubectl -n kube-system logs deployment/metrics-server` for "
+        "kubelets that it can't ask; `./inv up` applies its manifest again",
     ),
     LabCheck(
         "local-path",

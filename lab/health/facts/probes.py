@@ -66,8 +66,8 @@ class ProbeFacts:
 
     `seen` are the answers from inside the pods (provision/pod/ask.sh), through `kubectl exec`; `node_ports`
     what each node's address answered to this host. `peers` is every Ready pod's address by node. `volume` is
-    why a pod that writes to a new volume of local-path did not become Ready, None where it did; asked only where
-    lab.yaml asks for local-path.
+    why a pod that writes to a new volume of local-path did not become Ready, None where it did; it is
+    asked only where lab.yaml asks for local-path.
     """
 
     started: dict[str, str | None]
