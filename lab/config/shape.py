@@ -164,7 +164,7 @@ def known_addons(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise ValueError(f"{shown(value)} is not a list ({rule})")
     for each in value:
-        if each not in ADDONS:
+        if not isinstance(each, str) or each not in ADDONS:
             raise ValueError(f"{shown(each)} is not an add-on that is known here{guess(each, tuple(ADDONS))}")
         if value.count(each) > 1:
             raise ValueError(f"{each} is there {value.count(each)} times (once is enough)")

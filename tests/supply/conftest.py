@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.golden.supply import flannel, lock, pinning, upstream
+from lab.golden.supply import flannel, images, lock, pinning, upstream
 from lab.golden.supply.lock import Lock
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
+from lab.model.addons import ADDONS
 from lab.system.progress import Progress
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program, progress
@@ -80,7 +81,8 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for parts in upstream.PROGRAMS.values():
         for place in parts.values():
             program(folder, Path(place).name, f"echo {Path(place).name}")
-    for name in (*KUBERNETES, "coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel"):
+    others = ("coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel")
+    for name in (*KUBERNETES, *others, *ADDONS):
         program(folder, name, f"echo {name}")
     lines = "\n".join(listed)
     program(folder, "kubeadm", f'[ "$1 $2 $3" = "config images list" ] || exit 3\ncat <<END\n{lines}\nEND')
@@ -109,6 +111,10 @@ def fill_registry(registry: Registry, programs: Path) -> None:
     )
     agent = flannel.agent_image(flannel.manifest(wanted)).partition("/")[2]
     registry.push_files(f"mirrored/{agent}", {"/opt/bin/flanneld": programs / "flanneld"})
+    for name, image in zip(ADDONS, images.addon_images(wanted), strict=True):
+        host, _, place = image.partition("/")
+        place = place if host == "registry.k8s.io" else f"mirrored/{place}"
+        registry.push_files(place, {f"/{name}": programs / name})
     plugin = flannel.plugin_image(wanted).partition("/")[2]
     registry.push_files(f"mirrored/{plugin}", {"/flannel": programs / "flannel"})
 
@@ -137,7 +143,7 @@ def made(key: SigningKey, programs: Path, tmp_path_factory: pytest.TempPathFacto
 
 def mirrors(web: str, registered: Registry) -> Mirrors:
     host = f"http://{registered.host}"
-    places = {"registry.k8s.io": host, "ghcr.io": f"{host}/mirrored"}
+    places = {"registry.k8s.io": host, **dict.fromkeys(("ghcr.io", "docker.io"), f"{host}/mirrored")}
     return Mirrors(kubernetes_packages=web, images=places)
 
 
