@@ -35,7 +35,7 @@ addon/kube-proxy RoleBinding kube-system kube-proxy
 '
 # The label of everything of an add-on, with its name; and the annotation of the ConfigMap in kube-system that is there as
 # long as anything of it may be, and says what was applied last.
-readonly ADDON=ha-lab/addon ADDON_APPLIED=ha-lab/applied
+readonly ADDON_LABEL=ha-lab/addon ADDON_APPLIED=ha-lab/applied
 # What is asked of these objects and of the lab's Nodes: KIND NAMESPACE NAME of each that the cluster has, and with it
 #   drained NAME              a Node that the kit has cordoned
 #   marks NAME LABELS taints=KEYS
@@ -51,7 +51,7 @@ FOUND+='{{range .requiredDuringSchedulingIgnoredDuringExecution}} {{.topologyKey
 FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kube-proxy")}}{{index .data "kubeconfig.conf"}}{{"\n"}}'
 FOUND+='{{index .data "config.conf"}}{{"\n"}}{{end}}'
 FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kubeadm-config")}}{{.data.ClusterConfiguration}}{{"\n"}}{{end}}'
-FOUND+="{{\$spec := .spec}}{{with .metadata.labels}}{{with index . \"$ADDON\"}}{{if \$spec}}{{if \$spec.template}}"
+FOUND+="{{\$spec := .spec}}{{with .metadata.labels}}{{with index . \"$ADDON_LABEL\"}}{{if \$spec}}{{if \$spec.template}}"
 FOUND+='workload {{.}} {{$spec.replicas}} {{$spec.template.spec}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}'
 FOUND+="{{with .metadata.annotations}}{{with index . \"$ADDON_APPLIED\"}}applied {{.}}{{\"\n\"}}{{end}}{{end}}{{end}}"
 readonly FOUND

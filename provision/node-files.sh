@@ -315,6 +315,7 @@ metrics_reachable() {
 		repairs "only its own machine could read the metrics of $name"
 		fill "$HERE/kubeadm-init.yaml"
 		write_manifest "$name"
+		# shellcheck disable=SC2034  # for `finish`
 		changed=yes
 	done
 }

@@ -219,16 +219,16 @@ metrics() {
 		ask_for_metrics kube-scheduler https 10259
 		ask_for_metrics etcd https 2379
 		ask_for_metrics kube-proxy http 10249
-	} | bounded curl --silent --parallel --parallel-immediate --config - || [[ $? != 124 && $? != 137 ]]
+	} | sed '$d' | bounded curl --parallel --parallel-immediate --config - 2>/dev/null || true
 }
 
-# Blocks of curl's configuration. The certificates of controller manager and scheduler are new each time that they start.
+# Blocks of curl's configuration, each with what separates it from the next one. The certificates of controller manager and scheduler are new each time that they start.
 ask_for_metrics() {
 	local who
 	for who in anonymous certificate; do
 		echo "url = \"$2://$NODE_ADDRESS:$3/metrics\""
-		echo "write-out = \"$1 $who %{http_code} %{errormsg}\\n\""
-		printf '%s\n' 'output = "/dev/null"' "max-time = $((PATIENCE - 2))" insecure
+		printf 'write-out = "%s %s %%{http_code} %%{errormsg}\\n"\n' "$1" "$who"
+		printf '%s\n' 'output = "/dev/null"' "max-time = $((PATIENCE - 2))" insecure silent
 		if [[ $who == certificate && $1 == etcd ]]; then
 			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
 		elif [[ $who == certificate ]]; then
