@@ -87,7 +87,7 @@ own_kubelet_settings() {
 # the certificate is not of this CA, or not for this address, or has expired.
 serving_certificate() {
 	local current=/var/lib/kubelet/pki/kubelet-server-current.pem code=0
-	[[ -e $current ]] || return 0
+	[[ -e $current || -L $current ]] || return 0
 	curl --silent --max-time $((3 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$NODE_ADDRESS:10250/healthz" ||
 		code=$?
 	[[ $code == 60 || -n $(certificate_problem "$current")$(expiry_problem "$current") ]] || return 0

@@ -438,6 +438,10 @@ case "$name $*" in
 	has as-shipped && echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr]' || echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr --iface-can-reach=192.168.56.10]'
 	;;
 *" apply --filename /run/ha-lab/pod-network.yaml")
+	! has leaving || {
+		echo "Error from server (Forbidden): unable to create new content in namespace because it is being terminated" >&2
+		exit 1
+	}
 	rm -f "$state/as-shipped"
 	echo "map[containers:[map[name:kube-flannel]]]" >"$state/pod-network"
 	;;
