@@ -23,7 +23,6 @@ from lab.system.redact import SECRETS
 from lab.verbs import bake
 from tests.labs.conftest import TestLab
 
-
 KUBECTL = ("sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
 
 
