@@ -136,7 +136,7 @@ def facts() -> Facts:
         n.name: read_machine(n.name, told(n.name), clock(n.name) - 1, clock(n.name) + 0.1) for n in lab().nodes
     }
     files = {**_read("files.json"), "open_secrets": (), "ca": authority()[0]}
-    probed = ProbeFacts(**_read("probes.json"), volume=None)
+    probed = ProbeFacts(**{"volume": None} | _read("probes.json"))
     return Facts(machines, _api(), probed, HostFiles(**files), _admission())
 
 
