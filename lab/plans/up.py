@@ -205,9 +205,7 @@ UP: Plan = (
     # The checks that verify judges, as far as the API answers them.
     Step("pods-ready", "all system pods are Ready", ready.wait_for_pods, after=("nodes-ready",)),
     # Each kubelet asks for its serving certificate once it has its Node; kubectl logs and exec need it.
-    script(
-        "kubelet-certificates", "kubelets have certificates of the cluster's CA", _first, after=("nodes-ready",)
-    ),
+    script("kubelet-certificates", "kubelets' serving certificates", _first, after=("nodes-ready",)),
     # Nothing that could add a machine stays behind.
     script("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("pods-ready",)),
     # And those that the machines answer themselves.

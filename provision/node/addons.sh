@@ -40,20 +40,33 @@ apply_addon() {
 	changed=yes
 }
 
-# What would be lost with an add-on: the names of claims whose data only it looks after.
-users_of() {
+# Claims whose data only this add-on looks after, NAMESPACE/NAME each.
+claims_of() {
 	[[ $1 != local-path ]] ||
 		as_admin get persistentvolumes --output \
 			'go-template={{range .items}}{{if eq (or .spec.storageClassName "") "local-path"}}{{with .spec.claimRef}}{{.namespace}}/{{.name}}{{"\n"}}{{end}}{{end}}{{end}}'
 }
 
+# Those of a `verify` that has just ended are gone in some seconds.
+readonly OF_VERIFY=ha-lab-verify-
+
+none_of_verify() {
+	local claims
+	claims=$(claims_of "$1") || return 1
+	[[ $'\n'$claims != *$'\n'"$OF_VERIFY"* ]] || {
+		echo "$claims"
+		return 1
+	}
+}
+
 remove_addon() {
-	local file=$HERE/addons/$1.yaml users
-	users=$(users_of "$1")
-	[[ -z $users ]] ||
-		die "$1 was not removed, since these claims have volumes of it: $(paste -sd ' ' <<<"$users"). Without it, nothing" \
+	local file=$HERE/addons/$1.yaml claims
+	claims=$(claims_of "$1" | sed "/^$OF_VERIFY/d")
+	[[ -z $claims ]] ||
+		die "$1 was not removed, since these claims have volumes of it: $(paste -sd ' ' <<<"$claims"). Without it, nothing" \
 			"would ever remove their data from the nodes. Delete the claims first, which deletes their data; or keep $1" \
 			"in addons of lab.yaml"
+	(wait_for 60 "the volumes of a \`verify\` to be gone" none_of_verify "$1") || log "they are left behind"
 	log "removing $1"
 	as_admin delete --filename "$file" --ignore-not-found --wait=false
 	wait_for 120 "what is removed of $1 to be gone" nothing_leaves "$file"

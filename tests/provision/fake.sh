@@ -478,7 +478,11 @@ case "$name $*" in
 		[[ -s $state/leaving ]] || rm "$state/leaving"
 	}
 	;;
-*" get persistentvolumes --output go-template="*) cat "$state/volumes" 2>/dev/null || true ;;
+*" get persistentvolumes --output go-template="*)
+	cat "$state/volumes" 2>/dev/null || true
+	# The second time that it is asked is the last one at which they are there.
+	! has volumes-go || { has volumes-asked && rm "$state/volumes"; } || touch "$state/volumes-asked"
+	;;
 "ctr --namespace k8s.io images list --quiet") cat "$state/images" ;;
 
 # What kubelets serve with: curl's exit code, the URL and its words, for each that `uncertified` names.

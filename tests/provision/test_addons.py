@@ -127,6 +127,17 @@ def test_local_path_stays_while_claims_have_volumes_of_it(cp1: World) -> None:
     assert cp1.run("addons").last == "ha-lab: changed"
 
 
+def test_the_volume_of_a_verify_that_has_just_ended_is_waited_for(cp1: World) -> None:
+    wants(cp1, "local-path")
+    cp1.run("addons")
+    wants(cp1)
+    cp1.let(volumes="ha-lab-verify-x2k9/volume\n", volumes_go="")
+    ran = cp1.run("addons")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert len([call for call in ran.calls if "get persistentvolumes" in call]) == 3
+    assert objects(cp1) == []
+
+
 def test_an_add_on_is_applied_once_what_was_deleted_of_it_is_gone(cp1: World) -> None:
     wants(cp1, "local-path")
     cp1.let(leaving=LEAVING * 2)
