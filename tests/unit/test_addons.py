@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from lab.golden.supply.images import PROBE, RECIPES, addon_images, short_name
 from lab.golden.supply.releases import release
 from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck
+from lab.health.facts import probes
 from lab.model.addons import ADDONS
 from lab.plans.up import provisioners
 from lab.system.paths import PROVISION
@@ -120,6 +122,13 @@ def test_local_path_makes_folders_with_an_image_that_machines_have() -> None:
     assert {"sh", "mkdir", "rm"} <= set(applets.partition("applets=")[2].split('"')[1].split())
     (storage,) = [each for each in manifest("local-path") if each["kind"] == "StorageClass"]
     assert storage["metadata"]["annotations"]["storageclass.kubernetes.io/is-default-class"] == "true"
+
+
+def test_the_script_that_removes_local_path_knows_verify_s_namespaces() -> None:
+    begins = re.search(r"generateName: (\S+)", probes.TEMPLATE.read_text(encoding="utf-8"))
+    script = (PROVISION / "node" / "addons.sh").read_text(encoding="utf-8")
+    assert begins is not None
+    assert f"readonly OF_VERIFY={begins[1]}\n" in script
 
 
 def test_only_control_planes_have_the_manifests() -> None:
