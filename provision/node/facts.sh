@@ -266,7 +266,7 @@ kubernetes_node() {
 	tell cgroup-drivers cgroup_drivers
 	tell pod-network-interface ip -brief link show dev flannel.1
 	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
-		/var/lib/kubelet/pki/{kubelet-client-current.pem,kubelet-server-current.pem,kubelet.crt}
+		/var/lib/kubelet/pki/kubelet-{client,server}-current.pem
 }
 
 control_plane() {
