@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # what a sourced file sets, others use
-# The objects that kubeadm init creates in the cluster, and which of them are missing. control-plane-init.sh creates
-# those again, unfinished.sh reports them. Sourced after kubernetes.sh.
+# The objects that kubeadm init and the add-ons' manifests create in the cluster, and which of them are missing.
+# control-plane-init.sh and addons.sh create those again, unfinished.sh reports them. Sourced after kubernetes.sh.
 
 # The objects that phases of kubeadm init create, in the order of the phases: PHASE KIND NAMESPACE NAME. `/` stands for
 # the space in a phase's name, `-` for no namespace.
@@ -33,17 +33,27 @@ addon/kube-proxy ClusterRoleBinding - kubeadm:node-proxier
 addon/kube-proxy Role kube-system kube-proxy
 addon/kube-proxy RoleBinding kube-system kube-proxy
 '
+# The label of everything of an add-on, with its name; and the annotation of the ConfigMap in kube-system that is there as
+# long as anything of it may be, and says what was applied last.
+readonly ADDON_LABEL=ha-lab/addon ADDON_APPLIED=ha-lab/applied
 # What is asked of these objects and of the lab's Nodes: KIND NAMESPACE NAME of each that the cluster has, and with it
 #   drained NAME              a Node that the kit has cordoned
 #   marks NAME LABELS taints=KEYS
 #   coredns REPLICAS KEY…     the topology keys that keep its replicas apart
-# and the lines of kube-proxy's kubeconfig.
+#   applied ADDON SHA256 PODS hashes of what was applied last of an add-on: of its manifest, and of its pods then
+#   workload ADDON …          its pods as they are to be now
+# and the lines of kubeadm's configuration, of kube-proxy's, and of its kubeconfig.
 FOUND='{{range .items}}{{$name := .metadata.name}}{{.kind}} {{or .metadata.namespace "-"}} {{$name}}{{"\n"}}'
 FOUND+='{{if eq .kind "Node"}}marks {{$name}} {{.metadata.labels}} taints={{range .spec.taints}}{{.key}} {{end}}{{"\n"}}'
 FOUND+="{{with .metadata.annotations}}{{if index . \"$DRAINED_BY\"}}drained {{\$name}}{{\"\n\"}}{{end}}{{end}}{{end}}"
-FOUND+='{{if eq .kind "Deployment"}}coredns {{.spec.replicas}}{{with .spec.template.spec.affinity}}{{with .podAntiAffinity}}'
+FOUND+='{{if and (eq .kind "Deployment") (eq $name "coredns")}}coredns {{.spec.replicas}}{{with .spec.template.spec.affinity}}{{with .podAntiAffinity}}'
 FOUND+='{{range .requiredDuringSchedulingIgnoredDuringExecution}} {{.topologyKey}}{{end}}{{end}}{{end}}{{"\n"}}{{end}}'
-FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kube-proxy")}}{{index .data "kubeconfig.conf"}}{{"\n"}}{{end}}{{end}}'
+FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kube-proxy")}}{{index .data "kubeconfig.conf"}}{{"\n"}}'
+FOUND+='{{index .data "config.conf"}}{{"\n"}}{{end}}'
+FOUND+='{{if and (eq .kind "ConfigMap") (eq $name "kubeadm-config")}}{{.data.ClusterConfiguration}}{{"\n"}}{{end}}'
+FOUND+="{{\$spec := .spec}}{{with .metadata.labels}}{{with index . \"$ADDON_LABEL\"}}{{if \$spec}}{{if \$spec.template}}"
+FOUND+='workload {{.}} {{$spec.replicas}} {{$spec.template.spec}}{{"\n"}}{{end}}{{end}}{{end}}{{end}}'
+FOUND+="{{with .metadata.annotations}}{{with index . \"$ADDON_APPLIED\"}}applied {{.}}{{\"\n\"}}{{end}}{{end}}{{end}}"
 readonly FOUND
 
 # The objects and the Nodes as documents that name them and no more, for `kubectl get --filename`.
@@ -62,7 +72,38 @@ object_names() {
 	for name in $KUBERNETES_NODES; do
 		printf '%s\n' --- "apiVersion: v1" "kind: Node" "metadata: {name: \"$name\", namespace: \"\"}"
 	done
+	for name in $(known_addons); do
+		printf '%s\n' --- "apiVersion: v1" "kind: ConfigMap" "metadata: {name: \"ha-lab-addon-$name\", namespace: \"kube-system\"}"
+	done
+	for name in $ADDONS; do cat "$HERE/addons/$name.yaml"; done
 }
+
+# The add-ons that the kit knows; lab.yaml asks for those in $ADDONS.
+known_addons() {
+	local file
+	for file in "$HERE"/addons/*.yaml; do basename "$file" .yaml; done
+}
+
+# addon_problems FOUND: what is left to do about add-ons, as this answer of ask_cluster shows: `NAME REASON`, a line each.
+addon_problems() {
+	local name missing
+	for name in $(known_addons); do
+		if [[ " $ADDONS " != *" $name "* ]]; then
+			[[ $'\n'$1$'\n' != *$'\n'"ConfigMap kube-system ha-lab-addon-$name"$'\n'* ]] ||
+				echo "$name is in the cluster, and lab.yaml does not ask for it"
+			continue
+		fi
+		missing=$(grep -vxFf <(echo "$1") "$HERE/addons/$name.objects" | cut -d' ' -f1,3 | paste -sd ',' | sed 's/,/, /g') || true
+		if [[ -n $missing ]]; then
+			echo "$name lacks its $missing"
+		elif [[ $'\n'$1$'\n' != *$'\n'"applied $name $(hash_of "$HERE/addons/$name.yaml") $(hash_of_workloads "$name" <<<"$1")"$'\n'* ]]; then
+			echo "$name is not what its manifest says"
+		fi
+	done
+}
+
+# hash_of_workloads NAME: of what ask_cluster has printed, the pods of this add-on as they are to be.
+hash_of_workloads() { sed -n "s/^workload $1 //p" | sha256sum | cut -d' ' -f1; }
 
 # One call of kubectl for everything that is asked of the cluster where nothing is missing. ask_cluster [as_super_admin]
 ask_cluster() { object_names | "${1:-as_admin}" get --filename - --ignore-not-found --output "go-template=$FOUND"; }

@@ -191,6 +191,27 @@ policy_chains() {
 
 hash_of() { sha256sum <"$1" | cut -d' ' -f1; }
 
+# apply_manifest FILE WHAT: while a namespace is being deleted nothing can be created in it, so that is waited for.
+apply_manifest() {
+	as_admin apply --filename "$1" || {
+		wait_for 120 "what was deleted of $2 to be gone" nothing_leaves "$1"
+		as_admin apply --filename "$1"
+	}
+}
+
+readonly LEAVING='{{range .items}}{{if .metadata.deletionTimestamp}}{{.kind}} {{.metadata.name}} is still being deleted{{"\n"}}{{end}}{{end}}'
+
+# nothing_leaves FILE: nothing of this manifest is being deleted.
+nothing_leaves() {
+	local leaving
+	# From standard input it is a list also where only one of these objects is there.
+	leaving=$(as_admin get --filename - --ignore-not-found --output "go-template=$LEAVING" <"$1") || return 1
+	[[ -z $leaving ]] || {
+		echo "$leaving"
+		return 1
+	}
+}
+
 # Kind, name, and of a Secret the description, never its content.
 readonly NODES_AND_SECRETS='{{range .items}}{{.kind}} {{.metadata.name}} {{with .data}}{{with .description}}{{. | base64decode}}{{end}}{{end}}{{"\n"}}{{end}}'
 
@@ -200,6 +221,23 @@ nodes_and_secrets() { as_admin --namespace kube-system get nodes,secrets --outpu
 # of kubeadm-init.yaml, the uploaded certificates, and the token whose end deletes them. Other tokens are not the lab's.
 secrets_of_runs() {
 	awk '$1 == "Secret" && ($2 == "kubeadm-certs" || / one bring-up of the lab$/ || /kubeadm-certs/) { print $2 }' <<<"$1"
+}
+
+all_nodes_joined() {
+	local found
+	found=$(nodes_and_secrets) || return 1
+	all_nodes_in "$found"
+}
+
+# all_nodes_in FOUND: whether what nodes_and_secrets has printed names each; prints which one it does not name.
+all_nodes_in() {
+	local name
+	for name in $KUBERNETES_NODES; do
+		[[ $'\n'$1 == *$'\n'"Node $name "* ]] || {
+			echo "$name has not joined yet"
+			return 1
+		}
+	done
 }
 
 # Succeeds if the API answers that it has this Node without the label or the taint.

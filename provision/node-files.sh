@@ -306,6 +306,20 @@ repair_control_plane() {
 	changed=yes
 }
 
+# Labs of an earlier version have kubeadm's default. kubeadm lets the probes ask the same address as it lets them listen at.
+metrics_reachable() {
+	local text name
+	for name in kube-controller-manager kube-scheduler; do
+		read_text "$MANIFESTS/$name.yaml" || true
+		[[ $text == *"- --bind-address=127.0.0.1"* ]] || continue
+		repairs "only its own machine could read the metrics of $name"
+		fill "$HERE/kubeadm-init.yaml"
+		write_manifest "$name"
+		# shellcheck disable=SC2034  # for `finish`
+		changed=yes
+	done
+}
+
 write_manifest() {
 	if [[ $1 == etcd ]]; then
 		init_phase etcd local

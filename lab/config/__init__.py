@@ -152,6 +152,7 @@ def _lab(file: File, choice: Choice) -> Lab:
         kubernetes=Kubernetes(**dict(file.kubernetes)),
         network=Network(**dict(file.network)),
         load_balancer=LoadBalancer(**dict(file.load_balancer)),
+        addons=file.addons,
         mirrors=Mirrors(**dict(file.mirrors)),
         libvirt=Libvirt(**dict(file.libvirt) | {"emulated": choice.emulated})
         if choice.provider == "libvirt"

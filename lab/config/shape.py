@@ -16,6 +16,7 @@ from typing import Annotated, Literal, TypeVar, cast
 from pydantic import BeforeValidator, Field, ValidationInfo
 
 from lab.model import Frozen, Kubernetes, Libvirt, LoadBalancer, Mirrors, Network, Provider
+from lab.model.addons import ADDONS
 
 Ip = TypeVar("Ip", IPv4Address, IPv4Network)
 
@@ -155,6 +156,19 @@ def flannel_or_manifest(value: object, info: ValidationInfo) -> str:
     except OSError as error:
         raise ValueError(f"{shown(value)} can't be read: {error.strerror} ({rule})") from error
     return str(manifest)
+
+
+def known_addons(value: object) -> tuple[str, ...]:
+    """A list of add-ons, each once; given back in the order of ADDONS, so that no order is a change."""
+    rule = f"a list, such as [{', '.join(ADDONS)}]"
+    if not isinstance(value, list):
+        raise ValueError(f"{shown(value)} is not a list ({rule})")
+    for each in value:
+        if not isinstance(each, str) or each not in ADDONS:
+            raise ValueError(f"{shown(each)} is not an add-on that is known here{guess(each, tuple(ADDONS))}")
+        if value.count(each) > 1:
+            raise ValueError(f"{each} is there {value.count(each)} times (once is enough)")
+    return tuple(name for name in ADDONS if name in value)
 
 
 def libvirt_uri(value: object) -> str:
@@ -336,5 +350,6 @@ class File(Frozen):
     network: NetworkSection = NetworkSection()
     nodes: Nodes = Nodes()
     load_balancer: LoadBalancerSection = LoadBalancerSection()
+    addons: Annotated[tuple[str, ...], BeforeValidator(known_addons)] = ()
     mirrors: MirrorsSection = MirrorsSection()
     libvirt: LibvirtSection = LibvirtSection()

@@ -33,7 +33,7 @@ class Problem(NamedTuple):
 
 @dataclass
 class Document:
-    """A file's values (dict, text; any list is an empty list), the line of each key, and problems."""
+    """A file's values (dict, list, text), the line of each key, and problems."""
 
     data: dict[str, Any] = field(default_factory=dict)
     lines: dict[Key, int] = field(default_factory=dict)
@@ -155,7 +155,10 @@ def _plain(node: yaml.Node, key: Key, document: Document) -> Any:
     without a value is left out, as if it were not there.
     """
     if not isinstance(node, yaml.MappingNode):
-        return [] if isinstance(node, yaml.SequenceNode) else node.value
+        if isinstance(node, yaml.SequenceNode):
+            places = ((*key, str(number)) for number in range(len(node.value)))
+            return [_plain(each, place, document) for each, place in zip(node.value, places, strict=True)]
+        return node.value
     data: dict[str, Any] = {}
     for key_node, value in node.value:
         line = key_node.start_mark.line + 1

@@ -157,6 +157,8 @@ class Lab(Frozen):
     kubernetes: Kubernetes = Kubernetes()
     network: Network = Network()
     load_balancer: LoadBalancer = LoadBalancer()
+    addons: tuple[str, ...] = ()
+    """Names of `lab.model.addons.ADDONS`, in its order."""
     mirrors: Mirrors = Mirrors()
     libvirt: Libvirt | None = None
     """None with any other provider."""

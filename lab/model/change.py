@@ -22,12 +22,21 @@ class Effect:
     """What a changed key means for machines that exist.
 
     `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
-    provider enforces it. `load-balancer`, `pod-network` and `network-policy`: configuration that `up` applies.
-    `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is impossible, or
-    why no machine is touched. `instead` is what to do.
+    provider enforces it. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that `up`
+    applies. `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is
+    impossible, or why no machine is touched. `instead` is what to do.
     """
 
-    kind: Literal["members", "resized", "load-balancer", "pod-network", "network-policy", "none", "impossible"]
+    kind: Literal[
+        "members",
+        "resized",
+        "load-balancer",
+        "pod-network",
+        "network-policy",
+        "addons",
+        "none",
+        "impossible",
+    ]
     why: str = ""
     instead: str = ""
 
@@ -65,6 +74,7 @@ EFFECTS: Mapping[str, Effect] = {
     "load_balancer.profile": Effect("load-balancer"),
     "load_balancer.health_path": Effect("load-balancer"),
     "load_balancer.port": _impossible("kubelets, kubeconfigs and kube-proxy know the API by it"),
+    "addons": Effect("addons"),
     "mirrors.debian": _FETCHED,
     "mirrors.debian_security": _FETCHED,
     "mirrors.kubernetes_packages": _FETCHED,
@@ -109,7 +119,7 @@ class Change:
     @property
     def reconfigured(self) -> tuple[Setting, ...]:
         """Configuration that `up` applies to machines that stay as they are."""
-        return self._of("load-balancer", "pod-network", "network-policy")
+        return self._of("load-balancer", "pod-network", "network-policy", "addons")
 
     @property
     def untouched(self) -> tuple[Setting, ...]:
@@ -194,6 +204,8 @@ def _flat(prefix: str, data: Mapping[str, object]) -> Iterator[tuple[str, str]]:
 def _shown(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {each}" for name, each in sorted(value.items())) or "nothing"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if value != "" else "nothing"

@@ -112,7 +112,8 @@ ROLES: Mapping[Role, RoleSpec] = {
         },
         scripts=(
             *(*_ASKING, "unfinished"),
-            *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "revoke"),
+            *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "addons"),
+            *("kubelet-certificates", "revoke"),
             *("drain", "leave", "remove-member", "repair", "sole-member"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),

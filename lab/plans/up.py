@@ -194,6 +194,8 @@ UP: Plan = (
         secrets=lambda _: KUBEADM_SECRETS,
         words=lambda lab, situation, _: ("--ordered", *(("--former",) if situation.joined else ())),
     ),
+    # Beside the joins: their pods start on the first nodes that there are.
+    script("addons", "add-ons", _first, after=("pod-network",)),
     Step(
         "nodes-ready",
         "all nodes are Ready",
@@ -209,10 +211,17 @@ UP: Plan = (
     ),
     # The checks that verify judges, as far as the API answers them.
     Step("pods-ready", "all system pods are Ready", ready.wait_for_pods, after=("nodes-ready",)),
+    # Each kubelet asks for its serving certificate once it has its Node; kubectl logs and exec need it.
+    script("kubelet-certificates", "kubelets' serving certificates", _first, after=("nodes-ready",)),
     # Nothing that could add a machine stays behind.
     script("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("pods-ready",)),
     # And those that the machines answer themselves.
-    Step("healthy", "the lab is healthy", ready.wait_for_health, after=("revoke", "policy-rules")),
+    Step(
+        "healthy",
+        "the lab is healthy",
+        ready.wait_for_health,
+        after=("kubelet-certificates", "addons", "revoke", "policy-rules"),
+    ),
 )
 
 

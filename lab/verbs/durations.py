@@ -26,6 +26,8 @@ MEASURED: Mapping[str, float] = {
     "load-balancer": 1.5,
     "control-plane-init": 9,
     "pod-network": 1.5,
+    "addons": 3,
+    "kubelet-certificates": 3,
     "kubeconfig": 0.5,
     "worker-join": 6,
     "control-plane-join": 16,
@@ -46,8 +48,8 @@ MEASURED: Mapping[str, float] = {
 ON_THE_HOST = frozenset({"bake"})
 """Steps that take as long with emulated machines: the host does them."""
 
-WAITS = frozenset({"nodes-ready", "pods-ready", "healthy"})
-"""Steps that change nothing and take as long as the change before them needs to settle."""
+WAITS = frozenset({"nodes-ready", "kubelet-certificates", "pods-ready", "healthy"})
+"""Steps that change little or nothing, and take as long as the change before them needs to settle."""
 
 _TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE)}
 

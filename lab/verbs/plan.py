@@ -13,6 +13,7 @@ from rich.text import Text
 from lab import config, providers
 from lab.errors import LabError
 from lab.model import Lab, Node
+from lab.model.addons import ADDONS
 from lab.model.change import Change
 from lab.plans import already, engine, quorum
 from lab.plans.engine import Plan, Step
@@ -363,6 +364,10 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
         targets["pod-network"] = [first.name]
     if "network-policy" in kinds and lab.network.policy == "none":
         targets["policy-rules"] = [node.name for node in lab.kubernetes_nodes]
+    if (not serving and lab.addons) or "addons" in kinds | there.unfinished:
+        targets["addons"] = [first.name]
+    if joining or "revoke" in there.unfinished:  # which comes after it
+        targets["kubelet-certificates"] = [first.name]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
         node.name for node in lab.control_planes if node.name in joining | there.damaged and node != first
@@ -411,6 +416,7 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
     if any(setting.effect.kind == "network-policy" for setting in change.reconfigured):
         off = lab.network.policy == "none"
         yield "NetworkPolicies deny nothing from then on" if off else "NetworkPolicies deny from then on"
+    yield from _notice_of_addons(session.made.lab if session.made else lab, lab)
     yield from _notice_of_joins(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:
@@ -426,6 +432,16 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
     smaller = quorum.loss(session.made.lab, lab) if session.made else None
     if smaller:
         yield smaller
+
+
+def _notice_of_addons(made: Lab, wanted: Lab) -> Iterator[str]:
+    """What users notice where add-ons come or go."""
+    for name in made.addons:
+        if name not in wanted.addons:
+            yield f"{name} is removed: {ADDONS[name].gone}"
+    new = [name for name in wanted.addons if name not in made.addons]
+    if new:
+        yield f"nothing while {', '.join(new)} {'starts' if len(new) == 1 else 'start'}"
 
 
 def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:

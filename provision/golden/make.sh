@@ -19,8 +19,8 @@ mkdir -p "$root"
 tar -xf "$debian" -C "$root" --numeric-owner
 cp -a --no-preserve=ownership "$payload/files/." "$root/"
 install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl} "$root/usr/bin/"
-# Not every source has these: crictl is no Go module that is served, some of upstream's etcd images lack etcdutl.
-for program in etcdutl crictl; do
+# Not every source has these: some of upstream's etcd images lack etcdutl, and its packages have no helm.
+for program in etcdutl crictl helm; do
 	[[ ! -e $payload/bin/$program ]] || install -m 755 "$payload/bin/$program" "$root/usr/bin/"
 done
 install -m 755 "$payload"/runtime/* "$root/usr/bin/"

@@ -185,14 +185,27 @@ spread_coredns() {
 	changed=yes
 }
 
-# kubeadm wrote it, and each kube-proxy reads it when it starts. All else in it stays as it is.
-point_kube_proxy_at_load_balancer() {
-	local server
+# kubeadm wrote it, and each kube-proxy reads it when it starts. The server is the load balancer, and metrics can be read
+# from other machines: an earlier version of the kit left kubeadm's default. All else in it stays as it is.
+correct_kube_proxy() {
+	local server metrics=kept
 	server=$(servers_in <<<"$found")
-	[[ -n $server && $server != "https://$API_ENDPOINT" ]] || return 0
+	[[ $'\n'$found$'\n' == *$'\nmetricsBindAddress: '@(\"\"|127.0.0.1:10249)$'\n'* ]] || metrics=
+	[[ -n $server && $server != "https://$API_ENDPOINT" || -n $metrics ]] || return 0
 	as_admin --namespace kube-system get configmap kube-proxy --output yaml |
-		sed "s#^\( *server: \)[\"']\?https://.*#\1https://$API_ENDPOINT#" | as_admin replace --filename - >/dev/null
+		sed "s#^\( *server: \)[\"']\?https://.*#\1https://$API_ENDPOINT#
+			s#^\( *metricsBindAddress: \)\(\"\"\|127.0.0.1:10249\)\$#\10.0.0.0:10249#" | as_admin replace --filename - >/dev/null
 	as_admin --namespace kube-system rollout restart daemonset kube-proxy >/dev/null
+	changed=yes
+}
+
+# What control planes that join are configured by. Labs of an earlier version leave the metrics of their components to
+# their own machine.
+publish_configuration() {
+	[[ $found != *"name: bind-address"* ]] || return 0
+	repairs "kubeadm's configuration did not let other machines read the control plane's metrics"
+	fill "$HERE/kubeadm-init.yaml"
+	init_phase upload-config kubeadm --kubeconfig "$ADMIN"
 	changed=yes
 }
 
@@ -275,7 +288,9 @@ main() {
 		wait_until_api_has_heard
 		end_abandoned_drains
 		spread_coredns
-		point_kube_proxy_at_load_balancer
+		correct_kube_proxy
+		publish_configuration
+		metrics_reachable
 		newcomers=$(printf '%s\n' "$@" && missing)
 		# Names, separated by spaces.
 		# shellcheck disable=SC2046

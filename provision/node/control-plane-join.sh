@@ -159,6 +159,7 @@ main() {
 	else
 		join "$@"
 	fi
+	metrics_reachable
 	note_complete
 	finish
 }

@@ -220,6 +220,34 @@ without_comments() { sed 's/^[[:space:]]*#.*//'; }
 
 listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
+# What this machine's parts answer when their metrics are asked for at its address on the lab's network, without a
+# certificate and with one of those who may read them: `NAME anonymous|certificate STATUS WORDS`. HTTP's status is 000
+# without an answer. One process for all.
+metrics() {
+	{
+		ask_for_metrics kube-controller-manager https 10257
+		ask_for_metrics kube-scheduler https 10259
+		ask_for_metrics etcd https 2379
+		ask_for_metrics kube-proxy http 10249
+	} | sed '$d' | bounded curl --parallel --parallel-immediate --config - 2>/dev/null || true
+}
+
+# Blocks of curl's configuration, each with what separates it from the next one. The certificates of controller manager and scheduler are new each time that they start.
+ask_for_metrics() {
+	local who
+	for who in anonymous certificate; do
+		echo "url = \"$2://$NODE_ADDRESS:$3/metrics\""
+		printf 'write-out = "%s %s %%{http_code} %%{errormsg}\\n"\n' "$1" "$who"
+		printf '%s\n' 'output = "/dev/null"' "max-time = $((PATIENCE - 2))" insecure silent
+		if [[ $who == certificate && $1 == etcd ]]; then
+			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
+		elif [[ $who == certificate ]]; then
+			printf '%s\n' "cert = \"$PKI/apiserver-kubelet-client.crt\"" "key = \"$PKI/apiserver-kubelet-client.key\""
+		fi
+		echo next
+	done
+}
+
 programs() {
 	local name
 	for name in kubeadm kubelet kubectl etcdctl; do command -v "$name"; done
@@ -249,7 +277,7 @@ kubernetes_node() {
 	tell pod-network-interface ip -brief link show dev flannel.1
 	[[ $NETWORK_POLICY != none ]] || tell policy-chains policy_chains
 	tell certificates certificates /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt /etc/kubernetes/*.conf \
-		/var/lib/kubelet/pki/kubelet-client-current.pem /var/lib/kubelet/pki/kubelet.crt
+		/var/lib/kubelet/pki/kubelet-{client,server}-current.pem
 }
 
 control_plane() {
@@ -260,6 +288,7 @@ control_plane() {
 	tell admin-server servers_in "$ADMIN"
 	tell endpoint endpoint
 	tell open-keys open_keys
+	tell metrics metrics
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub
 	tell etcd-members own_member_says member list
 	tell etcd-status own_member_says endpoint status

@@ -77,8 +77,24 @@ own_kubelet_settings() {
 	echo "apiVersion: kubelet.config.k8s.io/v1beta1"
 	echo "kind: KubeletConfiguration"
 	echo "resolvConf: /etc/ha-lab/resolv.conf"
+	# Its serving certificate is signed by the cluster's CA; kubelet-certificates.sh approves the request.
+	echo "serverTLSBootstrap: true"
 	# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
 	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
+}
+
+# A kubelet keeps the certificate that it has, whoever signed it, and asks for one where it has none. curl's exit code 60:
+# the certificate is not of this CA, or not for this address, or has expired.
+serving_certificate() {
+	local current=/var/lib/kubelet/pki/kubelet-server-current.pem code=0
+	[[ -e $current || -L $current ]] || return 0
+	curl --silent --max-time $((3 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$NODE_ADDRESS:10250/healthz" ||
+		code=$?
+	[[ $code == 60 || -n $(certificate_problem "$current")$(expiry_problem "$current") ]] || return 0
+	repairs "the kubelet's serving certificate was not one that the cluster's CA has signed for this machine"
+	rm -f "$(readlink -f "$current")" "$current"
+	systemctl try-restart kubelet
+	changed=yes
 }
 
 # What the host's environment names, without anything of the lab: see lab/workspace/render/credentials.py. kubeadm gets none of
@@ -185,6 +201,7 @@ main() {
 	kubelet_drop_in
 	cgroup_driver
 	node_address
+	serving_certificate
 	former_pod_network
 	pods_without_bridge
 	pod_network_interface

@@ -45,7 +45,7 @@ main() {
 	[[ $NETWORK_POLICY != none ]] || remove_policy_agent
 	if ! pod_network_applied "$MANIFEST" 2>/dev/null; then
 		[[ $NETWORK_POLICY == none ]] || require_policy_image
-		as_admin apply --filename "$MANIFEST"
+		apply_manifest "$MANIFEST" "the pod network"
 		pods=$(ask_pod_network "$MANIFEST" --ignore-not-found | hash_of_pods)
 		kubectl create configmap ha-lab-pod-network --namespace kube-system --dry-run=client --output yaml \
 			--from-literal "sha256=$(hash_of "$MANIFEST")" --from-literal "pods=$pods" | as_admin apply --filename -

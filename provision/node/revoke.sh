@@ -6,23 +6,6 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-all_nodes_joined() {
-	local found
-	found=$(nodes_and_secrets) || return 1
-	all_nodes_in "$found"
-}
-
-# all_nodes_in FOUND: whether what nodes_and_secrets has printed names each; prints which one it does not name.
-all_nodes_in() {
-	local name
-	for name in $KUBERNETES_NODES; do
-		[[ $'\n'$1 == *$'\n'"Node $name "* ]] || {
-			echo "$name has not joined yet"
-			return 1
-		}
-	done
-}
-
 main() {
 	local found secrets
 	trap remove_secrets EXIT

@@ -14,26 +14,27 @@ source "$HERE/haproxy.sh"
 source "$HERE/cluster-objects.sh"
 
 of_cluster() {
-	local manifest secrets missing problem
+	local manifest secrets found missing problem
 	problem=$(api_ready) || {
 		echo "$problem" >&2
 		exit 1
 	}
-	missing=$(ask_cluster 2>&1) || {
-		refuses_administrator "$missing" || {
-			echo "$missing" >&2
+	found=$(ask_cluster 2>&1) || {
+		refuses_administrator "$found" || {
+			echo "$found" >&2
 			exit 1
 		}
 		echo "control-plane-init the API refuses admin.conf, so the cluster lacks its ClusterRoleBinding $ADMINISTRATORS"
 		return
 	}
-	missing=$(missing_objects "$missing")
+	missing=$(missing_objects "$found")
 	awk 'NF { print "control-plane-init", "the cluster lacks its", $2, $4 }' <<<"$missing"
 	manifest=$(mktemp /run/manifest.XXXXXX)
 	# shellcheck disable=SC2064 # this very file
 	trap "rm -f '$manifest'" EXIT
 	pod_network_manifest >"$manifest"
 	pod_network_applied "$manifest" 2>/dev/null || echo pod-network
+	addon_problems "$found" | sed 's/^/addons /'
 	secrets=$(nodes_and_secrets)
 	secrets=$(secrets_of_runs "$secrets")
 	[[ -z $secrets ]] || echo revoke

@@ -56,7 +56,8 @@ class Sabotage:
 
     `follows` may not hold either, once the break has lasted for some time: leases run out. A break that is
     `contained` has no effect beyond what `expected` names, whatever else is broken. `up` gives up on one that
-    is `in_the_way` before it has done everything else.
+    is `in_the_way` before it has done everything else. The lab has these `addons` for it, and no others: a
+    metrics-server notices much that is broken elsewhere.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Sabotage:
     follows: tuple[str, ...] = ()
     contained: bool = False
     in_the_way: bool = False
+    addons: tuple[str, ...] = ()
 
 
 PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "network-policy", "pod-logs", "pod-exec")
@@ -94,8 +96,13 @@ NO_API = (
 )
 """What nobody can ask while the API is not reached through the load balancer."""
 
-REFUSED = tuple(
-    check for check in NO_API if check not in ("api-through-it", "healthz-answers-ok-through-the-load-balancer")
+REFUSED = (
+    *(
+        check
+        for check in NO_API
+        if check not in ("api-through-it", "healthz-answers-ok-through-the-load-balancer")
+    ),
+    "control-plane-metrics[*]",
 )
 """What nobody can ask while the API lets the administrator do nothing. It says to anyone that it is healthy."""
 
@@ -113,6 +120,8 @@ ETCD_MEMBER_SILENT = (
 )
 
 LEASES_RUN_OUT = (
+    # Scheduler and controller manager ask their own API server who may read their metrics.
+    "control-plane-metrics[{it}]",
     *("identity-leases", "api-endpoints", "node-ready[{it}]", "node-taints[{it}]", "static-pods-ready[{it}]"),
     *("kube-proxy[{it}]", "pod-network-agent[{it}]", "network-policy-agent[{it}]", "system-pods-ready"),
     "nodes-are-all-ready",
@@ -209,7 +218,7 @@ SABOTAGES = (
         CONTROL_PLANE,
         "kill -STOP $(pidof etcd)",
         "kill -CONT $(pidof etcd)",
-        (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT),
+        (*OUT_OF_SERVICE, *ETCD_MEMBER_SILENT, "control-plane-metrics[{it}]"),
         up=NoMistake("takes SIGSTOP, and the kubelet restarts it when its liveness probe fails"),
         until=SEEN_DOWN,
         follows=LEASES_RUN_OUT,
@@ -241,6 +250,20 @@ SABOTAGES = (
         ("etcd-has-one-voting-member-on-each-control-plane", "etcd-members[*]", "etcd-no-learner"),
         up=Says("etcd-no-learner", "member remove ID"),
         contained=True,
+    ),
+    Sabotage(
+        "a scheduler whose metrics only its own machine can read",
+        CONTROL_PLANE,
+        "sed -i 's/--bind-address=0.0.0.0/--bind-address=127.0.0.1/' $MANIFESTS/kube-scheduler.yaml",
+        "sed -i 's/--bind-address=127.0.0.1/--bind-address=0.0.0.0/' $MANIFESTS/kube-scheduler.yaml",
+        # Its probes ask at the machine's address, so the kubelet takes it for dead.
+        ("control-plane-metrics[{it}]", "static-pods-ready[{it}]", "system-pods-ready"),
+        up=Repairs("writes its manifest again"),
+        until=(
+            "{it}",
+            "! curl -sk https://$NODE_ADDRESS:10259/healthz && curl -sk https://127.0.0.1:10259/healthz",
+        ),
+        follows=("restarts-stand-still",),
     ),
     Sabotage(
         "an admin kubeconfig pointed at one control plane",
@@ -283,7 +306,7 @@ SABOTAGES = (
             *("node-services[{it}]", "kubelet-server[{it}]", "no-run-secret[{it}]", "logins[{it}]"),
             *("cluster-ca[{it}]", "certificate-expiry[{it}]", "own-name[{it}]", "network-services[{it}]"),
             *("kernel-settings[{it}]", "cgroup-driver[{it}]", "clock[{it}]", "pod-network-interface[{it}]"),
-            "node-files[{it}]",
+            *("node-files[{it}]", "kubelet-certificate[{it}]"),
             *NO_POD_ON_IT,
         ),
         up=Repairs("resumes the machine"),
@@ -633,6 +656,44 @@ SABOTAGES = (
         ("certificate-names[cp2]",),
         up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),
         contained=True,
+    ),
+    Sabotage(
+        "a kubelet's serving certificate that the cluster has not signed",
+        WORKER,
+        "cd /var/lib/kubelet/pki; readlink -f kubelet-server-current.pem >/root/serving; "
+        "cp kubelet-server-current.pem /root/; openssl req -x509 -newkey rsa:2048 -nodes -days 300 "
+        "-keyout /run/key -out /run/crt -subj /O=system:nodes/CN=system:node:{it} "
+        '-addext "subjectAltName=DNS:{it},IP:$NODE_ADDRESS" 2>/dev/null; '
+        "cat /run/crt /run/key >$(cat /root/serving); rm /run/crt /run/key; systemctl restart kubelet",
+        "cat /root/kubelet-server-current.pem >$(cat /root/serving); "
+        "ln -sfn $(cat /root/serving) /var/lib/kubelet/pki/kubelet-server-current.pem; "
+        "systemctl restart kubelet",
+        ("kubelet-certificate[{it}]",),
+        up=Repairs("removes it, and approves the kubelet's request for another one"),
+        contained=True,
+    ),
+    # ---- add-ons
+    Sabotage(
+        "metrics-server scaled to 0",
+        "cp1",
+        "as_admin -n kube-system scale deployment metrics-server --replicas 0",
+        "as_admin -n kube-system scale deployment metrics-server --replicas 1",
+        ("metrics-server", "cluster-objects"),
+        up=Repairs("applies its manifest again"),
+        until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=metrics-server -o name"),
+        contained=True,
+        addons=("metrics-server", "local-path"),
+    ),
+    Sabotage(
+        "local-path's provisioner deleted",
+        "cp1",
+        "as_admin -n local-path-storage delete deployment local-path-provisioner",
+        "/opt/ha-lab/addons.sh",
+        ("local-path", "cluster-objects"),
+        up=Repairs("applies its manifest again"),
+        until=("cp1", "none as_admin -n local-path-storage get pods -l app=local-path-provisioner -o name"),
+        contained=True,
+        addons=("metrics-server", "local-path"),
     ),
     # ---- host facts
     Sabotage(

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 
 import pytest
+import yaml
 
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.health import verify
@@ -78,7 +79,7 @@ def rounds(sabotages: Sequence[Sabotage], *, each_alone: bool) -> list[tuple[Sab
 def _fits(sabotage: Sabotage, others: list[Sabotage]) -> bool:
     taken = {check for other in others for check in _checks(other)}
     contained = all(each.contained for each in (sabotage, *others))
-    alike = {each.in_the_way for each in (sabotage, *others)}
+    alike = {(each.in_the_way, each.addons) for each in (sabotage, *others)}
     return contained and len(alike) == 1 and not taken & _checks(sabotage)
 
 
@@ -98,8 +99,9 @@ def _names(together: tuple[Sabotage, ...]) -> str:
 
 
 def test_exactly_the_checks_fail_that_should_and_up_does_what_it_should(
-    lab: TestLab, session: Session, together: tuple[Sabotage, ...]
+    lab: TestLab, together: tuple[Sabotage, ...]
 ) -> None:
+    session = _with_addons(lab, together[0].addons)
     chosen = {sabotage: _chosen(session, sabotage) for sabotage in together}
     with _healed_at_the_end(session) as broken:
         for sabotage, it in chosen.items():
@@ -116,6 +118,17 @@ def test_exactly_the_checks_fail_that_should_and_up_does_what_it_should(
             _up(lab, session, broken)
         else:
             _wait_until_well(session)
+
+
+def _with_addons(lab: TestLab, addons: tuple[str, ...]) -> Session:
+    """The lab with these add-ons and no others. `up` adds and removes them while the lab is up."""
+    if lab.session.lab.addons != addons:
+        path = lab.folder / "lab.yaml"
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        path.write_text(yaml.safe_dump(data | {"addons": list(addons)}), encoding="utf-8")
+        lab.succeed("up", "--yes")
+        _wait_until_well(lab.session)
+    return lab.session
 
 
 def _up(lab: TestLab, session: Session, broken: dict[Sabotage, str]) -> None:

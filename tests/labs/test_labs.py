@@ -16,10 +16,14 @@ import threading
 import time
 from pathlib import Path
 
+import yaml
+
 from lab.remote import control_folder
 from lab.system.redact import SECRETS
 from lab.verbs import bake
 from tests.labs.conftest import TestLab
+
+KUBECTL = ("sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
 
 
 class Watcher(threading.Thread):
@@ -151,6 +155,65 @@ def test_a_bare_vagrant_up_gives_the_same_cluster_beside_it(small: TestLab, seve
     small.succeed("up")
     assert "all hold" in small.succeed("verify").said
     assert "all hold" in seven.succeed("verify", "-k", "load_balancer or node").said
+
+
+CLAIM = """
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data, namespace: default}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: writer, namespace: default}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - name: writer
+      image: localhost/ha-lab/probe:1
+      imagePullPolicy: Never
+      command: [sh, -c, "echo kept >/data/file && sleep 3600"]
+      volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+"""
+
+
+def test_add_ons_come_and_go_while_the_lab_is_up(small: TestLab) -> None:
+    _ask_for(small, "metrics-server", "local-path")
+    assert "add-ons" in small.inv("plan").said
+    small.succeed("up")
+    assert "all hold" in small.succeed("verify").said
+    top = small.succeed("ssh", "cp1", "--", *KUBECTL, "top", "nodes").said
+    assert {line.split()[0] for line in top.splitlines()} >= {"cp1", "w1"}
+    assert "v1.37" in small.succeed("ssh", "cp1", "--", "crictl", "--version").said
+    assert "v4." in small.succeed("ssh", "cp1", "--", "helm", "version", "--short").said
+    assert small.succeed("ssh", "w1", "--", "sudo", "crictl", "ps", "--quiet").said.strip()
+
+    _kubectl(small, "apply", "--filename", "-", stdin=CLAIM)
+    _kubectl(small, "wait", "pod/writer", "--for", "condition=Ready", "--timeout", "60s")
+    _ask_for(small)
+    refused = small.inv("up")
+    assert refused.code == 1
+    assert "these claims have volumes of it: default/data" in refused.said
+    _kubectl(small, "delete", "pod/writer", "pvc/data")
+    _kubectl(small, "wait", "persistentvolumes", "--all", "--for", "delete", "--timeout", "60s")
+    small.succeed("up")
+    assert "No resources" in _kubectl(small, "get", "deployments,pods", "--namespace", "local-path-storage")
+    assert "all hold" in small.succeed("verify").said
+    assert "nothing to change" in small.succeed("plan").said
+
+
+def _ask_for(lab: TestLab, *addons: str) -> None:
+    path = lab.folder / "lab.yaml"
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.write_text(yaml.safe_dump(data | {"addons": list(addons)}), encoding="utf-8")
+
+
+def _kubectl(lab: TestLab, *words: str, stdin: str = "") -> str:
+    said = subprocess.run(
+        lab.argv("ssh", "cp1", "--", *KUBECTL, *words), input=stdin, capture_output=True, text=True, check=True
+    )
+    return said.stdout + said.stderr
 
 
 def test_another_lab_yaml_over_a_lab_that_stands_is_refused(small: TestLab) -> None:

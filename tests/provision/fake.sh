@@ -146,6 +146,29 @@ starts_again() {
 	touch "$folder/$((${number%.log} + 1)).log"
 }
 
+# Of documents, KIND NAMESPACE NAME each.
+objects_asked() {
+	awk '
+		function told() { if (kind != "" && name != "") print kind, (namespace == "" ? "-" : namespace), name }
+		/^---/ { told(); kind = name = namespace = ""; next }
+		/^kind: / { kind = $2 }
+		/^metadata: {name: / { split($0, part, "\""); name = part[2]; namespace = part[4] }
+		/^[a-z]/ { inside = /^metadata:$/ }
+		inside && /^  name: / { name = $2 }
+		inside && /^  namespace: / { namespace = $2 }
+		END { told() }'
+}
+
+# Puts the add-on that has this object into `addon`.
+is_of_addon() {
+	local file
+	for file in "$WORLD"/opt/addons/*.objects; do
+		addon=${file##*/} addon=${addon%.objects}
+		! grep -qxF "$1" "$file" || return 0
+	done
+	return 1
+}
+
 # With `unbound`, the API refuses the group of admin.conf.
 is_bound() {
 	! has unbound || {
@@ -378,11 +401,18 @@ case "$name $*" in
 	labels='map[kubernetes.io/os:linux]' taints=""
 	! has label || labels='map[kubernetes.io/os:linux node-role.kubernetes.io/control-plane:]'
 	! has taint || taints="node-role.kubernetes.io/control-plane "
-	# Documents that name an object, a key a line. The answer is in their order.
-	sed -n 's/^kind: //p; s/^metadata: {name: "\(.*\)", namespace: "\(.*\)"}/\2 \1/p' | paste -d' ' - - |
-		sed -E 's/^(\S+)  /\1 - /' | grep -vxFf "$state/missing" | while read -r kind namespace object; do
+	# The answer is in the order of the documents.
+	objects_asked | grep -vxFf "$state/missing" | while read -r kind namespace object; do
 		[[ $kind != Node || " $names " == *" $object "* ]] || continue
+		[[ $object != ha-lab-addon-* ]] || has "$object" || continue
+		! is_of_addon "$kind $namespace $object" || grep -qsxF "$kind $namespace $object" "$state/addon-objects" || continue
 		echo "$kind $namespace $object"
+		[[ $object != ha-lab-addon-* ]] || echo "applied $(cat "$state/$object")"
+		if is_of_addon "$kind $namespace $object"; then
+			[[ $kind != Deployment ]] || echo "workload $addon $(cat "$state/workload-$addon" 2>/dev/null || echo '1 map[containers:[map[]]]')"
+			continue
+		fi
+		[[ "$kind $object" != "ConfigMap kubeadm-config" ]] || has old-configuration || echo "  - name: bind-address"
 		[[ $kind != Node ]] || echo "marks $object $([[ $object == "$own" ]] && echo "$labels taints=$taints" || echo "map[] taints=")"
 		[[ $kind != Node || $object != w1 || ! -s $state/drained-by ]] || echo "drained w1"
 		[[ "$kind $object" != "ConfigMap kube-proxy" ]] || cat "$state/kube-proxy"
@@ -408,13 +438,73 @@ case "$name $*" in
 	has as-shipped && echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr]' || echo 'kube-flannel-ds [--ip-masq --kube-subnet-mgr --iface-can-reach=192.168.56.10]'
 	;;
 *" apply --filename /run/ha-lab/pod-network.yaml")
+	! has leaving || {
+		echo "Error from server (Forbidden): unable to create new content in namespace because it is being terminated" >&2
+		exit 1
+	}
 	rm -f "$state/as-shipped"
 	echo "map[containers:[map[name:kube-flannel]]]" >"$state/pod-network"
 	;;
 *" apply --filename -")
+	given=$(cat)
+	if [[ $given == *"name: ha-lab-addon-"* ]]; then
+		object=$(sed -n 's/^  name: //p' <<<"$given")
+		sed -n 's|^  annotations: {ha-lab/applied: "\(.*\)"}$|\1|p' <<<"$given" >"$state/$object"
+		exit
+	fi
 	sed -n "s/^sha256=//w $state/applied-hash
-		s/^pods=//w $state/applied-pods"
+		s/^pods=//w $state/applied-pods" <<<"$given"
 	;;
+*" apply --filename "*/addons/*.yaml)
+	! has leaving || {
+		echo "Error from server (Forbidden): roles is forbidden: unable to create new content in namespace because it is being terminated" >&2
+		exit 1
+	}
+	file=${*: -1}
+	cat "${file%yaml}objects" >>"$state/addon-objects"
+	;;
+*" delete --filename "*/addons/*.yaml" --ignore-not-found --wait=false")
+	file=${*: -3:1}
+	grep -vxFf "${file%yaml}objects" "$state/addon-objects" >"$state/addon-objects.new" || true
+	mv "$state/addon-objects.new" "$state/addon-objects"
+	;;
+*" --namespace kube-system delete configmap ha-lab-addon-"*" --ignore-not-found") rm -f "$state/${*: -2:1}" ;;
+# The namespace of an earlier add-on, for as many questions as `leaving` has lines.
+*" get --filename - --ignore-not-found --output go-template="*.metadata.deletionTimestamp*)
+	cat >/dev/null
+	! has leaving || {
+		head -n 1 "$state/leaving"
+		sed -i 1d "$state/leaving"
+		[[ -s $state/leaving ]] || rm "$state/leaving"
+	}
+	;;
+*" get persistentvolumes --output go-template="*)
+	cat "$state/volumes" 2>/dev/null || true
+	# The second time that it is asked is the last one at which they are there.
+	! has volumes-go || { has volumes-asked && rm "$state/volumes"; } || touch "$state/volumes-asked"
+	;;
+"ctr --namespace k8s.io images list --quiet") cat "$state/images" ;;
+
+# What kubelets serve with: curl's exit code, the URL and its words, for each that `uncertified` names.
+"curl --silent --parallel "*)
+	for word; do
+		[[ $word == https://*:10250/healthz ]] || continue
+		grep -qsxF "$word" "$state/uncertified" && echo "35 $word TLS connect error: tlsv1 alert internal error" || echo "0 $word "
+	done
+	;;
+# Metrics: as many answers as there are questions, in their order.
+"curl --parallel --parallel-immediate --config -") sed -n 's/^write-out = "\(.*\) %{http_code} .*/\1 200/p' ;;
+"curl --silent --max-time "*":10250/healthz") exit "$(cat "$state/serving" 2>/dev/null || echo 0)" ;;
+*" get certificatesigningrequests --field-selector spec.signerName=kubernetes.io/kubelet-serving --output go-template="*) cat "$state/requests" ;;
+*" certificate approve "*)
+	for word in "${@:6}"; do
+		sed -n "s/^$word //p" "$state/asks-for" >"$state/certified"
+		grep -vxFf "$state/certified" "$state/uncertified" >"$state/uncertified.new" || true
+		mv "$state/uncertified.new" "$state/uncertified"
+		sed -i "/^name $word\$/,/^end\$/d" "$state/requests"
+	done
+	;;
+"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
 *" --request-timeout 10s replace --filename -")
 	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read

@@ -35,7 +35,7 @@ TOLD = {
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"unfinished", "etcd-alarms", "programs", "images", "ca-key", "endpoint"},
+    | {"unfinished", "etcd-alarms", "programs", "images", "ca-key", "endpoint", "metrics"},
 }
 DOCS = REPOSITORY / "docs" / "handout"
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"

@@ -1018,3 +1018,124 @@ def test_pods_of_another_network_than_flannel_s_are_attached_to_no_bridge(done: 
     world.let(veths=VETHS.format(""))
     ran = world.run("node")
     assert (ran.code, ran.changes) == (0, []), ran.said
+
+
+# Labs of an earlier version of the kit.
+
+OLD_ARGUMENT = "- --bind-address=127.0.0.1"
+
+
+def listens_at_loopback(world: World, *names: str) -> None:
+    """Let these components' manifests be as kubeadm writes them by default."""
+    for name in names:
+        manifest = world.path(f"/etc/kubernetes/manifests/{name}.yaml")
+        manifest.write_text(manifest.read_text().replace(f"- {name}\n", f"- {name}\n    {OLD_ARGUMENT}\n"))
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "word"),
+    [("cp1", "control-plane-init", "--alone"), ("cp2", "control-plane-join", "--ordered")],
+)
+def test_a_control_plane_whose_metrics_only_it_can_read_gets_its_manifests_again(
+    done: Done, name: str, script: str, word: str
+) -> None:
+    world = done(name, script, word)
+    listens_at_loopback(world, "kube-scheduler", "kube-controller-manager")
+    ran = world.run(script, word, secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call.split()[3:5] for call in ran.changes if "phase" in call] == [
+        ["control-plane", "controller-manager"],
+        ["control-plane", "scheduler"],
+    ]
+    assert "repairs: only its own machine could read the metrics of kube-scheduler" in ran.said
+    for part in ("kube-scheduler", "kube-controller-manager"):
+        assert OLD_ARGUMENT not in world.path(f"/etc/kubernetes/manifests/{part}.yaml").read_text()
+    assert world.secrets_left() == []
+    assert world.run(script, word, secrets=True).last == "ha-lab: unchanged"
+
+
+def test_what_control_planes_join_by_is_published_again_where_it_leaves_metrics_to_their_machine(
+    done: Done,
+) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
+    world.let(old_configuration="")
+    ran = world.run("control-plane-init", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call for call in ran.changes if "phase upload-config kubeadm" in call]
+    (world.root / "state/old-configuration").unlink()
+    assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+
+
+@pytest.mark.parametrize("former", ['""', "127.0.0.1:10249"])
+def test_kube_proxy_s_metrics_are_opened_and_all_else_of_its_configuration_is_kept(
+    done: Done, former: str
+) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
+    server = "    server: https://192.168.56.10:6443\n"
+    world.let(kube_proxy=f"{server}mode: iptables\nmetricsBindAddress: {former}\nconntrack: null\n")
+    ran = world.run("control-plane-init", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    changed = (world.root / "state/kube-proxy").read_text()
+    assert changed == f"{server}mode: iptables\nmetricsBindAddress: 0.0.0.0:10249\nconntrack: null\n"
+    assert count(ran.changes, " rollout restart daemonset kube-proxy") == 1
+    assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+
+
+def test_another_address_of_kube_proxy_s_metrics_is_the_user_s(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
+    world.let(kube_proxy="    server: https://192.168.56.10:6443\nmetricsBindAddress: 192.168.56.11:10249\n")
+    assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+
+
+# A kubelet's serving certificate.
+
+SERVING = "/var/lib/kubelet/pki/kubelet-server-current.pem"
+
+
+def with_serving_certificate(world: World, text: str) -> World:
+    """Let the kubelet have a file with its serving certificate, through a link as it makes it."""
+    file = world.path(SERVING).with_name("kubelet-server-2026-11-29.pem")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    world.path(SERVING).symlink_to("/var/lib/kubelet/pki/kubelet-server-2026-11-29.pem")
+    return world
+
+
+def test_a_kubelet_asks_the_cluster_for_its_serving_certificate(done: Done) -> None:
+    drop_in = done("w1", "node").path("/etc/kubernetes/kubelet.conf.d/10-node.conf").read_text()
+    assert "serverTLSBootstrap: true" in drop_in.splitlines()
+
+
+@pytest.mark.parametrize("code", [0, 7, 28, 35])
+def test_a_serving_certificate_that_is_accepted_or_not_asked_for_is_kept(done: Done, code: int) -> None:
+    world = with_serving_certificate(done("w1", "node"), (done("w2", "node").root / "opt/ca.crt").read_text())
+    world.let(serving=str(code))
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: unchanged", []), ran.said
+    assert world.path(SERVING).is_symlink()
+
+
+def test_a_serving_certificate_of_another_ca_is_removed_so_that_the_kubelet_asks_again(done: Done) -> None:
+    world = with_serving_certificate(done("w1", "node"), (done("w2", "node").root / "opt/ca.crt").read_text())
+    world.let(serving="60")
+    ran = world.run("node")
+    assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"]), ran.said
+    assert "repairs: the kubelet's serving certificate" in ran.said
+    assert list(world.path(SERVING).parent.glob("kubelet-server-*")) == []
+
+
+@pytest.mark.parametrize("text", ["-----BEGIN CERTIFICATE-----\nMIIB", ""])
+def test_a_serving_certificate_that_was_cut_short_or_lost_is_removed(done: Done, text: str) -> None:
+    world = with_serving_certificate(done("w1", "node"), text)
+    if not text:
+        world.path(SERVING).with_name("kubelet-server-2026-11-29.pem").unlink()
+    assert world.run("node").changes == ["systemctl try-restart kubelet"]
+    assert not world.path(SERVING).is_symlink()
+
+
+def test_the_pod_network_is_applied_once_what_was_deleted_of_it_is_gone(machine: Machine) -> None:
+    world = machine("cp1")
+    world.let(own_api="", leaving="Namespace kube-flannel is still being deleted\n" * 2)
+    ran = world.run("pod-network")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert count(ran.changes, " apply --filename /run/ha-lab/pod-network.yaml") == 2

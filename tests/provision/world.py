@@ -49,8 +49,9 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"openssl x509 "
-    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |ctr .* tasks list$|haproxy -c |curl "
+    r"openssl (x509|req) "
+    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
+    r"|ctr .* (tasks list|images list --quiet)$"
     r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|ctr .* images list |iptables-save |ipset list "

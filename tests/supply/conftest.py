@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lab.golden.supply import flannel, lock, pinning, upstream
+from lab.golden.supply import flannel, images, lock, pinning, upstream
 from lab.golden.supply.lock import Lock
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
+from lab.model.addons import ADDONS
 from lab.system.progress import Progress
 from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
 from tests.unit.fakes import program, progress
@@ -81,7 +82,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for place in parts.values():
             program(folder, Path(place).name, f"echo {Path(place).name}")
     others = ("coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel", "kube-router")
-    for name in (*KUBERNETES, *others):
+    for name in (*KUBERNETES, *others, *ADDONS):
         program(folder, name, f"echo {name}")
     lines = "\n".join(listed)
     program(folder, "kubeadm", f'[ "$1 $2 $3" = "config images list" ] || exit 3\ncat <<END\n{lines}\nEND')
@@ -112,6 +113,10 @@ def fill_registry(registry: Registry, programs: Path) -> None:
     registry.push_files(f"mirrored/{agent}", {"/opt/bin/flanneld": programs / "flanneld"})
     policy = wanted.kube_router_image.partition("/")[2]
     registry.push_files(f"mirrored/{policy}", {"/usr/local/bin/kube-router": programs / "kube-router"})
+    for name, image in zip(ADDONS, images.addon_images(wanted), strict=True):
+        host, _, place = image.partition("/")
+        place = place if host == "registry.k8s.io" else f"mirrored/{place}"
+        registry.push_files(place, {f"/{name}": programs / name})
     plugin = flannel.plugin_image(wanted).partition("/")[2]
     registry.push_files(f"mirrored/{plugin}", {"/flannel": programs / "flannel"})
 

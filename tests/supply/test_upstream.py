@@ -67,6 +67,7 @@ def test_the_lock_pins_versions_sums_and_digests(stand_in: Upstream) -> None:
     assert {name.rpartition("/")[2].partition(":")[0] for name in made.images} == {
         *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns"),
         *("pause", "flannel", "flannel-cni-plugin", "kube-router"),
+        *("metrics-server", "local-path-provisioner"),
     }
     assert made.images[f"registry.k8s.io/kube-proxy:v{VERSION}"] == stand_in.registry.digest(
         f"kube-proxy:v{VERSION}"

@@ -9,7 +9,14 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
 from lab import config
+from lab.health.checks.security import KUBELET_SERVING
 from lab.health.cluster import PodFact, read_nodes, read_pods
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.admission import (
@@ -24,13 +31,14 @@ from lab.health.facts.api import ApiFacts, read_endpoints, read_kube_proxy_serve
 from lab.health.facts.gather import OFF, Facts, HostFiles
 from lab.health.facts.machine import Machine, Section, own_scripts, read_machine
 from lab.health.facts.probes import ProbeFacts
-from lab.model import Lab
+from lab.model import Lab, Node
 from lab.providers import MachineState
 from lab.unknown import Unknown, known
 from tests.unit.fakes import RECORDED
 
 FOLDER = RECORDED / "facts"
 Alter = Callable[[Facts], Facts]
+YEAR = timedelta(days=365)
 
 
 @functools.cache
@@ -40,9 +48,77 @@ def lab() -> Lab:
 
 
 @functools.cache
+def authority() -> tuple[str, dict[str, str]]:
+    """A CA in the place of the recorded one, whose key is gone, and each kubelet's certificate by its machine.
+
+    The lab was recorded before its kubelets had certificates that the cluster had signed.
+    """
+    since = datetime.fromisoformat(_read("api.json")["asked_at"]) - timedelta(days=1)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    ca = certificate(name, key.public_key(), name, key, since)
+    return ca, {node.name: serving(node, name, key, since) for node in lab().kubernetes_nodes}
+
+
+def serving(
+    node: Node, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, since: datetime, *names: str
+) -> str:
+    """A kubelet's serving certificate; `names` are more DNS names than its node has."""
+    said = [x509.DNSName(each) for each in (node.name, *names)]
+    subject = x509.Name(
+        [
+            x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+            x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{node.name}"),
+        ]
+    )
+    own = ec.generate_private_key(ec.SECP256R1()).public_key()
+    san = x509.SubjectAlternativeName([*said, x509.IPAddress(node.address)])
+    return certificate(subject, own, issuer, key, since, san)
+
+
+def certificate(
+    subject: x509.Name,
+    public: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    since: datetime,
+    *extensions: x509.ExtensionType,
+) -> str:
+    """A certificate as PEM: a CA's for ten years, others for one."""
+    builder = x509.CertificateBuilder(issuer, subject, public, x509.random_serial_number())
+    builder = builder.not_valid_before(since).not_valid_after(since + YEAR * (1 if extensions else 10))
+    for each in extensions:
+        builder = builder.add_extension(each, critical=False)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+METRICS = """kube-controller-manager anonymous 403
+kube-controller-manager certificate 200
+kube-scheduler anonymous 403
+kube-scheduler certificate 200
+etcd anonymous 000 TLS connect error: error:0A00045C:SSL routines::tlsv13 alert certificate required
+etcd certificate 200
+kube-proxy anonymous 200
+kube-proxy certificate 200
+"""
+
+
+def _since_recorded(name: str, text: str) -> str:
+    """What a machine tells besides, since the lab was recorded."""
+    ca, certificates = authority()
+    text = text.replace(_read("files.json")["ca"].strip(), ca.strip())
+    if name in certificates:
+        own = f"# {KUBELET_SERVING}\n{certificates[name]}"
+        text = text.replace("== certificates 0\n", f"== certificates 0\n{own}")
+    if lab().node(name) in lab().control_planes:
+        text = text.replace("== programs 0\n", f"== metrics 0\n{METRICS}\n== programs 0\n")
+    return text
+
+
+@functools.cache
 def told(name: str) -> str:
     """What a machine printed, as this checkout's facts.sh would begin it."""
-    text = (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    text = _since_recorded(name, (FOLDER / f"{name}.txt").read_text(encoding="utf-8"))
     first, _, rest = text.partition("\n== here")
     assert first.startswith("== script 0\n")
     return f"== script 0\n{own_scripts()}  -\n\n== here{rest}"
@@ -59,8 +135,8 @@ def facts() -> Facts:
     machines = {
         n.name: read_machine(n.name, told(n.name), clock(n.name) - 1, clock(n.name) + 0.1) for n in lab().nodes
     }
-    files = {**_read("files.json"), "open_secrets": ()}
-    probed = ProbeFacts(**_read("probes.json"))
+    files = {**_read("files.json"), "open_secrets": (), "ca": authority()[0]}
+    probed = ProbeFacts(**{"volume": None} | _read("probes.json"))
     return Facts(machines, _api(), probed, HostFiles(**files), _admission())
 
 
@@ -93,6 +169,7 @@ def _api() -> ApiFacts:
         tuple((name, kind) for name, kind in said["secrets"]),
         read_kube_proxy_server(_read("kube-proxy.json")),
         (read_restarts(pods), read_restarts(pods)),
+        frozenset(node.name for node in lab().kubernetes_nodes),
     )
 
 

@@ -17,6 +17,7 @@ from lab.health.causes import SIGNS, Cause, machines
 from lab.health.causes.cause import NAMED
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
+from lab.health.checks.security import KUBELET_SERVING
 from lab.health.cluster import PodFact, Waiting
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.admission import LimitFact, QuotaFact, RefusalFact, WebhookFact
@@ -434,6 +435,50 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         f"the API is not reached through the load balancer at {URL}: {NO_SERVER_UP}",
         "`./inv up` starts API servers and etcd members that are down; `./inv verify -k",
         {"api-through-it", "node-ready[w1]", "pod-to-pod[w2]"},
+    ),
+    "an add-on that was scaled to 0": (
+        (
+            section("cp1", "unfinished", "addons metrics-server is not what its manifest says\n"),
+            api(metrics="503 the server is currently unable to handle the request"),
+        ),
+        "the add-on metrics-server was changed or deleted since `up` applied it",
+        "`./inv up` applies its manifest again",
+        {"cluster-objects", "metrics-server"},
+    ),
+    "an add-on of which something was deleted": (
+        (
+            section("cp1", "unfinished", "addons local-path lacks its StorageClass local-path\n"),
+            probes(volume="its claim has no volume (Pending): its kubelet has not taken it up"),
+        ),
+        "the add-on local-path was changed or deleted since `up` applied it",
+        "`./inv up` applies its manifest again",
+        {"cluster-objects", "local-path"},
+    ),
+    "a kubelet without a serving certificate": (
+        (
+            told_otherwise("w1", "certificates", f"# {KUBELET_SERVING}", "# /var/lib/kubelet/pki/old.pem"),
+            api(metrics=frozenset({"cp1", "cp2", "cp3", "w2", "w3"})),
+        ),
+        "w1 has no serving certificate for the kubelet that the cluster has signed",
+        "`./inv up` approves its request",
+        {"kubelet-certificate[w1]", "metrics-server"},
+    ),
+    "a scheduler that listens at 127.0.0.1": (
+        (
+            told_otherwise(
+                "cp2", "metrics", "kube-scheduler certificate 200", "kube-scheduler certificate 000 x"
+            ),
+            api(
+                pods=tuple(
+                    replace(pod, ready=False) if pod.name == "kube-scheduler-cp2" else pod
+                    for pod in known(facts().api.pods)
+                )
+            ),
+        ),
+        "kube-scheduler on cp2 does not answer at 192.168.57.12, port 10259, where its probes ask it: it has "
+        "ended, or its manifest has another --bind-address than 0.0.0.0",
+        "`./inv up` writes /etc/kubernetes/manifests/kube-scheduler.yaml again",
+        {"control-plane-metrics[cp2]", "static-pods-ready[cp2]", "system-pods-ready"},
     ),
     "an API that is silent": (
         (unreached("no answer within 4 s"),),

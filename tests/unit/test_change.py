@@ -72,6 +72,13 @@ CASES: dict[str, Case] = {
         "", "load_balancer: {health_path: /readyz}", "/healthz", "/readyz", "load-balancer"
     ),
     "load_balancer.port": Case("", "load_balancer: {port: 8443}", "6443", "8443", "impossible"),
+    "addons": Case(
+        "addons: [local-path]",
+        "addons: [local-path, metrics-server]",
+        "local-path",
+        "metrics-server, local-path",
+        "addons",
+    ),
     "mirrors.debian": Case("", "mirrors: {debian: http://m/d}", "nothing", "http://m/d", "none"),
     "mirrors.debian_security": Case(
         "mirrors: {debian_security: http://m/s}", "", "http://m/s", "nothing", "none"
@@ -235,6 +242,7 @@ def test_one_changed_key_is_one_setting_with_its_effect(folder: Path, key: str) 
         "load-balancer": found.reconfigured,
         "pod-network": found.reconfigured,
         "network-policy": found.reconfigured,
+        "addons": found.reconfigured,
         "none": found.untouched,
     }
     assert groups.get(case.kind, (setting,)) == (setting,)
@@ -255,6 +263,14 @@ def test_machines_get_another_size_where_it_is_enforced_and_nowhere_else(folder:
     shared = asked(folder, case.before, case.after, enforced=False)
     assert shared.resized == ()
     assert [each.key for each in shared.untouched] == ([key] if case.kind in ("none", "resized") else [])
+
+
+def test_the_order_of_add_ons_is_no_change_and_no_add_on_is_nothing(folder: Path) -> None:
+    both = "addons: [metrics-server, local-path]", "addons:\n  - local-path\n  - metrics-server\n"
+    assert asked(folder, *both) == Change()
+    assert asked(folder, both[0], "addons: []").settings == (
+        Setting("addons", "metrics-server, local-path", "nothing"),
+    )
 
 
 @pytest.mark.parametrize("key", EFFECTS)

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from lab.health.checks import GROUPS, cases
 from lab.health.checks.check import LabCheck, Verdict
+from lab.health.checks.security import KUBELET_SERVING
+from lab.health.cluster import PodFact
 from lab.health.facts.gather import Facts
 from lab.model import Lab
 from lab.unknown import Unknown, known
@@ -22,6 +27,7 @@ from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (
     Alter,
     api,
+    authority,
     early,
     facts,
     files,
@@ -30,6 +36,7 @@ from tests.unit.recorded_facts import (
     probes,
     section,
     seen,
+    serving,
     silent,
     told_otherwise,
 )
@@ -87,8 +94,25 @@ def own_lease(name: str) -> str:
     return next(lease.name for lease in known(facts().api.leases) if lease.server == name)
 
 
-LONG_AGO = facts().api.asked_at - timedelta(minutes=5)
+def of_another_ca(*names: str) -> str:
+    """A certificate for w1 that another CA of the same name has signed, with more names than it has."""
+    node = lab().node("w1")
+    assert node is not None
+    issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    return serving(node, issuer, ec.generate_private_key(ec.SECP256R1()), facts().api.asked_at - A_DAY, *names)
+
+
+def known_nodes() -> frozenset[str]:
+    return frozenset(node.name for node in lab().kubernetes_nodes)
+
+
+def also_pods(*more: PodFact) -> Alter:
+    return api(pods=(*known(facts().api.pods), *more))
+
+
 A_DAY = timedelta(days=1)
+GONE = "000 Failed to connect to 192.168.57.12 port 10259 after 0 ms: Could not connect to server"
+LONG_AGO = facts().api.asked_at - timedelta(minutes=5)
 
 FAILING: dict[str, tuple[Alter, set[str]]] = {
     "the API is not well behind the load balancer": (
@@ -393,6 +417,62 @@ FAILING: dict[str, tuple[Alter, set[str]]] = {
         told_otherwise("w1", "cgroup-drivers", "kubelet systemd", "kubelet cgroupfs"),
         {"cgroup-driver[w1]"},
     ),
+    "a kubelet has no serving certificate": (
+        told_otherwise("w1", "certificates", f"# {KUBELET_SERVING}", "# /var/lib/kubelet/pki/old.pem"),
+        {"kubelet-certificate[w1]"},
+    ),
+    "a kubelet has the certificate of another node": (
+        told_otherwise("w1", "certificates", authority()[1]["w1"], authority()[1]["w2"]),
+        {"kubelet-certificate[w1]"},
+    ),
+    "a kubelet has a certificate with one name more": (
+        told_otherwise("w1", "certificates", authority()[1]["w1"], of_another_ca("cp1")),
+        {"kubelet-certificate[w1]"},
+    ),
+    "a kubelet has a certificate of another CA": (
+        told_otherwise("w1", "certificates", authority()[1]["w1"], of_another_ca()),
+        {"kubelet-certificate[w1]"},
+    ),
+    "the scheduler's metrics can't be reached": (
+        told_otherwise(
+            "cp2", "metrics", "kube-scheduler certificate 200", f"kube-scheduler certificate {GONE}"
+        ),
+        {"control-plane-metrics[cp2]"},
+    ),
+    "the controller manager gives its metrics to anyone": (
+        told_otherwise("cp2", "metrics", "manager anonymous 403", "manager anonymous 200"),
+        {"control-plane-metrics[cp2]"},
+    ),
+    "etcd gives its metrics to anyone": (
+        told_otherwise("cp1", "metrics", "etcd anonymous 000", "etcd anonymous 200"),
+        {"control-plane-metrics[cp1]"},
+    ),
+    "kube-proxy's metrics can't be reached": (
+        told_otherwise("cp1", "metrics", "kube-proxy certificate 200", f"kube-proxy certificate {GONE}"),
+        {"control-plane-metrics[cp1]"},
+    ),
+    "a certificate may not read metrics": (
+        told_otherwise("cp1", "metrics", "manager certificate 200", "manager certificate 403"),
+        {"control-plane-metrics[cp1]"},
+    ),
+    "metrics-server has no figures of a node": (
+        api(metrics=known_nodes() - {"w1"}),
+        {"metrics-server"},
+    ),
+    "metrics-server is gone": (api(metrics="503 service unavailable"), {"metrics-server"}),
+    "no volume is made": (probes(volume="its claim has no volume (Pending): it waits"), {"local-path"}),
+    "local-path's pod is not Ready": (
+        also_pods(PodFact("local-path-storage", "local-path-provisioner-1", "w1", "Pending", ready=False)),
+        {"system-pods-ready"},
+    ),
+    "a pod that makes a folder for a volume starts": (
+        also_pods(PodFact("local-path-storage", "helper-pod-create-pvc-1", "w1", "Pending", ready=False)),
+        set(),
+    ),
+    "an add-on was deleted": (
+        section("cp1", "unfinished", "addons metrics-server lacks its Service metrics-server\n"),
+        {"cluster-objects"},
+    ),
     "a clock is off": (off("w1", 3.0), {"clock[w1]"}),
 }
 
@@ -576,7 +656,7 @@ def test_a_machine_that_is_silent_makes_its_checks_unasked_and_none_fail() -> No
                 "pod-network-interface",
             )
         ),
-        *(f"{check}[w1]" for check in ("cgroup-driver", "clock", "node-files")),
+        *(f"{check}[w1]" for check in ("cgroup-driver", "clock", "node-files", "kubelet-certificate")),
     }
 
 
@@ -738,7 +818,7 @@ def test_haproxy_is_judged_on_every_load_balancer() -> None:
 
 
 def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
-    assert len(cases(lab())) == 225
+    assert len(cases(lab())) == 236
 
 
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:

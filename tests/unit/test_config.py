@@ -321,6 +321,23 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
             "tune",
             "tune is not known here, did you mean tuned? (tuned, reference)",
         ),
+        (
+            "addons",
+            "metrics-server",
+            "metrics-server is not a list (a list, such as [metrics-server, local-path])",
+        ),
+        ("addons", "{metrics-server: true}", "a mapping is not a list"),
+        (
+            "addons",
+            "[metric-server]",
+            "metric-server is not an add-on that is known here, did you mean metrics-server? (metrics-server, "
+            "local-path)",
+        ),
+        ("addons", "[ingress]", "ingress is not an add-on that is known here (metrics-server, local-path)"),
+        ("addons", "[[local-path]]", "a list is not an add-on"),
+        ("addons", "[{local-path: true}]", "a mapping is not an add-on"),
+        ("addons", "['']", "'' is not an add-on"),
+        ("addons", "[local-path, local-path]", "local-path is there 2 times (once is enough)"),
         ("load_balancer.health_path", "/ping", "/ping is not known here (/healthz, /livez, /readyz)"),
         ("load_balancer.port", "22", "22 is not possible (1 to 65535, not 22 (sshd)"),
         ("load_balancer.port", "8404", "8404 is not possible"),

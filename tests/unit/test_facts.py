@@ -330,6 +330,7 @@ class ProbeApi(Api):
         self.pods_made: list[dict[str, Any]] = []
         self.deleted: list[str] = []
         self.made: list[str] = []
+        self.claim = "Bound"
 
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -350,6 +351,9 @@ class ProbeApi(Api):
         if path.endswith("/services"):
             spec = {"clusterIP": "10.96.7.7", "ports": [{"nodePort": 31000}]}
             return http.client.CREATED, json.dumps({"spec": spec})
+        if path.endswith("/persistentvolumeclaims"):
+            assert body["spec"]["storageClassName"] == "local-path"
+            return http.client.CREATED, "{}"
         if self.refusals:
             self.refusals -= 1
             return http.client.FORBIDDEN, 'error looking up service account x/default: serviceaccount "default"'
@@ -361,14 +365,21 @@ class ProbeApi(Api):
         if "labelSelector" in path:
             old = {"name": "ha-lab-verify-old", "creationTimestamp": "2020-01-01T00:00:00Z"}
             return {"items": [{"metadata": old}]}
+        if path.endswith("/persistentvolumeclaims/volume"):
+            return {"status": {"phase": self.claim}}
+        if path.endswith(f"/pods/{probing.STORAGE_POD}"):
+            return self._pod({"metadata": {"name": probing.STORAGE_POD}, "spec": {}})
         return {"items": [self._pod(pod) for pod in self.pods_made]}
 
     def _pod(self, pod: dict[str, Any]) -> dict[str, Any]:
-        ready = self.ready(pod["spec"]["nodeName"])
+        """One pod; that with a volume says nothing of a node until the scheduler has chosen one."""
+        ready = self.ready(pod["spec"].get("nodeName", probing.STORAGE_POD))
         status: dict[str, Any] = {
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "podIP": "10.244.0.9",
         }
+        if "nodeName" not in pod["spec"]:
+            status |= {"startTime": "x", "phase": "Pending"}
         return {"metadata": pod["metadata"], "spec": pod["spec"], "status": status}
 
 
@@ -406,11 +417,13 @@ def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) ->
     assert found.seen["w1"] == {"dns": "10.96.0.1", "pod:cp1": "cp1"}
     assert found.logs["w1"] == "probe on w1\n"
     assert set(found.started.values()) == {None}
+    assert found.volume is None
     policy = "4;8080;8081,8082;w2=10.244.0.9;w3=10.244.0.9"
     assert f"probe-w1 10.96.7.7 31000 {policy} cp1,192.168.57.11,10.244.0.9" in remote.asked
     # Under a policy from the start, and one that Services do not know of beside the last node's.
     assert api.made[:4] == ["Namespace", "NetworkPolicy", "NetworkPolicy", "Service"]
-    assert set(api.made[4:]) == {"Pod"}
+    assert api.made[4] == "PersistentVolumeClaim"
+    assert set(api.made[5:]) == {"Pod"}
     second = next(pod for pod in api.pods_made if pod["metadata"]["name"] == "second")
     assert (second["spec"]["nodeName"], second["metadata"]["labels"]) == ("w3", {"app": "second"})
     assert "4;8080;8081,8082;cp1=10.244.0.9;cp2=10.244.0.9;second=10.244.0.9" in remote.asked
@@ -471,6 +484,36 @@ def test_each_pod_asks_those_that_follow_it_in_a_ring(
     nodes: tuple[str, ...], expected: dict[str, tuple[str, ...]]
 ) -> None:
     assert probing._neighbours(nodes) == expected
+
+
+@pytest.mark.parametrize(
+    ("claim", "why"),
+    [
+        ("Pending", "its claim has no volume (Pending): not Ready in time (Pending)"),
+        ("Bound", "not Ready in time (Pending)"),
+    ],
+)
+def test_a_pod_that_does_not_get_its_volume_says_so_and_the_others_are_told(
+    remote: ExecRemote, claim: str, why: str
+) -> None:
+    api = ProbeApi(lambda node: node != probing.STORAGE_POD)
+    api.claim = claim
+    found = ask_probes(lab(), api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert found.volume == why
+    assert set(found.started.values()) == {None}
+
+
+def test_a_lab_without_local_path_asks_for_no_volume(remote: ExecRemote) -> None:
+    plain = lab().model_copy(update={"addons": ()})
+    api = ProbeApi(lambda node: True)
+    found = ask_probes(plain, api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert "no volume was asked for" in known_why(found.volume)
+    assert {pod["metadata"]["name"] for pod in api.pods_made} == {
+        probing.SECOND,
+        *(f"probe-{node.name}" for node in plain.kubernetes_nodes),
+    }
 
 
 def test_without_any_control_plane_the_pods_are_not_asked_and_still_removed(remote: ExecRemote) -> None:

@@ -26,6 +26,8 @@ PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "kube-router", "pause"),
+    *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "pause"),
+    *("metrics-server", "local-path-provisioner", "crictl", "helm"),
 }
 
 

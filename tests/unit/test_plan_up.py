@@ -378,7 +378,7 @@ def test_a_lab_without_workers_comes_up(tmp_path: Path, monkeypatch: pytest.Monk
     lab = LAB.model_copy(update={"nodes": LAB.nodes[:2]})
     world = World(tmp_path, lab)
     let(world, monkeypatch).bring_up()
-    assert world.events[-1] == "end revoke cp1"
+    assert "end revoke cp1" in world.events
 
 
 # Stopping on the way, for whoever works by hand.
@@ -444,7 +444,7 @@ def test_up_goes_on_where_somebody_s_hands_have_stopped(world: World, monkeypatc
     world.bring_up()
     assert world.remote.words["control-plane-init cp1"] == ("cp2", "cp3", "w1", "w3")
     assert world.started("control-plane-join") == ["cp2", "cp3"]
-    assert world.events[-1] == "end revoke cp1"
+    assert "end revoke cp1" in world.events
 
 
 def test_what_a_script_has_made_good_is_shown_with_its_step(

@@ -39,7 +39,7 @@ DOCUMENTS = [
 
 # A word that ends as host names do. docker.io is a Debian package.
 HOST_NAME = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
-NO_HOSTS = {"docker.io"}
+NO_HOSTS = {"docker.io", "rbac.authorization.k8s.io"}
 
 
 def commands(text: str) -> list[str]:
@@ -149,6 +149,7 @@ SPOKEN = {
     "load-balancer": "HAProxy",
     "pod-network": "manifest",
     "network-policy": "kube-router",
+    "addons": "add-ons",
 }
 """How the page about changes begins to say what a change of a key does, where it is not impossible."""
 

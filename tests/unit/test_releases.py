@@ -21,6 +21,10 @@ REQUIRED = {
     "containerd-shim": ["github.com/containerd/containerd/v2"],
     "runc": ["github.com/opencontainers/runc"],
     "kube-router": ["github.com/cloudnativelabs/kube-router/v2"],
+    "metrics-server": ["sigs.k8s.io/metrics-server"],
+    "local-path": ["github.com/rancher/local-path-provisioner"],
+    "crictl": ["sigs.k8s.io/cri-tools"],
+    "helm": ["helm.sh/helm/v4"],
 }
 
 

@@ -19,6 +19,7 @@ from lab.config import Choice
 from lab.golden.supply.releases import release
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
+from lab.model.addons import ADDONS
 from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY
 from lab.plans.up import provisioners
 from lab.system.paths import REPOSITORY
@@ -227,7 +228,8 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     assert found["InitConfiguration"]["timeouts"]["controlPlaneComponentHealthCheck"] == "60m0s"
     leases = {each["name"]: each["value"] for each in found["ClusterConfiguration"]["scheduler"]["extraArgs"]}
     assert leases["leader-elect-lease-duration"] == "150s"
-    assert "scheduler" not in documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]
+    plain = documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]["scheduler"]["extraArgs"]
+    assert [each["name"] for each in plain] == ["bind-address"]
     assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]
     assert "LAB_PATIENCE=10" in texts(lab)["nodes/w1/node.env"]
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
@@ -349,7 +351,8 @@ def test_a_machine_is_given_what_its_role_needs() -> None:
     assert names["lb1"] == common | {"haproxy.cfg"}
     assert names["w1"] == common | {"kubeadm-join.yaml", "token.conf"}
     joins = {"kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "pod-network/kustomization.yaml"}
-    assert names["cp2"] == common | joins | {COREDNS_PATCH, NETWORK_POLICY}
+    addons = {f"addons/{name}.{kind}" for name in ADDONS for kind in ("yaml", "objects")}
+    assert names["cp2"] == common | joins | addons | {COREDNS_PATCH, NETWORK_POLICY}
 
 
 def test_coredns_s_replicas_are_kept_apart_where_there_are_two_nodes() -> None:
@@ -470,6 +473,8 @@ def test_a_bare_vagrant_up_runs_every_script_that_each_role_needs(tmp_path: Path
     lab = config.default()
     steps = {node.name: list(provisioners(lab, node)) for node in lab.nodes}
     assert steps["lb1"] == ["load-balancer"]
-    assert steps["cp1"] == ["node", "control-plane-init", "pod-network", "revoke"]
+    assert steps["cp1"] == [
+        *("node", "control-plane-init", "pod-network", "addons", "kubelet-certificates", "revoke")
+    ]
     assert steps["cp2"] == steps["cp3"] == ["node", "control-plane-join"]
     assert steps["w1"] == ["node", "worker-join"]

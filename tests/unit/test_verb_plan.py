@@ -14,6 +14,7 @@ from lab import model, providers
 from lab.errors import LabError, LabStateError
 from lab.golden import image
 from lab.model import Lab, Libvirt, Node, roles
+from lab.model.addons import ADDONS
 from lab.model.roles import Role
 from lab.plans import already, engine
 from lab.plans.engine import Job, Plan, Step
@@ -77,11 +78,29 @@ def test_from_nothing_everything_is_made(world: World) -> None:
         "kubeconfig": ("cp1",),
         "worker-join": ("w1", "w2"),
         "control-plane-join": ("cp2", "cp3"),
+        "kubelet-certificates": ("cp1",),
         "revoke": ("cp1",),
         **AFTER,
     }
     assert (found.exit_code, found.problem, found.notice, found.removed) == (2, None, (), ())
     assert {step.name: step.title for step in found.steps}["control-plane-init"] == "kubeadm init"
+
+
+def test_an_add_on_that_is_added_is_applied_and_one_that_is_removed_says_what_is_gone(world: World) -> None:
+    world.up(lab_of(world.folder, addons=["metrics-server"]))
+    added = look(world, lab_of(world.folder, addons=["metrics-server", "local-path"]))
+    assert steps(added) == {"addons": ("cp1",), **AFTER}
+    assert added.notice == ("nothing while local-path starts",)
+    gone = look(world, lab_of(world.folder))
+    assert (gone.exit_code, steps(gone)) == (2, {"addons": ("cp1",), **AFTER})
+    assert gone.notice == (f"metrics-server is removed: {ADDONS['metrics-server'].gone}",)
+    world.up(lab_of(world.folder, addons=["local-path"]))
+    assert world.addons == ("local-path",)
+    assert steps(look(world, lab_of(world.folder, addons=["local-path"]))) == {}
+
+
+def test_add_ons_of_a_new_lab_are_planned(world: World) -> None:
+    assert steps(look(world, lab_of(world.folder, addons=["local-path"])))["addons"] == ("cp1",)
 
 
 def test_the_golden_machine_is_made_first_where_there_is_none(world: World) -> None:
@@ -201,7 +220,9 @@ def test_where_the_first_control_plane_can_t_say_what_is_left_another_one_does(
     assert sorted(counted.questions) == sorted([*PROBES, ("cp2", "unfinished"), ("lb1", "unfinished")])
     world.machine("cp1").has = "joined"
     world.machine("cp1").hangs = True
-    assert steps(look(world, lab)) == {"revoke": ("cp1",), **AFTER}, "cp2 says so"
+    assert steps(look(world, lab)) == {"kubelet-certificates": ("cp1",), "revoke": ("cp1",), **AFTER}, (
+        "cp2 says so"
+    )
 
 
 def test_a_larger_lab(world: World) -> None:
@@ -216,6 +237,7 @@ def test_a_larger_lab(world: World) -> None:
         "control-plane-init": ("cp1",),
         "worker-join": ("w2",),
         "control-plane-join": ("cp2", "cp3"),
+        "kubelet-certificates": ("cp1",),
         "revoke": ("cp1",),
         **AFTER,
     }
@@ -289,6 +311,7 @@ def test_what_is_off_is_started_and_what_is_gone_is_made_again(world: World) -> 
         "node": ("w2",),
         "control-plane-init": ("cp1",),
         "worker-join": ("w2",),
+        "kubelet-certificates": ("cp1",),
         "revoke": ("cp1",),
         **AFTER,
     }
@@ -339,6 +362,7 @@ def test_machines_are_asked_what_they_have_and_not_only_whether_they_run(world: 
         "control-plane-init": ("cp1",),
         "worker-join": ("w2",),
         "control-plane-join": ("cp3",),
+        "kubelet-certificates": ("cp1",),
         "revoke": ("cp1",),
         **AFTER,
     }
@@ -411,8 +435,9 @@ def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(
         session = world.session(lab)
         bring_up.up(session, bring_up.Wish(consent=True), lambda question: True)
         done = {step.name for step in session.progress.finished if step.outcome == "done"}
-        # A machine that has yet to join may know its names, and HAProxy its servers.
-        if done - WAITS - planned or planned - WAITS - done - {"node", "load-balancer"}:
+        # A machine that has yet to join may know its names, HAProxy its servers, kubelets have certificates.
+        known = {"node", "load-balancer", "kubelet-certificates"}
+        if done - WAITS - planned or planned - WAITS - done - known:
             differing.append((touch, "planned", planned - WAITS, "done", done - WAITS))
         world.require_applied(lab)
     assert differing == []
@@ -423,7 +448,12 @@ def test_the_pod_network_of_an_interrupted_first_up_is_planned(world: World) -> 
     world.break_at("pod-network cp1", "before", LabError("kubectl apply failed"))
     with pytest.raises(LabError):
         world.up(lab)
-    assert steps(look(world, lab)) == {"pod-network": ("cp1",), "revoke": ("cp1",), **AFTER}
+    assert steps(look(world, lab)) == {
+        "pod-network": ("cp1",),
+        "kubelet-certificates": ("cp1",),
+        "revoke": ("cp1",),
+        **AFTER,
+    }
     world.up(lab)
     assert steps(look(world, lab)) == {}
 
@@ -439,6 +469,7 @@ def test_a_machine_with_an_earlier_version_s_scripts_has_nothing_unfinished(
     assert steps(look(world, lab)) == {
         "pod-network": ("cp1",),
         "kubeconfig": ("cp1",),
+        "kubelet-certificates": ("cp1",),
         "revoke": ("cp1",),
         **AFTER,
     }, "no run has come to what follows `kubeadm init`"

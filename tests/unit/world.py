@@ -71,6 +71,7 @@ def lab_of(
     cpus: int = 2,
     profile: str = "tuned",
     balancer_cpus: int | None = None,
+    addons: Sequence[str] = (),
 ) -> Lab:
     """A lab.yaml with these numbers, as the kit reads it."""
     path = folder / "lab.yaml"
@@ -81,6 +82,7 @@ def lab_of(
         f"  control_planes: {{count: {control_planes}}}\n"
         f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
         + (f"  load_balancers: {{cpus: {balancer_cpus}}}\n" if balancer_cpus else "")
+        + (f"addons: [{', '.join(addons)}]\n" if addons else "")
     )
     return config.load(path)
 
@@ -101,6 +103,8 @@ class World:
         self.haproxy_drained: set[str] = set()
         self.pod_network = False
         self.token = False  # what could add a machine to the cluster
+        self.addons: tuple[str, ...] = ()
+        self.certified: set[str] = set()  # nodes whose kubelets have serving certificates
         self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
         self.broken: dict[str, str] = {}  # what probe.sh says of machines that are damaged or partial
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
@@ -144,12 +148,14 @@ class World:
         """Return what brings back the world as it is now."""
         machines, members, nodes = copy.deepcopy(self.machines), set(self.members), dict(self.nodes)
         drained, files = set(self.haproxy_drained), self._files()
-        pod_network, token = self.pod_network, self.token
+        pod_network, token, addons = self.pod_network, self.token, self.addons
+        certified = set(self.certified)
 
         def restore() -> None:
             self.machines, self.members, self.nodes = copy.deepcopy(machines), set(members), dict(nodes)
             self.haproxy_drained, self.touches, self.asked, self.fault = set(drained), [], [], None
-            self.pod_network, self.token = pod_network, token
+            self.pod_network, self.token, self.addons = pod_network, token, addons
+            self.certified = set(certified)
             for path in self._files().keys() - files.keys():
                 path.unlink()
             for path, content in files.items():
@@ -180,6 +186,8 @@ class World:
         running = {name for name, machine in self.machines.items() if machine.state == "running"}
         joined = {name for name in running if self.machines[name].has == "joined"}
         found = []
+        if self.addons != lab.addons:
+            found.append(f"add-ons: {self.addons} instead of {lab.addons}")
         for what, is_now, should_be in (
             (
                 "machines",
@@ -414,6 +422,18 @@ class World:
         machine.has = "joined"
         self.nodes.setdefault(node.name, "")
         return changed
+
+    def _addons(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        before, self.addons = self.addons, self.wanted.addons
+        return before != self.addons
+
+    def _kubelet_certificates(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        joined = {name for name in self.nodes if self.machine(name).has == "joined"}
+        assert joined == {each.name for each in self.wanted.kubernetes_nodes}, "it would wait for the others"
+        before, self.certified = self.certified, joined
+        return before != joined
 
     def _revoke(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api()

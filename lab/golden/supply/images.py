@@ -11,6 +11,7 @@ from lab.errors import LabError
 from lab.golden.supply import flannel
 from lab.golden.supply.oci import write_image
 from lab.golden.supply.releases import Release
+from lab.model.addons import ADDONS
 from lab.system import process
 
 PROBE = "localhost/ha-lab/probe:1"
@@ -51,6 +52,10 @@ RECIPES = {
     "pause": Recipe({"/pause": "pause"}, ["/pause"], user="65535:65535"),
     "flannel": Recipe({"/opt/bin/flanneld": "flanneld"}, ["/opt/bin/flanneld"], tools=True),
     "kube-router": _on_path("kube-router", tools=True),
+    "metrics-server": Recipe({"/metrics-server": "metrics-server"}, ["/metrics-server"], user="65534:65534"),
+    "local-path-provisioner": Recipe(
+        {"/usr/bin/local-path-provisioner": "local-path-provisioner"}, ["local-path-provisioner"]
+    ),
     "probe": Recipe({}, ["sh"], tools=True),
 }
 
@@ -97,10 +102,21 @@ def short_name(name: str) -> str:
 
 
 def image_names(built: Path, release: Release) -> tuple[str, ...]:
-    """Return the names that kubeadm and flannel's manifest ask for, kube-router's and the probe's."""
+    """Return the names that kubeadm and flannel's manifest ask for, kube-router's, add-ons' and the probe's."""
     words = ["config", "images", "list", "--kubernetes-version", f"v{release.kubernetes}"]
     listed = process.run([built / "bin" / "kubeadm", *words], timeout=60).stdout.split()
     # kubeadm's configuration (etcd.local.imageTag) and the image must agree on etcd's tag.
     tagged = [f"{name.rpartition(':')[0]}:{release.etcd_tag}" if "/etcd:" in name else name for name in listed]
     manifest = (built / "kube-flannel.yml").read_text(encoding="utf-8")
-    return (*tagged, flannel.agent_image(manifest), release.kube_router_image, PROBE)
+    return (
+        *tagged,
+        flannel.agent_image(manifest),
+        release.kube_router_image,
+        *addon_images(release),
+        PROBE,
+    )
+
+
+def addon_images(release: Release) -> tuple[str, ...]:
+    """Return the full names of all add-ons' images: one each, whether lab.yaml asks for it or not."""
+    return tuple(addon.image.format(release=release) for addon in ADDONS.values())

@@ -95,6 +95,35 @@ def components(release: Release) -> tuple[Component, ...]:
             at_once=True,
         ),
         Component(
+            "local-path",
+            release.local_path,
+            pins["local-path"],
+            {"bin/local-path-provisioner": "github.com/rancher/local-path-provisioner"},
+            f"-X main.VERSION=v{release.local_path}",
+        ),
+        Component(
+            "crictl",
+            release.crictl,
+            pins["crictl"],
+            {"bin/crictl": "sigs.k8s.io/cri-tools/cmd/crictl"},
+            f"-X sigs.k8s.io/cri-tools/pkg/version.Version={release.crictl}",
+        ),
+        Component(
+            "metrics-server",
+            release.metrics_server,
+            pins["metrics-server"],
+            {"bin/metrics-server": "sigs.k8s.io/metrics-server/cmd/metrics-server"},
+            f"-X k8s.io/client-go/pkg/version.gitVersion=v{release.metrics_server}",
+        ),
+        Component(
+            "helm",
+            release.helm,
+            pins["helm"],
+            {"bin/helm": "helm.sh/helm/v4/cmd/helm"},
+            f"-X helm.sh/helm/v4/internal/version.version=v{release.helm} "
+            "-X helm.sh/helm/v4/internal/version.gitTreeState=clean",
+        ),
+        Component(
             "kubernetes",
             release.kubernetes,
             pins["kubernetes"],

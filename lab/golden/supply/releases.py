@@ -30,6 +30,10 @@ class Release:
     containerd: str
     runc: str
     kube_router: str
+    metrics_server: str
+    local_path: str
+    crictl: str
+    helm: str
     go: str
     """The Go toolchain that builds all of it."""
 
@@ -45,6 +49,10 @@ class Release:
             "containerd": self.containerd,
             "runc": self.runc,
             "kube-router": self.kube_router,
+            "metrics-server": self.metrics_server,
+            "local-path": self.local_path,
+            "crictl": self.crictl,
+            "helm": self.helm,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
 

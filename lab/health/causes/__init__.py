@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from lab.health.causes import api, machines, objects, refused_pods
+from lab.health.causes import addons, api, machines, objects, refused_pods
 from lab.health.causes.cause import Cause, Found, Sign
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts
@@ -33,8 +33,11 @@ SIGNS: tuple[Sign, ...] = (
     Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("objects of the cluster that were deleted", objects.deleted),
     Sign("NetworkPolicies that nothing enforces", objects.no_policy_agent),
+    Sign("an add-on that was changed or deleted", addons.changed),
     Sign("a kubelet that ends again and again", machines.kubelets),
     Sign("a kubelet that does not run", machines.stopped_kubelets),
+    Sign("a kubelet without a certificate of the cluster's", addons.certificates),
+    Sign("a scheduler or controller manager that listens elsewhere", addons.listeners),
     Sign("a webhook that can't be called, or refuses", refused_pods.webhooks),
     Sign("a quota on the cluster's own pods", refused_pods.quotas),
     Sign("limits on the cluster's own pods", refused_pods.limits),

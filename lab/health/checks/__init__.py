@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from lab.health.checks import control_planes, etcd, load_balancer, machines, security, workers_and_network
+from lab.health.checks import (
+    addons,
+    control_planes,
+    etcd,
+    load_balancer,
+    machines,
+    security,
+    workers_and_network,
+)
 from lab.health.checks.check import Case, LabCheck, MachineCheck
 from lab.model import Lab
 
@@ -11,6 +19,7 @@ GROUPS: tuple[tuple[str, tuple[LabCheck | MachineCheck, ...]], ...] = (
     ("control planes", control_planes.CHECKS),
     ("etcd", etcd.CHECKS),
     ("workers and network", workers_and_network.CHECKS),
+    ("add-ons", addons.CHECKS),
     ("security", security.CHECKS),
     ("host facts", machines.CHECKS),
 )
@@ -23,5 +32,5 @@ def cases(lab: Lab) -> tuple[Case, ...]:
 
 def _cases(lab: Lab, group: str, check: LabCheck | MachineCheck) -> tuple[Case, ...]:
     if isinstance(check, LabCheck):
-        return (Case(group, check, lab),)
+        return (Case(group, check, lab),) if check.addon in ("", *lab.addons) else ()
     return tuple(Case(group, check, lab, node) for node in check.on(lab))

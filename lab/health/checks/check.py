@@ -37,7 +37,8 @@ class Finding:
 class LabCheck:
     """A check of the lab as a whole. `means` ends "When this fails, …"; `hint` says what to try.
 
-    `probes` is whether it needs what pods see, which takes most of the time to ask.
+    `probes` is whether it needs what pods see, which takes most of the time to ask. A check of an `addon` is
+    only for labs that ask for it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class LabCheck:
     means: str
     hint: str
     probes: bool = False
+    addon: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import http.client
+from collections.abc import Mapping
 from datetime import timedelta
 
 from lab.health.checks.check import Finding, LabCheck, MachineCheck, expect, expect_none
 from lab.health.facts.api import SERVER_PATHS
 from lab.health.facts.gather import Facts
+from lab.health.facts.machine import MetricsFact
 from lab.model import Lab, Node
 from lab.model.selectors import control_planes
 from lab.unknown import Unknown, known
 
 OK = (200, "ok")
+METRICS = {"etcd": 2379, "kube-controller-manager": 10257, "kube-scheduler": 10259, "kube-proxy": 10249}
+"""The ports of a control plane at which a Prometheus finds metrics, besides those of API server and kubelet."""
+
+OPEN_METRICS = ("kube-proxy",)
+"""Those that ask no one who they are: they have no such option."""
+
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler")
 LEADERS = ("kube-controller-manager", "kube-scheduler")
 
@@ -50,6 +59,26 @@ def static_pods_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
         f"Ready: {', '.join(components)}",
         [line for name, line in zip(names, bad, strict=True) if not ready.get(name)],
     )
+
+
+def control_plane_metrics(lab: Lab, facts: Facts, node: Node) -> Finding:
+    found = facts.machine(node).metrics
+    parts = [name for name in METRICS if name != "etcd" or node in lab.etcd_members]
+    return expect_none(
+        f"{', '.join(parts)} give metrics at {node.address} to whoever may read them, and to no one else",
+        filter(None, (_metrics_problem(name, found.get(name, {})) for name in parts)),
+    )
+
+
+def _metrics_problem(name: str, found: Mapping[str, MetricsFact]) -> str | None:
+    nothing = MetricsFact(0, "it was not asked")
+    anonymous, certificate = found.get("anonymous", nothing), found.get("certificate", nothing)
+    if certificate.status != http.client.OK:
+        answer = f"status {certificate.status}" if certificate.status else f"no answer ({certificate.words})"
+        return f"{name} at port {METRICS[name]}: {answer}"
+    if anonymous.status == http.client.OK and name not in OPEN_METRICS:
+        return f"{name} at port {METRICS[name]} gives them to anyone"
+    return None
 
 
 def admin_kubeconfig(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -106,6 +135,14 @@ CHECKS = (
         static_pods_ready,
         means="a part of this control plane does not work; what it did, the others do, while they last",
         hint="`kubectl -n kube-system describe pod NAME`; /etc/kubernetes/manifests has a file for each",
+    ),
+    MachineCheck(
+        "control-plane-metrics",
+        control_planes,
+        control_plane_metrics,
+        means="a Prometheus of yours has a red target here, or others read what is not for them",
+        hint="scheduler and controller manager have --bind-address=0.0.0.0 in /etc/kubernetes/manifests, and "
+        "`./inv up` sets it again; docs/monitoring.md says who may read what",
     ),
     MachineCheck(
         "admin-kubeconfig",

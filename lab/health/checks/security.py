@@ -13,14 +13,17 @@ from lab.health.checks.check import (
     expect_none,
     only_if_all_answered,
 )
+from lab.health.facts.certificates import is_signed_by
 from lab.health.facts.gather import Facts
 from lab.health.facts.machine import Machine
+from lab.health.reading import read
 from lab.model import Lab, Node
 from lab.model.roles import ROLES
-from lab.model.selectors import every_machine
+from lab.model.selectors import every_machine, kubernetes_nodes
 from lab.unknown import known
 
 PKI = "/etc/kubernetes/pki"
+KUBELET_SERVING = "/var/lib/kubelet/pki/kubelet-server-current.pem"
 SOON = timedelta(days=30)
 
 
@@ -130,6 +133,19 @@ def certificate_names(lab: Lab, facts: Facts, node: Node) -> Finding:
     return expect_none("the API server's and etcd's certificates have every name they are asked by", bad)
 
 
+def kubelet_certificate(lab: Lab, facts: Facts, node: Node) -> Finding:
+    expected = f"for {node.name} and {node.address}, signed by the cluster's CA"
+    found = [each for each in facts.machine(node).certificates if each.path == KUBELET_SERVING]
+    if not found:
+        return Finding(expected, "the kubelet has none", "fails")
+    certificate, ca = found[0], known(facts.files).ca
+    names = ", ".join(sorted(certificate.names)) or "no name"
+    bad = [] if certificate.names == {node.name, str(node.address)} else [f"it is for {names}"]
+    if not read(f"{node.name}'s {KUBELET_SERVING}", certificate.pem, lambda pem: is_signed_by(pem, ca)):
+        bad.append("the cluster's CA has not signed it")
+    return expect_none(expected, bad)
+
+
 def certificate_expiry(lab: Lab, facts: Facts, node: Node) -> Finding:
     now = facts.api.asked_at
     found = facts.machine(node).certificates
@@ -236,6 +252,14 @@ CHECKS = (
         certificate_names,
         means="clients that ask by a name that is not in the certificate refuse the answer",
         hint="`kubeadm init phase certs apiserver` (or etcd-server, etcd-peer) there, once it is removed",
+    ),
+    MachineCheck(
+        "kubelet-certificate",
+        kubernetes_nodes,
+        kubelet_certificate,
+        means="`kubectl logs` and `exec` may fail here, and metrics-server has no figures of this node",
+        hint="`kubectl get certificatesigningrequests` shows what the kubelet asks for; `./inv up` approves it "
+        "if it is for this node alone",
     ),
     MachineCheck(
         "certificate-expiry",

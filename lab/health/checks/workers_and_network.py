@@ -33,6 +33,7 @@ from lab.health.facts.probes import (
 )
 from lab.health.reading import read
 from lab.model import Lab, Node
+from lab.model.addons import ADDONS
 from lab.model.selectors import kubernetes_nodes
 from lab.unknown import CouldNotAsk, Unknown, known
 
@@ -189,8 +190,12 @@ def pod_network_interface(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 def system_pods_ready(lab: Lab, facts: Facts) -> Finding:
     # A Job's pod that has ended is not Ready and never will be.
+    own = tuple(ADDONS[name].pods for name in lab.addons)
     pods = [
-        p for p in known(facts.api.pods) if p.namespace in SYSTEM and p.phase not in ("Succeeded", "Failed")
+        p
+        for p in known(facts.api.pods)
+        if (p.namespace in SYSTEM or f"{p.namespace}/{p.name}".startswith(own))
+        and p.phase not in ("Succeeded", "Failed")
     ]
     bad = [f"{pod.namespace}/{_pod_state(pod)}" for pod in pods if not pod.ready]
     return expect_none("every system pod Ready", bad if pods else ["there are no system pods"])
@@ -386,7 +391,11 @@ def cluster_objects(lab: Lab, facts: Facts) -> Finding:
     reasons = [line.partition(" ")[2] for line in left if line.startswith("control-plane-init ")]
     says = "the pod network, or what enforces NetworkPolicies, is not what lab.yaml and its manifest say"
     pod_network = [says] if "pod-network" in left else []
-    return expect_none("all that kubeadm init and the pod network's manifest create", [*reasons, *pod_network])
+    addons = [line.removeprefix("addons ") for line in left if line.startswith("addons ")]
+    return expect_none(
+        "all that kubeadm init and the manifests of the pod network and add-ons create",
+        [*reasons, *pod_network, *addons],
+    )
 
 
 POLICY_HOLDS = "what a NetworkPolicy allows is reached, and what it denies is not, by TCP and UDP"

@@ -5,6 +5,8 @@ Every question goes on a connection of its own, all side by side, each with a de
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods
+from lab.health.cluster import Api, NodeFact, PodFact, ask_health, read_nodes, read_pods, refusal
 from lab.health.reading import listed, mapping, moment, number, read, server_in, text
 from lab.model import Lab
 from lab.unknown import Unknown, asked
@@ -26,6 +28,9 @@ AT_ONCE = 24
 
 SERVER_PATHS = ("/livez", "/readyz")
 IDENTITY = "apiserver.kubernetes.io/identity"
+
+
+NOT_ASKED = Unknown("metrics were not asked for")
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,8 @@ class ApiFacts:
     """What the API says. Health answers are status and text; `direct` is by control plane, then by path.
 
     `asked_at` is this host's clock; `restarts` are every container's restarts, by pod, when facts were begun
-    and when they were complete.
+    and when they were complete. `metrics` are the nodes whose use of CPU and memory metrics-server knows, or
+    what the API says instead; asked only where lab.yaml asks for metrics-server.
     """
 
     asked_at: datetime
@@ -56,6 +62,7 @@ class ApiFacts:
     secrets: tuple[tuple[str, str], ...] | Unknown
     kube_proxy_server: str | Unknown
     restarts: tuple[dict[str, int], dict[str, int]] | Unknown
+    metrics: frozenset[str] | str | Unknown = NOT_ASKED
 
 
 def health_paths(lab: Lab) -> tuple[str, ...]:
@@ -92,6 +99,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
         endpoints = ask(lambda api: read_endpoints(api.get(_ENDPOINTS)))
         secrets = ask(lambda api: api.secrets("kube-system"))
         proxy = ask(lambda api: read_kube_proxy_server(api.get(_KUBE_PROXY)))
+        metrics = ask(_node_metrics) if "metrics-server" in lab.addons else None
         podlist = pods.result()
         return ApiFacts(
             datetime.now(UTC),
@@ -104,6 +112,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
             secrets.result(),
             proxy.result(),
             _read(podlist, lambda answer: (read_restarts(answer),) * 2),
+            metrics.result() if metrics else NOT_ASKED,
         )
 
 
@@ -138,6 +147,11 @@ def read_kube_proxy_server(answer: dict[str, Any]) -> str:
     return read("kube-proxy's ConfigMap", answer, _server_in)
 
 
+def read_node_metrics(answer: dict[str, Any]) -> frozenset[str]:
+    """Read a NodeMetricsList: the nodes with figures. Raises CouldNotAsk where it is none."""
+    return read("the API's list of node metrics", answer, _measured)
+
+
 def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
     """The API as the lab's administrator, each answer within `timeout` seconds, or why that can't be."""
     return asked(lambda: Api(kubeconfig, timeout))
@@ -145,7 +159,25 @@ def open_api(kubeconfig: Path, timeout: float) -> Api | Unknown:
 
 _COORDINATION = "/apis/coordination.k8s.io/v1"
 _ENDPOINTS = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/kubernetes"
+_METRICS = "/apis/metrics.k8s.io/v1beta1/nodes"
 _KUBE_PROXY = "/api/v1/namespaces/kube-system/configmaps/kube-proxy"
+
+
+def _node_metrics(api: Api) -> frozenset[str] | str:
+    status, body = api.request("GET", _METRICS)
+    if status != http.client.OK:
+        return f"{status} {refusal(body)}"
+    return read_node_metrics(
+        read("the API's list of node metrics", body, lambda said: mapping(json.loads(said)))
+    )
+
+
+def _measured(answer: dict[str, Any]) -> frozenset[str]:
+    return frozenset(
+        text(item["metadata"]["name"])
+        for item in listed(answer["items"])
+        if {"cpu", "memory"} <= set(mapping(item["usage"]))
+    )
 
 
 def _restarts(answer: dict[str, Any]) -> dict[str, int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 
 FILE = re.compile(r"^# (/\S+)$", re.MULTILINE)
@@ -18,13 +18,14 @@ PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.
 
 @dataclass(frozen=True)
 class CertificateFact:
-    """One certificate: its file, its names (DNS names and addresses), when it is valid, its hash in hex."""
+    """One certificate: its file, its names (DNS, addresses), when it is valid, its hash in hex, its PEM."""
 
     path: str
     names: frozenset[str]
     since: datetime
     until: datetime
     sha256: str
+    pem: str = field(default="", repr=False)
 
 
 def read_certificates(text: str) -> tuple[CertificateFact, ...]:
@@ -53,9 +54,27 @@ def read_certificate(path: str, pem: str) -> CertificateFact:
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
             certificate.fingerprint(SHA256()).hex(),
+            pem,
         )
     except (UnsupportedAlgorithm, *FORMS) as error:
         raise ValueError(f"no certificate that is known here: {error}") from error
+
+
+@functools.lru_cache(maxsize=64)
+def is_signed_by(pem: str, ca: str) -> bool:
+    """Whether the key of this CA has signed a certificate. Raises ValueError where either can't be read."""
+    try:
+        signed, signer = (x509.load_pem_x509_certificate(each.encode()) for each in (pem, ca))
+        signed.verify_directly_issued_by(signer)
+    except InvalidSignature:
+        return False
+    except TypeError as error:
+        raise ValueError(f"no key that is known here: {error}") from error
+    except ValueError as error:
+        if "issuer" in str(error).lower():  # the issuer's name is another one
+            return False
+        raise
+    return True
 
 
 def _names(certificate: x509.Certificate) -> frozenset[str]:

@@ -70,6 +70,14 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class MetricsFact:
+    """An answer to a question for metrics: HTTP's status, 0 without one, and curl's words why not."""
+
+    status: int
+    words: str
+
+
+@dataclass(frozen=True)
 class EtcdStatus:
     """One etcd member of itself: ids as numbers, `version` of the server."""
 
@@ -248,6 +256,11 @@ class Machine:
         return self._read("etcd-alarms", _alarms)
 
     @property
+    def metrics(self) -> dict[str, dict[str, MetricsFact]]:
+        """What parts of a control plane answer when their metrics are asked for, by name and by who asked."""
+        return self._read("metrics", _metrics)
+
+    @property
     def cgroup_drivers(self) -> dict[str, str]:
         """`containerd` and `kubelet`: who manages their cgroups, as each is configured."""
         return self._read("cgroup-drivers", _cgroup_drivers)
@@ -353,6 +366,16 @@ def _alarms(said: str) -> tuple[str, ...]:
     kinds = {1: "NOSPACE", 2: "CORRUPT"}
     alarms: Any = json.loads(said).get("alarms") or []
     return tuple(kinds.get(code, str(code)) for code in (number(alarm["alarm"]) for alarm in listed(alarms)))
+
+
+def _metrics(said: str) -> dict[str, dict[str, MetricsFact]]:
+    found: dict[str, dict[str, MetricsFact]] = {}
+    for line in said.splitlines():
+        name, who, status, *words = line.split()
+        found.setdefault(name, {})[who] = MetricsFact(int(status), " ".join(words))
+    if not found:
+        raise ValueError("nothing is in it")
+    return found
 
 
 def _link_flags(text: str) -> frozenset[str]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from pathlib import Path
@@ -52,6 +52,11 @@ SECOND = "second"
 ENFORCED_WITHIN = 4
 """Seconds after pods are Ready within which a NetworkPolicy is in force; 1 s is usual."""
 
+STORAGE = "local-path"
+"""The add-on that makes volumes, and its StorageClass."""
+
+STORAGE_POD = "writes-to-volume"
+NO_VOLUME = Unknown("no volume was asked for")
 PAYLOAD = 4000
 """Bytes each way between two pods: more than two Ethernet frames take."""
 
@@ -80,6 +85,9 @@ class ProbeFacts:
 
     `neighbours` are the nodes whose pods each node's pod asked under the NetworkPolicy, `second` is the node
     with two pods, and why its second one is not Ready, None where it is.
+
+    `volume` is why a pod that writes to a new volume of local-path did not become Ready, None where it did; it
+    is asked only where lab.yaml asks for local-path.
     """
 
     started: dict[str, str | None]
@@ -89,6 +97,7 @@ class ProbeFacts:
     node_ports: dict[str, str | Unknown]
     neighbours: dict[str, tuple[str, ...]]
     second: tuple[str, str | None]
+    volume: str | Unknown | None = NO_VOLUME
 
 
 def policy_question(target: str, protocol: str, port: int) -> str:
@@ -119,8 +128,11 @@ def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node])
             for policy in (each for each in wanted if each["kind"] == "NetworkPolicy"):
                 _create(api, where, policy)
             service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
+            for claim in (each for each in wanted if each["kind"] == "PersistentVolumeClaim"):
+                _create(api, f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", claim)
             _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
-            return _ask(lab, api, remote, someone, namespace, service, _wait_for_pods(lab, api, namespace))
+            found = _ask(lab, api, remote, someone, namespace, service, _wait_for_pods(lab, api, namespace))
+            return replace(found, volume=_volume(lab, api, namespace)) if STORAGE in lab.addons else found
     except LabError as error:
         return Unknown(f"pods could not be asked: {error.message}")
 
@@ -190,6 +202,36 @@ def may_enforce_policies(lab: Lab) -> bool:
 
 def _second_node(lab: Lab) -> str:
     return lab.kubernetes_nodes[-1].name
+
+
+def _volume(lab: Lab, api: Api, namespace: str) -> str | Unknown | None:
+    """Why the pod that writes to a volume is not Ready, in the API's words, after START; None once it is."""
+    why: str | Unknown | None = Unknown("it was not seen")
+
+    def why_not_ready() -> str | None:
+        nonlocal why
+        try:
+            why = _why_no_volume(api, namespace)
+        except LabError as error:  # one question that was lost; the next one may be answered
+            why = Unknown(error.message)
+            return error.message
+        return why
+
+    with contextlib.suppress(WaitTimedOut):  # why not is what was asked
+        wait_until(why_not_ready, what="a pod with a volume", timeout=START * lab.patience, interval=0.3)
+    return why
+
+
+def _why_no_volume(api: Api, namespace: str) -> str | None:
+    pod = api.get(f"/api/v1/namespaces/{namespace}/pods/{STORAGE_POD}")
+    why = read("the API's answer about the pod with a volume", pod, read_why_not_ready)
+    if why is None:
+        return None
+    claim = api.get(f"/api/v1/namespaces/{namespace}/persistentvolumeclaims/volume")
+    phase = read(
+        "the API's answer about a claim", claim, lambda answer: text(answer["status"].get("phase", ""))
+    )
+    return why if phase == "Bound" else f"its claim has no volume ({phase}): {why}"
 
 
 def _exec(
@@ -342,6 +384,8 @@ def _probe_pods(answer: dict[str, Any]) -> dict[str, tuple[str | None, str]]:
     """Name → why the pod is not Ready, and its address, which one that is Ready has."""
     found = {}
     for item in listed(answer["items"]):
+        if item["metadata"]["name"] == STORAGE_POD:
+            continue
         why = read_why_not_ready(item)
         address = "" if why is not None else str(IPv4Address(text(item["status"]["podIP"])))
         found[text(item["metadata"]["name"])] = why, address
@@ -378,6 +422,8 @@ def _manifests(lab: Lab) -> tuple[Manifest, ...]:
         ingress_denied=INGRESS_DENIED,
         egress_denied=EGRESS_DENIED,
         pods=[*probes, _pod(SECOND, SECOND, lab.kubernetes_nodes[-1], common)],
+        storage=STORAGE if STORAGE in lab.addons else "",
+        storage_pod=STORAGE_POD,
     )
 
 

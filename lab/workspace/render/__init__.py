@@ -15,9 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import yaml
 
+from lab.golden.supply.images import PROBE
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
+from lab.model.addons import ADDONS
 from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, ROLES, RoleSpec
 from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
@@ -64,9 +67,10 @@ EVERY_MACHINE_S_SCRIPTS = (
 """What other scripts are made of, and what settles a machine; each role's own are in ROLES."""
 
 PROVISIONERS = {
-    # It waits for machines that may not exist yet, so it waits in the background.
-    "revoke": "systemctl is-active --quiet ha-lab-revoke || "
-    "systemd-run --quiet --collect --unit ha-lab-revoke /opt/ha-lab/revoke.sh",
+    # They wait for machines that may not exist yet, so they wait in the background.
+    name: f"systemctl is-active --quiet ha-lab-{name} || "
+    f"systemd-run --quiet --collect --unit ha-lab-{name} /opt/ha-lab/{name}.sh"
+    for name in ("kubelet-certificates", "revoke")
 }
 """The commands of a bare `vagrant up` that are more than a script's name."""
 
@@ -204,8 +208,29 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
     }
     if POD_NETWORK in files and site.manifest:
         files["pod-network/manifest.yaml"] = site.manifest
+    if spec.serves_api:
+        files |= _addons(known)
     files["ca.crt"] = site.ca_certificate
     return files | _copies(spec)
+
+
+def _addons(known: dict[str, Any]) -> dict[str, str]:
+    """Every known add-on's manifest, and a list of what is in it: `KIND NAMESPACE NAME`, "-" for no namespace.
+
+    Also of those that lab.yaml does not ask for, since that is what `up` removes an add-on by.
+    """
+    files = {}
+    for name, addon in ADDONS.items():
+        image = addon.image.format(release=known["release"])
+        text = template(f"addons/{name}.yaml.j2", **known, image=image, probe_image=PROBE)
+        files[f"addons/{name}.yaml"] = text
+        files[f"addons/{name}.objects"] = "".join(f"{each}\n" for each in _objects(text))
+    return files
+
+
+def _objects(manifest: str) -> list[str]:
+    found = [(each["kind"], each["metadata"]) for each in yaml.safe_load_all(manifest) if each]
+    return [f"{kind} {metadata.get('namespace', '-')} {metadata['name']}" for kind, metadata in found]
 
 
 def template_values(lab: Lab, node: Node) -> dict[str, Any]:
