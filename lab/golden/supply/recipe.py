@@ -91,7 +91,7 @@ def components(release: Release) -> tuple[Component, ...]:
             release.kubernetes,
             pins["kubernetes"],
             {f"bin/{program}": f"k8s.io/kubernetes/cmd/{program}" for program in KUBERNETES},
-            _kubernetes_version(release.kubernetes),
+            version_stamp(release.kubernetes),
         ),
         Component(
             "etcd",
@@ -125,8 +125,8 @@ def machine_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def _kubernetes_version(version: str) -> str:
-    """What `kubeadm version` and every user agent say; upstream's build stamps the same two packages."""
+def version_stamp(version: str) -> str:
+    """Return the linker's words for what `kubeadm version` and every user agent say, in upstream's two packages."""
     major, minor, _ = version.split(".")
     facts = f"gitVersion=v{version} gitMajor={major} gitMinor={minor} gitTreeState=clean"
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")

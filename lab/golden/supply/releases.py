@@ -39,6 +39,7 @@ class Release:
             "cni-plugins": self.cni_plugins,
             "cni-flannel": self.cni_flannel,
             "flannel": self.flannel,
+            "conformance": self.kubernetes,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
 
