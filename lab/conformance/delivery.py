@@ -71,10 +71,13 @@ def _require_room(remote: Remote, nodes: Sequence[Node], needed_mib: int) -> Non
         return int(remote.run(node, words, timeout=60).stdout.split()[-1])
 
     short = [
-        f"{name} has {mib} MiB" for name, mib in side_by_side("asking for room", nodes, free).items() if mib < needed_mib
+        f"{name} has {mib} MiB"
+        for name, mib in side_by_side("asking for room", nodes, free).items()
+        if mib < needed_mib
     ]
     if short:
         raise LabStateError(
-            f"no room for the images of the tests, which take {needed_mib} MiB on each machine: {', '.join(short)}",
+            f"the images of the tests take {needed_mib} MiB on each machine, and there is no room: "
+            f"{', '.join(short)}",
             hint="free some disk space: `./inv bake --prune`, `docker system df`",
         )

@@ -22,7 +22,15 @@ PACKAGES = "packages-conformance.txt"
 ON_MACHINES = ("etcd", "pause")
 """Images that every machine of the lab has anyway, under the names that the suite asks for."""
 
-LEFT_OUT = ("dev", "usr/share/doc", "usr/share/info", "usr/share/locale", "usr/share/man", "var/cache", "var/lib/apt")
+LEFT_OUT = (
+    "dev",
+    "usr/share/doc",
+    "usr/share/info",
+    "usr/share/locale",
+    "usr/share/man",
+    "var/cache",
+    "var/lib/apt",
+)
 """Folders of the Debian root that no test needs: they would make up half of the image."""
 
 NGINX = """\
@@ -149,7 +157,9 @@ def _agnhost(target: Path, parts: Parts) -> None:
             "localhost.key": File(certificates / "localhost.key"),
             "uploads": None,
             "usr/local/bin/iperf": Link("/usr/bin/iperf"),
-            "etc/passwd": File(_text_of(parts.root, "etc/passwd") + b"user-defined-in-image:x:1000:1000::/:/bin/sh\n"),
+            "etc/passwd": File(
+                _text_of(parts.root, "etc/passwd") + b"user-defined-in-image:x:1000:1000::/:/bin/sh\n"
+            ),
             "etc/group": File(
                 _text_of(parts.root, "etc/group")
                 + b"user-defined-in-image:x:1000:\ngroup-defined-in-image:x:50000:user-defined-in-image\n"
@@ -173,7 +183,9 @@ def _busybox(target: Path, parts: Parts) -> None:
             **folders,
             "bin/busybox": File(program, 0o755),
             "usr/bin/env": Link("/bin/busybox"),
-            "etc/passwd": File(b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n"),
+            "etc/passwd": File(
+                b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n"
+            ),
             "etc/group": File(b"root:x:0:\nnobody:x:65534:\n"),
         },
     )
@@ -188,7 +200,9 @@ def _html(name: str) -> Callable[[Path, Parts], None]:
 
 
 def _nginx(target: Path, parts: Parts) -> None:
-    page = b"<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to nginx!</h1></body></html>\n"
+    page = (
+        b"<html><head><title>Welcome to nginx!</title></head><body><h1>Welcome to nginx!</h1></body></html>\n"
+    )
     _write_layer(
         target,
         {"etc/nginx/nginx.conf": File(NGINX.encode()), "usr/share/nginx/html/index.html": File(page)},

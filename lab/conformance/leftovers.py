@@ -123,7 +123,7 @@ def node_patch(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def is_made_by_the_suite(metadata: dict[str, Any]) -> bool:
-    """Whether an object is the suite's: a namespace of its framework, or the first that wrote it was the suite."""
+    """Whether an object is the suite's: a namespace of its framework, or one that the suite wrote first."""
     if RUN_LABEL in metadata.get("labels", {}):
         return True
     entries = metadata.get("managedFields", [])

@@ -12,7 +12,7 @@ LONG = 5
 """Seconds after which ginkgo reports that a test runs; those that are over sooner are shown when they end."""
 
 ENDED = re.compile(r"^S*(•|S)(?: \[([A-Z!]+)\])?(?: [A-Z #0-9]+)? \[([0-9.]+) seconds\]$")
-"""The headline of a test that has ended; its name is on the next line. `S` alone are tests of no interest here."""
+"""The headline of a test that has ended; its name is on the next line. `S` is a test not chosen."""
 
 RUNNING = re.compile(r"^\s+(\[sig-.*) \(Spec Runtime: ([0-9a-z.]+)\)$")
 """A line of a progress report: a test, and for how long it has run."""

@@ -76,7 +76,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Case:
-    """One test in the JUnit file: how it ended, and where it did not pass the suite's words and all it printed."""
+    """One test in the JUnit file: how it ended; the suite's words and all it printed where it did not pass."""
 
     name: str
     status: str
@@ -87,13 +87,18 @@ class Case:
 def read(junit: Path) -> tuple[Case, ...]:
     """Read the suite's JUnit file. Raises LabError where it is none."""
     try:
-        root = ET.parse(junit).getroot()
+        root = ET.parse(junit).getroot()  # noqa: S314  our own suite has written it
     except (OSError, ET.ParseError) as error:
         raise LabError(
             f"the suite has written no JUnit file that can be read: {junit}", hint="its log says more"
         ) from error
     return tuple(
-        Case(each.get("name", ""), each.get("status", ""), _words(each), (each.findtext("system-err") or "").strip())
+        Case(
+            each.get("name", ""),
+            each.get("status", ""),
+            _words(each),
+            (each.findtext("system-err") or "").strip(),
+        )
         for each in root.iter("testcase")
         if each.get("status") != "skipped" or _words(each) not in ("", "skipped")
     )
@@ -123,7 +128,13 @@ def judge(
             not_run[test] = f"the suite skipped them: {_first_line(case.words)}"
     failures += [(SUITE, case) for case in cases if not case.name.startswith(IT) and case.status in FAILED]
     found = [
-        Failure(case.name.removeprefix(IT).strip(), area, case.words, case.printed, logs / f"{number:02d}-{area}.log")
+        Failure(
+            case.name.removeprefix(IT).strip(),
+            area,
+            case.words,
+            case.printed,
+            logs / f"{number:02d}-{area}.log",
+        )
         for number, (area, case) in enumerate(failures, 1)
     ]
     return tuple(passed), tuple(found), not_run

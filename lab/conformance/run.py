@@ -42,13 +42,13 @@ def require_fit(session: Session) -> tuple[Node, ...]:
     require_up(session)
     with session.progress.asking("answers of the machines and of the API"):
         found = status.look(session)
+    if found.health == "down":
+        raise _not_healthy(found)
+    # Before what else is wrong: a lab with cordoned workers is degraded for that.
+    nodes = require_workers(session.lab.nodes, _api(session).get("/api/v1/nodes")["items"])
     if found.health != "healthy":
-        why = found.problem or "; ".join([each.sentence for each in found.causes] + list(found.amiss))
-        raise LabStateError(
-            f"the lab is {found.health}, and its tests would fail for that: {why}",
-            hint="`./inv status` shows all of it; `./inv up` repairs what it can",
-        )
-    return require_workers(session.lab.nodes, _api(session).get("/api/v1/nodes")["items"])
+        raise _not_healthy(found)
+    return nodes
 
 
 def require_workers(nodes: Sequence[Node], items: Sequence[dict[str, Any]]) -> tuple[Node, ...]:
@@ -58,7 +58,8 @@ def require_workers(nodes: Sequence[Node], items: Sequence[dict[str, Any]]) -> t
     if len(found) < WORKERS:
         others = [f"{name}: {why}" for name, why in sorted(why_not.items()) if why]
         raise LabStateError(
-            f"the suite needs {WORKERS} workers that take pods, and this lab has {len(found)} ({'; '.join(others)})",
+            f"the suite needs {WORKERS} workers that take pods, and this lab has {len(found)} "
+            f"({'; '.join(others)})",
             hint=f"set nodes.workers.count in lab.yaml to {WORKERS} or more and run `./inv up`; "
             "`kubectl uncordon` lets pods on a cordoned worker again",
         )
@@ -74,9 +75,12 @@ def carry_out(
     began = time.monotonic()
     log = folder / "suite.log"
     left: list[str] = []
-    with _clean_lab(session, suite, nodes, folder, left):
-        with session.progress.step("conformance", f"{len(selection.run)} of {selection.total} tests") as step:
-            _ginkgo(session, suite, selection, folder, log, step)
+    title = f"{len(selection.run)} of {selection.total} tests"
+    with (
+        _clean_lab(session, suite, nodes, folder, left),
+        session.progress.step("conformance", title) as step,
+    ):
+        _ginkgo(session, suite, selection, folder, log, step)
     written = folder / "junit_01.xml"
     passed, failures, not_run = results.judge(
         selection, results.read(written), ENDED_BEFORE, folder / "failures"
@@ -130,7 +134,7 @@ def processes(lab: Any) -> int:
 def _clean_lab(
     session: Session, suite: Suite, nodes: Sequence[Node], folder: Path, left: list[str]
 ) -> Iterator[None]:
-    """The lab with the images of the tests while inside, and without anything of the suite's before and after."""
+    """The lab with the images of the tests while inside; without anything of the suite's before and after."""
     api = _api(session)
     progress = session.progress
     with progress.step("before", "nothing of an earlier run is in the lab") as step:
@@ -158,9 +162,7 @@ def _clean_lab(
                 progress.say(f"left in the lab: {each}; {LEFT_HINT}")
 
 
-def _ginkgo(
-    session: Session, suite: Suite, selection: Selection, folder: Path, log: Path, step: Step
-) -> None:
+def _ginkgo(session: Session, suite: Suite, selection: Selection, folder: Path, log: Path, step: Step) -> None:
     """Run the tests to their end, and show each as it ends. Raises LabError where the suite could not begin."""
     argv = words(suite, selection, session.workspace.kubeconfig, folder, processes(session.lab))
     over = threading.Event()
@@ -174,7 +176,9 @@ def _ginkgo(
         over.set()
         watcher.join()
     if not (folder / "junit_01.xml").exists():
-        last = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()][-8:]
+        last = [
+            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
+        ][-8:]
         tail = "\n".join(f"    {line}" for line in last)
         raise LabError(
             f"the suite ended with exit code {result.returncode} before it could report\n{tail}",
@@ -205,7 +209,17 @@ def _watch(session: Session, log: Path, total: int, step: Step, over: threading.
             )
         running = ", ".join(f"{name} ({since})" for name, since in output.running.items())
         failed = output.count("failed")
-        step.note = f"{len(output.ended)} of {total} done, {failed} failed" + (f"; runs: {running}" if running else "")
+        step.note = f"{len(output.ended)} of {total} done, {failed} failed" + (
+            f"; runs: {running}" if running else ""
+        )
+
+
+def _not_healthy(found: status.Status) -> LabStateError:
+    why = found.problem or "; ".join([*(each.sentence for each in found.causes), *found.amiss])
+    return LabStateError(
+        f"the lab is {found.health}, and tests would fail for that: {why}",
+        hint="`./inv status` shows all of it; `./inv up` repairs what it can",
+    )
 
 
 def _takes_no_pods(item: dict[str, Any]) -> str | None:

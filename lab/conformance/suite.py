@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lab.conformance import images, tests
-from lab.golden import debian
+from lab.golden import bundle, debian
 from lab.golden.supply import oci, shelf, toolchain
 from lab.golden.supply.golang import Go, settings
 from lab.golden.supply.recipe import FLAGS, Component, version_stamp
@@ -85,7 +85,7 @@ def key(wanted: Release) -> str:
 
 def folder(lab: Lab) -> Path:
     """Where the suite of the lab's Kubernetes version is, once it is built."""
-    return cache_folder() / "conformance" / key(release(lab.kubernetes.version))
+    return bundle.suites_folder() / key(release(lab.kubernetes.version))
 
 
 def is_built(lab: Lab) -> bool:

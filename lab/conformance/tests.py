@@ -1,4 +1,4 @@
-"""The tests that make up conformance, as the suite itself lists them; and which of them a run is to carry out."""
+"""The tests that make up conformance, as the suite itself lists them; and those that a run carries out."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Selection:
 
 
 def names_of(listed: str) -> tuple[str, ...]:
-    """The names in what `e2e.test --list-conformance-tests` prints. Raises LabError where it is something else."""
+    """The names in what `e2e.test --list-conformance-tests` prints. Raises LabError for anything else."""
     try:
         names = {str(each["codename"]) for each in yaml.safe_load(listed)}
     except (yaml.YAMLError, LookupError, TypeError) as error:
@@ -118,10 +118,14 @@ def require_one_way(wish: Wish) -> None:
     except re.error as error:
         problems.append(f"--focus {wish.focus}: {error}")
     if problems:
-        raise ConfigError(problems, hint="`./inv --help conformance` explains each; --focus takes a regular expression")
+        raise ConfigError(
+            problems, hint="`./inv --help conformance` explains each; --focus takes a regular expression"
+        )
 
 
-def select(tests: Sequence[E2eTest], wish: Wish, of_quick: frozenset[str], cant: Mapping[str, str]) -> Selection:
+def select(
+    tests: Sequence[E2eTest], wish: Wish, of_quick: frozenset[str], cant: Mapping[str, str]
+) -> Selection:
     """Choose the tests of a run. Raises ConfigError where none is left."""
     run, not_run = [], {}
     for test in tests:
@@ -139,7 +143,7 @@ def select(tests: Sequence[E2eTest], wish: Wish, of_quick: frozenset[str], cant:
             )
         raise ConfigError(
             [f"{wish.title} matches none of the {len(tests)} conformance tests"],
-            hint="a name begins with its area and is case-sensitive, such as `[sig-network] DNS should provide`",
+            hint="names begin with their area, and case matters: `[sig-network] DNS should provide DNS for …`",
         )
     return Selection(tuple(run), not_run)
 

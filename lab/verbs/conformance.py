@@ -22,11 +22,13 @@ def conformance(session: Session, wish: Wish, *, junit: Path | None, consent: bo
     """Judge the lab by Kubernetes' own conformance tests, those that were wished for.
 
     What can be refused is refused before the suite is built. Raises ConfigError for words that select nothing,
-    LabStateError for a lab that is not up and healthy or has too few workers, HostNotFit for a disk that is full.
+    LabStateError for a lab that is not up and healthy or has too few workers, HostNotFit for a full disk.
     """
     tests.require_one_way(wish)
     if junit is not None and not junit.absolute().parent.is_dir():
-        raise ConfigError([f"--junit {junit}: there is no folder {junit.absolute().parent}"], hint="make it first")
+        raise ConfigError(
+            [f"--junit {junit}: there is no folder {junit.absolute().parent}"], hint="make it first"
+        )
     nodes = run.require_fit(session)
     built = build(session, consent=consent)
     selection = tests.select(built.tests, wish, tests.quick(), tests.unable())

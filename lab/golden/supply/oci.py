@@ -32,10 +32,10 @@ Descriptor = dict[str, Any]
 
 @dataclass(frozen=True)
 class Image:
-    """One image of an archive: the full name that containerd will know it by, its layers from the bottom, its start.
+    """One image of an archive: containerd's full name for it, its layers from the bottom, how it starts.
 
-    `user` is numeric (`uid:gid`; empty: root). Images that differ in nothing but their name are one to containerd;
-    labels make them two.
+    `user` is numeric (`uid:gid`; empty: root). Images that differ in nothing but their name are one image to
+    containerd; labels make them two.
     """
 
     name: str

@@ -126,7 +126,7 @@ def machine_architecture() -> str:
 
 
 def version_stamp(version: str) -> str:
-    """Return the linker's words for what `kubeadm version` and every user agent say, in upstream's two packages."""
+    """What `kubeadm version` and every user agent say; upstream's build stamps the same two packages."""
     major, minor, _ = version.split(".")
     facts = f"gitVersion=v{version} gitMajor={major} gitMinor={minor} gitTreeState=clean"
     packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")
