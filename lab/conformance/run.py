@@ -19,7 +19,7 @@ from lab.conformance.tests import ENDED_BEFORE, Selection, Wish
 from lab.errors import LabError, LabStateError
 from lab.health import status
 from lab.health.cluster import Api
-from lab.model import Node
+from lab.model import Lab, Node
 from lab.session import Session, require_up
 from lab.system import process, proxies
 from lab.system.progress import Step
@@ -124,10 +124,9 @@ def environment(folder: Path) -> dict[str, str]:
     return none | {"KUBECACHEDIR": str(folder / "kubectl-cache")}
 
 
-def processes(lab: Any) -> int:
+def processes(lab: Lab) -> int:
     """How many tests run side by side: most of their time they wait."""
-    found: int = lab.at_once(min(MOST_PROCESSES, (os.cpu_count() or 1) + 1))
-    return found
+    return lab.at_once(min(MOST_PROCESSES, (os.cpu_count() or 1) + 1))
 
 
 @contextlib.contextmanager

@@ -87,8 +87,8 @@ class Manifest(Frozen):
 def write(lab: Lab, target: Path, progress: Progress, suite: Path | None = None) -> Manifest:
     """Pack this lab's golden machine, which must be there, and the kit's Python packages into `target`.
 
-    `suite` is the folder of the conformance suite, if it was built. Complete or not at all; a file that is there
-    is never overwritten. Raises LabError.
+    `suite` is the folder of the conformance suite, if it was built. Complete or not at all; a file that is
+    there is never overwritten. Raises LabError.
     """
     target = target.absolute()
     require_new(target)

@@ -33,7 +33,7 @@ class Go:
 
     def build_tests(self, component: Component, target: str, output: Path, log: Path) -> None:
         """Build the tests of one package of a component into the program `output`. Raises CommandFailed."""
-        words = ["test", "-c", *FLAGS, "-ldflags", f"-s -w {component.ldflags}".strip()]
+        words = ["test", "-c", "-vet=off", *FLAGS, "-ldflags", f"-s -w {component.ldflags}".strip()]
         self._run([*words, "-o", str(output), component.programs[target]], component, log)
 
     def source(self, component: Component, module: str) -> Path:

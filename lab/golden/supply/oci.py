@@ -72,7 +72,8 @@ def write_image(
 def write_images(archive: Path, images: Sequence[Image]) -> None:
     """Write several images into one archive; a layer that several have is in it once. Raises OSError."""
     layers = {layer: _describe_file(layer) for image in images for layer in image.layers}
-    entries, blobs = [], {}
+    entries: list[Descriptor] = []
+    blobs: dict[str, bytes] = {}
     for image in images:
         config = _config(image, [layers[layer] for layer in image.layers])
         manifest = _manifest(config, [layers[layer] for layer in image.layers])
