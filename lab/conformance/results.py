@@ -57,7 +57,12 @@ class Outcome:
     @property
     def total(self) -> int:
         """How many conformance tests this Kubernetes version has."""
-        return len(self.passed) + len(self.failures) + len(self.not_run)
+        return len(self.passed) + len(self._failed) + len(self.not_run)
+
+    @property
+    def _failed(self) -> list[Failure]:
+        """The tests that failed, without the suite's own preparations."""
+        return [failure for failure in self.failures if failure.area != SUITE]
 
     @property
     def green(self) -> bool:
@@ -68,8 +73,10 @@ class Outcome:
     def sentence(self) -> str:
         """What can be said of it in one sentence."""
         said = f"{len(self.passed)} of {self.total} conformance tests passed"
-        if self.failures:
-            said += f", {len(self.failures)} failed"
+        if self._failed:
+            said += f", {len(self._failed)} failed"
+        if len(self.failures) > len(self._failed):
+            said += ", the suite's own preparations or checks failed"
         reasons = Counter(self.not_run.values())
         return said + "".join(f", {count} not run because {why}" for why, count in reasons.most_common())
 

@@ -11,8 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich.text import Text
+
 from lab.conformance import delivery, leftovers, results
-from lab.conformance.output import LONG, Output
+from lab.conformance.output import LONG, Ending, Output
 from lab.conformance.results import Outcome
 from lab.conformance.suite import Suite
 from lab.conformance.tests import ENDED_BEFORE, Selection, Wish
@@ -32,6 +34,7 @@ LONGEST = 12 * 3600.0
 """Seconds for a run: ginkgo's own limit is an hour, and all tests take longer on a small host."""
 
 INTERVAL = 0.5
+MARKS: dict[Ending, str] = {"passed": "✓", "failed": "✗", "skipped": "-"}
 UNTAKEN = ("NoSchedule", "NoExecute")
 
 LEFT_HINT = "`./inv verify` shows whether it matters; the next `./inv conformance` removes what it can"
@@ -187,8 +190,9 @@ def _ginkgo(session: Session, suite: Suite, selection: Selection, folder: Path, 
 
 
 def _watch(session: Session, log: Path, total: int, step: Step, over: threading.Event) -> None:
-    """Read the suite's output as it comes until `over`, and once after."""
+    """Read the suite's output as it comes until `over`, and once after; show which tests run and have ended."""
     output, place = Output(), 0
+    said: set[str] = set()
     last = False
     while not last:
         last = over.wait(INTERVAL)
@@ -198,19 +202,19 @@ def _watch(session: Session, log: Path, total: int, step: Step, over: threading.
                 new = file.read()
         except FileNotFoundError:
             continue
-        # A letter of several bytes may be cut where the file ends for now: it is read whole the next time.
+        # A letter of several bytes may be cut where the file ends for now: it is read the next time.
         whole = new if last else new[: new.rfind(b"\n") + 1]
         place += len(whole)
         for ended in output.read(whole.decode(errors="replace")):
-            mark = {"passed": "✓", "failed": "✗", "skipped": "-"}[ended.ending]
-            session.progress.say(
-                f"{len(output.ended):4} of {total}  {mark} {ended.name}  {ended.seconds:.1f} s"
-            )
-        running = ", ".join(f"{name} ({since})" for name, since in output.running.items())
-        failed = output.count("failed")
-        step.note = f"{len(output.ended)} of {total} done, {failed} failed" + (
-            f"; runs: {running}" if running else ""
-        )
+            count = f"{len(output.ended):4} of {total}"
+            session.progress.say(Text(f"{count}  {MARKS[ended.ending]} {ended.name}  {ended.seconds:.1f} s"))
+        for name, since in output.running.items():
+            if name not in said:
+                said.add(name)
+                session.progress.say(Text(f"               … {name}  runs for {since}", "dim"))
+        step.note = f"{len(output.ended)} of {total} ended, {output.count('failed')} failed"
+        if output.running:
+            step.note += "; now " + ", ".join(output.running)
 
 
 def _not_healthy(found: status.Status) -> LabStateError:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab.conformance import images, suite
 from lab.config import default
+from lab.conformance import images, suite
 from lab.errors import LabError
 from lab.golden import bundle, debian
 from lab.golden.supply import toolchain

@@ -146,14 +146,14 @@ def test_a_lab_that_is_down_is_refused_with_its_problem(
 ) -> None:
     down = Status("mine", "", "down", (), "HAProxy does not run on lb1")
     answering(monkeypatch, down, [])
-    with pytest.raises(LabStateError, match="the lab is down, .*HAProxy does not run on lb1"):
+    with pytest.raises(LabStateError, match=r"the lab is down, .*HAProxy does not run on lb1"):
         run.require_fit(wanted(tmp_path))
 
 
 def test_a_degraded_lab_is_refused_with_what_is_wrong(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     degraded = Status("mine", "", "degraded", (), "", ("cp2: kubelet does not run",))
     answering(monkeypatch, degraded, [node("w1"), node("w2")])
-    with pytest.raises(LabStateError, match="degraded, .*cp2: kubelet does not run"):
+    with pytest.raises(LabStateError, match=r"degraded, .*cp2: kubelet does not run"):
         run.require_fit(wanted(tmp_path))
 
 
