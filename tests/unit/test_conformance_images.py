@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.conformance import images
+from lab.golden.supply.images import short_name
 from tests.unit.fakes import recorded
 
 NAMES = recorded("conformance/list-images.txt").split()
@@ -70,7 +71,7 @@ def read(archive: Path) -> Iterator[tuple[str, dict[str, object], dict[str, tarf
         assert index is not None
         for entry in json.loads(index.read())["manifests"]:
             manifest = json.loads(blob(entry["digest"]))
-            members = {}
+            members: dict[str, tarfile.TarInfo] = {}
             for layer in manifest["layers"]:
                 with tarfile.open(fileobj=io.BytesIO(blob(layer["digest"]))) as content:
                     members |= {member.name.removeprefix("./"): member for member in content}
@@ -79,13 +80,13 @@ def read(archive: Path) -> Iterator[tuple[str, dict[str, object], dict[str, tarf
 
 
 def test_every_image_that_a_conformance_test_asks_for_is_made_or_on_the_machines() -> None:
-    made = {images.short_name(name) for name in images.made(NAMES)}
+    made = {short_name(name) for name in images.made(NAMES)}
     # What the conformance tests of 1.36.3 use: grepped from their sources (docs/conformance.md).
     assert made == {
         *("agnhost", "busybox", "glibc-dns-testing", "kitten", "nautilus", "nginx"),
         *("nonewprivs", "nonroot", "sample-apiserver"),
     }
-    left = {images.short_name(name) for name in images.not_made(NAMES)}
+    left = {short_name(name) for name in images.not_made(NAMES)}
     assert not left & {*made, *images.ON_MACHINES} - {"agnhost"}  # one of a registry that wants a login
 
 
@@ -105,7 +106,7 @@ def test_no_two_are_one_image_to_containerd(archive: Path) -> None:
 
 def test_they_start_as_upstream_s_do(archive: Path) -> None:
     starts = {
-        images.short_name(name): (config["Entrypoint"], config.get("Cmd"), config["User"])
+        short_name(name): (config["Entrypoint"], config.get("Cmd"), config["User"])
         for name, config, _ in read(archive)
     }
     assert starts["agnhost"] == (["/agnhost"], ["pause"], "")
@@ -115,7 +116,7 @@ def test_they_start_as_upstream_s_do(archive: Path) -> None:
 
 
 def test_what_is_in_them(archive: Path) -> None:
-    inside = {images.short_name(name): members for name, _, members in read(archive)}
+    inside = {short_name(name): members for name, _, members in read(archive)}
     assert inside["nonewprivs"]["usr/local/bin/nnp"].mode == 0o6755  # its test is about the setuid bit
     assert inside["busybox"]["bin/wget"].linkname == "busybox"
     assert inside["busybox"]["tmp"].mode == 0o1777

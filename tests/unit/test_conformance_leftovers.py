@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,6 @@ import pytest
 from lab.config import default
 from lab.conformance import delivery, leftovers, run
 from lab.errors import LabStateError
-from lab.system import wait
 
 SUITE, USER = "e2e.test", "kubectl-create"
 
@@ -120,7 +120,7 @@ def test_all_of_it_is_removed_and_nothing_else(tmp_path: Path) -> None:
 def test_what_does_not_go_is_named_after_a_bounded_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wait.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     api = FakeApi()
     api.stuck = {"/api/v1/namespaces/pods-1234"}
     assert leftovers.remove(api, tmp_path / "log", timeout=0.1) == ("namespaces pods-1234",)  # type: ignore[arg-type]

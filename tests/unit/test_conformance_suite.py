@@ -14,6 +14,7 @@ from lab.errors import LabError
 from lab.golden import bundle, debian
 from lab.golden.supply import toolchain
 from lab.golden.supply.golang import Go
+from lab.golden.supply.images import short_name
 from lab.golden.supply.releases import release, supported
 from lab.system import process
 from lab.system.process import Result
@@ -97,7 +98,7 @@ def test_a_finished_folder_has_what_a_run_needs_and_no_more(builder: Builder, tm
     built = suite.build(LAB, progress(tmp_path))
     assert {path.name for path in built.folder.iterdir()} == set(suite.KEPT)
     assert len(built.tests) == 446
-    assert "agnhost" in {images.short_name(name) for name in built.images}
+    assert "agnhost" in {short_name(name) for name in built.images}
     assert suite.is_built(LAB)
 
 
