@@ -83,7 +83,6 @@ RECIPES: Mapping[str, Recipe] = {
     "agnhost": Recipe(AGNHOST, ("/agnhost",), ("pause",)),
     "busybox": Recipe(("busybox",), (), ("sh",)),
     "glibc-dns-testing": Recipe(("debian",), (), ("bash",)),
-    "httpd": Recipe(("debian", "nginx"), (), ("nginx", "-g", "daemon off;")),
     "jessie-dnsutils": Recipe(("debian",), (), ("bash",)),
     "kitten": Recipe((*AGNHOST, "kitten"), ("/agnhost",), SERVES),
     "nautilus": Recipe((*AGNHOST, "nautilus"), ("/agnhost",), SERVES),
