@@ -17,6 +17,10 @@ ENDED = re.compile(r"^S*(•|S)(?: \[([A-Z!]+)\])?(?: [A-Z #0-9]+)? \[([0-9.]+) 
 RUNNING = re.compile(r"^\s+(\[sig-.*) \(Spec Runtime: ([0-9a-z.]+)\)$")
 """A line of a progress report: a test, and for how long it has run."""
 
+DELIMITER = "-" * 30
+LABELS = re.compile(r" \[[^][]*, [^][]*\]$")
+"""The labels of a test, which ginkgo prints behind its name, and which are in the name as well."""
+
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -31,12 +35,14 @@ class Ended:
 
 @dataclass
 class Output:
-    """What has been read so far. `running` are tests that were reported to take long and have not ended yet."""
+    """What has been read so far. `running` are tests that are known to run, each with how long it has."""
 
     ended: list[Ended] = field(default_factory=list)
     running: dict[str, str] = field(default_factory=dict)
     _rest: str = ""
+    _before: str = ""
     _headline: re.Match[str] | None = None
+    _begun: str = ""
 
     def read(self, text: str) -> list[Ended]:
         """Read what has been printed since; return the tests that have ended in it."""
@@ -50,14 +56,28 @@ class Output:
         return sum(each.ending == ending for each in self.ended)
 
     def _line(self, line: str) -> Ended | None:
-        headline, self._headline = self._headline, ENDED.match(line)
-        if headline is not None and line.startswith("["):
-            self.running.pop(line, None)
-            return Ended(line, _ending(headline), float(headline[3]))
+        """Read one line. Several processes print a test's name after its headline, one process before."""
+        before, self._before = self._before, line
+        headline, self._headline = self._headline, None
         running = RUNNING.match(line)
         if running:
             self.running[running[1]] = running[2]
+        elif line.startswith("[sig-"):
+            name = LABELS.sub("", line)
+            if headline is not None:
+                return self._end(name, headline)
+            if before == DELIMITER:
+                self._begun, self.running[name] = name, "0s"
+        elif (now := ENDED.match(line)) is not None:
+            if self._begun:
+                name, self._begun = self._begun, ""
+                return self._end(name, now)
+            self._headline = now
         return None
+
+    def _end(self, name: str, headline: re.Match[str]) -> Ended:
+        self.running.pop(name, None)
+        return Ended(name, _ending(headline), float(headline[3]))
 
 
 def _ending(headline: re.Match[str]) -> Ending:

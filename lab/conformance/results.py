@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from collections.abc import Mapping
@@ -22,6 +23,12 @@ IT = "[It] "
 FAILED = ("failed", "timedout", "panicked", "interrupted", "aborted")
 SUITE = "suite"
 """The area of what the suite itself does before and after its tests."""
+
+ECHO = "failed on Ginkgo parallel process"
+"""What every other process of a run says when a preparation has failed in the first one, which says why."""
+
+COLOUR = re.compile(r"[\x1b\ufffd]\[[0-9;]*m")
+"""Colours that ginkgo leaves in its report; XML has no character for how they begin, and so it is replaced."""
 
 LINES = 12
 """How many lines of what the suite says of a failure are shown; the log has all."""
@@ -100,12 +107,7 @@ def read(junit: Path) -> tuple[Case, ...]:
             f"the suite has written no JUnit file that can be read: {junit}", hint="its log says more"
         ) from error
     return tuple(
-        Case(
-            each.get("name", ""),
-            each.get("status", ""),
-            _words(each),
-            (each.findtext("system-err") or "").strip(),
-        )
+        Case(each.get("name", ""), each.get("status", ""), _words(each), _plain(each.findtext("system-err")))
         for each in root.iter("testcase")
         if each.get("status") != "skipped" or _words(each) not in ("", "skipped")
     )
@@ -133,7 +135,8 @@ def judge(
             failures.append((test.area, case))
         else:
             not_run[test] = f"the suite skipped them: {_first_line(case.words)}"
-    failures += [(SUITE, case) for case in cases if not case.name.startswith(IT) and case.status in FAILED]
+    others = [case for case in cases if not case.name.startswith(IT) and case.status in FAILED]
+    failures += [(SUITE, case) for case in others if ECHO not in case.words]
     found = [
         Failure(
             case.name.removeprefix(IT).strip(),
@@ -206,8 +209,12 @@ def _words(case: ET.Element) -> str:
     for kind in ("failure", "error", "skipped"):
         found = case.find(kind)
         if found is not None:
-            return (found.text or "").strip() or found.get("message", "").removeprefix("skipped - ").strip()
+            return _plain(found.text) or _plain(found.get("message")).removeprefix("skipped - ")
     return ""
+
+
+def _plain(text: str | None) -> str:
+    return COLOUR.sub("", text or "").strip()
 
 
 def _first_line(words: str) -> str:

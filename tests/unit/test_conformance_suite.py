@@ -28,7 +28,7 @@ def test_each_version_has_a_pin_of_its_own_suite(version: str) -> None:
     pin = release(version).pins()["conformance"]
     gomod = (pin / "go.mod").read_text(encoding="utf-8")
     gosum = (pin / "go.sum").read_text(encoding="utf-8")
-    assert re.search(rf"^\tk8s\.io/kubernetes v{version}$", gomod, re.MULTILINE)
+    assert re.search(rf"^\tk8s\.io/kubernetes v{version}\b", gomod, re.MULTILINE)
     assert f"k8s.io/kubernetes v{version} h1:" in gosum
     assert (
         f"replace k8s.io/sample-apiserver => k8s.io/sample-apiserver v0.{version.removeprefix('1.')}" in gomod
@@ -61,7 +61,7 @@ class Builder:
         self.built: list[str] = []
         self.fails_at = ""
 
-    def build(self, go: Go, component: Any, target: str, output: Path, log: Path) -> None:
+    def build(self, component: Any, target: str, output: Path, log: Path) -> None:
         """Build one program, or run out of something."""
         if target == self.fails_at:
             raise LabError(f"no {target} today")
