@@ -35,6 +35,11 @@ class E2eTest:
         return found[1] if found else "other"
 
     @property
+    def plain(self) -> str:
+        """Its name without tags, such as [NodeConformance]: these change from version to version."""
+        return re.sub(r" \[[A-Z][^]]*\]", "", self.name)
+
+    @property
     def is_extra(self) -> bool:
         """Whether it must run alone, or takes minutes: only `--serial` runs such tests."""
         return "[Serial]" in self.name or "[Slow]" in self.name
@@ -93,13 +98,13 @@ def read(file: Path) -> tuple[E2eTest, ...]:
 
 
 def quick(file: Path = QUICK) -> frozenset[str]:
-    """The names of the tests of `--quick`."""
+    """The plain names of the tests of `--quick`."""
     groups = yaml.safe_load(file.read_text(encoding="utf-8"))
     return frozenset(name for group in groups for name in group["tests"])
 
 
 def unable(file: Path = UNABLE) -> dict[str, str]:
-    """The names of the tests that can't pass in a lab, each with the reason."""
+    """The plain names of the tests that can't pass in a lab, each with the reason."""
     return {each["test"]: each["why"] for each in yaml.safe_load(file.read_text(encoding="utf-8"))}
 
 
@@ -129,7 +134,7 @@ def select(
     """Choose the tests of a run. Raises ConfigError where none is left."""
     run, not_run = [], {}
     for test in tests:
-        reason = _why_not_selected(test, wish, of_quick) or cant.get(test.name)
+        reason = _why_not_selected(test, wish, of_quick) or cant.get(test.plain)
         if reason:
             not_run[test] = reason
         else:
@@ -155,7 +160,7 @@ def _why_not_selected(test: E2eTest, wish: Wish, of_quick: frozenset[str]) -> st
         return None if test.is_extra else NOT_SERIAL
     if test.is_extra:
         return SERIAL_OR_SLOW
-    return NOT_QUICK if wish.quick and test.name not in of_quick else None
+    return NOT_QUICK if wish.quick and test.plain not in of_quick else None
 
 
 def _go_quoted(name: str) -> str:

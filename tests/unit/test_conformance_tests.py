@@ -50,18 +50,18 @@ def test_by_default_all_but_serial_and_slow_ones_run() -> None:
 def test_serial_runs_exactly_what_the_default_leaves_out() -> None:
     both = {*chosen().run, *chosen(serial=True).run}
     assert not set(chosen().run) & set(chosen(serial=True).run)
-    assert {test.name for test in ALL} - {test.name for test in both} == set(CANT)
+    assert {test.plain for test in ALL} - {test.plain for test in both} == set(CANT)
 
 
 def test_quick_is_a_set_of_tests_that_there_are_none_of_them_serial_or_slow() -> None:
     found = chosen(quick=True)
-    assert {test.name for test in found.run} == tests.quick()
+    assert {test.plain for test in found.run} == tests.quick()
     assert not any(test.is_extra for test in found.run)
     assert {test.area for test in found.run} >= {test.area for test in ALL} - {"sig-instrumentation"}
 
 
 def test_tests_that_can_t_pass_are_tests_that_there_are_and_have_a_reason() -> None:
-    assert set(CANT) <= {test.name for test in ALL}
+    assert set(CANT) <= {test.plain for test in ALL}
     assert all(CANT.values())
 
 
@@ -103,3 +103,9 @@ def test_the_expression_for_ginkgo_selects_these_tests_and_no_other() -> None:
 
 def test_the_expression_for_all_fits_into_one_word_of_a_command() -> None:
     assert len(chosen().focus.encode()) < 2**17 - 100  # Linux: MAX_ARG_STRLEN
+
+
+def test_plain_names_tell_tests_apart() -> None:
+    assert len({test.plain for test in ALL}) == len(ALL)
+    name = "[sig-node] Pods should be updated [NodeConformance] [Conformance]"
+    assert E2eTest(name).plain == "[sig-node] Pods should be updated"
