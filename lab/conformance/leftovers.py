@@ -7,13 +7,14 @@ program. So nothing of the user's is taken for the suite's, and what a killed ru
 from __future__ import annotations
 
 import http.client
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.errors import LabStateError, WaitTimedOut
-from lab.health.cluster import Api
+from lab.errors import LabError, LabStateError, WaitTimedOut
+from lab.health.cluster import Api, refusal
 from lab.system.wait import wait_until
 
 MAKER = "e2e.test"
@@ -64,18 +65,21 @@ def remove(api: Api, log: Path, timeout: float = GONE) -> tuple[str, ...]:
     asked: set[str] = set()
 
     def why_not_clean() -> str | None:
-        left = find(api)
-        for each in left:
-            if each.path not in asked:
-                asked.add(each.path)
-                api.request("DELETE", each.path, {"propagationPolicy": "Background"})
-        clean_nodes(api)
-        return ", ".join(each.title for each in left[:3]) or None
+        try:
+            left = find(api)
+            for each in left:
+                if each.path not in asked:
+                    api.request("DELETE", each.path, {"propagationPolicy": "Background"})
+                    asked.add(each.path)
+            clean_nodes(api)
+        except LabError as error:
+            return error.message  # a load balancer may just be leaving a server
+        return ", ".join(each.title for each in left) or None
 
     try:
         wait_until(why_not_clean, what="the suite's objects to be gone", timeout=timeout, interval=2, log=log)
-    except WaitTimedOut:
-        return tuple(each.title for each in find(api))
+    except WaitTimedOut as error:
+        return (error.reason,)
     return ()
 
 
@@ -133,13 +137,10 @@ def is_made_by_the_suite(metadata: dict[str, Any]) -> bool:
 
 def _found(api: Api, kind: Kind, without: set[str] | None = None) -> list[Left]:
     """The suite's objects of one kind; none of a kind that can't be listed now, as of an API that is gone."""
-    try:
-        items = api.get(f"{kind.path}/{kind.name}")["items"]
-    except LabStateError:
-        return []
+    answer = _answer(api, f"{kind.path}/{kind.name}")
     return [
         _left(kind, item["metadata"])
-        for item in items
+        for item in (answer or {"items": []})["items"]
         if item["metadata"].get("namespace") not in (without or ()) and is_made_by_the_suite(item["metadata"])
     ]
 
@@ -155,9 +156,20 @@ def _kinds(api: Api) -> Iterator[Kind]:
     paths = ["/api/v1"]
     paths += [f"/apis/{group['preferredVersion']['groupVersion']}" for group in api.get("/apis")["groups"]]
     for path in paths:
-        status, _ = api.request("GET", path)
-        if status != http.client.OK:
-            continue  # an aggregated API whose server is gone
-        for each in api.get(path)["resources"]:
+        for each in (_answer(api, path) or {"resources": []})["resources"]:
             if {"list", "delete"} <= set(each["verbs"]) and "/" not in each["name"]:
                 yield Kind(path, each["name"], each["namespaced"])
+
+
+def _answer(api: Api, path: str) -> dict[str, Any] | None:
+    """What the API has at a path; None where it has nothing to list there now.
+
+    So it is for an aggregated API whose server is gone (503), and for a kind that has just been removed (404).
+    """
+    status, body = api.request("GET", path)
+    if status in (http.client.NOT_FOUND, http.client.SERVICE_UNAVAILABLE) and path.startswith("/apis/"):
+        return None
+    if status != http.client.OK:
+        raise LabStateError(f"the API answered {status} to GET {path}: {refusal(body)}")
+    found: dict[str, Any] = json.loads(body)
+    return found

@@ -38,6 +38,7 @@ class FakeApi:
         self.deleted: list[str] = []
         self.patched: dict[str, Any] = {}
         self.stuck: set[str] = set()
+        self.status = 200
         self.items: dict[str, list[dict[str, Any]]] = {
             "/api/v1/namespaces": [
                 item("default", "kube-apiserver"),
@@ -79,7 +80,7 @@ class FakeApi:
     def request(self, method: str, path: str, body: object = None, content_type: str = "") -> tuple[int, str]:
         """Delete, patch, or say whether a group answers: the suite's aggregated API has no server any more."""
         if method == "GET":
-            return (503, "") if "wardle" in path else (200, "")
+            return (503, "") if "wardle" in path else (self.status, json.dumps(self.get(path)))
         if method == "PATCH":
             self.patched[path] = body
             return 200, ""
@@ -214,3 +215,13 @@ def test_a_lab_with_one_worker_that_takes_pods_is_refused_with_the_reasons() -> 
     assert "needs 2 workers that take pods, and this lab has 1" in caught.value.message
     assert "w2: cordoned; w3: not Ready" in caught.value.message
     assert "uncordon" in caught.value.hint
+
+
+def test_an_api_that_does_not_answer_is_no_clean_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    api = FakeApi()
+    api.status = 500
+    [left] = leftovers.remove(api, tmp_path / "log", timeout=0.1)  # type: ignore[arg-type]
+    assert "the API answered 500" in left

@@ -78,3 +78,14 @@ def test_other_lines_are_no_headlines(line: str) -> None:
 def test_colours_are_ignored() -> None:
     text = "\x1b[38;5;10m• [1.000 seconds]\x1b[0m\n\x1b[0m[sig-node] Pods \x1b[0m[Conformance]\x1b[0m\n"
     assert Output().read(text) == [Ended("[sig-node] Pods [Conformance]", "passed", 1.0)]
+
+
+def test_one_process_prints_names_before_headlines() -> None:
+    """It was recorded with --dry-run: which tests run is known from the first line of each."""
+    output, seen = Output(), set()
+    for line in recorded("conformance/one-process.log").splitlines(keepends=True):
+        output.read(line)
+        seen |= set(output.running)
+    assert {each.name for each in output.ended} == seen
+    assert (len(output.ended), output.count("passed")) == (3, 3)
+    assert "[sig-network] DNS should provide DNS for the cluster [Conformance]" in seen

@@ -213,3 +213,13 @@ def test_a_file_that_is_no_junit_is_an_error(tmp_path: Path) -> None:
 
 
 _JUNIT_FILE = Path(__file__).parent / "recorded" / "conformance" / "junit_01.xml"
+
+
+def test_a_cluster_that_can_t_be_reached_is_one_failure_of_the_preparations() -> None:
+    """It was recorded with three processes, each of which fails; two of them only say that the first did."""
+    cases = results.read(_JUNIT_FILE.with_name("junit_no_cluster.xml"))
+    passed, failures, not_run = results.judge(SELECTION, cases, "the suite ended before", Path("/logs"))
+    assert (passed, len(not_run)) == ((), SELECTION.total)
+    [failure] = failures
+    assert "error loading KubeConfig" in failure.words
+    assert "\ufffd" not in failure.words
