@@ -217,11 +217,12 @@ def test_a_lab_with_one_worker_that_takes_pods_is_refused_with_the_reasons() -> 
     assert "uncordon" in caught.value.hint
 
 
+@pytest.mark.parametrize("status", [500, 503])
 def test_an_api_that_does_not_answer_is_no_clean_cluster(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     api = FakeApi()
-    api.status = 500
+    api.status = status
     [left] = leftovers.remove(api, tmp_path / "log", timeout=0.1)  # type: ignore[arg-type]
-    assert "the API answered 500" in left
+    assert f"the API answered {status}" in left
