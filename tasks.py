@@ -374,7 +374,7 @@ def drill(
 
 
 @verb(
-    interrupted="what the suite had made in the lab is removed; a build of it goes on from where it was stopped",
+    interrupted="what the suite had made is removed; a build of it goes on from where it was stopped",
     help=LAB_HELP
     | YES_HELP
     | {

@@ -80,7 +80,7 @@ def carry_out(
     left: list[str] = []
     title = f"{len(selection.run)} of {selection.total} tests"
     with (
-        _clean_lab(session, suite, nodes, folder, left),
+        _clean_lab(session, suite, nodes, left),
         session.progress.step("conformance", title) as step,
     ):
         _ginkgo(session, suite, selection, folder, log, step)
@@ -133,9 +133,7 @@ def processes(lab: Lab) -> int:
 
 
 @contextlib.contextmanager
-def _clean_lab(
-    session: Session, suite: Suite, nodes: Sequence[Node], folder: Path, left: list[str]
-) -> Iterator[None]:
+def _clean_lab(session: Session, suite: Suite, nodes: Sequence[Node], left: list[str]) -> Iterator[None]:
     """The lab with the images of the tests while inside; without anything of the suite's before and after."""
     api = _api(session)
     progress = session.progress
