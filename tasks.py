@@ -374,6 +374,44 @@ def drill(
 
 
 @verb(
+    interrupted="what the suite had made is removed; a build of it goes on from where it was stopped",
+    help=LAB_HELP
+    | YES_HELP
+    | {
+        "quick": "a fixed set of tests, one or a few for each part of a cluster (at most 10 minutes)",
+        "focus": "only the conformance tests whose names match this regular expression",
+        "serial": "the tests that must run alone or take minutes, instead of all others",
+        "junit": "also write junit there (it is in .lab/conformance/ in any case)",
+        "json": "as JSON, for programs",
+    },
+)
+def conformance(
+    c: Context,
+    lab: str = DEFAULT_LAB,
+    quick: bool = False,
+    focus: str = "",
+    serial: bool = False,
+    junit: str = "",
+    json: bool = False,
+    yes: bool = False,
+) -> None:
+    """Run Kubernetes' own conformance tests on the lab, and leave nothing behind. Exit 0 all that ran passed.
+
+    Without --quick, --focus or --serial: all tests that are not serial or slow, which takes an hour or more.
+    """
+    from lab.conformance import results
+    from lab.conformance.tests import Wish
+    from lab.verbs import conformance as conforming
+
+    session = _made(lab, errors_console if json else console)
+    wish = Wish(quick=quick, serial=serial, focus=focus)
+    outcome = conforming.conformance(session, wish, junit=Path(junit) if junit else None, consent=yes)
+    _print_json(results.to_json(outcome)) if json else console.print(results.shown(outcome), soft_wrap=True)
+    if not outcome.green:
+        raise Exit(code=1)
+
+
+@verb(
     help=LAB_HELP
     | YES_HELP
     | {

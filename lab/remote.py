@@ -100,6 +100,7 @@ class Remote:
         accept: Sequence[int] | None = (0,),
         log: Path | None = None,
         output: Path | None = None,
+        source: Path | None = None,
     ) -> process.Result:
         """Run one command on a machine. Its words are joined by the remote shell, as ssh does.
 
@@ -112,6 +113,7 @@ class Remote:
             accept=accept,
             log=log,
             output=output,
+            source=source,
             hint=f"`./inv ssh {node.name}` logs in; `./inv logs` collects what a report needs",
         )
 

@@ -1,9 +1,9 @@
 """Packs all that a machine without a network needs into one file, and takes it out again.
 
 The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
-which reads that folder before there is any Python package), last `machine/`, the golden machine as its provider
-takes it. The manifest has the
-sum of every part and of itself: they are there against damage, not against whoever made the file.
+which reads that folder before there is any Python package), `suite/` where the conformance suite was built,
+last `machine/`, the golden machine as its provider takes it. The manifest has the sum of every part and of
+itself: they are there against damage, not against whoever made the file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.system.progress import Progress
 
-MANIFEST, WHEELS, MACHINE = "manifest.json", "wheels", "machine"
+MANIFEST, WHEELS, SUITE, MACHINE = "manifest.json", "wheels", "suite", "machine"
 LOCK = REPOSITORY / "requirements.txt"
 
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
@@ -62,7 +62,10 @@ class Part(Frozen):
 
 
 class Manifest(Frozen):
-    """What a bundle holds, and for whom. `unpacked` is what the golden machine takes in the end, in MiB."""
+    """What a bundle holds, and for whom. `unpacked` is what the golden machine takes in the end, in MiB.
+
+    `suite` is the name of the conformance suite's folder; "" where it was not built.
+    """
 
     format: Literal[1] = 1
     kit: str
@@ -72,6 +75,7 @@ class Manifest(Frozen):
     kubernetes: str
     architecture: str
     unpacked: int
+    suite: str = ""
     parts: tuple[Part, ...]
 
     def text(self) -> str:
@@ -80,10 +84,11 @@ class Manifest(Frozen):
         return json.dumps(data | {"sha256": _sum_of(data)}, indent=2) + "\n"
 
 
-def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
+def write(lab: Lab, target: Path, progress: Progress, suite: Path | None = None) -> Manifest:
     """Pack this lab's golden machine, which must be there, and the kit's Python packages into `target`.
 
-    Whole or not at all; a file that is there is never overwritten. Raises LabError.
+    `suite` is the folder of the conformance suite, if it was built. Complete or not at all; a file that is
+    there is never overwritten. Raises LabError.
     """
     target = target.absolute()
     require_new(target)
@@ -91,14 +96,17 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
     folder = target.with_name(f".{target.name}.partial")
     with _explained(target):
         # At its end the machine lies there twice, packed; before that whole and packed. 2/3 is plenty.
-        _require_room(target.parent, unpacked * 5 // 3 + WHEELS_MIB, "to pack the golden machine")
+        needed = unpacked * 5 // 3 + WHEELS_MIB + _mib(suite)
+        _require_room(target.parent, needed, "to pack the golden machine")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         try:
             _fetch_wheels(lab, folder / WHEELS, progress)
             (folder / MACHINE).mkdir()
             image.pack(lab, folder / MACHINE, progress)
-            manifest = _describe(lab, folder, unpacked)
+            if suite is not None:
+                shutil.copytree(suite, folder / SUITE, copy_function=_link_or_copy)
+            manifest = _describe(lab, folder, unpacked, suite.name if suite is not None else "")
             with progress.step("bundle", f"write {target.name}"):
                 _write_tar(manifest, folder, folder / "bundle.tar")
             os.rename(folder / "bundle.tar", target)
@@ -125,6 +133,7 @@ def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
     lab = image.with_key(lab, manifest.golden) or lab  # `auto` comes to the source that the machine has
     with _explained(cache_folder()), tarfile.open(file, "r:") as bundle:
         _place_wheels(bundle, manifest)
+        _place_suite(bundle, manifest)
         if not image.exists(lab, image.name(lab)):
             _unpack_machine(lab, bundle, manifest, progress)
     if not image.exists(lab, image.name(lab)):
@@ -250,10 +259,11 @@ def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
     shutil.copyfile(LOCK, folder / LOCK.name)
 
 
-def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
+def _describe(lab: Lab, folder: Path, unpacked: int, suite: str) -> Manifest:
     wheels = sorted((folder / WHEELS).glob("*.whl"))
     # The copy of the lock after them: `inv` takes a folder that has it for whole.
-    files = [*wheels, folder / WHEELS / LOCK.name, *sorted((folder / MACHINE).iterdir())]
+    others = [path for name in (SUITE, MACHINE) for path in sorted((folder / name).glob("*"))]
+    files = [*wheels, folder / WHEELS / LOCK.name, *others]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     return Manifest(
         kit=project["project"]["version"],
@@ -263,6 +273,7 @@ def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
         kubernetes=lab.kubernetes.version,
         architecture=machine_architecture(),
         unpacked=unpacked,
+        suite=suite,
         parts=tuple(_part(path, str(path.relative_to(folder))) for path in files),
     )
 
@@ -287,6 +298,18 @@ def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
     return member.replace(mtime=0, mode=0o644, uid=0, gid=0, uname="", gname="", deep=False)
 
 
+def _link_or_copy(source: str, target: str) -> None:
+    """Link a file, which takes no room; copy it where the target is on another disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _mib(folder: Path | None) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir()) // 2**20 + 1 if folder is not None else 0
+
+
 def _commit() -> str:
     words = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
     return process.run(words, accept=None, timeout=10).stdout.strip() or UNKNOWN
@@ -307,6 +330,31 @@ def _place_wheels(bundle: tarfile.TarFile, manifest: Manifest) -> None:
         _extract(bundle, part, wheels_folder() / Path(part.name).name)
     for old in {path.name for path in wheels_folder().iterdir()} - {Path(part.name).name for part in parts}:
         (wheels_folder() / old).unlink()
+
+
+def _place_suite(bundle: tarfile.TarFile, manifest: Manifest) -> None:
+    """Put the conformance suite where `./inv conformance` looks for it; one that is there stays as it is."""
+    parts = [part for part in manifest.parts if part.name.startswith(f"{SUITE}/")]
+    final = suites_folder() / manifest.suite
+    if not parts or final.exists():
+        return
+    suites_folder().mkdir(parents=True, exist_ok=True)
+    _require_room(suites_folder(), sum(part.bytes for part in parts) // 2**20 + 1, "to unpack the suite")
+    folder = Path(tempfile.mkdtemp(dir=suites_folder(), prefix="import-", suffix=".partial"))
+    try:
+        for part in parts:
+            target = folder / Path(part.name).name
+            _extract(bundle, part, target)
+            target.chmod(0o644 if target.suffix in (".tar", ".txt") else 0o755)
+        folder.chmod(0o755)
+        folder.rename(final)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def suites_folder() -> Path:
+    """Where conformance suites are kept, a folder for each."""
+    return cache_folder() / "conformance"
 
 
 def _unpack_machine(lab: Lab, bundle: tarfile.TarFile, manifest: Manifest, progress: Progress) -> None:

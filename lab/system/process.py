@@ -65,6 +65,7 @@ def run(
     env: Mapping[str, str] | None = None,
     log: Path | None = None,
     output: Path | None = None,
+    source: Path | None = None,
     idle_timeout_folder: Path | None = None,
     terminal: bool = False,
     hint: str = "",
@@ -74,7 +75,8 @@ def run(
     `accept` lists the exit codes that count as answers (None: any). `env` adds to the kit's environment
     (`lab.system.environment.base`); of the user's own, nothing else gets through.
     With `log`, standard output and error go to that file, together, as they come, and the result's
-    texts are empty; with `output`, standard output goes to that file, byte for byte. With
+    texts are empty; with `output`, standard output goes to that file, byte for byte. With `source`, standard
+    input is that file, which may be larger than memory. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
     folder does not grow. With `terminal`, the command shares standard input, output and error with this
     process, and the result's texts are empty. Raises CommandFailed on any other exit code or a missing program,
@@ -83,7 +85,7 @@ def run(
     words = [str(word) for word in argv]
     started = time.monotonic()
     given = stdin.encode() if isinstance(stdin, str) else stdin
-    process = _start(words, given is not None, cwd, env, log, output, terminal, hint)
+    process = _start(words, given is not None, cwd, env, log, output, source, terminal, hint)
     try:
         stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
     except subprocess.TimeoutExpired as error:
@@ -201,11 +203,17 @@ def _start(
     env: Mapping[str, str] | None,
     log: Path | None,
     output: Path | None,
+    source: Path | None,
     terminal: bool,
     hint: str,
 ) -> subprocess.Popen[bytes]:
     if _stopped.is_set():
         raise CommandFailed(words, _INTERRUPTED)
+    stdin: int | IO[bytes] | None = None if terminal else subprocess.DEVNULL
+    if takes_input:
+        stdin = subprocess.PIPE
+    elif source is not None:
+        stdin = source.open("rb")
     stdout: int | IO[bytes] | None = None if terminal else subprocess.PIPE
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +225,7 @@ def _start(
     try:
         process = subprocess.Popen(
             words,
-            stdin=subprocess.PIPE if takes_input else None if terminal else subprocess.DEVNULL,
+            stdin=stdin,
             stdout=stdout,
             stderr=subprocess.STDOUT if log is not None else None if terminal else subprocess.PIPE,
             cwd=cwd,
@@ -232,8 +240,9 @@ def _start(
     except OSError as error:
         raise CommandFailed(words, f"could not start: {error.strerror}", hint=hint) from error
     finally:
-        if stdout is not None and not isinstance(stdout, int):
-            stdout.close()
+        for file in (stdin, stdout):
+            if file is not None and not isinstance(file, int):
+                file.close()
     with _running_lock:
         _running.add(process)
         stopped = _stopped.is_set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lab.conformance import suite
 from lab.errors import LabError
 from lab.golden import bundle, disk, image
 from lab.golden.supply import lock, pinning, releases
@@ -29,11 +30,15 @@ def bake(session: Session, *, consent: bool) -> str:
 
 
 def export(session: Session, target: Path, *, consent: bool) -> bundle.Manifest:
-    """Pack this checkout's golden machine for hosts without a network, made first where it isn't there."""
+    """Pack this checkout's golden machine for hosts without a network, made first where it isn't there.
+
+    The conformance suite goes with it if it was built.
+    """
     bundle.require_new(target)
     make_fit(session, {"up"} if is_baked(session) else {"up", "bake"}, consent=consent)
     image.bake(session.lab, session.progress)
-    return bundle.write(session.lab, target, session.progress)
+    built = suite.folder(session.lab) if suite.is_built(session.lab) else None
+    return bundle.write(session.lab, target, session.progress, built)
 
 
 def import_(session: Session, file: Path, *, consent: bool) -> bundle.Manifest:

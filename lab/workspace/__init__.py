@@ -7,6 +7,7 @@
   lab.json                                  what was made: the lab as last applied, its machines, its label
   merged.json                               the user's kubeconfigs that this lab was merged into
   drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
+  conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
   tasks.json                                how often each of the handouts' tasks was asked
   logs/NN-step.log  report.json  bom.json   what happened, what went in
 """

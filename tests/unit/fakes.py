@@ -121,6 +121,7 @@ class FakeRemote(Remote):
         accept: Sequence[int] | None = (0,),
         log: Path | None = None,
         output: Path | None = None,
+        source: Path | None = None,
     ) -> process.Result:
         """Answer the probe and nothing else."""
         assert tuple(command) == ("sudo", "/opt/ha-lab/probe.sh"), f"not told of {command}"

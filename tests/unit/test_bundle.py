@@ -282,3 +282,50 @@ def test_no_part_lands_outside_the_cache(host: Host, file: Path, tmp_path: Path)
 
 SUM_OF_MARK = "8a8de823d5ed3e12746a62ef169bcf372be0ca44f0a1236abc35df05d96928e1"
 """Of one question mark."""
+
+
+SUITE_KEY = "feedfacefeedface"
+
+
+@pytest.fixture
+def with_suite(host: Host, tmp_path: Path) -> Path:
+    """A bundle with a conformance suite in it."""
+    built = tmp_path / SUITE_KEY
+    built.mkdir()
+    for name in ("e2e.test", "images.tar", "tests.txt"):
+        (built / name).write_text(name)
+    path = tmp_path / "disk" / "with-suite.tar"
+    path.parent.mkdir()
+    manifest = bundle.write(LAB, path, progress(tmp_path), built)
+    assert manifest.suite == SUITE_KEY
+    return path
+
+
+def test_a_suite_that_was_built_goes_with_it(host: Host, with_suite: Path, tmp_path: Path) -> None:
+    bundle.take(LAB, with_suite, bundle.check(LAB, with_suite), progress(tmp_path))
+    taken = bundle.suites_folder() / SUITE_KEY
+    assert sorted(path.name for path in taken.iterdir()) == ["e2e.test", "images.tar", "tests.txt"]
+    assert (taken / "e2e.test").stat().st_mode & 0o777 == 0o755
+    assert (taken / "images.tar").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in bundle.suites_folder().iterdir()] == [SUITE_KEY]  # nothing half unpacked
+
+
+def test_a_suite_that_is_there_stays_as_it_is(host: Host, with_suite: Path, tmp_path: Path) -> None:
+    (bundle.suites_folder() / SUITE_KEY).mkdir(parents=True)
+    bundle.take(LAB, with_suite, bundle.check(LAB, with_suite), progress(tmp_path))
+    assert list((bundle.suites_folder() / SUITE_KEY).iterdir()) == []
+
+
+def test_a_damaged_suite_is_found_before_anything_is_touched(with_suite: Path) -> None:
+    def damage(content: dict[str, bytes]) -> None:
+        content["suite/e2e.test"] = b"e2e.tesT"
+
+    with pytest.raises(LabError, match=r"suite/e2e\.test is not what it was"):
+        bundle.check(LAB, repacked(with_suite, damage))
+
+
+def test_without_a_suite_none_is_looked_for(host: Host, file: Path, tmp_path: Path) -> None:
+    manifest = bundle.check(LAB, file)
+    assert manifest.suite == ""
+    bundle.take(LAB, file, manifest, progress(tmp_path))
+    assert not bundle.suites_folder().exists()

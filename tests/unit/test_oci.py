@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.golden.supply.oci import pack_image, take_file, write_image
+from lab.golden.supply.oci import Image, pack_image, take_file, write_image, write_images
 
 NAME = "registry.example/team/tool:v1"
 
@@ -153,3 +153,38 @@ def test_a_file_that_no_layer_has_is_not_made(tmp_path: Path, layout: Path) -> N
     assert not take_file(layout, "/usr/bin/other", tmp_path / "taken")
     assert not take_file(layout, "/usr/bin", tmp_path / "taken")
     assert not (tmp_path / "taken").exists()
+
+
+def test_images_of_one_archive_share_their_layers(tmp_path: Path, base: Path, program: Path) -> None:
+    archive = tmp_path / "images.tar"
+    names = ["registry.example/one:1", "registry.example/two:1"]
+    write_images(
+        archive,
+        [
+            Image(
+                name, [base, program], ["/tool"], ["serve"], labels={"org.opencontainers.image.ref.name": name}
+            )
+            for name in names
+        ],
+    )
+    content = read(archive)
+    entries = json.loads(content["index.json"])["manifests"]
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in entries] == names
+    manifests = [json.loads(blob(content, entry)) for entry in entries]
+    assert manifests[0]["layers"] == manifests[1]["layers"]
+    assert manifests[0]["config"] != manifests[1]["config"]  # else they were one image to containerd
+    config = json.loads(blob(content, manifests[0]["config"]))["config"]
+    assert (config["Entrypoint"], config["Cmd"]) == (["/tool"], ["serve"])
+    assert len(content) == 2 + 2 * 2 + 2  # index and layout, manifests and configurations, layers
+
+
+def test_a_layer_that_two_files_hold_is_in_the_archive_once(tmp_path: Path, base: Path) -> None:
+    same = tmp_path / "same.tar"
+    same.write_bytes(base.read_bytes())
+    archive = tmp_path / "images.tar"
+    write_images(
+        archive, [Image("registry.example/one:1", [base], []), Image("registry.example/two:1", [same], [])]
+    )
+    with tarfile.open(archive) as tar:
+        names = tar.getnames()
+    assert len(names) == len(set(names))

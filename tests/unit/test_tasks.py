@@ -33,6 +33,7 @@ VERBS = (
     *(
         "bake",
         "bench",
+        "conformance",
         "destroy",
         "doctor",
         "drill",

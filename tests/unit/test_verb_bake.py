@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from lab.conformance import suite
 from lab.errors import HostNotFit, LabError, LabStateError
 from lab.golden import bundle, disk, image
 from lab.golden.supply import lock, pinning
@@ -150,14 +151,23 @@ def test_a_provider_that_can_t_be_asked_has_no_golden_machine(
 def test_an_export_is_of_this_checkout_s_golden_machine(
     opened: Session, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(
-        bundle, "write", lambda lab, target, progress: host.events.append(f"pack {target.name}")
-    )
+    built: list[Path] = []
+    monkeypatch.setattr(suite, "folder", lambda lab: tmp_path / "suite")
+    monkeypatch.setattr(suite, "is_built", lambda lab: bool(built))
+
+    def write(lab: object, target: Path, progress: object, with_suite: Path | None) -> None:
+        host.events.append(f"pack {target.name}{f' and {with_suite.name}' if with_suite else ''}")
+
+    monkeypatch.setattr(bundle, "write", write)
     bake.export(opened, tmp_path / "lab.tar", consent=False)
     assert host.events == ["fit for bake+up", "bake", "pack lab.tar"]
     host.events.clear()
     bake.export(opened, tmp_path / "lab.tar", consent=False)
     assert host.events == ["fit for up", "bake", "pack lab.tar"]
+    host.events.clear()
+    built.append(tmp_path)
+    bake.export(opened, tmp_path / "lab.tar", consent=False)
+    assert host.events == ["fit for up", "bake", "pack lab.tar and suite"]
 
 
 def test_an_export_over_a_file_is_refused_before_anything(opened: Session, host: Host, tmp_path: Path) -> None:

@@ -533,6 +533,7 @@ class WorldRemote(FakeRemote):
         accept: Sequence[int] | None = (0,),
         log: Path | None = None,
         output: Path | None = None,
+        source: Path | None = None,
     ) -> process.Result:
         """Ask a machine, which does not answer where it does not run."""
         self.world.require_alive()

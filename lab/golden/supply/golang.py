@@ -31,6 +31,11 @@ class Go:
         words += ["-tags", component.tags] if component.tags else []
         self._run([*words, "-o", str(output), component.programs[target]], component, log)
 
+    def build_tests(self, component: Component, target: str, output: Path, log: Path) -> None:
+        """Build the tests of one package of a component into the program `output`. Raises CommandFailed."""
+        words = ["test", "-c", "-vet=off", *FLAGS, "-ldflags", f"-s -w {component.ldflags}".strip()]
+        self._run([*words, "-o", str(output), component.programs[target]], component, log)
+
     def source(self, component: Component, module: str) -> Path:
         """Return the folder of a module's source in Go's module cache."""
         return Path(self._run(["list", "-m", "-f", "{{.Dir}}", module], component).strip())

@@ -14,6 +14,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,22 @@ CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 
 Descriptor = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of an archive: containerd's full name for it, its layers from the bottom, how it starts.
+
+    `user` is numeric (`uid:gid`; empty: root). Images that differ in nothing but their name are one image to
+    containerd; labels make them two.
+    """
+
+    name: str
+    layers: Sequence[Path]
+    entrypoint: Sequence[str]
+    command: Sequence[str] = ()
+    user: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_image(
@@ -48,9 +65,27 @@ def write_image(
         if files:
             layers.append(_own_layer(files, Path(temporary) / "layer.tar"))
         unfinished = Path(temporary) / archive.name
-        with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as out:
-            _write(out, name, layers, {"Env": [PATH], "Entrypoint": list(entrypoint), "User": user})
+        write_images(unfinished, [Image(name, layers, entrypoint, user=user)])
         os.replace(unfinished, archive)
+
+
+def write_images(archive: Path, images: Sequence[Image]) -> None:
+    """Write several images into one archive; a layer that several have is in it once. Raises OSError."""
+    layers = {layer: _describe_file(layer) for image in images for layer in image.layers}
+    entries: list[Descriptor] = []
+    blobs: dict[str, bytes] = {}
+    for image in images:
+        config = _config(image, [layers[layer] for layer in image.layers])
+        manifest = _manifest(config, [layers[layer] for layer in image.layers])
+        blobs |= {_blob(_digest(blob)): blob for blob in (config, manifest)}
+        entries.append(_describe(MANIFEST, manifest) | {"annotations": _names(image.name)})
+    with tarfile.open(archive, "w", format=tarfile.USTAR_FORMAT) as out:
+        _add(out, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(out, "index.json", _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+        for name, blob in blobs.items():
+            _add(out, name, blob)
+        for digest, layer in {each["digest"]: layer for layer, each in layers.items()}.items():
+            _add_file(out, _blob(digest), layer, 0o644)
 
 
 def pack_image(layout: Path, name: str, archive: Path) -> None:
@@ -96,32 +131,30 @@ def _names(name: str) -> dict[str, str]:
     return {"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
 
 
-def _write(out: tarfile.TarFile, name: str, layers: Sequence[Path], run: dict[str, Any]) -> None:
-    """Write index, manifest, configuration and layers; each names the next by its hash."""
-    described = [_describe_file(layer) for layer in layers]
-    config = _json(
+def _config(image: Image, layers: Sequence[Descriptor]) -> bytes:
+    """What an image's configuration says: how it starts, and its layers by their hashes."""
+    run: dict[str, Any] = {"Env": [PATH], "Entrypoint": list(image.entrypoint), "User": image.user}
+    run |= {"Cmd": list(image.command)} if image.command else {}
+    run |= {"Labels": dict(image.labels)} if image.labels else {}
+    return _json(
         {
             "architecture": architecture(),
             "os": "linux",
             "config": run,
-            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in described]},
+            "rootfs": {"type": "layers", "diff_ids": [layer["digest"] for layer in layers]},
         }
     )
-    manifest = _json(
+
+
+def _manifest(config: bytes, layers: Sequence[Descriptor]) -> bytes:
+    return _json(
         {
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": _describe(CONFIG, config),
-            "layers": described,
+            "layers": list(layers),
         }
     )
-    entry = _describe(MANIFEST, manifest) | {"annotations": _names(name)}
-    _add(out, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
-    _add(out, "index.json", _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
-    for blob in (config, manifest):
-        _add(out, _blob(_digest(blob)), blob)
-    for layer, descriptor in zip(layers, described, strict=True):
-        _add_file(out, _blob(descriptor["digest"]), layer, 0o644)
 
 
 def _own_layer(files: Mapping[str, Path], layer: Path) -> Path:

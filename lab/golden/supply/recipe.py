@@ -128,7 +128,7 @@ def components(release: Release) -> tuple[Component, ...]:
             release.kubernetes,
             pins["kubernetes"],
             {f"bin/{program}": f"k8s.io/kubernetes/cmd/{program}" for program in KUBERNETES},
-            _kubernetes_version(release.kubernetes),
+            version_stamp(release.kubernetes),
         ),
         Component(
             "etcd",
@@ -198,7 +198,7 @@ def machine_architecture() -> str:
     return ARCHITECTURES.get(machine, machine)
 
 
-def _kubernetes_version(version: str) -> str:
+def version_stamp(version: str) -> str:
     """What `kubeadm version` and every user agent say; upstream's build stamps the same two packages."""
     major, minor, _ = version.split(".")
     facts = f"gitVersion=v{version} gitMajor={major} gitMinor={minor} gitTreeState=clean"

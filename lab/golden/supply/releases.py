@@ -53,6 +53,7 @@ class Release:
             "local-path": self.local_path,
             "crictl": self.crictl,
             "helm": self.helm,
+            "conformance": self.kubernetes,
         }
         return {name: SUPPLY / name / version for name, version in versions.items()}
 

@@ -1,0 +1,83 @@
+"""The images of the suite's tests on the lab's machines: imported before a run, removed after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lab.conformance.suite import ARCHIVE, Suite
+from lab.errors import LabError, LabStateError
+from lab.model import Node
+from lab.remote import Remote, side_by_side
+
+CTR = ("sudo", "ctr", "--namespace", "k8s.io", "images")
+FACTOR = 3
+"""How many times its archive an import takes: the archive's layers, those unpacked, and room to run pods."""
+
+
+def deliver(remote: Remote, nodes: Sequence[Node], suite: Suite, log: Path) -> None:
+    """Import the images on machines, side by side. Raises LabError, also where a machine has no room."""
+    archive = suite.folder / ARCHIVE
+    _require_room(remote, nodes, archive.stat().st_size * FACTOR // 2**20)
+
+    def load(node: Node) -> None:
+        words = [*CTR, "import", "--snapshotter", "overlayfs", "-"]
+        # A log for each machine: they run side by side.
+        remote.run(node, words, source=archive, log=log.with_name(f"images-{node.name}.log"), timeout=900)
+
+    side_by_side("importing the images of the tests", nodes, load)
+
+
+def withdraw(remote: Remote, nodes: Sequence[Node], suite: Suite) -> tuple[str, ...]:
+    """Remove the images from machines; return what is still there, or could not be asked."""
+
+    def remove(node: Node) -> str:
+        names = _names_of(remote, node, suite)
+        if names:
+            remote.run(node, [*CTR, "remove", "--sync", *names], timeout=300)
+        left = _names_of(remote, node, suite)
+        return f"{len(left)} images of the tests on {node.name}, such as {left[0]}" if left else ""
+
+    left = []
+    for node in nodes:
+        try:
+            left.append(remove(node))
+        except LabError as error:
+            left.append(f"images of the tests on {node.name}: {error.message}")
+    return tuple(each for each in left if each)
+
+
+def names(listed: str, suite_images: Sequence[str]) -> tuple[str, ...]:
+    """The names that the suite's images have in what `ctr images list` prints.
+
+    The kubelet's side of containerd gives each image a second name, the hash of its configuration, which would
+    keep it. Both have the same digest, in the third column.
+    """
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    digests = {row[0]: row[2] for row in rows if len(row) > 2}
+    own = {digest for name, digest in digests.items() if name in suite_images}
+    return tuple(sorted(name for name, digest in digests.items() if digest in own))
+
+
+def _names_of(remote: Remote, node: Node, suite: Suite) -> tuple[str, ...]:
+    return names(remote.run(node, [*CTR, "list"], timeout=60).stdout, suite.images)
+
+
+def _require_room(remote: Remote, nodes: Sequence[Node], needed_mib: int) -> None:
+    """Raise LabStateError where a machine has too little room for the images."""
+
+    def free(node: Node) -> int:
+        words = ["df", "--output=avail", "--block-size=1M", "/var/lib/containerd"]
+        return int(remote.run(node, words, timeout=60).stdout.split()[-1])
+
+    short = [
+        f"{name} has {mib} MiB"
+        for name, mib in side_by_side("asking for room", nodes, free).items()
+        if mib < needed_mib
+    ]
+    if short:
+        raise LabStateError(
+            f"the images of the tests take {needed_mib} MiB on each machine, and there is no room: "
+            f"{', '.join(short)}",
+            hint="free some disk space: `./inv bake --prune`, `docker system df`",
+        )
