@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import os
 import re
 import sys
@@ -10,13 +12,18 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import TracebackType
 
+from invoke.completion.complete import print_completion_script
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseMachine, Parser, ParseResult
 from invoke.program import Program
 
+from lab.errors import ConfigError
+from lab.system.paths import COMMAND
+from lab.system.terminal import naming
+
 _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_argv
-_parse_cleanup = Program.parse_cleanup
+_parse_cleanup, _binary_names = Program.parse_cleanup, Program.binary_names
 
 USAGE = 2
 """The exit code for a line that can't be read, as for other bad input (`lab.errors.ConfigError`)."""
@@ -30,6 +37,7 @@ class UsageError(ParseError, Exit):  # type: ignore[misc]
 
     def __init__(self, said: str, verb: str | None, context: ParserContext | None = None) -> None:
         """Keep what to print, and the context from which invoke completes words."""
+        said = naming(said, "")
         super().__init__(said, context)
         self.args = (said,)
         self.message = None  # which would be printed, too
@@ -43,13 +51,30 @@ def speak_our_words() -> None:
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
     Program.parse_cleanup = _help_of_known_verbs
+    Program.binary_names = property(_also_as_typed)
     sys.excepthook = _unless_the_reader_left
     atexit.register(_print_the_rest)
+
+
+def completion(shell: str) -> str:
+    """Return the script with which a shell completes verbs and flags. Raises ConfigError for an unknown shell."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said):
+            print_completion_script(shell, [COMMAND])
+    except ParseError as error:
+        raise ConfigError([f"there is no completion for {shell!r}"], hint="bash, zsh or fish") from error
+    return said.getvalue()
 
 
 def after_dashes() -> list[str]:
     """The words behind `--`: a command for a machine."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def _also_as_typed(self: Program) -> list[str]:
+    """What may begin a line that is to be completed: `./inv`, too, which invoke is not started as."""
+    return [*_binary_names.fget(self), COMMAND]
 
 
 def _without_optional_words(self: ParseMachine) -> None:
