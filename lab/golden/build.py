@@ -38,7 +38,7 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
     digest = hashlib.sha256()
     wanted = release(lab.kubernetes.version)
     digest.update(json.dumps([source.key(wanted, source_of(lab)), debian.SUITE, packages]).encode())
-    for path in sorted([*_own_files(), *others]):
+    for path in sorted([*_own_files(), *others], key=paths.in_repository):
         digest.update(f"\0{paths.in_repository(path)}\0{path.stat().st_mode & 0o100:o}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]

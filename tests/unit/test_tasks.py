@@ -33,10 +33,12 @@ VERBS = (
     *(
         "bake",
         "bench",
+        "completion",
         "destroy",
         "doctor",
         "drill",
         "handout",
+        "init",
         "kubeconfig",
         "lint",
         "lock",
@@ -52,7 +54,7 @@ VERBS = (
     ),
     *("up", "verify"),
 )
-ON_A_LAB = [verb for verb in VERBS if verb not in ("lint", "test")]
+ON_A_LAB = [verb for verb in VERBS if verb not in ("completion", "init", "lint", "test")]
 
 RAISING = """
 import sys
