@@ -1,4 +1,4 @@
-"""Hatchling's hook: the wheel requires what the lock has, at the lock's versions, without the development tools."""
+"""Hatchling's hook: the wheel requires what the kit needs in the lock's own versions, and no tool."""
 
 from __future__ import annotations
 

@@ -513,7 +513,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "--vm: also labs of two and five machines, VirtualBox's disk, and the golden image on another docker "
         "(up to an hour more)",
         "k": "as pytest's -k",
-    }
+    },
 )
 def test(
     c: Context,
@@ -634,12 +634,12 @@ def _made(lab: str, speaking: Terminal = console, *, lenient: bool = False) -> A
 def _lab_file(lab: str) -> Path:
     """The lab file that was named, or the default one. Raises ConfigError where it must be there and is not.
 
-    A checkout's own may be missing, for the defaults. So may any whose lab was made, which is removed without it.
+    A checkout's own may be missing, for the defaults. So may that of a lab that was made.
     """
     from lab.errors import ConfigError
 
     path = _name_lab(lab)
-    if path.exists() or lab == DEFAULT_LAB and (IS_CHECKOUT or Path(".lab").exists()):
+    if path.exists() or (lab == DEFAULT_LAB and (IS_CHECKOUT or Path(".lab").exists())):
         return path
     where = "in this folder" if lab == DEFAULT_LAB else ""
     raise ConfigError([f"there is no lab file {lab} {where}".rstrip()], hint="`./inv init` writes one")

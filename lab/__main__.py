@@ -1,4 +1,4 @@
-"""The command `ha-lab`, where the kit is an installed package: the verbs of tasks.py, for a lab in any folder."""
+"""The command `ha-lab` of an installed package: the verbs of tasks.py, for a lab in any folder."""
 
 from __future__ import annotations
 

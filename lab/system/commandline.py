@@ -23,6 +23,7 @@ from lab.system.paths import COMMAND
 from lab.system.terminal import naming
 
 _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_argv
+_see_positional_arg = ParseMachine.see_positional_arg
 _parse_cleanup, _binary_names = Program.parse_cleanup, Program.binary_names
 
 USAGE = 2
@@ -48,6 +49,7 @@ def speak_our_words() -> None:
     """Have invoke take what the verbs need; once, before it reads the line."""
     ParseMachine.complete_context = _without_optional_words
     ParseMachine.check_ambiguity = _never_ambiguous
+    ParseMachine.see_positional_arg = _no_flag_for_a_word
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
     Program.parse_cleanup = _help_of_known_verbs
@@ -57,7 +59,7 @@ def speak_our_words() -> None:
 
 
 def completion(shell: str) -> str:
-    """Return the script with which a shell completes verbs and flags. Raises ConfigError for an unknown shell."""
+    """Return the script with which a shell completes verbs and flags. Raises ConfigError."""
     said = io.StringIO()
     try:
         with contextlib.redirect_stdout(said):
@@ -94,6 +96,16 @@ def _without_optional_words(self: ParseMachine) -> None:
 def _never_ambiguous(self: ParseMachine, value: str) -> bool:
     """Let a word that may be left out be given by its flag too: `./inv task --number 3` is `./inv task 3`."""
     return False
+
+
+def _no_flag_for_a_word(self: ParseMachine, value: str) -> None:
+    """Take a word that a verb needs, such as a machine's name; what looks like a flag is an unknown one.
+
+    So it can be completed, too.
+    """
+    if value.startswith("-"):
+        self.error(f"No idea what {value!r} is!")
+    _see_positional_arg(self, value)
 
 
 def _not_understood(self: ParseMachine, message: str) -> None:

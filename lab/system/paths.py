@@ -1,4 +1,4 @@
-"""Where the kit's own files are: the data beside the code that it reads, in a checkout or in an installed package."""
+"""Where the kit's own files are: the data that its code reads, in a checkout or in an installed package."""
 
 from __future__ import annotations
 

@@ -8,6 +8,6 @@ from lab.system.paths import REPOSITORY
 
 
 def version() -> str:
-    """Return the version, such as 0.1.0."""
+    """Return the version, as `ha-lab --version` prints it."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return str(project["version"])
