@@ -60,13 +60,14 @@ def speak_our_words() -> None:
 
 def completion(shell: str) -> str:
     """Return the script with which a shell completes verbs and flags. Raises ConfigError."""
-    said = io.StringIO()
+    said, name = io.StringIO(), os.path.basename(COMMAND)
     try:
         with contextlib.redirect_stdout(said):
-            print_completion_script(shell, [COMMAND])
+            print_completion_script(shell, [name])
     except ParseError as error:
         raise ConfigError([f"there is no completion for {shell!r}"], hint="bash, zsh or fish") from error
-    return said.getvalue()
+    # Shells know `./inv` by its last part, and no function of fish's may have a slash in its name.
+    return re.sub(rf"(?<![\w-]){name}(?= (\S+ )?--complete )", COMMAND, said.getvalue())
 
 
 def after_dashes() -> list[str]:

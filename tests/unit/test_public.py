@@ -389,6 +389,19 @@ def test_what_the_action_refers_to_is_there() -> None:
         assert f'echo "{name}=' in steps()[step]["run"]
 
 
+def test_what_the_page_has_you_type_is_typed_by_ci() -> None:
+    page = (REPOSITORY / "docs" / "installed.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines() if line]
+    run = "\n".join(values(content(GITHUB / "workflows" / "ci.yml"), "run"))
+    for line in lines:
+        if line.startswith("ha-lab "):
+            parse(line.replace("ha-lab", "./inv"))
+        else:
+            assert line in run or line.startswith("mkdir "), line
+    assert {"uv tool install .", "pipx install .", "ha-lab init"} <= set(lines)
+
+
 def test_the_page_s_job_is_one_that_the_action_takes() -> None:
     page = (REPOSITORY / "docs" / "installed.md").read_text(encoding="utf-8")
     [block] = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)

@@ -194,9 +194,7 @@ def test_the_command_has_the_version_and_all_verbs(ha_lab: Callable[..., Ran]) -
     assert verbs == {name.replace("_", "-") for name in Collection.from_module(tasks).task_names}
 
 
-def test_a_folder_without_a_lab_file_is_told_what_writes_one(
-    ha_lab: Callable[..., Ran], tmp_path: Path
-) -> None:
+def test_a_folder_without_a_lab_file_says_what_writes_one(ha_lab: Callable[..., Ran], tmp_path: Path) -> None:
     for verb in ("up", "plan", "status", "verify", "destroy"):
         ran = ha_lab(verb)
         assert ran.returncode == (1 if verb == "plan" else 2), ran.stderr
