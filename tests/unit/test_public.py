@@ -330,6 +330,14 @@ def steps() -> dict[str, dict[str, Any]]:
     return {step["id"]: step for step in content(ACTION)["runs"]["steps"] if "id" in step}
 
 
+def run_step(step: dict[str, Any], folder: Path, **given: str) -> int:
+    """Run a step as a runner does it, with the kit in a folder; return its exit code."""
+    runner = {"PATH": os.environ["PATH"], "GITHUB_ACTION_PATH": f"{folder}/kit"}
+    runner |= {"GITHUB_OUTPUT": f"{folder}/output", "GITHUB_ENV": f"{folder}/env"}
+    words = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", str(step["run"])]
+    return subprocess.run(words, env=runner | given, check=False, timeout=30).returncode
+
+
 INV = """
 echo "$*" >>{asked}
 case "$1" in
@@ -345,7 +353,7 @@ esac
 @pytest.mark.parametrize(("lab", "named"), [("", ""), ("my labs/lab.yaml", " --lab my labs/lab.yaml")])
 def test_the_action_brings_a_lab_up_and_hands_it_on(tmp_path: Path, lab: str, named: str) -> None:
     """Each of its steps is run as a runner does it."""
-    asked, output, env = (tmp_path / name for name in ("asked", "output", "env"))
+    asked = tmp_path / "asked"
     program(tmp_path / "kit", "inv", INV.format(asked=asked))
     for folder in ("supply", "provision"):
         (tmp_path / "kit" / folder).mkdir()
@@ -354,9 +362,8 @@ def test_the_action_brings_a_lab_up_and_hands_it_on(tmp_path: Path, lab: str, na
     for step in steps().values():
         assert step["shell"] == "bash"
         given = {name: inputs[value.strip("${} ")] for name, value in step.get("env", {}).items()}
-        runner = {"GITHUB_ACTION_PATH": tmp_path / "kit", "GITHUB_OUTPUT": output, "GITHUB_ENV": env}
-        words = ["bash", "--noprofile", "--norc", "-e", "-u", "-o", "pipefail", "-c", step["run"]]
-        subprocess.run(words, env={"PATH": os.environ["PATH"], **runner, **given}, check=True, timeout=30)
+        assert run_step(step, tmp_path, **given) == 0
+    output, env = tmp_path / "output", tmp_path / "env"
     assert asked.read_text().splitlines() == [
         f"up --yes{named}",
         f"kubeconfig{named}",
@@ -371,13 +378,10 @@ def test_the_action_brings_a_lab_up_and_hands_it_on(tmp_path: Path, lab: str, na
 
 @pytest.mark.slow
 def test_the_action_fails_where_the_lab_does(tmp_path: Path) -> None:
-    program(tmp_path, "inv", "exit 1")
+    program(tmp_path / "kit", "inv", "exit 1")
     for name in ("up", "verify"):
-        runner = {"GITHUB_ACTION_PATH": tmp_path, "GITHUB_OUTPUT": tmp_path / "o", "GITHUB_ENV": tmp_path / "e"}
-        words = ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", steps()[name]["run"]]
-        ran = subprocess.run(words, env={"PATH": os.environ["PATH"], **runner}, check=False, timeout=30)
-        assert ran.returncode == 1
-        assert not (tmp_path / "e").exists()
+        assert run_step(steps()[name], tmp_path, LAB="", JUNIT="verify.xml") == 1
+        assert not (tmp_path / "env").exists()
 
 
 def test_what_the_action_refers_to_is_there() -> None:

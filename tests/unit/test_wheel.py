@@ -240,17 +240,8 @@ def test_what_verify_runs_is_found(ha_lab: Callable[..., Ran], installed: Path, 
         [python, "-c", code], cwd=folder, capture_output=True, text=True, check=True, timeout=60
     )
     checks, root = ran.stdout.split()
-    words = [
-        python,
-        "-m",
-        "pytest",
-        checks,
-        "--rootdir",
-        root,
-        "-c",
-        f"{root}/pyproject.toml",
-        "--collect-only",
-    ]
+    words = [str(python), "-m", "pytest", checks, "--collect-only"]
+    words += ["--rootdir", root, "-c", f"{root}/pyproject.toml"]
     words += ["-p", "no:cacheprovider", "--lab", "lab.yaml"]
     ran = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
     assert ran.returncode == 0, ran.stdout
