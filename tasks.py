@@ -18,11 +18,13 @@ from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
 from lab.system import commandline, quoting
+from lab.system.paths import IS_CHECKOUT
 from lab.system.terminal import Terminal, naming_in_json, print_anything
 
 HERE = Path(__file__).resolve().parent
-DEFAULT_LAB = str(HERE / "lab.yaml")
-LAB_HELP = {"lab": "the lab file (default: lab.yaml beside tasks.py); its .lab/ folder lies beside it"}
+DEFAULT_LAB = str(HERE / "lab.yaml") if IS_CHECKOUT else "lab.yaml"
+_DEFAULT_IS = "beside tasks.py" if IS_CHECKOUT else "in this folder"
+LAB_HELP = {"lab": f"the lab file (default: lab.yaml {_DEFAULT_IS}); its .lab/ folder lies beside it"}
 CONFIRM_HELP = {
     "yes": "agree to installing what is missing, to other repairs that `doctor` shows, and to removing machines"
 }
@@ -43,12 +45,12 @@ errors_console = Terminal(stderr=True)
 
 
 def verb(
-    interrupted: str = "", error_code: int | None = None, **options: Any
+    interrupted: str = "", error_code: int | None = None, of_checkout: bool = False, **options: Any
 ) -> Callable[[Callable[..., None]], Any]:
     """An invoke task whose errors end in one message: what happened, what to do, where the log is.
 
     `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose
-    other exit codes mean something else.
+    other exit codes mean something else. With `of_checkout`, an installed package refuses the verb.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
@@ -61,6 +63,8 @@ def verb(
             signal.signal(signal.SIGINT, _interrupted)
             signal.signal(signal.SIGTERM, _interrupted)
             try:
+                if of_checkout and not IS_CHECKOUT:
+                    raise _not_here(body.__name__)
                 body(*words, **named)
             except Exit:
                 raise
@@ -92,6 +96,21 @@ def verb(
         return invoke_task(**options)(safely)
 
     return decorate
+
+
+@verb(help=LAB_HELP | {"example": "instead of the defaults: smallest, reference or mirrors"})
+def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
+    """Write a lab file with every setting and its default; never over one that is there."""
+    from lab.verbs import init as beginning
+
+    beginning.init(_name_lab(lab), example)
+    console.print(f"{lab} is written\nnext: change what you like in it, then ./inv up --yes", soft_wrap=True)
+
+
+@verb(positional=["shell"], help={"shell": "bash, zsh or fish"})
+def completion(c: Context, shell: str) -> None:
+    """Print the script with which your shell completes verbs and flags, to source or to keep."""
+    print(commandline.completion(shell), end="")
 
 
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
@@ -165,7 +184,7 @@ def bake(
     console.print(f"{name} is ready\nnext: ./inv up")
 
 
-@verb(help=LAB_HELP | YES_HELP)
+@verb(of_checkout=True, help=LAB_HELP | YES_HELP)
 def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Pin upstream's packages and images of this Kubernetes version by their hashes; for maintainers."""
     from lab.verbs import bake as baking
@@ -516,6 +535,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
 
 
 @verb(
+    of_checkout=True,
     help=YES_HELP
     | {
         "quick": "only the unit tests that are not slow, for every save; nothing is installed",
@@ -531,7 +551,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "--vm: also labs of two and five machines, VirtualBox's disk, and the golden image on another docker "
         "(up to an hour more)",
         "k": "as pytest's -k",
-    }
+    },
 )
 def test(
     c: Context,
@@ -572,7 +592,7 @@ def test(
         raise Exit(code=code)
 
 
-@verb(help=LAB_HELP | YES_HELP | {"pairs": "how often to run both"})
+@verb(of_checkout=True, help=LAB_HELP | YES_HELP | {"pairs": "how often to run both"})
 def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
     """Measure `up` against the same steps done manually, and write .lab/bench.json."""
     from lab.verbs import bench as benchmark
@@ -580,7 +600,7 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
     console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
 
 
-@verb(help=YES_HELP)
+@verb(of_checkout=True, help=YES_HELP)
 def lint(c: Context, yes: bool = False) -> None:
     """Run the linters and the type checker over everything."""
     from lab.verbs import selftest
@@ -650,13 +670,31 @@ def _made(lab: str, speaking: Terminal = console, *, lenient: bool = False) -> A
 
 
 def _lab_file(lab: str) -> Path:
+    """The lab file that was named, or the default one. Raises ConfigError where it must be there and is not.
+
+    A checkout's own may be missing, for the defaults. So may that of a lab that was made.
+    """
     from lab.errors import ConfigError
 
+    path = _name_lab(lab)
+    if path.exists() or (lab == DEFAULT_LAB and (IS_CHECKOUT or Path(".lab").exists())):
+        return path
+    where = "in this folder" if lab == DEFAULT_LAB else ""
+    raise ConfigError([f"there is no lab file {lab} {where}".rstrip()], hint="`./inv init` writes one")
+
+
+def _name_lab(lab: str) -> Path:
+    """Have commands that are shown name the lab file from now on, unless it is the default one."""
     for each in (console, errors_console):
         each.lab_file = "" if lab == DEFAULT_LAB else lab
-    if lab != DEFAULT_LAB and not Path(lab).exists():
-        raise ConfigError([f"there is no lab file {lab}"], hint="examples/ holds lab files that work")
     return Path(lab)
+
+
+def _not_here(name: str) -> Exception:
+    from lab.errors import ConfigError
+
+    what = f"`{name}` is about a checkout of the repository, and this is an installed package"
+    return ConfigError([what], hint="clone the repository and use it there: CONTRIBUTING.md")
 
 
 def _heal_a_drill(session: Any) -> None:

@@ -22,8 +22,8 @@ from lab.golden.supply import bom, images, oci, runtime, shelf, source
 from lab.golden.supply.releases import release
 from lab.host import cache_folder
 from lab.model import Lab
-from lab.system import process, quoting
-from lab.system.paths import PROVISION, REPOSITORY
+from lab.system import paths, process, quoting
+from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 BILL = "usr/share/ha-lab/bom.json"
@@ -39,8 +39,8 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
     wanted = release(lab.kubernetes.version)
     parts = [source.key(wanted, source_of(lab)), runtime.key(wanted)]
     digest.update(json.dumps([parts, debian.SUITE, packages]).encode())
-    for path in sorted([*_own_files(), *others]):
-        digest.update(f"\0{path.relative_to(REPOSITORY)}\0{path.stat().st_mode & 0o100:o}\0".encode())
+    for path in sorted([*_own_files(), *others], key=paths.in_repository):
+        digest.update(f"\0{paths.in_repository(path)}\0{path.stat().st_mode & 0o100:o}\0".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 
@@ -118,10 +118,10 @@ def clear(folder: Path) -> None:
 def _own_files() -> list[Path]:
     """Everything of ours that every golden machine is made of or by."""
     # How images are put together is no shell script, and counts as well.
-    paths = [PROVISION / "packages.txt", Path(images.__file__), Path(oci.__file__)]
+    own = [PROVISION / "packages.txt", Path(images.__file__), Path(oci.__file__)]
     for folder in ("files", "golden"):
-        paths += [path for path in (PROVISION / folder).rglob("*") if path.is_file()]
-    return paths
+        own += [path for path in (PROVISION / folder).rglob("*") if path.is_file()]
+    return own
 
 
 def _payload(folder: Path, built: Path, of_runtime: Path, base: Path, lab: Lab, progress: Progress) -> None:

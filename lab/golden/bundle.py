@@ -15,7 +15,6 @@ import shutil
 import sys
 import tarfile
 import tempfile
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,8 +29,9 @@ from lab.host import cache_folder
 from lab.model import Frozen, Lab, Provider
 from lab.providers import PROVIDERS, provider_of
 from lab.system import environment, process
-from lab.system.paths import REPOSITORY
+from lab.system.paths import IS_CHECKOUT, REPOSITORY
 from lab.system.progress import Progress
+from lab.system.version import version
 
 MANIFEST, WHEELS, SUITE, MACHINE = "manifest.json", "wheels", "suite", "machine"
 LOCK = REPOSITORY / "requirements.txt"
@@ -47,7 +47,7 @@ MACOS: dict[str, tuple[str, ...]] = {"amd64": ("macosx_12_0_x86_64",), "arm64": 
 """pip's names for systems; those of macOS go where the provider runs there."""
 
 UNKNOWN = "unknown"
-"""The commit of a checkout that is none of git's, such as a copied folder."""
+"""The commit of what is no checkout of git's, such as a copied folder or an installed package."""
 
 WHEELS_MIB = 150
 PIECE = 1 << 20
@@ -264,9 +264,8 @@ def _describe(lab: Lab, folder: Path, unpacked: int, suite: str) -> Manifest:
     # The copy of the lock after them: `inv` takes a folder that has it for whole.
     others = [path for name in (SUITE, MACHINE) for path in sorted((folder / name).glob("*"))]
     files = [*wheels, folder / WHEELS / LOCK.name, *others]
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     return Manifest(
-        kit=project["project"]["version"],
+        kit=version(),
         commit=_commit(),
         golden=image.key(lab),
         provider=lab.provider,
@@ -311,6 +310,8 @@ def _mib(folder: Path | None) -> int:
 
 
 def _commit() -> str:
+    if not IS_CHECKOUT:
+        return UNKNOWN  # and not that of a repository that the package happens to be in
     words = ["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"]
     return process.run(words, accept=None, timeout=10).stdout.strip() or UNKNOWN
 

@@ -7,6 +7,7 @@ failure drills and `--watch` show its outcome in their own ways.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -123,7 +124,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise LabError(
             f"the checks could not be run: pytest ended with {int(code)}\n{collected.trouble}".rstrip(),
-            hint=f"`.venv/bin/python -m pytest {quoting.line([CHECKS, '--lab', session.path])}` says more",
+            hint=f"`{quoting.line([sys.executable, '-m', 'pytest', CHECKS, '--lab', session.path])}` says more",
         )
     found = (*collected.verdicts, *collected.missing(_required(session.lab)))
     known = causes.find(session.lab, collected.facts, collected.verdicts) if collected.facts else ()

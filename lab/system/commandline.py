@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
+import io
 import os
 import re
 import sys
@@ -10,13 +12,19 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from types import TracebackType
 
+from invoke.completion.complete import print_completion_script
 from invoke.exceptions import Exit, ParseError
 from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseMachine, Parser, ParseResult
 from invoke.program import Program
 
+from lab.errors import ConfigError
+from lab.system.paths import COMMAND
+from lab.system.terminal import naming
+
 _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_argv
-_parse_cleanup = Program.parse_cleanup
+_see_positional_arg = ParseMachine.see_positional_arg
+_parse_cleanup, _binary_names = Program.parse_cleanup, Program.binary_names
 
 USAGE = 2
 """The exit code for a line that can't be read, as for other bad input (`lab.errors.ConfigError`)."""
@@ -30,6 +38,7 @@ class UsageError(ParseError, Exit):  # type: ignore[misc]
 
     def __init__(self, said: str, verb: str | None, context: ParserContext | None = None) -> None:
         """Keep what to print, and the context from which invoke completes words."""
+        said = naming(said, "")
         super().__init__(said, context)
         self.args = (said,)
         self.message = None  # which would be printed, too
@@ -40,16 +49,35 @@ def speak_our_words() -> None:
     """Have invoke take what the verbs need; once, before it reads the line."""
     ParseMachine.complete_context = _without_optional_words
     ParseMachine.check_ambiguity = _never_ambiguous
+    ParseMachine.see_positional_arg = _no_flag_for_a_word
     ParseMachine.error = _not_understood
     Parser.parse_argv = _with_ssh_at_the_end
     Program.parse_cleanup = _help_of_known_verbs
+    Program.binary_names = property(_also_as_typed)
     sys.excepthook = _unless_the_reader_left
     atexit.register(_print_the_rest)
+
+
+def completion(shell: str) -> str:
+    """Return the script with which a shell completes verbs and flags. Raises ConfigError."""
+    said, name = io.StringIO(), os.path.basename(COMMAND)
+    try:
+        with contextlib.redirect_stdout(said):
+            print_completion_script(shell, [name])
+    except ParseError as error:
+        raise ConfigError([f"there is no completion for {shell!r}"], hint="bash, zsh or fish") from error
+    # Shells know `./inv` by its last part, and no function of fish's may have a slash in its name.
+    return re.sub(rf"(?<![\w-]){name}(?= (\S+ )?--complete )", COMMAND, said.getvalue())
 
 
 def after_dashes() -> list[str]:
     """The words behind `--`: a command for a machine."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
+
+
+def _also_as_typed(self: Program) -> list[str]:
+    """What may begin a line that is to be completed: `./inv`, too, which invoke is not started as."""
+    return [*_binary_names.fget(self), COMMAND]
 
 
 def _without_optional_words(self: ParseMachine) -> None:
@@ -69,6 +97,16 @@ def _without_optional_words(self: ParseMachine) -> None:
 def _never_ambiguous(self: ParseMachine, value: str) -> bool:
     """Let a word that may be left out be given by its flag too: `./inv task --number 3` is `./inv task 3`."""
     return False
+
+
+def _no_flag_for_a_word(self: ParseMachine, value: str) -> None:
+    """Take a word that a verb needs, such as a machine's name; what looks like a flag is an unknown one.
+
+    So it can be completed, too.
+    """
+    if value.startswith("-"):
+        self.error(f"No idea what {value!r} is!")
+    _see_positional_arg(self, value)
 
 
 def _not_understood(self: ParseMachine, message: str) -> None:

@@ -1,15 +1,31 @@
-"""Where the kit's own files are: the data beside the code that it reads."""
+"""Where the kit's own files are: the data that its code reads, in a checkout or in an installed package."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+_PACKAGE = Path(__file__).resolve().parents[1]
+_INSTALLED = _PACKAGE / "files"
+
+IS_CHECKOUT = not _INSTALLED.is_dir()
+"""Whether this is a checkout of the repository, with its tests, and no installed package."""
+
+REPOSITORY = _PACKAGE.parent if IS_CHECKOUT else _INSTALLED
+"""The checkout, or what the package has of it: pyproject.toml lists that."""
+
+COMMAND = "./inv" if IS_CHECKOUT else "ha-lab"
+"""What starts the kit, as a user types it."""
+
 PROVISION = REPOSITORY / "provision"
 """Shell that runs on machines, and the templates of their files."""
 
 SUPPLY = REPOSITORY / "supply"
 """The pins of everything that goes into the golden machine."""
+
+
+def in_repository(path: Path) -> Path:
+    """Return the path that one of the kit's files has in the repository, wherever it is here."""
+    return path.relative_to(REPOSITORY if path.is_relative_to(REPOSITORY) else _PACKAGE.parent)
 
 
 def line_end_problem(folder: Path = PROVISION) -> str | None:

@@ -12,26 +12,32 @@ import re
 from typing import IO, Any
 
 from rich.console import Console, ConsoleDimensions, Group
+from rich.table import Table
 from rich.text import Text
 
 from lab.system import quoting
+from lab.system.paths import COMMAND
 
 # The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
-COMMAND = re.compile(
-    r"\./inv (up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
+ABOUT_A_LAB = re.compile(
+    r"\./inv (init|up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
     r"|handout|bench|lock)\b(?! --lab)"
 )
+NAMES_THE_KIT = re.compile(r"\./inv\b")
 
 
 def naming(text: str, lab_file: str) -> str:
-    """Return a text whose commands name the lab file; "" is the one that they mean anyway."""
+    """Return a text whose commands name the lab file; "" is the one that they mean anyway.
+
+    Texts have `./inv`; where the kit is an installed package, they come out with its command.
+    """
     named = f" --lab {quoting.word(lab_file)}" if lab_file else ""
-    return COMMAND.sub(lambda found: found[0] + named, text)
+    return NAMES_THE_KIT.sub(COMMAND, ABOUT_A_LAB.sub(lambda found: found[0] + named, text))
 
 
 def naming_in_json(text: str, lab_file: str) -> str:
     """Return a JSON text whose strings name the lab file in their commands, as `naming` does."""
-    return json.dumps(_named_strings(json.loads(text), lab_file), indent=2) if lab_file else text
+    return json.dumps(_named_strings(json.loads(text), lab_file), indent=2)
 
 
 def _named_strings(value: Any, lab_file: str) -> Any:
@@ -79,6 +85,8 @@ UNLIMITED = 100_000
 class Terminal(Console):
     """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway.
 
+    Whatever it prints has the commands as they are to be typed (`naming`), also in tables.
+
     Where it prints into a file or a pipe, no line is wrapped or cut, as programs read lines.
     """
 
@@ -98,15 +106,17 @@ class Terminal(Console):
                 self.size = ConsoleDimensions(UNLIMITED, self.size.height)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich's console does, with `--lab` in commands where the lab needs naming."""
-        named = (self._named(each) for each in objects) if self.lab_file else objects
-        super().print(*named, **options)
+        """Print as rich's console does, with commands as they are to be typed."""
+        super().print(*(self._named(each) for each in objects), **options)
 
     def _named(self, said: Any) -> Any:
         if isinstance(said, Group):
             return Group(*(self._named(each) for each in said.renderables))
-        if isinstance(said, Text) and COMMAND.search(said.plain):
-            return Text(self._named(said.plain), style=said.style)
+        if isinstance(said, Table):
+            for column in said.columns:
+                column._cells = [self._named(cell) for cell in column._cells]
         if isinstance(said, str):
             return naming(said, self.lab_file)
+        if isinstance(said, Text) and self._named(said.plain) != said.plain:
+            return Text(self._named(said.plain), style=said.style)
         return said

@@ -14,14 +14,15 @@ from lab.model import Provider
 from lab.system.paths import REPOSITORY
 
 ORDER = (
-    *("system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.redact"),
+    *("system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.version"),
     *(
+        "system.redact",
         "system.proxies",
         "system.environment",
         "system.process",
         "system.wait",
-        "system.commandline",
         "system.terminal",
+        "system.commandline",
         "system.progress",
     ),
     *("workspace", "model.roles", "model", "model.selectors", "workspace.made", "model.change"),
@@ -36,7 +37,7 @@ ORDER = (
         "health.manifests",
     ),
     *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
-    *("conformance", "plans", "verbs", "drill", "workshop", "tasks"),
+    *("conformance", "plans", "verbs", "drill", "workshop", "tasks", "__main__"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 

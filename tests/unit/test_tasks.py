@@ -33,11 +33,13 @@ VERBS = (
     *(
         "bake",
         "bench",
+        "completion",
         "conformance",
         "destroy",
         "doctor",
         "drill",
         "handout",
+        "init",
         "kubeconfig",
         "lint",
         "lock",
@@ -53,7 +55,7 @@ VERBS = (
     ),
     *("up", "verify"),
 )
-ON_A_LAB = [verb for verb in VERBS if verb not in ("lint", "test")]
+ON_A_LAB = [verb for verb in VERBS if verb not in ("completion", "init", "lint", "test")]
 
 RAISING = """
 import sys
@@ -313,6 +315,11 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
             ("up", "--yess"),
             "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` says",
         ),
+        (
+            ("stop", "--la"),
+            "error: there is no flag --la\n  next: did you mean --lab? `./inv --help stop` says",
+        ),
+        (("ssh", "--yes"), "error: there is no flag --yes\n"),
         (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
         (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` says"),
         (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
@@ -463,6 +470,77 @@ def test_a_lab_file_that_is_named_and_missing_is_told(tmp_path: Path, bin_folder
     ran = typed(tmp_path, "status", "--lab", "other.yaml")
     assert ran.returncode == 2
     assert "there is no lab file other.yaml" in ran.stderr
+
+
+def test_a_lab_file_is_written_where_none_is(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "init", "--lab", "small/lab.yaml", "--example", "smallest")
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines()[-1].endswith("then ./inv up --lab small/lab.yaml --yes")
+    assert (tmp_path / "small" / "lab.yaml").read_text() == (REPOSITORY / "examples/smallest.yaml").read_text()
+    again = typed(tmp_path, "init", "--lab", "small/lab.yaml")
+    assert again.returncode == 1
+    assert "small/lab.yaml is there already, and was not changed" in again.stderr
+    assert (tmp_path / "small" / "lab.yaml").read_text() == (REPOSITORY / "examples/smallest.yaml").read_text()
+    assert not (tmp_path / "asked").exists()
+
+
+@pytest.mark.parametrize("example", ["small", "../lab", "smallest.yaml"])
+def test_an_unknown_example_is_answered_with_those_there_are(tmp_path: Path, example: str) -> None:
+    ran = typed(tmp_path, "init", "--lab", "new.yaml", "--example", example)
+    assert ran.returncode == 2
+    known = sorted(path.stem for path in (REPOSITORY / "examples").glob("*.yaml"))
+    assert f"the examples: {', '.join(known)}" in ran.stderr
+    assert not (tmp_path / "new.yaml").exists()
+
+
+def test_the_help_of_init_names_every_example(tmp_path: Path) -> None:
+    said = typed(tmp_path, "--help", "init", COLUMNS="200").stdout
+    assert [path.stem for path in (REPOSITORY / "examples").glob("*.yaml") if path.stem not in said] == []
+
+
+COMPLETE = r"""
+eval "$1"
+COMP_WORDS=(./inv {words})
+COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+compline=$(complete -p inv)
+[[ $compline =~ -F\ ([^ ]+) ]]
+"${{BASH_REMATCH[1]}}" ./inv "${{COMP_WORDS[COMP_CWORD]}}" ./inv
+printf '%s\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("ver", ["verify"]),
+        ("stat", ["status"]),
+        ("verify --ju", ["--junit"]),
+        ("stop --la", ["--lab"]),
+        ("x", []),
+    ],
+)
+def test_bash_completes_verbs_and_flags(tmp_path: Path, words: str, found: list[str]) -> None:
+    """Bash itself is asked, with a `./inv` that is invoke as it is started here."""
+    script = typed(tmp_path, "completion", "bash").stdout
+    program(tmp_path, "inv", f'exec "{sys.executable}" -P -m invoke --search-root "{REPOSITORY}" "$@"')
+    words_ = ["bash", "--noprofile", "--norc", "-c", COMPLETE.format(words=words), "bash", script]
+    ran = subprocess.run(words_, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
+    assert ran.stdout.split() == found, ran.stderr
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_has_a_script_that_asks_the_kit(tmp_path: Path, shell: str) -> None:
+    ran = typed(tmp_path, "completion", shell)
+    assert ran.returncode == 0, ran.stderr
+    assert re.search(r"\./inv (\S+ )?--complete -- ", ran.stdout)
+    assert not re.search(r"\./inv(?! (\S+ )?--complete )", ran.stdout), "no function may be called so"
+
+
+def test_an_unknown_shell_is_answered_with_those_there_are(tmp_path: Path) -> None:
+    ran = typed(tmp_path, "completion", "csh")
+    assert ran.returncode == 2
+    assert "error: there is no completion for 'csh'\n  next: bash, zsh or fish" in ran.stderr
 
 
 def test_an_unknown_machine_is_told_with_those_there_are(tmp_path: Path, bin_folder: Path) -> None:

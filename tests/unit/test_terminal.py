@@ -27,7 +27,16 @@ def said(lab_file: str, *objects: object) -> str:
     return out.getvalue()
 
 
-@pytest.mark.parametrize("wrap", [str, Text, lambda text: Group("", Group(Text(text)))])
+def cell(text: str) -> Table:
+    table = Table("try", box=None, pad_edge=False, show_header=False)
+    table.add_row(Text(text))
+    return table
+
+
+WRAPS = [str, Text, lambda text: Group("", Group(Text(text))), cell]
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
 def test_a_command_names_another_lab(wrap: Callable[[str], object]) -> None:
     text = said("/labs/my lab.yaml", wrap("`./inv destroy`, then `./inv up`; ./inv --list; ./inv drill --heal"))
     assert text.strip() == (
@@ -61,6 +70,17 @@ def test_every_verb_that_takes_a_lab_names_it() -> None:
 
 def test_the_lab_that_commands_mean_anyway_is_not_named() -> None:
     assert said("", "./inv up").strip() == "./inv up"
+
+
+@pytest.mark.parametrize("wrap", WRAPS)
+def test_an_installed_kit_shows_its_own_command(
+    monkeypatch: pytest.MonkeyPatch, wrap: Callable[[str], object]
+) -> None:
+    monkeypatch.setattr("lab.system.terminal.COMMAND", "ha-lab")
+    text = "`./inv destroy`, ./inv --list, x./invalid"
+    assert said("", wrap(text)).strip() == "`ha-lab destroy`, ha-lab --list, x./invalid"
+    assert said("/a.yaml", wrap(text)).strip() == "`ha-lab destroy --lab /a.yaml`, ha-lab --list, x./invalid"
+    assert json.loads(naming_in_json(json.dumps({"next": text}), ""))["next"].startswith("`ha-lab destroy`")
 
 
 def test_a_lab_is_named_once() -> None:

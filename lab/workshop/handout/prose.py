@@ -24,6 +24,7 @@ from pygments.util import ClassNotFound
 
 from lab.model import Lab
 from lab.system import terminal
+from lab.system.paths import COMMAND
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.words import word
 
@@ -35,7 +36,7 @@ WAYS = ("watch", "hand")
 FOR_INSTRUCTORS = ("instructor", "answer")
 BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
 HOST = "host"
-CHECK = re.compile(r"\./inv task(?: --lab .+)? (\d+)")
+CHECK = re.compile(rf"{re.escape(COMMAND)} task(?: --lab .+)? (\d+)")
 """The command at a chapter's end."""
 BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
 DEEPEST = 20
