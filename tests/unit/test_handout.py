@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 import time
 from html import unescape
@@ -76,23 +77,25 @@ def test_what_is_not_known_is_told_at_once(tmp_path: Path) -> None:
     assert [each.split()[0] for each in caught.value.problems] == ["--lang", "--for", "--format"]
 
 
-@pytest.mark.parametrize("way", ["one", "class"])
-def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("name", ["student-en.html", "index.html", "instructor-en.html"])
+def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, name: str) -> None:
     own = session(tmp_path)
     (tmp_path / "class.csv").write_text("seat\na1\na2\n")
     out = tmp_path / "out"
-    theirs = out / "student-en.html" if way == "one" else out / "a2" / "lab.yaml"
-    theirs.parent.mkdir(parents=True)
+    theirs = out / name
+    out.mkdir()
     theirs.write_text("mine\n")
-    asked = wish(own, out=str(out))
-    write = {
-        "one": lambda: command.write(own, asked, consent=False),
-        "class": lambda: command.write_class(own, asked, tmp_path / "class.csv", consent=False),
-    }
-    with pytest.raises(LabStateError, match="so not overwritten") as caught:
-        write[way]()
+    edition = "instructor" if name.startswith("instructor") else "student"
+    asked = wish(own, edition=edition, out=str(out))
+    with pytest.raises(LabStateError, match="not overwritten") as caught:
+        if name == "student-en.html":
+            command.write(own, asked, consent=False)
+        else:
+            command.write_class(own, asked, tmp_path / "class.csv", consent=False)
     assert str(theirs) in caught.value.message
-    assert [path for path in out.rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "mine\n"
+    if name != "instructor-en.html":
+        assert [path for path in out.rglob("*") if path.is_file()] == [theirs]
 
 
 def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
@@ -130,7 +133,7 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     assert [values["preflight"] for values in told] == ["Swap,SystemVerification", "Swap"]
 
 
-def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path: Path) -> None:
+def test_a_class_again_keeps_every_lab_and_its_subnet(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "net.yaml").write_text(MANIFEST)
     own = session(tmp_path, "provider: docker\nnetwork: {pod_network: net.yaml}\n")
@@ -144,17 +147,70 @@ def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path:
     assert {path: path.read_bytes() for path in before} == before
     assert "192.168.59.0/24" in (out / "new" / "lab.yaml").read_text()
 
-    changed = [out / "a1" / "lab.yaml", out / "a2" / "pod-network.yaml"]
-    for path in changed:
-        path.write_text("# mine\n" + path.read_text())
-    (out / "index.html").unlink()
-    with pytest.raises(LabStateError, match="so not overwritten") as caught:
-        command.write_class(own, asked, tmp_path / "then.csv", consent=False)
-    assert all(str(path) in caught.value.message for path in changed)
-    assert caught.value.message.count("/lab.yaml") == 1
-    assert "--out" in caught.value.hint
-    assert not (out / "index.html").exists()
-    assert all(path.read_text().startswith("# mine\n") for path in changed)
+
+def test_what_a_seat_changed_is_kept_and_named_and_keeps_no_other_seat_out(tmp_path: Path) -> None:
+    said = printed()
+    own = open_wanted(session(tmp_path).path, said[0])
+    (tmp_path / "class.csv").write_text("seat\na1\na2\na3\na4\n")
+    asked = wish(own, of="class.csv")
+    out = command.write_class(own, asked, tmp_path / "class.csv", consent=False).parent
+    for path in out.glob("*/student-en.html"):
+        path.unlink()
+    changed, broken = out / "a1" / "lab.yaml", out / "a2" / "lab.yaml"
+    changed.write_text("name: mine\nnetwork: {subnet: 192.168.57.0/24}\nnodes: {workers: {count: 1}}\n")
+    broken.write_text("nodes: {workers: {count: many}}\n")
+    foreign = out / "a3" / "student-en.html"
+    foreign.write_text("mine\n")
+    with pytest.raises(LabStateError) as caught:
+        command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    seats = [line.partition(":")[0] for line in caught.value.message.splitlines()]
+    assert seats == ["seat a2", "seat a3"]
+    assert "nodes.workers.count" in caught.value.message
+    assert str(foreign) in caught.value.message
+    assert foreign.read_text() == "mine\n"
+    assert changed.read_text().startswith("name: mine\n")
+    assert "kept as it is" in said[1].getvalue()
+    first = (out / "a1" / "student-en.html").read_text()
+    assert "w1" in first
+    assert "w2" not in first, "the handout is about the lab that the seat has"
+    assert "ha-lab-a4" in (out / "a4" / "student-en.html").read_text()
+    listed = (out / "index.html").read_text()
+    assert 'href="a4/student-en.html"' in listed
+    assert 'href="a3/student-en.html"' not in listed
+
+
+def test_a_class_has_the_instructors_handout_once_and_no_seat_has_the_answers(tmp_path: Path) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\na2\n")
+    out = tmp_path / "out"
+    (out / "a1").mkdir(parents=True)
+    earlier = out / "a1" / "instructor-en.html"
+    earlier.write_text("ANSWER\n")
+    said = printed()
+    own = open_wanted(own.path, said[0])
+    for edition in ("student", "instructor"):
+        asked = wish(own, edition=edition, out=str(out))
+        command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    assert "ANSWER" in (out / "instructor-en.html").read_text()
+    assert [path for path in out.glob("*/*") if "ANSWER" in path.read_text()] == [earlier]
+    assert str(earlier) in said[1].getvalue().replace("\n", "")
+    assert re.findall(r'href="([^"#]*)"', (out / "index.html").read_text()) == [
+        "instructor-en.html",
+        *(f"{seat}/{name}" for seat in ("a1", "a2") for name in ("lab.yaml", "student-en.html")),
+    ]
+
+
+def test_both_languages_of_a_class_stand_in_one_list(tmp_path: Path) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\n")
+    for language in chapters.LANGUAGES:
+        for edition in ("student", "instructor"):
+            asked = wish(own, language, edition, out=str(tmp_path / "out"))
+            listed = command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    assert re.findall(r'href="([^"#]*)"', listed.read_text()) == [
+        *("instructor-en.html", "instructor-ko.html"),
+        *("a1/lab.yaml", "a1/student-en.html", "a1/student-ko.html"),
+    ]
 
 
 def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
@@ -189,12 +245,14 @@ def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None
     assert str(tmp_path / "class.csv") in opened, "files are seen as they are opened"
     assert [path for path in opened if path in {str(root / name) for name in planted}] == []
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(written) == 4 + 1 + 4 + 1
+    assert len(written) == 4 + 1 + 2 + 1, "four handouts, the list, a seat's two and its lab"
     assert not [path for path in written if MARKER in path.read_text()]
 
 
 def test_handouts_know_nothing_of_credentials() -> None:
-    for path in (REPOSITORY / "lab" / "handout").glob("*.py"):
+    paths = sorted((REPOSITORY / "lab" / "workshop" / "handout").glob("*.py"))
+    assert paths
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         names = {
             name

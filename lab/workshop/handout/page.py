@@ -5,7 +5,7 @@ Students and instructors get different files, in which what is not for them does
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -59,12 +59,17 @@ def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter],
     )
 
 
-def index(seats: Sequence[Any], files: Sequence[str], lab: Lab, language: str) -> str:
-    """Return the instructor's list of a class as the text of an HTML file; `files` are those of each seat."""
+def index(
+    seats: Sequence[Any], files: Mapping[str, Sequence[str]], own: Sequence[str], lab: Lab, language: str
+) -> str:
+    """Return the instructor's list of a class as the text of an HTML file.
+
+    `files` are those of each seat, by its name; `own` are the instructor's.
+    """
     reader = Reader(lab, language, "instructor", Markup(""))
     title = f"{lab.name}: {reader.word('class')}"
     template = _environment(reader).get_template("index.html.j2")
-    return template.render(seats=seats, files=files, lang=language, title=title, **onepage.parts(HERE))
+    return template.render(seats=seats, files=files, own=own, lang=language, title=title, **onepage.parts(HERE))
 
 
 def _environment(reader: Reader) -> Environment:
