@@ -83,7 +83,9 @@ def test_pauses_of_the_host_are_not_called_excluded() -> None:
 
 def test_stories_say_whom_a_drill_hits() -> None:
     assert "does not lead" in STORIES["kill-control-plane"].text.en, "the drill never picks the leader"
-    assert "workers turn NotReady" in STORIES["kill-load-balancer"].text.en, "control planes ask their own server"
+    assert "workers turn NotReady" in STORIES["kill-load-balancer"].text.en, (
+        "control planes ask their own server"
+    )
     assert "워커 노드가 NotReady" in STORIES["kill-load-balancer"].text.ko
 
 

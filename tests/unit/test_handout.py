@@ -7,6 +7,7 @@ import json
 import re
 import sys
 import time
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -87,11 +88,10 @@ def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, name: str) -> N
     theirs.write_text("mine\n")
     edition = "instructor" if name.startswith("instructor") else "student"
     asked = wish(own, edition=edition, out=str(out))
+    write_class = partial(command.write_class, own, asked, tmp_path / "class.csv", consent=False)
+    write = partial(command.write, own, asked, consent=False) if name == "student-en.html" else write_class
     with pytest.raises(LabStateError, match="not overwritten") as caught:
-        if name == "student-en.html":
-            command.write(own, asked, consent=False)
-        else:
-            command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+        write()
     assert str(theirs) in caught.value.message
     assert theirs.read_text() == "mine\n"
     if name != "instructor-en.html":
@@ -299,7 +299,7 @@ def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: p
 def test_a_browser_that_makes_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "a.html").write_text("a")
-    with pytest.raises(LabError, match="made no PDF"):
+    with pytest.raises(LabError, match="created no PDF"):
         pdf.write(tmp_path / "a.html", tmp_path / "a.pdf", mark="x")
     assert not (tmp_path / "a.pdf").exists()
 

@@ -59,6 +59,12 @@ def test_commands_are_told_in_order_with_whose_they_are(root: Path) -> None:
     assert found[0].line < found[1].line
 
 
+def test_a_command_may_end_with_the_exit_codes_that_its_fence_names(tmp_path: Path) -> None:
+    one(tmp_path, "```sh on=host\na\n```\n```sh on=host exit=1\nb\n```\n```sh on=cp1 exit=0,60\nc\n```\n")
+    found = prose.commands(read(tmp_path)[0], LAB)
+    assert [(each.text, each.exits) for each in found] == [("a", (0,)), ("b", (1,)), ("c", (0, 60))]
+
+
 def test_commands_name_another_lab(root: Path) -> None:
     chapter = read(root, lab_file="/labs/my lab.yaml")[0]
     assert prose.commands(chapter, LAB)[-1].text == "./inv task --lab '/labs/my lab.yaml' 1"
@@ -105,11 +111,14 @@ def test_no_element_has_a_style_of_its_own(tmp_path: Path) -> None:
         ("{{ worker.name }}\n{{ worker / 2 }}\n", 7, "unsupported operand"),
         ("::: nota\n:::\n", 6, "there is no box 'nota'"),
         ("a\n\n::: note\nb\n", 8, "this box is never closed"),
-        ("::: note\na\n:::\n:::\n", 9, "closes a box, and none is open"),
-        ("```sh\nls\n```\n", 6, "`sh` wants `on=`"),
-        ("```sh on=cp9\nls\n```\n", 6, "`sh` wants `on=`"),
-        ("a\n\n```sh on={{ lab.name }}\nls\n```\n", 8, "`sh` wants `on=`"),
-        ("```cobol9\nls\n```\n", 6, "no language that is shown"),
+        ("::: note\na\n:::\n:::\n", 9, "closes a box, but none is open"),
+        ("```sh\nls\n```\n", 6, "`sh` needs `on=`"),
+        ("```sh on=cp9\nls\n```\n", 6, "`sh` needs `on=`"),
+        ("a\n\n```sh on={{ lab.name }}\nls\n```\n", 8, "`sh` needs `on=`"),
+        ("```cobol9\nls\n```\n", 6, "not a language that is shown"),
+        ("```sh on=host exit=\nls\n```\n", 6, "after `on=` only `exit=`"),
+        ("```sh on=host exit=1 1\nls\n```\n", 6, "after `on=` only `exit=`"),
+        ("```sh on=host sudo\nls\n```\n", 6, "after `on=` only `exit=`"),
         (
             "{% for n in lab.nodes %}\n{{ n.name }}\n{% endfor %}\n\n[a](b.html)\n",
             10,
@@ -128,8 +137,8 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, lin
 @pytest.mark.parametrize(
     ("front", "line", "what"),
     [
-        ("# Machines\n", 1, "begins with no front matter"),
-        ("---\ntitle: a\nminutes: 5\n---\n", 1, "wants title, minutes, task"),
+        ("# Machines\n", 1, "does not begin with front matter"),
+        ("---\ntitle: a\nminutes: 5\n---\n", 1, "must have title, minutes, task"),
         ("---\ntitle: a\nminutes: five\ntask: 1\n---\n", 3, "minutes: 'five' is not a whole number"),
         ("---\ntitle: a\nminutes: 5\ntask: true\n---\n", 4, "task: True is not a whole number"),
         ("---\ntitle: a\nminutes: [5\n---\n", 4, "front matter can't be read"),

@@ -1,4 +1,4 @@
-"""A class: each seat a lab that `./inv` reads, none overlapping another, and everything wrong is reported at once."""
+"""A class: each seat has a lab that `./inv` reads, none overlaps another, every problem is reported at once."""
 
 from __future__ import annotations
 

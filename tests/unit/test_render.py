@@ -147,7 +147,9 @@ def test_haproxy_asks_the_path_of_lab_yaml_and_the_write_up_its_own(
     lab = config.default().model_copy(update={"load_balancer": load_balancer})
     haproxy = texts(lab)["nodes/lb1/haproxy.cfg"]
     assert re.findall(r"http-check send meth GET uri (\S+)", haproxy) == [asked]
-    assert health_paths(lab)[:3] == ("/healthz", "/livez", "/readyz"), "verify asks /healthz, whatever HAProxy asks"
+    assert health_paths(lab)[:3] == ("/healthz", "/livez", "/readyz"), (
+        "verify asks /healthz, whatever HAProxy asks"
+    )
 
 
 def test_keepalive_notices_a_lost_client_before_its_timeout_does() -> None:

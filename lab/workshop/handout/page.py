@@ -1,6 +1,6 @@
-"""Writes a handout as one HTML file that needs nothing else: no network, no other file. Pure.
+"""Writes a handout as one HTML file that needs no network and no other file. Pure.
 
-Students and instructors get different files, in which what is not for them does not stand at all.
+Students and instructors get different files; a student's file has nothing that is for instructors.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from lab.workshop.task.look import filled
 HERE = Path(__file__).parent
 
 OURS = "ha-lab handout"
-"""What stands at the end of every file that we wrote, and so may write again."""
+"""The mark at the end of every file that this kit wrote, and may overwrite."""
 
 
 @dataclass(frozen=True)
 class Cover:
-    """What a handout says of itself: the day it was made, whether the lab was up, whose it is, its lab file."""
+    """What a handout says about itself: its date, whether the lab was up, its seat and person, its lab file."""
 
     made: str
     up: bool
@@ -89,7 +89,7 @@ def _chapter(chapter: Chapter, reader: Reader) -> dict[str, Any]:
 
 
 def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """When each chapter begins, from the first on."""
+    """When each chapter begins, counted from the first."""
     begins = accumulate((each.minutes for each in chapters), initial=0)
     return [
         {
@@ -103,7 +103,7 @@ def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
 
 
 def _tasks(lab: Lab, lab_file: str) -> list[dict[str, Any]]:
-    """What each task asks for, in the words of `./inv task`."""
+    """Each task as `./inv task` shows it."""
     return [
         {
             "number": task.number,

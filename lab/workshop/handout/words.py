@@ -1,4 +1,4 @@
-"""This module is what a handout says besides its chapters, in both languages: the texts of words.yaml."""
+"""The texts of a handout other than its chapters, in both languages, from words.yaml."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TEXTS = texts.read(
 
 WORDS = _TEXTS["words"]
 DRILLS = _TEXTS["drills"]
-"""What the columns of a chapter's table of drills are called: `drill`, then figures."""
+"""The headers of a chapter's table of drills: `drill`, then figures."""
 
 
 def told(said: Said, language: str) -> str:
