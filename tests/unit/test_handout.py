@@ -1,4 +1,4 @@
-"""The verb handout: what it writes and where, what it refuses, and that nothing secret is ever read."""
+"""The verb handout: what it writes and where, what it refuses, and that it never reads secrets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 opened: list[str] = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-"""Every file that this process opens; Python offers no way to take it out again."""
+"""Every file that this process opens; an audit hook can't be removed again."""
 
 MARKER = "MARK-OF-A-KEY"
 
@@ -50,7 +50,7 @@ def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "
     return command.wish(own, lang, edition, form, more.get("out", ""), "", of=more.get("of", ""))
 
 
-def test_a_handout_lies_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Path) -> None:
+def test_a_handout_is_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Path) -> None:
     own = session(tmp_path)
     written = command.write(own, wish(own), consent=False)
     assert written == tmp_path / "lab" / "handouts" / "ha-lab" / "student-en.html"
@@ -72,7 +72,7 @@ def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_pat
     assert says_not_up(lab_yaml + "network: {subnet: 192.168.57.0/24}\n")
 
 
-def test_what_is_not_known_is_told_at_once(tmp_path: Path) -> None:
+def test_all_unknown_values_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         wish(session(tmp_path), "kr", "teacher", "docx")
     assert [each.split()[0] for each in caught.value.problems] == ["--lang", "--for", "--format"]
@@ -119,10 +119,10 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = session(tmp_path)
-    told: list[dict[str, Any]] = []
+    given: list[dict[str, Any]] = []
 
     def read(language: str, values: dict[str, Any], *words: object, **named: object) -> tuple[Chapter, ...]:
-        told.append(values)
+        given.append(values)
         return ()
 
     (tmp_path / "class.csv").write_text("seat\na1\n")
@@ -130,7 +130,7 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     monkeypatch.setattr(chapters, "read", read)
     command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
     command.write(own, wish(own), consent=False)
-    assert [values["preflight"] for values in told] == ["Swap,SystemVerification", "Swap"]
+    assert [values["preflight"] for values in given] == ["Swap,SystemVerification", "Swap"]
 
 
 def test_a_class_again_keeps_every_lab_and_its_subnet(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_a_class_has_the_instructors_handout_once_and_no_seat_has_the_answers(tm
     ]
 
 
-def test_both_languages_of_a_class_stand_in_one_list(tmp_path: Path) -> None:
+def test_both_languages_of_a_class_are_in_one_list(tmp_path: Path) -> None:
     own = session(tmp_path)
     (tmp_path / "class.csv").write_text("seat\na1\n")
     for language in chapters.LANGUAGES:
@@ -226,7 +226,7 @@ def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
     assert looked == [own.workspace.root]
 
 
-def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None:
+def test_no_secret_is_in_a_handout_and_none_is_read(tmp_path: Path) -> None:
     own = session(tmp_path)
     root = own.workspace.root
     planted = ["secrets/ca.key", "secrets/ca.crt", "secrets/id_ed25519", "secrets/cp1/secrets", "kubeconfig"]
@@ -242,14 +242,14 @@ def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None
             asked = wish(own, language, edition, out=str(tmp_path / "out"))
             command.write(own, asked, consent=False)
             command.write_class(own, asked, tmp_path / "class.csv", consent=False)
-    assert str(tmp_path / "class.csv") in opened, "files are seen as they are opened"
+    assert str(tmp_path / "class.csv") in opened, "the hook sees opened files"
     assert [path for path in opened if path in {str(root / name) for name in planted}] == []
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert len(written) == 4 + 1 + 2 + 1, "four handouts, the list, a seat's two and its lab"
     assert not [path for path in written if MARKER in path.read_text()]
 
 
-def test_handouts_know_nothing_of_credentials() -> None:
+def test_handouts_do_not_use_credentials() -> None:
     paths = sorted((REPOSITORY / "lab" / "workshop" / "handout").glob("*.py"))
     assert paths
     for path in paths:
@@ -284,7 +284,9 @@ def chromium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
     first_on_path(tmp_path / "bin", monkeypatch)
 
 
-def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pdf_is_made_from_the_html_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = 'for word in "$@"; do case $word in --print-to-pdf=*) echo %PDF >"${word#*=}" ;; esac; done'
     chromium(tmp_path, monkeypatch, body)
     monkeypatch.setattr(bake, "make_fit", lambda *_, **__: None)
@@ -296,7 +298,7 @@ def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in written.parent.iterdir()) == ["student-en.html", "student-en.pdf"]
 
 
-def test_a_browser_that_makes_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_that_creates_no_pdf_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "a.html").write_text("a")
     with pytest.raises(LabError, match="created no PDF"):
@@ -305,7 +307,7 @@ def test_a_browser_that_makes_nothing_is_told(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("language", "asked_for"), [("en", {"pdf"}), ("ko", {"pdf", "korean"})])
-def test_where_a_pdf_lacks_something_the_html_is_made(
+def test_the_html_is_written_even_if_a_pdf_needs_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, asked_for: set[str]
 ) -> None:
     seen: list[Any] = []

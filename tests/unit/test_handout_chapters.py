@@ -1,4 +1,4 @@
-"""Chapters: what is in them, for whom, and what is said of one that is wrong."""
+"""Chapters: their content, for whom it is, and the errors for one that is wrong."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_chapters_have_the_labs_own_values(root: Path) -> None:
     assert "server cp1 192.168.56.11:6443" in second.text
 
 
-def test_commands_are_told_in_order_with_whose_they_are(root: Path) -> None:
+def test_commands_are_listed_in_order_with_their_way(root: Path) -> None:
     found = prose.commands(read(root)[0], LAB)
     assert [(each.on, each.text.splitlines()[0], each.way, each.instructor) for each in found] == [
         ("host", "./inv up", "watch", False),
@@ -73,7 +73,7 @@ def test_commands_name_another_lab(root: Path) -> None:
     assert html.count('class="command check"') == 1
 
 
-def test_students_have_neither_answers_nor_what_is_for_instructors(root: Path) -> None:
+def test_students_get_neither_answers_nor_what_is_for_instructors(root: Path) -> None:
     student = prose.html(read(root)[0], reader())
     instructor = prose.html(read(root)[0], reader("instructor"))
     for word in ("ANSWER", "TROUBLE", "./inv status"):
@@ -89,7 +89,7 @@ def test_a_box_in_a_box_ends_by_itself(tmp_path: Path) -> None:
     )
 
 
-def test_html_in_markdown_is_text_and_headings_stand_below_the_chapters(tmp_path: Path) -> None:
+def test_html_in_markdown_is_text_and_headings_are_below_the_chapters(tmp_path: Path) -> None:
     html = one(tmp_path, "## <img src=x onerror=alert(1)>\n\n<script>1</script>\n")
     assert "<img" not in html
     assert "<script" not in html
@@ -127,7 +127,7 @@ def test_no_element_has_a_style_of_its_own(tmp_path: Path) -> None:
         ("![a](b.png)\n", 6, "leads out of the handout"),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+def test_an_error_has_its_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
     with pytest.raises(ChapterError, match=re.escape(what)) as caught:
         one(tmp_path, text)
     assert caught.value.message.startswith(f"{tmp_path}/en/01-one.md:{line}: ")
@@ -144,7 +144,7 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, lin
         ("---\ntitle: a\nminutes: [5\n---\n", 4, "front matter can't be read"),
     ],
 )
-def test_front_matter_that_is_wrong_is_told(tmp_path: Path, front: str, line: int, what: str) -> None:
+def test_wrong_front_matter_is_reported(tmp_path: Path, front: str, line: int, what: str) -> None:
     with pytest.raises(ChapterError, match=re.escape(what)) as caught:
         one(tmp_path, "a\n", front)
     assert f"01-one.md:{line}: " in caught.value.message
@@ -153,12 +153,12 @@ def test_front_matter_that_is_wrong_is_told(tmp_path: Path, front: str, line: in
 def test_a_lab_of_three_and_one_of_two_can_be_written_about(root: Path) -> None:
     for workers in (0, 1):
         lab = Lab(nodes=tuple(node for node in LAB.nodes if node.name in ("lb1", "cp1", "w1")[: 2 + workers]))
-        told = context(lab, "en")
-        assert told["second"] == lab.first
-        assert (told["worker"] is None) == (workers == 0)
-        assert chapters.read("en", told, root)
+        values = context(lab, "en")
+        assert values["second"] == lab.first
+        assert (values["worker"] is None) == (workers == 0)
+        assert chapters.read("en", values, root)
 
 
-def test_a_folder_without_chapters_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_chapters_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="there are no chapters"):
         read(tmp_path)

@@ -73,7 +73,7 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
         assert boxes[0] == boxes[1], english.path.name
 
 
-def test_chapters_that_are_walked_by_hand_only_have_no_command_of_the_other_way() -> None:
+def test_chapters_walked_only_by_hand_have_no_command_of_the_other_way() -> None:
     ways = {
         c.way for chapter in read("en") if chapter.number in SAME_BY_HAND for c in prose.commands(chapter, LAB)
     }
@@ -88,7 +88,7 @@ def test_every_chapter_ends_with_the_command_that_asks_for_its_task() -> None:
             assert (last.on, last.text, last.way) == ("host", f"./inv task {chapter.task}", ""), chapter.path
 
 
-def test_a_way_begins_as_it_should() -> None:
+def test_each_way_begins_with_its_command() -> None:
     first = prose.commands(read("en")[0], LAB)
     assert next(each.text for each in first if each.way == "watch") == "./inv up"
     assert next(each.text for each in first if each.way == "hand") == "./inv up --until load-balancer"
@@ -101,10 +101,10 @@ def test_chapters_make_sense_for_labs_of_every_size(language: str, control_plane
     lab = sized(control_planes, workers)
     for edition in prose.EDITIONS:
         text = page(lab, language, edition, read_for(lab, language), Cover("2025-11-24", up=False))
-        assert "192.168.56." not in text, "an address is typed in by hand"
-    told = context(lab, language)
-    assert told["measured"] is None
-    assert chapters.read(language, told, chapters.FOLDER)
+        assert "192.168.56." not in text, "an address is written in the chapter"
+    values = context(lab, language)
+    assert values["measured"] is None
+    assert chapters.read(language, values, chapters.FOLDER)
 
 
 @pytest.mark.parametrize("language", chapters.LANGUAGES)
@@ -118,7 +118,7 @@ def test_every_command_of_the_kit_is_one_that_it_understands(language: str) -> N
 
 
 @pytest.mark.parametrize("language", chapters.LANGUAGES)
-def test_no_version_is_typed_in_and_no_registry_is_named(language: str) -> None:
+def test_no_version_is_written_and_no_registry_is_named(language: str) -> None:
     for name in NAMES[language]:
         text = (chapters.FOLDER / language / name).read_text(encoding="utf-8")
         addresses = [each for each in re.findall(PLACES, text) if not each.startswith(("127.", "0."))]

@@ -20,7 +20,7 @@ from lab.health import status
 from lab.model import Lab
 from lab.providers import provider_of
 from lab.texts import Said
-from lab.workshop.handout.words import DRILLS, told
+from lab.workshop.handout.words import DRILLS, in_language
 from lab.workspace import render
 
 IMAGE = {"haproxy": "3.0", "containerd": "1.7", "debian": "13"}
@@ -72,12 +72,12 @@ class Measured:
     @property
     def table(self) -> str:
         """A Markdown table: a row for each drill, medians over its runs."""
-        heads = [told(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
+        heads = [in_language(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
         lines = [heads, ["---", *("---:" for _ in COLUMNS)]]
         for each in self.drills:
             title = STORIES[each.name].title if each.name in STORIES else Said(each.name, each.name)
             figures = self._figures(each)
-            lines.append([told(title, self.language), *(figures[name] for name in COLUMNS)])
+            lines.append([in_language(title, self.language), *(figures[name] for name in COLUMNS)])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def drill(self, name: str) -> dict[str, str] | None:
@@ -140,7 +140,7 @@ def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: in
         "exit_codes": status.EXIT_CODES | {"beyond_limit": BEYOND_LIMIT},
         "measured": measured(found, lab, language),
         "drills": tuple(
-            Story(name, told(story.title, language), told(story.text, language))
+            Story(name, in_language(story.title, language), in_language(story.text, language))
             for name, story in STORIES.items()
         ),
     }

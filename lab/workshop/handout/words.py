@@ -23,11 +23,11 @@ DRILLS = _TEXTS["drills"]
 """The headers of a chapter's table of drills: `drill`, then figures."""
 
 
-def told(said: Said, language: str) -> str:
+def in_language(said: Said, language: str) -> str:
     """Return one of a text's two languages."""
     return said.ko if language == "ko" else said.en
 
 
 def word(language: str, name: str, **values: object) -> str:
     """Return one of WORDS in a language, with its values."""
-    return told(WORDS[name].fill(**values), language)
+    return in_language(WORDS[name].fill(**values), language)

@@ -91,7 +91,8 @@ TASKS = (
             Checks(("node-as-declared",), first),
         ),
         hints=(
-            "/opt/ha-lab/kubeadm-init.yaml on {first} has two placeholders: @BOOTSTRAP_TOKEN@, @CERTIFICATE_KEY@",
+            "/opt/ha-lab/kubeadm-init.yaml on {first} has two placeholders, @BOOTSTRAP_TOKEN@ and "
+            "@CERTIFICATE_KEY@",
             "`kubeadm token generate` and `kubeadm certs certificate-key` create their values",
             "on {first}: `kubeadm init --config /root/kubeadm-init.yaml --upload-certs`, with the flags of "
             "the chapter; after a failed init `kubeadm reset --force`, then `./inv up --until control-plane`",
