@@ -248,6 +248,6 @@ def test_the_top_table_has_what_a_reader_asks_first() -> None:
         "missed",
         "repeated",
         "etcd leader changes",
-        "All healthy again (s)",
+        "Fully recovered (s)",
     ):
         assert f">{words}</span>" in top

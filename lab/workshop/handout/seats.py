@@ -29,7 +29,7 @@ from lab.workshop.handout.page import OURS
 COLUMNS = ("seat", "name", "subnet")
 SEPARATORS = ",\t;"
 SEP_LINE = re.compile(r'"?sep=(.)"?(?:\r\n|\r|\n|$)', re.IGNORECASE)
-"""Tells Excel what separates the columns; it is no row."""
+"""A line that tells Excel the separator; it is not a row."""
 
 HINT = "correct it and try again: a header `seat,name`, then a row such as `a1,Kim Ada`"
 SIZE_LIMIT = 64 * 1024
