@@ -169,7 +169,7 @@ def test_what_a_seat_changed_is_kept_and_named_and_keeps_no_other_seat_out(tmp_p
     assert str(foreign) in caught.value.message
     assert foreign.read_text() == "mine\n"
     assert changed.read_text().startswith("name: mine\n")
-    assert "kept as it is" in said[1].getvalue()
+    assert "kept, since it differs" in said[1].getvalue()
     first = (out / "a1" / "student-en.html").read_text()
     assert "w1" in first
     assert "w2" not in first, "the handout is about the lab that the seat has"

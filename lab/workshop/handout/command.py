@@ -116,7 +116,7 @@ def _write_seat(session: Session, asked: Wish, seat: Seat) -> str:
     for name, text in seat.files.items():
         session.workspace.write(folder / name, text)
     for name in seat.kept:
-        session.progress.say(f"kept as it is, though this class would have it otherwise: {folder / name}")
+        session.progress.say(f"kept, since it differs from what this class would write: {folder / name}")
     for warning in seat.warnings:
         session.progress.say(f"warning: {warning}")
     for path in sorted(folder.glob("instructor-*")):
