@@ -455,7 +455,7 @@ def handout(
     from lab.workshop.handout import command
 
     session = _wanted(lab)
-    named = "" if lab == DEFAULT_LAB or class_ else lab
+    named = "" if lab == DEFAULT_LAB else lab
     asked = command.wish(session, lang, for_, format, out, named, of=class_)
     if class_:
         written = command.write_class(session, asked, Path(class_), consent=yes)

@@ -271,7 +271,7 @@ class LoadBalancerSection(LoadBalancer):
     """How HAProxy is set."""
 
     profile: Annotated[Literal["tuned", "reference"], choice("tuned", "reference")] = "tuned"
-    health_path: Annotated[str, choice("/healthz", "/livez", "/readyz")] = "/healthz"
+    health_path: Annotated[str, choice("/healthz", "/livez", "/readyz")] = "/readyz"
     port: Annotated[int, number(PORTS, "1 to 65535, not 22 (sshd), not 8404 (statistics)")] = 6443
 
 

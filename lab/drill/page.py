@@ -131,7 +131,10 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
         "title": words.picture(story.title, recording.profile, chosen),
         "description": _description(line, lanes),
         "lanes": lanes,
-        "marks": [(m.at - zero, m.kind, m.what) for m in sorted(recording.marks, key=lambda mark: mark.at)],
+        "marks": [
+            (each.at - zero, each.kind, words.phrase(each.what))
+            for each in sorted(recording.marks, key=lambda mark: mark.at)
+        ],
     }
 
 

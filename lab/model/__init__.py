@@ -83,8 +83,13 @@ class LoadBalancer(Frozen):
     """How HAProxy serves the API servers."""
 
     profile: Literal["tuned", "reference"] = "tuned"
-    health_path: str = "/healthz"
+    health_path: str = "/readyz"
     port: int = Field(default=6443, ge=1, le=65535)
+
+    @property
+    def asked_path(self) -> str:
+        """The path that HAProxy's health check asks for: /healthz in the write-up, and so in its profile."""
+        return "/healthz" if self.profile == "reference" else self.health_path
 
 
 class Endpoint(Frozen):

@@ -1,1 +1,1 @@
-"""What a class is given: handouts made for the lab, and the tasks that grade themselves."""
+"""What a class gets: handouts for the lab, and tasks that are checked automatically."""

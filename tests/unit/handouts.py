@@ -1,4 +1,4 @@
-"""Chapters for tests: a folder of two, in both languages, with all that chapters can have."""
+"""Chapters for tests: a folder with two, in both languages, that use every feature of chapters."""
 
 from __future__ import annotations
 
@@ -113,12 +113,12 @@ def folder(root: Path) -> Path:
 
 def read(root: Path, language: str = "en", lab: Lab | None = None, lab_file: str = "") -> tuple[Chapter, ...]:
     """The chapters of a folder, for a lab."""
-    told = context(lab or config.default(), language)
-    return chapters.read(language, told, root, lab_file=lab_file)
+    values = context(lab or config.default(), language)
+    return chapters.read(language, values, root, lab_file=lab_file)
 
 
 def made(root: Path, language: str = "en", edition: Edition = "student", lab_file: str = "") -> str:
-    """A whole handout of a folder's chapters."""
+    """A complete handout made from a folder's chapters."""
     lab = config.default()
     cover = Cover(made="2025-11-24", up=False, lab_file=lab_file)
     return page(lab, language, edition, read(root, language, lab, lab_file), cover)

@@ -69,7 +69,7 @@ CASES: dict[str, Case] = {
         "", "load_balancer: {profile: reference}", "tuned", "reference", "load-balancer"
     ),
     "load_balancer.health_path": Case(
-        "", "load_balancer: {health_path: /readyz}", "/healthz", "/readyz", "load-balancer"
+        "", "load_balancer: {health_path: /livez}", "/readyz", "/livez", "load-balancer"
     ),
     "load_balancer.port": Case("", "load_balancer: {port: 8443}", "6443", "8443", "impossible"),
     "addons": Case(

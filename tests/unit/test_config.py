@@ -53,7 +53,7 @@ def test_the_defaults_are_the_designs() -> None:
         services=IPv4Network("10.96.0.0/16"),
         pod_network="flannel",
     )
-    assert lab.load_balancer == LoadBalancer(profile="tuned", health_path="/healthz", port=6443)
+    assert lab.load_balancer == LoadBalancer(profile="tuned", health_path="/readyz", port=6443)
     machines = [(node.name, str(node.address), node.cpus, node.memory_mib) for node in lab.nodes]
     assert machines == [
         ("lb1", "192.168.56.10", 1, 512),
@@ -204,7 +204,7 @@ def test_a_group_given_by_hand_is_taken_as_it_is() -> None:
         "nodes: {workers: {count: 9}}",
         "kubernetes: {version: 1.37.2, source: modules}",
         "provider: docker",
-        "load_balancer: {profile: reference, health_path: /readyz, port: 443}",
+        "load_balancer: {profile: reference, health_path: /livez, port: 443}",
         "network: {pods: 10.0.0.0/16}",  # holds VirtualBox's NAT network; the doctor speaks of that
         "network: {pods: 10.244.0.0/21, services: 10.96.0.0/12}",
         "network: {pods: 100.64.0.0/12, services: 172.16.0.0/16}",

@@ -116,7 +116,17 @@ def test_pictures_and_tables_say_what_they_are(whole: str, reader: Reader) -> No
     assert len(reader.all("title")) == 2 * len(pictures) + 1
     assert len(reader.all("caption")) == len(reader.all("table"))
     assert all("scope" in head for head in reader.all("th"))
-    assert "inject 0.0 s. detect 0.5 s. heal 40.0 s." in whole
+    assert "inject 0.0 s. detect 0.5 s. fault removed 40.0 s." in whole
+
+
+def test_what_was_marked_is_shown_in_both_languages() -> None:
+    marks = (Mark(at=6, kind="inject", what="the fault"), Mark(at=9, kind="whole", what="verify"))
+    text = page(report(Result(recording=recording().model_copy(update={"marks": marks}))))
+    listed = re.findall(r"<li><b>.*</b> (.*)</li>", text)
+    assert [re.sub(r"<[^>]*>", " ", each).split() for each in listed] == [
+        ["the", "fault", "장애"],
+        ["verify", "verify", "검사"],
+    ]
 
 
 def test_nothing_that_a_report_says_becomes_markup() -> None:
@@ -238,6 +248,6 @@ def test_the_top_table_has_what_a_reader_asks_first() -> None:
         "missed",
         "repeated",
         "etcd leader changes",
-        "All healthy again (s)",
+        "Fully recovered (s)",
     ):
         assert f">{words}</span>" in top

@@ -76,6 +76,24 @@ def test_a_story_is_a_title_and_some_sentences_in_both_languages(name: str) -> N
     assert len(re.findall(r"[.] |[.]$", text.ko)) >= 3
 
 
+def test_pauses_of_the_host_are_not_called_excluded() -> None:
+    """They are shown beside the figures, and never subtracted."""
+    assert "제외" not in words.HEADINGS["pause"].ko
+
+
+def test_stories_say_whom_a_drill_hits() -> None:
+    assert "does not lead" in STORIES["kill-control-plane"].text.en, "the drill never picks the leader"
+    assert "workers turn NotReady" in STORIES["kill-load-balancer"].text.en, (
+        "control planes ask their own server"
+    )
+    assert "워커 노드가 NotReady" in STORIES["kill-load-balancer"].text.ko
+
+
+def test_stories_name_no_path_of_the_health_check() -> None:
+    """Profiles ask different ones."""
+    assert not [name for name, each in STORIES.items() if "/healthz" in "".join(each.text)]
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_called_by_words_and_not_by_its_name(name: str) -> None:
     assert name not in words.figure(name)

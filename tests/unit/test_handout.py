@@ -1,11 +1,13 @@
-"""The verb handout: what it writes and where, what it refuses, and that nothing secret is ever read."""
+"""The verb handout: what it writes and where, what it refuses, and that it never reads secrets."""
 
 from __future__ import annotations
 
 import ast
 import json
+import re
 import sys
 import time
+from functools import partial
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 opened: list[str] = []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
-"""Every file that this process opens; Python offers no way to take it out again."""
+"""Every file that this process opens; an audit hook can't be removed again."""
 
 MARKER = "MARK-OF-A-KEY"
 
@@ -48,7 +50,7 @@ def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "
     return command.wish(own, lang, edition, form, more.get("out", ""), "", of=more.get("of", ""))
 
 
-def test_a_handout_lies_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Path) -> None:
+def test_a_handout_is_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Path) -> None:
     own = session(tmp_path)
     written = command.write(own, wish(own), consent=False)
     assert written == tmp_path / "lab" / "handouts" / "ha-lab" / "student-en.html"
@@ -70,29 +72,30 @@ def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_pat
     assert says_not_up(lab_yaml + "network: {subnet: 192.168.57.0/24}\n")
 
 
-def test_what_is_not_known_is_told_at_once(tmp_path: Path) -> None:
+def test_all_unknown_values_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         wish(session(tmp_path), "kr", "teacher", "docx")
     assert [each.split()[0] for each in caught.value.problems] == ["--lang", "--for", "--format"]
 
 
-@pytest.mark.parametrize("way", ["one", "class"])
-def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, way: str) -> None:
+@pytest.mark.parametrize("name", ["student-en.html", "index.html", "instructor-en.html"])
+def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, name: str) -> None:
     own = session(tmp_path)
     (tmp_path / "class.csv").write_text("seat\na1\na2\n")
     out = tmp_path / "out"
-    theirs = out / "student-en.html" if way == "one" else out / "a2" / "lab.yaml"
-    theirs.parent.mkdir(parents=True)
+    theirs = out / name
+    out.mkdir()
     theirs.write_text("mine\n")
-    asked = wish(own, out=str(out))
-    write = {
-        "one": lambda: command.write(own, asked, consent=False),
-        "class": lambda: command.write_class(own, asked, tmp_path / "class.csv", consent=False),
-    }
-    with pytest.raises(LabStateError, match="so not overwritten") as caught:
-        write[way]()
+    edition = "instructor" if name.startswith("instructor") else "student"
+    asked = wish(own, edition=edition, out=str(out))
+    write_class = partial(command.write_class, own, asked, tmp_path / "class.csv", consent=False)
+    write = partial(command.write, own, asked, consent=False) if name == "student-en.html" else write_class
+    with pytest.raises(LabStateError, match="not overwritten") as caught:
+        write()
     assert str(theirs) in caught.value.message
-    assert [path for path in out.rglob("*") if path.is_file()] == [theirs]
+    assert theirs.read_text() == "mine\n"
+    if name != "instructor-en.html":
+        assert [path for path in out.rglob("*") if path.is_file()] == [theirs]
 
 
 def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
@@ -116,10 +119,10 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = session(tmp_path)
-    told: list[dict[str, Any]] = []
+    given: list[dict[str, Any]] = []
 
     def read(language: str, values: dict[str, Any], *words: object, **named: object) -> tuple[Chapter, ...]:
-        told.append(values)
+        given.append(values)
         return ()
 
     (tmp_path / "class.csv").write_text("seat\na1\n")
@@ -127,10 +130,10 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     monkeypatch.setattr(chapters, "read", read)
     command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
     command.write(own, wish(own), consent=False)
-    assert [values["preflight"] for values in told] == ["Swap,SystemVerification", "Swap"]
+    assert [values["preflight"] for values in given] == ["Swap,SystemVerification", "Swap"]
 
 
-def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path: Path) -> None:
+def test_a_class_again_keeps_every_lab_and_its_subnet(tmp_path: Path) -> None:
     (tmp_path / "lab").mkdir()
     (tmp_path / "lab" / "net.yaml").write_text(MANIFEST)
     own = session(tmp_path, "provider: docker\nnetwork: {pod_network: net.yaml}\n")
@@ -144,17 +147,70 @@ def test_a_class_again_keeps_labs_and_overwrites_none_that_was_changed(tmp_path:
     assert {path: path.read_bytes() for path in before} == before
     assert "192.168.59.0/24" in (out / "new" / "lab.yaml").read_text()
 
-    changed = [out / "a1" / "lab.yaml", out / "a2" / "pod-network.yaml"]
-    for path in changed:
-        path.write_text("# mine\n" + path.read_text())
-    (out / "index.html").unlink()
-    with pytest.raises(LabStateError, match="so not overwritten") as caught:
-        command.write_class(own, asked, tmp_path / "then.csv", consent=False)
-    assert all(str(path) in caught.value.message for path in changed)
-    assert caught.value.message.count("/lab.yaml") == 1
-    assert "--out" in caught.value.hint
-    assert not (out / "index.html").exists()
-    assert all(path.read_text().startswith("# mine\n") for path in changed)
+
+def test_what_a_seat_changed_is_kept_and_named_and_keeps_no_other_seat_out(tmp_path: Path) -> None:
+    said = printed()
+    own = open_wanted(session(tmp_path).path, said[0])
+    (tmp_path / "class.csv").write_text("seat\na1\na2\na3\na4\n")
+    asked = wish(own, of="class.csv")
+    out = command.write_class(own, asked, tmp_path / "class.csv", consent=False).parent
+    for path in out.glob("*/student-en.html"):
+        path.unlink()
+    changed, broken = out / "a1" / "lab.yaml", out / "a2" / "lab.yaml"
+    changed.write_text("name: mine\nnetwork: {subnet: 192.168.57.0/24}\nnodes: {workers: {count: 1}}\n")
+    broken.write_text("nodes: {workers: {count: many}}\n")
+    foreign = out / "a3" / "student-en.html"
+    foreign.write_text("mine\n")
+    with pytest.raises(LabStateError) as caught:
+        command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    seats = [line.partition(":")[0] for line in caught.value.message.splitlines()]
+    assert seats == ["seat a2", "seat a3"]
+    assert "nodes.workers.count" in caught.value.message
+    assert str(foreign) in caught.value.message
+    assert foreign.read_text() == "mine\n"
+    assert changed.read_text().startswith("name: mine\n")
+    assert "kept, since it differs" in said[1].getvalue()
+    first = (out / "a1" / "student-en.html").read_text()
+    assert "w1" in first
+    assert "w2" not in first, "the handout is about the lab that the seat has"
+    assert "ha-lab-a4" in (out / "a4" / "student-en.html").read_text()
+    listed = (out / "index.html").read_text()
+    assert 'href="a4/student-en.html"' in listed
+    assert 'href="a3/student-en.html"' not in listed
+
+
+def test_a_class_has_the_instructors_handout_once_and_no_seat_has_the_answers(tmp_path: Path) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\na2\n")
+    out = tmp_path / "out"
+    (out / "a1").mkdir(parents=True)
+    earlier = out / "a1" / "instructor-en.html"
+    earlier.write_text("ANSWER\n")
+    said = printed()
+    own = open_wanted(own.path, said[0])
+    for edition in ("student", "instructor"):
+        asked = wish(own, edition=edition, out=str(out))
+        command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    assert "ANSWER" in (out / "instructor-en.html").read_text()
+    assert [path for path in out.glob("*/*") if "ANSWER" in path.read_text()] == [earlier]
+    assert str(earlier) in said[1].getvalue().replace("\n", "")
+    assert re.findall(r'href="([^"#]*)"', (out / "index.html").read_text()) == [
+        "instructor-en.html",
+        *(f"{seat}/{name}" for seat in ("a1", "a2") for name in ("lab.yaml", "student-en.html")),
+    ]
+
+
+def test_both_languages_of_a_class_are_in_one_list(tmp_path: Path) -> None:
+    own = session(tmp_path)
+    (tmp_path / "class.csv").write_text("seat\na1\n")
+    for language in chapters.LANGUAGES:
+        for edition in ("student", "instructor"):
+            asked = wish(own, language, edition, out=str(tmp_path / "out"))
+            listed = command.write_class(own, asked, tmp_path / "class.csv", consent=False)
+    assert re.findall(r'href="([^"#]*)"', listed.read_text()) == [
+        *("instructor-en.html", "instructor-ko.html"),
+        *("a1/lab.yaml", "a1/student-en.html", "a1/student-ko.html"),
+    ]
 
 
 def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
@@ -170,7 +226,7 @@ def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
     assert looked == [own.workspace.root]
 
 
-def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None:
+def test_no_secret_is_in_a_handout_and_none_is_read(tmp_path: Path) -> None:
     own = session(tmp_path)
     root = own.workspace.root
     planted = ["secrets/ca.key", "secrets/ca.crt", "secrets/id_ed25519", "secrets/cp1/secrets", "kubeconfig"]
@@ -186,15 +242,17 @@ def test_no_secret_is_in_a_handout_and_none_is_even_read(tmp_path: Path) -> None
             asked = wish(own, language, edition, out=str(tmp_path / "out"))
             command.write(own, asked, consent=False)
             command.write_class(own, asked, tmp_path / "class.csv", consent=False)
-    assert str(tmp_path / "class.csv") in opened, "files are seen as they are opened"
+    assert str(tmp_path / "class.csv") in opened, "the hook sees opened files"
     assert [path for path in opened if path in {str(root / name) for name in planted}] == []
     written = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert len(written) == 4 + 1 + 4 + 1
+    assert len(written) == 4 + 1 + 2 + 1, "four handouts, the list, a seat's two and its lab"
     assert not [path for path in written if MARKER in path.read_text()]
 
 
-def test_handouts_know_nothing_of_credentials() -> None:
-    for path in (REPOSITORY / "lab" / "handout").glob("*.py"):
+def test_handouts_do_not_use_credentials() -> None:
+    paths = sorted((REPOSITORY / "lab" / "workshop" / "handout").glob("*.py"))
+    assert paths
+    for path in paths:
         text = path.read_text(encoding="utf-8")
         names = {
             name
@@ -226,7 +284,9 @@ def chromium(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None
     first_on_path(tmp_path / "bin", monkeypatch)
 
 
-def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pdf_is_made_from_the_html_and_can_be_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = 'for word in "$@"; do case $word in --print-to-pdf=*) echo %PDF >"${word#*=}" ;; esac; done'
     chromium(tmp_path, monkeypatch, body)
     monkeypatch.setattr(bake, "make_fit", lambda *_, **__: None)
@@ -238,16 +298,16 @@ def test_a_pdf_is_made_of_the_html_and_made_again(tmp_path: Path, monkeypatch: p
     assert sorted(path.name for path in written.parent.iterdir()) == ["student-en.html", "student-en.pdf"]
 
 
-def test_a_browser_that_makes_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_browser_that_creates_no_pdf_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chromium(tmp_path, monkeypatch, "exit 0")
     (tmp_path / "a.html").write_text("a")
-    with pytest.raises(LabError, match="made no PDF"):
+    with pytest.raises(LabError, match="created no PDF"):
         pdf.write(tmp_path / "a.html", tmp_path / "a.pdf", mark="x")
     assert not (tmp_path / "a.pdf").exists()
 
 
 @pytest.mark.parametrize(("language", "asked_for"), [("en", {"pdf"}), ("ko", {"pdf", "korean"})])
-def test_where_a_pdf_lacks_something_the_html_is_made(
+def test_the_html_is_written_even_if_a_pdf_needs_something(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str, asked_for: set[str]
 ) -> None:
     seen: list[Any] = []

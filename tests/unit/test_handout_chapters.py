@@ -1,4 +1,4 @@
-"""Chapters: what is in them, for whom, and what is said of one that is wrong."""
+"""Chapters: their content, for whom it is, and the errors for one that is wrong."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_chapters_have_the_labs_own_values(root: Path) -> None:
     assert "server cp1 192.168.56.11:6443" in second.text
 
 
-def test_commands_are_told_in_order_with_whose_they_are(root: Path) -> None:
+def test_commands_are_listed_in_order_with_their_way(root: Path) -> None:
     found = prose.commands(read(root)[0], LAB)
     assert [(each.on, each.text.splitlines()[0], each.way, each.instructor) for each in found] == [
         ("host", "./inv up", "watch", False),
@@ -59,6 +59,12 @@ def test_commands_are_told_in_order_with_whose_they_are(root: Path) -> None:
     assert found[0].line < found[1].line
 
 
+def test_a_command_may_end_with_the_exit_codes_that_its_fence_names(tmp_path: Path) -> None:
+    one(tmp_path, "```sh on=host\na\n```\n```sh on=host exit=1\nb\n```\n```sh on=cp1 exit=0,60\nc\n```\n")
+    found = prose.commands(read(tmp_path)[0], LAB)
+    assert [(each.text, each.exits) for each in found] == [("a", (0,)), ("b", (1,)), ("c", (0, 60))]
+
+
 def test_commands_name_another_lab(root: Path) -> None:
     chapter = read(root, lab_file="/labs/my lab.yaml")[0]
     assert prose.commands(chapter, LAB)[-1].text == "./inv task --lab '/labs/my lab.yaml' 1"
@@ -67,7 +73,7 @@ def test_commands_name_another_lab(root: Path) -> None:
     assert html.count('class="command check"') == 1
 
 
-def test_students_have_neither_answers_nor_what_is_for_instructors(root: Path) -> None:
+def test_students_get_neither_answers_nor_what_is_for_instructors(root: Path) -> None:
     student = prose.html(read(root)[0], reader())
     instructor = prose.html(read(root)[0], reader("instructor"))
     for word in ("ANSWER", "TROUBLE", "./inv status"):
@@ -83,7 +89,7 @@ def test_a_box_in_a_box_ends_by_itself(tmp_path: Path) -> None:
     )
 
 
-def test_html_in_markdown_is_text_and_headings_stand_below_the_chapters(tmp_path: Path) -> None:
+def test_html_in_markdown_is_text_and_headings_are_below_the_chapters(tmp_path: Path) -> None:
     html = one(tmp_path, "## <img src=x onerror=alert(1)>\n\n<script>1</script>\n")
     assert "<img" not in html
     assert "<script" not in html
@@ -105,11 +111,14 @@ def test_no_element_has_a_style_of_its_own(tmp_path: Path) -> None:
         ("{{ worker.name }}\n{{ worker / 2 }}\n", 7, "unsupported operand"),
         ("::: nota\n:::\n", 6, "there is no box 'nota'"),
         ("a\n\n::: note\nb\n", 8, "this box is never closed"),
-        ("::: note\na\n:::\n:::\n", 9, "closes a box, and none is open"),
-        ("```sh\nls\n```\n", 6, "`sh` wants `on=`"),
-        ("```sh on=cp9\nls\n```\n", 6, "`sh` wants `on=`"),
-        ("a\n\n```sh on={{ lab.name }}\nls\n```\n", 8, "`sh` wants `on=`"),
-        ("```cobol9\nls\n```\n", 6, "no language that is shown"),
+        ("::: note\na\n:::\n:::\n", 9, "closes a box, but none is open"),
+        ("```sh\nls\n```\n", 6, "`sh` needs `on=`"),
+        ("```sh on=cp9\nls\n```\n", 6, "`sh` needs `on=`"),
+        ("a\n\n```sh on={{ lab.name }}\nls\n```\n", 8, "`sh` needs `on=`"),
+        ("```cobol9\nls\n```\n", 6, "not a language that is shown"),
+        ("```sh on=host exit=\nls\n```\n", 6, "after `on=` only `exit=`"),
+        ("```sh on=host exit=1 1\nls\n```\n", 6, "after `on=` only `exit=`"),
+        ("```sh on=host sudo\nls\n```\n", 6, "after `on=` only `exit=`"),
         (
             "{% for n in lab.nodes %}\n{{ n.name }}\n{% endfor %}\n\n[a](b.html)\n",
             10,
@@ -118,7 +127,7 @@ def test_no_element_has_a_style_of_its_own(tmp_path: Path) -> None:
         ("![a](b.png)\n", 6, "leads out of the handout"),
     ],
 )
-def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
+def test_an_error_has_its_file_and_line(tmp_path: Path, text: str, line: int, what: str) -> None:
     with pytest.raises(ChapterError, match=re.escape(what)) as caught:
         one(tmp_path, text)
     assert caught.value.message.startswith(f"{tmp_path}/en/01-one.md:{line}: ")
@@ -128,14 +137,14 @@ def test_what_is_wrong_is_told_with_file_and_line(tmp_path: Path, text: str, lin
 @pytest.mark.parametrize(
     ("front", "line", "what"),
     [
-        ("# Machines\n", 1, "begins with no front matter"),
-        ("---\ntitle: a\nminutes: 5\n---\n", 1, "wants title, minutes, task"),
+        ("# Machines\n", 1, "does not begin with front matter"),
+        ("---\ntitle: a\nminutes: 5\n---\n", 1, "must have title, minutes, task"),
         ("---\ntitle: a\nminutes: five\ntask: 1\n---\n", 3, "minutes: 'five' is not a whole number"),
         ("---\ntitle: a\nminutes: 5\ntask: true\n---\n", 4, "task: True is not a whole number"),
         ("---\ntitle: a\nminutes: [5\n---\n", 4, "front matter can't be read"),
     ],
 )
-def test_front_matter_that_is_wrong_is_told(tmp_path: Path, front: str, line: int, what: str) -> None:
+def test_wrong_front_matter_is_reported(tmp_path: Path, front: str, line: int, what: str) -> None:
     with pytest.raises(ChapterError, match=re.escape(what)) as caught:
         one(tmp_path, "a\n", front)
     assert f"01-one.md:{line}: " in caught.value.message
@@ -144,12 +153,12 @@ def test_front_matter_that_is_wrong_is_told(tmp_path: Path, front: str, line: in
 def test_a_lab_of_three_and_one_of_two_can_be_written_about(root: Path) -> None:
     for workers in (0, 1):
         lab = Lab(nodes=tuple(node for node in LAB.nodes if node.name in ("lb1", "cp1", "w1")[: 2 + workers]))
-        told = context(lab, "en")
-        assert told["second"] == lab.first
-        assert (told["worker"] is None) == (workers == 0)
-        assert chapters.read("en", told, root)
+        values = context(lab, "en")
+        assert values["second"] == lab.first
+        assert (values["worker"] is None) == (workers == 0)
+        assert chapters.read("en", values, root)
 
 
-def test_a_folder_without_chapters_is_told(tmp_path: Path) -> None:
+def test_a_folder_without_chapters_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LabError, match="there are no chapters"):
         read(tmp_path)

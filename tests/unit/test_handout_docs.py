@@ -1,4 +1,4 @@
-"""The chapters themselves: both languages alike, each with its task, every command one that the kit takes."""
+"""The chapters themselves: both languages alike, each with its task, valid commands, and facts that hold."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import pytest
 
 from lab import config
 from lab.drill.recording import Report
+from lab.health.status import EXIT_CODES
 from lab.model import Lab
 from lab.workshop.handout import chapters, prose
 from lab.workshop.handout.chapters import Chapter
-from lab.workshop.handout.context import context
+from lab.workshop.handout.context import asks_its_own_server, context, detection
 from lab.workshop.handout.page import Cover, page
 from lab.workshop.task.catalogue import TASKS
+from lab.workspace import render
 from tests.unit import drills
 from tests.unit.test_handout_page import SIZES, sized
 from tests.unit.test_readme import parse
@@ -27,12 +29,12 @@ NAMES = {
     for language in chapters.LANGUAGES
 }
 PLACES = r"\b(?:\d{1,3}\.){3}\d{1,3}\b"
-"""An address; loopback's and documentation's may be typed in by hand."""
+"""An address; only those of loopback may be written in a chapter."""
 VERSIONS = re.compile(r"\bv?(?:1\.3\d(?:\.\d+)?|3\.\d\.\d+|0\.28\.\d+)\b")
 PLAIN_HOSTS = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
 KNOWN_HOSTS = {"kubernetes.io", "etcd.io", "haproxy.org", "docs.haproxy.org", "k8s.io"}
 KUBERNETES_OWN = re.compile(r".*\.(kubernetes\.io|config\.k8s\.io)|(kubeadm|coordination)\.k8s\.io")
-"""Names of labels, finalizers and groups of its API, which nobody resolves."""
+"""Names of labels, finalizers and API groups, which are never resolved."""
 
 
 @functools.cache
@@ -60,7 +62,10 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
     for english, korean in zip(read("en"), read("ko"), strict=True):
         assert english.minutes == korean.minutes, english.path.name
         ways = [
-            [(each.on, each.text, each.way, each.instructor) for each in prose.commands(chapter, LAB)]
+            [
+                (each.on, each.text, each.way, each.instructor, each.exits)
+                for each in prose.commands(chapter, LAB)
+            ]
             for chapter in (english, korean)
         ]
         assert ways[0] == ways[1], english.path.name
@@ -68,7 +73,7 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
         assert boxes[0] == boxes[1], english.path.name
 
 
-def test_chapters_that_are_walked_by_hand_only_have_no_command_of_the_other_way() -> None:
+def test_chapters_walked_only_by_hand_have_no_command_of_the_other_way() -> None:
     ways = {
         c.way for chapter in read("en") if chapter.number in SAME_BY_HAND for c in prose.commands(chapter, LAB)
     }
@@ -83,7 +88,7 @@ def test_every_chapter_ends_with_the_command_that_asks_for_its_task() -> None:
             assert (last.on, last.text, last.way) == ("host", f"./inv task {chapter.task}", ""), chapter.path
 
 
-def test_a_way_begins_as_it_should() -> None:
+def test_each_way_begins_with_its_command() -> None:
     first = prose.commands(read("en")[0], LAB)
     assert next(each.text for each in first if each.way == "watch") == "./inv up"
     assert next(each.text for each in first if each.way == "hand") == "./inv up --until load-balancer"
@@ -96,10 +101,10 @@ def test_chapters_make_sense_for_labs_of_every_size(language: str, control_plane
     lab = sized(control_planes, workers)
     for edition in prose.EDITIONS:
         text = page(lab, language, edition, read_for(lab, language), Cover("2025-11-24", up=False))
-        assert "192.168.56." not in text, "an address is typed in by hand"
-    told = context(lab, language)
-    assert told["measured"] is None
-    assert chapters.read(language, told, chapters.FOLDER)
+        assert "192.168.56." not in text, "an address is written in the chapter"
+    values = context(lab, language)
+    assert values["measured"] is None
+    assert chapters.read(language, values, chapters.FOLDER)
 
 
 @pytest.mark.parametrize("language", chapters.LANGUAGES)
@@ -113,7 +118,7 @@ def test_every_command_of_the_kit_is_one_that_it_understands(language: str) -> N
 
 
 @pytest.mark.parametrize("language", chapters.LANGUAGES)
-def test_no_version_is_typed_in_and_no_registry_is_named(language: str) -> None:
+def test_no_version_is_written_and_no_registry_is_named(language: str) -> None:
     for name in NAMES[language]:
         text = (chapters.FOLDER / language / name).read_text(encoding="utf-8")
         addresses = [each for each in re.findall(PLACES, text) if not each.startswith(("127.", "0."))]
@@ -129,3 +134,129 @@ def test_no_secret_and_nothing_that_looks_like_one_is_in_a_chapter(language: str
         assert not re.search(r"\b[a-z0-9]{6}\.[a-z0-9]{16}\b", chapter.text), chapter.path
         assert not re.search(r"\b[0-9a-f]{64}\b", chapter.text), chapter.path
         assert "PRIVATE KEY-----" not in chapter.text, chapter.path
+
+
+# Facts that were wrong once.
+
+
+def with_version(version: str) -> Lab:
+    return LAB.model_copy(update={"kubernetes": LAB.kubernetes.model_copy(update={"version": version})})
+
+
+def fences(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_every_line_of_haproxy_that_is_explained_is_in_the_configuration(language: str) -> None:
+    complete, *parts = fences(read(language)[2].text, "haproxy")
+    lines = {line.strip() for line in complete.splitlines()}
+    explained = [line.strip() for part in parts for line in part.splitlines() if line.strip()]
+    assert "clitcpka-idle 60s" in explained
+    assert [line for line in explained if line not in lines] == []
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+@pytest.mark.parametrize("emulated", [False, True])
+def test_chapters_three_and_nine_have_the_same_detection_time(language: str, emulated: bool) -> None:
+    lab = LAB.model_copy(update={"emulated": emulated})
+    least, most = detection(lab)
+    expected = f"{least} to {most} s" if language == "en" else f"{least}~{most}초"
+    found = read_for(lab, language)
+    assert expected in found[2].text
+    assert expected in " ".join(found[8].text.split())
+
+
+def test_detection_is_what_haproxy_is_configured_for() -> None:
+    haproxy = render.template("haproxy.tuned.cfg.j2", **render.template_values(LAB, LAB.balancers[0]))
+    connect, fast, interval = (
+        int(re.findall(rf"{name} (\d+)(?:ms|s)", haproxy)[0]) for name in ("connect", "fastinter", " inter")
+    )
+    least = (2 * connect + fast) / 1000
+    assert detection(LAB) == (least, least + interval)
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_no_command_hides_its_exit_code(language: str) -> None:
+    for chapter in read(language):
+        assert not [each.text for each in prose.commands(chapter, LAB) if "$? -eq" in each.text], chapter.path
+
+
+def test_status_ends_with_the_code_that_chapters_nine_and_eleven_name() -> None:
+    found = [
+        (chapter.number, each.exits)
+        for chapter in read("en")
+        for each in prose.commands(chapter, LAB)
+        if each.text == "./inv status" and each.exits != (0,)
+    ]
+    assert found == [(9, (EXIT_CODES["degraded"],)), (11, (EXIT_CODES["down"],))]
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_no_command_asks_the_deprecated_health_endpoint(language: str) -> None:
+    for chapter in read(language):
+        assert not [each.text for each in prose.commands(chapter, LAB) if "/healthz" in each.text], chapter.path
+        assert ("/healthz" in chapter.text) == (chapter.number == 3), "chapter 3 says that it is deprecated"
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_no_umask_stays_in_the_readers_shell(language: str) -> None:
+    for chapter in read(language):
+        assert not re.search(r"^\s*umask", chapter.text, re.MULTILINE), chapter.path
+
+
+@pytest.mark.parametrize(
+    ("version", "own"),
+    [
+        ("1.35.4", False),
+        ("1.35.5", True),
+        ("1.36.0", False),
+        ("1.36.1", True),
+        ("1.36.3", True),
+        ("1.37.2", True),
+    ],
+)
+def test_which_kubeadm_init_asks_its_own_server(version: str, own: bool) -> None:
+    assert asks_its_own_server(version) is own
+
+
+def test_chapter_four_is_about_the_lab_s_own_kubeadm() -> None:
+    own, through = (read_for(with_version(version), "en")[3].text for version in ("1.36.3", "1.35.4"))
+    assert "asks the API server that it has just started" in own
+    assert "uses `admin.conf`, and so the load balancer" in through
+    assert "asks the API server that it has just started" not in through
+    assert "May 2026" not in own + through
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_a_survivor_s_write_ahead_log_is_saved_too(language: str) -> None:
+    answer = read(language)[9].text
+    assert "`etcdctl snapshot save`" in answer
+    assert "`wal`" in answer
+
+
+# Words.
+
+
+@pytest.mark.parametrize("word", ["공백", "스택형", "디폴트 라우트", "워커 노드 노드"])
+def test_korean_chapters_use_the_field_s_words(word: str) -> None:
+    found = [chapter.path.name for chapter in read("ko") if word in " ".join(chapter.text.split())]
+    assert found == []
+
+
+def test_static_pods_have_the_name_of_kubernetes_io_in_korean() -> None:
+    text = "".join(chapter.text for chapter in read("ko"))
+    assert text.count("정적 파드") == 1, "once, beside the term"
+    assert "스태틱 파드(static pod, 정적 파드)" in text
+
+
+@pytest.mark.parametrize(
+    "word", ["anew", "amiss", "whoever", "mend", "mends", "nobody", "is whole", "stands still"]
+)
+def test_english_chapters_use_ordinary_words(word: str) -> None:
+    found = [
+        chapter.path.name
+        for chapter in read("en")
+        if re.search(rf"\b{word}\b", " ".join(chapter.text.split()), re.IGNORECASE)
+    ]
+    assert found == []

@@ -1,4 +1,4 @@
-"""The page of a handout, and the picture in it: who gets what, and that nothing comes from elsewhere."""
+"""A handout's page and its drawing: who gets what, and that nothing is loaded from elsewhere."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Reader(HTMLParser):
-    """Reads a page: every element with its attributes; sees that each is closed."""
+    """Reads a page: every element with its attributes; checks that each is closed."""
 
     def __init__(self, text: str) -> None:
         """Read all of it."""
@@ -50,11 +50,11 @@ class Reader(HTMLParser):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Keep an element that ends where it starts."""
+        """Keep an element without an end tag."""
         self.found.append((tag, dict(attrs)))
 
     def handle_endtag(self, tag: str) -> None:
-        """See that what ends is what was open."""
+        """Check that it closes the open element."""
         assert self.open.pop() == tag
 
 
@@ -76,7 +76,7 @@ def sized(control_planes: int, workers: int, prefix: str = "") -> Lab:
 
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize("edition", ["student", "instructor"])
-def test_the_page_is_whole_and_asks_for_nothing(root: Path, language: str, edition: str) -> None:
+def test_the_page_is_valid_and_loads_nothing(root: Path, language: str, edition: str) -> None:
     text = made(root, language, "instructor" if edition == "instructor" else "student")
     page = Reader(text)
     assert {name for name, _ in page.found} & {"img", "link", "iframe", "object"} == set()
@@ -93,7 +93,7 @@ def test_the_page_is_whole_and_asks_for_nothing(root: Path, language: str, editi
     assert text.splitlines()[1].startswith(f'<html lang="{language}"')
 
 
-def test_a_student_has_no_bytes_of_what_is_for_instructors(root: Path) -> None:
+def test_a_students_file_has_nothing_that_is_for_instructors(root: Path) -> None:
     student, instructor = made(root), made(root, edition="instructor")
     for word in ("ANSWER", "TROUBLE", 'id="sheet"', 'id="timing"', WORDS["sheet"].en):
         assert word not in student
@@ -110,7 +110,7 @@ def test_a_handout_without_a_lab_says_so(root: Path) -> None:
 
 @pytest.mark.parametrize(("control_planes", "workers"), SIZES)
 @pytest.mark.parametrize("language", ["en", "ko"])
-def test_every_machine_is_drawn_inside_the_picture_and_none_upon_another(
+def test_every_machine_is_inside_the_drawing_and_none_overlaps_another(
     control_planes: int, workers: int, language: str
 ) -> None:
     lab = sized(control_planes, workers)
@@ -148,7 +148,7 @@ def test_every_load_balancer_is_drawn_beside_the_other() -> None:
 
 
 def test_no_arrow_crosses_a_control_plane() -> None:
-    """Those of a second row come down between two of the first."""
+    """Arrows to the second row pass between two machines of the first."""
     found = topology.group(sized(5, 0).control_planes, 100, 70)
     first, second = found.boxes[:3], found.boxes[3:]
     for below in second:
@@ -166,13 +166,13 @@ def test_quorums(members: int, majority: int, lost: int) -> None:
     assert (context.quorum(members), context.survives(members)) == (majority, lost)
 
 
-def test_preflight_is_what_the_scripts_pass_over() -> None:
+def test_preflight_errors_are_those_that_the_scripts_ignore() -> None:
     assert context.preflight(LAB, 2) == "Swap"
     assert context.preflight(LAB, 1) == "Swap,SystemVerification"
     assert context.preflight(LAB.model_copy(update={"provider": "virtualbox"}), 1) == "Swap"
 
 
-def test_a_button_that_copies_says_so_to_those_who_hear_the_page(root: Path) -> None:
+def test_a_copy_button_announces_itself_to_screen_readers(root: Path) -> None:
     buttons = [each for name, each in Reader(made(root)).found if each.get("class") == "copy"]
     assert {each.get("aria-live") for each in buttons} == {"polite"}
 

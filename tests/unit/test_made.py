@@ -12,7 +12,8 @@ import pytest
 
 from lab import config, providers
 from lab.errors import LabStateError
-from lab.model import Lab, Node, owner_label
+from lab.model import Lab, LoadBalancer, Node, owner_label
+from lab.model.change import Change, Setting, change
 from lab.plans.up import provisioners
 from lab.remote import control_folder
 from lab.workspace import Workspace, made, render
@@ -20,6 +21,13 @@ from lab.workspace.made import Made, MadeMachine
 from tests.unit.fakes import SITE, keep_made, recorded
 
 LAB = config.default()
+EARLIER = LAB.model_copy(
+    update={
+        "load_balancer": LoadBalancer(health_path="/healthz"),
+        "network": LAB.network.model_copy(update={"policy": "none"}),
+    }
+)
+"""The default lab of the version that wrote recorded/lab-format-1.json: it was made without NetworkPolicies."""
 OLD, NEW = "ha-lab/golden:old", "ha-lab/golden:new"
 
 
@@ -60,10 +68,6 @@ def names(record: Made) -> list[str]:
 
 # Reading and writing.
 
-WITHOUT_POLICIES = LAB.model_copy(update={"network": LAB.network.model_copy(update={"policy": "none"})})
-"""The lab of a record from before `network.policy`: it was made without."""
-
-
 def test_where_nothing_was_rendered_there_is_no_record(workspace: Workspace) -> None:
     assert made.read(workspace) is None
     assert made.owner(workspace) == str(workspace.root)
@@ -83,7 +87,7 @@ def test_an_older_record_is_read_and_its_label_is_the_folder_s_path(workspace: W
     up(workspace.root.parent, names=["lb1"])
     record = made.read(workspace)
     assert record is not None
-    assert record.lab == WITHOUT_POLICIES
+    assert record.lab == EARLIER
     assert record.owner == record.root == str(workspace.root)
     assert record.machines == {
         node.name: MadeMachine(golden="ha-lab/golden:77d1632b985f1c10", kubernetes="1.36.3")
@@ -157,7 +161,21 @@ def test_a_record_from_before_libvirt_is_the_same_lab(workspace: Workspace) -> N
     workspace.write(workspace.identity, json.dumps(early))
     record = made.read(workspace)
     assert record is not None
-    assert record.lab == WITHOUT_POLICIES
+    assert record.lab == EARLIER
+
+
+def test_an_older_lab_s_health_check_is_shown_as_a_change(workspace: Workspace) -> None:
+    workspace.write(workspace.identity, recorded("lab-format-1.json"))
+    record = made.read(workspace)
+    assert record is not None
+    found = change(record.lab, LAB, sizes_enforced=False)
+    assert found == Change(
+        settings=(
+            Setting("network.policy", "none", "kube-router"),
+            Setting("load_balancer.health_path", "/healthz", "/readyz"),
+        )
+    )
+    assert found.reconfigured == found.settings
 
 
 def test_an_older_record_is_written_in_the_new_form_and_keeps_its_label(workspace: Workspace) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -17,6 +18,7 @@ import yaml
 from lab import config
 from lab.config import Choice
 from lab.golden.supply.releases import release
+from lab.health.facts.api import health_paths
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.model.addons import ADDONS
@@ -129,6 +131,36 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
 def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
     plain, reference = texts(labs()["default"]), texts(labs()["reference-profile"])
     assert [path for path in plain if plain[path] != reference[path]] == ["nodes/lb1/haproxy.cfg"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "wanted", "asked"),
+    [
+        ("tuned", "/readyz", "/readyz"),
+        ("tuned", "/livez", "/livez"),
+        ("reference", "/readyz", "/healthz"),
+        ("reference", "/livez", "/healthz"),
+    ],
+)
+def test_haproxy_asks_the_path_of_lab_yaml_and_the_write_up_its_own(
+    profile: Literal["tuned", "reference"], wanted: str, asked: str
+) -> None:
+    load_balancer = LoadBalancer(profile=profile, health_path=wanted)
+    lab = config.default().model_copy(update={"load_balancer": load_balancer})
+    haproxy = texts(lab)["nodes/lb1/haproxy.cfg"]
+    assert re.findall(r"http-check send meth GET uri (\S+)", haproxy) == [asked]
+    assert health_paths(lab)[:3] == ("/healthz", "/livez", "/readyz"), (
+        "verify asks /healthz, whatever HAProxy asks"
+    )
+
+
+def test_keepalive_notices_a_lost_client_before_its_timeout_does() -> None:
+    haproxy = texts(config.default())["nodes/lb1/haproxy.cfg"]
+    idle, interval, count = (
+        int(re.findall(rf"clitcpka-{name} (\d+)", haproxy)[0]) for name in ("idle", "intvl", "cnt")
+    )
+    assert "timeout client 1h\n" in haproxy
+    assert idle + interval * count < 3600
 
 
 def test_virtualbox_changes_only_the_vagrantfile_and_nothing_names_its_nat() -> None:

@@ -1,4 +1,4 @@
-"""Every task on recorded facts: done as recorded, and seen not yet and broken when what it looks at differs."""
+"""Every task on recorded facts: done as recorded, and shown to be "not yet" and "broken" when facts differ."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def nodes(name: str, **changes: Any) -> Alter:
     return api(nodes=tuple(replace(n, **changes) if n.name == name else n for n in known(facts().api.nodes)))
 
 
-def started_anew(start: str, count: int) -> Alter:
+def restarted(start: str, count: int) -> Alter:
     before, after = known(facts().api.restarts)
     more = {name: count for name in after if name.partition("/")[2].startswith(start)}
     return api(restarts=(before, {**after, **more}))
@@ -86,8 +86,8 @@ HALF = section("cp1", "membership", "partial")
 BARE_NODE = both(section("w1", "membership", "fresh"), without_nodes("w1"))
 NO_NODE = without_nodes("w1")
 ANOTHER_CA = section("cp1", "certificates", f"# /etc/kubernetes/pki/ca.crt\n{CA}")
-SAID_NO = api(health={path: (503, "no") for path in facts().api.health})
-AT_WORK = {name: section(name, "kubeadm", "4711") for name in ("cp1", "cp2", "w1")}
+UNAVAILABLE = api(health={path: (503, "no") for path in facts().api.health})
+RUNNING = {name: section(name, "kubeadm", "4711") for name in ("cp1", "cp2", "w1")}
 RUNS = "Id=containerd.service\nActiveState=active"
 ADMISSION = (("kubeadm-certs", "Opaque"), ("bootstrap-token-abc", "bootstrap.kubernetes.io/token"))
 ROW = known(facts().machines["lb1"]).sections["backends"].text.split("apiserverbackend,cp1,")[1].splitlines()[0]
@@ -104,46 +104,46 @@ NOT_YET: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (2, silent("cp2"), {}, "cp2 can't be asked"),
     (3, silent("lb1"), {}, "lb1 can't be asked"),
     (4, silent("lb1"), {}, "lb1 can't be asked"),
-    (4, FRESH, {}, "nothing of a cluster is there"),
+    (4, FRESH, {}, "no part of a cluster is there"),
     (4, both(FRESH, section("cp1", "certificates", "")), {}, "no /etc/kubernetes/pki/ca.crt"),
     (4, both(FRESH, section("cp1", "ca-key", "")), {}, "no /etc/kubernetes/pki/ca.key"),
-    (4, both(FRESH, section("cp1", "ca-key", ""), AT_WORK["cp1"]), {}, "kubeadm is running"),
-    (4, both(section("cp1", "membership", "partial"), AT_WORK["cp1"]), {}, "kubeadm is running"),
-    (4, AT_WORK["cp1"], {}, "kubeadm is running"),
-    (5, FRESH, {}, "nothing of a cluster is there"),
-    (5, HALF, {}, "half of it was done"),
+    (4, both(FRESH, section("cp1", "ca-key", ""), RUNNING["cp1"]), {}, "kubeadm is running"),
+    (4, both(section("cp1", "membership", "partial"), RUNNING["cp1"]), {}, "kubeadm is running"),
+    (4, RUNNING["cp1"], {}, "kubeadm is running"),
+    (5, FRESH, {}, "no part of a cluster is there"),
+    (5, HALF, {}, "only half done"),
     (5, silent("cp1"), {}, "cp1 can't be asked"),
-    (6, HALF, {}, "half of it was done"),
+    (6, HALF, {}, "only half done"),
     (6, silent("w3"), {}, "w3 can't be asked"),
-    (6, FRESH, {}, "nothing of a cluster is there"),
-    (6, both(section("w1", "membership", "partial"), AT_WORK["w1"]), {}, "kubeadm is running"),
-    (6, both(nodes("cp2", control_plane=False), AT_WORK["cp2"]), {}, "kubeadm is running"),
-    (6, BARE_NODE, {}, "nothing of a cluster is there"),
-    (7, HALF, {}, "half of it was done"),
+    (6, FRESH, {}, "no part of a cluster is there"),
+    (6, both(section("w1", "membership", "partial"), RUNNING["w1"]), {}, "kubeadm is running"),
+    (6, both(nodes("cp2", control_plane=False), RUNNING["cp2"]), {}, "kubeadm is running"),
+    (6, BARE_NODE, {}, "no part of a cluster is there"),
+    (7, HALF, {}, "only half done"),
     (7, silent("cp1"), {}, "cp1 can't be asked"),
-    (7, FRESH, {}, "nothing of a cluster is there"),
-    (7, NO_NODE, {}, "w1 not in it"),
-    (7, without_pods("kube-flannel"), {}, "the pod network was not applied"),
+    (7, FRESH, {}, "no part of a cluster is there"),
+    (7, NO_NODE, {}, "w1 not in the cluster"),
+    (7, without_pods("kube-flannel"), {}, "the pod network has not been applied"),
     (7, not_ready("kube-flannel"), {}, "is not Ready"),
     (7, nodes("w2", ready=False, reason="cni plugin not initialized"), {}, "cni plugin not initialized"),
     (7, not_ready("coredns"), {}, "none is"),
-    (8, HALF, {}, "half of it was done"),
-    (8, FRESH, {}, "nothing of a cluster is there"),
+    (8, HALF, {}, "only half done"),
+    (8, FRESH, {}, "no part of a cluster is there"),
     (8, silent("cp3"), {}, "cp3 can't be asked"),
-    (8, NO_NODE, {}, "w1 not in it"),
+    (8, NO_NODE, {}, "w1 not in the cluster"),
     (8, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
     (8, api(secrets=(("kubeadm-certs", "Opaque"),)), {}, "kubeadm-certs"),
     (8, section("cp1", "left-by-runs", "/root/secrets.sed"), {}, "/root/secrets.sed"),
-    (8, None, {"verified": None}, "it was not run"),
-    (8, None, {"verified": Verified(3, 0)}, "it was last run for 3 of them"),
-    (8, None, {"verified": Verified(201, 2), "was_broken": True}, "2 of 201 did not"),
+    (8, None, {"verified": None}, "it has not been run"),
+    (8, None, {"verified": Verified(3, 0)}, "the last run was for 3 of them"),
+    (8, None, {"verified": Verified(201, 2), "was_broken": True}, "2 of 201 failed"),
     (8, section("cp2", "open-keys", "/x.key"), {"settling": True}, "/x.key"),
     (8, BACKEND_DOWN, {"settling": True}, "DOWN"),
-    (9, None, {"reports": ()}, "neither was seen"),
-    (10, None, {"reports": ()}, "neither was seen"),
+    (9, None, {"reports": ()}, "neither was found"),
+    (10, None, {"reports": ()}, "neither was found"),
     (10, None, {"fault": "kill-control-plane on cp1"}, "kill-control-plane on cp1"),
     (10, silent("w1"), {"settling": True}, "degraded: w1 can't be asked"),
-    (11, None, {}, "/lab/.lab is there"),
+    (11, None, {}, "/lab/.lab exists"),
 ]  # fmt: skip
 
 BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
@@ -155,35 +155,35 @@ BROKEN: list[tuple[int, Alter | None, dict[str, Any], str]] = [
     (2, ANOTHER_CA, {}, "another one in"),
     (3, section("lb1", "configuration", "unknown keyword 'serve'", 1), {}, "unknown keyword 'serve'"),
     (3, section("lb1", "lab-configuration", ">     balance first"), {}, "balance first"),
-    (3, section("lb1", "listening", ""), {}, "nothing does"),
-    (4, HALF, {}, "half of it was done"),
+    (3, section("lb1", "listening", ""), {}, "no process does"),
+    (4, HALF, {}, "only half done"),
     (4, ANOTHER_CA, {}, "another one in"),
     (4, both(FRESH, ANOTHER_CA), {}, "another one in"),
     (4, section("cp1", "admin-server", "https://192.168.57.11:6443"), {}, "https://192.168.57.11:6443"),
     (4, section("cp1", "endpoint", ""), {}, "it has none"),
     (4, section("cp1", "endpoint", "192.168.57.11:6443"), {}, "192.168.57.11:6443"),
     (4, BACKEND_DOWN, {}, "DOWN"),
-    (4, SAID_NO, {}, "503 no"),
+    (4, UNAVAILABLE, {}, "503 no"),
     (4, nodes("cp1", control_plane=False), {}, "a worker"),
     (5, both(section("w1", "membership", "fresh"), NO_NODE), {}, "no bootstrap token"),
     (5, without_nodes("cp2"), {}, "no bootstrap token, no Secret kubeadm-certs"),
-    (6, section("w1", "membership", "partial"), {}, "half of it was done"),
-    (6, NO_NODE, {}, "this one does not know it"),
-    (6, section("w1", "membership", "fresh"), {}, "the machine has nothing of the cluster"),
+    (6, section("w1", "membership", "partial"), {}, "only half done"),
+    (6, NO_NODE, {}, "not this one"),
+    (6, section("w1", "membership", "fresh"), {}, "the machine has no part of the cluster"),
     (6, told_otherwise("cp2", "etcd-members", '"name":"cp3"', '"name":"cp9"'), {}, "cp9"),
     (6, nodes("cp2", control_plane=False), {}, "a worker"),
-    (7, both(not_ready("kube-flannel"), started_anew("kube-flannel", 4)), {}, "it was restarted 4 times"),
+    (7, both(not_ready("kube-flannel"), restarted("kube-flannel", 4)), {}, "it was restarted 4 times"),
     (8, section("cp2", "open-keys", "/etc/kubernetes/pki/ca.key"), {}, "/etc/kubernetes/pki/ca.key"),
-    (8, None, {"verified": Verified(201, 2)}, "2 of 201 did not"),
+    (8, None, {"verified": Verified(201, 2)}, "2 of 201 failed"),
     (10, silent("w1"), {}, "degraded: w1 can't be asked"),
     (10, not_running("paused", "w1"), {}, "degraded: w1 is paused"),
-    (10, SAID_NO, {}, "down: the API answered 503"),
+    (10, UNAVAILABLE, {}, "down: the API answered 503"),
     (11, None, {"folder": None, "strays": ("0123", "4567")}, "2 machines of this lab"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("number", range(1, 11))
-def test_a_lab_that_is_well_and_was_drilled_has_every_task_done_but_the_last(number: int) -> None:
+def test_a_healthy_lab_after_a_drill_has_every_task_done_except_the_last(number: int) -> None:
     assert task(number).judge(sight()) == ()
 
 
@@ -209,14 +209,14 @@ def test_what_is_wrong_is_broken_and_says_what_to_try(
 
 
 @pytest.mark.parametrize("alter", [ANOTHER_CA, both(FRESH, ANOTHER_CA)])
-def test_a_first_control_plane_with_a_ca_of_its_own_is_reset_and_given_the_lab_s(alter: Alter) -> None:
+def test_a_first_control_plane_with_another_ca_is_reset_and_gets_the_lab_s(alter: Alter) -> None:
     (found,) = task(4).judge(sight(alter))
     assert found.hint == cluster.RESET
     steps = ("kubeadm reset --force", "./inv up --until control-plane", "/opt/ha-lab/kubeadm-init.yaml")
     assert sorted(steps, key=found.hint.index) == list(steps)
 
 
-def test_an_init_without_the_load_balancer_is_made_anew_whatever_admin_conf_says() -> None:
+def test_an_init_without_the_load_balancer_is_repeated_whatever_admin_conf_says() -> None:
     own = section("cp1", "admin-server", "https://192.168.57.11:6443")
     for alter in (section("cp1", "endpoint", ""), both(section("cp1", "endpoint", ""), own)):
         assert [found.hint for found in task(4).judge(sight(alter))] == [cluster.RESET]
@@ -225,22 +225,22 @@ def test_an_init_without_the_load_balancer_is_made_anew_whatever_admin_conf_says
         assert "server:" in found.hint
 
 
-def test_a_ca_that_went_with_a_reset_is_put_back_before_init() -> None:
+def test_a_ca_that_a_reset_removed_is_put_back_before_init() -> None:
     (found,) = task(4).judge(sight(FRESH, section("cp1", "ca-key", "")))
     assert "./inv up --until control-plane" in found.hint
 
 
-def test_every_task_has_been_seen_not_yet_and_broken() -> None:
+def test_every_task_has_been_shown_to_be_not_yet_and_broken() -> None:
     assert {number for number, *_ in NOT_YET} == set(range(1, 12))
-    assert {number for number, *_ in BROKEN} == set(range(1, 12)) - {9}  # a drill's report is there or is not
+    assert {number for number, *_ in BROKEN} == set(range(1, 12)) - {9}  # a drill's report exists or does not
 
 
-def test_a_kept_fault_or_one_that_was_healed_counts_as_broken_on_purpose() -> None:
+def test_a_fault_that_was_kept_or_removed_counts_as_injected() -> None:
     assert task(9).judge(sight(reports=(), was_broken=True, fault="kill-control-plane on cp1")) == ()
     assert task(10).judge(sight(reports=(), was_broken=True)) == ()
 
 
-def test_machines_let_in_while_some_have_yet_to_join() -> None:
+def test_secrets_are_needed_only_while_machines_have_yet_to_join() -> None:
     def judged(missing: str, secrets: tuple[tuple[str, str], ...]) -> str:
         return state(task(5).judge(sight(without_nodes(missing), api_secrets(secrets))))
 
@@ -251,7 +251,7 @@ def test_machines_let_in_while_some_have_yet_to_join() -> None:
 
 
 @pytest.mark.parametrize("number", [4, 5, 6, 7, 8])
-def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -> None:
+def test_a_cluster_that_can_t_be_asked_is_broken_once_it_exists(number: int) -> None:
     why = Unknown("the API can't be asked: timed out")
     gone = api(nodes=why, pods=why, secrets=why, restarts=why)
     found = task(number).judge(sight(gone))
@@ -259,19 +259,19 @@ def test_a_cluster_that_can_t_be_asked_is_broken_once_it_was_made(number: int) -
     assert all(each.hint for each in found)
 
 
-def test_what_can_t_be_read_is_broken_and_no_fault_of_the_kit() -> None:
+def test_an_answer_that_can_t_be_read_is_broken_and_not_an_error_of_the_kit() -> None:
     (found,) = task(2).judge(sight(section("cp1", "certificates", "Error")))
     assert found.state == "broken"
     assert "cp1's answer to certificates can't be read" in found.found
     assert "./inv logs" in found.hint
 
 
-def test_a_fault_of_the_kit_is_not_taken_for_an_answer_that_can_t_be_read() -> None:
+def test_an_error_of_the_kit_is_not_taken_for_an_answer_that_can_t_be_read() -> None:
     with pytest.raises(KeyError):
         task(10).judge(sight(api(health={})))
 
 
-# What tasks are made of.
+# The tasks themselves.
 
 
 def test_tasks_are_numbered_in_a_row_and_named_as_the_chapters() -> None:
@@ -315,20 +315,20 @@ def test_what_a_task_asks_is_all_that_it_needs(each: Task) -> None:
 
 
 class Way(FakeRemote):
-    """Machines that answer as recorded, and keep what they were asked."""
+    """Machines that record what they are asked, and do not answer."""
 
     def __init__(self, lab: Lab, workspace: Workspace) -> None:
-        """Ask nobody yet."""
+        """Nothing has been asked yet."""
         super().__init__(lab, workspace)
         self.asked: list[tuple[str, ...]] = []
         self.way: str | None = None
 
     def route_problem(self) -> str | None:
-        """Say whether the lab's network is up."""
+        """Return why the lab's network is not up."""
         return self.way
 
     def run(self, node: Any, command: Any, **words: Any) -> Any:
-        """Keep it, and fail: what is judged is not this test's."""
+        """Record it, and fail: these tests do not look at the result."""
         assert not self.way, "something was sent while the lab's network is down"
         self.asked.append((node.name, *command))
         raise LabStateError("no route to host")
@@ -349,12 +349,12 @@ def made(session: Session) -> Way:
     return session.remote
 
 
-def test_a_lab_that_was_never_brought_up_is_not_yet_and_keeps_no_count(session: Session) -> None:
+def test_a_lab_that_was_never_brought_up_is_not_yet_and_counts_nothing(session: Session) -> None:
     for number in range(1, 11):
         result = look.ask(session, task(number))
         assert (result.state, result.hints) == ("not yet", ())
         assert "./inv up --until load-balancer" in result.found[0].hint or number == 9
-    assert look.ask(session, task(9)).found[0].found == "neither was seen"
+    assert look.ask(session, task(9)).found[0].found == "neither was found"
     assert look.ask(session, task(11)).state == "done"
     assert not session.workspace.root.exists()
 
@@ -394,7 +394,7 @@ def test_the_load_balancer_s_task_looks_at_every_load_balancer() -> None:
     assert [each.machine for each in machine_parts.configured(seen)] == ["lb2"]
 
 
-def test_progress_asks_all_that_is_needed_also_while_a_fault_bars_the_tasks_that_need_everything(
+def test_progress_asks_for_everything_needed_even_while_a_fault_blocks_some_tasks(
     session: Session,
 ) -> None:
     way = made(session)
@@ -405,7 +405,7 @@ def test_progress_asks_all_that_is_needed_also_while_a_fault_bars_the_tasks_that
     assert set(asked) == {name for each in TASKS if each.asks for name in each.asks.answers}
 
 
-def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
+def test_only_a_task_that_needs_the_kubeconfig_fetches_it(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fetched: list[str] = []
@@ -425,7 +425,7 @@ def test_the_kubeconfig_is_fetched_by_a_task_that_needs_it_and_no_other(
     assert fetched == ["once"]
 
 
-def test_hints_grow_each_time_and_begin_anew_once_the_task_is_done(
+def test_each_check_shows_one_more_hint_until_the_task_is_done(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(session)
@@ -443,13 +443,13 @@ def test_hints_grow_each_time_and_begin_anew_once_the_task_is_done(
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nothing", '{"3": "x"}', '{"3": {}}'])
-def test_a_count_that_can_t_be_read_begins_anew(session: Session, text: str) -> None:
+def test_a_count_that_can_t_be_read_starts_again(session: Session, text: str) -> None:
     made(session)
     session.workspace.write(session.workspace.tasks, text)
     assert look.ask(session, task(3)).asked == 1
 
 
-def test_a_count_that_can_t_be_kept_costs_nobody_the_answer(session: Session) -> None:
+def test_a_count_that_can_t_be_written_does_not_prevent_the_result(session: Session) -> None:
     made(session)
     session.workspace.tasks.mkdir()
     for _ in range(2):
@@ -458,7 +458,7 @@ def test_a_count_that_can_t_be_kept_costs_nobody_the_answer(session: Session) ->
 
 
 @pytest.mark.parametrize("word", ["0", "12", "x", "-1", "03", "1.5"])
-def test_a_number_that_no_task_has_is_refused_with_those_there_are(word: str) -> None:
+def test_an_unknown_number_is_refused_with_the_known_ones(word: str) -> None:
     with pytest.raises(ConfigError, match=f"there is no task '{word}'") as caught:
         look.numbered(word)
     assert "from 1 to 11" in caught.value.hint
@@ -471,7 +471,7 @@ def test_a_number_finds_its_task() -> None:
 # What this host keeps.
 
 
-def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_kept_about_a_lab_is_read(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     assert kept.look(session) == Kept()
     root = session.workspace.root
     session.workspace.write(root / "drills" / "1-all" / "report.json", "{}")
@@ -499,12 +499,12 @@ def test_what_is_kept_of_a_lab_is_read(session: Session, monkeypatch: pytest.Mon
     assert (kept.look(session).strays, kept.look(session).verified) == ((), None)
 
 
-def test_a_folder_with_nothing_of_a_lab_is_nothing_left(session: Session) -> None:
+def test_a_folder_without_a_lab_counts_as_nothing_left(session: Session) -> None:
     with session.workspace.lock():
         assert kept.look(session).folder is None
 
 
-def test_nobody_is_waited_for_while_a_fault_is_in(session: Session) -> None:
+def test_no_machine_is_asked_while_a_fault_is_injected(session: Session) -> None:
     way = made(session)
     fault = {"drill": "kill-control-plane", "victims": ["cp1"]}
     session.workspace.write(session.workspace.drill / "fault.json", json.dumps(fault))
@@ -520,7 +520,7 @@ RESULTS = (
     Result(
         3,
         "load-balancer",
-        "HAProxy stands",
+        "HAProxy runs",
         "broken",
         (Found("broken", "lb1", "the lab's", "< one\n> two", "put it together again"),),
         ("look there", "`./inv up --until control-plane` does it"),
@@ -537,20 +537,20 @@ def shown(what: object) -> str:
 
 def test_progress_shows_each_task_and_the_first_thing_missing() -> None:
     said = shown(command.shown(lab(), RESULTS))
-    assert "3     HAProxy stands       broken  lb1: < one" in said
+    assert "3     HAProxy runs         broken  lb1: < one" in said
     assert "1 of 2 done" in said
     assert said.rstrip().endswith("next: ./inv task 3")
     assert "next:" not in shown(command.shown(lab(), RESULTS[:1]))
 
 
-def test_progress_shows_what_was_found_to_be_empty() -> None:
+def test_progress_shows_an_empty_finding() -> None:
     said = shown(command.shown(lab(), (replace(RESULTS[1], found=(Found("broken", "lb1", "words", ""),)),)))
     assert "broken  lb1:" in said
 
 
 def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
     assert shown(command.shown_one(RESULTS[1])) == (
-        "task 3, HAProxy stands: broken\n"
+        "task 3, HAProxy runs: broken\n"
         "\n"
         "  machine   lb1\n"
         "  expected  the lab's\n"
@@ -564,14 +564,14 @@ def test_one_task_shows_all_of_it_and_the_hints_so_far() -> None:
     assert shown(command.shown_one(RESULTS[0])) == "task 1, the machines answer: done\n"
 
 
-def test_what_is_much_is_cut_and_a_hint_for_several_stands_once() -> None:
+def test_a_long_list_is_cut_and_a_shared_hint_is_shown_once() -> None:
     many = tuple(Found("broken", f"w{n}", "Ready", "not", "wait" if n < 9 else "") for n in range(1, 10))
     said = shown(command.shown_one(replace(RESULTS[0], state="broken", found=many)))
     assert (said.count("  machine   "), said.count("wait")) == (6, 1)
     assert said.endswith("\n  and 3 more\n")
 
 
-def test_programs_have_the_same_keys_for_one_and_for_all() -> None:
+def test_json_has_the_same_keys_for_one_task_and_for_all() -> None:
     all_of_them = json.loads(command.to_json(lab(), RESULTS))
     one = json.loads(command.to_json(lab(), RESULTS[1:]))
     assert set(one) == set(all_of_them) == {"lab", "done", "tasks"}

@@ -102,7 +102,7 @@ def backend_belief(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Findin
     backends = facts.machine(balancer).backends
     if node.name not in backends:
         raise CouldNotAsk(f"HAProxy has no server {node.name}")
-    path = lab.load_balancer.health_path
+    path = lab.load_balancer.asked_path
     answer = facts.api.direct[node.name][path]
     if isinstance(answer, Unknown):
         well, said = False, answer.reason

@@ -66,8 +66,8 @@ class ApiFacts:
 
 
 def health_paths(lab: Lab) -> tuple[str, ...]:
-    """The paths that are asked of the API: what HAProxy asks, and what Kubernetes documents."""
-    return tuple(dict.fromkeys(("/healthz", "/livez", "/readyz", lab.load_balancer.health_path)))
+    """The paths that the API is asked for: that of HAProxy's check, and those that Kubernetes documents."""
+    return tuple(dict.fromkeys(("/healthz", "/livez", "/readyz", lab.load_balancer.asked_path)))
 
 
 def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:

@@ -27,24 +27,24 @@ LANGUAGES = ("en", "ko")
 FRONT = re.compile(r"---\n(.*?\n)---\n", re.DOTALL)
 VALUE = re.compile(r"\{\{.*?\}\}")
 KEYS = {"title": str, "minutes": int, "task": int}
-"""Front matter, all of it."""
+"""All keys of the front matter."""
 
 
 class ChapterError(LabError):
     """A chapter can't be made into a page; the message begins with its file and line."""
 
     def __init__(self, path: Path, line: int, what: str) -> None:
-        """Name the place as a person would open it."""
+        """Begin with the file and the line, as editors take them."""
         name = path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path
         super().__init__(
             f"{name}:{line}: {what}",
-            hint="correct the chapter; docs/handout/README.md says how they are written",
+            hint="correct the chapter; docs/handout/README.md explains how chapters are written",
         )
 
 
 @dataclass(frozen=True)
 class Chapter:
-    """One chapter in one language. `minutes`: to read and do it. `text` is Markdown, rendered for a lab."""
+    """One chapter in one language. `minutes`: to read and do it. `text`: its Markdown, filled for a lab."""
 
     path: Path
     number: int
@@ -54,11 +54,11 @@ class Chapter:
     text: str
 
     def error(self, line: int, what: str) -> ChapterError:
-        """An error on a line of the rendered text, with the line of the file that it came from."""
+        """An error on a line of the rendered text, reported for the line of the file that it came from."""
         return ChapterError(self.path, self._source(line), what)
 
     def _source(self, line: int) -> int:
-        """The file's line that reads most like a rendered one; of many alike, the one as far on."""
+        """The line of the file that a rendered line most likely came from."""
         rendered = self.text.splitlines()[:line]
         written = self.path.read_text(encoding="utf-8").splitlines()
         alike = [number for number, each in enumerate(written, 1) if _pattern(each).fullmatch(rendered[-1])]
@@ -68,14 +68,14 @@ class Chapter:
 
 
 def _pattern(written: str) -> re.Pattern[str]:
-    """What a template's line can become."""
+    """Matches everything that a template's line can become."""
     return re.compile(".*".join(map(re.escape, VALUE.split(written))))
 
 
 def read(language: str, context: Mapping[str, Any], folder: Path, *, lab_file: str = "") -> tuple[Chapter, ...]:
     """Return a folder's chapters in a language, in order, with the context's values. Raises ChapterError.
 
-    `lab_file` is named in every command; "" is the one that they mean anyway.
+    `lab_file` is named in every command; "" where commands use it without being told.
     """
     paths = sorted((folder / language).glob("[0-9][0-9]-*.md"))
     if not paths:
@@ -89,8 +89,10 @@ def _chapter(path: Path, context: Mapping[str, Any], lab_file: str) -> Chapter:
     source = path.read_text(encoding="utf-8")
     found = FRONT.match(source)
     if not found:
-        raise ChapterError(path, 1, "begins with no front matter (title, minutes, task between lines of `---`)")
-    # Its lines stay, empty, so that those of the template are those of the file.
+        raise ChapterError(
+            path, 1, "does not begin with front matter (title, minutes, task between lines of `---`)"
+        )
+    # Its lines stay, blank, so that the template has the file's line numbers.
     blank = "\n" * found[0].count("\n")
     text = terminal.naming(_rendered(path, blank + source[found.end() :], context), lab_file)
     return Chapter(path=path, number=int(path.name[:2]), text=text, **_front(path, found[1]))
@@ -103,7 +105,7 @@ def _front(path: Path, text: str) -> dict[str, Any]:
         line = error.problem_mark.line + 2 if error.problem_mark else 1
         raise ChapterError(path, line, f"front matter can't be read: {error.problem}") from error
     if not isinstance(front, dict) or set(front) != set(KEYS):
-        raise ChapterError(path, 1, f"front matter wants {', '.join(KEYS)}, and nothing else")
+        raise ChapterError(path, 1, f"front matter must have {', '.join(KEYS)}, and nothing else")
     for number, key in enumerate(front, start=2):
         if type(front[key]) is not KEYS[key]:
             kind = "a text" if KEYS[key] is str else "a whole number"
@@ -124,7 +126,7 @@ def _rendered(path: Path, source: str, context: Mapping[str, Any]) -> str:
 
 @functools.cache
 def _template(source: str) -> jinja2.Template:
-    """Compiled once, since a class needs the same chapters for each seat."""
+    """Compile each chapter once, since a class needs it for each seat."""
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

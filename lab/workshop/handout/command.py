@@ -1,9 +1,9 @@
-"""The verb `handout`: which handouts, for whom, and where they are."""
+"""The verb `handout`: which handouts are written, for whom, and where."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -18,15 +18,16 @@ from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.context import context, newest_report
 from lab.workshop.handout.page import OURS, Cover, index, page
 from lab.workshop.handout.prose import EDITIONS, Edition
-from lab.workshop.handout.seats import Seat, seats
+from lab.workshop.handout.seats import LAB_FILE, Seat, seats
 
 FORMATS = ("html", "pdf")
+ENDINGS = tuple(f"{language}.{form}" for language in chapters.LANGUAGES for form in FORMATS)
 FOLDER, CLASS, INDEX = "handouts", "class", "index.html"
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What was asked for. `folder` is where it goes; `lab_file` is "" for the lab that commands mean anyway."""
+    """What was asked for. `folder` is where it goes; `lab_file` is "" where commands need not name the lab."""
 
     language: str
     edition: Edition
@@ -41,12 +42,12 @@ class Wish:
 
 
 def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_file: str, *, of: str) -> Wish:
-    """Return what was asked for. Raises ConfigError with everything that is not known here.
+    """Return what was asked for; `of` is the class's file, if any. Raises ConfigError with every unknown value.
 
-    Where nothing is said, handouts lie beside the lab file and not in `.lab/`, which `destroy` removes.
+    By default handouts are beside the lab file rather than in `.lab/`, which `destroy` removes.
     """
     problems = [
-        f"--{flag} {value}: not known here{guess(value, known)}"
+        f"--{flag} {value}: unknown{guess(value, known)}"
         for flag, value, known in (
             ("lang", lang, chapters.LANGUAGES),
             ("for", edition, EDITIONS),
@@ -55,44 +56,95 @@ def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_fil
         if value not in known
     ]
     if problems:
-        raise ConfigError(problems, hint="`./inv --help handout` says what each is for")
+        raise ConfigError(problems, hint="`./inv --help handout` explains each")
     folder = Path(out) if out else session.path.parent / FOLDER / (CLASS if of else session.lab.name)
     known: Edition = "instructor" if edition == "instructor" else "student"
     return Wish(lang, known, form, folder, lab_file)
 
 
 def write(session: Session, asked: Wish, *, consent: bool) -> Path:
-    """Write one handout and return its file. Raises LabStateError where something else is in its place."""
-    cover = Cover(made=date.today().isoformat(), up=_is_up(session), lab_file=asked.lab_file)
-    text = handout(session, session.lab, asked, cover)
-    _require_ours(asked.folder / f"{asked.name}.{form}" for form in _forms(asked))
-    written = asked.folder / f"{asked.name}.html"
-    session.workspace.write(written, text)
-    return _printed(session, asked, [written], consent=consent)[0]
+    """Write one handout and return its file. Raises LabStateError if another file is in its place."""
+    return _write_own(session, asked, consent=consent)[0]
 
 
 def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> Path:
-    """Write a folder for each seat of a class, and the instructor's list of them; return that.
+    """Write a class's handouts and labs, and the instructor's list of them; return that list.
 
-    Raises, before anything is written, ConfigError with all that is wrong with the class's file, and
-    LabStateError with all files that are in the way.
+    Each seat has a folder with its lab and, for students, its handout. The instructor's handout is about the
+    lab of `session` and beside the list, since students are given the seats' folders.
+
+    Raises, before anything is written, ConfigError with everything that is wrong with the class's file. Raises
+    LabStateError, once all others are written, with each seat that could not be.
     """
+    listed = asked.folder / INDEX
+    _require_ours([listed])
     found = seats(file, session.path, session.lab, asked.folder)
     with session.progress.step("class", f"handouts for {len(found)} seats"):
-        texts = {each.seat: handout(session, each.lab, asked, _cover(each)) for each in found}
-    endings = [f"{asked.name}.{form}" for form in _forms(asked)]
-    handouts = [asked.folder / each.seat / name for each in found for name in endings]
-    labs = {asked.folder / each.seat / name: text for each in found for name, text in each.files.items()}
-    _require_ours([*handouts, asked.folder / INDEX], labs)
-    for path, text in labs.items():
-        session.workspace.write(path, text)
-    pages = {asked.folder / each.seat / f"{asked.name}.html": texts[each.seat] for each in found}
-    for path, text in pages.items():
-        session.workspace.write(path, text)
-    listed = index(found, ("lab.yaml", *endings), session.lab, asked.language)
-    session.workspace.write(asked.folder / INDEX, listed)
-    _printed(session, asked, [*pages], consent=consent)
-    return asked.folder / INDEX
+        problems = {each.seat: _write_seat(session, asked, each) for each in found}
+    usable = [each for each in found if not each.problem]
+    _write_index(session, asked, usable)
+    if asked.edition == "instructor":
+        _write_own(session, asked, consent=consent)
+    else:
+        pages = [asked.folder / seat / f"{asked.name}.html" for seat, why in problems.items() if not why]
+        _printed(session, asked, pages, consent=consent)
+    _write_index(session, asked, usable)
+    if any(problems.values()):
+        raise LabStateError(
+            "\n".join(filter(None, problems.values())),
+            hint=f"correct it or move it away, then repeat the command; all other seats are in {listed}",
+        )
+    return listed
+
+
+def _write_own(session: Session, asked: Wish, *, consent: bool) -> Sequence[Path]:
+    """Write the handout about the lab of `session` itself."""
+    cover = Cover(made=date.today().isoformat(), up=_is_up(session), lab_file=asked.lab_file)
+    text = handout(session, session.lab, asked, cover)
+    written = asked.folder / f"{asked.name}.html"
+    _require_ours(written.with_suffix(f".{form}") for form in _forms(asked))
+    session.workspace.write(written, text)
+    return _printed(session, asked, [written], consent=consent)
+
+
+def _write_seat(session: Session, asked: Wish, seat: Seat) -> str:
+    """Write a seat's lab and its student's handout; return why that could not be written, or "".
+
+    The files of a lab belong to the person on that seat: they edit them, and machines come from them.
+    """
+    folder = asked.folder / seat.seat
+    for name, text in seat.files.items():
+        session.workspace.write(folder / name, text)
+    for name in seat.kept:
+        session.progress.say(f"kept, since it differs from what this class would write: {folder / name}")
+    for warning in seat.warnings:
+        session.progress.say(f"warning: {warning}")
+    for path in sorted(folder.glob("instructor-*")):
+        session.progress.say(
+            f"warning: {path} has the answers; remove it before you give {folder} to a student"
+        )
+    if seat.problem:
+        return f"seat {seat.seat}: no handout was written, since its lab.yaml can't be used: {seat.problem}"
+    if asked.edition == "student":
+        foreign = _foreign(folder / f"{asked.name}.{form}" for form in _forms(asked))
+        if foreign:
+            return f"seat {seat.seat}: not overwritten, since this kit did not write it: {', '.join(foreign)}"
+        text = handout(session, seat.lab, replace(asked, lab_file=""), _cover(seat))
+        session.workspace.write(folder / f"{asked.name}.html", text)
+    return ""
+
+
+def _write_index(session: Session, asked: Wish, found: Sequence[Seat]) -> None:
+    """Write the list of what is there now, in both languages, whatever this run has made of it."""
+    files = {each.seat: _listed(asked.folder / each.seat, "student") for each in found}
+    own = _listed(asked.folder, "instructor")
+    text = index(found, files, own, session.lab, asked.language)
+    session.workspace.write(asked.folder / INDEX, text)
+
+
+def _listed(folder: Path, edition: Edition) -> tuple[str, ...]:
+    names = [f"{edition}-{ending}" for ending in ENDINGS if _is_ours(folder / f"{edition}-{ending}")]
+    return tuple([LAB_FILE, *names] if (folder / LAB_FILE).exists() else names)
 
 
 def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
@@ -102,23 +154,23 @@ def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
 
 
 def read_chapters(session: Session, lab: Lab, language: str, lab_file: str) -> tuple[Chapter, ...]:
-    """Return the chapters with a lab's values, this host's and the newest report's. Raises ChapterError."""
+    """Return the chapters with the values of a lab, this host and the newest report. Raises ChapterError."""
     own = lab is session.lab
     groups = kernel.cgroups(ROOT)
-    # A seat's lab comes up on another host, of which nothing is known: version 1 asks for what works with both.
+    # A seat's lab comes up on another host, about which nothing is known: what version 1 needs works on both.
     version = 1 if not own else groups.version if isinstance(groups, Cgroups) else 2
-    told = context(
+    values = context(
         lab,
         language,
-        # Drills were run in this lab file's own lab at most, and a report has megabytes.
+        # Only this lab file's own lab can have reports of drills, and a report has megabytes.
         found=newest_report(session.workspace.root) if own else None,
         cgroups=version,
     )
-    return chapters.read(language, told, chapters.FOLDER, lab_file=lab_file)
+    return chapters.read(language, values, chapters.FOLDER, lab_file=lab_file)
 
 
 def _is_up(session: Session) -> bool:
-    """Whether there are machines, made from this lab file: of another one's a handout says nothing."""
+    """Whether there are machines, and they were made from this lab file as it is now."""
     change = change_of(session, session.lab)
     return session.workspace.has_machines() and not (change.added or change.removed or change.settings)
 
@@ -132,8 +184,8 @@ def _forms(asked: Wish) -> tuple[str, ...]:
 
 
 def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: bool) -> Sequence[Path]:
-    """The pages as they were asked for; what a PDF needs is looked at once their HTML is there."""
-    if asked.form != "pdf":
+    """The pages in the form that was asked for. What a PDF needs is checked only once their HTML is written."""
+    if asked.form != "pdf" or not pages:
         return pages
     session.progress.say(f"the HTML is written: {pages[0]}")
     bake.make_fit(session, {"pdf", "korean"} if asked.language == "ko" else {"pdf"}, consent=consent)
@@ -144,23 +196,18 @@ def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: b
     return printed
 
 
-def _require_ours(handouts: Iterable[Path], labs: Mapping[Path, str] | None = None) -> None:
-    """Raise LabStateError naming what is in the way: handouts that we did not write, labs that would change.
-
-    Once written, a lab's files belong to whoever has the seat: they edit them, and machines come from them.
-    """
-    foreign = [path for path in handouts if path.exists() and not _is_ours(path)]
-    foreign += [path for path, text in (labs or {}).items() if path.exists() and not _has(path, text)]
+def _require_ours(paths: Iterable[Path]) -> None:
+    """Raise LabStateError with the files that are in the way: those that this kit did not write."""
+    foreign = _foreign(paths)
     if foreign:
         raise LabStateError(
-            "not written by this kit, or not as it would be now, and so not overwritten: "
-            + ", ".join(map(str, foreign)),
-            hint="move it away, or name another folder: --out FOLDER",
+            f"not overwritten, since this kit did not write it: {', '.join(foreign)}",
+            hint="move it away, or choose another folder: --out FOLDER",
         )
 
 
-def _has(path: Path, text: str) -> bool:
-    return path.is_file() and path.read_bytes() == text.encode()
+def _foreign(paths: Iterable[Path]) -> list[str]:
+    return [str(path) for path in paths if path.exists() and not _is_ours(path)]
 
 
 def _is_ours(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """What a chapter's template gets: the lab, its versions, its files, what drills measured.
 
-All of it comes from lab.yaml, from the newest report of drills, and from one fact of this host. Where a
-machine's files hold this lab's secrets, the texts here have the words that stand for them.
+All of it comes from lab.yaml, from the newest report of drills, and from one fact about this host. Where a
+machine's files have this lab's secrets, the texts here have placeholders.
 """
 
 from __future__ import annotations
@@ -16,20 +16,21 @@ from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.drill.summary import Drill, Runs, summarise
 from lab.golden.supply.releases import release
+from lab.health import status
 from lab.model import Lab
 from lab.providers import provider_of
 from lab.texts import Said
-from lab.workshop.handout.words import DRILLS, told
+from lab.workshop.handout.words import DRILLS, in_language
 from lab.workspace import render
 
 IMAGE = {"haproxy": "3.0", "debian": "13"}
-"""What comes with the golden machine's Debian."""
+"""Versions that the golden machine's Debian has."""
 
 CA_HASH = "sha256:..."
-"""Stands for the hash of the CA's key, which differs in every lab; the machines' files have it."""
+"""Placeholder for the hash of the CA's key, which differs in every lab; the machines' files have it."""
 
 TOPOLOGY = "::: topology\n:::"
-"""What a chapter's `{{ topology }}` becomes, and `lab.workshop.handout.prose` draws."""
+"""What a chapter's `{{ topology }}` becomes; `lab.workshop.handout.prose` draws it."""
 
 COLUMNS = (
     *("detect_s", "connections.failed", "connections.longest_gap_s", "writes.failed"),
@@ -37,12 +38,21 @@ COLUMNS = (
 )
 """The figures of a chapter's table of drills."""
 
+LOCAL_INIT = {"1.35": 5, "1.36": 1}
+"""The first patch release, by minor release, whose `kubeadm init` asks the API server of its own machine.
+
+kubernetes/kubernetes#138449 and its cherry-picks; later minor releases have it from their start.
+"""
+
+BEYOND_LIMIT = 1
+"""The exit code of a drill of which a figure is beyond its limit."""
+
 UNSEEN = "–"
 
 
 @dataclass(frozen=True)
 class Story:
-    """One drill as a chapter tells of it, in its language."""
+    """One drill as a chapter describes it, in its language."""
 
     name: str
     title: str
@@ -51,7 +61,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the newest report of this lab's drills found, in one language. `seconds`: what all runs took."""
+    """The newest report of this lab's drills, in one language. `seconds`: how long all runs took."""
 
     date: str
     seconds: int
@@ -62,16 +72,16 @@ class Measured:
     @property
     def table(self) -> str:
         """A Markdown table: a row for each drill, medians over its runs."""
-        heads = [told(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
+        heads = [in_language(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
         lines = [heads, ["---", *("---:" for _ in COLUMNS)]]
         for each in self.drills:
             title = STORIES[each.name].title if each.name in STORIES else Said(each.name, each.name)
             figures = self._figures(each)
-            lines.append([told(title, self.language), *(figures[name] for name in COLUMNS)])
+            lines.append([in_language(title, self.language), *(figures[name] for name in COLUMNS)])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
     def drill(self, name: str) -> dict[str, str] | None:
-        """The figures of one drill as people read them; None when the report has no run of it."""
+        """The figures of one drill, formatted; None if the report has no run of it."""
         found = next((each for each in self.drills if each.name == name), None)
         return self._figures(found) if found else None
 
@@ -81,7 +91,7 @@ class Measured:
 
 
 def newest_report(workspace: Path) -> Report | None:
-    """Return the newest report of drills in a `.lab/` that can be read; None when there is none."""
+    """Return the newest readable report of drills in a `.lab/`; None if there is none."""
     for path in sorted((workspace / "drills").glob("*/report.json"), reverse=True):
         try:
             return report.read(path)
@@ -91,7 +101,7 @@ def newest_report(workspace: Path) -> Report | None:
 
 
 def measured(found: Report | None, lab: Lab, language: str) -> Measured | None:
-    """Return what a report of this lab says; None without one."""
+    """Return what a report says about this lab; None if there is no report, or it is about another lab."""
     if found is None or found.lab != lab.name or not found.results:
         return None
     return Measured(
@@ -104,7 +114,7 @@ def measured(found: Report | None, lab: Lab, language: str) -> Measured | None:
 
 
 def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: int = 2) -> dict[str, Any]:
-    """Return what every template is given. `cgroups` is the version that this host's kernel has."""
+    """Return the values for every template. `cgroups` is the version that this host's kernel uses."""
     first, joining, workers = lab.first, lab.control_planes[1:], lab.workers
     return {
         "lang": language,
@@ -124,23 +134,27 @@ def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: in
         "topology": TOPOLOGY,
         "quorum": quorum,
         "survives": survives,
+        "local_init": asks_its_own_server(lab.kubernetes.version),
+        "local_init_releases": [f"{minor}.{patch}" for minor, patch in LOCAL_INIT.items()],
+        "detection": detection(lab),
+        "exit_codes": status.EXIT_CODES | {"beyond_limit": BEYOND_LIMIT},
         "measured": measured(found, lab, language),
         "drills": tuple(
-            Story(name, told(story.title, language), told(story.text, language))
+            Story(name, in_language(story.title, language), in_language(story.text, language))
             for name, story in STORIES.items()
         ),
     }
 
 
 def versions(lab: Lab) -> dict[str, str]:
-    """Return which version of what the lab's machines run."""
+    """Return the versions of what the lab's machines run."""
     built = release(lab.kubernetes.version)
     names = ("kubernetes", "etcd", "coredns", "flannel", "containerd")
     return {name: getattr(built, name) for name in names} | IMAGE
 
 
 def preflight(lab: Lab, cgroups: int) -> str:
-    """Return what kubeadm's preflight checks are to ignore: what provision/kubernetes.sh names to them.
+    """Return the preflight errors that kubeadm has to ignore, the same as in provision/kubernetes.sh.
 
     Containers see this host's control groups; virtual machines have a kernel of their own, with version 2.
     """
@@ -152,13 +166,28 @@ def preflight(lab: Lab, cgroups: int) -> str:
     return ",".join(ignored)
 
 
+def asks_its_own_server(version: str) -> bool:
+    """Whether `kubeadm init` of a version asks the API server of its own machine, not the load balancer."""
+    minor, _, patch = version.rpartition(".")
+    return int(patch) >= LOCAL_INIT.get(minor, 0)
+
+
+def detection(lab: Lab) -> tuple[float, float]:
+    """Return how long HAProxy takes at least and at most to take a silent API server out, in seconds.
+
+    Two checks run into `timeout connect`, with `fastinter` between them, up to `inter` after the last good one.
+    """
+    least = (0.3 + 0.25 + 0.3) * lab.patience
+    return round(least, 2), round(least + lab.patience, 2)
+
+
 def quorum(members: int) -> int:
-    """Return how many of so many etcd members are a majority."""
+    """Return how many etcd members are a majority of `members`."""
     return members // 2 + 1
 
 
 def survives(members: int) -> int:
-    """Return how many of so many etcd members may be lost."""
+    """Return how many of `members` etcd members may be lost."""
     return members - quorum(members)
 
 

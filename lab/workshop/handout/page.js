@@ -20,7 +20,7 @@
     const target = place && document.getElementById(place);
     if (target) target.scrollIntoView();
   };
-  // What stands at the top of the screen stays there when what is above it comes or goes.
+  // What is at the top of the screen stays there when content above it is shown or hidden.
   const choose = (way) => {
     const seen = [...document.querySelectorAll("main h2, main h3, main p, main figure")].find(
       (each) => each.offsetParent && each.getBoundingClientRect().bottom > 64 && !each.closest(".way"));

@@ -1,11 +1,11 @@
-"""Writes a handout as one HTML file that needs nothing else: no network, no other file. Pure.
+"""Writes a handout as one HTML file that needs no network and no other file. Pure.
 
-Students and instructors get different files, in which what is not for them does not stand at all.
+Students and instructors get different files; a student's file has nothing that is for instructors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -26,12 +26,12 @@ from lab.workshop.task.look import filled
 HERE = Path(__file__).parent
 
 OURS = "ha-lab handout"
-"""What stands at the end of every file that we wrote, and so may write again."""
+"""The mark at the end of every file that this kit wrote, and may overwrite."""
 
 
 @dataclass(frozen=True)
 class Cover:
-    """What a handout says of itself: the day it was made, whether the lab was up, whose it is, its lab file."""
+    """What a handout says about itself: its date, whether the lab was up, its seat and person, its lab file."""
 
     made: str
     up: bool
@@ -59,12 +59,17 @@ def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter],
     )
 
 
-def index(seats: Sequence[Any], files: Sequence[str], lab: Lab, language: str) -> str:
-    """Return the instructor's list of a class as the text of an HTML file; `files` are those of each seat."""
+def index(
+    seats: Sequence[Any], files: Mapping[str, Sequence[str]], own: Sequence[str], lab: Lab, language: str
+) -> str:
+    """Return the instructor's list of a class as the text of an HTML file.
+
+    `files` are those of each seat, by its name; `own` are the instructor's.
+    """
     reader = Reader(lab, language, "instructor", Markup(""))
     title = f"{lab.name}: {reader.word('class')}"
     template = _environment(reader).get_template("index.html.j2")
-    return template.render(seats=seats, files=files, lang=language, title=title, **onepage.parts(HERE))
+    return template.render(seats=seats, files=files, own=own, lang=language, title=title, **onepage.parts(HERE))
 
 
 def _environment(reader: Reader) -> Environment:
@@ -84,7 +89,7 @@ def _chapter(chapter: Chapter, reader: Reader) -> dict[str, Any]:
 
 
 def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
-    """When each chapter begins, from the first on."""
+    """When each chapter begins, counted from the first."""
     begins = accumulate((each.minutes for each in chapters), initial=0)
     return [
         {
@@ -98,7 +103,7 @@ def _timings(chapters: Sequence[Chapter]) -> list[dict[str, Any]]:
 
 
 def _tasks(lab: Lab, lab_file: str) -> list[dict[str, Any]]:
-    """What each task asks for, in the words of `./inv task`."""
+    """Each task as `./inv task` shows it."""
     return [
         {
             "number": task.number,

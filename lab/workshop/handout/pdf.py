@@ -1,4 +1,4 @@
-"""Prints a handout: Chromium makes a PDF of the HTML file, which reads the same on paper."""
+"""Converts a handout to a PDF: Chromium prints the HTML file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab.errors import LabError
 from lab.system import process
 
 TIMEOUT = 180.0
-"""Seconds for one handout; some are usual."""
+"""Seconds for one handout; a few are usual."""
 
 FLAGS = (
     *("--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"),
@@ -21,13 +21,13 @@ FLAGS = (
         "--disable-dev-shm-usage",
     ),
     "--no-pdf-header-footer",
-    # Nothing that a page names is ever found, so nothing leaves this machine.
+    # No name resolves, so that nothing leaves this machine.
     "--host-resolver-rules=MAP * ~NOTFOUND",
 )
 
 
 def write(page: Path, target: Path, *, mark: str) -> None:
-    """Print an HTML file to `target`, whole or not at all, with `mark` behind its end. Raises LabError."""
+    """Print an HTML file to `target`, completely or not at all, with `mark` after its end. Raises LabError."""
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="ha-lab-pdf-") as folder:
         made = Path(folder) / "handout.pdf"
@@ -37,10 +37,10 @@ def write(page: Path, target: Path, *, mark: str) -> None:
                 page.resolve().as_uri(),
             ],
             timeout=TIMEOUT,
-            hint=f"the HTML file is made all the same: {page}",
+            hint=f"the HTML file was written: {page}",
         )
         if not made.exists():
-            raise LabError("Chromium made no PDF", hint=f"print it from a browser: {page}")
+            raise LabError("Chromium created no PDF", hint=f"print the page from a browser: {page}")
         half = target.with_name(f".{target.name}.half")
         half.write_bytes(made.read_bytes() + f"%{mark}\n".encode())
         half.replace(target)

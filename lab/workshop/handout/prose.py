@@ -1,7 +1,8 @@
-"""Turns a chapter's Markdown into HTML, and takes out of it the commands that are typed.
+"""Turns a chapter's Markdown into HTML, and lists the commands in it that are typed.
 
-Markdown is CommonMark with tables; HTML in it is text. Boxes are `::: NAME` … `:::`. A command is a fence whose
-info string is `sh on=MACHINE`; what is only shown has another language's name there.
+Markdown is CommonMark with tables; HTML in it is shown as text. Boxes are `::: NAME` … `:::`. A command is a
+fence whose info string is `sh on=MACHINE`, with `exit=1` or `exit=0,1` where it ends with another exit code
+than 0. A fence that is only shown names another language.
 """
 
 from __future__ import annotations
@@ -38,28 +39,33 @@ BOXES = (*WAYS, *FOR_INSTRUCTORS, "note", "question", "topology")
 HOST = "host"
 CHECK = re.compile(rf"{re.escape(COMMAND)} task(?: --lab .+)? (\d+)")
 """The command at a chapter's end."""
+EXITS = re.compile(r"exit=\d{1,3}(,\d{1,3})*")
 BOX = re.compile(r"(\s*):{3,}\s*(\S*)\s*")
 DEEPEST = 20
-"""Colons; more than boxes are ever nested."""
+"""Colons; boxes are never nested as deep."""
 SHORT = 20
-"""Lines; what is shown and has no more stays on one page of paper."""
+"""Lines; a block up to this length is kept on one page of paper."""
 OPEN, CLOSE = "container_box_open", "container_box_close"
 
 
 @dataclass(frozen=True)
 class Command:
-    """A block that is typed: on `host` or a machine, by whom of the two ways ("" both), on which line."""
+    """A block that is typed: on `host` or a machine, in which of the two ways ("" both), from which line.
+
+    `exits` are the exit codes that it may end with.
+    """
 
     on: str
     text: str
     way: Way
     instructor: bool
     line: int
+    exits: tuple[int, ...] = (0,)
 
 
 @dataclass(frozen=True)
 class Reader:
-    """For whom a chapter becomes HTML. `picture` is the lab's, as SVG; `lab_file` as commands name it."""
+    """The reader of a page. `picture` shows the lab, as SVG; `lab_file` is what commands name, if anything."""
 
     lab: Lab
     language: str
@@ -68,12 +74,12 @@ class Reader:
     lab_file: str = ""
 
     def word(self, name: str, **values: object) -> str:
-        """Return one of our words in the reader's language."""
+        """Return one of the texts of words.yaml in the reader's language."""
         return word(self.language, name, **values)
 
 
 def commands(chapter: Chapter, lab: Lab) -> tuple[Command, ...]:
-    """Return a chapter's commands in order, those for instructors among them. Raises ChapterError."""
+    """Return a chapter's commands in order, including those for instructors. Raises ChapterError."""
     found, within = [], []
     for token in _tokens(chapter, lab):
         if token.type == OPEN:
@@ -85,12 +91,12 @@ def commands(chapter: Chapter, lab: Lab) -> tuple[Command, ...]:
             way: Any = ways[-1] if ways else ""
             closed = any(name in FOR_INSTRUCTORS for name in within)
             text = token.content.rstrip("\n")
-            found.append(Command(_machine(token), text, way, closed, _line(token)))
+            found.append(Command(_machine(token), text, way, closed, _line(token), _exits(token)))
     return tuple(found)
 
 
 def html(chapter: Chapter, reader: Reader) -> Markup:
-    """Return a chapter as HTML; students get none of what is for instructors. Raises ChapterError."""
+    """Return a chapter as HTML, for students without what is for instructors. Raises ChapterError."""
     tokens = _tokens(chapter, reader.lab)
     if reader.edition == "student":
         tokens = list(_for_students(tokens))
@@ -99,12 +105,12 @@ def html(chapter: Chapter, reader: Reader) -> Markup:
 
 
 def inline(text: str) -> Markup:
-    """Return a sentence as HTML: what stands between backticks is code."""
+    """Return a sentence as HTML: text between backticks is code."""
     return Markup(_MARKDOWN.renderInline(text))  # noqa: S704  HTML in it is escaped
 
 
 def figure(reader: Reader, on: str, command: str) -> Markup:
-    """Return a command as it is shown: where it is typed, as whom, a button that copies it."""
+    """Return a command as it is shown: where it is typed, as which user, and a button that copies it."""
     word = reader.word
     checks = CHECK.fullmatch(command)
     if checks:
@@ -131,10 +137,10 @@ def figure(reader: Reader, on: str, command: str) -> Markup:
 
 
 class HAProxy(RegexLexer):  # type: ignore[misc]  # pygments has no types
-    """HAProxy's configuration: comments, section heads, and the word that begins each line."""
+    """HAProxy's configuration: comments, section headers, and the keyword that begins each line."""
 
     name = "HAProxy"
-    tokens = {  # noqa: RUF012  as pygments wants it
+    tokens = {  # noqa: RUF012  pygments requires a plain dict
         "root": [
             (r"#.*?$", Comment),
             (r"^(global|defaults|frontend|backend|listen)\b(.*?)$", bygroups(Keyword, Name.Class)),
@@ -155,7 +161,7 @@ def _tokens(chapter: Chapter, lab: Lab) -> list[Token]:
 
 
 def _nested(chapter: Chapter) -> str:
-    """The text, each box having fewer colons than that around it, by which the parser tells their ends."""
+    """The text with fewer colons for each inner box, so that the parser can match every end."""
     lines, around, fenced = [], [], False
     for number, line in enumerate(chapter.text.splitlines(), start=1):
         fenced ^= line.lstrip().startswith("```")
@@ -167,7 +173,7 @@ def _nested(chapter: Chapter) -> str:
             line = f"{found[1]}{':' * (DEEPEST - len(around))} {found[2]}"
         elif found:
             if not around:
-                raise chapter.error(number, "closes a box, and none is open")
+                raise chapter.error(number, "closes a box, but none is open")
             line = f"{found[1]}{':' * (DEEPEST - len(around))}"
             around.pop()
         lines.append(line)
@@ -177,14 +183,14 @@ def _nested(chapter: Chapter) -> str:
 
 
 def _token_problem(token: Token, lab: Lab) -> str | None:
-    """What is wrong with a block; None where nothing is."""
+    """What is wrong with a block; None if nothing is."""
     if token.type == "fence":
         return _fence_problem(token, lab)
     for child in token.children or ():
         if child.type == "image" or (
             child.type == "link_open" and not str(child.attrs["href"]).startswith("#")
         ):
-            return "leads out of the handout; name an address as plain text"
+            return "leads out of the handout; write the address as plain text"
     return None
 
 
@@ -192,10 +198,12 @@ def _fence_problem(token: Token, lab: Lab) -> str | None:
     language, *words = token.info.split() or ["text"]
     if language == "sh":
         places = (HOST, *(node.name for node in lab.nodes))
-        if len(words) != 1 or words[0].removeprefix("on=") not in places or "=" not in words[0]:
-            return f"`sh` wants `on=` and where it is typed ({', '.join(places)})"
+        if not words or words[0].removeprefix("on=") not in places or "=" not in words[0]:
+            return f"`sh` needs `on=` and where it is typed ({', '.join(places)})"
+        if len(words) > 2 or (words[1:] and not EXITS.fullmatch(words[1])):
+            return "after `on=` only `exit=` and exit codes may follow, as in `exit=0,1`"
     elif words or _lexer(language) is None:
-        return f"{token.info!r} is no language that is shown (text, haproxy, yaml, json …)"
+        return f"{token.info!r} is not a language that is shown (text, haproxy, yaml, json …)"
     return None
 
 
@@ -219,9 +227,15 @@ def _line(token: Token) -> int:
 
 
 def _machine(token: Token) -> str:
-    """Where a fence is typed; "" for one that is only shown, and for all else."""
+    """Where a fence is typed; "" for one that is only shown, and for every other token."""
     words = token.info.split() if token.type == "fence" else []
     return words[1].removeprefix("on=") if words[:1] == ["sh"] else ""
+
+
+def _exits(token: Token) -> tuple[int, ...]:
+    """The exit codes that a command may end with."""
+    _, _, *codes = token.info.split()
+    return tuple(int(code) for code in codes[0].removeprefix("exit=").split(",")) if codes else (0,)
 
 
 def _lexer(language: str) -> Lexer | None:
@@ -242,13 +256,13 @@ def _coloured(text: str, language: str) -> Markup:
     return Markup(re.sub(r'<span class="w">(\s*)</span>', r"\1", coloured))  # noqa: S704  pygments escapes
 
 
-# How tokens become HTML. Each rule is given all tokens, the place of its own, and what `html` handed on.
+# How tokens become HTML. Each rule gets all tokens, the position of its own, and the environment of `html`.
 
 Rule = Callable[[Any, Sequence[Token], int, Any, dict[str, Any]], str]
 
 
-def _fence(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
-    token, reader = tokens[place], told["reader"]
+def _fence(_: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
+    token, reader = tokens[place], environment["reader"]
     text, on = token.content.rstrip("\n"), _machine(tokens[place])
     if on:
         return figure(reader, on, text)
@@ -258,8 +272,8 @@ def _fence(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict
     return shown.format(kind, _coloured(text, language))
 
 
-def _open(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
-    reader: Reader = told["reader"]
+def _open(_: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
+    reader: Reader = environment["reader"]
     name = _box(tokens[place])
     if name == "topology":
         return Markup("<figure>{}\n").format(reader.picture)
@@ -267,7 +281,7 @@ def _open(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[
     return Markup('<div class="{}">\n<p class="label">{}</p>\n').format(kind, reader.word(name))
 
 
-def _close(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
+def _close(_: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
     depth = 0
     for token in reversed(tokens[: place + 1]):
         depth += {CLOSE: 1, OPEN: -1}.get(token.type, 0)
@@ -276,23 +290,23 @@ def _close(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict
     return "</div>\n"
 
 
-def _heading(_: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
-    """Below a chapter's own, which is the page's second."""
+def _heading(_: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
+    """One level down: a chapter's title is the page's second level."""
     level = min(int(tokens[place].tag[1:]) + 1, 6)
     if tokens[place].nesting < 0:
         return f"</h{level}>\n"
-    told["headings"] += 1
-    return f'<h{level} id="chapter-{told["chapter"].number}-{told["headings"]}">'
+    environment["headings"] += 1
+    return f'<h{level} id="chapter-{environment["chapter"].number}-{environment["headings"]}">'
 
 
-def _table(self: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
+def _table(self: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
     if tokens[place].nesting > 0:
         return '<div class="scroll" tabindex="0"><table>\n'
     return "</table></div>\n"
 
 
-def _cell(self: Any, tokens: Sequence[Token], place: int, options: Any, told: dict[str, Any]) -> str:
-    """A class says where its text stands: the page's policy lets no style of an element count."""
+def _cell(self: Any, tokens: Sequence[Token], place: int, options: Any, environment: dict[str, Any]) -> str:
+    """Aligned by a class: the page's Content Security Policy ignores an element's own style."""
     right = "right" in str(tokens[place].attrs.get("style", ""))
     return f'<{tokens[place].tag} class="right">' if right else f"<{tokens[place].tag}>"
 

@@ -1,7 +1,7 @@
-"""Where things are in the drawn picture of a lab, in units of the picture. Pure.
+"""The positions in the drawing of a lab, in units of the drawing. Pure.
 
 From the top: the host, the load balancer, the control planes with their etcd members, the workers. It is as
-wide as a phone, three machines in a row, so that its letters need not be scaled down there.
+wide as a phone, with three machines in a row, so that it need not be scaled down there.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from lab.workshop.handout.words import word
 
 WIDTH = 448
 MIDDLE = 215
-"""Of the machines; on their right is the way of the workers to the load balancer."""
+"""The middle of the machines; the workers' line to the load balancer is on their right."""
 BOX_WIDTH, GAP, ROW = 122, 10, 3
 STEP = BOX_WIDTH + GAP
 TITLE = 20
-"""What a group's title takes: below control planes, since arrows come from above."""
+"""The height of a group's title: below control planes, since arrows come from above."""
 LETTER = 0.62
-"""How wide a letter of the names is, to its size: they are monospaced, and so as wide as stated here."""
+"""The width of a letter of the monospaced names, relative to its size."""
 
 
 @dataclass(frozen=True)
 class Box:
-    """One machine: the middle of its upper edge, its height, the size of its name's letters."""
+    """One machine: the middle of its upper edge, its height, the font size of its name."""
 
     name: str
     address: str
@@ -49,7 +49,7 @@ class Box:
 class Group:
     """Machines of one role in rows of three, in a frame.
 
-    A row of two stands below the gaps of the row of three above it, so no arrow crosses a machine.
+    A row of two is below the gaps of the row of three above it, so no arrow crosses a machine.
     """
 
     boxes: tuple[Box, ...]
@@ -93,7 +93,7 @@ def picture(lab: Lab, language: str) -> Markup:
 
 
 def group(nodes: tuple[Node, ...], y: float, height: float, above: float = 0) -> Group:
-    """Return the places of one role's machines, `height` each, from `y` on, with a title above or below."""
+    """Return the positions of one role's machines, `height` each, from `y` down, its title above or below."""
     boxes = []
     rows = [nodes[start : start + ROW] for start in range(0, len(nodes), ROW)]
     for number, row in enumerate(rows):
@@ -107,12 +107,12 @@ def group(nodes: tuple[Node, ...], y: float, height: float, above: float = 0) ->
 
 
 def size(name: str) -> float:
-    """Return the size of the letters at which a name fits into its box."""
+    """Return the font size at which a name fits into its box."""
     return round(min(15.0, (BOX_WIDTH - 12) / (LETTER * len(name))), 1)
 
 
 def described(lab: Lab, language: str) -> str:
-    """Return in words what the picture shows, for those who can't see it."""
+    """Return in words what the drawing shows, for readers who can't see it."""
     roles = (
         (word(language, "balancer"), lab.balancers),
         (word(language, "control_planes"), lab.control_planes),

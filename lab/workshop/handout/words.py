@@ -1,4 +1,4 @@
-"""This module is what a handout says besides its chapters, in both languages: the texts of words.yaml."""
+"""The texts of a handout other than its chapters, in both languages, from words.yaml."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TEXTS = texts.read(
 
 WORDS = _TEXTS["words"]
 DRILLS = _TEXTS["drills"]
-"""What the columns of a chapter's table of drills are called: `drill`, then figures."""
+"""The headers of a chapter's table of drills: `drill`, then figures."""
 
 
-def told(said: Said, language: str) -> str:
+def in_language(said: Said, language: str) -> str:
     """Return one of a text's two languages."""
     return said.ko if language == "ko" else said.en
 
 
 def word(language: str, name: str, **values: object) -> str:
     """Return one of WORDS in a language, with its values."""
-    return told(WORDS[name].fill(**values), language)
+    return in_language(WORDS[name].fill(**values), language)

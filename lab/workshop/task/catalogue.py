@@ -1,4 +1,4 @@
-"""The eleven tasks: TASKS is all of them, each what the handout's chapter of its number leaves behind."""
+"""The eleven tasks: TASKS has all of them, each with the result of the chapter of its number."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ TASKS = (
             machines.container_runtime,
         ),
         hints=(
-            "`./inv up --until load-balancer` makes the machines and goes on from whatever is there",
-            "`./inv doctor` says whether this host is fit for them; `./inv ssh {first}` logs in to one",
-            "if a machine is beyond help: `./inv destroy`, then `./inv up --until load-balancer`",
+            "`./inv up --until load-balancer` creates the machines, from any state",
+            "`./inv doctor` shows whether this host is fit for them; `./inv ssh {first}` logs in to one",
+            "if a machine can't be repaired: `./inv destroy`, then `./inv up --until load-balancer`",
         ),
     ),
     Task(
         2,
         "quorum",
-        "what a control plane is made of is there",
+        "the parts of a control plane are there",
         asks=Asks(control_planes, ("programs", "images", "certificates", "ca-key")),
         parts=(
             machines.answer(control_planes),
@@ -43,14 +43,14 @@ TASKS = (
         ),
         hints=(
             "look on {first}: `ls /etc/kubernetes/pki`, `ctr --namespace k8s.io images list`",
-            "the CA comes from this host, so that HAProxy can verify the API servers before there are any",
+            "the CA comes from the host, so that HAProxy can verify the API servers from the beginning",
             "`./inv up --until control-plane` puts the CA there",
         ),
     ),
     Task(
         3,
         "load-balancer",
-        "HAProxy stands before the API servers",
+        "HAProxy is in front of the API servers",
         asks=Asks(balancers, ("services", "configuration", "lab-configuration", "unread", "listening")),
         parts=(
             machines.answer(balancers),
@@ -62,9 +62,9 @@ TASKS = (
             machines.listens,
         ),
         hints=(
-            "what you need is in /opt/ha-lab on {balancer}, and the packaged file in /usr/share/ha-lab",
-            "the CA and cut-off.lua go to /etc/haproxy; haproxy.cfg is the packaged one, then the lab's",
-            "`haproxy -c -f /etc/haproxy/haproxy.cfg` says what is wrong; then `systemctl enable haproxy` and "
+            "what you need is in /opt/ha-lab on {balancer}; the packaged file is in /usr/share/ha-lab",
+            "the CA and cut-off.lua go to /etc/haproxy; haproxy.cfg is the packaged file followed by the lab's",
+            "`haproxy -c -f /etc/haproxy/haproxy.cfg` shows what is wrong; then `systemctl enable haproxy` and "
             "`systemctl restart haproxy`",
             "`./inv up --until control-plane` does it for you",
         ),
@@ -91,17 +91,18 @@ TASKS = (
             Checks(("node-as-declared",), first),
         ),
         hints=(
-            "/opt/ha-lab/kubeadm-init.yaml on {first} has two gaps, @BOOTSTRAP_TOKEN@ and @CERTIFICATE_KEY@",
-            "`kubeadm token generate` and `kubeadm certs certificate-key` make what goes into them",
-            "on {first}: `kubeadm init --config /root/kubeadm-init.yaml --upload-certs`, and what the chapter "
-            "adds; half of one is undone by `kubeadm reset --force`, then `./inv up --until control-plane`",
+            "/opt/ha-lab/kubeadm-init.yaml on {first} has two placeholders, @BOOTSTRAP_TOKEN@ and "
+            "@CERTIFICATE_KEY@",
+            "`kubeadm token generate` and `kubeadm certs certificate-key` create their values",
+            "on {first}: `kubeadm init --config /root/kubeadm-init.yaml --upload-certs`, with the flags of "
+            "the chapter; after a failed init `kubeadm reset --force`, then `./inv up --until control-plane`",
             "`./inv up --until pod-network` does it for you",
         ),
     ),
     Task(
         5,
         "certificates",
-        "certificates are right, and machines are let in",
+        "certificates are valid, and machines can join",
         asks=Asks(first, ("membership", "kubeadm", "certificates"), api=True),
         parts=(
             machines.answer(first),
@@ -110,10 +111,10 @@ TASKS = (
             cluster.lets_machines_in,
         ),
         hints=(
-            "this one has nothing to do but to look: it holds once task 4 does",
+            "there is nothing to do here, only to look: it is done once task 4 is",
             "on {first}: `kubeadm certs check-expiration`, and `openssl x509 -noout -text -in "
             "/etc/kubernetes/pki/apiserver.crt`",
-            "`./inv up --until pod-network` makes a new token and certificate key where they have expired",
+            "`./inv up --until pod-network` creates a new token and certificate key if they have expired",
         ),
     ),
     Task(
@@ -128,11 +129,11 @@ TASKS = (
             Checks(("exact-nodes", "node-as-declared", "etcd-members", "etcd-no-learner")),
         ),
         hints=(
-            "each machine has a /opt/ha-lab/kubeadm-join.yaml, whose gaps /root/secrets.sed on {first} fills",
+            "/root/secrets.sed on {first} has the values for /opt/ha-lab/kubeadm-join.yaml on each machine",
             "workers in any order, control planes one after the other: etcd takes one learner at a time",
-            "on each: `kubeadm join --config /root/kubeadm-join.yaml`, and what the chapter adds; half of one "
-            "is undone by `kubeadm reset --force`",
-            "`./inv up` joins whatever has not joined",
+            "on each: `kubeadm join --config /root/kubeadm-join.yaml`, with the flags of the chapter; "
+            "undo a failed join with `kubeadm reset --force`",
+            "`./inv up` joins every machine that has not joined",
         ),
     ),
     Task(
@@ -151,9 +152,9 @@ TASKS = (
         ),
         hints=(
             "/opt/ha-lab/pod-network on {first} is a folder for `kubectl kustomize`",
-            "`kubectl kustomize --load-restrictor LoadRestrictionsNone /opt/ha-lab/pod-network` makes the "
-            "manifest, `kubectl apply -f` takes it",
-            "nodes are Ready some seconds after flannel runs there: `kubectl get nodes`, `kubectl get pods -A`",
+            "`kubectl kustomize --load-restrictor LoadRestrictionsNone /opt/ha-lab/pod-network` builds the "
+            "manifest, `kubectl apply -f` applies it",
+            "nodes are Ready seconds after flannel starts there: `kubectl get nodes`, `kubectl get pods -A`",
             "`./inv up --until joins` applies it for you",
         ),
     ),
@@ -171,8 +172,8 @@ TASKS = (
             afterwards.verified,
         ),
         hints=(
-            "`./inv up` finishes what was done manually, and revokes what lets new machines join",
-            "then `./inv verify`: each check that does not hold says what it means and what to try",
+            "`./inv up` completes what was done manually, and revokes what lets new machines join",
+            "then `./inv verify`: each check that fails shows what it means and what to try",
         ),
     ),
     Task(
@@ -182,7 +183,7 @@ TASKS = (
         parts=(afterwards.drilled,),
         hints=(
             "`./inv drill --list` shows what can be broken",
-            "`./inv drill kill-control-plane` measures it; with --keep the fault stays in, to look around",
+            "`./inv drill kill-control-plane` measures it; with --keep the fault stays, to look around",
         ),
     ),
     Task(
@@ -202,6 +203,6 @@ TASKS = (
         "clean-up",
         "nothing is left",
         parts=(afterwards.nothing_left,),
-        hints=("`./inv destroy` removes the lab; the golden machine stays, for the next one",),
+        hints=("`./inv destroy` removes the lab; the golden machine stays for the next one",),
     ),
 )

@@ -17,7 +17,7 @@ from lab.workshop.task.task import Found, State
 
 EXIT_CODES: dict[State, int] = {"done": 0, "not yet": 1, "broken": 2}
 NAMED = 6
-"""How much of what was found is shown in full; programs get it all."""
+"""How many findings are shown in full; programs get all of them."""
 
 COLOURS: dict[State, str] = {"done": "green", "not yet": "yellow", "broken": "red"}
 
@@ -46,7 +46,7 @@ def shown_one(result: Result) -> RenderableType:
     # Lines and no table: the terminal names the lab in the commands of a Text.
     lines = [Text(f"task {result.number}, {result.title}: ").append(result.state, COLOURS[result.state])]
     for each, following in zip_longest(result.found[:NAMED], result.found[1:NAMED]):
-        # What is good for several in a row stands once, below the last.
+        # A hint that several findings in a row share is shown once, below the last.
         hint = "" if following and following.hint == each.hint else each.hint
         said = (("machine", each.machine), ("expected", each.expected), ("found", each.found), ("try", hint))
         lines += [Text(""), *(_line(label, text) for label, text in said if text)]

@@ -1,4 +1,4 @@
-"""Reads what this host keeps of a lab: whether anything is left, and what verify and drills left."""
+"""Reads what this host keeps about a lab: whether anything is left, and the results of verify and drills."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lab.session import Session
 from lab.workspace import Workspace
 
 SETTLING = 120.0
-"""Seconds after a fault in which a lab need not be whole again; 30 are usual."""
+"""Seconds after a fault during which a lab need not have recovered; 30 are usual."""
 
 
 @dataclass(frozen=True)
 class Verified:
-    """What the last `verify` came to: how many checks it judged, and how many of them did not hold."""
+    """The result of the last `verify`: how many checks it judged, and how many of them did not hold."""
 
     checks: int
     bad: int
@@ -27,11 +27,11 @@ class Verified:
 
 @dataclass(frozen=True)
 class Kept:
-    """What this host keeps of a lab.
+    """What this host keeps about a lab.
 
-    `strays` are machines that its `.lab/` does not know. `reports` are the drills that were reported on.
-    `fault` is what a drill has left in, "" when nothing; `was_broken` whether one ever put a fault in, and
-    `settling` whether one came out so lately that all need not be whole again.
+    `strays` are machines that its `.lab/` does not know. `reports` are the drills that have a report. `fault`
+    is the fault that a drill has left, "" if none; `was_broken` whether a drill ever injected one, and
+    `settling` whether one was removed so recently that the lab need not have recovered.
     """
 
     folder: Path | None = None
@@ -44,7 +44,7 @@ class Kept:
 
 
 def look(session: Session) -> Kept:
-    """Read it. Never raises LabError: where docker can't be asked it has nothing of the lab."""
+    """Read it. Never raises LabError: if docker can't be asked, it counts as having no machines."""
     workspace = session.workspace
     reports = sorted((workspace.root / "drills").glob("*/report.json"))
     try:
@@ -63,7 +63,7 @@ def look(session: Session) -> Kept:
 
 
 def _changed_within(folder: Path, seconds: float) -> bool:
-    """Whether a file was put into a folder, or taken out of it, in these last seconds."""
+    """Whether a file was added to a folder, or removed from it, within the last `seconds`."""
     try:
         return time.time() - folder.stat().st_mtime < seconds
     except FileNotFoundError:
@@ -71,7 +71,7 @@ def _changed_within(folder: Path, seconds: float) -> bool:
 
 
 def _verified(workspace: Workspace) -> Verified | None:
-    """Read what verify wrote for programs; None where it has written nothing that can be read."""
+    """Read what verify wrote for programs; None if there is nothing readable."""
     try:
         text = (workspace.root / "verify.xml").read_text(encoding="utf-8")
     except (OSError, ValueError):

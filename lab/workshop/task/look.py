@@ -1,6 +1,6 @@
-"""Looks at the lab for some tasks: asks what they need and no more, judges, and counts the askings.
+"""Checks tasks on the lab: asks only for what they need, judges it, and counts how often each was checked.
 
-How often a task was asked since it was last done is in `.lab/tasks.json`; a hint more is shown each time.
+`.lab/tasks.json` has how often a task was checked since it was last done; each time shows one more hint.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ from lab.workshop.task import kept
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.task import Found, Sight, State, Task, state
 
-MAKE = "`./inv up --until load-balancer` makes the machines, for manual work; `./inv up` makes a complete lab"
+MAKE = (
+    "`./inv up --until load-balancer` creates the machines, for manual work; `./inv up` creates a complete lab"
+)
 
 
 @dataclass(frozen=True)
 class Result:
-    """How a task stands. `asked` counts the askings since it was last done, this one with them."""
+    """The result for a task. `asked` is how often it was checked since it was last done, including now."""
 
     number: int
     name: str
@@ -37,7 +39,7 @@ class Result:
 
 
 def numbered(word: str) -> Task:
-    """The task of that number. Raises ConfigError where there is none."""
+    """The task of that number. Raises ConfigError if there is none."""
     try:
         number = whole(word, range(1, len(TASKS) + 1), "")
     except ValueError as error:
@@ -47,7 +49,7 @@ def numbered(word: str) -> Task:
 
 
 def progress(session: Session) -> tuple[Result, ...]:
-    """How all tasks stand, everything asked once. Counts as no asking, and gives no hints."""
+    """The results for all tasks; asks everything once. Shows no hints, and does not count as a check."""
     return tuple(
         Result(task.number, task.name, task.title, state(found), found)
         for task, found in zip(TASKS, _judged(session, TASKS), strict=True)
@@ -55,7 +57,7 @@ def progress(session: Session) -> tuple[Result, ...]:
 
 
 def ask(session: Session, task: Task) -> Result:
-    """How one task stands, with one hint more than the last time."""
+    """The result for one task, with one more hint than the last time."""
     (found,) = _judged(session, (task,))
     asked = _count(session, task, done=not found)
     hints = tuple(filled(hint, session.lab) for hint in task.hints[:asked])
@@ -81,7 +83,7 @@ def _absent(session: Session) -> Found | None:
         return Found("not yet", "", expected, f"{session.lab.name} has not been brought up", MAKE)
     reason = session.remote.route_problem()
     if reason:
-        return Found("broken", "", expected, reason, "`./inv up` starts what stands still")
+        return Found("broken", "", expected, reason, "`./inv up` starts what does not run")
     return None
 
 
@@ -91,9 +93,9 @@ def _gathered(session: Session, tasks: Sequence[Task]) -> Facts:
         return _nothing(session)
     lab, cluster = session.lab, any(each.api for each in asks)
     if cluster and not session.workspace.kubeconfig.exists():
-        with contextlib.suppress(LabError):  # one that was made otherwise than the lab's is a task's to find
+        with contextlib.suppress(LabError):  # if it differs from the lab's, a task finds that
             keep_kubeconfig(session)
-    # Named for all that are asked at once; a machine leaves out what its part does not know.
+    # The same names for all machines; each answers only those that its role knows.
     named = dict.fromkeys(name for each in asks for name in each.answers)
     answers = () if any(not each.answers for each in asks) else tuple(named)
     of = {node for each in asks for node in each.machines(lab)}
@@ -107,9 +109,9 @@ def _nothing(session: Session) -> Facts:
 
 
 def _count(session: Session, task: Task, *, done: bool) -> int:
-    """Keep that it was asked once more, or begin again once it is done. A lab that isn't there keeps nothing.
+    """Count one more check, or start again once the task is done. Counts nothing without a lab.
 
-    Where the count can't be kept, hints don't grow; how the task stands is worth more.
+    If the count can't be written, no further hints are shown; the result matters more.
     """
     file = session.workspace.tasks
     if not session.workspace.has_machines():
@@ -126,5 +128,5 @@ def _count(session: Session, task: Task, *, done: bool) -> int:
 
 
 def filled(hint: str, lab: Lab) -> str:
-    """Return a hint with the lab's own machines in it."""
+    """Return a hint with the names of the lab's machines filled in."""
     return hint.format(first=lab.first.name, balancer=", ".join(node.name for node in lab.balancers))

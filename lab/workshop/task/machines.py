@@ -1,4 +1,4 @@
-"""What chapters 1 to 3 leave behind: machines, what control planes are made of, the load balancer."""
+"""What chapters 1 to 3 result in: machines, the parts of control planes, the load balancer."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from lab.unknown import Unknown
 from lab.workshop.task.task import Found, Part, Sight
 
 PROGRAMS = ("kubeadm", "kubelet", "kubectl", "etcdctl")
-MADE_AGAIN = "`./inv destroy` and `./inv up --until load-balancer` make the machines again"
+MADE_AGAIN = "`./inv destroy` and `./inv up --until load-balancer` create the machines again"
 
 
 def answer(of: Selector) -> Part:
-    """The part of a task that its machines answer: one that stands still is missing, whatever is on it."""
+    """The part of a task that its machines answer: one that does not respond counts as missing."""
 
     def part(sight: Sight) -> Iterator[Found]:
-        hint = "`./inv up --until load-balancer` makes and starts what is missing, and leaves all else as it is"
+        hint = "`./inv up --until load-balancer` creates and starts what is missing, and changes nothing else"
         for node in of(sight.lab):
             machine = sight.facts.machines[node.name]
             if isinstance(machine, Unknown):
@@ -30,7 +30,7 @@ def container_runtime(sight: Sight) -> Iterator[Found]:
     for node in sight.lab.kubernetes_nodes:
         service = sight.facts.machine(node).services.get("containerd")
         if service is None or not service.running:
-            hint = "on it: `systemctl enable --now containerd`; `journalctl -u containerd` says why not"
+            hint = "on it: `systemctl enable --now containerd`; `journalctl -u containerd` shows why it fails"
             yield Found("broken", node.name, "containerd runs", "it does not", hint)
 
 
@@ -62,7 +62,7 @@ def ca_there(sight: Sight) -> Iterator[Found]:
     wanted = ("/etc/kubernetes/pki/ca.crt", "/etc/kubernetes/pki/ca.key")
     missing = [path for path in wanted if path not in paths]
     if missing:
-        hint = "`./inv up --until control-plane` puts it there, again after a `kubeadm reset`, too"
+        hint = "`./inv up --until control-plane` puts it there, also after a `kubeadm reset`"
         yield Found("not yet", sight.lab.first.name, "the lab's CA", f"no {', '.join(missing)}", hint)
 
 
@@ -70,7 +70,7 @@ def configured(sight: Sight) -> Iterator[Found]:
     for node in sight.lab.balancers:
         said = sight.facts.machine(node).text("lab-configuration").strip()
         if said == "packaged":
-            expected = "the lab's part in /etc/haproxy/haproxy.cfg, behind the packaged one"
+            expected = "the lab's part in /etc/haproxy/haproxy.cfg, after the packaged one"
             yield Found("not yet", node.name, expected, "only the packaged one")
 
 
@@ -78,7 +78,9 @@ def as_the_lab_s(sight: Sight) -> Iterator[Found]:
     for node in sight.lab.balancers:
         said = sight.facts.machine(node).text("lab-configuration").strip()
         if said != "the lab's":
-            hint = "`<` is missing, `>` is there instead: put the file together again, as the chapter does"
+            hint = (
+                "`<` lines are missing, `>` lines do not belong there: build the file again as in the chapter"
+            )
             yield Found("broken", node.name, "/etc/haproxy/haproxy.cfg is the lab's", said, hint)
 
 
@@ -87,8 +89,8 @@ def was_read(sight: Sight) -> Iterator[Found]:
         unread = sight.facts.machine(node).text("unread").split()
         if unread:
             hint = "on it: `systemctl restart haproxy`"
-            found = f"{', '.join(unread)} changed after it had read its files"
-            yield Found("not yet", node.name, "HAProxy runs with the files that are there", found, hint)
+            found = f"{', '.join(unread)} changed after HAProxy had read its files"
+            yield Found("not yet", node.name, "HAProxy runs with the current files", found, hint)
 
 
 def listens(sight: Sight) -> Iterator[Found]:
@@ -96,4 +98,4 @@ def listens(sight: Sight) -> Iterator[Found]:
     for node in sight.lab.balancers:
         if not sight.facts.machine(node).text("listening").strip():
             hint = "on it: `journalctl -u haproxy`, then `systemctl restart haproxy`"
-            yield Found("broken", node.name, f"HAProxy listens on port {port}", "nothing does", hint)
+            yield Found("broken", node.name, f"HAProxy listens on port {port}", "no process does", hint)

@@ -1,7 +1,7 @@
-"""The form of a task: parts, each of which finds what is missing or wrong, and hints.
+"""The shape of a task: parts, each of which finds what is missing or wrong, and hints.
 
-A part judges what was seen and asks nothing. The parts of a task are judged in order, up to the first that
-finds something: people who work manually do one thing after the other.
+A part judges facts and asks nothing itself. The parts of a task are judged in order, up to the first that finds
+something: people who work manually do one thing after the other.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ State = Literal["done", "not yet", "broken"]
 
 @dataclass(frozen=True)
 class Sight:
-    """What a task is judged by: the lab as declared, what it answered, and what this host keeps of it."""
+    """What a task is judged by: the lab as declared, what it answered, and what this host keeps about it."""
 
     lab: Lab
     facts: Facts
@@ -31,9 +31,9 @@ class Sight:
 
 @dataclass(frozen=True)
 class Found:
-    """One thing that keeps a task from being done: missing ("not yet") or wrong ("broken").
+    """One reason why a task is not done: something is missing ("not yet") or wrong ("broken").
 
-    `machine` is "" for the lab as a whole; `hint` says what to try, "" where the task's own hints do.
+    `machine` is "" for the lab itself; `hint` says what to try, "" if the task's own hints do.
     """
 
     state: State
@@ -48,7 +48,7 @@ Part = Callable[[Sight], Iterable[Found]]
 
 @dataclass(frozen=True)
 class Checks:
-    """A part: verify's checks of these names, of those machines (None: of all); `failed` where one fails."""
+    """A part: verify's checks `names`, on the machines `on` (None: all); `failed` is the state if one fails."""
 
     names: tuple[str, ...]
     on: Selector | None = None
@@ -58,8 +58,8 @@ class Checks:
     def __call__(self, sight: Sight) -> Iterator[Found]:
         """Judge them."""
         for case in cases(sight.lab):
-            meant = self.on is None or case.node is None or case.node in self.on(sight.lab)
-            if case.check.name in self.names and meant:
+            selected = self.on is None or case.node is None or case.node in self.on(sight.lab)
+            if case.check.name in self.names and selected:
                 verdict = case.judge(sight.facts)
                 if not verdict.good:
                     hint = self.hint or verdict.hint
@@ -68,7 +68,7 @@ class Checks:
 
 @dataclass(frozen=True)
 class Asks:
-    """What has to be asked for a task: these answers (none named: all) of those machines, and the API."""
+    """What has to be asked for a task: these answers (empty: all) from those machines, and the API."""
 
     machines: Selector = lambda lab: ()
     answers: tuple[str, ...] = ()
@@ -77,10 +77,10 @@ class Asks:
 
 @dataclass(frozen=True)
 class Task:
-    """What a chapter leaves behind. `hints` come one more each time; {first} and the like are filled in.
+    """The result of a chapter. Each check shows one more of `hints`; {first} and {balancer} are filled in.
 
-    `asks` is None where this host's own files say it all; `before` are parts that need nothing else, so that
-    no one waits for a machine that a drill has stopped.
+    `asks` is None if this host's own files are enough. `before` are parts that need only these, so that nobody
+    waits for a machine that a drill has stopped.
     """
 
     number: int
@@ -92,15 +92,15 @@ class Task:
     before: tuple[Part, ...] = ()
 
     def barred(self, sight: Sight) -> tuple[Found, ...]:
-        """What keeps it from being done before anybody is asked."""
+        """Why it is not done, as far as this host's own files show."""
         return _first(self.before, sight)
 
     def judge(self, sight: Sight) -> tuple[Found, ...]:
-        """What keeps it from being done, of the first part that finds something; nothing when it is done."""
+        """Why it is not done, from the first part that finds something; empty if it is done."""
         try:
             return _first((*self.before, *self.parts), sight)
         except CouldNotAsk as error:
-            hint = error.hint or "`./inv status` says which machines answer, and whether the API does"
+            hint = error.hint or "`./inv status` shows which machines answer, and whether the API does"
             return (Found("broken", "", "an answer", error.message, hint),)
 
 
@@ -109,6 +109,6 @@ def _first(parts: Iterable[Part], sight: Sight) -> tuple[Found, ...]:
 
 
 def state(found: Iterable[Found]) -> State:
-    """What it amounts to: broken when anything is."""
+    """The state that findings add up to: broken if any is."""
     states = {each.state for each in found}
     return "broken" if "broken" in states else "not yet" if states else "done"
