@@ -14,7 +14,7 @@ from lab.model import Provider
 from lab.system.paths import REPOSITORY
 
 ORDER = (
-    *("system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.redact"),
+    *("exit_codes", "system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.redact"),
     *(
         "system.proxies",
         "system.environment",
@@ -179,7 +179,7 @@ def test_a_listing_of_lab_is_short_enough_to_show_the_architecture() -> None:
     found = [path for path in (REPOSITORY / "lab").iterdir() if not path.name.startswith("_")]
     assert len([path for path in found if path.is_dir()]) <= 12
     assert sorted(path.stem for path in found if path.suffix == ".py") == [
-        *("errors", "remote", "session", "texts", "unknown")
+        *("errors", "exit_codes", "remote", "session", "texts", "unknown")
     ]
 
 
