@@ -1,0 +1,41 @@
+"""The pages of docs/ that are made from the code, so that they can't drift from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from invoke.tasks import Task
+
+from lab.system.paths import REPOSITORY
+from lab.verbs.docs import decisions, exit_codes, lab_yaml, verbs
+
+Verbs = Mapping[str, Task]  # type: ignore[type-arg]  # invoke has no types that hold
+
+
+def pages(known: Verbs) -> dict[Path, str]:
+    """The text of each of these pages, by its path."""
+    docs = REPOSITORY / "docs"
+    return {
+        docs / "verbs.md": verbs.page(known),
+        docs / "exit-codes.md": exit_codes.page(),
+        docs / "lab-yaml.md": lab_yaml.page(),
+        docs / "decisions" / "README.md": decisions.page(),
+    }
+
+
+def write(known: Verbs) -> list[Path]:
+    """Write those that differ from the code; return them."""
+    differing = [
+        (path, text)
+        for path, text in pages(known).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
+    for path, text in differing:
+        path.write_text(text, encoding="utf-8")
+    return [path for path, _ in differing]
+
+
+def note(source: str) -> str:
+    """The line of a page that says where it comes from."""
+    return f"This page is made from {source} by `./inv docs --write`."
