@@ -85,7 +85,9 @@ def verb(interrupted: str = "", **options: Any) -> Callable[[Callable[..., None]
                 _show_traceback()
                 raise Exit(code=exit_codes.FAILED) from None
 
-        return invoke_task(**options)(safely)
+        made = invoke_task(**options)(safely)
+        made.explained = dict(options.get("help", {}))  # invoke's own copy is empty once it has read a line
+        return made
 
     return decorate
 
@@ -536,6 +538,29 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
     from lab.verbs import bench as benchmark
 
     console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
+
+
+@verb(
+    help={
+        "write": "first write the pages and the picture that are made from the code",
+        "out": "the folder for the site (default: site/ beside tasks.py)",
+    }
+)
+def docs(c: Context, write: bool = False, out: str = "") -> None:
+    """Build a site from README.md and docs/, to read in a browser; for developers."""
+    from invoke.collection import Collection
+
+    from lab.errors import LabError
+    from lab.verbs.docs import reference, site
+
+    if write:
+        for path in reference.write(Collection.from_module(sys.modules[__name__]).tasks):
+            console.print(f"{path.relative_to(HERE)} is written")
+    target = Path(out) if out else site.SITE
+    problems = site.build(target)
+    if problems:
+        raise LabError("\n".join(problems), hint="correct the links that these lines name")
+    console.print(f"{target}/index.html is written\nnext: open it in a browser", soft_wrap=True)
 
 
 @verb(help=YES_HELP)

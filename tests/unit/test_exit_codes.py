@@ -159,8 +159,7 @@ def numbers(text: str) -> list[int]:
 
 def test_the_help_of_a_verb_names_its_codes_and_no_other() -> None:
     for name, verb in Collection.from_module(tasks).tasks.items():
-        flags = [flag for flag in verb.help if flag == "measure"]
-        said = numbers(verb.__doc__ or "") + [code for flag in flags for code in numbers(verb.help[flag])]
+        said = numbers(verb.__doc__ or "") + numbers(verb.explained.get("measure", ""))
         own = [each.code for each in EXIT_CODES if name in {typed.split()[0] for typed in each.verbs}]
         assert [code for code in said if code >= 10] == own, name
         assert {code for code in said if code < 10} <= {0, 1, 2, 3}, name

@@ -36,7 +36,7 @@ ORDER = (
         "health.manifests",
     ),
     *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
-    *("plans", "verbs", "drill", "workshop", "tasks"),
+    *("plans", "verbs", "drill", "workshop", "verbs.docs", "tasks"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 

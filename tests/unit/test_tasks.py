@@ -35,6 +35,7 @@ VERBS = (
         "bake",
         "bench",
         "destroy",
+        "docs",
         "doctor",
         "drill",
         "handout",
@@ -53,7 +54,7 @@ VERBS = (
     ),
     *("up", "verify"),
 )
-ON_A_LAB = [verb for verb in VERBS if verb not in ("lint", "test")]
+ON_A_LAB = [verb for verb in VERBS if verb not in ("docs", "lint", "test")]
 
 RAISING = """
 import sys

@@ -7,8 +7,8 @@ from lab.exit_codes import EXIT_CODES
 HEAD = """\
 # Exit codes
 
-Each code has one meaning. 0 to 3 mean the same for every verb. A verb that answers a question has codes of its own from
-10 on, so a script can tell an answer from an error:
+Each code has one meaning. 0 to 3 mean the same for every verb. A verb that answers a question has codes of its
+own from 10 on, so a script can tell an answer from an error:
 
     ./inv status
     ./inv plan --json

@@ -22,20 +22,22 @@ OWN = REPOSITORY / "lab.yaml"
 HEAD = """\
 # lab.yaml
 
-Every setting of a lab is in its lab file. A key that is missing has its default, and so does every key of an empty or
-missing file. `lab.yaml` has all keys with their defaults and comments; working files are `examples/reference.yaml` (the
-addresses of the write-up that this kit automates), `examples/smallest.yaml` (one load balancer, one control plane, one
-worker) and `examples/mirrors.yaml`.
+Every setting of a lab is in its lab file. A key that is missing has its default, so an empty or missing file
+is the lab of seven machines. `lab.yaml` has all keys with their defaults. These files work as they are:
+
+- `examples/reference.yaml`: the addresses of the write-up that this kit automates.
+- `examples/smallest.yaml`: one load balancer, one control plane, one worker.
+- `examples/mirrors.yaml`: every mirror.
 
 A mistake is reported with file, line and key, all mistakes at once, before anything is touched.
 
 If you change only `network.subnet`, delete the `first_address` lines: the machines then move along with it.
 
-With docker, `cpus` and `memory_mib` are not enforced: containers share the host's CPUs and memory, and only `doctor` reads
-`memory_mib`.
+With docker, `cpus` and `memory_mib` are not enforced: containers share the host's CPUs and memory, and only
+`doctor` reads `memory_mib`.
 
-The last column says what `./inv up` does when you change the key of a lab that exists; [Changing a lab](lifecycle.md) has
-the details.
+The last column says what `./inv up` does when you change the key of a lab that exists;
+[Changing a lab](lifecycle.md) has the details.
 
 This page is made from `lab/config/shape.py`, `lab/model/change.py` and `lab.yaml` by `./inv docs --write`.
 """

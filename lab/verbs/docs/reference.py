@@ -8,19 +8,20 @@ from pathlib import Path
 from invoke.tasks import Task
 
 from lab.system.paths import REPOSITORY
-from lab.verbs.docs import decisions, exit_codes, lab_yaml, verbs
+from lab.verbs.docs import decisions, exit_codes, lab_yaml, picture, verbs
 
 Verbs = Mapping[str, Task]  # type: ignore[type-arg]  # invoke has no types that hold
 
 
 def pages(known: Verbs) -> dict[Path, str]:
-    """The text of each of these pages, by its path."""
+    """The text of each of these pages, and of the picture, by its path."""
     docs = REPOSITORY / "docs"
     return {
         docs / "verbs.md": verbs.page(known),
         docs / "exit-codes.md": exit_codes.page(),
         docs / "lab-yaml.md": lab_yaml.page(),
         docs / "decisions" / "README.md": decisions.page(),
+        docs / "images" / picture.NAME: picture.drawn(),
     }
 
 
@@ -34,8 +35,3 @@ def write(known: Verbs) -> list[Path]:
     for path, text in differing:
         path.write_text(text, encoding="utf-8")
     return [path for path, _ in differing]
-
-
-def note(source: str) -> str:
-    """The line of a page that says where it comes from."""
-    return f"This page is made from {source} by `./inv docs --write`."

@@ -13,7 +13,7 @@ from lab.exit_codes import EXIT_CODES
 HEAD = """\
 # Verbs
 
-`./inv --list` lists the verbs, `./inv --help up` explains one. `--lab FILE` names another lab file than `lab.yaml`.
+`./inv --list` lists the verbs, `./inv --help up` explains one. `--lab` names another lab file than `lab.yaml`.
 Words in brackets can be left out.
 
 This page is made from `tasks.py` by `./inv docs --write`.
@@ -37,16 +37,15 @@ def _section(name: str, verb: Any) -> str:
     arguments: list[Argument] = verb.get_arguments()
     words = [each for each in arguments if each.positional]
     flags = [each for each in arguments if not each.positional]
-    typed = " ".join(
+    line = " ".join(
         ["./inv", name, *(f"[{each.name.upper()}]" if each.optional else each.name.upper() for each in words)]
     )
-    if name == "ssh":
-        typed += " [-- COMMAND…]"
+    lines = [line, f"{line} -- COMMAND"] if name == "ssh" else [line]
     table = "".join(
-        f"| {option} | {help} |\n"
-        for option, help in (
-            *((f"`{each.name.upper()}`", each.help) for each in words),
-            *((_flag(each), each.help) for each in flags),
+        f"| {option} | {meaning} |\n"
+        for option, meaning in (
+            *((f"`{each.name.upper()}`", verb.explained[each.name]) for each in words),
+            *((_flag(each), verb.explained[each.name]) for each in flags),
         )
     )
     codes = "".join(
@@ -55,7 +54,7 @@ def _section(name: str, verb: Any) -> str:
         if name in {typed.split()[0] for typed in each.verbs}
     )
     return (
-        f"\n## {name}\n\n```sh\n{typed}\n```\n\n{inspect.getdoc(verb)}\n"
+        f"\n## {name}\n\n```sh\n{chr(10).join(lines)}\n```\n\n{inspect.getdoc(verb)}\n"
         + (f"\n| option | meaning |\n| --- | --- |\n{table}" if table else "")
         + (f"\n| exit code | meaning |\n| --- | --- |\n{codes}" if codes else "")
     )
