@@ -47,6 +47,8 @@ CHANGES = {
     "resized": "resizes machines, where the provider enforces sizes",
     "load-balancer": "reloads HAProxy with another configuration",
     "pod-network": "applies the manifest",
+    "network-policy": "applies what enforces NetworkPolicies, or removes it",
+    "addons": "installs or removes add-ons",
 }
 """What a change of a key does, by the kind of its effect, where it is possible and touches machines."""
 
@@ -106,34 +108,44 @@ def _default(key: str) -> str:
 
 def _derived(key: str) -> str:
     """The default of a key that the file leaves empty: of an address what the lab comes to, else none."""
-    *_, group, name = key.split(".")
-    if name != "first_address":
+    parts = key.split(".")
+    if parts[-1] != "first_address":
         return "none"
-    prefix = getattr(File().nodes, group).prefix
-    return f"`{next(node.address for node in config.default().nodes if node.name.startswith(prefix))}`"
+    prefix = getattr(File().nodes, parts[1]).prefix
+    found = next((node.address for node in config.default().nodes if node.name.startswith(prefix)), None)
+    return f"`{found}`" if found else "none"
+
+
+NEVER: tuple[Any, ...] = (["!"], {"!": ["!"]})
+"""Values that no key takes: the second for keys that hold keys."""
 
 
 def allowed(key: str) -> str:
     """What a key may hold, in the words with which its rule refuses a value that none can be."""
-    wrong: Any = {"!": ["!"]} if _default(key) == "none" and "images" in key else ["!"]
-    data: Any = wrong
+    said = [sentence for value in NEVER if (sentence := _refusal(key, value))]
+    if not said:
+        raise ValueError(f"{key} takes anything")
+    found = re.search(r"\((.*)\)$", said[0]) or re.search(r"\b(?:neither|is not|is no) (.*)$", said[0])
+    return (found[1] if found else said[0]).replace("|", r"\|").replace(" nor ", " or ")
+
+
+def _refusal(key: str, value: Any) -> str:
+    """What the key's rule says of a value; "" where another rule refuses it."""
+    data = value
     for part in reversed(key.split(".")):
         data = {part: data}
     try:
         File.model_validate(data, context={"folder": Path("/")})
     except ValidationError as error:
-        said = error.errors(include_url=False)[-1]
-        text = str(said.get("ctx", {}).get("error", said["msg"]))
-        found = re.search(r"\((.*)\)$", text) or re.search(r"\b(?:neither|is not|is no) (.*)$", text)
-        return (found[1] if found else text).replace("|", r"\|").replace(" nor ", " or ")
-    raise AssertionError(f"{key} takes anything")
+        last = error.errors(include_url=False)[-1]
+        return str(last["ctx"]["error"]) if last["type"] == "value_error" else ""
+    return ""
 
 
 def _change(key: str) -> str:
     effect = EFFECTS[key]
-    if effect.kind in CHANGES:
-        return CHANGES[effect.kind]
-    return f"{'impossible' if effect.kind == 'impossible' else 'touches no machine'}: {effect.why}"
+    start = {"impossible": "impossible: ", "none": "touches no machine: "}.get(effect.kind)
+    return CHANGES[effect.kind] if start is None else f"{start}{effect.why}"
 
 
 def comments(text: str, lines: dict[str, int]) -> dict[str, str]:
