@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lab import config
@@ -13,6 +14,9 @@ STYLE = Path(__file__).with_name("picture.css")
 
 def drawn() -> str:
     """Return the picture as a file that a page shows as an image, on a sheet of its own."""
-    head, tag, rest = str(topology.picture(config.default(), "en")).strip().partition("<defs>")
+    plain = str(topology.picture(config.default(), "en")).strip()
+    # Without a size of its own, a page shows it as wide as itself.
+    sized = re.sub(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', r'width="\1" height="\2" \g<0>', plain, count=1)
+    head, tag, rest = sized.partition("<defs>")
     style = f"<style>\n{STYLE.read_text(encoding='utf-8')}</style>\n"
     return f'{head}{style}<rect class="paper" width="100%" height="100%"/>\n{tag}{rest}\n'
