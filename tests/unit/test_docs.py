@@ -189,8 +189,8 @@ def test_a_screenshot_that_was_made_is_shown_where_its_comment_is(path: Path) ->
 
 
 @functools.cache
-def said_by_the_code() -> tuple[str, ...]:
-    """Every text of the kit's own programs."""
+def said_by_the_code() -> str:
+    """Every text of the kit's own programs, apart from one another."""
     files = [*(REPOSITORY / "lab").rglob("*.py"), REPOSITORY / "tasks.py"]
     constants = [
         node.value
@@ -199,13 +199,13 @@ def said_by_the_code() -> tuple[str, ...]:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     scripts = [path.read_text(encoding="utf-8") for path in (REPOSITORY / "provision").rglob("*.sh")]
-    return (*constants, *scripts)
+    return "\0".join([*constants, *scripts])
 
 
 def unsaid(message: str) -> list[str]:
     """The parts of a message that no text of the code has; `…` stands for what differs."""
     parts = [part.strip(" :(,") for sentence in message.split(", the ") for part in re.split("…|: ", sentence)]
-    return [part for part in parts if len(part) > 3 and not any(part in each for each in said_by_the_code())]
+    return [part for part in parts if len(part) > 3 and part not in said_by_the_code()]
 
 
 def messages() -> list[str]:
@@ -213,6 +213,7 @@ def messages() -> list[str]:
     return re.findall(r"^\| (?!---)(.*?) \|", table, re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_the_messages_of_troubleshooting_are_those_of_the_code() -> None:
     assert len(messages()) > 20
     assert {message: unsaid(message) for message in messages() if unsaid(message)} == {}
@@ -228,6 +229,7 @@ REGISTRIES = re.compile(
 """Hosts of package registries: which of them is used is the clients' own setting."""
 
 
+@pytest.mark.slow
 def test_no_registry_s_host_is_named_anywhere() -> None:
     words = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(
@@ -345,6 +347,7 @@ def test_the_verb_builds_the_site_and_names_broken_links(
     assert "error: a page links to nowhere\n  next: correct the links" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_link_that_leads_nowhere_is_a_problem_of_the_site(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
