@@ -15,6 +15,7 @@ from invoke.collection import Collection
 import tasks
 from lab import config
 from lab.config.shape import File
+from lab.errors import LabError
 from lab.model.change import EFFECTS
 from lab.system.paths import REPOSITORY
 from lab.verbs.docs import lab_yaml, reference, site
@@ -23,7 +24,10 @@ from tests.unit.typed import typed
 
 DOCS = REPOSITORY / "docs"
 PAGES = [path for path in site.sources() if path.suffix == ".md"]
-NOT_YET = {"CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md"}
+NOT_YET = {
+    *("CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md", "docs/network-policy.md", "docs/monitoring.md"),
+    *("docs/conformance.md", "docs/installed.md"),
+}
 """Pages that others write, as long as they are not there."""
 LINK = re.compile(r"(?<!`)(!?)\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 
@@ -328,7 +332,7 @@ def test_the_navigation_of_each_page_has_all_pages_of_the_index(built: Path) -> 
 
 def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine\n")
-    with pytest.raises(Exception, match="holds something else"):
+    with pytest.raises(LabError, match="holds something else"):
         site.build(tmp_path)
     assert (tmp_path / "mine.txt").read_text() == "mine\n"
 
