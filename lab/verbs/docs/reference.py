@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-
-from invoke.tasks import Task
+from typing import Any
 
 from lab.system.paths import REPOSITORY
 from lab.verbs.docs import decisions, exit_codes, lab_yaml, picture, verbs
 
-Verbs = Mapping[str, Task]  # type: ignore[type-arg]  # invoke has no types that hold
+Verbs = Mapping[str, Any]
+"""invoke's tasks, which have no types that hold, by their names."""
 
 
 def pages(known: Verbs) -> dict[Path, str]:

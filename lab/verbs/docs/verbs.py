@@ -30,7 +30,11 @@ def page(known: Mapping[str, Any]) -> str:
 
 
 def _first(verb: Any) -> str:
-    return inspect.getdoc(verb).partition("\n")[0]
+    return _explained(verb).partition("\n")[0]
+
+
+def _explained(verb: Any) -> str:
+    return inspect.getdoc(verb) or ""
 
 
 def _section(name: str, verb: Any) -> str:
@@ -54,7 +58,7 @@ def _section(name: str, verb: Any) -> str:
         if name in {typed.split()[0] for typed in each.verbs}
     )
     return (
-        f"\n## {name}\n\n```sh\n{chr(10).join(lines)}\n```\n\n{inspect.getdoc(verb)}\n"
+        f"\n## {name}\n\n```sh\n{chr(10).join(lines)}\n```\n\n{_explained(verb)}\n"
         + (f"\n| option | meaning |\n| --- | --- |\n{table}" if table else "")
         + (f"\n| exit code | meaning |\n| --- | --- |\n{codes}" if codes else "")
     )
