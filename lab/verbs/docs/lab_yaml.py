@@ -55,13 +55,13 @@ CHANGES = {
 
 def page() -> str:
     """The text of the page."""
-    told = comments(OWN.read_text(encoding="utf-8"), config.lines(OWN))
+    explained = comments(OWN.read_text(encoding="utf-8"), config.lines(OWN))
     sections = [(name, list(_keys(name))) for name in File.model_fields]
     top = [(name, keys) for name, keys in sections if keys == [name]]
-    text = [HEAD, _section("Top level", [key for _, keys in top for key in keys], told)]
+    text = [HEAD, _section("Top level", [key for _, keys in top for key in keys], explained)]
     for name, keys in sections:
         if (name, keys) not in top:
-            text.append(_section(f"{name}", keys, told))
+            text.append(_section(name, keys, explained))
     return "".join(text)
 
 
@@ -82,12 +82,12 @@ def _annotation(key: str) -> Any:
     return section
 
 
-def _section(title: str, keys: list[str], told: dict[str, str]) -> str:
+def _section(title: str, keys: list[str], explained: dict[str, str]) -> str:
     rows = "".join(f"| `{key}` | {_default(key)} | {allowed(key)} | {_change(key)} |\n" for key in keys)
     parents = dict.fromkeys(
         ".".join(key.split(".")[:depth]) for key in keys for depth in range(1, key.count(".") + 2)
     )
-    meanings = "".join(f"- `{key}`: {told[key]}\n" for key in parents if told.get(key))
+    meanings = "".join(f"- `{key}`: {explained[key]}\n" for key in parents if explained.get(key))
     heading = title if " " in title else f"`{title}`"
     return (
         f"\n## {heading}\n\n| key | default | allowed | a change of it |\n| --- | --- | --- | --- |\n{rows}"
