@@ -17,6 +17,7 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
+from lab import exit_codes
 from lab.system import commandline, quoting
 from lab.system.paths import IS_CHECKOUT
 from lab.system.terminal import Terminal, naming_in_json, print_anything
@@ -30,7 +31,7 @@ CONFIRM_HELP = {
 }
 MEASURE_HELP = {
     "measure": "run the probes of the failure drills during the change, and report what users noticed; "
-    "exit 1 when a figure is beyond its limit"
+    "exit 60 when a figure is beyond its limit"
 }
 GOES_ON = "the same command goes on from where it was stopped"
 YES_HELP = {
@@ -45,12 +46,11 @@ errors_console = Terminal(stderr=True)
 
 
 def verb(
-    interrupted: str = "", error_code: int | None = None, of_checkout: bool = False, **options: Any
+    interrupted: str = "", of_checkout: bool = False, **options: Any
 ) -> Callable[[Callable[..., None]], Any]:
     """An invoke task whose errors end in one message: what happened, what to do, where the log is.
 
-    `interrupted` is what to do after Ctrl-C. `error_code` is the exit code of every error, for a verb whose
-    other exit codes mean something else. With `of_checkout`, an installed package refuses the verb.
+    `interrupted` is what to do after Ctrl-C. With `of_checkout`, an installed package refuses the verb.
     """
 
     def decorate(body: Callable[..., None]) -> Any:
@@ -71,29 +71,29 @@ def verb(
             except LabError as error:
                 _show_error(error.message, error.hint, error.log)
                 _show_traceback()
-                raise Exit(
-                    code=error_code or error.exit_code
-                ) from None  # an Exit is a code only: invoke shows no cause
+                raise Exit(code=error.exit_code) from None  # an Exit is a code only: invoke shows no cause
             except KeyboardInterrupt:
                 process.end_all()
                 _show_error("interrupted", interrupted, None)
-                raise Exit(code=130) from None
+                raise Exit(code=exit_codes.INTERRUPTED) from None
             except BrokenPipeError:
-                raise Exit(code=141) from None
+                raise Exit(code=exit_codes.READER_LEFT) from None
             except OSError as error:
                 process.end_all()
                 what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
                 _show_error(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
                 _show_traceback()
-                raise Exit(code=1) from None
+                raise Exit(code=exit_codes.FAILED) from None
             except Exception as error:
                 process.end_all()
                 log = _keep_traceback()
                 _show_error(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
                 _show_traceback()
-                raise Exit(code=1) from None
+                raise Exit(code=exit_codes.FAILED) from None
 
-        return invoke_task(**options)(safely)
+        made = invoke_task(**options)(safely)
+        made.explained = dict(options.get("help", {}))  # invoke's own copy is empty once it has read a line
+        return made
 
     return decorate
 
@@ -115,7 +115,7 @@ def completion(c: Context, shell: str) -> None:
 
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
-    """Check whether this host is fit for this lab. Exit 0 fit, 3 not fit, 4 fit after what --yes does."""
+    """Check whether this host is fit for this lab. Exit 0 fit, 3 not fit, 40 fit after what --yes does."""
     from lab.host.doctor import examination, finding
     from lab.verbs import bake as baking
 
@@ -260,11 +260,11 @@ def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, me
     _up(session, bring_up.Wish(consent=yes, replacing=(node,)), f"replace {node}", measure)
 
 
-@verb(error_code=1, help=LAB_HELP | {"json": "as JSON, for programs"})
+@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     """Show what `up` would change, how long that takes and what users notice. Changes nothing.
 
-    Exit 0 nothing to change, 2 changes, 1 an error or something impossible.
+    Exit 0 nothing to change, 10 changes, 11 something is impossible or refused.
     """
     from lab.verbs import plan as planning
 
@@ -298,7 +298,7 @@ def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show how the lab is, machine by machine. Exit 0 healthy, 1 degraded (works), 2 down."""
+    """Show how the lab is, machine by machine. Exit 0 healthy, 20 degraded (works), 21 down."""
     from lab.health import status as lab_status
 
     session = _made(lab, errors_console if json else console)
@@ -323,7 +323,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
 def verify(
     c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
 ) -> None:
-    """Check the running lab from the load balancer to the pods. Exit 0 when all checks hold, else 1.
+    """Check the running lab from the load balancer to the pods. Exit 0 when all checks hold, else 50.
 
     Exit 2 when no check has the name that -k gives.
     """
@@ -334,7 +334,7 @@ def verify(
         try:
             lab_checks.watch(session, select=k, say=session.progress.say)
         except KeyboardInterrupt:
-            raise Exit(code=130) from None
+            raise Exit(code=exit_codes.INTERRUPTED) from None
     with session.progress.asking("all answers that the checks judge", usual=lab_checks.USUAL):
         outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
@@ -343,7 +343,7 @@ def verify(
         console.print(lab_checks.shown(outcome))
     _warn_of_a_drill(session)
     if not outcome.green:
-        raise Exit(code=1)
+        raise Exit(code=exit_codes.CHECKS_FAIL)
 
 
 @verb(
@@ -372,7 +372,7 @@ def drill(
     keep: bool = False,
     heal: bool = False,
 ) -> None:
-    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 within all limits, else 1."""
+    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 within all limits, else 60."""
     from lab.drill import command, report
 
     if list:
@@ -389,7 +389,7 @@ def drill(
     else:
         console.print(report.shown(found), f"\nreport: {folder}/report.html", soft_wrap=True)
     if not found.passed:
-        raise Exit(code=1)
+        raise Exit(code=exit_codes.BEYOND_LIMIT)
 
 
 @verb(
@@ -427,7 +427,7 @@ def conformance(
     outcome = conforming.conformance(session, wish, junit=Path(junit) if junit else None, consent=yes)
     _print_json(results.to_json(outcome)) if json else console.print(results.shown(outcome), soft_wrap=True)
     if not outcome.green:
-        raise Exit(code=1)
+        raise Exit(code=exit_codes.TESTS_FAIL)
 
 
 @verb(
@@ -471,7 +471,7 @@ def handout(
     | {"number": "which task, 1 to 11; without it, progress over all", "json": "as JSON, for programs"},
 )
 def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show how far a handout's tasks are. With a number: exit 0 done, 1 not yet, 2 broken (done, but wrong)."""
+    """Show how far a handout's tasks are. With a number: exit 0 done, 30 not yet, 31 done, but wrong."""
     from lab.workshop.task import command, look
 
     session = _made(lab, errors_console if json else console)
@@ -529,7 +529,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     session = _made(lab, lenient=True)
     question = f"Remove all machines of {session.lab.name}? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
-        raise Exit("nothing was removed", code=1)
+        raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)
     console.print(f"{session.lab.name} is gone" if removed else f"there is no lab at {session.workspace.root}")
 
@@ -598,6 +598,30 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
     from lab.verbs import bench as benchmark
 
     console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
+
+
+@verb(
+    of_checkout=True,
+    help={
+        "write": "first write the pages and the picture that are made from the code",
+        "out": "the folder for the site (default: site/ beside tasks.py)",
+    }
+)
+def docs(c: Context, write: bool = False, out: str = "") -> None:
+    """Build a site from README.md and docs/, to read in a browser; for developers."""
+    from invoke.collection import Collection
+
+    from lab.errors import LabError
+    from lab.verbs.docs import reference, site
+
+    if write:
+        for path in reference.write(Collection.from_module(sys.modules[__name__]).tasks):
+            console.print(f"{path.relative_to(HERE)} is written")
+    target = Path(out) if out else site.SITE
+    problems = site.build(target)
+    if problems:
+        raise LabError("\n".join(problems), hint="correct the links that these lines name")
+    console.print(f"{target}/index.html is written\nnext: open it in a browser", soft_wrap=True)
 
 
 @verb(of_checkout=True, help=YES_HELP)
@@ -708,7 +732,7 @@ def _heal_a_drill(session: Any) -> None:
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
-    """Change the lab; with `measure`, report what users noticed, and exit with 1 beyond a limit."""
+    """Change the lab; with `measure`, report what users noticed, and exit so where a limit is exceeded."""
     from lab.verbs import up as bring_up
 
     if not measure:
@@ -723,17 +747,17 @@ def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
     assert measured.folder is not None
     console.print(measuring.shown(measured.report, measured.folder), soft_wrap=True)
     if not measured.report.passed:
-        raise Exit(code=1)
+        raise Exit(code=exit_codes.BEYOND_LIMIT)
 
 
 def _confirmed(command: str) -> Callable[[str], bool]:
-    """Ask the user before something is removed; True is a yes. Exits with 2 where there is no terminal."""
+    """Ask the user before something is removed; True is a yes. Exits as for bad usage without a terminal."""
 
     def ask(question: str) -> bool:
         if not sys.stdin.isatty():
             what = f"`{command}` needs confirmation, and standard input is not a terminal"
             _show_error(f"{what}: {question.removesuffix(' [y/N] ')}", f"./inv {command} --yes", None)
-            raise Exit(code=2)
+            raise Exit(code=exit_codes.USAGE)
         try:
             answer = console.input(question, markup=False)
         except EOFError:

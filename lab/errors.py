@@ -9,8 +9,8 @@
     ├── NodeFailed           exit 1   a step failed on one machine or more
     └── LabStateError        exit 1   the lab is not in a state where this can be done
 
-Only `tasks.py` turns one into a message and an exit code. README.md, "Exit codes", has all of them, with those
-of verbs that answer a question by their code.
+Only `tasks.py` turns one into a message and an exit code. `lab.exit_codes` has all of them, with those of verbs
+that answer a question by their code.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from lab import exit_codes
 from lab.system import quoting
 
 
 class LabError(Exception):
     """Something went wrong that a person can act on."""
 
-    exit_code = 1
+    exit_code = exit_codes.FAILED
 
     def __init__(self, message: str, *, hint: str = "", log: Path | None = None) -> None:
         """Keep `message` (one sentence or a short list), `hint` (what to do) and the full log's path."""
@@ -37,7 +38,7 @@ class LabError(Exception):
 class ConfigError(LabError):
     """lab.yaml, or what was typed, can't be used; `problems` holds every reason, not the first."""
 
-    exit_code = 2
+    exit_code = exit_codes.USAGE
 
     def __init__(self, problems: Sequence[str], *, hint: str = "") -> None:
         """Keep all `problems`, each already naming its file, line and key."""
@@ -48,7 +49,7 @@ class ConfigError(LabError):
 class HostNotFit(LabError):
     """This host can't run the lab as it is; the message lists all that is missing."""
 
-    exit_code = 3
+    exit_code = exit_codes.NOT_FIT
 
 
 class CommandFailed(LabError):

@@ -44,8 +44,8 @@ def root(wanted: Sequence[str], mirrors: Mirrors, folder: Path, progress: Progre
         process.run(
             process.as_root(
                 *("env", f"TMPDIR={folder}"),
-                *("mmdebstrap", "--variant=minbase", "--mode=root", include, SUITE, str(partial)),
-                *_sources(mirrors),
+                *("mmdebstrap", "--variant=minbase", "--mode=root", include, *_sources(mirrors)),
+                *(SUITE, str(partial)),
                 online=True,
             ),
             log=step.log,
@@ -58,16 +58,20 @@ def root(wanted: Sequence[str], mirrors: Mirrors, folder: Path, progress: Progre
 
 
 def _sources(mirrors: Mirrors) -> list[str]:
-    """Return apt's sources where they are not mmdebstrap's own, which are those of Debian's servers."""
-    if not (mirrors.debian or mirrors.debian_security):
-        return []
-    archive = mirrors.debian or "http://deb.debian.org/debian"
-    security = mirrors.debian_security or "http://deb.debian.org/debian-security"
+    """Return what has mmdebstrap write other URLs into apt's sources, before it fetches anything.
+
+    It knows Debian's servers itself: the archive with its updates, and the archive of security updates.
+    """
     return [
-        f"deb {archive} {SUITE} main",
-        f"deb {archive} {SUITE}-updates main",
-        f"deb {security} {SUITE}-security main",
+        f"--setup-hook=sed -Ei '/ {SUITE}-security /{lines}{_url_becomes(url)}' \"$1\"/etc/apt/sources.list"
+        for lines, url in (("!", mirrors.debian), ("", mirrors.debian_security))
+        if url
     ]
+
+
+def _url_becomes(url: str) -> str:
+    """Return sed's command for a line of apt's sources; lab.yaml takes no URL with a sign of sed's in it."""
+    return rf"s|^(deb (\[[^]]*\] )?)[^ ]+|\1{url}|"
 
 
 def through_sudo() -> str:

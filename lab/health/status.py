@@ -14,6 +14,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lab import exit_codes
 from lab.errors import LabError
 from lab.health import causes
 from lab.health.causes import Cause
@@ -27,7 +28,11 @@ from lab.session import Session
 from lab.unknown import Unknown
 
 Health = Literal["healthy", "degraded", "down"]
-EXIT_CODES: dict[Health, int] = {"healthy": 0, "degraded": 1, "down": 2}
+EXIT_CODES: dict[Health, int] = {
+    "healthy": exit_codes.DONE,
+    "degraded": exit_codes.DEGRADED,
+    "down": exit_codes.DOWN,
+}
 COLOURS: dict[Health, str] = {"healthy": "bold green", "degraded": "bold yellow", "down": "bold red"}
 
 WORKING_PARTS = ("load balancer", "control planes", "etcd", "workers and network")
@@ -81,7 +86,7 @@ class Status:
 
     @property
     def exit_code(self) -> int:
-        """0 healthy, 1 degraded, 2 down."""
+        """The exit code of `status`."""
         return EXIT_CODES[self.health]
 
 

@@ -18,6 +18,7 @@ from invoke.parser.context import ParserContext
 from invoke.parser.parser import ParseMachine, Parser, ParseResult
 from invoke.program import Program
 
+from lab import exit_codes
 from lab.errors import ConfigError
 from lab.system.paths import COMMAND
 from lab.system.terminal import naming
@@ -26,23 +27,17 @@ _complete_context, _parse_argv = ParseMachine.complete_context, Parser.parse_arg
 _see_positional_arg = ParseMachine.see_positional_arg
 _parse_cleanup, _binary_names = Program.parse_cleanup, Program.binary_names
 
-USAGE = 2
-"""The exit code for a line that can't be read, as for other bad input (`lab.errors.ConfigError`)."""
-
-ANY_ERROR_IS_1 = ("plan",)
-"""Verbs whose 2 means something else."""
-
 
 class UsageError(ParseError, Exit):  # type: ignore[misc]
     """A line that can't be read; invoke prints a ParseError, and takes the exit code of an Exit."""
 
-    def __init__(self, said: str, verb: str | None, context: ParserContext | None = None) -> None:
+    def __init__(self, said: str, context: ParserContext | None = None) -> None:
         """Keep what to print, and the context from which invoke completes words."""
         said = naming(said, "")
         super().__init__(said, context)
         self.args = (said,)
         self.message = None  # which would be printed, too
-        self._code = 1 if verb in ANY_ERROR_IS_1 else USAGE
+        self._code = exit_codes.USAGE
 
 
 def speak_our_words() -> None:
@@ -124,7 +119,7 @@ def _not_understood(self: ParseMachine, message: str) -> None:
         message = f"--{self.flag.name} needs a value"
     elif verb and "did not receive" in message:
         message = f"`{verb}` needs: {', '.join(each.name for each in self.context.missing_positional_args)}"
-    raise UsageError(f"error: {message}\n  next: {known}", verb, self.context)
+    raise UsageError(f"error: {message}\n  next: {known}", self.context)
 
 
 def _unless_the_reader_left(
@@ -132,7 +127,7 @@ def _unless_the_reader_left(
 ) -> None:
     """End as the shell knows it of SIGPIPE where invoke itself prints, as for `./inv --list | head`."""
     if issubclass(kind, BrokenPipeError):
-        os._exit(141)  # what is left to write has no reader
+        os._exit(exit_codes.READER_LEFT)  # what is left to write has no reader
     sys.__excepthook__(kind, error, trace)
 
 
@@ -141,7 +136,7 @@ def _print_the_rest() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        os._exit(141)
+        os._exit(exit_codes.READER_LEFT)
 
 
 def _help_of_known_verbs(self: Program) -> None:
@@ -149,7 +144,7 @@ def _help_of_known_verbs(self: Program) -> None:
     asked = self.args.help.value
     if isinstance(asked, str) and asked and asked not in self.parser.contexts:
         near = _near(asked, self.parser.contexts, "`./inv --help {}`")
-        raise UsageError(f"error: there is no verb {asked}\n  next: {near}`./inv --list` has all verbs", None)
+        raise UsageError(f"error: there is no verb {asked}\n  next: {near}`./inv --list` has all verbs")
     _parse_cleanup(self)
 
 
@@ -163,8 +158,8 @@ def _with_ssh_at_the_end(self: Parser, argv: list[str]) -> ParseResult:
     found = _parse_argv(self, argv)
     verbs = [context.name for context in found if context.name]
     if "ssh" in verbs[:-1]:
-        raise UsageError("error: nothing can follow `ssh` in one line\n  next: type it by itself", "ssh")
+        raise UsageError("error: nothing can follow `ssh` in one line\n  next: type it by itself")
     if verbs and verbs[-1] != "ssh" and after_dashes():
         what = f"words after `--` are a command for a machine, and `{verbs[-1]}` takes none"
-        raise UsageError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND", verbs[-1])
+        raise UsageError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND")
     return found

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lab import config, providers
+from lab import config, exit_codes, providers
 from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.model.addons import ADDONS
@@ -30,9 +30,6 @@ from lab.verbs.up import impossible_message, leaving_machines, quorum_problem, w
 
 _Left = Mapping[str, tuple[str, ...]]
 """Steps that are left to do, each with the reasons."""
-
-NOTHING, IMPOSSIBLE, CHANGES = 0, 1, 2
-"""Exit codes."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +87,10 @@ class Forecast:
 
     @property
     def exit_code(self) -> int:
-        """0 nothing to do, 1 something is impossible, 2 there are changes."""
+        """Nothing to do, something is impossible, or there are changes."""
         if self.impossible or self.refused:
-            return IMPOSSIBLE
-        return CHANGES if self.steps or self.amiss else NOTHING
+            return exit_codes.IMPOSSIBLE
+        return exit_codes.CHANGES if self.steps or self.amiss else exit_codes.DONE
 
 
 def look(session: Session) -> Forecast:

@@ -26,7 +26,8 @@ HEAD = """\
 - Not tested: no user causes this fault by mistake, so it is reverted before `up` runs.
 
 "Detected by" names the checks that do not hold, at most three of them; `./inv verify` shows what each expects
-and what it found. What `up` shows is quoted in part. What else it repairs is in `docs/lifecycle.md`.
+and what it found. What `up` shows is quoted in part. What else it repairs is in
+[Changing a lab](lifecycle.md#what-up-repairs).
 
 This page is made from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
 

@@ -15,6 +15,7 @@ from lab.drill import workload
 from lab.drill.catalogue import DRILLS
 from lab.drill.report import read
 from lab.errors import LabError
+from lab.exit_codes import BEYOND_LIMIT
 from lab.health.cluster import Api
 from tests.labs.conftest import TestLab
 
@@ -57,7 +58,7 @@ def test_a_drill_is_carried_through_and_loses_nothing(lab: TestLab, name: str) -
     assert found["writes.asked"] > 30
     judged = [figure for figure in result["figures"] if figure["limit"] is not None]
     missed = [f for f in judged if f["value"] is None or f["value"] > f["limit"]]
-    assert code == (1 if missed else 0)
+    assert code == (BEYOND_LIMIT if missed else 0)
     print(f"{name}: {missed or 'within all limits'}")
 
 

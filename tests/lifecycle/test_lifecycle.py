@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from lab.exit_codes import CHANGES, DEGRADED, DOWN, IMPOSSIBLE
 from lab.golden.supply.images import PROBE
 from lab.remote import control_folder
 from tests.lifecycle.conftest import LivingLab
@@ -43,7 +44,7 @@ def docker(*words: str) -> str:
 
 def test_a_plan_from_nothing_names_everything(living: LivingLab) -> None:
     code, plan = living.plan()
-    assert code == 2
+    assert code == CHANGES
     assert (plan["changes"], plan["impossible"]) == (True, [])
     assert [step["machines"] for step in plan["steps"] if step["name"] == "worker-join"] == [["w1"]]
 
@@ -57,7 +58,7 @@ def test_a_small_lab_comes_up(living: LivingLab) -> None:
 def test_it_grows_to_three_control_planes_and_users_notice_nothing(living: LivingLab) -> None:
     living.edit(control_planes=3, workers=2)
     code, plan = living.plan()
-    assert code == 2
+    assert code == CHANGES
     joins = [step["machines"] for step in plan["steps"] if step["name"] == "control-plane-join"]
     assert joins == [["cp2", "cp3"]]
     figures = living.measured("up")
@@ -150,7 +151,7 @@ def haproxy_has(living: LivingLab, profile: str) -> bool:
 @pytest.mark.whole
 def test_a_stopped_worker_is_started_while_haproxy_gets_the_other_profile(living: LivingLab) -> None:
     living.lab.succeed("stop", "w1")
-    assert living.lab.inv("status").code == 1
+    assert living.lab.inv("status").code == DEGRADED
     living.change(load_balancer={"profile": "reference"})
     figures = living.measured("up")
     assert figures["connections.failed"] == figures["writes.lost"] == 0
@@ -187,7 +188,7 @@ def test_what_is_impossible_is_refused_and_the_lab_can_be_looked_at_as_it_is(liv
     before = living.lab_file.read_text(encoding="utf-8")
     living.change(network={"subnet": "192.168.61.0/24"})
     code, plan = living.plan()
-    assert code == 1
+    assert code == IMPOSSIBLE
     assert [each["key"] for each in plan["impossible"] if each["key"] == "network.subnet"]
     refused = living.lab.inv("up")
     assert refused.code == 2
@@ -204,14 +205,14 @@ def test_what_is_impossible_is_refused_and_the_lab_can_be_looked_at_as_it_is(liv
 
 def test_one_machine_is_stopped_and_up_starts_it(living: LivingLab) -> None:
     living.lab.succeed("stop", "w1")
-    assert living.lab.inv("status").code == 1
+    assert living.lab.inv("status").code == DEGRADED
     living.lab.succeed("up")
     living.verified()
 
 
 def test_all_machines_are_stopped_in_the_evening_and_started_in_the_morning(living: LivingLab) -> None:
     stopped = living.lab.succeed("stop")
-    assert living.lab.inv("status").code == 2
+    assert living.lab.inv("status").code == DOWN
     started = living.lab.succeed("up")
     living.verified()
     print(f"stop {stopped.seconds:.0f} s, up {started.seconds:.0f} s")

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from lab.errors import CommandFailed, HostNotFit
+from lab.exit_codes import FIT_AFTER_REPAIRS, NOT_FIT
 from lab.golden.supply import lock
 from lab.golden.supply.source import Wanted
 from lab.host import (
@@ -677,7 +678,7 @@ def test_a_bridge_that_a_stopped_daemon_left_is_not_called_foreign() -> None:
     )
     assert finding("network-subnet", stopped).verdict == "fit"
     assert finding("addresses", stopped).verdict == "note"
-    assert exit_code(examine(stopped)) == 4  # the daemon can be started
+    assert exit_code(examine(stopped)) == FIT_AFTER_REPAIRS  # the daemon can be started
 
 
 def test_the_labs_networks_must_not_overlap_one_another() -> None:
@@ -731,10 +732,10 @@ def test_a_host_where_nothing_could_be_asked_is_judged_without_a_false_claim() -
 
 def test_exit_codes_and_json() -> None:
     repairable = examine(replace(FIT, inotify=Inotify(128, 65536, 100)))
-    assert exit_code(repairable) == 4
+    assert exit_code(repairable) == FIT_AFTER_REPAIRS
     unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
     said = json.loads(to_json(unfit))
-    assert (exit_code(unfit), said["exit_code"]) == (3, 3)
+    assert (exit_code(unfit), said["exit_code"]) == (NOT_FIT, NOT_FIT)
     assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
     verdicts = {each["check"]: each["verdict"] for each in said["findings"]}
     assert verdicts["inotify"] == "mendable"

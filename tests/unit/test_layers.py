@@ -14,7 +14,7 @@ from lab.model import Provider
 from lab.system.paths import REPOSITORY
 
 ORDER = (
-    *("system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.version"),
+    *("exit_codes", "system.quoting", "errors", "unknown", "system.meaning", "system.paths", "system.version"),
     *(
         "system.redact",
         "system.proxies",
@@ -37,7 +37,7 @@ ORDER = (
         "health.manifests",
     ),
     *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
-    *("conformance", "plans", "verbs", "drill", "workshop", "tasks", "__main__"),
+    *("conformance", "plans", "verbs", "drill", "workshop", "verbs.docs", "tasks", "__main__"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""
 
@@ -180,7 +180,7 @@ def test_a_listing_of_lab_is_short_enough_to_show_the_architecture() -> None:
     found = [path for path in (REPOSITORY / "lab").iterdir() if not path.name.startswith("_")]
     assert len([path for path in found if path.is_dir()]) <= 13
     assert sorted(path.stem for path in found if path.suffix == ".py") == [
-        *("errors", "remote", "session", "texts", "unknown")
+        *("errors", "exit_codes", "remote", "session", "texts", "unknown")
     ]
 
 

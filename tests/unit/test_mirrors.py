@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from lab.golden import debian
@@ -36,12 +39,41 @@ def test_a_mirror_of_images_stands_for_their_registry(instead: str, place: Place
     )
 
 
-def test_one_mirror_of_debians_leaves_the_other_as_it_is() -> None:
-    assert debian._sources(Mirrors(debian="https://mirror.example/debian")) == [
-        "deb https://mirror.example/debian trixie main",
-        "deb https://mirror.example/debian trixie-updates main",
-        "deb http://deb.debian.org/debian-security trixie-security main",
-    ]
+ARCHIVE, SECURITY = "https://mirror.example/debian", "http://mirror.example:8080/security"
+OWN = (
+    "deb http://archive.test/debian trixie main\n"
+    "deb [ arch=amd64 ] http://archive.test/debian trixie-updates main\n"
+    "deb http://archive.test/debian-security trixie-security main\n"
+)
+"""What mmdebstrap writes by itself, but for the host."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("mirrors", "written"),
+    [
+        (Mirrors(), OWN),
+        (Mirrors(debian=ARCHIVE), OWN.replace("http://archive.test/debian ", f"{ARCHIVE} ")),
+        (Mirrors(debian_security=SECURITY), OWN.replace("http://archive.test/debian-security", SECURITY)),
+        (
+            Mirrors(debian=ARCHIVE, debian_security=SECURITY),
+            OWN.replace("http://archive.test/debian-security", SECURITY).replace(
+                "http://archive.test/debian ", f"{ARCHIVE} "
+            ),
+        ),
+    ],
+)
+def test_a_mirror_of_debian_s_stands_in_what_mmdebstrap_has_written(
+    tmp_path: Path, mirrors: Mirrors, written: str
+) -> None:
+    sources = tmp_path / "etc" / "apt" / "sources.list"
+    sources.parent.mkdir(parents=True)
+    sources.write_text(OWN)
+    for hook in debian._sources(mirrors):
+        command = hook.removeprefix("--setup-hook=")
+        # As mmdebstrap calls a hook.
+        subprocess.run(["sh", "-c", command, "exec", str(tmp_path)], check=True)
+    assert sources.read_text() == written
 
 
 @pytest.mark.parametrize(

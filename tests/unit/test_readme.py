@@ -17,14 +17,8 @@ from invoke.parser import Parser
 from invoke.program import Program
 
 import tasks
-from lab.errors import ConfigError, HostNotFit, LabError
-from lab.health import status
-from lab.host.doctor import finding
 from lab.model.change import EFFECTS
-from lab.system import commandline
 from lab.system.paths import REPOSITORY
-from lab.verbs import plan
-from lab.workshop.task import command as task_command
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 LIFECYCLE = (REPOSITORY / "docs" / "lifecycle.md").read_text(encoding="utf-8")
@@ -36,10 +30,6 @@ DOCUMENTS = [
     REPOSITORY / "docs" / "handout" / "README.md",
 ]
 """Those that are no templates: the handout's chapters have tests of their own."""
-
-# A word that ends as host names do. docker.io is a Debian package.
-HOST_NAME = re.compile(r"\b(?:[a-z0-9-]+\.)+(?:org|com|io|dev|net|cloud)\b")
-NO_HOSTS = {"docker.io", "rbac.authorization.k8s.io"}
 
 
 def commands(text: str) -> list[str]:
@@ -100,11 +90,6 @@ def test_a_command_that_invoke_does_not_understand_would_be_found(wrong: str) ->
         parse(wrong)
 
 
-def test_readme_names_every_verb() -> None:
-    verbs = {name.replace("_", "-") for name in Collection.from_module(tasks).task_names}
-    assert {shlex.split(command)[1] for command in commands(README)} >= verbs
-
-
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_every_path_that_a_document_names_exists(path: Path) -> None:
     there = tracked_or_new()
@@ -112,21 +97,13 @@ def test_every_path_that_a_document_names_exists(path: Path) -> None:
     assert sorted(named - there) == []
 
 
-def test_readme_names_the_paths_that_a_reader_needs() -> None:
-    assert {"lab.yaml", "examples/smallest.yaml", "docs/DESIGN.md", ".ci/run"} <= set(named_paths(README))
-
-
-@pytest.mark.parametrize("path", [*DOCUMENTS, REPOSITORY / ".ci" / "run"], ids=lambda path: path.name)
-def test_no_document_names_a_host_of_the_internet(path: Path) -> None:
-    assert sorted(set(HOST_NAME.findall(path.read_text(encoding="utf-8").lower())) - NO_HOSTS) == []
-
-
-def test_ci_runs_what_the_readme_tells_developers() -> None:
+def test_ci_runs_what_the_page_for_developers_says() -> None:
     lines = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     run = [line for line in lines if line.startswith("./inv")]
     suites = [f"./inv test --yes{suite}" for suite in ("", " --sabotage --drills --lifecycle", " --vm")]
     assert run == [*suites, "./inv lint --yes"]
-    assert set(run) <= set(commands(README))
+    page = REPOSITORY / "docs" / "contributing.md"
+    assert set(run) <= set(commands(page.read_text(encoding="utf-8")))
 
 
 def test_the_changelog_has_a_section_for_what_comes_next() -> None:
@@ -135,11 +112,11 @@ def test_the_changelog_has_a_section_for_what_comes_next() -> None:
 
 
 def test_the_design_fits_a_page() -> None:
-    assert len((REPOSITORY / "docs" / "DESIGN.md").read_text(encoding="utf-8").splitlines()) <= 70
+    assert len((REPOSITORY / "docs" / "DESIGN.md").read_text(encoding="utf-8").splitlines()) <= 85
 
 
 def test_decisions_are_numbered_in_a_row() -> None:
-    names = sorted(path.name for path in (REPOSITORY / "docs" / "decisions").glob("*.md"))
+    names = sorted(path.name for path in (REPOSITORY / "docs" / "decisions").glob("[0-9]*.md"))
     assert [name[:4] for name in names] == [f"{number:04d}" for number in range(1, len(names) + 1)]
 
 
@@ -178,9 +155,12 @@ def test_the_page_about_changes_says_of_each_key_what_change_py_says() -> None:
 
 
 def typed_by_tests() -> list[tuple[str, ...]]:
-    """The verbs with their words that tests type into real labs; a verb that a test is given is "*"."""
-    found = []
-    for suite in ("labs", "lifecycle"):
+    """The verbs with their words that tests type into real labs; a verb that a test is given is "*".
+
+    Two that need no lab are typed by unit tests.
+    """
+    found: list[tuple[str, ...]] = [("doctor",), ("docs",)]
+    for suite in ("labs", "lifecycle", "breaking"):
         for path in (REPOSITORY / "tests" / suite).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -202,8 +182,14 @@ def is_typed(command: str, typed: list[tuple[str, ...]]) -> bool:
     return verb in verbs and any(words[0] in (verb, "*") and options <= set(words[1:]) for words in typed)
 
 
-@pytest.mark.parametrize("command", sorted(set(commands(LIFECYCLE))))
-def test_every_command_of_the_page_about_changes_is_typed_into_a_real_lab(command: str) -> None:
+TYPED = [REPOSITORY / "README.md", REPOSITORY / "docs" / "lifecycle.md"]
+"""Pages whose every command is typed into a real lab; those of other pages are read by invoke at least."""
+
+
+@pytest.mark.parametrize(
+    "command", sorted({c.partition(" -- ")[0] for path in TYPED for c in commands(path.read_text())})
+)
+def test_every_command_of_these_pages_is_typed_into_a_real_lab(command: str) -> None:
     assert is_typed(command, typed_by_tests())
 
 
@@ -213,32 +199,3 @@ def test_a_command_that_no_test_types_would_be_found() -> None:
     assert is_typed("./inv up --measure", typed)
     assert not is_typed("./inv status --json", typed)
     assert not is_typed("./inv stop w3", typed)
-
-
-def cells(section: str) -> dict[str, list[str]]:
-    """The rows of a section's tables: the first cell → the others."""
-    found = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in section.splitlines()
-        if line.startswith("|")
-    ]
-    return {row[0]: row[1:] for row in found}
-
-
-def test_the_exit_codes_are_those_of_the_code() -> None:
-    table = cells(README.partition("### Exit codes")[2].partition("\n## ")[0])
-    assert table[str(LabError("").exit_code)][0].startswith("failed")
-    assert ConfigError([]).exit_code == commandline.USAGE
-    assert table[str(commandline.USAGE)][0].startswith("what was typed or `lab.yaml` is wrong")
-    assert table[str(HostNotFit("").exit_code)] == ["this host is not fit"]
-    assert [table["`plan`"][code] for code in (plan.NOTHING, plan.IMPOSSIBLE, plan.CHANGES)] == [
-        "nothing to change",
-        "something is impossible, or any error",
-        "there are changes",
-    ]
-    for health, code in status.EXIT_CODES.items():
-        assert table["`status`"][code].startswith(health)
-    words = {"done": "done", "not yet": "not yet done", "broken": "done, but wrong"}
-    for state, code in task_command.EXIT_CODES.items():
-        assert table["`task`"][code] == words[state]
-    assert f"{finding.NOT_FIT} not fit, {finding.FIT_AFTER_REPAIRS} fit after" in table["`doctor`"][3]

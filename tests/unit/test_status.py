@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab.config import default
+from lab.exit_codes import DEGRADED, DONE, DOWN
 from lab.health import status
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.api import ask_api
@@ -70,7 +71,7 @@ def shown(found: status.Status) -> str:
 
 def test_a_lab_that_is_well_is_healthy() -> None:
     found = looked()
-    assert (found.health, found.exit_code) == ("healthy", 0)
+    assert (found.health, found.exit_code) == ("healthy", DONE)
     assert found.all_ready
     assert [machine.cluster for machine in found.machines] == ["-"] + ["Ready"] * 6
     assert "ha-lab-verify: healthy; the API is https://192.168.57.10:6443" in shown(found)
@@ -78,7 +79,7 @@ def test_a_lab_that_is_well_is_healthy() -> None:
 
 def test_a_lost_control_plane_degrades_and_the_loss_that_would_stop_it_is_named() -> None:
     found = looked(silent("cp2"), server_down("cp2"))
-    assert (found.health, found.exit_code) == ("degraded", 1)
+    assert (found.health, found.exit_code) == ("degraded", DEGRADED)
     assert not found.all_ready
     assert [machine.name for machine in found.machines if not machine.answers] == ["cp2"]
     assert found.losses == ("the loss of cp1 or cp3: etcd needs 2 of its 3 members to take writes",)
@@ -224,7 +225,7 @@ def test_what_is_only_private_does_not_degrade() -> None:
 )
 def test_without_the_api_the_lab_is_down_and_says_why(answer: object, problem: str) -> None:
     found = looked(api(health={**facts().api.health, "/readyz": answer}))
-    assert (found.health, found.exit_code, found.problem) == ("down", 2, problem)
+    assert (found.health, found.exit_code, found.problem) == ("down", DOWN, problem)
     assert f"down: {problem}" in shown(found)
     assert "next: ./inv up" in shown(found)
 
@@ -272,7 +273,7 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     found = status.look(session)
     assert asked == [False]
     assert [machine.name for machine in found.machines if not machine.answers] == ["w3"]
-    assert (found.health, found.exit_code, found.amiss) == ("down", 2, ())
+    assert (found.health, found.exit_code, found.amiss) == ("down", DOWN, ())
     said = shown(found)
     assert "down: there is no cluster yet that this host knows of" in said
     assert "next: ./inv up, or manually: ./inv task" in said

@@ -12,6 +12,7 @@ import pytest
 
 from lab import model, providers
 from lab.errors import LabError, LabStateError
+from lab.exit_codes import CHANGES, IMPOSSIBLE
 from lab.golden import image
 from lab.model import Lab, Libvirt, Node, roles
 from lab.model.addons import ADDONS
@@ -82,7 +83,7 @@ def test_from_nothing_everything_is_made(world: World) -> None:
         "revoke": ("cp1",),
         **AFTER,
     }
-    assert (found.exit_code, found.problem, found.notice, found.removed) == (2, None, (), ())
+    assert (found.exit_code, found.problem, found.notice, found.removed) == (CHANGES, None, (), ())
     assert {step.name: step.title for step in found.steps}["control-plane-init"] == "kubeadm init"
 
 
@@ -145,7 +146,7 @@ def test_what_up_would_repair_is_a_change(world: World) -> None:
     world.up(lab)
     world.amiss = ("the kubelet on w3 does not run",)
     found = look(world, lab)
-    assert (found.exit_code, found.steps, found.amiss) == (2, (), world.amiss)
+    assert (found.exit_code, found.steps, found.amiss) == (CHANGES, (), world.amiss)
     assert json.loads(plan.to_json(found))["changes"] is True
     said = text(found)
     assert "does not hold: the kubelet on w3 does not run\n" in said
@@ -167,7 +168,7 @@ def test_what_is_wrong_is_not_asked_where_steps_are_known_or_machines_do_not_run
 ) -> None:
     world.up(lab_of(world.folder, workers=1))
     monkeypatch.setattr(already, "amiss", lambda *_: pytest.fail("asked"))
-    assert look(world, lab_of(world.folder, workers=2)).exit_code == 2
+    assert look(world, lab_of(world.folder, workers=2)).exit_code == CHANGES
     world.machine("w1").state = "stopped"
     assert look(world, lab_of(world.folder, workers=1)).amiss == ()
 
@@ -228,7 +229,7 @@ def test_where_the_first_control_plane_can_t_say_what_is_left_another_one_does(
 def test_a_larger_lab(world: World) -> None:
     world.up(lab_of(world.folder, control_planes=1, workers=1))
     found = look(world, lab_of(world.folder, control_planes=3, workers=2))
-    assert found.exit_code == 2
+    assert found.exit_code == CHANGES
     assert steps(found) == {
         "boot": (),
         "machine": ("cp2", "cp3", "w2"),
@@ -356,7 +357,7 @@ def test_machines_are_asked_what_they_have_and_not_only_whether_they_run(world: 
         world.up(lab)
     world.machine("w2").has = "partial"
     found = look(world, lab)
-    assert found.exit_code == 2
+    assert found.exit_code == CHANGES
     assert steps(found) == {
         "node": ("cp3", "w2"),
         "control-plane-init": ("cp1",),
@@ -491,7 +492,7 @@ def test_a_machine_s_broken_files_are_shown_with_the_step_that_repairs_them(
     world.up(lab)
     world.machine(name).has, world.broken[name] = has, f"{problem}\n"
     found = look(world, lab)
-    assert (found.exit_code, found.repairs) == (2, (f"{name}: {problem}",))
+    assert (found.exit_code, found.repairs) == (CHANGES, (f"{name}: {problem}",))
     assert steps(found)[step] == (name,)
     assert f"up repairs: {name}: {problem}\n" in text(found)
     assert json.loads(plan.to_json(found))["repairs"] == [f"{name}: {problem}"]
@@ -513,7 +514,7 @@ def test_objects_that_the_cluster_lacks_are_shown_with_the_step_that_creates_the
     world.up(lab)
     world.lacks = ("DaemonSet kube-proxy",)
     found = look(world, lab)
-    assert (found.exit_code, steps(found)) == (2, {"control-plane-init": ("cp1",), **AFTER})
+    assert (found.exit_code, steps(found)) == (CHANGES, {"control-plane-init": ("cp1",), **AFTER})
     assert "up repairs: cp1: the cluster lacks its DaemonSet kube-proxy\n" in text(found)
     world.up(lab)
     assert look(world, lab).exit_code == 0
@@ -539,7 +540,7 @@ def test_machines_that_can_t_be_asked_are_named_and_not_taken_for_missing(
     assert "nothing to change" not in text(found)
     assert "lab.yaml asks for no change; `./inv up` looks at the machines" in text(found)
     more = look(world, lab_of(world.folder, workers=3))
-    assert (more.exit_code, steps(more)["worker-join"]) == (2, ("w3",))
+    assert (more.exit_code, steps(more)["worker-join"]) == (CHANGES, ("w3",))
 
 
 def test_without_a_route_no_machine_is_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -564,7 +565,7 @@ def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(
     path = world.folder / "lab.yaml"
     path.write_text(f"{path.read_text()}network:\n  subnet: 192.168.77.0/24\n")
     found = look(world, other)
-    assert (found.exit_code, found.steps, found.notice, found.problem) == (1, (), (), None)
+    assert (found.exit_code, found.steps, found.notice, found.problem) == (IMPOSSIBLE, (), (), None)
     said = {each["key"]: each for each in json.loads(plan.to_json(found))["impossible"]}
     assert set(said) == {"name", "network.subnet"}
     subnet = said["network.subnet"]
@@ -798,7 +799,7 @@ def test_a_removal_that_costs_etcd_its_majority_is_refused_as_up_refuses_it(worl
     world.up(lab_of(world.folder))
     world.lose("cp1")
     found = look(world, lab_of(world.folder, control_planes=1))
-    assert (found.exit_code, found.steps) == (1, ())
+    assert (found.exit_code, found.steps) == (IMPOSSIBLE, ())
     assert found.refused is not None
     assert found.refused.what.startswith("cp2 can't leave now: of etcd's 3 members cp1 does not answer")
     assert f"impossible now: {found.refused.what}\n  next: {found.refused.next}" in text(found)

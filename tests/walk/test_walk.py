@@ -13,6 +13,7 @@ import time
 import pytest
 from _pytest.mark import ParameterSet
 
+from lab.exit_codes import TASK_NOT_YET
 from lab.system.paths import REPOSITORY
 from lab.workshop.handout.command import read_chapters
 from lab.workshop.handout.prose import HOST, WAYS, Command, commands
@@ -76,6 +77,6 @@ def test_a_chapters_commands_do_on_a_lab_what_its_task_asks(walked: TestLab, way
     asked = _commands(walked, number, way)
     assert any(each.text.startswith("./inv task") and each.text.endswith(f" {number}") for each in asked)
     if way == "hand" and number in BY_HAND:
-        assert walked.inv("task", str(number)).code == 1
+        assert walked.inv("task", str(number)).code == TASK_NOT_YET
     for command in asked:
         _type(walked, command)

@@ -10,13 +10,12 @@ from typing import Literal
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from lab import exit_codes
 from lab.system import quoting
 from lab.system.progress import Progress
 
 Verdict = Literal["fit", "repairable", "unfit", "note"]
 """Repairable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
-
-FIT, NOT_FIT, FIT_AFTER_REPAIRS = 0, 3, 4
 
 _MARKS = {
     "fit": ("✓", "green"),
@@ -74,11 +73,11 @@ def unfit(check: str, title: str, what: str, why: str, repair: str) -> Finding:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 0 where the host is fit, 3 where it isn't, 4 where `--yes` would make it so."""
+    """Return whether the host is fit, is not, or is fit after what `--yes` can do."""
     verdicts = {finding.verdict for finding in findings}
     if "unfit" in verdicts:
-        return NOT_FIT
-    return FIT_AFTER_REPAIRS if "repairable" in verdicts else FIT
+        return exit_codes.NOT_FIT
+    return exit_codes.FIT_AFTER_REPAIRS if "repairable" in verdicts else exit_codes.DONE
 
 
 def to_json(findings: Sequence[Finding]) -> str:
@@ -114,7 +113,7 @@ def shown(findings: Sequence[Finding]) -> RenderableType:
 
 def _summary(findings: Sequence[Finding]) -> str:
     return {
-        FIT: "this host is fit for the lab",
-        FIT_AFTER_REPAIRS: "this host is fit for the lab after what `--yes` can do",
-        NOT_FIT: "this host is not fit for the lab",
+        exit_codes.DONE: "this host is fit for the lab",
+        exit_codes.FIT_AFTER_REPAIRS: "this host is fit for the lab after what `--yes` can do",
+        exit_codes.NOT_FIT: "this host is not fit for the lab",
     }[exit_code(findings)]

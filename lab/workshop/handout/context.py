@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from lab import exit_codes
 from lab.drill import report, words
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
@@ -43,9 +44,6 @@ LOCAL_INIT = {"1.35": 5, "1.36": 1}
 
 kubernetes/kubernetes#138449 and its cherry-picks; later minor releases have it from their start.
 """
-
-BEYOND_LIMIT = 1
-"""The exit code of a drill of which a figure is beyond its limit."""
 
 UNSEEN = "–"
 
@@ -137,7 +135,7 @@ def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: in
         "local_init": asks_its_own_server(lab.kubernetes.version),
         "local_init_releases": [f"{minor}.{patch}" for minor, patch in LOCAL_INIT.items()],
         "detection": detection(lab),
-        "exit_codes": status.EXIT_CODES | {"beyond_limit": BEYOND_LIMIT},
+        "exit_codes": status.EXIT_CODES | {"beyond_limit": exit_codes.BEYOND_LIMIT},
         "measured": measured(found, lab, language),
         "drills": tuple(
             Story(name, in_language(story.title, language), in_language(story.text, language))

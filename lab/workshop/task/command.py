@@ -11,11 +11,16 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lab import exit_codes
 from lab.model import Lab
 from lab.workshop.task.look import Result
 from lab.workshop.task.task import Found, State
 
-EXIT_CODES: dict[State, int] = {"done": 0, "not yet": 1, "broken": 2}
+EXIT_CODES: dict[State, int] = {
+    "done": exit_codes.DONE,
+    "not yet": exit_codes.TASK_NOT_YET,
+    "broken": exit_codes.TASK_BROKEN,
+}
 NAMED = 6
 """How many findings are shown in full; programs get all of them."""
 
