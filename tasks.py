@@ -605,7 +605,7 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
     help={
         "write": "first write the pages and the picture that are made from the code",
         "out": "the folder for the site (default: site/ beside tasks.py)",
-    }
+    },
 )
 def docs(c: Context, write: bool = False, out: str = "") -> None:
     """Build a site from README.md and docs/, to read in a browser; for developers."""

@@ -68,6 +68,7 @@ def names(record: Made) -> list[str]:
 
 # Reading and writing.
 
+
 def test_where_nothing_was_rendered_there_is_no_record(workspace: Workspace) -> None:
     assert made.read(workspace) is None
     assert made.owner(workspace) == str(workspace.root)
