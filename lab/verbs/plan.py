@@ -411,8 +411,8 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
             "and the start of new pods may have to wait for them"
         )
     if any(setting.effect.kind == "network-policy" for setting in change.reconfigured):
-        off = lab.network.policy == "none"
-        yield "NetworkPolicies deny nothing from then on" if off else "NetworkPolicies deny from then on"
+        what = "deny nothing" if lab.network.policy == "none" else "deny"
+        yield f"NetworkPolicies {what} from then on"
     yield from _notice_of_addons(session.made.lab if session.made else lab, lab)
     yield from _notice_of_joins(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]

@@ -266,7 +266,7 @@ def test_each_check_tells_a_host_that_is_not_fit(check: str, verdict: str, chang
 
 
 def test_what_only_network_policies_need_is_not_asked_for_without_them() -> None:
-    features: dict[str, Any] = {**FIT.features, "ip_set": "missing"}  # type: ignore[dict-item]
+    features: dict[str, Any] = {**FIT.features, "ip_set": "missing"}
     host = replace(FIT, features=features)
     assert "set network.policy to none" in finding("kernel-ip_set", host).repair
     without = LAB.model_copy(update={"network": LAB.network.model_copy(update={"policy": "none"})})

@@ -298,7 +298,10 @@ def test_a_ca_that_can_t_be_read_keeps_its_checks_from_being_judged(
     ca: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = [v for v in judged(files(ca=ca)(facts())) if v.outcome != "holds"]
-    assert {(v.name, v.outcome) for v in bad} == {("cluster-ca", "could-not-ask")}
+    assert {(v.name, v.outcome) for v in bad} == {
+        ("cluster-ca", "could-not-ask"),
+        ("kubelet-certificate", "could-not-ask"),
+    }
     monkeypatch.delattr(http.client, "HTTPSConnection")  # nothing may be sent
     with pytest.raises(LabStateError, match="certificate can't be read"):
         ask_health(lab().first.address, 6443, "/readyz", ca)

@@ -142,7 +142,7 @@ WITHOUT_A_LOG = {
     "lab/drill/run.py": 2,  # while probes run
     "lab/drill/workload.py": 2,  # within `progress.asking`
     "lab/golden/supply/shelf.py": 1,  # within `progress.asking`
-    "lab/health/facts/probes.py": 3,  # 20 s at most
+    "lab/health/facts/probes.py": 4,  # 20 s at most
     "lab/providers/shutdown.py": 1,  # the limit is its reason: its power is cut then
 }
 """How many waits of a module write down no reason while they last, and why that is no silent wait of 20 s."""

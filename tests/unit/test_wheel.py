@@ -111,10 +111,10 @@ def test_what_the_kit_reads_of_the_repository_is_in_the_wheel() -> None:
     )
     read_there = {match.replace('" / "', "/") for match in re.findall(r'REPOSITORY / "([^)\n]*)"', code)}
     listed = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    # bench.py's; `bench` needs a checkout.
+    # What `bench` and `docs` read, which need a checkout.
     missing = {
         name
-        for name in read_there - {"tests/bench/floor.sh"}
+        for name in read_there - {"tests/bench/floor.sh", "docs", "docs/decisions", "site"}
         if not any(name.startswith(each) for each in listed)
     }
     assert read_there > {"lab.yaml", "examples", "provision", "supply"}
@@ -197,7 +197,7 @@ def test_the_command_has_the_version_and_all_verbs(ha_lab: Callable[..., Ran]) -
 def test_a_folder_without_a_lab_file_says_what_writes_one(ha_lab: Callable[..., Ran], tmp_path: Path) -> None:
     for verb in ("up", "plan", "status", "verify", "destroy"):
         ran = ha_lab(verb)
-        assert ran.returncode == (1 if verb == "plan" else 2), ran.stderr
+        assert ran.returncode == exit_codes.USAGE, ran.stderr
         assert ran.stderr == (
             "error: there is no lab file lab.yaml in this folder\n  next: `ha-lab init` writes one\n"
         )
@@ -211,7 +211,7 @@ def test_a_lab_begins_in_any_folder(ha_lab: Callable[..., Ran], tmp_path: Path) 
     made = config.load(folder / "lab.yaml")
     assert made == config.load(REPOSITORY / "examples" / "smallest.yaml")
     ran = ha_lab("plan")
-    assert ran.returncode == 2, ran.stderr
+    assert ran.returncode == exit_codes.CHANGES, ran.stderr
     assert f"{made.name}: `ha-lab up` takes about" in ran.stdout
     ran = ha_lab("render")
     assert ran.returncode == 0, ran.stderr
@@ -227,7 +227,7 @@ def test_a_lab_begins_in_any_folder(ha_lab: Callable[..., Ran], tmp_path: Path) 
     assert "ha-lab task 1" in text
     assert "./inv" not in text
     ran = ha_lab("status", "--json")
-    assert ran.returncode == 2
+    assert ran.returncode == exit_codes.DOWN
     assert "./inv" not in ran.stdout + ran.stderr
 
 
@@ -249,7 +249,7 @@ def test_what_verify_runs_is_found(ha_lab: Callable[..., Ran], installed: Path, 
     assert ran.stdout.count("test_checks.py::test_check[") > 150
 
 
-@pytest.mark.parametrize("verb", ["bench", "lint", "lock", "test"])
+@pytest.mark.parametrize("verb", ["bench", "docs", "lint", "lock", "test"])
 def test_what_needs_a_checkout_says_so(ha_lab: Callable[..., Ran], tmp_path: Path, verb: str) -> None:
     ran = ha_lab(verb)
     assert ran.returncode == 2
