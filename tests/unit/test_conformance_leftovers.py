@@ -178,7 +178,7 @@ registry.k8s.io/e2e-test-images/agnhost:2.63.0 application/vnd.oci.image.manifes
 registry.k8s.io/pause:3.10.2 application/vnd.oci.image.manifest.v1+json sha256:bb 700.0 KiB linux/amd64 io.cri-containerd.pinned=pinned
 sha256:11 application/vnd.oci.image.manifest.v1+json sha256:aa 200.0 MiB linux/amd64 io.cri-containerd.image=managed
 sha256:22 application/vnd.oci.image.manifest.v1+json sha256:bb 700.0 KiB linux/amd64 io.cri-containerd.image=managed
-"""
+"""  # noqa: E501
 
 
 def test_an_image_goes_with_the_second_name_that_containerd_has_for_it() -> None:

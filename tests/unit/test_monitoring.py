@@ -60,7 +60,8 @@ def test_a_job_says_who_it_is_and_whom_it_trusts(job: str) -> None:
         return
     assert found["scheme"] == "https"
     tls = found["tls_config"]
-    own: dict[str, object] = {"insecure_skip_verify": True} if job in ("scheduler", "controller-manager") else {}
+    is_self_signed = job in ("scheduler", "controller-manager")
+    own: dict[str, object] = {"insecure_skip_verify": True} if is_self_signed else {}
     if job == "etcd":
         assert tls == {"ca_file": "etcd-ca.crt", "cert_file": "etcd.crt", "key_file": "etcd.key"}
     else:

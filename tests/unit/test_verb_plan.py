@@ -93,7 +93,7 @@ def test_an_add_on_that_is_added_is_applied_and_one_that_is_removed_says_what_is
     assert steps(added) == {"addons": ("cp1",), **AFTER}
     assert added.notice == ("nothing while local-path starts",)
     gone = look(world, lab_of(world.folder))
-    assert (gone.exit_code, steps(gone)) == (2, {"addons": ("cp1",), **AFTER})
+    assert (gone.exit_code, steps(gone)) == (10, {"addons": ("cp1",), **AFTER})
     assert gone.notice == (f"metrics-server is removed: {ADDONS['metrics-server'].gone}",)
     world.up(lab_of(world.folder, addons=["local-path"]))
     assert world.addons == ("local-path",)

@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 
 import tasks
 from hatch_build import needed, read
-from lab import config
+from lab import config, exit_codes
 from lab.golden import image
 from lab.system.paths import REPOSITORY
 from lab.system.version import version
