@@ -18,7 +18,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import task as invoke_task
 
 from lab.system import commandline, quoting
-from lab.system.terminal import Terminal, naming_in_json, print_anything
+from lab.system.terminal import Terminal, naming_in_json, replace_unencodable
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml")
@@ -35,9 +35,9 @@ YES_HELP = {
     "yes": "agree to installing what is missing, to starting a daemon, and to other repairs that `doctor` shows"
 }
 
-commandline.speak_our_words()
+commandline.patch_invoke()
 for stream in (sys.stdout, sys.stderr):
-    print_anything(stream)
+    replace_unencodable(stream)
 console = Terminal()
 errors_console = Terminal(stderr=True)
 

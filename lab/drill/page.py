@@ -31,7 +31,7 @@ from lab.drill.words import (
     MEASURES,
     PROBES,
 )
-from lab.texts import Said
+from lab.texts import Bilingual
 
 HERE = Path(__file__).parent
 
@@ -52,7 +52,7 @@ def page(report: Report) -> str:
     template = _environment(change=change).get_template("page.html.j2")
     return template.render(
         report=report,
-        title=Said(*(f"{said}: {report.lab}" for said in _headings(change)["title"])),
+        title=Bilingual(*(f"{said}: {report.lab}" for said in _headings(change)["title"])),
         headline=words.headline(sum(result.passed for result in report.results), len(report.results)),
         facts=_facts(report),
         profiles=profiles(report),
@@ -62,7 +62,7 @@ def page(report: Report) -> str:
     )
 
 
-def _groups(columns: list[str]) -> list[tuple[Said | None, list[str]]]:
+def _groups(columns: list[str]) -> list[tuple[Bilingual | None, list[str]]]:
     """The columns by what asks, in their order; those of nobody by themselves."""
     found = itertools.groupby(columns, key=lambda name: name.partition(".")[0] if "." in name else "")
     return [(PROBES.get(probe), list(names)) for probe, names in found]
@@ -89,11 +89,11 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
 def _story(drill: Drill) -> Story:
     """A drill's story; of a change, its own title and what is asked of every change."""
     if drill.title:
-        return Story(Said(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
-    return STORIES.get(drill.name, Story(Said(drill.name, drill.name), HEADINGS["unknown"]))
+        return Story(Bilingual(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
+    return STORIES.get(drill.name, Story(Bilingual(drill.name, drill.name), HEADINGS["unknown"]))
 
 
-def _headings(change: bool) -> dict[str, Said]:
+def _headings(change: bool) -> dict[str, Bilingual]:
     return CHANGE_HEADINGS if change else HEADINGS
 
 
@@ -113,7 +113,7 @@ def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, floa
     }
 
 
-def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float]) -> dict[str, Any]:
+def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, float]) -> dict[str, Any]:
     recording = result.recording
     line = timeline(recording, *scale)
     zero = recording.started or 0.0
@@ -126,7 +126,7 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
         "chosen": chosen,
         "passed": result.passed,
         "problem": result.problem,
-        "exemptions": [Said(each.en, each.ko) for each in result.exemptions],
+        "exemptions": [Bilingual(each.en, each.ko) for each in result.exemptions],
         "victims": ", ".join(recording.victims),
         "title": words.picture(story.title, recording.profile, chosen),
         "description": _description(line, lanes),
@@ -135,21 +135,22 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
     }
 
 
-def _description(line: Timeline, lanes: list[dict[str, Said]]) -> Said:
+def _description(line: Timeline, lanes: list[dict[str, Bilingual]]) -> Bilingual:
     """What a picture shows, for those who can't see it: labelled marks in order of time, then the lanes."""
     marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
     said = [words.mark(each.mark.kind, each.seconds) for each in marks]
     said += [
-        Said(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True))) for each in lanes
+        Bilingual(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True)))
+        for each in lanes
     ]
-    return Said(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
+    return Bilingual(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
 
 
 def _figure(result: Result, name: str) -> Figure | None:
     return next((figure for figure in result.figures if figure.name == name), None)
 
 
-def _facts(report: Report) -> list[tuple[Said, str]]:
+def _facts(report: Report) -> list[tuple[Bilingual, str]]:
     """What the figures depend on, with its name in both languages."""
     facts = {
         "lab": report.lab,
@@ -158,7 +159,7 @@ def _facts(report: Report) -> list[tuple[Said, str]]:
         "began": _date(report.began),
         **report.host,
     }
-    return [(words.FACTS.get(name, Said(name, name)), text) for name, text in facts.items()]
+    return [(words.FACTS.get(name, Bilingual(name, name)), text) for name, text in facts.items()]
 
 
 def _date(text: str) -> str:
@@ -194,15 +195,15 @@ def _environment(*, change: bool) -> jinja2.Environment:
     return environment
 
 
-def _spans(said: Said) -> Markup:
+def _spans(said: Bilingual) -> Markup:
     return _both(said, "span")
 
 
-def _tspans(said: Said) -> Markup:
+def _tspans(said: Bilingual) -> Markup:
     return _both(said, "tspan")
 
 
-def _both(said: Said, element: str) -> Markup:
+def _both(said: Bilingual, element: str) -> Markup:
     """A text in both languages, one of which is shown; once where they are the same."""
     if said.en == said.ko:
         return Markup.escape(said.en)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import texts
-from lab.texts import Said
+from lab.texts import Bilingual
 
 _PLACEHOLDERS = {
     "change": ("parts",),
@@ -63,7 +63,7 @@ DETECT, WHOLE = "detect_s.", "whole_s."
 """What the figures of each thing noticed and of each component's return begin with."""
 
 
-def figure(name: str, measures: Mapping[str, Said] = MEASURES) -> Said:
+def figure(name: str, measures: Mapping[str, Bilingual] = MEASURES) -> Bilingual:
     """Return what a figure is called; one that is not known is called by its name."""
     if name in FIGURES:
         return FIGURES[name]
@@ -74,29 +74,29 @@ def figure(name: str, measures: Mapping[str, Said] = MEASURES) -> Said:
     probe, _, measure = name.partition(".")
     if probe in PROBES and measure in measures:
         return SENTENCES["measured"].fill(probe=PROBES[probe], measure=measures[measure])
-    return Said(name, name)
+    return Bilingual(name, name)
 
 
-def phrase(what: str) -> Said:
+def phrase(what: str) -> Bilingual:
     """Return what a drill marked; as it is in both languages where it is not known."""
     for known in _TEXTS["phrases"].values():
         begins, _, ends = known.en.partition("{machine}")
         if what.startswith(begins) and what.endswith(ends):
             machine = what[len(begins) : len(what) - len(ends)]
-            return Said(what, known.ko.format(machine=machine))
-    return Said(what, what)
+            return Bilingual(what, known.ko.format(machine=machine))
+    return Bilingual(what, what)
 
 
-def change_title(parts: Mapping[str, Sequence[str]]) -> Said:
+def change_title(parts: Mapping[str, Sequence[str]]) -> Bilingual:
     """Return what a measured change is called: for each of CHANGE_PARTS, the machines or keys, if any."""
     found = [said.fill(names=", ".join(parts[name])) for name, said in CHANGE_PARTS.items() if parts[name]]
     if not found:
         return SENTENCES["no_change"]
-    joined = Said(*("; ".join(language) for language in zip(*found, strict=True)))
+    joined = Bilingual(*("; ".join(language) for language in zip(*found, strict=True)))
     return SENTENCES["change"].fill(parts=joined)
 
 
-def only_balancer(machine: str) -> Said:
+def only_balancer(machine: str) -> Bilingual:
     """Return why new connections have no limit in a change: the only load balancer is off meanwhile."""
     return SENTENCES["only_balancer"].fill(machine=machine)
 
@@ -121,44 +121,44 @@ def limit(limits: list[float | None]) -> str:
     return " / ".join(told) if len(set(told)) > 1 else told[0]
 
 
-def mark(kind: str, seconds: float) -> Said:
+def mark(kind: str, seconds: float) -> Bilingual:
     """Return the short words beside a mark of a timeline."""
     return SENTENCES["mark"].fill(mark=MARKS[kind], seconds=seconds)
 
 
-def headline(passed: int, runs: int) -> Said:
+def headline(passed: int, runs: int) -> Bilingual:
     """Return the verdict over everything."""
     return SENTENCES["headline_one" if runs == 1 else "headline"].fill(passed=passed, runs=runs)
 
 
-def chosen(run: int, runs: int, reason: str) -> Said:
+def chosen(run: int, runs: int, reason: str) -> Bilingual:
     """Return which run a timeline shows, and why that one."""
     if runs == 1:
         return SENTENCES["only_run"]
     return SENTENCES["chosen"].fill(which=nth(run, runs), why=CHOSEN[reason])
 
 
-def nth(run: int, runs: int) -> Said:
+def nth(run: int, runs: int) -> Bilingual:
     """Return which run of how many."""
     return SENTENCES["nth"].fill(run=run, runs=runs)
 
 
-def counts(probe: str, asked: int, slow: int, failed: int) -> Said:
+def counts(probe: str, asked: int, slow: int, failed: int) -> Bilingual:
     """Return what a lane of a timeline adds up to; of the watch, what failed are connections that were cut."""
     sentence = SENTENCES["counts_watch" if probe == "watch" else "counts"]
     return sentence.fill(asked=asked, slow=slow, failed=failed)
 
 
-def picture(title: Said, profile: str, run: Said) -> Said:
+def picture(title: Bilingual, profile: str, run: Bilingual) -> Bilingual:
     """Return the name of a timeline."""
     return SENTENCES["picture"].fill(title=title, profile=profile, run=run)
 
 
-def over(broken: int, runs: int) -> Said:
+def over(broken: int, runs: int) -> Bilingual:
     """Return in how many runs a figure did not hold."""
     return SENTENCES["over"].fill(broken=broken, runs=runs)
 
 
-def unseen(count: int, runs: int) -> Said:
+def unseen(count: int, runs: int) -> Bilingual:
     """Return in how many runs a figure was not seen at all."""
     return SENTENCES["unseen"].fill(count=count, runs=runs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lab import providers
 from lab.errors import LabStateError
 from lab.session import Session
-from lab.verbs.stop import hang_up
+from lab.verbs.stop import close_connections
 from lab.workspace import kubeconfig
 
 
@@ -25,7 +25,7 @@ def destroy(session: Session) -> bool:
             except LabStateError as error:
                 session.progress.say(f"{error.message}: {error.hint}")
             if workspace.ssh_config.exists():
-                hang_up(session)
+                close_connections(session)
             session.remote.remove_sockets()
             providers.remove(workspace, step.log)
         workspace.remove()

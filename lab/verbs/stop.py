@@ -14,11 +14,11 @@ from lab.session import Session, machine
 from lab.workspace.render import credentials
 
 
-def hang_up(session: Session, nodes: Sequence[Node] | None = None) -> None:
+def close_connections(session: Session, nodes: Sequence[Node] | None = None) -> None:
     """End the connections to some machines, or to all. One that does not end is reported only."""
     try:
         with session.progress.asking("connections to the machines to end"):
-            session.remote.hang_up(nodes)
+            session.remote.close_connections(nodes)
     except LabError as error:
         session.progress.say(f"{error.message}: it ends with its machine, or a minute later")
 
@@ -33,7 +33,7 @@ def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
         raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()
-        hang_up(session, nodes)
+        close_connections(session, nodes)
         context = Context(
             session.lab,
             session.workspace,

@@ -463,7 +463,7 @@ def test_a_lab_that_recovers_says_what_is_missing(world: World, monkeypatch: pyt
 def test_what_does_not_serve_yet_is_written_to_the_log(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(wait, "FIRST_WORD", 0.0)
+    monkeypatch.setattr(wait, "FIRST_NOTICE", 0.0)
     log = tmp_path / "recovery.log"
     answers = iter(["answered 500: etcd failed"])
     monkeypatch.setattr(whole, "_why_not_ready", lambda *words: next(answers, None))

@@ -155,8 +155,8 @@ ASKING = {
 @pytest.mark.usefixtures("bin_folder")
 @pytest.mark.parametrize("line", ASKING)
 def test_no_verb_waits_without_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    monkeypatch.setattr(progress, "FIRST_WORD", 0.05)
-    monkeypatch.setattr(progress, "NEXT_WORD", 0.05)
+    monkeypatch.setattr(progress, "FIRST_NOTICE", 0.05)
+    monkeypatch.setattr(progress, "NEXT_NOTICE", 0.05)
     monkeypatch.setattr(progress, "LOOK_AGAIN", 0.01)
     monkeypatch.setattr(verify, "USUAL", 0.0)
     name, answer = ASKING[line]
@@ -304,9 +304,9 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
     [
         (
             ("upp",),
-            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` has all verbs\n",
+            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` shows all verbs\n",
         ),
-        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` has all verbs\n"),
+        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` shows all verbs\n"),
         (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
         (
             ("up", "--yess"),
@@ -317,11 +317,11 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
         (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
         (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
         (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` says"),
-        (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
-        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: nothing can follow `ssh` in one line\n"),
+        (("ssh", "cp1", "status"), "error: no other verb can follow `ssh`\n  next: run them as two commands\n"),
+        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: no other verb can follow `ssh`\n"),
         (
             ("up", "status", "--", "id"),
-            "error: words after `--` are a command for a machine, and `status` takes",
+            "error: arguments after `--` are a command for a machine, and `status` takes",
         ),
     ],
 )

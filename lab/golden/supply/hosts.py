@@ -31,7 +31,7 @@ PUBLISHED_AGAIN = "if upstream has published it again, `./inv lock` takes that, 
 # The first that fits is reported, so the more exact sign comes first. No bare numbers: digests have any.
 MEANINGS = (
     *NO_SPACE,
-    Meaning("got nothing for", "it does not answer", NETWORK),
+    Meaning("received nothing for", "it does not answer", NETWORK),
     Meaning(
         "expkeysig", "the lock's copy of its signing key has expired", "`./inv lock` takes the renewed key"
     ),

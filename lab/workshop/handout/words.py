@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab import texts
-from lab.texts import Said
+from lab.texts import Bilingual
 
 _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
@@ -23,7 +23,7 @@ DRILLS = _TEXTS["drills"]
 """What the columns of a chapter's table of drills are called: `drill`, then figures."""
 
 
-def told(said: Said, language: str) -> str:
+def told(said: Bilingual, language: str) -> str:
     """Return one of a text's two languages."""
     return said.ko if language == "ko" else said.en
 
