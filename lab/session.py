@@ -55,8 +55,11 @@ def open_wanted(path: Path, console: Console) -> Session:
     path = path.resolve()
     workspace = Workspace(path.parent / ".lab")
     record = made.read(workspace)
-    ways_out = {quoting.folder_problem(path.parent): _MOVE, paths.line_end_problem(): _CONVERT}
-    problems, hints = [each for each in ways_out if each], [ways_out[each] for each in ways_out if each]
+    hints_by_keys = {quoting.folder_problem(path.parent): _MOVE, paths.line_end_problem(): _CONVERT}
+    problems, hints = (
+        [each for each in hints_by_keys if each],
+        [hints_by_keys[each] for each in hints_by_keys if each],
+    )
     try:
         lab = config.load(path, lambda file: choice.settle(file, workspace))
     except ConfigError as error:

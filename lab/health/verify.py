@@ -310,7 +310,7 @@ def watch(session: Session, *, select: str, say: Callable[[RenderableType], None
     while True:
         found: tuple[Cause, ...] = ()
         try:
-            with session.progress.asking("all answers that the checks judge", usual=USUAL):
+            with session.progress.asking("the facts for all checks", usual=USUAL):
                 outcome = run(session, select=select)
             now, found = {verdict.title: verdict for verdict in outcome.verdicts}, outcome.causes
         except LabStateError as error:

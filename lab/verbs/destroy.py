@@ -10,10 +10,10 @@ from lab.workspace import kubeconfig
 
 
 def destroy(session: Session) -> bool:
-    """Remove all that is the lab's; False when there was nothing.
+    """Remove everything that belongs to the lab; False if there was nothing.
 
-    What can't be removed keeps nothing else from being removed. `.lab/` is last: while a machine is left, its
-    label is in there, and the next `destroy` ends what this one could not.
+    A part that can't be removed does not stop the removal of others. `.lab/` is removed last, since it has the
+    machines' label: if a machine is left, the next `destroy` removes it.
     """
     workspace = session.workspace
     if not workspace.root.exists():

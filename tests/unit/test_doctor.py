@@ -861,7 +861,7 @@ def test_a_host_is_looked_at_again_after_mending(
         assert "dockerd" in programs
         assert ask_provider is None
         waits = [step.title for step in progress._running]
-        assert waits == ["waiting for facts about this host, and answers of the machines that run"]
+        assert waits == ["waiting for facts about this host, and answers from the running machines"]
         return looks.pop(0)
 
     monkeypatch.setattr("lab.host.gather", gather)

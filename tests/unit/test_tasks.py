@@ -263,7 +263,7 @@ def test_a_login_in_a_cause_is_shown_nowhere(tmp_path: Path, raised: str) -> Non
 def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) -> None:
     ran = raising(tmp_path, "1 / 0")
     assert ran.returncode == 1
-    assert "a fault of the kit: ZeroDivisionError" in ran.stderr
+    assert "internal error: ZeroDivisionError" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "ZeroDivisionError" in (tmp_path / ".cache/ha-lab/fault.txt").read_text()
 
@@ -573,7 +573,7 @@ def test_a_plan_of_no_lab_is_everything_and_touches_nothing(tmp_path: Path, bin_
     assert ran.stderr == ""
     assert not (tmp_path / ".lab").exists()
     assert {line.partition(" --format")[0] for line in asked(tmp_path)} == {"docker image inspect"}
-    assert "make the golden machine" in ran.stdout
+    assert "build the golden machine" in ran.stdout
 
 
 def test_a_plan_for_programs_is_json_with_the_same_exit_code(tmp_path: Path, bin_folder: Path) -> None:
@@ -663,26 +663,26 @@ def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_fol
             "nodes: {workers: {count: 1}}",
             ("up",),
             "`up` needs confirmation, and standard input is not a terminal: w2, w3 will be removed, with all "
-            "data that only they have. Go on?",
+            "data that is only on them. Continue?",
             "./inv up --lab lab.yaml --yes",
         ),
         (
             "nodes: {control_planes: {count: 1}}",
             ("up",),
-            "With 1 control plane, none may fail any more; with the present 3, 1 may. Go on?",
+            "With 1 control plane, none may fail any more; with the present 3, 1 may. Continue?",
             "./inv up --lab lab.yaml --yes",
         ),
         (
             "",
             ("replace", "w3"),
             "`replace w3` needs confirmation, and standard input is not a terminal: w3 will be removed and "
-            "made again. Go on?",
+            "created again. Continue?",
             "./inv replace --lab lab.yaml w3 --yes",
         ),
         (
             "",
             ("replace", "lb1"),
-            "lb1 will be removed and made again.",
+            "lb1 will be removed and created again.",
             "./inv replace --lab lab.yaml lb1 --yes",
         ),
         ("", ("destroy",), "Remove all machines of ha-lab?", "./inv destroy --lab lab.yaml --yes"),
@@ -718,7 +718,7 @@ def test_a_person_who_does_not_say_yes_keeps_the_lab(
     import tasks
 
     monkeypatch.setattr("sys.stdin", Person(answer))
-    assert tasks._confirmed("up")("Go on? [y/N] ") is removes
+    assert tasks._confirmed("up")("Continue? [y/N] ") is removes
 
 
 def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
@@ -756,7 +756,7 @@ def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
     ("text", "name", "code", "said"),
     [
         ("", "cp9", 2, "there is no machine 'cp9' in this lab"),
-        ("nodes: {workers: {count: 4}}", "w4", 1, "w4 was not made yet, so it can't be replaced"),
+        ("nodes: {workers: {count: 4}}", "w4", 1, "w4 was not created yet, so it can't be replaced"),
         ("nodes: {control_planes: {count: 1}}", "cp1", 1, "cp1 is the only control plane"),
     ],
 )
@@ -819,7 +819,7 @@ def test_what_looks_at_a_lab_says_that_lab_yaml_differs_and_looks_at_the_lab_as_
     edited(tmp_path, text)
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     note, _, rest = ran.stderr.partition("\n")
-    assert note.startswith(f"note: the lab is as it was made; {said}")
+    assert note.startswith(f"note: this is the lab as it was created; {said}")
     assert note.endswith("`./inv plan --lab lab.yaml` shows what `up` would change")
     assert ("). Correct it, then `./inv plan" in note) == ("bogus" in text), "plan can't read it before that"
     assert "bogus" not in rest
@@ -858,6 +858,6 @@ def test_a_lab_of_a_later_version_is_left_alone_by_every_verb(tmp_path: Path, bi
         ran = typed(tmp_path, verb, "--lab", "lab.yaml")
         assert ran.returncode == 1
         assert "was written by a later version of the kit" in ran.stderr
-        assert "  next: work on this lab with the checkout that made it" in ran.stderr
+        assert "  next: use this lab with the checkout that created it" in ran.stderr
     assert (tmp_path / ".lab" / "lab.json").read_text() == '{"format": 99}'
     assert not (tmp_path / "asked").exists()

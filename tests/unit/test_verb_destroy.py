@@ -67,7 +67,9 @@ def test_a_connection_that_does_not_end_is_reported_and_keeps_no_machine(
     console, text = printed()
     assert destroy.destroy(replace(lived, progress=Progress(console, lived.workspace.logs)))
     assert removed == ["machines"]
-    assert "to end the connection failed on cp1: `ssh` did not end within 10 s: it ends with" in text.getvalue()
+    assert (
+        "to end the connection failed on cp1: `ssh` did not end within 10 s: it closes with" in text.getvalue()
+    )
 
 
 def test_destroying_no_lab_makes_no_folder(removed: list[str], tmp_path: Path) -> None:

@@ -144,7 +144,7 @@ def test_a_lab_without_machines_has_none_to_stop(tmp_path: Path) -> None:
     opened = wanted(tmp_path)
     with pytest.raises(LabStateError, match="the lab has no machines") as caught:
         stop.stop(opened, [])
-    assert caught.value.hint == "`./inv up` makes them"
+    assert caught.value.hint == "`./inv up` creates them"
     assert not opened.workspace.root.exists()
 
 

@@ -31,7 +31,7 @@ from lab.session import Session
 from lab.system import process
 from lab.verbs import bake, render
 from lab.verbs import up as bring_up
-from lab.verbs.up import Wish
+from lab.verbs.up import Request
 from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
@@ -106,7 +106,7 @@ class World:
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
         self.touches: list[str] = []
         self.asked: list[str] = []
-        self.amiss: tuple[str, ...] = ()
+        self.failing: tuple[str, ...] = ()
         self.words: dict[str, tuple[str, ...]] = {}
         self.fault: tuple[str, int, When, BaseException] | None = None
         self.dead = False
@@ -126,7 +126,7 @@ class World:
             self.asked.append(question)
             return answer
 
-        bring_up.up(self.session(lab), Wish(consent=consent, replacing=replacing), confirm)
+        bring_up.up(self.session(lab), Request(consent=consent, replacing=replacing), confirm)
 
     def session(self, lab: Lab) -> Session:
         """The lab as the verbs have it."""
@@ -583,7 +583,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(already, "is_up", is_up)
-    monkeypatch.setattr(already, "amiss", lambda lab, workspace, remote: world.amiss)
+    monkeypatch.setattr(already, "problems", lambda lab, workspace, remote: world.failing)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
     monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))

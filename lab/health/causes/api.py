@@ -14,8 +14,8 @@ from lab.health.facts.api import health_paths
 from lab.host.doctor.forwarding import LOOK
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
-from lab.workspace.kubeconfig import client_way_out
-from lab.workspace.render.credentials import Validity, ca_way_out
+from lab.workspace.kubeconfig import client_hint
+from lab.workspace.render.credentials import Validity, ca_hint
 
 HAPROXY = "haproxy-runs"
 LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-of-the-api")
@@ -79,7 +79,7 @@ def ca_not_valid(found: Found) -> Iterator[Cause]:
         fix = "restore it: each control plane has it in /etc/kubernetes/pki/ca.crt (`./inv ssh NAME`)"
     else:
         problem = validity.problem(found.facts.api.asked_at) or ""
-        fix = ca_way_out(validity, has_machines=True)
+        fix = ca_hint(validity, has_machines=True)
     if problem:
         yield Cause(
             problem,
@@ -109,7 +109,7 @@ def client_not_valid(found: Found) -> Iterator[Cause]:
     problem = validity.problem(found.facts.api.asked_at) if isinstance(validity, Validity) else None
     if problem:
         yield Cause(
-            problem, client_way_out(found.lab), titles=found.titles("kubeconfig-expiry"), words=UNAUTHORIZED
+            problem, client_hint(found.lab), titles=found.titles("kubeconfig-expiry"), words=UNAUTHORIZED
         )
 
 

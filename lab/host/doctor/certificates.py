@@ -7,8 +7,8 @@ from datetime import timedelta
 
 from lab.host.doctor.case import Case
 from lab.host.doctor.finding import Finding, fit, note, unfit
-from lab.workspace.kubeconfig import client_way_out
-from lab.workspace.render.credentials import ca_way_out
+from lab.workspace.kubeconfig import client_hint
+from lab.workspace.render.credentials import ca_hint
 
 SOON = timedelta(days=30)
 TITLE = "The lab's CA"
@@ -25,7 +25,7 @@ def keys(case: Case) -> Iterator[Finding]:
     """Can the lab's CA and ssh key be used, where they were made? Only what can't be is a finding."""
     for check, problem in case.own.unusable.items():
         title, why = UNUSABLE[check]
-        yield unfit(check, title, problem.what, why, f"# {problem.way_back}")
+        yield unfit(check, title, problem.what, why, f"# {problem.hint}")
 
 
 def client(case: Case) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def client(case: Case) -> Iterator[Finding]:
     why = "Outside its days the API refuses kubectl and this kit."
     if problem or found.until - case.own.now < SOON:
         what = problem or f"its client certificate ends on {found.until:%Y-%m-%d}"
-        yield note("kubeconfig", KUBECONFIG, what, why, client_way_out(case.lab))
+        yield note("kubeconfig", KUBECONFIG, what, why, client_hint(case.lab))
     else:
         yield fit("kubeconfig", KUBECONFIG, f"valid until {found.until:%Y-%m-%d}")
 
@@ -50,7 +50,7 @@ def authority(case: Case) -> Iterator[Finding]:
     problem = found.problem(case.own.now)
     if problem:
         why = "Machines would reject one another's certificates."
-        yield unfit("ca", TITLE, problem, why, ca_way_out(found, has_machines=case.own.has_machines))
+        yield unfit("ca", TITLE, problem, why, ca_hint(found, has_machines=case.own.has_machines))
     elif found.until - case.own.now < SOON:
         why = "From then on the cluster does not work. A new lab gets a CA that is valid for ten years."
         yield note("ca", TITLE, f"ends on {found.until:%Y-%m-%d}", why)

@@ -97,7 +97,7 @@ def make_fit(
     """Return the facts of a fit host, repaired with `consent` where it has to be. Raises HostNotFit."""
 
     def looked() -> tuple[HostFacts, tuple[Finding, ...]]:
-        with progress.asking("facts about this host, and answers of the machines that run"):
+        with progress.asking("facts about this host, and answers from the running machines"):
             return _look(lab, workspace, purposes, baked)
 
     facts, findings = looked()
