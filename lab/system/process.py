@@ -110,7 +110,7 @@ def run(
     if accept is not None and result.returncode not in accept:
         raise CommandFailed(
             words,
-            _ending(result.returncode),
+            _how_it_ended(result.returncode),
             tail=_tail(log, result.stderr or result.stdout),
             hint=hint,
             log=log,
@@ -314,7 +314,7 @@ def _has_members(group: int) -> bool:
     return False
 
 
-def _ending(returncode: int) -> str:
+def _how_it_ended(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"ended with exit code {returncode}"

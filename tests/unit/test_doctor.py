@@ -384,7 +384,7 @@ ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
 @pytest.mark.parametrize(
     ("forwarding", "pairs", "verdict", "what"),
     [
-        (OPEN, None, "fit", "this host's rules let packets pass"),
+        (OPEN, None, "fit", "this host's rules accept packets"),
         (Forwarding(), None, "fit", "this host's rules don't apply to them (bridge-nf-call-iptables is off)"),
         (Forwarding(True, UNKNOWN, UNKNOWN), None, "note", "nobody answered"),
         (SHUT, None, "unfit", "this host drops packets on br-own, by its rule `-P FORWARD DROP`"),
@@ -402,7 +402,7 @@ ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
         (OPEN, ONE, "note", "w1 does not reach lb1 (No route to host)"),
         (OPEN, TWO, "note", "no machine reaches another one (No route to host)"),
         (SHUT, ONE, "note", f"w1 does not reach lb1 (No route to host): {BY_POLICY}"),
-        (OPEN, {}, "fit", "this host's rules let packets pass"),
+        (OPEN, {}, "fit", "this host's rules accept packets"),
     ],
 )
 def test_whether_machines_reach_one_another_is_judged_with_what_is_in_the_way(
@@ -718,9 +718,9 @@ def test_exit_codes_and_json() -> None:
     unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
     said = json.loads(to_json(unfit))
     assert (exit_code(unfit), said["exit_code"]) == (3, 3)
-    assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
+    assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "repair"}
     verdicts = {each["check"]: each["verdict"] for each in said["findings"]}
-    assert verdicts["inotify"] == "mendable"
+    assert verdicts["inotify"] == "repairable"
 
 
 def test_what_is_shown_can_be_pasted_whole() -> None:

@@ -310,13 +310,13 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
         (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
         (
             ("up", "--yess"),
-            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` says",
+            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` shows",
         ),
-        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
-        (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` says"),
+        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` shows"),
+        (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` shows"),
         (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
-        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
-        (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` says"),
+        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` shows"),
+        (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` shows"),
         (("ssh", "cp1", "status"), "error: no other verb can follow `ssh`\n  next: run them as two commands\n"),
         (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: no other verb can follow `ssh`\n"),
         (
@@ -429,7 +429,7 @@ def test_an_interrupt_ends_what_runs_also_in_threads_and_says_how_to_go_on(tmp_p
         _, said = kit.communicate(timeout=20)
     assert kit.returncode == 130
     assert "error: interrupted" in said
-    assert "the same command goes on" in said
+    assert "run the same command again" in said
     assert "Traceback" not in said
     stat = Path(f"/proc/{pid.read_text().strip()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
@@ -512,7 +512,7 @@ def test_destroy_asks_and_takes_no_answer_for_no(tmp_path: Path, bin_folder: Pat
 def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", "a.tar", "--import", "b.tar")
     assert ran.returncode == 2
-    assert "three different things" in ran.stderr
+    assert "can't be combined" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -520,7 +520,7 @@ def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bi
 def test_a_bundle_without_a_name_is_no_bake(tmp_path: Path, bin_folder: Path, flag: str) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", flag, "")
     assert ran.returncode == 2
-    assert "want a file's name" in ran.stderr
+    assert "need a file name" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -732,10 +732,10 @@ def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
     )
     edited(tmp_path, "nodes: {workers: {count: 0}}")
     session = open_wanted(tmp_path / "lab.yaml", printed()[0])
-    tasks._heal_a_drill(session)
+    tasks._revert_drill(session)
     assert healed == []
     session.workspace.drill.mkdir()
-    tasks._heal_a_drill(session)
+    tasks._revert_drill(session)
     assert healed == [tuple(node.name for node in lived.lab.nodes)]
 
 
@@ -748,7 +748,7 @@ def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
         ran = typed(tmp_path, "replace", "cp2", "--yes", "--lab", "lab.yaml")
         assert ran.returncode == 1
         assert "the lab has no machines yet, so none can be replaced" in ran.stderr
-        assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+        assert "next: `./inv up --lab lab.yaml` creates them" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -775,7 +775,7 @@ def test_stopping_no_lab_says_how_to_make_one(tmp_path: Path, bin_folder: Path) 
     ran = typed(tmp_path, "stop", "--lab", "lab.yaml")
     assert ran.returncode == 1
     assert "the lab has no machines, so none can be stopped" in ran.stderr
-    assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+    assert "next: `./inv up --lab lab.yaml` creates them" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert not (tmp_path / ".lab").exists()
 

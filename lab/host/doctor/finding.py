@@ -1,4 +1,4 @@
-"""What the doctor says: findings, their exit code, how people and programs read them."""
+"""The doctor's findings, their exit code, and their output for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.system import quoting
 from lab.system.progress import Progress
 
 Verdict = Literal["fit", "repairable", "unfit", "note"]
-"""Repairable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
+"""Repairable: `--yes` repairs it. Unfit: you have to repair it. Note: worth knowing, but no obstacle."""
 
 FIT, NOT_FIT, FIT_AFTER_REPAIRS = 0, 3, 4
 
@@ -28,24 +28,24 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Action:
-    """A command that needs root, with what it is given on standard input."""
+    """A command that needs root, with its standard input."""
 
     argv: tuple[str, ...]
     stdin: str = ""
 
     def pasted(self, *, is_root: bool) -> str:
-        """As a person would paste it."""
+        """As a shell line to paste."""
         words = quoting.line(self.argv if is_root else ("sudo", *self.argv))
         return f"printf '%s' {quoting.word(self.stdin)} | {words}" if self.stdin else words
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer of the doctor.
+    """One finding of the doctor.
 
-    `what` is what was found, `why` why that matters, `repair` the commands for it, as a person would paste
-    them; `why` and `repair` are empty where all is well. `actions` are what `--yes` runs instead, one after
-    another, or as `runs` has it: for a daemon, which has to answer in the end.
+    `what` is what was found, `why` why it matters, `repair` the commands to paste; `why` and `repair` are empty
+    if there is no problem. `actions` are what `--yes` runs, one after another, or what `runs` does with them:
+    for a daemon, which has to respond in the end.
     """
 
     check: str
@@ -59,22 +59,22 @@ class Finding:
 
 
 def fit(check: str, title: str, what: str) -> Finding:
-    """A finding with which nothing is wrong."""
+    """A finding without a problem."""
     return Finding(check, title, "fit", what)
 
 
 def note(check: str, title: str, what: str, why: str, repair: str = "") -> Finding:
-    """A finding that prevents nothing."""
+    """A finding that is no obstacle."""
     return Finding(check, title, "note", what, why, repair)
 
 
 def unfit(check: str, title: str, what: str, why: str, repair: str) -> Finding:
-    """A finding that a person has to repair."""
+    """A finding that you have to repair."""
     return Finding(check, title, "unfit", what, why, repair)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return 0 where the host is fit, 3 where it isn't, 4 where `--yes` would make it so."""
+    """Return 0 if the host is fit, 3 if it is not, 4 if `--yes` would make it fit."""
     verdicts = {finding.verdict for finding in findings}
     if "unfit" in verdicts:
         return NOT_FIT
@@ -82,18 +82,15 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return the findings and the exit code as JSON text, for programs.
-
-    They may know `repair` as `mend`, and `repairable` as `mendable`: these are the names in JSON.
-    """
+    """Return the findings and the exit code as JSON text, for programs."""
     listed = [
         {
             "check": each.check,
             "title": each.title,
-            "verdict": "mendable" if each.verdict == "repairable" else each.verdict,
+            "verdict": each.verdict,
             "what": each.what,
             "why": each.why,
-            "mend": each.repair,
+            "repair": each.repair,
         }
         for each in findings
     ]
@@ -101,7 +98,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def shown(findings: Sequence[Finding]) -> RenderableType:
-    """Return what a terminal shows. Print it with `soft_wrap=True`, so that commands can be pasted."""
+    """Return the findings for the terminal. Print with `soft_wrap=True`, so that commands can be pasted."""
     lines: list[Text] = []
     for finding in findings:
         mark, colour = _MARKS[finding.verdict]
@@ -115,6 +112,6 @@ def shown(findings: Sequence[Finding]) -> RenderableType:
 def _summary(findings: Sequence[Finding]) -> str:
     return {
         FIT: "this host is fit for the lab",
-        FIT_AFTER_REPAIRS: "this host is fit for the lab after what `--yes` can do",
+        FIT_AFTER_REPAIRS: "this host is fit for the lab after the repairs of `--yes`",
         NOT_FIT: "this host is not fit for the lab",
     }[exit_code(findings)]

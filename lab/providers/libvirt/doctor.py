@@ -263,13 +263,13 @@ def remote(case: Case) -> Iterator[Finding]:
     subnet = case.lab.network.subnet
     reached = [] if isinstance(ways, Unknown) else [way for way in ways if _leads(way.network, subnet)]
     if reached:
-        yield fit("remote", "Way to the lab", f"{reached[0]}")
+        yield fit("remote", "Route to the lab", f"{reached[0]}")
         return
     why = (
         f"Machines have their addresses on {settings.uri}'s host; a default route would send packets anywhere."
     )
     repair = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # and it has to forward them"
-    yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, repair)
+    yield unfit("remote", "Route to the lab", f"no route of this host leads to {subnet}", why, repair)
 
 
 def memory(case: Case) -> Iterable[Finding]:
