@@ -559,7 +559,7 @@ def _states(session: Session, lab: Lab) -> dict[str, MachineState]:
 
 def _unknown_to_vagrant(session: Session) -> list[str]:
     with session.progress.asking("a list of this lab's machines"):
-        return providers.lost_sight_of(session.workspace)
+        return providers.unknown_to_vagrant(session.workspace)
 
 
 def _adopt(session: Session) -> bool:

@@ -166,7 +166,7 @@ def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:
         hanging = Daemon("mute", endpoint, "did not end within 5 s")
         return finding("docker-daemon", replace(FIT, daemon=hanging)).repair
 
-    assert "sudo systemctl restart docker   # machines stop with it" in repair_of(SOCKET)
+    assert "sudo systemctl restart docker   # this stops machines" in repair_of(SOCKET)
     assert "restart" not in repair_of("unix:///home/ada/docker.sock")
 
 
@@ -282,7 +282,7 @@ def test_the_line_of_docker_s_file_is_in_the_advice() -> None:
     low = docker(**{"default-ulimits": {"nofile": {"Hard": 1024}}})
     assert finding("docker-open-files", replace(FIT, daemon=low)).repair == (
         "# /etc/docker/daemon.json:3: at least 65536 for nofile, or remove it\n"
-        "sudo systemctl restart docker   # machines stop with it; `./inv up` starts them again"
+        "sudo systemctl restart docker   # this stops machines; `./inv up` starts them again"
     )
     mapped = docker(security=("name=userns",), **{"userns-remap": "default"})
     repair = finding("docker-daemon", replace(FIT, daemon=mapped)).repair
@@ -529,7 +529,7 @@ def test_the_table_shows_which_docker_it_is() -> None:
     assert said == "20.10.24+dfsg1 answers at unix:///run/user/1000/docker.sock (context rootless)"
     far = Daemon("elsewhere", "tcp://10.1.1.1:2375", chosen="DOCKER_HOST")
     assert finding("docker-daemon", replace(FIT, daemon=far)).what == (
-        "is elsewhere: tcp://10.1.1.1:2375 (DOCKER_HOST)"
+        "is on another host: tcp://10.1.1.1:2375 (DOCKER_HOST)"
     )
 
 
@@ -620,7 +620,7 @@ def test_the_labs_own_network_is_no_clash() -> None:
             "192.168.56.128/25",
             "57",
         ),
-        ({"way": Way("wg0")}, "the way to 192.168.56.10 via wg0", "57"),
+        ({"way": Way("wg0")}, "the route to 192.168.56.10 via wg0", "57"),
         (
             {"docker_networks": (DockerNetwork("theirs", "br-1", (IPv4Network("192.168.56.0/23"),)),)},
             "docker's network theirs",

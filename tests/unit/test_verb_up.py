@@ -42,7 +42,7 @@ def complete(carried_out: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: py
     assert record is not None
     made.write(session.workspace, record.applied(session.lab, GOLDEN))
     monkeypatch.setattr(already, "is_up", lambda *_: True)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda _: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda _: [])
     return wanted(tmp_path)
 
 
@@ -154,7 +154,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise Began
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: list(found))
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: list(found))
     monkeypatch.setattr(providers, "adopt", adopt)
     monkeypatch.setattr(render, "record_and_write", began)
     return found
@@ -224,7 +224,7 @@ def test_a_run_that_stops_on_the_way_says_so_and_has_a_kubeconfig_where_there_is
         return True
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "up", run)
     monkeypatch.setattr(up, "keep_kubeconfig", lambda session: kept.append(session))
     monkeypatch.setattr(up, "_keep_bill_of_materials", lambda session, golden: None)
@@ -246,7 +246,7 @@ def test_what_differs_stays_so_where_a_run_stops_on_the_way(
     on_any_host(monkeypatch)
     lived(tmp_path)
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "up", lambda *_: True)
     monkeypatch.setattr(up, "keep_kubeconfig", lambda session: True)
     monkeypatch.setattr(up, "_keep_bill_of_materials", lambda session, golden: None)
@@ -283,7 +283,7 @@ def test_a_replaced_machine_is_recorded_again_before_it_is_made(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "remove", remove)
     monkeypatch.setattr(Run, "up", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -352,7 +352,7 @@ def test_every_step_is_done_where_anything_may_be_left(
     elif why == "another manifest":
         made.write(complete.workspace, record.model_copy(update={"manifest": "of another pod network"}))
     elif why == "lost":
-        monkeypatch.setattr(providers, "lost_sight_of", lambda _: ["w1"])
+        monkeypatch.setattr(providers, "unknown_to_vagrant", lambda _: ["w1"])
     elif why == "changed":
         session = wanted(complete.path.parent, LAB_YAML + "nodes: {workers: {count: 4}}\n")
     elif why == "until":

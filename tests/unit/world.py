@@ -572,7 +572,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("boot", "states", "power_on", "resume", "stop", "resize", "remove_machines"):
         monkeypatch.setattr(providers, name, getattr(world, name))
     monkeypatch.setattr(providers, "state", lambda lab, node: world.machine(node.name).state)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(session, "provider_of", row)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
     monkeypatch.setattr(bake, "bake", lambda session, consent: GOLDEN)
