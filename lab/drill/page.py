@@ -1,7 +1,7 @@
-"""Writes a report as one HTML page that needs nothing else: no network, no other file. Pure.
+"""Renders a report as one HTML page that needs no other file and no network. Pure.
 
-Every text is in the page in both languages; its script shows one of them. What a report says is escaped,
-and a content security policy lets nothing run or load but the page's own style and script.
+The page has every text in both languages; its script shows one of them. All content is escaped, and a content
+security policy allows only the page's own style and script.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MAIN = (
     *("service.longest_gap_s", "service.failed", "watch.missed", "watch.repeated"),
     *("leader_changes", "whole_s"),
 )
-"""The columns of the table at the top; those that no drill has are left out."""
+"""The columns of the table at the top; columns without values are left out."""
 
 
 def page(report: Report) -> str:
@@ -63,13 +63,13 @@ def page(report: Report) -> str:
 
 
 def _groups(columns: list[str]) -> list[tuple[Bilingual | None, list[str]]]:
-    """The columns by what asks, in their order; those of nobody by themselves."""
+    """The columns grouped by probe, in their order; columns without a probe are groups of their own."""
     found = itertools.groupby(columns, key=lambda name: name.partition(".")[0] if "." in name else "")
     return [(PROBES.get(probe), list(names)) for probe, names in found]
 
 
 def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
-    """One drill as the template wants it. The drawings of all its runs have one scale."""
+    """One drill's values for the template. The drawings of all its runs have the same scale."""
     story = _story(drill)
     reaches = [reach(result.recording) for runs in drill.profiles for result in runs.results]
     scale = max(before for before, _ in reaches), max(after for _, after in reaches)
@@ -87,7 +87,7 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
 
 
 def _story(drill: Drill) -> Story:
-    """A drill's story; of a change, its own title and what is asked of every change."""
+    """A drill's description; for a change, its title and a general description."""
     if drill.title:
         return Story(Bilingual(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
     return STORIES.get(drill.name, Story(Bilingual(drill.name, drill.name), HEADINGS["unknown"]))
@@ -136,7 +136,7 @@ def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, 
 
 
 def _description(line: Timeline, lanes: list[dict[str, Bilingual]]) -> Bilingual:
-    """What a picture shows, for those who can't see it: labelled marks in order of time, then the lanes."""
+    """A timeline's text alternative: the labelled marks in order of time, then the lanes."""
     marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
     said = [words.mark(each.mark.kind, each.seconds) for each in marks]
     said += [
@@ -151,7 +151,7 @@ def _figure(result: Result, name: str) -> Figure | None:
 
 
 def _facts(report: Report) -> list[tuple[Bilingual, str]]:
-    """What the figures depend on, with its name in both languages."""
+    """The conditions that figures depend on, with their names in both languages."""
     facts = {
         "lab": report.lab,
         "kubernetes": report.kubernetes,
@@ -163,7 +163,7 @@ def _facts(report: Report) -> list[tuple[Bilingual, str]]:
 
 
 def _date(text: str) -> str:
-    """A time that people read in both languages; as it is, when it is none."""
+    """A time in a format for both languages; unchanged if it can't be parsed."""
     try:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
     except ValueError:
@@ -204,7 +204,7 @@ def _tspans(said: Bilingual) -> Markup:
 
 
 def _both(said: Bilingual, element: str) -> Markup:
-    """A text in both languages, one of which is shown; once where they are the same."""
+    """A text in both languages, one of which is visible; once if they are the same."""
     if said.en == said.ko:
         return Markup.escape(said.en)
     parts = zip(("en", "ko"), said, strict=True)

@@ -1,4 +1,4 @@
-"""This module describes each drill in English and Korean: what is done, what to watch for, and why.
+"""Describes each drill in English and Korean: what is done, what to watch for, and why.
 
 The texts are in stories.yaml.
 """
@@ -13,7 +13,7 @@ from lab.texts import Bilingual
 
 
 class Story(NamedTuple):
-    """A drill as it is described to a reader."""
+    """A drill's description."""
 
     title: Bilingual
     text: Bilingual

@@ -146,7 +146,7 @@ def test_a_second_drill_is_refused_and_one_that_was_killed_is_made_up_for(
     healed = lab.succeed("drill", "--heal")
     assert "freeze-api-server" in healed.said
     assert not frozen(lab)
-    assert "no drill has left anything" in lab.succeed("drill", "--heal").said
+    assert "no drill has left a fault" in lab.succeed("drill", "--heal").said
 
 
 def test_a_fault_may_be_kept_to_look_at_and_up_takes_it_out(lab: TestLab) -> None:

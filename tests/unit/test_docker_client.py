@@ -53,7 +53,7 @@ def test_a_daemon_that_hangs_is_an_error_with_what_to_do(
 ) -> None:
     with pytest.raises(CommandTimedOut, match="docker's daemon does not respond") as caught:
         question(hanging)
-    assert "`./inv doctor` shows whether docker's daemon answers" in caught.value.hint
+    assert "`./inv doctor` shows whether docker's daemon responds" in caught.value.hint
 
 
 def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:
