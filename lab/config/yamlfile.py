@@ -103,7 +103,7 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or event.tag:
             what = "aliases (*name) and tags (!name) are not used here"
         elif isinstance(event, yaml.ScalarEvent) and re.search(r"[\ud800-\udfff]", event.value):
-            what = "an escape stands for half a character"  # no file name or terminal could take it
+            what = "an escape encodes half a character"  # no file name or terminal could take it
         if what:
             raise yaml.composer.ComposerError(problem=what, problem_mark=event.start_mark)
         return super().compose_node(parent, index)

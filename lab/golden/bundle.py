@@ -3,7 +3,7 @@
 The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
 which reads that folder before there is any Python package), last `machine/`, the golden machine as its provider
 takes it. The manifest has the
-sum of every part and of itself: they are there against damage, not against whoever made the file.
+checksum of every part and of itself: they detect damage, and don't prove who made the file.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Part(Frozen):
 
 
 class Manifest(Frozen):
-    """What a bundle holds, and for whom. `unpacked` is what the golden machine takes in the end, in MiB."""
+    """What a bundle contains, and for which lab. `unpacked` is the golden machine's size, in MiB."""
 
     format: Literal[1] = 1
     kit: str
@@ -90,7 +90,7 @@ def write(lab: Lab, target: Path, progress: Progress) -> Manifest:
     unpacked = image.size(lab)
     folder = target.with_name(f".{target.name}.partial")
     with _explained(target):
-        # At its end the machine lies there twice, packed; before that whole and packed. 2/3 is plenty.
+        # Peak use: the unpacked image and its archive, about 5/3 of the image.
         _require_room(target.parent, unpacked * 5 // 3 + WHEELS_MIB, "to pack the golden machine")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -252,7 +252,7 @@ def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
 
 def _describe(lab: Lab, folder: Path, unpacked: int) -> Manifest:
     wheels = sorted((folder / WHEELS).glob("*.whl"))
-    # The copy of the lock after them: `inv` takes a folder that has it for whole.
+    # The copy of the lock is last: for `inv`, a folder that has it is complete.
     files = [*wheels, folder / WHEELS / LOCK.name, *sorted((folder / MACHINE).iterdir())]
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     return Manifest(

@@ -30,8 +30,8 @@ def packages(name: str = "packages.txt") -> list[str]:
 def root(wanted: Sequence[str], mirrors: Mirrors, folder: Path, progress: Progress) -> Path:
     """Return the tar of a Debian root with those packages; made if it isn't there, as root through sudo.
 
-    It is laid out in `folder`, which whoever calls clears, since mmdebstrap can't where it is killed. Where
-    that lies in a home that is shut to others, apt fetches as root; what it fetches is verified all the same.
+    It is created in `folder`, which the caller removes, since a killed mmdebstrap can't. If that is in a home
+    folder that others can't read, apt downloads as root; downloads are still verified.
     """
     mark = hashlib.sha256(json.dumps([SUITE, list(wanted)]).encode()).hexdigest()[:16]
     tar = cache_folder() / "debian" / f"{SUITE}-{mark}.tar"

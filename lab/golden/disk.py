@@ -48,7 +48,7 @@ def folder(mark: str) -> Path:
 def make(lab: Lab, progress: Progress) -> Path:
     """Return the lab's golden disk, a compressed qcow2 file; made if it isn't there.
 
-    Needs root, through sudo, announced by its steps. Raises LabError; a disk under this name is whole.
+    Needs root, through sudo, announced by its steps. Raises LabError; a disk with this name is complete.
     """
     final = folder(key(lab))
     if not final.exists():
@@ -60,7 +60,7 @@ def make(lab: Lab, progress: Progress) -> Path:
 
 
 def keep(ready: Path, mark: str) -> None:
-    """Take a folder with a whole disk in it, on the cache's own file system, for the disk of that key."""
+    """Keep a folder with a complete disk, on the cache's own file system, as the disk of that key."""
     ready.chmod(0o755)
     ready.rename(_ready(folder(mark)))
 

@@ -543,7 +543,7 @@ SABOTAGES = (
         "echo 'ssh-ed25519 AAAA somebody' >>/home/vagrant/.ssh/authorized_keys",
         "sed -i '/somebody$/d' /home/vagrant/.ssh/authorized_keys",
         ("logins[lb1]",),
-        up=Says("logins[lb1]", "authorized_keys should hold what .lab/secrets/id_ed25519.pub does"),
+        up=Says("logins[lb1]", "authorized_keys should have the same key as .lab/secrets/id_ed25519.pub"),
         contained=True,
     ),
     Sabotage(

@@ -582,7 +582,7 @@ def load_bytes(content: bytes) -> str:
         (b"name: a\nnodes:\n\tx: 1\n", r"lab.yaml:3:1: can't be read as YAML: found character '\t'"),
         (b"a: b: c\n", "lab.yaml:1:5: can't be read as YAML: mapping values are not allowed here"),
         (b"name: a\nname2: \x01\n", "lab.yaml:2: holds U+0001"),
-        (b'name: "\\ud800"', "lab.yaml:1:7: can't be read as YAML: an escape stands for half"),
+        (b'name: "\\ud800"', "lab.yaml:1:7: can't be read as YAML: an escape encodes half"),
         (b'name: "\\U00110000"', "lab.yaml: can't be read as YAML"),
         (b"name: a\nprovider: \xff\n", "lab.yaml:2: is not UTF-8 text"),
         ("name: a\n".encode("utf-16"), "lab.yaml:1: is not UTF-8 text"),

@@ -18,7 +18,7 @@ from lab.golden.supply.recipe import architecture
 from lab.system import process
 
 TIMEOUT = 900.0
-"""Seconds for one command, when bytes keep coming; apt itself gives up on a silent host much sooner."""
+"""Seconds for one command, while data arrives; for a silent host, apt itself times out much sooner."""
 
 HELPER = "/usr/lib/apt/apt-helper"
 

@@ -23,8 +23,8 @@ PATIENCE = 20
 NETWORK = (
     "look at the network, and at http_proxy, https_proxy and no_proxy; a mirror goes into lab.yaml (`mirrors`)"
 )
-MIRROR = "ask whoever runs it, or name another place under `mirrors` in lab.yaml"
-NOT_TO_TRUST = "do not use it: ask whoever runs it, or name another place under `mirrors` in lab.yaml"
+MIRROR = "ask its operator, or set another host under `mirrors` in lab.yaml"
+NOT_TO_TRUST = "do not use it: ask its operator, or set another host under `mirrors` in lab.yaml"
 PUBLISHED_AGAIN = "if upstream has published it again, `./inv lock` takes that, and git shows what changed"
 
 

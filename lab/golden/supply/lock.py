@@ -84,7 +84,7 @@ def read(version: str) -> Lock:
 
 
 def write(lock: Lock) -> Path:
-    """Keep a lock, whole or not at all; return its path. Raises LabError."""
+    """Write a lock atomically; return its path. Raises LabError."""
     file = path(lock.kubernetes)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:

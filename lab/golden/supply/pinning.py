@@ -113,5 +113,5 @@ def _own_block(key: str) -> str:
         r"-----BEGIN PGP PUBLIC KEY BLOCK-----.*?-----END PGP PUBLIC KEY BLOCK-----", key, re.DOTALL
     )
     if block is None:  # then nothing can have been verified by it
-        raise LabError("the signing key is not an ASCII-armoured one", hint="ask whoever runs that host")
+        raise LabError("the signing key is not ASCII-armoured", hint="ask that host's operator")
     return "\n".join(line.rstrip() for line in block.group().splitlines()) + "\n"

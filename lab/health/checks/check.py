@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabCheck:
-    """A check of the lab as a whole. `means` ends "When this fails, …"; `hint` says what to try.
+    """A check of the complete lab. `means` ends "When this fails, …"; `hint` says what to try.
 
     `probes` is whether it needs what pods see, which takes most of the time to ask.
     """

@@ -111,7 +111,7 @@ CHECKS = (
         "admin-kubeconfig",
         control_planes,
         admin_kubeconfig,
-        means="whoever works with this machine's admin.conf depends on one API server instead of all",
+        means="users of this machine's admin.conf depend on one API server instead of all",
         hint="put the load balancer's URL back as `server:` in /etc/kubernetes/admin.conf",
     ),
     LabCheck(

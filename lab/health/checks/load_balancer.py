@@ -141,7 +141,7 @@ CHECKS = (
         "haproxy-configuration",
         balancers,
         haproxy_configuration,
-        means="HAProxy would not start again, or not take up a change, with the configuration that lies there",
+        means="with this configuration HAProxy would not start again, or not apply a change",
         hint="`./inv up` writes the lab's configuration again",
     ),
     MachineCheck(

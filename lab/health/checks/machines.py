@@ -82,8 +82,8 @@ CHECKS = (
     LabCheck(
         "unique-identities",
         unique_identities,
-        means="Kubernetes and pod networks tell machines apart by these: two that share one fight over a place",
-        hint="`./inv replace NAME` makes one of the two again, with an identity of its own",
+        means="Kubernetes and pod networks distinguish machines by these: two with the same one conflict",
+        hint="`./inv replace NAME` creates one of the two again, with its own identity",
     ),
     MachineCheck(
         "network-services",

@@ -168,27 +168,27 @@ CHECKS = (
     LabCheck(
         "no-bootstrap-token",
         no_bootstrap_token,
-        means="whoever has such a token can add a machine to the cluster",
+        means="anyone with such a token can add a machine to the cluster",
         hint="on a control plane: `kubeadm token list`, `kubeadm token delete ID`; `./inv up` revokes its own",
     ),
     LabCheck(
         "no-uploaded-certificates",
         no_uploaded_certificates,
-        means="the cluster's keys lie in it, encrypted, for whoever learns the certificate key",
+        means="it has the cluster's keys, encrypted, and anyone who gets the certificate key can read them",
         hint="`kubectl -n kube-system delete secret kubeadm-certs`; `./inv up` does it too",
     ),
     MachineCheck(
         "no-run-secret",
         every_machine,
         no_run_secret,
-        means="a secret of a bring-up lies on the machine longer than it was needed",
-        hint="remove the files named; an interrupted `./inv up` leaves them, the next one takes them away",
+        means="a secret of `up` stays on the machine longer than needed",
+        hint="remove the files named; an interrupted `./inv up` leaves them, the next one removes them",
     ),
     MachineCheck(
         "open-keys",
         _holders_of_keys,
         open_keys,
-        means="whoever logs in to this machine can read a key and become the cluster's administrator",
+        means="anyone who logs in to this machine can read a key and act as cluster administrator",
         hint="on the machine: `chmod 600` those named",
     ),
     MachineCheck(
@@ -196,7 +196,7 @@ CHECKS = (
         every_machine,
         logins,
         means="another key opens this machine; anyone has Vagrant's well-known one",
-        hint="/home/vagrant/.ssh/authorized_keys should hold what .lab/secrets/id_ed25519.pub does",
+        hint="/home/vagrant/.ssh/authorized_keys should have the same key as .lab/secrets/id_ed25519.pub",
     ),
     LabCheck(
         "kubeconfig-private",
@@ -207,7 +207,7 @@ CHECKS = (
     LabCheck(
         "kubeconfig-expiry",
         kubeconfig_expiry,
-        means="outside that period the API refuses whoever uses .lab/kubeconfig, and so this kit",
+        means="outside that period the API rejects users of .lab/kubeconfig, and so this kit",
         hint="compare the clock (`date -u`). If it is right: `kubeadm certs renew admin.conf` on the first "
         "control plane, then `./inv up`, which fetches the kubeconfig again",
     ),

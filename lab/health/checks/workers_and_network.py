@@ -294,7 +294,7 @@ CHECKS = (
         kubernetes_nodes,
         node_files,
         means="programs that run have read these files; their next start, or the next boot, fails",
-        hint="`./inv up` makes them again, or joins the machine again where it can't",
+        hint="`./inv up` restores them, or joins the machine again",
     ),
     LabCheck(
         "cluster-objects",

@@ -74,7 +74,7 @@ def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) 
     """Run the probes and ask them, `kubectl exec` being started on the control plane that `someone` names.
 
     Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most. HAProxy ends the
-    connections of a server that it takes out, as happens just after a boot; what ended so soon is tried again.
+    connections of a server that it marks down, as happens just after a boot; such requests are repeated.
     """
     began = time.monotonic()
     found = _run_probes(lab, api, remote, someone)
