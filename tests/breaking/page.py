@@ -28,7 +28,7 @@ HEAD = """\
 "Detected by" names the checks that do not hold, at most three of them; `./inv verify` shows what each expects
 and what it found. What `up` shows is quoted in part. What else it repairs is in `docs/lifecycle.md`.
 
-This page is made from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
+This page is generated from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
 
 | fault | detected by | what `up` does |
 | --- | --- | --- |
