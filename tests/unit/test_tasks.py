@@ -605,7 +605,7 @@ def test_a_plan_of_what_is_impossible_says_each_with_its_line_and_the_way_out(
         "impossible: lab.yaml:2: name: ha-lab → yours can't be done to machines that exist: machines," in said
     )
     assert "impossible: lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16 can't be done" in said
-    assert "next: name: change it back; or make the other lab beside this one: " in said
+    assert "next: name: change it back; or create the other lab beside this one, " in said
     assert "next: network.pods: change it back; or remove this lab with `./inv destroy --lab lab.yaml`" in said
     assert ran.stderr == ""
     found = json.loads(typed(tmp_path, "plan", "--lab", "lab.yaml", "--json").stdout)
@@ -621,7 +621,7 @@ def test_machines_made_from_another_lab_file_are_refused_before_anything(
     assert ran.returncode == 2
     assert "lab.yaml:2: name: ha-lab → yours can't be done to machines that exist" in ran.stderr
     assert "lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16" in ran.stderr
-    assert "  next: name: change it back; or make the other lab beside this one: " in ran.stderr
+    assert "  next: name: change it back; or create the other lab beside this one, " in ran.stderr
     assert "        network.pods: change it back; or remove this lab with `./inv destroy --lab" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert record_of(tmp_path) == lived
