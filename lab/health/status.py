@@ -1,6 +1,6 @@
-"""Shows at a glance how the lab is: healthy, degraded or down, and what would stop it.
+"""Shows the lab's state at a glance: healthy, degraded or down, and which failures would stop it.
 
-It judges the facts that verify does, without running pods, so it takes some seconds where verify takes ten.
+It judges the same facts as verify, but runs no pods, so it takes some seconds where verify takes ten.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _lines(status: Status) -> list[str]:
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]
-    return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains what does not hold"]
+    return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains failing checks"]
 
 
 def _cause(cause: Cause, problem: str) -> list[str]:

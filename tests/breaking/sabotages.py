@@ -584,7 +584,7 @@ SABOTAGES = (
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
         ("same-keys",),
-        up=Says("same-keys", "copy them from a control plane that is right"),
+        up=Says("same-keys", "copy them from a correct control plane"),
         contained=True,
     ),
     Sabotage(

@@ -283,7 +283,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "an image that was removed": (
         (waiting("kube-proxy-", "w1", "ErrImageNeverPull"),),
         "w1 no longer has the image registry.k8s.io/kube-proxy:v1.36.3",
-        "`./inv replace w1` makes this machine again, with all images",
+        "`./inv replace w1` creates this machine again, with all images",
         {"kube-proxy[w1]", "system-pods-ready"},
     ),
     "the image of the probes": (
@@ -296,7 +296,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
             )(f),
         ),
         "w1 no longer has the image ha-lab/probe:1",
-        "`./inv replace w1` makes this machine again, with all images",
+        "`./inv replace w1` creates this machine again, with all images",
         {"pod-starts[w1]"},
     ),
     "a worker that is paused": (
@@ -314,7 +314,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "a machine that is gone": (
         (not_running("absent", "cp2"),),
         "cp2 does not exist",
-        "`./inv up` makes it",
+        "`./inv up` creates it",
         {"etcd-member-healthy[cp2]", "etcd-one-leader"},
     ),
     "a worker that has not joined": (
@@ -408,7 +408,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "a kubelet that ends again and again": (
         (kubelet_loops("w1"),),
         "the kubelet on w1 ends soon after each start",
-        "`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; `./inv replace w1` makes",
+        "`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; `./inv replace w1` creates",
         {"node-services[w1]", "node-ready[w1]"},
     ),
     "an API whose servers are all down": (

@@ -1,4 +1,4 @@
-"""Security: nothing that could add a machine is left, what must be private is, certificates are right."""
+"""Security: no credentials to add a machine are left, secrets are private, certificates are correct."""
 
 from __future__ import annotations
 
@@ -214,27 +214,27 @@ CHECKS = (
     LabCheck(
         "secrets-private",
         secrets_private,
-        means="others on this host can read the CA's key, which makes them the cluster's administrator",
+        means="others on this host can read the CA key, and so can act as cluster administrator",
         hint="in the lab's folder: `chmod -R go= .lab/secrets`; destroy the lab if anyone may have read it",
     ),
     MachineCheck(
         "cluster-ca",
         _keepers_of_the_ca,
         cluster_ca,
-        means="this machine trusts another CA than the lab's: it refuses the API, or believes a stranger's",
+        means="this machine trusts another CA than the lab's: it rejects the API, or trusts another one",
         hint="`./inv up` gives the load balancer its copy again; a node with another CA must join again",
     ),
     LabCheck(
         "same-keys",
         same_keys,
-        means="what one API server signs the next one refuses, so that every other request fails",
-        hint="copy them from a control plane that is right, or let that machine join again (`./inv up`)",
+        means="tokens that one API server signs are rejected by another one, so that some requests fail",
+        hint="copy them from a correct control plane, or let that machine join again (`./inv up`)",
     ),
     MachineCheck(
         "certificate-names",
         _holders_of_keys,
         certificate_names,
-        means="clients that ask by a name that is not in the certificate refuse the answer",
+        means="clients that use a name that is not in the certificate reject the server",
         hint="`kubeadm init phase certs apiserver` (or etcd-server, etcd-peer) there, once it is removed",
     ),
     MachineCheck(

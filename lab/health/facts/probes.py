@@ -1,7 +1,7 @@
-"""This module puts a pod on every node and asks each what it sees: names, Services, the other pods.
+"""Runs a test pod on every node and asks each what it observes: names, Services, the other pods.
 
-The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
-run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
+Pods are assigned to nodes by name, not by the scheduler, so that they only test networks and kubelets. Every
+run has its own namespace, which is removed at its end; the next run removes one that a killed run left.
 """
 
 from __future__ import annotations
