@@ -400,7 +400,7 @@ CHECKS = (
         pod_to_pod,
         probes=True,
         means="pods here do not reach those there, or only with small packets, so that requests hang",
-        hint="see pod-network-agent both; `ip -d link show flannel.1` has the MTU, `ip route` the route",
+        hint="see pod-network-agent on both; `ip -d link show flannel.1` has the MTU, `ip route` the route",
     ),
     LabCheck(
         "pod-addresses",
