@@ -1,4 +1,4 @@
-"""Makes minimal Debian roots, as tar files, one for each list of packages, and keeps them."""
+"""Builds minimal Debian root file systems, as tar files, one for each list of packages, and keeps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUITE = "trixie"
 """Debian 13: systemd 257, HAProxy 3.0, containerd 1.7."""
 
 RELEASE = "13"
-"""The number of SUITE, by which scanners know it."""
+"""The number of SUITE, which scanners use."""
 
 
 def packages(name: str = "packages.txt") -> list[str]:
@@ -71,11 +71,11 @@ def _sources(mirrors: Mirrors) -> list[str]:
 
 
 def through_sudo() -> str:
-    """What a step that needs root adds to its title."""
+    """The addition to the title of a step that needs root."""
     return "" if os.getuid() == 0 else ", through sudo"
 
 
 def own(path: Path) -> None:
-    """Make a file that root made this user's."""
+    """Change the owner of a file that root created to this user."""
     if os.getuid() != 0:
         process.run(process.as_root("chown", f"{os.getuid()}:{os.getgid()}", str(path)), timeout=120)

@@ -280,7 +280,7 @@ def test_a_bundle_that_is_not_there_is_told(copy: Copy) -> None:
     copy.python()
     ran = copy.start("bake", "--import", "/nowhere/lab.tar")
     assert ran.returncode == 3
-    assert "there is no file /nowhere/lab.tar\n  next: './inv bake --export FILE' makes one" in ran.stderr
+    assert "there is no file /nowhere/lab.tar\n  next: './inv bake --export FILE' writes one" in ran.stderr
 
 
 def test_packages_of_another_lock_are_not_taken(copy: Copy, tmp_path: Path) -> None:

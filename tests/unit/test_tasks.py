@@ -530,13 +530,13 @@ def test_where_a_bundle_can_t_be_is_said_before_anything_is_made(
 ) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", target)
     assert ran.returncode == 1
-    assert "is there already" in ran.stderr or "no folder that you can write to" in ran.stderr
+    assert "exists already" in ran.stderr or "not a folder that you can write to" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
 def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
     (tmp_path / "notes.tar").write_text("notes\n")
-    for name, words in (("notes.tar", "it is no file of"), ("missing.tar", "there is no file")):
+    for name, words in (("notes.tar", "it was not written by"), ("missing.tar", "there is no file")):
         ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--import", name)
         assert ran.returncode == 1
         assert words in ran.stderr

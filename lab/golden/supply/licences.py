@@ -1,4 +1,4 @@
-"""Recognises a licence by its text. What it does not know for sure it calls unknown."""
+"""Recognises a licence by its text; "unknown" if it is not certain."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Makes the lock: it asks upstream, or a mirror, what a Kubernetes version is made of.
+"""Creates the lock: asks upstream, or a mirror, for the parts of a Kubernetes version.
 
-What is believed of the packages' host is what the pinned key has signed. An image's digest is believed on
-the registry's word, so that is only asked where nothing in between can answer instead.
+The packages' index must be signed by the pinned key. An image's digest is trusted as the registry reports it,
+so that is only asked over connections that nobody in between can alter.
 """
 
 from __future__ import annotations

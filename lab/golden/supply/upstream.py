@@ -1,4 +1,4 @@
-"""Takes Kubernetes as its project publishes it: signed Debian packages, and images by their digest.
+"""Downloads Kubernetes as its project publishes it: signed Debian packages, and images by digest.
 
 CACHE/upstream/KEY/     bin/ cni/ images/ kube-flannel.yml bom.json, laid out as `modules` does; KEY is the
                         hash of the lock
