@@ -604,7 +604,7 @@ def _made(lab: str, speaking: Terminal = console, *, lenient: bool = False) -> A
     session = open_made(_lab_file(lab), speaking)
     if session.differs:
         errors_console.print(
-            f"note: this is the lab as it was created; {session.differs}",
+            f"note: the lab is as it was made; {session.differs}",
             style="yellow",
             soft_wrap=True,
         )

@@ -19,7 +19,7 @@ from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
-from lab.workshop.handout.command import Request
+from lab.workshop.handout.command import Wish
 from lab.workshop.handout.words import WORDS
 from tests.unit.fakes import MANIFEST, first_on_path, keep_made, printed, program
 from tests.unit.handouts import folder
@@ -44,7 +44,7 @@ def session(tmp_path: Path, text: str = "provider: docker\n") -> Session:
     return open_wanted(tmp_path / "lab" / "lab.yaml", printed()[0])
 
 
-def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "html", **more: str) -> Request:
+def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "html", **more: str) -> Wish:
     return command.wish(own, lang, edition, form, more.get("out", ""), "", of=more.get("of", ""))
 
 

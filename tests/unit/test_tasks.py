@@ -819,7 +819,7 @@ def test_what_looks_at_a_lab_says_that_lab_yaml_differs_and_looks_at_the_lab_as_
     edited(tmp_path, text)
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     note, _, rest = ran.stderr.partition("\n")
-    assert note.startswith(f"note: this is the lab as it was created; {said}")
+    assert note.startswith(f"note: the lab is as it was made; {said}")
     assert note.endswith("`./inv plan --lab lab.yaml` shows what `up` would change")
     assert ("). Correct it, then `./inv plan" in note) == ("bogus" in text), "plan can't read it before that"
     assert "bogus" not in rest
