@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 Fact = TypeVar("Fact")
 
 EXCERPT = 80
-"""How many letters of an answer an error quotes."""
+"""How many characters of an answer an error quotes."""
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error)
 """What Python, json, csv and cryptography raise of an answer that has another form than was expected."""

@@ -465,7 +465,7 @@ def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_ma
     [missed, *others] = examine(bare, purposes=frozenset({"pdf"}))
     assert (missed.verdict, missed.what) == ("repairable", "missing: chromium")
     assert {each.check for each in others} == {"python"}
-    assert "Korean letters" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
+    assert "Korean fonts" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ TOOLS = (
     Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the stand-in for upstream's package repository"),
     Tool("pdftoppm", "test", ("poppler-utils",), "poppler", "it converts a handout's pages to images"),
     Tool("chromium", "pdf", ("chromium",), "Chromium", "it prints handouts as PDF, and tests use it"),
-    Tool("Korean letters", "korean", ("fonts-noto-cjk",), "a Korean font", "pages in Korean need it"),
+    Tool("Korean fonts", "korean", ("fonts-noto-cjk",), "a Korean font", "pages in Korean need it"),
 )
 """The tools for every provider; each provider adds its own."""
 
@@ -163,7 +163,7 @@ def _has(case: Case, tool: Tool) -> bool:
         return host.trixie_key
     if tool.name == "authorities":
         return host.authorities
-    if tool.name == "Korean letters":
+    if tool.name == "Korean fonts":
         return host.korean_font
     if tool.name == "libc.a":
         return host.static_libc
