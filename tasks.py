@@ -1,4 +1,4 @@
-"""The verbs. Each is a few lines that call `lab`; errors become a message and an exit code here only."""
+"""The verbs. Each is a few lines that call `lab`; only here do errors become a message and an exit code."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from invoke.tasks import task as invoke_task
 from lab import exit_codes
 from lab.system import commandline, quoting
 from lab.system.paths import IS_CHECKOUT
-from lab.system.terminal import Terminal, naming_in_json, print_anything
+from lab.system.terminal import Terminal, naming_in_json, replace_unencodable
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_LAB = str(HERE / "lab.yaml") if IS_CHECKOUT else "lab.yaml"
 _DEFAULT_IS = "beside tasks.py" if IS_CHECKOUT else "in this folder"
-LAB_HELP = {"lab": f"the lab file (default: lab.yaml {_DEFAULT_IS}); its .lab/ folder lies beside it"}
+LAB_HELP = {"lab": f"the lab file (default: lab.yaml {_DEFAULT_IS}); its .lab/ folder is beside it"}
 CONFIRM_HELP = {
     "yes": "agree to installing what is missing, to other repairs that `doctor` shows, and to removing machines"
 }
 MEASURE_HELP = {
     "measure": "run the probes of the failure drills during the change, and report what users noticed; "
-    "exit 60 when a figure is beyond its limit"
+    "exit 60 when a figure exceeds its limit"
 }
-GOES_ON = "the same command goes on from where it was stopped"
+GOES_ON = "run the same command again: it continues where it stopped"
 YES_HELP = {
     "yes": "agree to installing what is missing, to starting a daemon, and to other repairs that `doctor` shows"
 }
 
-commandline.speak_our_words()
+commandline.patch_invoke()
 for stream in (sys.stdout, sys.stderr):
-    print_anything(stream)
+    replace_unencodable(stream)
 console = Terminal()
 errors_console = Terminal(stderr=True)
 
@@ -48,7 +48,7 @@ errors_console = Terminal(stderr=True)
 def verb(
     interrupted: str = "", of_checkout: bool = False, **options: Any
 ) -> Callable[[Callable[..., None]], Any]:
-    """An invoke task whose errors end in one message: what happened, what to do, where the log is.
+    """An invoke task whose errors become one message: what happened, what to do next, where the log is.
 
     `interrupted` is what to do after Ctrl-C. With `of_checkout`, an installed package refuses the verb.
     """
@@ -56,7 +56,7 @@ def verb(
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
         def safely(*words: Any, **named: Any) -> None:
-            # Imported here: `--list` and the shell's completion need none of it.
+            # Imported here, since `--list` and shell completion don't need it.
             from lab.errors import LabError
             from lab.system import process
 
@@ -71,7 +71,7 @@ def verb(
             except LabError as error:
                 _show_error(error.message, error.hint, error.log)
                 _show_traceback()
-                raise Exit(code=error.exit_code) from None  # an Exit is a code only: invoke shows no cause
+                raise Exit(code=error.exit_code) from None  # an Exit is only a code; invoke shows no cause
             except KeyboardInterrupt:
                 process.end_all()
                 _show_error("interrupted", interrupted, None)
@@ -81,13 +81,15 @@ def verb(
             except OSError as error:
                 process.end_all()
                 what = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-                _show_error(what, "free some space or make it yours and writable (`./inv doctor` looks)", None)
+                _show_error(what, "free some space, or make it writable (see `./inv doctor`)", None)
                 _show_traceback()
                 raise Exit(code=exit_codes.FAILED) from None
             except Exception as error:
                 process.end_all()
                 log = _keep_traceback()
-                _show_error(f"a fault of the kit: {type(error).__name__}", "report it with this file", log)
+                _show_error(
+                    f"internal error: {type(error).__name__}", "report this as a bug, with this file", log
+                )
                 _show_traceback()
                 raise Exit(code=exit_codes.FAILED) from None
 
@@ -115,7 +117,7 @@ def completion(c: Context, shell: str) -> None:
 
 @verb(help=LAB_HELP | YES_HELP | {"json": "as JSON, for programs"})
 def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = False) -> None:
-    """Check whether this host is fit for this lab. Exit 0 fit, 3 not fit, 40 fit after what --yes does."""
+    """Check whether this host can run this lab. Exit 0 fit, 3 not fit, 40 fit after the repairs of --yes."""
     from lab.host.doctor import examination, finding
     from lab.verbs import bake as baking
 
@@ -123,7 +125,7 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
     if yes:
         baking.make_fit(session, {"up"} if baking.is_baked(session) else {"up", "bake"}, consent=True)
     baked = baking.is_baked(session)
-    with session.progress.asking("facts about this host, and answers of the machines that run"):
+    with session.progress.asking("facts about this host, and answers from the running machines"):
         findings = examination.look(session.lab, session.workspace, baked=baked)
     if json:
         _print_json(finding.to_json(findings))
@@ -140,8 +142,8 @@ def doctor(c: Context, lab: str = DEFAULT_LAB, json: bool = False, yes: bool = F
     | YES_HELP
     | {
         "prune": "remove golden machines that this lab doesn't use",
-        "export": "pack it into this file, with everything else that a machine without a network needs",
-        "import_": "import it from such a file instead of making it",
+        "export": "pack it into this file, with everything else that a host without a network needs",
+        "import_": "import it from such a file instead of building it",
     },
 )
 def bake(
@@ -152,20 +154,20 @@ def bake(
     export: str | None = None,
     import_: str | None = None,
 ) -> None:
-    """Make the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
+    """Build the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
     from lab.errors import ConfigError
     from lab.golden import image
     from lab.verbs import bake as baking
 
     session = _wanted(lab)
     if [prune, export is not None, import_ is not None].count(True) > 1:
-        raise ConfigError(["--prune, --export and --import are three different things"], hint="choose one")
+        raise ConfigError(["--prune, --export and --import can't be combined"], hint="choose one")
     if "" in (export, import_):
-        raise ConfigError(["--export and --import want a file's name"], hint="./inv bake --export lab.tar")
+        raise ConfigError(["--export and --import need a file name"], hint="./inv bake --export lab.tar")
     if export:
         packed = baking.export(session, Path(export), consent=yes)
         console.print(
-            f"{export} holds {packed.golden}\n"
+            f"{export} contains {packed.golden}\n"
             f"next, on the other machine: ./inv bake --import {quoting.word(export)}",
             soft_wrap=True,
         )
@@ -186,11 +188,11 @@ def bake(
 
 @verb(of_checkout=True, help=LAB_HELP | YES_HELP)
 def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Pin upstream's packages and images of this Kubernetes version by their hashes; for maintainers."""
+    """Pin the upstream packages and images of this Kubernetes version by hash; for maintainers."""
     from lab.verbs import bake as baking
 
     written = baking.pin(_wanted(lab), consent=yes)
-    console.print(f"{written} is written\nnext: git diff, and commit it", soft_wrap=True)
+    console.print(f"wrote {written}\nnext: git diff, and commit it", soft_wrap=True)
 
 
 @verb(help=LAB_HELP)
@@ -207,7 +209,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
 
     session = _wanted(lab)
     with session.workspace.lock():
-        # Another run may have changed it until now.
+        # Another run may have changed it before the lock was taken.
         session = dataclasses.replace(session, made=made.read(session.workspace))
         bring_up.require_possible(session, change_of(session, session.lab))
         with session.progress.asking("the name of the golden machine"):
@@ -221,14 +223,14 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | CONFIRM_HELP
     | MEASURE_HELP
-    | {"until": "stop before this step: load-balancer, control-plane, pod-network or joins; you do the rest"},
+    | {"until": "stop before this step (load-balancer, control-plane, pod-network, joins); you do the rest"},
 )
 def up(
     c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False
 ) -> None:
-    """Make the lab what lab.yaml says, from whatever state it is in: all nodes Ready behind HAProxy.
+    """Bring the lab from any state to what lab.yaml describes: all nodes Ready behind HAProxy.
 
-    Makes, starts, changes, repairs and removes machines; asks before it removes one. `plan` shows it first.
+    Creates, starts, changes, repairs and removes machines; asks before removing one. See `plan` first.
     """
     from lab.errors import ConfigError
     from lab.plans.up import require_stop
@@ -237,9 +239,9 @@ def up(
     session = _wanted(lab)
     require_stop(until)
     if until and measure:
-        raise ConfigError(["--until and --measure are two different things"], hint="choose one")
-    _heal_a_drill(session)
-    _up(session, bring_up.Wish(consent=yes, until=until or ""), "up", measure)
+        raise ConfigError(["--until and --measure can't be combined"], hint="choose one")
+    _revert_drill(session)
+    _up(session, bring_up.Request(consent=yes, until=until or ""), "up", measure)
 
 
 @verb(
@@ -248,23 +250,23 @@ def up(
     help=LAB_HELP | CONFIRM_HELP | MEASURE_HELP | {"node": "the machine, such as cp2"},
 )
 def replace(c: Context, node: str, lab: str = DEFAULT_LAB, yes: bool = False, measure: bool = False) -> None:
-    """Remove a machine, whether it still answers or not, and make it again.
+    """Remove a machine, even one that does not respond, and create it again.
 
-    Any machine but the only control plane. It is drained first if it answers; asks before it removes it.
+    Works for any machine except the only control plane. It is drained first if it responds; asks first.
     """
     from lab.verbs import up as bring_up
 
     session = _wanted(lab)
     bring_up.require_replaceable(session, node)
-    _heal_a_drill(session)
-    _up(session, bring_up.Wish(consent=yes, replacing=(node,)), f"replace {node}", measure)
+    _revert_drill(session)
+    _up(session, bring_up.Request(consent=yes, replacing=(node,)), f"replace {node}", measure)
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
 def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show what `up` would change, how long that takes and what users notice. Changes nothing.
+    """Show what `up` would change, how long it takes and what users notice. Changes nothing.
 
-    Exit 0 nothing to change, 10 changes, 11 something is impossible or refused.
+    Exit 0 nothing to change, 10 changes, 11 an impossible or refused change.
     """
     from lab.verbs import plan as planning
 
@@ -283,7 +285,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     help=LAB_HELP | {"nodes": "only these machines, such as w3 or w2,w3"},
 )
 def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
-    """Shut the lab's machines down so that nothing is lost; `up` starts them again.
+    """Shut the lab's machines down in the right order; `up` starts them again.
 
     Workers first, then all control planes together, then the load balancer.
     """
@@ -302,7 +304,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     from lab.health import status as lab_status
 
     session = _made(lab, errors_console if json else console)
-    with session.progress.asking("answers of the machines and of the API"):
+    with session.progress.asking("answers from the machines and the API"):
         found = lab_status.look(session)
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
     _warn_of_another_run(session)
@@ -317,15 +319,15 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
         "k": "only checks whose group, name or machine matches, as pytest's -k",
         "junit": "where to write junit (default: .lab/verify.xml)",
         "json": "as JSON, for programs",
-        "watch": "check again and again until Ctrl-C, and print only what changes",
+        "watch": "repeat the checks until Ctrl-C, and print only changes",
     }
 )
 def verify(
     c: Context, lab: str = DEFAULT_LAB, k: str = "", junit: str = "", json: bool = False, watch: bool = False
 ) -> None:
-    """Check the running lab from the load balancer to the pods. Exit 0 when all checks hold, else 50.
+    """Check the running lab, from the load balancer to the pods. Exit 0 when all checks pass, else 50.
 
-    Exit 2 when no check has the name that -k gives.
+    Exit 2 when -k matches no check.
     """
     from lab.health import verify as lab_checks
 
@@ -335,7 +337,7 @@ def verify(
             lab_checks.watch(session, select=k, say=session.progress.say)
         except KeyboardInterrupt:
             raise Exit(code=exit_codes.INTERRUPTED) from None
-    with session.progress.asking("all answers that the checks judge", usual=lab_checks.USUAL):
+    with session.progress.asking("the facts for all checks", usual=lab_checks.USUAL):
         outcome = lab_checks.run(session, select=k, junit=Path(junit) if junit else None)
     if json:
         _print_json(lab_checks.to_json(outcome))
@@ -357,8 +359,8 @@ def verify(
         "repeat": "how often to run each drill",
         "compare": "run each drill with this profile of the load balancer too, such as reference",
         "json": "as JSON, for programs",
-        "keep": "inject the fault and leave it in, to look around; nothing is measured",
-        "heal": "revert what an earlier drill left in the lab",
+        "keep": "inject the fault and leave it in, to explore the lab; measures nothing",
+        "heal": "revert the fault that an earlier drill left in the lab",
     },
 )
 def drill(
@@ -372,7 +374,7 @@ def drill(
     keep: bool = False,
     heal: bool = False,
 ) -> None:
-    """Break the lab on purpose, measure what its users notice, repair it. Exit 0 within all limits, else 60."""
+    """Break the lab on purpose, measure what users notice, and repair it. Exit 0 within all limits, else 60."""
     from lab.drill import command, report
 
     if list:
@@ -437,8 +439,8 @@ def conformance(
         "lang": "en or ko",
         "for_": "student or instructor",
         "format": "html, or pdf (converted from it)",
-        "class_": "a CSV file, a line for each seat (columns seat, name, subnet): a lab and a handout for each",
-        "out": "the folder for it (default: handouts/ beside the lab file)",
+        "class_": "a CSV file, a line per seat (columns seat, name, subnet): a lab and a handout for each",
+        "out": "the output folder (default: handouts/ beside the lab file)",
     },
 )
 def handout(
@@ -451,7 +453,7 @@ def handout(
     out: str = "",
     yes: bool = False,
 ) -> None:
-    """Write the workshop's handout for this lab: its own names and addresses, commands to copy."""
+    """Write the workshop's handout for this lab, with its names and addresses and commands to copy."""
     from lab.workshop.handout import command
 
     session = _wanted(lab)
@@ -461,21 +463,21 @@ def handout(
         written = command.write_class(session, asked, Path(class_), consent=yes)
     else:
         written = command.write(session, asked, consent=yes)
-    console.print(f"{written} is written\nnext: open it in a browser", soft_wrap=True)
+    console.print(f"wrote {written}\nnext: open it in a browser", soft_wrap=True)
 
 
 @verb(
     positional=["number"],
     optional=["number"],
     help=LAB_HELP
-    | {"number": "which task, 1 to 11; without it, progress over all", "json": "as JSON, for programs"},
+    | {"number": "which task, 1 to 11; without it, the progress of all", "json": "as JSON, for programs"},
 )
 def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bool = False) -> None:
-    """Show how far a handout's tasks are. With a number: exit 0 done, 30 not yet, 31 done, but wrong."""
+    """Show the progress of the handout's tasks. With a number: exit 0 done, 30 not done, 31 done but broken."""
     from lab.workshop.task import command, look
 
     session = _made(lab, errors_console if json else console)
-    with session.progress.asking("answers of the machines and of the API"):
+    with session.progress.asking("answers from the machines and the API"):
         results = [look.ask(session, look.numbered(number))] if number else look.progress(session)
     if json:
         _print_json(command.to_json(session.lab, results))
@@ -488,7 +490,7 @@ def task(c: Context, number: str | None = None, lab: str = DEFAULT_LAB, json: bo
         raise Exit(code=command.EXIT_CODES[results[0].state])
 
 
-@verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context of the lab's name"})
+@verb(help=LAB_HELP | {"merge": "add it to your kubeconfig as a context with the lab's name"})
 def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
     """Print the path of the lab's kubeconfig, or merge it into yours."""
     from lab.session import require_up
@@ -501,7 +503,7 @@ def kubeconfig(c: Context, lab: str = DEFAULT_LAB, merge: bool = False) -> None:
 
 @verb(positional=["node"], help=LAB_HELP | {"node": "the machine, such as cp1"})
 def ssh(c: Context, node: str, lab: str = DEFAULT_LAB) -> None:
-    """Log in to a machine; with `-- COMMAND…` run that command there, and end with its exit code."""
+    """Log in to a machine; with `-- COMMAND…`, run that command there and exit with its exit code."""
     from lab.session import machine
 
     session = _made(lab)
@@ -515,15 +517,15 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
     """Collect what a bug report needs into one archive, without secrets."""
     from lab.verbs import diagnose
 
-    session = _made(lab, errors_console)  # what is on standard output is the archive's name
-    with session.progress.asking("what this host and every machine have to say"):
+    session = _made(lab, errors_console)  # standard output has only the archive's name
+    with session.progress.asking("logs from this host and every machine"):
         archive = diagnose.collect(session)
     console.print(f"{archive}", soft_wrap=True)
 
 
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Remove the lab's machines, network, context in your kubeconfig, and .lab/ folder. Nothing else."""
+    """Remove the lab's machines, network, kubeconfig context and .lab/ folder, and nothing else."""
     from lab.verbs import destroy as destroying
 
     session = _made(lab, lenient=True)
@@ -531,20 +533,20 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)
-    console.print(f"{session.lab.name} is gone" if removed else f"there is no lab at {session.workspace.root}")
+    console.print(f"removed {session.lab.name}" if removed else f"there is no lab at {session.workspace.root}")
 
 
 @verb(
     of_checkout=True,
     help=YES_HELP
     | {
-        "quick": "only the unit tests that are not slow, for every save; nothing is installed",
-        "live": "also bring up real labs and test them (default)",
-        "sabotage": "instead: break a lab of its own in the ways of docs/faults.md, and run `up` (15 minutes)",
-        "drills": "instead: run failure drills on a lab of its own, and interrupt them (15 minutes)",
-        "lifecycle": "instead: change a lab of its own in every way, and kill running commands (15 minutes)",
+        "quick": "only the fast unit tests; installs nothing",
+        "live": "also the tests on real labs (default)",
+        "sabotage": "instead: break a lab in the ways of docs/faults.md, and run `up` (15 minutes)",
+        "drills": "instead: run failure drills on a lab, and interrupt them (15 minutes)",
+        "lifecycle": "instead: change a lab in every way, and kill running commands (15 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
-        "whole": "also what CI has no time for: chapters 8 to 10 of the handout for those who only watch, and "
+        "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
         "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
         "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
@@ -565,14 +567,14 @@ def test(
     whole: bool = False,
     k: str = "",
 ) -> None:
-    """Run every test: units, provisioning scripts, and the live ones on labs of their own."""
+    """Run all tests: unit tests, provisioning scripts, and live tests on labs created for them."""
     from lab.errors import ConfigError
     from lab.verbs import selftest
 
     if quick and (sabotage or drills or lifecycle or vm or whole):
         raise ConfigError(
-            ["--quick is only the unit tests"],
-            hint="leave it out, or --sabotage, --drills, --lifecycle, --vm and --whole",
+            ["--quick runs only the unit tests"],
+            hint="remove --quick, or the other flags",
         )
     if quick:
         code = selftest.run_quick(select=k)
@@ -592,9 +594,9 @@ def test(
         raise Exit(code=code)
 
 
-@verb(of_checkout=True, help=LAB_HELP | YES_HELP | {"pairs": "how often to run both"})
+@verb(of_checkout=True, help=LAB_HELP | YES_HELP | {"pairs": "how often to run each"})
 def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3") -> None:
-    """Measure `up` against the same steps done manually, and write .lab/bench.json."""
+    """Measure `up` against the same steps without the kit, and write .lab/bench.json."""
     from lab.verbs import bench as benchmark
 
     console.print(benchmark.bench(_wanted(lab), consent=yes, pairs=pairs))
@@ -603,7 +605,7 @@ def bench(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, pairs: str = "3
 @verb(
     of_checkout=True,
     help={
-        "write": "first write the pages and the picture that are made from the code",
+        "write": "first write the pages and the picture that are generated from the code",
         "out": "the folder for the site (default: site/ beside tasks.py)",
     },
 )
@@ -626,7 +628,7 @@ def docs(c: Context, write: bool = False, out: str = "") -> None:
 
 @verb(of_checkout=True, help=YES_HELP)
 def lint(c: Context, yes: bool = False) -> None:
-    """Run the linters and the type checker over everything."""
+    """Run all linters and the type checker."""
     from lab.verbs import selftest
 
     code = selftest.lint(_wanted(DEFAULT_LAB), consent=yes)
@@ -635,7 +637,7 @@ def lint(c: Context, yes: bool = False) -> None:
 
 
 def _warn_of_another_run(session: Any) -> None:
-    """Say that another command changes the lab, so that what is shown will soon be otherwise."""
+    """Warn that another command is changing the lab, so that the output may soon be out of date."""
     user = session.workspace.in_use_by()
     if user:
         errors_console.print(
@@ -644,7 +646,7 @@ def _warn_of_another_run(session: Any) -> None:
 
 
 def _warn_of_a_drill(session: Any) -> None:
-    """Say that a drill's fault is in the lab, which explains what does not hold."""
+    """Warn that a drill's fault is in the lab, which explains failing checks."""
     if session.workspace.drill.exists():
         from lab.drill import undo
 
@@ -658,7 +660,7 @@ def _warn_of_a_drill(session: Any) -> None:
 
 
 def _interrupted(*_: object) -> None:
-    """End all commands at once: threads that wait for one would hold up the interrupt."""
+    """Kill all commands at once: threads that wait for one would delay the interrupt."""
     from lab.system import process
 
     process.interrupt()
@@ -666,16 +668,16 @@ def _interrupted(*_: object) -> None:
 
 
 def _wanted(lab: str, speaking: Terminal = console) -> Any:
-    """The lab as lab.yaml has it, for what changes it."""
+    """The lab as lab.yaml describes it, for verbs that change it."""
     from lab.session import open_wanted
 
     return open_wanted(_lab_file(lab), speaking)
 
 
 def _made(lab: str, speaking: Terminal = console, *, lenient: bool = False) -> Any:
-    """The lab as its machines were made, whatever lab.yaml says by now, with a note where that differs.
+    """The lab as its machines were created, with a note where lab.yaml differs.
 
-    `lenient`: for a verb that can do without files which hold the lab's path, where it was moved.
+    `lenient`: for a verb that works without the files that contain the lab's path, which a moved lab lacks.
     """
     from lab.errors import LabError
     from lab.session import open_made
@@ -721,18 +723,18 @@ def _not_here(name: str) -> Exception:
     return ConfigError([what], hint="clone the repository and use it there: CONTRIBUTING.md")
 
 
-def _heal_a_drill(session: Any) -> None:
-    """Revert what an earlier drill left in the lab."""
+def _revert_drill(session: Any) -> None:
+    """Revert the fault that an earlier drill left in the lab."""
     if session.workspace.drill.exists():
         from lab.drill import command
         from lab.session import of_lab
 
-        # Its fault is in the lab as it was made, whatever lab.yaml says by now.
+        # The fault is in the lab as it was created, even if lab.yaml has changed since.
         console.print(command.heal(of_lab(session, session.made.lab) if session.made else session))
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
-    """Change the lab; with `measure`, report what users noticed, and exit so where a limit is exceeded."""
+    """Change the lab; with `measure`, report what users noticed, and exit with 60 if a limit is exceeded."""
     from lab.verbs import up as bring_up
 
     if not measure:
@@ -751,7 +753,7 @@ def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
 
 
 def _confirmed(command: str) -> Callable[[str], bool]:
-    """Ask the user before something is removed; True is a yes. Exits as for bad usage without a terminal."""
+    """Ask the user before something is removed; True means yes. Exits as for bad usage without a terminal."""
 
     def ask(question: str) -> bool:
         if not sys.stdin.isatty():
@@ -768,7 +770,7 @@ def _confirmed(command: str) -> Callable[[str], bool]:
 
 
 def _print_json(text: str) -> None:
-    """Print JSON for programs, with the lab file in its commands where that needs naming."""
+    """Print JSON for programs, with `--lab` in its commands where that is needed."""
     print(naming_in_json(text, console.lab_file))
 
 
@@ -782,20 +784,20 @@ def _show_error(message: str, hint: str, log: Path | None) -> None:
 
 
 def _show_traceback() -> None:
-    """With HA_LAB_DEBUG set, show the traceback of the error that is being handled, and of its causes."""
+    """With HA_LAB_DEBUG set, show the traceback of the current error and of its causes."""
     if os.environ.get("HA_LAB_DEBUG"):
         errors_console.print(_traceback(), markup=False, soft_wrap=True)
 
 
 def _traceback() -> str:
-    """The traceback of the error that is being handled, with its causes and without secrets."""
+    """The traceback of the current error, with its causes and without secrets."""
     from lab.system.redact import redacted
 
     return redacted(traceback.format_exc())
 
 
 def _keep_traceback() -> Path:
-    """Keep the traceback for a report, beside the builds, else among temporary files; return its path."""
+    """Save the traceback for a bug report, in the cache folder or else in a temporary file; return its path."""
     from lab.errors import LabError
     from lab.host.places import cache_folder
 

@@ -1,1 +1,1 @@
-"""The lab kit: lab.yaml in, a checked, highly available Kubernetes cluster out."""
+"""Turns a lab.yaml into a running, verified, highly available Kubernetes cluster."""

@@ -1,16 +1,16 @@
-"""Every error the kit raises on purpose. Each says what happened, and `hint` says what to do next.
+"""The errors that the kit raises on purpose. The message says what happened, `hint` says what to do next.
 
     LabError                 exit 1
-    ├── ConfigError          exit 2   lab.yaml or a command's words are wrong
+    ├── ConfigError          exit 2   lab.yaml or a command's arguments are wrong
     ├── HostNotFit           exit 3   this host lacks something; nothing was touched
-    ├── CommandFailed        exit 1   a command ended badly or could not start
-    │   └── CommandTimedOut           it ran out of time
+    ├── CommandFailed        exit 1   a command failed or could not start
+    │   └── CommandTimedOut           it did not end before its deadline
     ├── WaitTimedOut         exit 1   a condition did not come true before its deadline
-    ├── NodeFailed           exit 1   a step failed on one machine or more
+    ├── NodeFailed           exit 1   a step failed on one or more machines
     └── LabStateError        exit 1   the lab is not in a state where this can be done
 
-Only `tasks.py` turns one into a message and an exit code. `lab.exit_codes` has all of them, with those of verbs
-that answer a question by their code.
+Only `tasks.py` turns one into a message and an exit code. `lab.exit_codes` has all of them, including those of
+verbs that answer a question by their exit code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lab.system import quoting
 
 
 class LabError(Exception):
-    """Something went wrong that a person can act on."""
+    """Something went wrong that the user can act on."""
 
     exit_code = exit_codes.FAILED
 
@@ -36,7 +36,7 @@ class LabError(Exception):
 
 
 class ConfigError(LabError):
-    """lab.yaml, or what was typed, can't be used; `problems` holds every reason, not the first."""
+    """lab.yaml or a command line is invalid; `problems` has every reason, not only the first."""
 
     exit_code = exit_codes.USAGE
 
@@ -47,13 +47,13 @@ class ConfigError(LabError):
 
 
 class HostNotFit(LabError):
-    """This host can't run the lab as it is; the message lists all that is missing."""
+    """This host can't run the lab in its present state; the message lists everything that is missing."""
 
     exit_code = exit_codes.NOT_FIT
 
 
 class CommandFailed(LabError):
-    """A command ended with a code that was not accepted, was not found, or ran out of time."""
+    """A command was not found, timed out, or ended with an exit code that was not accepted."""
 
     def __init__(
         self,
@@ -76,14 +76,14 @@ class CommandFailed(LabError):
 
 
 class CommandTimedOut(CommandFailed):
-    """A command did not end before its deadline, and was ended."""
+    """A command did not end before its deadline and was killed."""
 
 
 class WaitTimedOut(LabError):
-    """A condition stayed false until its deadline; `reason` is the last answer to "why not yet"."""
+    """A condition did not hold before its deadline; `reason` is why it did not at the last check."""
 
     def __init__(self, what: str, seconds: float, reason: str, *, hint: str = "") -> None:
-        """Say what was waited for, how long, and why it had not happened."""
+        """Name what was waited for, for how long, and why it did not happen."""
         super().__init__(f"{what}: not after {seconds:.0f} s: {reason}", hint=hint)
         self.reason = reason
 

@@ -1,4 +1,4 @@
-"""Every exit code, with its one meaning. docs/exit-codes.md is made from this table.
+"""Every exit code, with its one meaning. docs/exit-codes.md is generated from this table.
 
 0 to 3 mean the same for all verbs. A verb that answers a question has its own codes, from a ten of its own on,
 so that a script can tell an answer from an error.

@@ -1,7 +1,7 @@
-"""The way to the machines: commands and scripts over OpenSSH, side by side.
+"""Runs commands and scripts on the machines over OpenSSH, in parallel.
 
-Every packet to a lab address goes through `route_problem` first: while the lab's network is down, such
-an address would leave the host by its default route.
+Check `route_problem` before sending anything to a lab address: while the lab's network is down, packets would
+leave the host by its default route.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from lab.system import process, quoting
 from lab.workspace import Workspace, made
 
 T = TypeVar("T")
-SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is made 0700, and its owner is checked
-"""Where the folders of ssh's sockets are; a socket's path has to be short."""
+SOCKETS = Path("/tmp")  # noqa: S108  a folder in it is created with mode 0700, and its owner is checked
+"""Where the folders for ssh's control sockets are; a socket's path has to be short."""
 
 SSH_FAILED = 255
-"""OpenSSH's own exit code for "could not connect"; everything else is the command's (ssh(1))."""
+"""OpenSSH's exit code for "could not connect"; every other code is the command's own (ssh(1))."""
 
 RUN = uuid.uuid4().hex[:8]
-"""Marks this process's scripts: what a killed `up` left running on machines is ended (`provision/lib.sh`)."""
+"""Identifies this process's scripts: `provision/lib.sh` kills those that a killed `up` left running."""
 
 ROUTE_TIMEOUT = 10.0
-"""Seconds for the kernel's routing table, which answers at once."""
+"""Seconds for `ip route get`, which usually answers at once."""
 
 SILENT_SSH = "ssh failed without a message"
 
@@ -49,9 +49,9 @@ class Remote:
         self.workspace = workspace
 
     def route_problem(self) -> str | None:
-        """Why no packet may be sent to the lab now; None while packets stay on the lab's own network.
+        """Why no packet may be sent to the lab now; None while packets would stay on the lab's own network.
 
-        Asks the kernel's routing table only (ip-route(8), `get`), so nothing is sent.
+        Asks only the kernel's routing table (ip-route(8), `get`); sends nothing.
         """
         if self.lab.remote_host:
             return self._remote_route_problem(self.lab.remote_host)
@@ -64,11 +64,11 @@ class Remote:
         return None
 
     def _remote_route_problem(self, uri: str) -> str | None:
-        """The same where machines are on another host: a route made for them is needed, never a default one."""
+        """The same where the machines are on another host: there must be a route other than the default one."""
         words = ["ip", "-4", "-json", "route", "show", "match", str(self.lab.route_target)]
         answer = process.run(words, accept=None, timeout=ROUTE_TIMEOUT)
         routes = json.loads(answer.stdout) if answer.ok and answer.stdout.strip() else []
-        # VPNs write a default route as two halves.
+        # VPNs split the default route into two halves.
         if any(route["dst"] != "default" and not route["dst"].endswith(("/0", "/1")) for route in routes):
             return None
         return f"no route of this host leads to {self.lab.network.subnet}, on the host of {uri}"
@@ -80,7 +80,7 @@ class Remote:
             raise LabStateError(reason, hint="bring the lab up with `./inv up`")
 
     def why_not_reachable(self, node: Node) -> str | None:
-        """Why a machine can't be logged into; None when it can."""
+        """Why you can't log in to a machine; None when you can."""
         reason = self.route_problem()
         if reason:
             return reason
@@ -102,9 +102,9 @@ class Remote:
         output: Path | None = None,
         source: Path | None = None,
     ) -> process.Result:
-        """Run one command on a machine. Its words are joined by the remote shell, as ssh does.
+        """Run one command on a machine. The remote shell joins its arguments, as ssh does.
 
-        `timeout` is for machines that are as quick as this host; emulated ones get more.
+        `timeout` is for machines as fast as this host; emulated ones get more.
         """
         return process.run(
             [*self._ssh(), node.name, "--", *command],
@@ -118,14 +118,14 @@ class Remote:
         )
 
     def shell(self, node: Node, command: Sequence[str]) -> None:
-        """Become an ssh session on a machine: a login, or a command whose exit code is ours."""
+        """Replace this process with an ssh session on a machine: a login shell, or a command."""
         words = [*self._ssh(), *([] if command else ["-t"]), node.name]
-        # One word is a line for the remote shell, as with ssh itself; of several, each stays a word there.
+        # A single argument is a line for the remote shell, as with ssh itself; several are quoted one by one.
         line = [*command] if len(command) < 2 else [quoting.line(command)]
         process.replace([*words, *(["--", *line] if line else [])])
 
     def deliver(self, node: Node) -> None:
-        """Put a machine's rendered folder at /opt/ha-lab, as one archive on standard input."""
+        """Copy a machine's rendered folder to /opt/ha-lab, as one archive on standard input."""
         archive = _folder_archive(self.workspace.node(node.name))
         self.run(
             node,
@@ -156,7 +156,7 @@ class Remote:
         return lines[-1:] != ["ha-lab: unchanged"]
 
     def _ssh(self) -> list[str]:
-        """How a connection begins. ssh's sockets have a folder by then, private, and made by no other user."""
+        """The ssh command. Creates the private folder for its sockets; refuses another user's."""
         folder = control_folder(self.workspace)
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.stat().st_uid != os.getuid():
@@ -166,15 +166,15 @@ class Remote:
             )
         return ["ssh", "-F", str(self.workspace.ssh_config)]
 
-    def hang_up(self, nodes: Iterable[Node] | None = None) -> None:
-        """End the shared ssh connections to some machines, or to all: no process of the lab's is left then.
+    def close_connections(self, nodes: Iterable[Node] | None = None) -> None:
+        """Close the shared ssh connections to some machines, or to all; no ssh process of the lab is left then.
 
-        Raises NodeFailed with those that did not end; the others have ended.
+        Raises NodeFailed with those that could not be closed; the others are closed.
         """
 
         def end(node: Node) -> None:
             words = ["ssh", "-F", str(self.workspace.ssh_config), "-O", "exit", node.name]
-            # Refused where there is no connection, which is as good.
+            # ssh refuses where there is no connection, which is fine.
             process.run(words, accept=None, timeout=10)
 
         side_by_side("to end the connection", self.lab.nodes if nodes is None else nodes, end)
@@ -182,14 +182,14 @@ class Remote:
             self.remove_sockets()
 
     def remove_sockets(self) -> None:
-        """Remove the folders of ssh's sockets, of which one may be left that its ssh has not yet removed."""
+        """Remove the folders of ssh's sockets, with any socket that its ssh has not removed yet."""
         for folder in {control_folder(self.workspace), *self._configured_folder()}:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _configured_folder(self) -> list[Path]:
-        """The folder of sockets that ssh_config names: a lab that was moved may have had another one.
+        """The socket folder that ssh_config names: a lab that was moved may have another one.
 
-        Nothing that is not named as such a folder of this user's is taken for one.
+        Only a folder that is named like one of this user's socket folders.
         """
         try:
             text = self.workspace.ssh_config.read_text(encoding="utf-8")
@@ -204,7 +204,7 @@ class Remote:
 
 
 def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) -> dict[str, T]:
-    """Do `work` for all nodes at once: node name → result. Raises NodeFailed with every failure."""
+    """Do `work` for all nodes in parallel: node name → result. Raises NodeFailed with every failure."""
     nodes = list(nodes)
     results: dict[str, T] = {}
     failures: dict[str, LabError] = {}
@@ -221,7 +221,7 @@ def side_by_side(what: str, nodes: Iterable[Node], work: Callable[[Node], T]) ->
 
 
 def control_folder(workspace: Workspace) -> Path:
-    """Where ssh's sockets are once there is a connection: a short path, the same after the lab has moved."""
+    """Where ssh's sockets are: a short path that stays the same when the lab is moved."""
     mark = hashlib.sha256(made.owner(workspace).encode()).hexdigest()[:12]
     return SOCKETS / f"ha-lab-{os.getuid()}-{mark}"
 
@@ -239,7 +239,7 @@ def _secrets_archive(secrets: Mapping[str, str]) -> bytes:
 
 
 def _archive(members: Iterable[tuple[str, bytes, int]]) -> bytes:
-    """A tar of (name, content, mode), made in memory: what may be secret touches no file here."""
+    """A tar of (name, content, mode), built in memory so that no secret is written to a file here."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content, mode in members:

@@ -1,7 +1,7 @@
-"""One lab opened for work: a record that the verbs pass on. Opening touches nothing.
+"""One opened lab: a record that the verbs pass on. Opening it changes nothing.
 
-`open_wanted` opens the lab as lab.yaml has it now, for verbs that change it. `open_made` opens it as its
-machines were made, for verbs that look at it, whatever lab.yaml says by now.
+`open_wanted` opens the lab as lab.yaml describes it now, for verbs that change it. `open_made` opens it as its
+machines were created, for verbs that only look at it, even if lab.yaml has changed since.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SHOWS = "`./inv plan` shows what `up` would change"
 
 @dataclass(frozen=True)
 class Session:
-    """A lab and the file it was read from, its `.lab/` folder, the way to its machines, and the one printer.
+    """A lab: its lab.yaml, its `.lab/` folder, the connection to its machines, and the progress output.
 
-    `made` is the record of what was made, None where nothing was. `differs` says in which way lab.yaml differs
-    from it, and what to do; None where it does not.
+    `made` is the record of what was created, None before the first `up`. `differs` says how lab.yaml differs
+    from that record and what to do; None where it does not differ.
     """
 
     path: Path
@@ -48,15 +48,18 @@ class Session:
 
 
 def open_wanted(path: Path, console: Console) -> Session:
-    """The lab as lab.yaml has it.
+    """Open the lab as lab.yaml describes it.
 
-    Raises ConfigError with every problem of the file, of its folder, and of this checkout's own scripts.
+    Raises ConfigError with every problem of the file, of its folder, and of this checkout's scripts.
     """
     path = path.resolve()
     workspace = Workspace(path.parent / ".lab")
     record = made.read(workspace)
-    ways_out = {quoting.folder_problem(path.parent): _MOVE, paths.line_end_problem(): _CONVERT}
-    problems, hints = [each for each in ways_out if each], [ways_out[each] for each in ways_out if each]
+    hints_by_keys = {quoting.folder_problem(path.parent): _MOVE, paths.line_end_problem(): _CONVERT}
+    problems, hints = (
+        [each for each in hints_by_keys if each],
+        [hints_by_keys[each] for each in hints_by_keys if each],
+    )
     try:
         lab = config.load(path, lambda file: choice.settle(file, workspace))
     except ConfigError as error:
@@ -67,9 +70,9 @@ def open_wanted(path: Path, console: Console) -> Session:
 
 
 def open_made(path: Path, console: Console) -> Session:
-    """The lab as its machines were made; as lab.yaml has it where none was made yet.
+    """Open the lab as its machines were created; before the first `up`, as lab.yaml describes it.
 
-    A lab.yaml that can't be used any more is no obstacle where a lab was rendered.
+    Works with an invalid lab.yaml, if the lab was rendered before.
     """
     path = path.resolve()
     workspace = Workspace(path.parent / ".lab")
@@ -92,35 +95,35 @@ def open_made(path: Path, console: Console) -> Session:
 
 
 def has_machines(session: Session) -> bool:
-    """Whether machines were made: they are recorded, and Vagrant knows at least one. Asks files only."""
+    """Whether machines were created: they are recorded, and Vagrant knows at least one. Reads files only."""
     return bool(session.made and session.made.machines) and session.workspace.has_machines()
 
 
 def change_of(session: Session, wanted: Lab) -> Change:
-    """What has to change in the lab that was made to get `wanted`; everything is added where none was made."""
+    """How the lab that was created has to change to become `wanted`; before the first `up`, all is added."""
     if session.made is None or not has_machines(session):
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
     manifests = (session.made.manifest, made.manifest_sha256(wanted))
     found = change(session.made.lab, wanted, sizes_enforced=enforced, manifests=manifests)
-    # A machine that a killed run was resizing may have either size.
+    # A killed run may have left a machine that it was resizing with either size.
     begun = [n for n in wanted.nodes if n.name in session.made.resizing and n not in found.resized]
     return replace(found, resized=(*found.resized, *begun))
 
 
 def of_lab(session: Session, lab: Lab) -> Session:
-    """The same session for another form of its lab."""
+    """The same session for a variant of its lab."""
     return replace(session, lab=lab, remote=Remote(lab, session.workspace))
 
 
 def with_profile(session: Session, name: str) -> Session:
-    """The same lab with another profile of the load balancer."""
+    """The same lab with another load balancer profile."""
     balancer = session.lab.load_balancer.model_copy(update={"profile": name})
     return of_lab(session, session.lab.model_copy(update={"load_balancer": balancer}))
 
 
 def machine(session: Session, name: str) -> Node:
-    """The machine of that name. Raises ConfigError, which names the lab's machines."""
+    """The machine of that name. Raises ConfigError, with the names of the lab's machines."""
     node = session.lab.node(name)
     if node is None:
         names = ", ".join(each.name for each in session.lab.nodes)
@@ -129,7 +132,7 @@ def machine(session: Session, name: str) -> Node:
 
 
 def require_up(session: Session) -> None:
-    """Raise LabStateError unless the lab was brought up and its network is there."""
+    """Raise LabStateError unless the lab was brought up and its network exists."""
     if not session.workspace.kubeconfig.exists():
         raise LabStateError(
             f"the lab {session.lab.name} has not been brought up", hint="bring it up with `./inv up`"

@@ -1,4 +1,4 @@
-"""What could not be asked, as distinct from what was answered: never taken for a yes, nor for a no."""
+"""Facts that could not be determined. "Unknown" never counts as a yes or a no."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Unknown:
-    """A fact that could not be asked for; `reason` is a phrase such as "cp2: no answer within 15 s".
+    """A fact that could not be determined; `reason` is a phrase such as "cp2: no answer within 15 s".
 
-    `answered` is whether there was an answer all the same, only none that can be used.
+    `answered`: there was an answer, but it can't be used.
     """
 
     reason: str
@@ -23,18 +23,18 @@ class Unknown:
 
 
 class CouldNotAsk(LabError):
-    """A fact is needed that is `Unknown`, or that can't be read; the message is the reason."""
+    """A needed fact is `Unknown` or can't be parsed; the message is the reason."""
 
 
 def known(fact: T | Unknown) -> T:
-    """Return the fact itself. Raises CouldNotAsk when it is not known."""
+    """Return the fact. Raises CouldNotAsk when it is Unknown."""
     if isinstance(fact, Unknown):
         raise CouldNotAsk(fact.reason)
     return fact
 
 
 def asked(question: Callable[[], T]) -> T | Unknown:
-    """Return what a question answers, or why it could not be asked: the message of its LabError."""
+    """Call `question`; return its result, or Unknown with the message of the LabError that it raised."""
     try:
         return question()
     except LabError as error:

@@ -7,7 +7,7 @@ readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KU
 readonly BOOTSTRAP=/etc/kubernetes/bootstrap-kubelet.conf
 readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init, or a control plane's join, was complete. It never means that something is done (the API
-# server is asked for that); it only tells a control plane that may be in use from half an init or join.
+# server is asked for that); it only distinguishes a control plane that may be in use from an interrupted init or join.
 readonly ONCE_COMPLETE=/etc/ha-lab/once-complete
 # Where leave.sh puts the manifest of an API server that ends, since its machine is about to leave.
 readonly API_SERVER_ASIDE=/etc/kubernetes/kube-apiserver.yaml.left

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034  # what a sourced file sets, others use
-# What every provisioning script stands on: strict mode, a stack on error, one waiter, one way to
-# put a file in place. Sourced, never run. Reads node.env, which is the only input besides secrets.
+# The base of every provisioning script: strict mode, a stack trace on error, one function to wait, one to
+# install a file. Sourced, never run. Reads node.env, which is the only input besides secrets.
 set -Eeuo pipefail
 umask 022
 
@@ -187,7 +187,7 @@ place() {
 	changed=yes
 }
 
-# The last line tells the kit whether this run touched anything.
+# The last line reports to the kit whether this run changed anything.
 finish() { echo "ha-lab: $([[ $changed == yes ]] && echo changed || echo unchanged)"; }
 
 # shellcheck source=/dev/null

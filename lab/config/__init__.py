@@ -1,7 +1,7 @@
-"""Turns lab.yaml into a `Lab`, or says everything that is wrong with it, line by line.
+"""Turns lab.yaml into a `Lab`, or reports all of its problems, line by line.
 
-`lab.config.shape` and pydantic judge each key alone, then the keys are judged against one another here. There,
-what hangs on a key that was wrong by itself is passed over, so that no problem breeds another.
+`lab.config.shape` and pydantic check each key by itself; this module then checks keys against one another.
+Checks that depend on an invalid key are skipped, so that one mistake causes one problem.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ MANAGEMENT = ("libvirt", "management")
 
 
 class Choice(NamedTuple):
-    """What a lab file may leave to the host: where machines come from, and whether their CPUs are software."""
+    """What a lab file may leave to the host: the provider, and whether CPUs are emulated."""
 
     provider: Provider
     emulated: bool
 
 
 def as_written(file: File) -> Choice:
-    """The choice where no host is asked: what the file says, else docker, and nothing emulated."""
+    """The choice without asking the host: what the file says, else docker, without emulation."""
     return Choice("docker" if file.provider == "auto" else file.provider, file.libvirt.emulated == "true")
 
 
 def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
     """Read a lab file; one that is missing or empty is the seven-machine default.
 
-    `settle` says what the file's `auto` comes to. Raises ConfigError with every problem, in the order of the
-    file's lines.
+    `settle` resolves the file's `auto`. Raises ConfigError with every problem, in the order of the file's
+    lines.
     """
     name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     document = yamlfile.read(path, name, hint=HINT)
@@ -81,7 +81,7 @@ def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
 
 
 def lines(path: Path) -> dict[str, int]:
-    """On which line of a lab file each of its keys is: `nodes.workers.count` → 12."""
+    """The line of each key in a lab file: `nodes.workers.count` → 12."""
     return {_dotted(key): line for key, line in yamlfile.read(path, path.name, hint=HINT).lines.items()}
 
 
@@ -95,7 +95,7 @@ def _dotted(key: Key) -> str:
 
 
 def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, str]]:
-    """The file's shape without the keys that are wrong by themselves, and what is wrong with those."""
+    """The file without its invalid keys, and the problems of those."""
     context = {"folder": folder}
     try:
         return File.model_validate(data, context=context), {}
@@ -107,17 +107,17 @@ def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, st
 
 
 def _place(error: ErrorDetails) -> Key:
-    """The key that an error is about; pydantic marks the name of a mapping's own key by a word behind it."""
+    """The key of an error; pydantic appends a marker if the error is about a mapping's key itself."""
     place = tuple(map(str, error["loc"]))
     return place[:-1] if place[-1] == "[key]" else place
 
 
 def _sentence(error: ErrorDetails) -> str:
-    """Put pydantic's finding into our words; of values, `lab.config.shape` has done so already."""
+    """Rephrase pydantic's error; those about values already come from `lab.config.shape`."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "dict_type":
-        return f"wants keys of its own, not {shown(error['input'])} (registries, such as registry.k8s.io)"
+        return f"needs keys below it, not {shown(error['input'])} (registries, such as registry.k8s.io)"
     section: Any = File
     for key in error["loc"][:-1]:
         section = section.model_fields[key].annotation
@@ -125,12 +125,12 @@ def _sentence(error: ErrorDetails) -> str:
         return f"unknown key{guess(error['loc'][-1], list(section.model_fields))}"
     if error["type"] == "model_type":
         inside = ", ".join(section.model_fields[error["loc"][-1]].annotation.model_fields)
-        return f"wants keys of its own, not {shown(error['input'])} ({inside})"
+        return f"needs keys below it, not {shown(error['input'])} ({inside})"
     return error["msg"]
 
 
 def _lab(file: File, choice: Choice) -> Lab:
-    """The model of a file whose keys are each right by themselves; addresses may still be anywhere."""
+    """The model of a file with valid keys; addresses may still conflict."""
     subnet = file.network.subnet.network_address
     nodes = []
     for role, spec in ROLES.items():
@@ -161,13 +161,14 @@ def _lab(file: File, choice: Choice) -> Lab:
     )
 
 
-# Judging together. A clash is the keys it hangs on, the likeliest to be corrected first, and the sentence.
+# Checks of several keys. A clash has the keys that it depends on, the likeliest to be corrected first, and a
+# sentence.
 
 Clash = tuple[Sequence[Key], str]
 
 
 def _management(file: File, lab: Lab) -> IPv4Network | None:
-    """The management network, where libvirt makes the machines or the file speaks of it for another host."""
+    """The management network, if libvirt creates the machines or the file configures it."""
     return file.libvirt.management if lab.libvirt or file.libvirt.model_fields_set & {"management"} else None
 
 
@@ -182,7 +183,7 @@ def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
         if its.overlaps(others):
             yield (
                 (other, one),
-                f"{_dotted(one)} {its} and {_dotted(other)} {others} overlap (they must lie apart)",
+                f"{_dotted(one)} {its} and {_dotted(other)} {others} overlap, which they must not",
             )
     yield from _wrong_sizes(lab)
     if lab.network.pod_network != "flannel":
@@ -204,7 +205,7 @@ def _wrong_manifest(path: Path, network: Network) -> Iterator[Clash]:
 
 
 def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:
-    """Networks that may belong to others: the lab, and with `subnet` this host, could not reach those."""
+    """Public networks: the lab, and with `subnet` this host, could not reach their owners."""
     allowed = f"{', '.join(map(str, PRIVATE))}; or set {_dotted(PUBLIC_ADDRESSES)}: true"
     for key, network in networks.items():
         if not is_private(network):
@@ -214,13 +215,13 @@ def _public(networks: Mapping[tuple[str, str], IPv4Network]) -> Iterator[Clash]:
 
 def _wrong_management(management: IPv4Network, machines: int) -> Iterator[Clash]:
     smallest = _smallest(machines)
-    if not 16 <= management.prefixlen <= smallest:  # of a larger one libvirt refuses to give addresses
-        rule = f"/16 to /{smallest}: libvirt gives each of {machines} machines an address of it"
+    if not 16 <= management.prefixlen <= smallest:  # libvirt refuses DHCP for larger ones
+        rule = f"/16 to /{smallest}: libvirt gives each of {machines} machines an address in it"
         yield (MANAGEMENT, *_counts()), f"{management} has the wrong size ({rule})"
 
 
 def _smallest(machines: int) -> int:
-    """The prefix length of the smallest network for them, itself, the host as gateway, and broadcast."""
+    """The prefix length of the smallest network for them, the network address, the host and broadcast."""
     return 32 - (machines + 2).bit_length()
 
 
@@ -239,7 +240,7 @@ def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
         for role in Role:
             yield from _wrong_place(lab, role)
     smallest = 24 - (nodes - 1).bit_length()
-    if not 8 <= pods.prefixlen <= smallest:  # the controller manager hands out at most 16 bits of it
+    if not 8 <= pods.prefixlen <= smallest:  # the controller manager can assign at most 16 bits
         rule = f"/8 to /{smallest}: each of {nodes} Kubernetes nodes gets a /24 of it"
         yield (PODS, *counts), f"{pods} has the wrong size ({rule})"
     if not 12 <= services.prefixlen <= 24:
@@ -247,7 +248,7 @@ def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
 
 
 def _wrong_place(lab: Lab, role: Role) -> Iterator[Clash]:
-    """The first machine of a group with an address it can't have; the others would say the same."""
+    """The first machine of a group with an invalid address; the others would repeat the problem."""
     subnet = lab.network.subnet
     first, last = lab.network.gateway + 1, subnet.broadcast_address - 1
     taken = {
@@ -264,7 +265,7 @@ def _wrong_place(lab: Lab, role: Role) -> Iterator[Clash]:
 
 
 def _twins(lab: Lab, one: Role, other: Role) -> Iterator[Clash]:
-    """The first name and the first address that two groups share; inside a group none can be."""
+    """The first name and the first address that two groups share; within a group there are no duplicates."""
     for what, key in (("name", "prefix"), ("address", "first_address")):
         names = {getattr(node, what) for node in lab.by_role(one)}
         shared = next((node for node in lab.by_role(other) if getattr(node, what) in names), None)

@@ -1,7 +1,6 @@
-"""Settles what lab.yaml leaves to the host: which provider, and whether its machines are emulated.
+"""Decides what lab.yaml leaves to the host: the provider, and whether machines are emulated.
 
-Machines that exist have settled it. It is asked for every verb, so files are looked at before anything is
-started.
+Existing machines decide it. This runs for every verb, so files are checked before a program is started.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from lab.workspace import Workspace, made
 
 
 def settle(file: File, workspace: Workspace) -> Choice:
-    """Return what the file's `auto` comes to here, for this lab."""
+    """Resolve the file's `auto` for this lab on this host."""
     record = made.read(workspace) if workspace.has_machines() else None
     lab = record.lab if record else None
     provider = _provider(file, lab)
@@ -22,7 +21,7 @@ def settle(file: File, workspace: Workspace) -> Choice:
 
 
 def _provider(file: File, existing: Lab | None) -> Provider:
-    """The file's own word; else the provider of the machines there are; else what this host does best."""
+    """The provider in the file; else that of existing machines; else the best one on this host."""
     if file.provider != "auto":
         return file.provider
     if existing is not None:
@@ -38,11 +37,11 @@ def _provider(file: File, existing: Lab | None) -> Provider:
 
 
 def _emulated(file: File, existing: Lab | None) -> bool:
-    """Whether KVM can't be used. What can't be found out yet is a no, and asked again after `bake`."""
+    """Whether KVM can't be used. If that can't be determined yet, False; checked again after `bake`."""
     if file.libvirt.emulated != "auto":
         return file.libvirt.emulated == "true"
     if existing is not None and existing.libvirt is not None:
         return existing.libvirt.emulated
     if Libvirt(uri=file.libvirt.uri).remote:
-        return False  # that host's KVM can't be tried from here; lab.yaml can say
+        return False  # the other host's KVM can't be tested from here; set it in lab.yaml
     return hypervisor.kvm() is False

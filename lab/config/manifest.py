@@ -1,8 +1,8 @@
-"""Judges the manifest of a pod network that lab.yaml brings itself, before any machine is made.
+"""Checks the pod network's manifest that lab.yaml names, before any machine is created.
 
-kustomize and the API server would refuse a file that is no manifest too, but only once machines run and in
-words that name neither lab.yaml nor the key. A pod network with other addresses than `network.pods` is refused
-by neither: its agents end, or pods get addresses that no node routes.
+kustomize and the API server would also reject a file that is not a manifest, but only once machines run, and
+without the name of lab.yaml or the key. They would accept a pod network with other addresses than
+`network.pods`: then its agents exit, or pods get addresses that no node routes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 from lab.config.yamlfile import yaml_problem
 
-# The C parser where PyYAML has it: Calico's manifest has 10000 lines, which take the other one five seconds.
+# The C parser if PyYAML has it: Calico's manifest has 10000 lines, for which the other one needs five seconds.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 WEB_PAGE = re.compile(r"\s*(<!doctype html|<html|<\?xml|<head|<body)", re.IGNORECASE)
@@ -27,11 +27,11 @@ KUBE_ROUTER = "kube-router"
 """The name of all objects of what enforces NetworkPolicies (provision/templates/kube-router.yaml.j2)."""
 
 POOLS = {"CALICO_IPV4POOL_CIDR": "Calico", "IPALLOC_RANGE": "Weave Net"}
-"""Environment variables of agents that hold the pods' network, and whose they are."""
+"""Environment variables of agents with the pods' network → the pod network's name."""
 
 
 class Fault(NamedTuple):
-    """What is wrong with a manifest, and its line there. `pods`: it is so for this `network.pods` only."""
+    """A problem of a manifest, and its line there. `pods`: only with this `network.pods`."""
 
     line: int
     what: str
@@ -39,7 +39,7 @@ class Fault(NamedTuple):
 
 
 class _Network(NamedTuple):
-    """A network that a manifest gives to pods. `whole`: it must be `network.pods`, and not a part of it."""
+    """A network for pods in a manifest. `whole`: it must equal `network.pods`, not be a part of it."""
 
     line: int
     where: str
@@ -48,9 +48,9 @@ class _Network(NamedTuple):
 
 
 def faults(text: str, pods: IPv4Network) -> list[Fault]:
-    """Return what is wrong with a manifest for a lab whose pods have addresses in `pods`; empty for none.
+    """Return the problems of a manifest for a lab whose pods have addresses in `pods`.
 
-    A file that is no manifest has one fault; otherwise each network that is not the pods' is one.
+    A file that is not a manifest has one; otherwise each wrong network is one.
     """
     if WEB_PAGE.match(text):
         return [Fault(1, "is a web page, not a manifest: download the raw file")]
@@ -61,7 +61,7 @@ def faults(text: str, pods: IPv4Network) -> list[Fault]:
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         return [Fault(1, f"can't be read as YAML: {str(error).splitlines()[0]}")]
     if not documents:
-        return [Fault(1, "is empty: the pod network's manifest should be in it")]
+        return [Fault(1, "is empty: it should contain the pod network's manifest")]
     for document in documents:
         what = _object_problem(document)
         if what:
@@ -97,7 +97,7 @@ def _unreadable(text: str, error: yaml.MarkedYAMLError) -> Fault:
     mark = error.problem_mark or error.context_mark
     what = f"can't be read as YAML: {yaml_problem(error)}"
     if TEMPLATE.search(text):
-        what += " (if it is a Helm chart's template, `helm template` makes a manifest from it)"
+        what += " (if it is a Helm chart's template, `helm template` renders it to a manifest)"
     return Fault(mark.line + 1 if mark else 1, what)
 
 
@@ -106,7 +106,7 @@ def _is_empty(document: yaml.Node | None) -> bool:
 
 
 def _object_problem(document: yaml.Node) -> str | None:
-    """Why kustomize would refuse this as an object of Kubernetes; None where it would not."""
+    """Why kustomize would reject this as a Kubernetes object; None if it would not."""
     if not isinstance(document, yaml.MappingNode):
         return "is text, not a manifest: an object with apiVersion, kind and metadata should start here"
     missing = [key for key in ("apiVersion", "kind") if not _text(document, key)]
@@ -124,13 +124,13 @@ def _objects(document: yaml.Node) -> list[yaml.Node]:
 
 
 def _runs_agents(one: yaml.Node) -> bool:
-    """Whether it runs something on each node, or makes that: Calico's operator comes as a Deployment."""
+    """Whether it runs agents on nodes, or creates those: Calico's operator is a Deployment."""
     kind = _text(one, "kind")
     return kind == "DaemonSet" or (kind == "Deployment" and "operator" in _text(one, "metadata", "name"))
 
 
 def _networks(one: yaml.Node) -> Iterator[_Network]:
-    """The networks that an object gives to pods."""
+    """The networks for pods in an object."""
     kind = _text(one, "kind")
     if kind == "ConfigMap":
         yield from _of_flannel(one)
@@ -176,7 +176,7 @@ def _pool(pool: yaml.Node | None, where: str) -> Iterator[_Network]:
 
 
 def _environment(one: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
-    """The variables with a value of an agent's containers."""
+    """The environment variables with a value of an agent's containers."""
     for container in _each(_at(one, "spec", "template", "spec", "containers")):
         for variable in _each(_at(container, "env")):
             value = _at(variable, "value")
@@ -185,9 +185,9 @@ def _environment(one: yaml.Node) -> Iterator[tuple[str, yaml.Node]]:
 
 
 def _network_problem(found: _Network, pods: IPv4Network) -> str | None:
-    """Why pods could not have their addresses from it; None where they can."""
+    """Why pods can't get their addresses from it; None if they can."""
     if ":" in found.value:
-        return None  # IPv6, beside the lab's
+        return None  # IPv6, in addition to the lab's
     try:
         network = IPv4Network(found.value, strict=False)
     except ValueError:
@@ -199,7 +199,7 @@ def _network_problem(found: _Network, pods: IPv4Network) -> str | None:
 
 
 def _at(node: yaml.Node | None, *keys: str) -> yaml.Node | None:
-    """What is found below these keys; None where there is nothing."""
+    """The value below these keys, or None."""
     for key in keys:
         pairs = node.value if isinstance(node, yaml.MappingNode) else ()
         node = next((value for name, value in pairs if _said(name) == key), None)

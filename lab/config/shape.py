@@ -27,14 +27,14 @@ PORTS = {*range(1, 65536)} - {22, 8404}  # those two are taken on the load balan
 
 
 def shown(value: object) -> str:
-    """A value from the file as it can stand in a message: short, on one line, nothing hidden in it."""
+    """A value from the file, formatted for a message: short, on one line, without hidden characters."""
     if not isinstance(value, str):
         return "a list" if isinstance(value, list) else "a mapping"
     return value if re.fullmatch(r"[\w.:/+-]{1,60}", value, re.ASCII) else repr(value[:60])
 
 
 def guess(value: object, known: Sequence[str]) -> str:
-    """What was likely meant, and all that could have been."""
+    """The closest known value as a suggestion, and all known values."""
     near = get_close_matches(value, known, n=1) if isinstance(value, str) else []
     return (f", did you mean {near[0]}?" if near else "") + f" ({', '.join(known)})"
 
@@ -79,7 +79,7 @@ def at_least(least: int, why: str = "") -> BeforeValidator:
 
 
 def label(pattern: str, longest: int) -> BeforeValidator:
-    """A name, or the beginning of one, that can stand in a host name."""
+    """A name, or the beginning of one, that is valid in a host name."""
     rule = f"lowercase letters, digits and '-'; a letter first; at most {longest}"
 
     def check(value: object) -> str:
@@ -210,7 +210,7 @@ def _is_place(found: re.Match[str] | None) -> bool:
 
 
 def mirror_url(value: object) -> str:
-    """A place that stands for an upstream host: http or https, without a login, a query or a fragment."""
+    """The URL of a mirror of an upstream host: http or https, without a login, a query or a fragment."""
     rule = "a URL such as https://mirror.example/debian"
     _no_login(value)
     if not isinstance(value, str) or not _is_place(URL.fullmatch(value)):
@@ -219,7 +219,7 @@ def mirror_url(value: object) -> str:
 
 
 def mirror_registry(value: object) -> str:
-    """A registry, and a path in it, that stands for another registry; http only where it is said."""
+    """A registry, and a path in it, that mirrors another registry; http only if given."""
     rule = "HOST, HOST:PORT or HOST/PATH, with http:// before it where it has no TLS"
     _no_login(value)
     if not isinstance(value, str) or not _is_place(REGISTRY.fullmatch(value)):
@@ -228,7 +228,7 @@ def mirror_registry(value: object) -> str:
 
 
 def registry_name(value: object) -> str:
-    """A registry as it stands at the start of images' names."""
+    """A registry as it appears at the beginning of images' names."""
     named = re.fullmatch(r"(?P<host>[a-z0-9-]+(\.[a-z0-9-]+)+)(:(?P<port>[0-9]{1,5}))?", str(value), re.ASCII)
     if not isinstance(value, str) or not _is_place(named):
         raise ValueError(f"{shown(value)} is not the name of a registry (a host, such as registry.k8s.io)")
@@ -288,7 +288,7 @@ class MirrorsSection(Mirrors):
 
 
 class LibvirtSection(Frozen):
-    """Where libvirt is, and what its machines stand on; for that provider only."""
+    """How libvirt is reached, and its pool and network; for that provider only."""
 
     uri: Annotated[str, BeforeValidator(libvirt_uri)] = Libvirt().uri
     emulated: Annotated[Literal["auto", "true", "false"], choice("auto", "true", "false")] = "auto"

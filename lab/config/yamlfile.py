@@ -1,7 +1,7 @@
-"""Reads one small YAML file into plain text values, and remembers the line of every key.
+"""Reads one small YAML file into plain text values, with the line of every key.
 
-In: a path. Out: a `Document`. What can't be taken apart at all is raised as ConfigError with its place;
-what is merely odd (a key given twice) is a problem beside the data, reported with the others.
+Input: a path. Output: a `Document`. A file that can't be parsed raises ConfigError with the position; smaller
+mistakes (a key given twice) are problems in the document, reported with the others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIZE_LIMIT = 64 * 1024  # bytes; a lab file has some 30 lines
 
 
 class Problem(NamedTuple):
-    """What is wrong with a key, and the line to correct."""
+    """A problem with a key, and the line to correct."""
 
     line: int
     key: Key
@@ -40,9 +40,9 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, keys: Sequence[Key], what: str) -> Problem:
-        """What is wrong with `keys`, reported at the first that is in the file.
+        """A problem with `keys`, reported at the first one that is in the file.
 
-        Where none is, it names the first, on the line of what that belongs to.
+        If none is, it is reported for the first, on the line of its parent.
         """
         key = next((key for key in keys if key in self.lines), keys[0])
         line = next((self.lines[key[:end]] for end in range(len(key), 0, -1) if key[:end] in self.lines), 1)
@@ -50,9 +50,9 @@ class Document:
 
 
 def read(path: Path, name: str, *, hint: str) -> Document:
-    """Take the file at `path` apart; one that is missing or empty is an empty document.
+    """Parse the file at `path`; a missing or empty one is an empty document.
 
-    Raises ConfigError, with `name` for the file, when it can't be read or is not one mapping in YAML.
+    Raises ConfigError, with `name` for the file, if it can't be read or is not one YAML mapping.
     """
     root = _parse(_text(path, name, hint), name, hint)
     document = Document()
@@ -62,21 +62,21 @@ def read(path: Path, name: str, *, hint: str) -> Document:
 
 
 def _refuse(place: str, what: str, hint: str, cause: Exception | None = None) -> NoReturn:
-    """Raise ConfigError. `cause` is none of YAML's own errors: those quote the line, which may hold a login."""
+    """Raise ConfigError. `cause` must not be YAML's own error, which quotes the line, maybe a password."""
     raise ConfigError([f"{place}: {what}"], hint=hint) from cause
 
 
 def _text(path: Path, name: str, hint: str) -> str:
-    """The file's text; none where there is no file. Never waits for a pipe, never reads without end."""
+    """The file's text; empty if there is no file. Never waits for a pipe, never reads without a limit."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             kind = "a directory" if path.is_dir() else "not a regular file"
-            _refuse(name, f"is {kind}; what is wanted is one YAML file", hint)
+            _refuse(name, f"is {kind}; it should be one YAML file", hint)
         with path.open("rb") as file:
             content = file.read(SIZE_LIMIT + 1)
     except FileNotFoundError as error:
         if path.is_symlink():
-            _refuse(name, "is a link to a file that is not there", hint, error)
+            _refuse(name, "is a link to a file that does not exist", hint, error)
         return ""
     except OSError as error:
         _refuse(
@@ -86,7 +86,7 @@ def _text(path: Path, name: str, hint: str) -> str:
             error,
         )
     if len(content) > SIZE_LIMIT:
-        _refuse(name, f"is larger than {SIZE_LIMIT // 1024} KiB, which no such file needs", hint)
+        _refuse(name, f"is larger than {SIZE_LIMIT // 1024} KiB, more than such a file needs", hint)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -95,7 +95,7 @@ def _text(path: Path, name: str, hint: str) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Plain data only: aliases can grow without bound, and tags ask for what nothing here makes."""
+    """Plain data only: aliases could expand without limit, and tags are not supported."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it bare
@@ -103,14 +103,14 @@ class _Loader(yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent) or event.tag:
             what = "aliases (*name) and tags (!name) are not used here"
         elif isinstance(event, yaml.ScalarEvent) and re.search(r"[\ud800-\udfff]", event.value):
-            what = "an escape stands for half a character"  # no file name or terminal could take it
+            what = "an escape encodes half a character"  # no file name or terminal could take it
         if what:
             raise yaml.composer.ComposerError(problem=what, problem_mark=event.start_mark)
         return super().compose_node(parent, index)
 
 
 def yaml_problem(error: yaml.MarkedYAMLError) -> str:
-    """What is wrong, and where that began if it was lines before."""
+    """The problem, and where its context begins if that is on an earlier line."""
     began, noticed = error.context_mark, error.problem_mark
     if error.problem and error.context and began and noticed and began.line < noticed.line:
         return f"{error.problem} ({error.context} that begins on line {began.line + 1})"
@@ -118,7 +118,7 @@ def yaml_problem(error: yaml.MarkedYAMLError) -> str:
 
 
 def _parse(text: str, name: str, hint: str) -> yaml.MappingNode | None:
-    """The file's one mapping; None where nothing is written."""
+    """The file's one mapping; None if the file is empty."""
     try:
         documents = list(yaml.compose_all(text, Loader=_Loader))
     except yaml.MarkedYAMLError as error:
@@ -127,14 +127,14 @@ def _parse(text: str, name: str, hint: str) -> yaml.MappingNode | None:
         _refuse(place, f"can't be read as YAML: {yaml_problem(error)}", hint)
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        _refuse(f"{name}:{line}", f"holds U+{error.character:04X}, which YAML does not allow", hint)
+        _refuse(f"{name}:{line}", f"contains U+{error.character:04X}, which YAML does not allow", hint)
     except (ValueError, OverflowError) as error:  # an escape for a character that does not exist
         _refuse(name, f"can't be read as YAML: {error}", hint)
     except RecursionError:
         _refuse(name, "is nested too deeply", hint)
     if len(documents) > 1:
         place = f"{name}:{documents[1].start_mark.line + 1}"
-        _refuse(place, "a second document starts here; only one is wanted", "remove the line `---`")
+        _refuse(place, "a second document starts here; only one is allowed", "remove the line `---`")
     root = documents[0] if documents else None
     if root is None or _is_unset(root):
         return None
@@ -149,10 +149,10 @@ def _is_unset(node: yaml.Node) -> bool:
 
 
 def _plain(node: yaml.Node, key: Key, document: Document) -> Any:
-    """A node as plain data. Notes each key's line on the way.
+    """A node as plain data. Records each key's line.
 
-    Scalars stay text, so that YAML makes no 1.3 of version 1.30 and no False of a lab named `no`. A key
-    without a value is left out, as if it were not there.
+    Scalars stay text, so that version 1.30 does not become 1.3, nor a lab named `no` False. A key without a
+    value is left out.
     """
     if not isinstance(node, yaml.MappingNode):
         if isinstance(node, yaml.SequenceNode):

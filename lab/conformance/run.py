@@ -216,7 +216,7 @@ def _watch(session: Session, log: Path, total: int, step: Step, over: threading.
 
 
 def _not_healthy(found: status.Status) -> LabStateError:
-    why = found.problem or "; ".join([*(each.sentence for each in found.causes), *found.amiss])
+    why = found.problem or "; ".join([*(each.sentence for each in found.causes), *found.problems])
     return LabStateError(
         f"the lab is {found.health}, and tests would fail for that: {why}",
         hint="`./inv status` shows all of it; `./inv up` repairs what it can",

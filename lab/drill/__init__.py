@@ -1,1 +1,1 @@
-"""Failure drills: break a running lab on purpose, watch from outside what users would notice, heal it."""
+"""Failure drills: break a running lab on purpose, measure from outside what users notice, repair it."""

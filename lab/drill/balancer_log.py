@@ -1,4 +1,4 @@
-"""Reads from HAProxy's own log when it took API servers out and back in."""
+"""Reads from HAProxy's log when it marked API servers down and up."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lab.drill.recording import Mark
 from lab.model import Node
 from lab.session import Session
 
-# HAProxy, configuration manual 8.2.1 and server.c: what is said when checks change a server's state.
+# HAProxy, configuration manual 8.2.1 and server.c: what is logged when checks change a server's state.
 CHANGED = re.compile(r"Server apiserverbackend/(\S+) is (DOWN|UP)\b")
 
 
 def read(session: Session, balancer: Node, since: float) -> tuple[tuple[float, str, bool], ...]:
-    """When which server went down or up (True) since then, on this host's clock, each once, in order.
+    """When servers went down or up (True) since then, by this host's clock, without duplicates, in order.
 
-    Raises CommandFailed when that load balancer can't be asked.
+    Raises CommandFailed if that load balancer can't be asked.
     """
     asked = time.time()
     command = f"date +%s.%N; sudo journalctl --unit haproxy --output json --since @{since:.6f}"
@@ -29,9 +29,9 @@ def read(session: Session, balancer: Node, since: float) -> tuple[tuple[float, s
 
 
 def changes(lines: Iterable[str], ahead: float) -> tuple[tuple[float, str, bool], ...]:
-    """Read journald's JSON lines from a machine whose clock is `ahead` seconds of ours.
+    """Parse journald's JSON lines from a machine whose clock is `ahead` seconds ahead of ours.
 
-    HAProxy says each change on standard error and to syslog; only the first of the same is one.
+    HAProxy reports each change on standard error and to syslog; duplicates are dropped.
     """
     found: list[tuple[float, str, bool]] = []
     state: dict[str, bool] = {}
@@ -45,10 +45,10 @@ def changes(lines: Iterable[str], ahead: float) -> tuple[tuple[float, str, bool]
 
 
 def marks(session: Session, wall: float, injected: float, healed: float) -> tuple[Mark, ...]:
-    """Marks of what HAProxy noticed; `wall` is the wall clock at the recording's zero.
+    """Marks for the changes in HAProxy's log; `wall` is the wall clock at the recording's zero.
 
-    Going down after the fault is noticing it; coming up after the healing is being whole. Of several load
-    balancers all are asked, and each change is a mark.
+    Down after the fault means detected; up after the revert means recovered. All load balancers are asked, and
+    each change is a mark.
     """
     noticed = []
     said = [read(session, balancer, wall + injected) for balancer in session.lab.balancers]

@@ -1,4 +1,4 @@
-"""The list of drills: what each breaks, for how long, how it is repaired, which limits its figures have."""
+"""The list of drills: what each breaks, for how long, how it is reverted, and the limits of its figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab.model.selectors import Selector, balancers, control_planes, every_machi
 from lab.session import Session
 
 ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}
-"""What holds whatever happens: nothing acknowledged is lost, and a watch sees it all, in order."""
+"""Limits of every drill: no acknowledged write is lost, and a watch sees all of them in order."""
 
 SILENT = {
     "connections.failed_after_5s": 0.0,
@@ -20,14 +20,15 @@ SILENT = {
     "writes.longest_gap_s": 6.0,
     "watch.gap_s": 6.0,
 }
-"""What an API server may cost that is there and does not answer."""
+"""Limits for an API server that accepts connections but does not respond."""
 
 
 @dataclass(frozen=True)
 class Drill:
-    """One drill. `seconds` lie between fault and healing, unless `until` (why not yet, or None) ends it sooner.
+    """One drill. `seconds` pass between fault and revert, unless `until` (why not yet, or None) ends it sooner.
 
-    `heal` is safe where nothing was broken. `limits`: figure → the most it may be, in the profile `tuned`.
+    `heal` reverts the fault, and is safe if there is none. `limits`: figure → its maximum in the profile
+    `tuned`.
     """
 
     name: str
@@ -41,7 +42,7 @@ class Drill:
     limits: Mapping[str, float] = field(default_factory=dict)
 
     def lab_problem(self, lab: Lab) -> str | None:
-        """Why this lab is too small for the drill; None when it isn't."""
+        """Why this lab is too small for the drill; None if it is not."""
         for role, needed, there in (
             ("control planes", self.control_planes, len(lab.control_planes)),
             ("workers", self.workers, len(lab.workers)),
@@ -52,7 +53,7 @@ class Drill:
 
 
 def _follower(session: Session) -> tuple[Node, ...]:
-    """A control plane that does not lead etcd: the last one."""
+    """The last control plane that is not the etcd leader."""
     leader = etcd(session).leader
     return ([node for node in session.lab.control_planes if node != leader][-1],)
 
@@ -62,7 +63,7 @@ def _leader(session: Session) -> tuple[Node, ...]:
 
 
 def _majority(session: Session) -> tuple[Node, ...]:
-    """More members than etcd can lose, its leader among them."""
+    """More members than etcd can lose, including the leader."""
     leader = etcd(session).leader
     others = [node for node in session.lab.etcd_members if node != leader]
     return (leader, *others[: len(session.lab.etcd_members) // 2])
@@ -77,7 +78,7 @@ def _all(of: Selector) -> Callable[[Session], tuple[Node, ...]]:
 
 
 def _nothing(scene: Scene) -> None:
-    """There is nothing to heal: what was done is done."""
+    """There is nothing to revert."""
 
 
 def _power(scene: Scene) -> None:
@@ -93,26 +94,26 @@ def _fault(name: str, action: str) -> Callable[[Scene], None]:
 
 
 def _cut_off(scene: Scene) -> None:
-    """From every other machine; this host still reaches it, to repair it."""
+    """Cut off from every other machine; this host still reaches it, to revert the fault."""
     others = [str(node.address) for node in scene.session.lab.nodes if node not in scene.victims]
     scene.fault("partitioned", "inject", *others)
 
 
 def _cut_off_from_peers(scene: Scene) -> None:
-    """From the other members of etcd."""
+    """Cut off from the other etcd members."""
     others = [str(node.address) for node in scene.session.lab.etcd_members if node not in scene.victims]
     scene.fault("partitioned", "inject", *others)
 
 
 def _renew(scene: Scene) -> None:
-    """Serially, as kubeadm's page on certificates wants it: one control plane at a time."""
+    """One control plane at a time, as kubeadm's page on certificates says."""
     scene.injected()
     for node in scene.victims:
         Scene(scene.session, (node,), scene.mark).fault("certificates_renewed", "inject")
 
 
 def _why_not_rescheduled(scene: Scene) -> str | None:
-    """Why the workload does not run whole on the machines that are left."""
+    """Why the workload does not run completely on the remaining machines."""
     nodes = {node.name: node for node in scene.api.nodes()}
     if nodes[scene.victim.name].ready:
         return f"{scene.victim.name} still counts as Ready"
@@ -143,7 +144,7 @@ DRILLS = (
         _follower,
         _fault("api_server_stopped", "inject"),
         _fault("api_server_stopped", "heal"),
-        # It answers /readyz with an error while it shuts down, which is right, so failures are only shown.
+        # It correctly answers /readyz with an error while it shuts down, so failures have no limit.
         limits={
             "connections.longest_gap_s": 2,
             "connections.slowest_s": 2,

@@ -1,4 +1,4 @@
-"""The verb `drill`: which drills, how often, in which profiles; and where the report is."""
+"""The verb `drill`: chooses drills, repeats and profiles, and writes the report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lab.session import Session, require_up
 SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
 PROFILES = ("tuned", "reference")
 MAX_REPEATS = 50
-"""How often a drill may be repeated in one run; more is taken for a typo."""
+"""The maximum of --repeat; more counts as a typo."""
 
 
 def listed() -> RenderableType:
-    """Every drill, and what it does."""
+    """The table of all drills and what they do."""
     table = Table("drill", "what it does", box=None, pad_edge=False)
     for drill in catalogue.DRILLS:
         table.add_row(drill.name, STORIES[drill.name].title.en)
@@ -30,23 +30,23 @@ def listed() -> RenderableType:
 
 
 def require_one_way(*, keep: bool, heal: bool, repeat: str, compare: str, name: str) -> None:
-    """Raise ConfigError where the words ask for two things at once: none of them is left out silently."""
+    """Raise ConfigError for conflicting options, instead of ignoring one of them."""
     measuring = repeat != "1" or bool(compare)
     problems = []
     if keep and heal:
-        problems.append("--keep leaves a fault in, and --heal takes one out")
+        problems.append("--keep leaves a fault in, and --heal reverts one")
     if (keep or heal) and measuring:
         problems.append("--repeat and --compare measure, and with --keep or --heal nothing is measured")
     if heal and name:
-        problems.append(f"--heal takes out whatever is in; it needs no name ({name})")
+        problems.append(f"--heal reverts any fault; it needs no name ({name})")
     if problems:
-        raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
+        raise ConfigError(problems, hint="`./inv --help drill` explains them")
 
 
 def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Report, Path]:
-    """Run drills and write their report; return it with the folder it lies in.
+    """Run drills and write their report; return it and its folder.
 
-    Raises ConfigError for a drill, a repeat or a profile that there isn't, before anything is touched.
+    Raises ConfigError for an unknown drill or profile or an invalid repeat, before anything is changed.
     """
     drills = chosen(name)
     times, profiles = _checked(session, repeat, compare)
@@ -61,32 +61,32 @@ def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Re
 
 
 def keep(session: Session, name: str) -> str:
-    """Put one drill's fault in and leave it there; return what to say of it."""
+    """Inject one drill's fault and leave it in; return the message."""
     drills = chosen(name)
     if len(drills) > 1:
-        raise ConfigError(["--keep leaves one fault in, and `all` names many"], hint="name one drill")
+        raise ConfigError(["--keep leaves one fault in, but `all` means several"], hint="name one drill")
     require_up(session)
     with session.workspace.lock():
         victims = run.keep(session, drills[0])
     where = ", ".join(node.name for node in victims)
-    return f"{name} is in ({where}), and stays in\nnext: ./inv verify; ./inv drill --heal takes it out"
+    return f"{name}: the fault is in and stays in ({where})\nnext: ./inv verify; ./inv drill --heal reverts it"
 
 
 def heal(session: Session) -> str:
-    """Take out what a drill left in; return what to say of it."""
+    """Revert the fault that a drill left in; return the message."""
     if not session.workspace.exists():
-        return "no drill has left anything in"
+        return "no drill has left a fault in the lab"
     with session.workspace.lock():
         undone = undo.leftovers(session)
     if not undone:
-        return "no drill has left anything in"
+        return "no drill has left a fault in the lab"
     return (
         f"reverted: {'; '.join(undone)}\nnext: ./inv status shows when the lab has recovered, within a minute"
     )
 
 
 def chosen(name: str) -> tuple[catalogue.Drill, ...]:
-    """The drill of that name, or every drill for `all`. Raises ConfigError naming those there are."""
+    """The drill of that name, or every drill for `all`. Raises ConfigError with the existing names."""
     found = tuple(each for each in catalogue.DRILLS if name in (each.name, "all"))
     if not found:
         names = ", ".join(each.name for each in catalogue.DRILLS)
@@ -96,7 +96,7 @@ def chosen(name: str) -> tuple[catalogue.Drill, ...]:
 
 
 def to_json(found: Report) -> str:
-    """The report as JSON without every single request, which the file in its folder has."""
+    """The report as JSON without the single requests, which the file in its folder has."""
     return found.model_dump_json(indent=2, exclude={"results": {"__all__": {"recording": SAMPLES}}})
 
 
@@ -110,6 +110,6 @@ def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence
     if compare and compare not in PROFILES:
         problems.append(f"--compare {compare}: the load balancer's profiles are {' and '.join(PROFILES)}")
     if problems:
-        raise ConfigError(problems, hint="`./inv --help drill` says what each is for")
+        raise ConfigError(problems, hint="`./inv --help drill` explains them")
     profiles = dict.fromkeys([session.lab.load_balancer.profile, *([compare] if compare else [])])
     return times, tuple(profiles)

@@ -1,4 +1,4 @@
-"""Opens connections that cannot leave the lab, and says in a word why one brought no answer."""
+"""Opens connections that can't leave the lab's network, and names the reason if one fails."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH)
 
 
 @dataclass(frozen=True)
-class Door:
-    """Where a probe knocks: an address of the lab, and the host's own address there (`source`).
+class Target:
+    """What a probe connects to: an address of the lab, and the host's address in that network (`source`).
 
-    `context` says whom to trust and who we are; None is plain HTTP.
+    `context` has the trusted CA and our client certificate; None means plain HTTP.
     """
 
     host: str
@@ -26,52 +26,52 @@ class Door:
     context: ssl.SSLContext | None = None
 
 
-def dial(door: Door, deadline: float) -> socket.socket:
-    """Open a new connection until `deadline` (on time.monotonic). Raises OSError, ssl.SSLError among them.
+def dial(target: Target, deadline: float) -> socket.socket:
+    """Open a new connection before `deadline` (time.monotonic). Raises OSError, including ssl.SSLError.
 
-    Never a resumed TLS session: a handshake in full is what a client that has just started pays.
+    TLS sessions are never resumed, so that each connection has the full handshake of a new client.
     """
     plain = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
-        fence(plain, door.source)
+        fence(plain, target.source)
         plain.settimeout(left(deadline))
-        plain.connect((door.host, door.port))
+        plain.connect((target.host, target.port))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if door.context is None:
+        if target.context is None:
             return plain
         plain.settimeout(left(deadline))
-        return door.context.wrap_socket(plain, server_hostname=door.host)
+        return target.context.wrap_socket(plain, server_hostname=target.host)
     except BaseException:
         plain.close()
         raise
 
 
 def fence(unconnected: socket.socket, source: str) -> None:
-    """Let the kernel refuse every packet of this socket that would not stay on the lab's own network.
+    """Make the kernel reject every packet of this socket that would leave the lab's own network.
 
-    SO_DONTROUTE (socket(7)): to directly connected hosts only, never through a gateway. The lab's source
-    address: without its network the host has no such address. Both are asked per packet, so a network that
-    goes away during a drill stops an open connection too; `ip route get` 40 times a second would not.
+    SO_DONTROUTE (socket(7)) sends only to directly connected hosts, never through a gateway. The source address
+    exists only while the lab's network does. Both are checked for each packet, so if the network disappears
+    during a drill, open connections stop, too; `ip route get` 40 times a second would not achieve that.
     """
     unconnected.setsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE, 1)
     unconnected.bind((source, 0))
 
 
-def fetch(door: Door, path: str, timeout: float) -> tuple[int, bytes]:
+def fetch(target: Target, path: str, timeout: float) -> tuple[int, bytes]:
     """GET on a new connection, in `timeout` seconds; return status and body. Raises OSError, HTTPException."""
     deadline = time.monotonic() + timeout
-    connection = opened(door, deadline)
+    connection = opened(target, deadline)
     try:
         return exchange(connection, deadline, "GET", path, headers={"Connection": "close"})
     finally:
         connection.close()
 
 
-def opened(door: Door, deadline: float) -> http.client.HTTPConnection:
-    """An HTTP connection over a fenced socket; once closed it stays closed. Raises OSError."""
-    connection = http.client.HTTPConnection(door.host, door.port)
-    connection.auto_open = 0  # what it would open by itself has neither fence nor TLS
-    connection.sock = dial(door, deadline)
+def opened(target: Target, deadline: float) -> http.client.HTTPConnection:
+    """An HTTP connection over a fenced socket; it does not reopen itself. Raises OSError."""
+    connection = http.client.HTTPConnection(target.host, target.port)
+    connection.auto_open = 0  # a connection that it reopens would have neither fence nor TLS
+    connection.sock = dial(target, deadline)
     return connection
 
 
@@ -83,7 +83,7 @@ def exchange(
     body: bytes | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes]:
-    """Ask and take the answer, until `deadline`. Raises OSError, HTTPException; then close the connection."""
+    """Send a request and read the response before `deadline`. Close the connection after an exception."""
     plain = connection.sock
     plain.settimeout(left(deadline))
     connection.request(method, path, body, headers or {})
@@ -93,7 +93,7 @@ def exchange(
 
 
 def left(deadline: float) -> float:
-    """Seconds until a moment on time.monotonic; raises TimeoutError when none is left."""
+    """Seconds until a time.monotonic deadline; raises TimeoutError if it has passed."""
     seconds = deadline - time.monotonic()
     if seconds <= 0:
         raise TimeoutError
@@ -101,13 +101,13 @@ def left(deadline: float) -> float:
 
 
 def word(error: OSError | http.client.HTTPException) -> str:
-    """Why there was no answer, in a word or two that can be counted."""
+    """Why there was no response, as a short category that can be counted."""
     match error:
         case TimeoutError():
             return "timed out"
         case ConnectionRefusedError():
             return "refused"
-        # RemoteDisconnected is a ConnectionResetError, but the other side said goodbye.
+        # RemoteDisconnected is a ConnectionResetError, but the peer closed the connection properly.
         case http.client.RemoteDisconnected() | ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return "closed"
         case ConnectionResetError() | BrokenPipeError() | ConnectionAbortedError():
@@ -119,5 +119,5 @@ def word(error: OSError | http.client.HTTPException) -> str:
         case OSError() if error.errno == errno.EADDRNOTAVAIL:
             return "no lab network"
         case http.client.HTTPException():
-            return "closed"  # in the middle of an answer
+            return "closed"  # in the middle of a response
     return error.strerror or type(error).__name__

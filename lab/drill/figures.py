@@ -1,6 +1,6 @@
-"""Makes figures out of a recording, and holds each against its limit. Pure.
+"""Computes figures from a recording, and compares each with its limit. Pure.
 
-Nothing is ever taken off a figure because the host paused: what a pause may have caused is shown beside it.
+Pauses of the host are never subtracted from a figure; their share is shown beside it.
 """
 
 from __future__ import annotations
@@ -12,54 +12,54 @@ from typing import Literal, TypeVar
 from lab.drill.recording import Figure, Pause, Recording, Sample
 
 SLOW = 1.0
-"""Seconds from which on an answer is slow."""
+"""Seconds after which a response counts as slow."""
 
 LATER = 5.0
-"""Seconds after the injection from which on a failure is a late one."""
+"""Seconds after the injection after which a failure counts as late."""
 
 PER_PROBE = {
-    "asked": "requests begun after the injection",
-    "failed": "of those, the ones that were not answered as they should be",
-    "failed_after_5s": "of those that failed, the ones begun later than 5 s after the injection",
-    "in_flight_lost": "requests begun before the injection and failed after it",
-    "failed_before": "requests that had failed before the injection",
-    "slow": "requests begun after the injection and answered, but later than after 1 s",
-    "slow_paused": "of those that were slow, the ones during which this host paused",
-    "slowest_s": "the longest that a request begun after the injection took, answered or not",
-    "longest_gap_s": "the longest time without a good answer, from the injection to the last request's end",
+    "asked": "requests started after the injection",
+    "failed": "of those, the failed ones",
+    "failed_after_5s": "of the failed ones, those started later than 5 s after the injection",
+    "in_flight_lost": "requests started before the injection and failed after it",
+    "failed_before": "requests that failed before the injection",
+    "slow": "requests started after the injection and answered after more than 1 s",
+    "slow_paused": "of the slow ones, those during which this host paused",
+    "slowest_s": "the longest time of a request started after the injection, answered or not",
+    "longest_gap_s": "the longest time without a successful response, from the injection to the last request",
     "gap_paused_s": "how much of that time this host paused",
 }
-"""Figures of each of PROBES, by the part of their name after the dot: what each says."""
+"""Figures of each of PROBES, by the part of their name after the dot, with their meaning."""
 
 PROBES = ("connections", "writes", "service")
 
 FIGURES = {
-    "detect_s": "from the injection until the load balancer or the cluster had noticed",
+    "detect_s": "from the injection until the load balancer or the cluster detected it",
     **{f"{probe}.{name}": text for probe in PROBES for name, text in PER_PROBE.items()},
     "writes.lost": "acknowledged writes that the cluster did not have at the end",
-    "watch.gap_s": "the longest time without an event of the watch, from the injection to the last write's",
+    "watch.gap_s": "the longest time without a watch event, from the injection to the event of the last write",
     "watch.gap_paused_s": "how much of that time this host paused",
-    "watch.missed": "acknowledged writes that the watch never saw",
-    "watch.repeated": "events that the watch saw again",
-    "watch.out_of_order": "acknowledged writes that the watch saw after a later one",
-    "watch.cut": "streams of the watch that broke or stalled after the injection",
-    "leader_changes": "changes of etcd's leader during the run",
-    "pauses.longest_s": "the longest time in which this host let no probe run",
-    "whole_s": "from the revert (from the injection, if nothing was reverted) until everything had recovered",
+    "watch.missed": "acknowledged writes that the watch never received",
+    "watch.repeated": "events that the watch received twice",
+    "watch.out_of_order": "acknowledged writes that the watch received after a later one",
+    "watch.cut": "watch streams that broke or stalled after the injection",
+    "leader_changes": "etcd leader changes during the run",
+    "pauses.longest_s": "the longest time in which this host ran no probe",
+    "whole_s": "from the revert (from the injection, if nothing was reverted) until everything has recovered",
 }
-"""Every figure, in order: what it says. `detect_s.WHAT` and `whole_s.COMPONENT` follow, one for each mark."""
+"""Every figure, in order, with its meaning; then `detect_s.WHAT` and `whole_s.COMPONENT`, one for each mark."""
 
-DETECT, WHOLE = "detect_s", "whole_s"
+DETECT, RECOVERY = "detect_s", "whole_s"
 
 T = TypeVar("T")
 Values = dict[str, float | None]
 
 
 def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, ...]:
-    """Every figure of a run, in FIGURES' order, each with its limit (name → the most it may be), if any.
+    """Every figure of a run, in FIGURES' order, each with its limit (name → maximum), if any.
 
-    A limit on what was not seen is a figure without a value, which does not hold. Raises ValueError for a
-    limit on a figure that does not exist: it would never be judged.
+    A limit for something that was not observed gives a figure without a value, which fails. Raises ValueError
+    for a limit on an unknown figure, which would never be judged.
     """
     unknown = [name for name in limits if name not in FIGURES and not _of_a_mark(name)]
     if unknown:
@@ -72,17 +72,19 @@ def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, 
 
 
 def sentence(name: str) -> str:
-    """What a figure says."""
+    """What a figure means."""
     kind, _, what = name.partition(".")
     if not _of_a_mark(name):
         return FIGURES[name]
     return (
-        f"from the revert until {what} had recovered" if kind == WHOLE else f"from the injection until {what}"
+        f"from the revert until {what} has recovered"
+        if kind == RECOVERY
+        else f"from the injection until {what}"
     )
 
 
 def _of_a_mark(name: str) -> bool:
-    return name.startswith((f"{DETECT}.", f"{WHOLE}."))
+    return name.startswith((f"{DETECT}.", f"{RECOVERY}."))
 
 
 def unit(name: str) -> Literal["s", ""]:
@@ -94,7 +96,7 @@ def _values(recording: Recording) -> Values:
     injected = recording.started
     values: Values = dict.fromkeys(FIGURES)
     if injected is not None:
-        values |= _detected(recording, injected) | _whole(recording, injected)
+        values |= _detected(recording, injected) | _recovered(recording, injected)
         for probe in PROBES:
             found = _requests(getattr(recording, probe), injected, recording.pauses)
             values |= {f"{probe}.{name}": value for name, value in found.items()}
@@ -116,21 +118,21 @@ def _detected(recording: Recording, injected: float) -> Values:
     return {DETECT: min(found.values(), default=None), **found}
 
 
-def _whole(recording: Recording, injected: float) -> Values:
-    """Each component's time, by its first mark after the injection; one that was whole by itself took none."""
+def _recovered(recording: Recording, injected: float) -> Values:
+    """Each component's recovery time, by its first mark after the injection; 0 if before the revert."""
     healed = recording.ended
     since = injected if healed is None else healed
     found: dict[str, float] = {}
     for mark in recording.marks:
         if mark.kind == "whole" and mark.at >= injected:
-            name = f"{WHOLE}.{mark.what}"
+            name = f"{RECOVERY}.{mark.what}"
             found[name] = min(found.get(name, mark.at), mark.at)
     times = {name: max(0.0, at - since) for name, at in found.items()}
-    return {WHOLE: max(times.values(), default=None), **times}
+    return {RECOVERY: max(times.values(), default=None), **times}
 
 
 def _requests(samples: tuple[Sample, ...], injected: float, pauses: tuple[Pause, ...]) -> Values:
-    """PER_PROBE's figures of one probe; without a request after the injection, none of those about such."""
+    """PER_PROBE's figures of one probe; those about requests after the injection are None without any."""
     before = [sample for sample in samples if sample.started < injected]
     asked = [sample for sample in samples if sample.started >= injected]
     if not samples:
@@ -157,7 +159,7 @@ def _requests(samples: tuple[Sample, ...], injected: float, pauses: tuple[Pause,
 
 
 def _watch_gap(recording: Recording, injected: float) -> Values:
-    """The longest silence, until the last acknowledged write's event or, if that never came, the run's end."""
+    """The longest silence, until the last acknowledged write's event, or the run's end if that never came."""
     moments = [event.at for event in recording.watch if event.at >= injected]
     if not moments:
         return {}
@@ -169,13 +171,13 @@ def _watch_gap(recording: Recording, injected: float) -> Values:
 
 
 def _kept(recording: Recording) -> Values:
-    """What became of acknowledged writes; nothing is known of them where there were none."""
+    """What happened to acknowledged writes; None if there were none."""
     acknowledged = _acknowledged(recording)
     if not acknowledged:
         return {}
     seen = [event.value for event in recording.watch]
     return {
-        # Read back, the ConfigMap has at least the number 0 that it started with.
+        # The ConfigMap has at least the number 0 that it started with, so an empty result means "not read".
         "writes.lost": len(acknowledged - set(recording.read_back)) if recording.read_back else None,
         "watch.missed": len(acknowledged - set(seen)),
         "watch.repeated": len(seen) - len(set(seen)),
@@ -188,7 +190,7 @@ def _acknowledged(recording: Recording) -> set[int]:
 
 
 def _out_of_order(values: Iterable[int]) -> int:
-    """How many come after a greater one. One given up by its writer may happen late, and is not asked about."""
+    """How many come after a greater one. Writes that timed out may arrive late, and are not counted."""
     greatest = late = 0
     for value in values:
         late += value < greatest
@@ -197,13 +199,13 @@ def _out_of_order(values: Iterable[int]) -> int:
 
 
 def _longest(since: float, moments: Iterable[float], until: float) -> tuple[float, float]:
-    """The longest stretch between two moments, `since` and `until` being moments too."""
+    """The longest interval between two times, including `since` and `until`."""
     edges = [since, *sorted(moment for moment in moments if since < moment < until), until]
     return max(pairwise(edges), key=lambda stretch: stretch[1] - stretch[0])
 
 
 def _paused(pauses: Iterable[Pause], since: float, until: float) -> float:
-    """Seconds of pauses between two moments."""
+    """Seconds of pauses between two times."""
     shares = (min(until, pause.at + pause.seconds) - max(since, pause.at) for pause in pauses)
     return sum(share for share in shares if share > 0)
 

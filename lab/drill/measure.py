@@ -1,4 +1,4 @@
-"""What users notice of a change: the drills' probes run around any work on a lab, and make the same report."""
+"""Measures what users notice of a change: the drills' probes run during any work, with the same report."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lab.drill.figures import figures
 from lab.drill.observe import AFTER, Observation, service_nodes, workload_runs
 from lab.drill.probes import LONGEST
 from lab.drill.recording import Exemption, Mark, Report, Result, Title
+from lab.drill.recovery import wait_for_recovery
 from lab.drill.scene import Scene, raft_term
-from lab.drill.whole import wait_whole
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api, ask_health
 from lab.model import Lab, Node
@@ -25,13 +25,13 @@ from lab.session import Session
 from lab.system import process
 
 LIMITS = {"connections.failed": 0.0}
-"""What a change may cost in the profile `tuned`, besides ALWAYS (docs/DESIGN.md: users notice nothing)."""
+"""Limits of a change in the profile `tuned`, besides ALWAYS (docs/DESIGN.md: users notice nothing)."""
 
-WHOLE = 240.0
-"""Seconds for everything to serve when the work is done."""
+RECOVERY = 240.0
+"""Seconds until everything serves after the work."""
 
 READ_BACK, READ_BACK_AFTER_A_FAILURE = 60.0, 10.0
-"""Seconds for the cluster to say which writes it has."""
+"""Seconds until the cluster returns the writes that it has."""
 
 SERVE = "`./inv up` without --measure repairs the lab, and `./inv status` shows which machines run"
 
@@ -46,19 +46,19 @@ def measured(
     exemptions: tuple[Exemption, ...] = (),
     name: str = "up",
 ) -> tuple[Report, Path]:
-    """Do some work on a lab under the eyes of its users; return the report, and the folder that it is in.
+    """Do some work on a lab while probes run; return the report and its folder.
 
-    `keep`: the machines that run before and after; the Service is asked at these. `off`: the names of those
-    that do not run when it begins. `exemptions`: those of LIMITS that this change can't keep. `session` is the
-    lab as it will be afterwards. The caller holds the workspace's lock. Whatever ends the work, the probes end,
-    the report is written with the problem, the workload is removed, and the work's own error or interrupt is
-    raised. Raises LabError before the work begins where nothing could be measured.
+    `keep`: the machines that run before and after; probes of the Service go to these. `off`: the names of
+    machines that do not run at the beginning. `exemptions`: those of LIMITS that this change can't keep.
+    `session` has the lab as it will be afterwards. The caller holds the workspace's lock. However the work
+    ends, the probes are stopped, the report is written with the problem, the workload is removed, and the
+    work's error or interrupt is raised. Raises LabError before the work starts if nothing could be measured.
     """
     require_serving(session)
     steady = session.lab.model_copy(update={"nodes": keep})
     if not steady.etcd_members:
         raise LabStateError(
-            "nothing can be measured: no control plane runs before this change and is still there after it",
+            "nothing can be measured: no control plane runs both before and after this change",
             hint="`./inv up` without --measure makes the change",
         )
     found = report.begin(session)
@@ -77,23 +77,23 @@ def measured(
 
 
 def require_serving(session: Session) -> None:
-    """Raise LabStateError where no user could notice anything: the API does not serve, or a fault is in."""
+    """Raise LabStateError if measuring makes no sense: the API does not serve, or a fault is in the lab."""
     lab, workspace = session.lab, session.workspace
     if not workspace.kubeconfig.exists():
         raise LabStateError(
-            f"the lab {lab.name} has not been brought up, so a change of it has no users to measure",
+            f"the lab {lab.name} has not been brought up, so there is nothing to measure",
             hint="bring it up with `./inv up`, then measure the next change",
         )
     session.remote.require_route()
     left = undo.pending(session)
     if left:
         raise LabStateError(
-            f"the fault of a drill is in the lab ({left}), and would be measured",
+            f"a drill's fault is in the lab ({left}), and would be measured",
             hint="`./inv drill --heal` reverts it",
         )
     ca, timeout = Api(workspace.kubeconfig).ca, 5.0 * lab.patience
     try:
-        with session.progress.asking("the API to say whether it is ready"):
+        with session.progress.asking("the API's readiness"):
             status, text = ask_health(lab.api.address, lab.api.port, "/readyz", ca, timeout)
     except LabError as error:
         raise LabStateError(f"nothing can be measured: {error.message}", hint=SERVE) from error
@@ -103,25 +103,25 @@ def require_serving(session: Session) -> None:
 
 
 def shown(found: Report, folder: Path) -> RenderableType:
-    """Return a measured change for people: the drills' table, and where the page is."""
+    """Return a measured change for the terminal: the drills' table, and the path of the page."""
     return Group(report.shown(found), Text(f"\nreport: {folder}/report.html"))
 
 
 def _workers(session: Session) -> int:
-    """How many workers the cluster has now, those included that the change removes: their pods move."""
+    """How many workers the cluster has now, including those that the change removes, whose pods move."""
     with session.progress.asking("the API to list its nodes"):
         return sum(not node.control_plane for node in Api(session.workspace.kubeconfig).nodes())
 
 
 def _raft_term(session: Session, member: Node) -> int:
-    with session.progress.asking(f"{member.name} to name etcd's raft term"):
+    with session.progress.asking(f"etcd's raft term on {member.name}"):
         return raft_term(session, member)
 
 
 def _watched(
     observed: Observation, title: Title, work: Callable[[], None], steady: Lab, node_port: int
 ) -> BaseException | None:
-    """Do the work and wait until the lab has recovered while the probes run; return what ended that early."""
+    """Do the work and wait for the recovery while the probes run; return the error that ended it early."""
     session = observed.session
     term = _raft_term(session, steady.etcd_members[0])
     with observed.probing(via=service_nodes(steady, steady.nodes), node_port=node_port, limit=LONGEST):
@@ -145,7 +145,7 @@ def _watched(
 
 
 def _worked(observed: Observation, title: Title, work: Callable[[], None]) -> BaseException | None:
-    """Do the work, marking its begin, its end and the steps that it reports; return what it failed with."""
+    """Do the work, and mark its beginning, its steps and its end; return its error."""
     progress = observed.session.progress
     offset, before = observed.now() - progress.seconds, len(progress.finished)
     observed.mark("begin", title.en)
@@ -162,13 +162,13 @@ def _worked(observed: Observation, title: Title, work: Callable[[], None]) -> Ba
 
 
 def _recover(observed: Observation) -> None:
-    """Wait until every machine of the lab serves, and mark when."""
+    """Wait until every machine of the lab serves, and mark that time."""
     session = observed.session
     scene = Scene(session, session.lab.nodes, lambda kind, what: None)
 
     def wait() -> None:
         with session.progress.step("recovery", "every machine serves again") as shown:
-            wait_whole(scene, WHOLE * session.lab.patience, shown.log)
+            wait_for_recovery(scene, RECOVERY * session.lab.patience, shown.log)
         observed.mark("whole", "the lab")
 
     observed.attempt(wait)
@@ -184,7 +184,7 @@ def _judged(observed: Observation, title: Title, name: str, exemptions: tuple[Ex
 
 
 def _also(failure: BaseException | None, work: Callable[[], None]) -> BaseException | None:
-    """Do what must be done after a failure, too, and then without interrupts; return the first failure."""
+    """Do work that is needed even after a failure, with interrupts deferred then; return the first failure."""
 
     def deferring() -> None:
         with contextlib.nullcontext() if failure is None else process.defer_interrupts():
@@ -195,7 +195,7 @@ def _also(failure: BaseException | None, work: Callable[[], None]) -> BaseExcept
 
 
 def _ended_by(work: Callable[[], None]) -> BaseException | None:
-    """Do some work, and return the error or the interrupt that it ended with."""
+    """Do some work; return the error or the interrupt that it ended with."""
     try:
         work()
     except BaseException as error:

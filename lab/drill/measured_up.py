@@ -1,4 +1,4 @@
-"""`up --measure` and `replace --measure`: what users notice while the lab is changed."""
+"""`up --measure` and `replace --measure`: measure what users notice while the lab is changed."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lab.session import Session
 
 
 class Measured:
-    """The probes around one `up`. `report` and `folder` are what came of it, once it has ended."""
+    """Runs the probes during one `up`. `report` and `folder` are set once it has ended."""
 
     def __init__(self) -> None:
-        """Nothing is measured yet."""
+        """Measure nothing yet."""
         self.report: Report | None = None
         self.folder: Path | None = None
 
     def __call__(
         self, session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]
     ) -> None:
-        """Do the work with the probes around it. Raises LabError where it failed, or can't be measured."""
+        """Do the work while probes run. Raises LabError if it fails or can't be measured."""
         off = _off(session)
         away = off | {node.name for node in (*leaving, *change.added)}
         keep = tuple(node for node in session.lab.nodes if node.spec.balances or node.name not in away)
@@ -39,14 +39,14 @@ class Measured:
 
 
 def _off(session: Session) -> set[str]:
-    """The names of the lab's machines, as wanted and as made, that do not run now."""
+    """The names of the lab's machines, wanted or existing, that do not run now."""
     labs = (session.lab, session.made.lab) if session.made else (session.lab,)
     states = [item for lab in labs for item in providers.states(lab, session.workspace).items()]
     return {name for name, state in states if state != "running"}
 
 
 def _title(change: Change, leaving: Sequence[Node]) -> Title:
-    """What is changed, in a few words."""
+    """A short title of the change."""
     removed = {node.name for node in change.removed}
     parts = {
         "added": [node.name for node in change.added],
@@ -59,9 +59,9 @@ def _title(change: Change, leaving: Sequence[Node]) -> Title:
 
 
 def _exemptions(lab: Lab, off: Sequence[Node]) -> tuple[Exemption, ...]:
-    """The limits that can't hold while these machines are off: without a load balancer nobody can connect.
+    """The limits that can't hold while these machines are off: without a load balancer no connection works.
 
-    Writes are still limited: one that was acknowledged before is in etcd.
+    Writes keep their limits: acknowledged ones are in etcd.
     """
     if len(lab.balancers) > 1:
         return ()

@@ -1,4 +1,4 @@
-"""What users notice of a lab while a drill or a change happens to it: probes, marks, and writes read back."""
+"""Observes a lab during a drill or a change: probes, marks, and the writes that are read back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from lab.system import process
 from lab.system.wait import wait_until
 
 BEFORE, AFTER = 3.0, 3.0
-"""Seconds of quiet that are recorded before anything happens, and after all has recovered."""
+"""Seconds that are recorded before anything happens, and after everything has recovered."""
 
 REMOVAL = f"namespace {workload.NAMESPACE} to be removed"
 
 RUNS = 60.0
-"""Seconds for the workload to have all its pods Ready again."""
+"""Seconds until all pods of the workload are Ready again."""
 
 
 class Observation:
-    """What is observed of one run: the probes' answers, the marks, and the first thing that went wrong."""
+    """The observation of one run: the probes' results, the marks, and the first problem."""
 
     def __init__(self, session: Session) -> None:
-        """Observe nothing yet. Raises LabStateError when the kubeconfig can't be used."""
+        """Observe nothing yet. Raises LabStateError if the kubeconfig can't be used."""
         self.session = session
         self.api = Api(session.workspace.kubeconfig)
         self.problem = ""
@@ -46,9 +46,9 @@ class Observation:
 
     @contextmanager
     def probing(self, *, via: tuple[Node, ...], node_port: int, limit: float) -> Iterator[None]:
-        """Probe the lab while inside; words as in lab.drill.probes. What is not `finish`ed is not recorded."""
+        """Probe the lab while inside, as lab.drill.probes does. Recorded only once `finish` is called."""
         with contextlib.ExitStack() as probes:
-            with self.session.progress.asking("a good answer to every probe"):
+            with self.session.progress.asking("a successful response to every probe"):
                 begun = probing(self.session.remote, self.api, via=via, node_port=node_port, limit=limit)
                 self._probes = probes.enter_context(begun)
             self.wall = time.time() - self._probes.now()
@@ -71,9 +71,9 @@ class Observation:
         )
 
     def finish(self) -> None:
-        """End the probes, and keep what they saw."""
+        """Stop the probes, and keep what they observed."""
         assert self._probes is not None
-        with self.session.progress.asking("the last answers to the probes"):
+        with self.session.progress.asking("the probes' last responses"):
             self._seen = self._probes.finish()
 
     def mark(self, kind: Kind, what: str) -> None:
@@ -83,23 +83,23 @@ class Observation:
                 self.marks.append(Mark(at=self.now(), kind=kind, what=what))
 
     def first(self, kind: Kind) -> float:
-        """When a kind of mark was first set; 0 when it never was."""
+        """The time of the first mark of a kind; 0 if there is none."""
         return min((mark.at for mark in self.marks if mark.kind == kind), default=0.0)
 
     def attempt(self, work: Callable[[], None]) -> None:
-        """Do it, and keep why it failed: what was seen so far is worth reporting."""
+        """Do some work; keep the reason if it fails, since the observations so far are worth reporting."""
         try:
             work()
         except LabError as error:
             self.problem = self.problem or error.message
 
     def read_writes_back(self, timeout: float = 60.0) -> None:
-        """Ask the cluster which writes it has. Raises WaitTimedOut when it gives no answer."""
-        with self.session.progress.asking("the cluster to say which writes it has"):
+        """Read back the cluster's writes. Raises WaitTimedOut if it does not respond."""
+        with self.session.progress.asking("the writes that the cluster has"):
             self.read_back = workload.read_back(self.api, timeout)
 
     def require_workload(self, lab: Lab, name: str) -> None:
-        """Raise LabError unless the workload runs as before, and one more, of that name, is scheduled too."""
+        """Raise LabError unless the workload runs as before, and a new one of that name can be scheduled."""
         with self.session.progress.asking("every older workload to run, and then a new one"):
             wait_until(
                 lambda: workload.why_not_running(self.api), what="every older workload to run", timeout=RUNS
@@ -109,7 +109,7 @@ class Observation:
     def recording(
         self, name: str, *, run: int = 1, victims: tuple[Node, ...] = (), title: Title | None = None
     ) -> Recording:
-        """All of it, as one run of the drill or change of that name."""
+        """The recording of everything, as one run of the drill or change of that name."""
         seen = {} if self._seen is None else dict(self._seen)
         return Recording(
             drill=name,
@@ -127,7 +127,7 @@ class Observation:
 
 
 def service_nodes(lab: Lab, steady: Collection[Node]) -> tuple[Node, ...]:
-    """Where the Service is asked: at steady workers, else at any steady node, else at all."""
+    """The nodes for probes of the Service: steady workers, else any steady nodes, else all."""
     for nodes in (lab.workers, lab.kubernetes_nodes):
         found = tuple(node for node in nodes if node in steady)
         if found:
@@ -139,10 +139,10 @@ def service_nodes(lab: Lab, steady: Collection[Node]) -> tuple[Node, ...]:
 def workload_runs(
     session: Session, lab: Lab, *, replicas: int = 0, avoided: Collection[str] = ()
 ) -> Iterator[int]:
-    """The workload runs on `lab` while inside, not on the nodes `avoided`: its Service's port on every node.
+    """Run the workload on `lab` while inside, but not on the nodes `avoided`; yield its Service's node port.
 
-    It is removed afterwards, also after an interrupt; where that fails after another failure, the other one
-    counts, and the next `deploy` removes what is left.
+    It is removed afterwards, even after an interrupt. If that fails after another failure, the first failure is
+    raised, and the next `deploy` removes the rest.
     """
     api = Api(session.workspace.kubeconfig)
     try:

@@ -1,6 +1,6 @@
-"""What every page of ours shares: one HTML file that needs nothing else and asks for nothing.
+"""What all HTML pages share: each is one file that needs no other file and no network.
 
-Its style and script stand in it, and its policy lets nothing run or load but these two.
+Style and script are inline, and a content security policy allows nothing else.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from markupsafe import Markup
 
 
 class _Compiled(jinja2.BytecodeCache):
-    """Templates as code, for all environments of this process: a class has a page for each seat."""
+    """Caches compiled templates for the whole process, since a class has a page for each seat."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start empty."""
         self.code: dict[str, bytes] = {}
 
     def load_bytecode(self, bucket: Bucket) -> None:
-        """Give a template's code, if it was compiled before; jinja takes it only for the same source."""
+        """Return a template's code, if it was compiled before; jinja uses it only for the same source."""
         if bucket.key in self.code:
             bucket.bytecode_from_string(self.code[bucket.key])
 
@@ -35,7 +35,7 @@ _COMPILED = _Compiled()
 
 
 def environment(folder: Path) -> jinja2.Environment:
-    """Return what renders a folder's templates: all values are escaped, a missing one is an error."""
+    """Return the environment for a folder's templates: all values are escaped, a missing one is an error."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         undefined=jinja2.StrictUndefined,
@@ -47,7 +47,7 @@ def environment(folder: Path) -> jinja2.Environment:
 
 
 def parts(folder: Path) -> dict[str, Markup]:
-    """Return a folder's page.css as `style`, its page.js as `script`, the `policy` that lets only them in."""
+    """Return a folder's page.css as `style`, page.js as `script`, and the `policy` that only allows these."""
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "

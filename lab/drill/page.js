@@ -1,5 +1,5 @@
 "use strict";
-// Every text stands in the page twice; the language of <html> decides which of the two is shown.
+// Every text is in the page twice; the language of <html> decides which of the two is visible.
 (() => {
   const root = document.documentElement;
   const speak = (language) => {

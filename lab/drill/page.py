@@ -1,7 +1,7 @@
-"""Writes a report as one HTML page that needs nothing else: no network, no other file. Pure.
+"""Renders a report as one HTML page that needs no other file and no network. Pure.
 
-Every text is in the page in both languages; its script shows one of them. What a report says is escaped,
-and a content security policy lets nothing run or load but the page's own style and script.
+The page has every text in both languages; its script shows one of them. All content is escaped, and a content
+security policy allows only the page's own style and script.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from lab.drill.words import (
     MEASURES,
     PROBES,
 )
-from lab.texts import Said
+from lab.texts import Bilingual
 
 HERE = Path(__file__).parent
 
@@ -41,7 +41,7 @@ MAIN = (
     *("service.longest_gap_s", "service.failed", "watch.missed", "watch.repeated"),
     *("leader_changes", "whole_s"),
 )
-"""The columns of the table at the top; those that no drill has are left out."""
+"""The columns of the table at the top; columns without values are left out."""
 
 
 def page(report: Report) -> str:
@@ -52,7 +52,7 @@ def page(report: Report) -> str:
     template = _environment(change=change).get_template("page.html.j2")
     return template.render(
         report=report,
-        title=Said(*(f"{said}: {report.lab}" for said in _headings(change)["title"])),
+        title=Bilingual(*(f"{said}: {report.lab}" for said in _headings(change)["title"])),
         headline=words.headline(sum(result.passed for result in report.results), len(report.results)),
         facts=_facts(report),
         profiles=profiles(report),
@@ -62,14 +62,14 @@ def page(report: Report) -> str:
     )
 
 
-def _groups(columns: list[str]) -> list[tuple[Said | None, list[str]]]:
-    """The columns by what asks, in their order; those of nobody by themselves."""
+def _groups(columns: list[str]) -> list[tuple[Bilingual | None, list[str]]]:
+    """The columns grouped by probe, in their order; columns without a probe are groups of their own."""
     found = itertools.groupby(columns, key=lambda name: name.partition(".")[0] if "." in name else "")
     return [(PROBES.get(probe), list(names)) for probe, names in found]
 
 
 def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
-    """One drill as the template wants it. The drawings of all its runs have one scale."""
+    """One drill's values for the template. The drawings of all its runs have the same scale."""
     story = _story(drill)
     reaches = [reach(result.recording) for runs in drill.profiles for result in runs.results]
     scale = max(before for before, _ in reaches), max(after for _, after in reaches)
@@ -87,13 +87,13 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
 
 
 def _story(drill: Drill) -> Story:
-    """A drill's story; of a change, its own title and what is asked of every change."""
+    """A drill's description; for a change, its title and a general description."""
     if drill.title:
-        return Story(Said(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
-    return STORIES.get(drill.name, Story(Said(drill.name, drill.name), HEADINGS["unknown"]))
+        return Story(Bilingual(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
+    return STORIES.get(drill.name, Story(Bilingual(drill.name, drill.name), HEADINGS["unknown"]))
 
 
-def _headings(change: bool) -> dict[str, Said]:
+def _headings(change: bool) -> dict[str, Bilingual]:
     return CHANGE_HEADINGS if change else HEADINGS
 
 
@@ -113,7 +113,7 @@ def _runs(runs: Runs, story: Story, columns: list[str], scale: tuple[float, floa
     }
 
 
-def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float]) -> dict[str, Any]:
+def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, float]) -> dict[str, Any]:
     recording = result.recording
     line = timeline(recording, *scale)
     zero = recording.started or 0.0
@@ -126,7 +126,7 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
         "chosen": chosen,
         "passed": result.passed,
         "problem": result.problem,
-        "exemptions": [Said(each.en, each.ko) for each in result.exemptions],
+        "exemptions": [Bilingual(each.en, each.ko) for each in result.exemptions],
         "victims": ", ".join(recording.victims),
         "title": words.picture(story.title, recording.profile, chosen),
         "description": _description(line, lanes),
@@ -138,22 +138,23 @@ def _drawn(result: Result, story: Story, chosen: Said, scale: tuple[float, float
     }
 
 
-def _description(line: Timeline, lanes: list[dict[str, Said]]) -> Said:
-    """What a picture shows, for those who can't see it: labelled marks in order of time, then the lanes."""
+def _description(line: Timeline, lanes: list[dict[str, Bilingual]]) -> Bilingual:
+    """A timeline's text alternative: the labelled marks in order of time, then the lanes."""
     marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
     said = [words.mark(each.mark.kind, each.seconds) for each in marks]
     said += [
-        Said(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True))) for each in lanes
+        Bilingual(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True)))
+        for each in lanes
     ]
-    return Said(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
+    return Bilingual(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
 
 
 def _figure(result: Result, name: str) -> Figure | None:
     return next((figure for figure in result.figures if figure.name == name), None)
 
 
-def _facts(report: Report) -> list[tuple[Said, str]]:
-    """What the figures depend on, with its name in both languages."""
+def _facts(report: Report) -> list[tuple[Bilingual, str]]:
+    """The conditions that figures depend on, with their names in both languages."""
     facts = {
         "lab": report.lab,
         "kubernetes": report.kubernetes,
@@ -161,11 +162,11 @@ def _facts(report: Report) -> list[tuple[Said, str]]:
         "began": _date(report.began),
         **report.host,
     }
-    return [(words.FACTS.get(name, Said(name, name)), text) for name, text in facts.items()]
+    return [(words.FACTS.get(name, Bilingual(name, name)), text) for name, text in facts.items()]
 
 
 def _date(text: str) -> str:
-    """A time that people read in both languages; as it is, when it is none."""
+    """A time in a format for both languages; unchanged if it can't be parsed."""
     try:
         return datetime.fromisoformat(text).strftime("%Y-%m-%d %H:%M %Z").strip()
     except ValueError:
@@ -197,16 +198,16 @@ def _environment(*, change: bool) -> jinja2.Environment:
     return environment
 
 
-def _spans(said: Said) -> Markup:
+def _spans(said: Bilingual) -> Markup:
     return _both(said, "span")
 
 
-def _tspans(said: Said) -> Markup:
+def _tspans(said: Bilingual) -> Markup:
     return _both(said, "tspan")
 
 
-def _both(said: Said, element: str) -> Markup:
-    """A text in both languages, one of which is shown; once where they are the same."""
+def _both(said: Bilingual, element: str) -> Markup:
+    """A text in both languages, one of which is visible; once if they are the same."""
     if said.en == said.ko:
         return Markup.escape(said.en)
     parts = zip(("en", "ko"), said, strict=True)

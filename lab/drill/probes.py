@@ -1,8 +1,8 @@
-"""Asks a cluster what its users would ask, many times a second, and keeps every answer and its time.
+"""Sends the requests of typical users to a cluster, many times a second, and records every response.
 
-All of it runs on the host, in threads, for a bounded time, and only over sockets that can't leave the lab
-(`lab.drill.dial`). New connections and the Service are asked in an open loop: each request at its own time,
-whether or not those before it were answered. Writes are a closed loop, one after the other.
+All probes run on the host, in threads, for a limited time, and over sockets whose packets can't leave the lab
+(`lab.drill.dial`). New connections and the Service are an open loop: each request is sent at its scheduled
+time, whether or not earlier ones were answered. Writes are a closed loop, one after the other.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 
-from lab.drill.dial import Door, fetch, word
+from lab.drill.dial import Target, fetch, word
 from lab.drill.recording import Event, Pause, Sample, Stream
 from lab.drill.stream import Watch
 from lab.drill.workload import PAGE, start_counting
@@ -31,22 +31,22 @@ from lab.system.wait import wait_until
 CONNECTIONS = 22.0
 WRITES = 12.0
 SERVICE = 10.0
-"""Requests a second. The first two are to be 20 and 10 at least, also when the host is late now and then."""
+"""Requests per second: a little above 20 and 10, to reach these even if the host is sometimes late."""
 
 CONNECTION_TIMEOUT = 10.0
 SERVICE_TIMEOUT = 5.0
 
 BEAT = 0.02
 PAUSE = 0.1
-"""Seconds between two heartbeats, and from when on a longer one is a pause of this host."""
+"""Seconds between two heartbeats, and the delay after which one counts as a pause of this host."""
 
 LONGEST = 900.0
-"""Seconds that probes may run: some 11,000 writes, whose keys stay far below an object's limit of 1 MiB."""
+"""Maximum seconds of probing: about 11,000 writes, whose keys are far below an object's limit of 1 MiB."""
 
 SETTLE = 10.0
-"""Seconds that every probe has for a good answer at first, and the watch for the last write at the end."""
+"""Seconds for each probe's first successful response, and for the watch to receive the last write."""
 
-HINT = "`./inv verify` says what is wrong with the cluster"
+HINT = "`./inv verify` shows what is wrong with the cluster"
 
 
 class Seen(Frozen):
@@ -63,27 +63,27 @@ class Seen(Frozen):
 
 @contextmanager
 def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, limit: float) -> Iterator[Probes]:
-    """Probe a lab whose workload is deployed while inside, and for at most `limit` seconds.
+    """Probe a lab with a deployed workload while inside, for at most `limit` seconds.
 
-    `via`: the nodes whose `node_port` is asked for the Service, in turn. Before the block begins, every
-    probe has had a good answer. Raises LabStateError when the lab's network is not up or the API says no,
-    WaitTimedOut when a probe gets no good answer, ConfigError for a `limit` that is too long.
+    `via`: the nodes whose `node_port` is used for the Service, in turn. Every probe has had a successful
+    response before the block starts. Raises LabStateError if the lab's network is down or the API rejects a
+    request, WaitTimedOut if a probe has no successful response, ConfigError if `limit` is out of range.
     """
     if not 0 < limit <= LONGEST:
         raise ConfigError(
-            [f"probes can't run for {limit:g} s"], hint=f"more than 0 and at most {LONGEST:g} seconds will do"
+            [f"probes can't run for {limit:g} s"], hint=f"choose more than 0 and at most {LONGEST:g} seconds"
         )
     remote.require_route()
     lab = remote.lab
     source = str(lab.network.gateway)
-    balancer = Door(str(lab.api.address), lab.api.port, source, api.context)
-    doors = [Door(str(node.address), node_port, source) for node in via]
-    probes = Probes(balancer, doors, start_counting(api), limit)
+    balancer = Target(str(lab.api.address), lab.api.port, source, api.context)
+    targets = [Target(str(node.address), node_port, source) for node in via]
+    probes = Probes(balancer, targets, start_counting(api), limit)
     probes.start()
     try:
         wait_until(
             probes.why_not_settled,
-            what="every probe to have a good answer",
+            what="every probe to have a successful response",
             timeout=SETTLE,
             interval=0.05,
             hint=HINT,
@@ -94,10 +94,10 @@ def probing(remote: Remote, api: Api, *, via: Sequence[Node], node_port: int, li
 
 
 class Probes:
-    """The probes of one run. Their clock starts with them; `finish` is what they saw."""
+    """The probes of one run. Their clock starts with them; `finish` returns what they observed."""
 
-    def __init__(self, balancer: Door, service: Sequence[Door], since: str, limit: float) -> None:
-        """Ask nothing yet. `since`: the resourceVersion that the watch starts from."""
+    def __init__(self, balancer: Target, service: Sequence[Target], since: str, limit: float) -> None:
+        """Send nothing yet. `since`: the resourceVersion that the watch starts from."""
         self.limit = limit
         self._began = time.monotonic()
         self._enough = threading.Event()
@@ -105,7 +105,7 @@ class Probes:
         self._ended = 0.0
         self._broken: list[BaseException] = []
         self._balancer = balancer
-        self._doors = tuple(service)
+        self._targets = tuple(service)
         self._connections: list[Sample] = []
         self._service: list[Sample] = []
         self._pauses: list[Pause] = []
@@ -115,35 +115,37 @@ class Probes:
         self._listeners = [self._thread(work) for work in (self._follow, self._beat)]
 
     def now(self) -> float:
-        """Seconds since the probes began: the clock of everything they saw."""
+        """Seconds since the probes started: the clock of all their records."""
         return time.monotonic() - self._began
 
     def start(self) -> None:
-        """Begin, all at once."""
+        """Start all probes."""
         for thread in (*self._listeners, *self._askers):
             thread.start()
 
     def why_not_settled(self) -> str | None:
-        """Which probes have had no good answer yet; None when all have, the Service's through every node."""
-        last = self._service[-len(self._doors) :]
+        """The probes without a successful response yet; None if all have one (the Service: every node)."""
+        last = self._service[-len(self._targets) :]
         good = {
             "new connections": any(not sample.error for sample in self._connections),
             "writes": self._writer.acknowledged > 0,
             "the watch": self._watch.latest > 0,
-            "the Service": len(last) == len(self._doors) and not any(sample.error for sample in last),
+            "the Service": len(last) == len(self._targets) and not any(sample.error for sample in last),
         }
         bad = [probe for probe, has in good.items() if not has]
-        return f"no good answer to {', '.join(bad)}" if bad else None
+        return f"no successful response to {', '.join(bad)}" if bad else None
 
     def finish(self) -> Seen:
-        """Stop asking, wait for the answers that are due, and return all that was seen. May be asked again.
+        """Stop sending, wait for outstanding responses, and return all records. Can be called again.
 
-        The watch goes on until it has seen the last acknowledged write, for 10 s at most: what has not come
-        by then is missed. Takes up to a request's timeout longer.
+        The watch continues until it has received the last acknowledged write, for 10 s at most; writes that
+        have not arrived by then count as missed. Takes up to a request's timeout longer.
         """
         self._stop_asking()
         with contextlib.suppress(WaitTimedOut):
-            wait_until(self._why_not_all_seen, what="the watch has all", timeout=SETTLE, interval=0.02)
+            wait_until(
+                self._why_not_all_seen, what="the watch to receive all writes", timeout=SETTLE, interval=0.02
+            )
         self.stop()
         if self._broken:
             raise self._broken[0]
@@ -158,7 +160,7 @@ class Probes:
         )
 
     def stop(self) -> None:
-        """Stop everything and wait until it has ended."""
+        """Stop all threads and wait for their end."""
         self._stop_asking()
         self._over.set()
         for thread in self._listeners:
@@ -171,15 +173,15 @@ class Probes:
             thread.join()
 
     def _why_not_all_seen(self) -> str | None:
-        """Why the watch can't be ended yet."""
+        """Why the watch can't be stopped yet."""
         missing = self._watch.latest < self._writer.acknowledged and self._listeners[0].is_alive()
-        return f"it has not seen write {self._writer.acknowledged}" if missing else None
+        return f"it has not received write {self._writer.acknowledged}" if missing else None
 
     def _connect(self) -> None:
         self._open_loop(CONNECTIONS, CONNECTION_TIMEOUT, [self._balancer], "/readyz", self._connections)
 
     def _ask_service(self) -> None:
-        self._open_loop(SERVICE, SERVICE_TIMEOUT, self._doors, PAGE, self._service)
+        self._open_loop(SERVICE, SERVICE_TIMEOUT, self._targets, PAGE, self._service)
 
     def _write(self) -> None:
         try:
@@ -192,7 +194,7 @@ class Probes:
         self._watch.follow(self._is_over)
 
     def _beat(self) -> None:
-        """Note when this host let no process run: a thread that only sleeps should wake up in time."""
+        """Record when this host ran no process: a thread that only sleeps should wake up in time."""
         before = self.now()
         while not self._is_over():
             time.sleep(BEAT)
@@ -202,29 +204,29 @@ class Probes:
             before = now
 
     def _is_over(self) -> bool:
-        """Whether the listeners should end; they do by themselves when nothing stops them."""
+        """Whether the listeners should end; they also end at the time limit."""
         return self._over.is_set() or self.now() > self.limit + SETTLE + CONNECTION_TIMEOUT
 
     def _open_loop(
-        self, per_second: float, timeout: float, doors: Sequence[Door], path: str, samples: list[Sample]
+        self, per_second: float, timeout: float, targets: Sequence[Target], path: str, samples: list[Sample]
     ) -> None:
-        """GET from each door in turn, each in a thread of its own; end when the last has its answer."""
+        """GET from each target in turn, each in its own thread; end when the last has its response."""
 
-        def ask(door: Door) -> None:
+        def ask(target: Target) -> None:
             started = self.now()
-            error = _why_not_answered(door, path, timeout)
+            error = _why_not_answered(target, path, timeout)
             samples.append(Sample(started=started, seconds=self.now() - started, error=error or ""))
 
-        # As many as can be under way, twice over: a request never waits for a thread.
+        # Twice as many threads as requests can be in flight, so that no request waits for a thread.
         with ThreadPoolExecutor(max_workers=int(2 * per_second * timeout)) as pool:
-            for door, _ in zip(itertools.cycle(doors), self._ticks(per_second), strict=False):
-                pool.submit(self._guarded, partial(ask, door))
+            for target, _ in zip(itertools.cycle(targets), self._ticks(per_second), strict=False):
+                pool.submit(self._guarded, partial(ask, target))
 
     def _ticks(self, per_second: float) -> Iterator[None]:
-        """Yield that often, until it is enough.
+        """Yield that often until the probes stop.
 
-        A short delay is made up for; after a pause of this host what was not asked is left out, since a
-        burst of it would be a load that no user makes.
+        A short delay is caught up; after a pause of this host, missed requests are skipped, since a burst of
+        them would be an unrealistic load.
         """
         due = self.now()
         while not self._enough.is_set() and self.now() < self.limit:
@@ -236,17 +238,17 @@ class Probes:
         return threading.Thread(target=self._guarded, args=(work,), name=work.__name__)
 
     def _guarded(self, work: Callable[[], None]) -> None:
-        """Work, and keep what breaks it for `finish`: a probe that ended unseen would look like a success."""
+        """Run a probe, and keep its exception for `finish`: one that died unseen would look like a success."""
         try:
             work()
         except BaseException as error:
             self._broken.append(error)
 
 
-def _why_not_answered(door: Door, path: str, timeout: float) -> str | None:
-    """Why a GET on a new connection was not answered 200; None where it was."""
+def _why_not_answered(target: Target, path: str, timeout: float) -> str | None:
+    """Why a GET on a new connection was not answered with 200; None if it was."""
     try:
-        status = fetch(door, path, timeout)[0]
+        status = fetch(target, path, timeout)[0]
     except (OSError, http.client.HTTPException) as error:
         return word(error)
     return None if status == http.client.OK else f"answered {status}"

@@ -1,6 +1,6 @@
-"""What a drill leaves behind: what was seen and when, and what is made of it. Frozen, and JSON.
+"""The records of a drill: what was observed and when, and the figures computed from it. Frozen, and JSON.
 
-All times are seconds on one monotonic clock of the host, counted from the start of the probes.
+All times are seconds of the host's monotonic clock since the start of the probes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from typing import Literal
 from lab.model import Frozen
 
 Kind = Literal["inject", "detect", "heal", "whole", "begin", "step", "end"]
-"""Of drills the first four; of measured changes the last three, and `whole`."""
+"""Drills have the first four; measured changes have the last three and `whole`. `heal` is the revert of the
+fault, `whole` the recovery of a component."""
 
 
 class Sample(Frozen):
-    """One request of a probe; `error` is why it was not answered as it should be, "" when it was.
+    """One request of a probe; `error` is why it failed, "" if it succeeded.
 
-    `value` is the number that a write wrote; other probes leave it 0.
+    `value` is the number that a write wrote; 0 for other probes.
     """
 
     started: float
@@ -26,19 +27,19 @@ class Sample(Frozen):
 
     @property
     def ended(self) -> float:
-        """When the answer, or the lack of one, was known."""
+        """When the request was answered or had failed."""
         return self.started + self.seconds
 
 
 class Event(Frozen):
-    """One write as the watch saw it."""
+    """One write as the watch received it."""
 
     at: float
     value: int
 
 
 class Stream(Frozen):
-    """One connection of the watch, and why it ended ("" when the drill ended it)."""
+    """One connection of the watch, and why it ended ("" if the drill ended it)."""
 
     opened: float
     ended: float
@@ -46,9 +47,9 @@ class Stream(Frozen):
 
 
 class Mark(Frozen):
-    """A moment: the fault went in, somebody noticed, it was undone, a part was whole again.
+    """A time: a fault was injected, detected or reverted, or a component recovered.
 
-    Of a change: it began, a step of it began, it ended.
+    For a change: it began, a step began, it ended.
     """
 
     at: float
@@ -57,26 +58,26 @@ class Mark(Frozen):
 
 
 class Pause(Frozen):
-    """A time in which this host let no probe run, so that nobody else is blamed for it."""
+    """A time in which this host ran no probe, so that the cluster is not blamed for it."""
 
     at: float
     seconds: float
 
 
 class Title(Frozen):
-    """What a measured change is called, in both languages."""
+    """A measured change's title, in both languages."""
 
     en: str
     ko: str
 
 
 class Recording(Frozen):
-    """One run of one drill, or one measured change (which has a `title`), as it was seen from the host.
+    """One run of a drill, or one measured change (which has a `title`), as observed from the host.
 
-    `connections`: new connections, GET /readyz each. `writes`: on a kept-alive connection, one after the
-    other. `service`: a Service of the cluster, asked at workers. `watch`: every write as a watch saw it.
-    `read_back`: the numbers of all writes that the cluster still had at the end. `victims`: the machines
-    that the fault was put into. `leader_changes`: of etcd, during the run.
+    `connections`: new connections, each with GET /readyz. `writes`: on a keep-alive connection, one after the
+    other. `service`: a Service of the cluster, through its node port. `watch`: every write that a watch
+    received. `read_back`: the numbers of all writes that the cluster had at the end. `victims`: the machines
+    with the fault. `leader_changes`: of etcd, during the run.
     """
 
     drill: str
@@ -99,23 +100,23 @@ class Recording(Frozen):
 
     @property
     def started(self) -> float | None:
-        """When the fault was injected, or the change began; None when neither happened."""
+        """When the fault was injected or the change began; None if neither happened."""
         injected = self.first("inject")
         return self.first("begin") if injected is None else injected
 
     @property
     def ended(self) -> float | None:
-        """When the fault was reverted, or the change had ended; None when neither happened."""
+        """When the fault was reverted or the change ended; None if neither happened."""
         healed = self.first("heal")
         return self.first("end") if healed is None else healed
 
     def first(self, kind: str) -> float | None:
-        """When a kind of mark was first set; None when it never was."""
+        """The time of the first mark of a kind; None if there is none."""
         return min((mark.at for mark in self.marks if mark.kind == kind), default=None)
 
 
 class Figure(Frozen):
-    """One number of a run. `limit` is the most it may be; None: told, not judged. `value` None: not seen."""
+    """One number of a run. `limit` is its maximum; None: shown, not judged. `value` None: not observed."""
 
     name: str
     value: float | None
@@ -124,12 +125,12 @@ class Figure(Frozen):
 
     @property
     def holds(self) -> bool:
-        """Whether the figure is within its limit; what was not seen is not within any."""
+        """Whether the figure is within its limit; without a value it is not."""
         return self.limit is None or (self.value is not None and self.value <= self.limit)
 
 
 class Exemption(Frozen):
-    """A figure that has no limit in one measured change, and why in both languages."""
+    """A figure without its usual limit in a measured change, and why, in both languages."""
 
     figure: str
     en: str
@@ -137,9 +138,9 @@ class Exemption(Frozen):
 
 
 class Result(Frozen):
-    """One run of a drill, judged. `problem` is why it could not be carried through, if so.
+    """One judged run of a drill. `problem` is why it could not be completed, or "".
 
-    `exemptions` are the limits that other changes have and this one has not.
+    `exemptions` are the usual limits that this change does not have.
     """
 
     recording: Recording
@@ -149,12 +150,12 @@ class Result(Frozen):
 
     @property
     def passed(self) -> bool:
-        """Whether the drill was carried through and every figure holds."""
+        """Whether the drill was completed and every figure is within its limit."""
         return not self.problem and all(figure.holds for figure in self.figures)
 
 
 class Report(Frozen):
-    """Everything one `drill` command found. `host`: what the figures depend on (cores, memory, kernel)."""
+    """The results of one `drill` command. `host`: conditions of the figures (cores, memory, kernel)."""
 
     lab: str
     kubernetes: str

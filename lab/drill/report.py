@@ -1,4 +1,4 @@
-"""Shows what drills found: a table for the terminal, JSON for programs, a page for people."""
+"""Reports drills: a table for the terminal, JSON for programs, an HTML page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lab.workspace import Workspace
 
 
 def begin(session: Session) -> Report:
-    """Return a report without results, of this moment: the host's load is that before anything happens."""
+    """Return an empty report with the present time, and the host's load before anything happens."""
     return Report(
         lab=session.lab.name,
         kubernetes=session.lab.kubernetes.version,
@@ -48,12 +48,12 @@ def write(report: Report, workspace: Workspace, folder: Path) -> tuple[Path, Pat
 
 
 def read(path: Path) -> Report:
-    """Return a report that was kept. Raises ValueError when the file holds none."""
+    """Return a saved report. Raises ValueError if the file has none."""
     return Report.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def shown(report: Report) -> RenderableType:
-    """Return all drills as a table, medians over their runs, a column for each profile; then the verdict.
+    """Return all drills as a table of medians over their runs, with a column for each profile, and the verdict.
 
     figure                                 tuned            reference        limit
     kill-control-plane                     ✓ 5 of 5 passed  ✗ 0 of 5 passed
@@ -72,7 +72,7 @@ def shown(report: Report) -> RenderableType:
 
 
 def _host() -> dict[str, str]:
-    """What figures depend on."""
+    """The conditions that figures depend on."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return {
         "cores": str(os.cpu_count()),
@@ -83,11 +83,11 @@ def _host() -> dict[str, str]:
 
 
 def _doubts(report: Report) -> list[Text]:
-    """What speaks against the figures: a host that had more to do than it could."""
+    """Reasons to doubt the figures: a host that was overloaded."""
     load, cores = float(report.host.get("load before", 0)), int(report.host.get("cores", 1))
     if load <= 4 * cores:
         return []
-    said = f"This host was busy before (load {load:g} on {cores} cores): seconds may be its doing."
+    said = f"This host was busy before (load {load:g} on {cores} cores): this may have affected the figures."
     return [Text(said, "yellow")]
 
 
@@ -106,7 +106,7 @@ def _add(table: Table, drill: Drill, columns: tuple[str, ...]) -> None:
 
 
 def _verdict(runs: Runs | None) -> Text:
-    """How many runs passed; nothing where a drill was not run with a profile."""
+    """How many runs passed; empty if the drill was not run with this profile."""
     if runs is None:
         return Text("-")
     every = runs.passed == len(runs.results)
@@ -115,7 +115,7 @@ def _verdict(runs: Runs | None) -> Text:
 
 
 def _cell(row: Row | None) -> Text:
-    """A figure's median, with least and most where its runs differ, and whether it held in all of them."""
+    """A figure's median, with minimum and maximum if its runs differ, and whether it held in all of them."""
     if row is None:
         return Text("-")
     mark = " " if row.limit is None else "✓" if row.holds else "✗"
@@ -130,12 +130,12 @@ def _cell(row: Row | None) -> Text:
 
 
 def _exemptions(report: Report) -> list[Text]:
-    """Why a figure has no limit that usually has one, a line each."""
+    """Why figures have no limit although they usually have one, a line each."""
     return [Text(each.en, "yellow") for result in report.results for each in result.exemptions]
 
 
 def _problems(drills: tuple[Drill, ...]) -> list[Text]:
-    """Why runs could not be carried through, a line each."""
+    """Why runs could not be completed, a line each."""
     return [
         Text(f"{drill.name} ({runs.profile}, run {run}): {problem}", "red")
         for drill in drills

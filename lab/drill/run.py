@@ -1,4 +1,4 @@
-"""Carries drills out: verify green, watch, break, heal, wait for recovery, verify green. In that order."""
+"""Runs drills: verify, start the probes, inject the fault, revert it, wait for recovery, verify again."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from lab.drill.catalogue import ALWAYS, Drill
 from lab.drill.figures import figures
 from lab.drill.observe import AFTER, BEFORE, Observation, service_nodes, workload_runs
 from lab.drill.recording import Result
+from lab.drill.recovery import wait_for_recovery
 from lab.drill.scene import Scene, etcd
-from lab.drill.whole import wait_whole
 from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.health import verify
 from lab.model import Node
 from lab.session import Session
 from lab.system.wait import wait_until
 
-WHOLE = 240.0
-"""Seconds for everything to be whole again. A machine is back after 10, its control plane after 30."""
+RECOVERY = 240.0
+"""Seconds until everything has recovered. A machine is back after 10, its control plane after 30."""
 
 SETTLED = 40.0
-"""Seconds for a lab to be green before: what was just brought up, or healed, may still be settling."""
+"""Seconds until all checks pass before a drill: a lab that was just brought up or recovered may need them."""
 
 GREEN = 180.0
-"""Seconds for verify to be green again when everything is whole."""
+"""Seconds until all checks pass again once everything has recovered."""
 
 NAMED = 6
-"""How many checks that don't hold are named; `verify` shows all."""
+"""How many failing checks are named; `verify` shows all."""
 
 
 def carry_out(
     session: Session, drills: Sequence[Drill], *, repeat: int, profiles: Sequence[str]
 ) -> tuple[Result, ...]:
-    """Run every drill `repeat` times in each profile of the load balancer; return what came of each run.
+    """Run every drill `repeat` times with each profile of the load balancer; return the results.
 
-    The first run that could not be carried through is the last: the lab is no longer what it was. Raises
-    ConfigError when the lab is too small for a drill, LabStateError when it is not green before the first.
+    A run that could not be completed is the last, since the lab may have changed. Raises ConfigError if the lab
+    is too small for a drill, LabStateError if checks fail before the first run.
     """
     require_fit(session, drills)
-    # Once: what is changed from here on is this drill's own, and no leftover.
+    # Only once: from here on, changes are this drill's own.
     patience = _without_leftovers(session)
     results: list[Result] = []
     for profile in profiles:
@@ -56,12 +56,12 @@ def carry_out(
 
 
 def keep(session: Session, drill: Drill) -> tuple[Node, ...]:
-    """Put a drill's fault in and leave it there; return the machines that it is in."""
+    """Inject a drill's fault and leave it in; return the machines with it."""
     require_fit(session, [drill])
     require_green(session)
     scene = Scene(session, drill.victims(session), lambda kind, what: None)
     undo.remember(scene, drill)
-    with session.progress.asking("the fault to be in"):
+    with session.progress.asking("the fault to be injected"):
         drill.inject(scene)
     return scene.victims
 
@@ -70,38 +70,38 @@ def require_fit(session: Session, drills: Sequence[Drill]) -> None:
     """Raise ConfigError with every reason why this lab is too small for the drills."""
     reasons = [reason for drill in drills if (reason := drill.lab_problem(session.lab))]
     if reasons:
-        raise ConfigError(reasons, hint="`./inv drill --list` names the drills; lab.yaml sets the counts")
+        raise ConfigError(reasons, hint="`./inv drill --list` lists the drills; lab.yaml has the counts")
 
 
 def require_green(session: Session) -> None:
-    """Take out what an earlier drill left in. Raises LabStateError unless verify is green then."""
+    """Revert what an earlier drill left in. Raises LabStateError unless all checks pass afterwards."""
     _settled(session, _without_leftovers(session))
 
 
 def _without_leftovers(session: Session) -> float:
-    """Take out what an earlier drill left in; return the seconds that the lab may need to be green then."""
+    """Revert what an earlier drill left in; return how many seconds the lab may need until all checks pass."""
     undone = undo.leftovers(session)
     for left in undone:
-        session.progress.say(f"an earlier drill had left its fault in; it is out now: {left}")
+        session.progress.say(f"an earlier drill had left its fault in; it was reverted: {left}")
     return GREEN if undone else SETTLED
 
 
 def _settled(session: Session, patience: float) -> None:
-    """Raise LabStateError unless verify is green within that many seconds."""
-    with session.progress.step("verify", "verify is green before anything is broken") as step:
+    """Raise LabStateError unless all checks pass within that many seconds."""
+    with session.progress.step("verify", "all checks pass before the drill") as step:
         try:
             wait_until(
-                lambda: _why_not_green(session), what="verify to be green", timeout=patience, log=step.log
+                lambda: _why_not_green(session), what="all checks to pass", timeout=patience, log=step.log
             )
         except WaitTimedOut as error:
             raise LabStateError(
-                f"the lab is not green, and a drill would measure that: {error.reason}",
-                hint="`./inv verify` says more; what has just been started needs a minute, else `./inv up`",
+                f"checks fail before the drill, and would affect its figures: {error.reason}",
+                hint="`./inv verify` shows more; wait a minute after a start, else run `./inv up`",
             ) from error
 
 
 def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
-    """One run, from a green lab to a green lab."""
+    """One run: all checks pass before and after it."""
     victims = drill.victims(session)
     term = etcd(session).term
     observed = Observation(session)
@@ -109,7 +109,7 @@ def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
 
     def recover() -> None:
         observed.read_writes_back()
-        wait_until(lambda: _why_not_green(session), what="verify is green again", timeout=GREEN)
+        wait_until(lambda: _why_not_green(session), what="all checks to pass again", timeout=GREEN)
         observed.mark("whole", "verify")
         observed.require_workload(session.lab, f"after-{drill.name}-{number}")
         observed.leader_changes = etcd(session).term - term
@@ -121,15 +121,15 @@ def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
 
 
 def _break(observed: Observation, drill: Drill, victims: tuple[Node, ...], node_port: int) -> None:
-    """Put the fault in and take it out while the probes run. An interrupt ends it, with the fault out."""
+    """Inject the fault and revert it while the probes run. After an interrupt the fault is reverted, too."""
     session = observed.session
     via = service_nodes(session.lab, [node for node in session.lab.nodes if node not in victims])
     scene = Scene(session, victims, observed.mark)
-    limit = BEFORE + drill.seconds + WHOLE + 120
+    limit = BEFORE + drill.seconds + RECOVERY + 120
     with observed.probing(via=via, node_port=node_port, limit=limit):
         with undo.fault(scene, drill):
             observed.attempt(lambda: _let_happen(observed, scene, drill))
-        observed.attempt(lambda: wait_whole(scene, WHOLE))
+        observed.attempt(lambda: wait_for_recovery(scene, RECOVERY))
         observed.let_pass(AFTER)
         observed.finish()
     times = observed.wall, observed.first("inject"), observed.first("heal")
@@ -137,14 +137,14 @@ def _break(observed: Observation, drill: Drill, victims: tuple[Node, ...], node_
 
 
 def _let_happen(observed: Observation, scene: Scene, drill: Drill) -> None:
-    """Put the fault in and let it work for its time, or until what the drill waits for has come."""
+    """Inject the fault and wait for its time, or until the drill's condition holds."""
     drill.inject(scene)
     scene.injected()
     end = observed.now() + drill.seconds
 
     def why_not_over() -> str | None:
         if drill.until is None:
-            return None if observed.now() >= end else "its time is not over"
+            return None if observed.now() >= end else "the drill's time is not over"
         try:
             return drill.until(scene)
         except LabError as error:
@@ -155,14 +155,14 @@ def _let_happen(observed: Observation, scene: Scene, drill: Drill) -> None:
 
 @contextmanager
 def _ready(session: Session, patience: float) -> Iterator[int]:
-    """A green lab with the drills' workload while inside: the port of its Service on every node."""
+    """A verified lab with the drills' workload while inside; yields its Service's node port."""
     _settled(session, patience)
     with workload_runs(session, session.lab) as node_port:
         yield node_port
 
 
 def _why_not_green(session: Session) -> str | None:
-    """Which checks of verify do not hold, the first few by name; None when all do."""
+    """The failing checks of verify, the first few by name; None if all pass."""
     outcome = verify.run(session)
     if outcome.green:
         return None

@@ -1,6 +1,6 @@
-"""What a drill can do to a lab: power, faults inside machines, HAProxy; and who is who in it.
+"""What a drill can do to a lab: power, faults inside machines, HAProxy; and who leads etcd.
 
-Every fault can be taken out again whether or not it was put in (`provision/drill/fault.sh`).
+Every fault can be reverted, whether or not it was injected (`provision/drill/fault.sh`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Scene:
 
     @property
     def victim(self) -> Node:
-        """The one machine that is broken, where it is one."""
+        """The machine with the fault, if it is only one."""
         return self.victims[0]
 
     @property
@@ -40,11 +40,11 @@ class Scene:
         return Api(self.session.workspace.kubeconfig, timeout=3)
 
     def injected(self) -> None:
-        """Mark the fault as in. Only the first time counts: whoever knows the moment best says it first."""
+        """Mark the injection. Only the first call counts: the code that knows the time best calls it first."""
         self.mark("inject", "the fault")
 
     def fault(self, name: str, action: str, *words: str) -> None:
-        """Put a fault of fault.sh into the victims, or take it out (`inject`, `heal`)."""
+        """Inject a fault of fault.sh into the victims, or revert it (`action`: inject, heal)."""
         script = FAULTS.read_text(encoding="utf-8")
 
         def run(node: Node) -> None:
@@ -58,7 +58,7 @@ class Scene:
         machines.power_off(self.session.lab, self.victims, self.injected)
 
     def power_on(self) -> None:
-        """Give the victims power; they come up by themselves."""
+        """Restore the victims' power; they boot by themselves."""
         machines.power_on(self.session.lab, self.victims)
 
     def haproxy(self, action: str) -> None:
@@ -81,14 +81,14 @@ class Etcd:
 
 
 def etcd(session: Session) -> Etcd:
-    """Ask etcd, while it is whole, who leads. Raises LabError when no member of our machines says it does."""
+    """Ask a healthy etcd for its leader. Raises LabError if no member on our machines is the leader."""
     for node in session.lab.etcd_members:
         status = ask_machine(session.remote, node, "etcd-status").etcd_status
         if status.leader == status.member:
             return Etcd(node, status.term)
-    raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` says more")
+    raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` shows more")
 
 
 def raft_term(session: Session, node: Node) -> int:
-    """The raft term that a control plane's etcd member is in. Raises LabError when it does not answer."""
+    """The raft term of a control plane's etcd member. Raises LabError if it does not respond."""
     return ask_machine(session.remote, node, "etcd-status").etcd_status.term

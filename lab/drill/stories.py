@@ -1,4 +1,4 @@
-"""This module describes each drill in English and Korean: what is done, what to watch for, and why.
+"""Describes each drill in English and Korean: what is done, what to watch for, and why.
 
 The texts are in stories.yaml.
 """
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lab import texts
-from lab.texts import Said
+from lab.texts import Bilingual
 
 
 class Story(NamedTuple):
-    """A drill as it is described to a reader."""
+    """A drill's description."""
 
-    title: Said
-    text: Said
+    title: Bilingual
+    text: Bilingual
 
 
 STORIES = {name: Story(**parts) for name, parts in texts.read(Path(__file__).with_suffix(".yaml")).items()}

@@ -1,7 +1,7 @@
-"""Watches the ConfigMap as an informer would: a list, then a stream, resumed where it broke.
+"""Watches the ConfigMap like an informer: a list, then a stream, resumed after a break.
 
-client-go waits 0.8 s to 30 s before it comes back, and finds a silent connection by HTTP/2 pings after 45 s;
-this one does both within seconds, so that what it shows is the cluster's time and not its own patience.
+client-go waits 0.8 s to 30 s before it reconnects, and detects a dead connection by HTTP/2 pings after 45 s.
+This watch does both within seconds, so that figures show the cluster's times, not the client's.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 
-from lab.drill.dial import Door, dial, fetch, left, word
+from lab.drill.dial import Target, dial, fetch, left, word
 from lab.drill.recording import Event, Stream
 from lab.drill.workload import COUNTER, numbers
 
 STALLED = 2.0
-"""Seconds that a stream may say nothing while an acknowledged write is due on it. Above an etcd election."""
+"""Seconds after which a stream without a due event has stalled; longer than an etcd election."""
 
 OPENING = 3.0
-"""Seconds that a new stream has for its connection and the answer's head."""
+"""Seconds for a new stream's connection and response header."""
 
 PAUSE = 0.1
-"""Seconds between a stream that broke and the next one."""
+"""Seconds between a broken stream and the next one."""
 
 LOOK = 0.25
-"""Seconds after which a silent stream is looked at."""
+"""Seconds between two checks of a silent stream."""
 
 GONE = "410 Gone, listed again"
-"""The API server no longer knows what happened since (one that has just started does not, for instance)."""
+"""The API server no longer has the events since that version, for example because it has just started."""
 
 ENDED = "the stream ended"
 
 
 class Watch:
-    """One watch over many streams. `events` and `streams` are what it saw, `latest` the highest number."""
+    """One watch over many streams. `events` and `streams` are its records, `latest` the highest number."""
 
     def __init__(
         self,
-        door: Door,
+        target: Target,
         since: str,
         clock: Callable[[], float],
         overdue: Callable[[int, float], bool],
@@ -47,13 +47,13 @@ class Watch:
         """Watch from resourceVersion `since`.
 
         `overdue(number, seconds)`: was a write above `number` acknowledged more than that many seconds ago?
-        While nothing is acknowledged (quorum is lost, say) silence is what a watch should hear, so a
-        stream is given up only when it owes something.
+        While no write is acknowledged, for example without quorum, silence is expected, so a stream has stalled
+        only if an event is due.
         """
         self.events: list[Event] = []
         self.streams: list[Stream] = []
         self.latest = 0
-        self._door = door
+        self._target = target
         self._version = since
         self._clock = clock
         self._overdue = overdue
@@ -61,7 +61,7 @@ class Watch:
         self._heard = 0.0
 
     def follow(self, over: Callable[[], bool]) -> None:
-        """Stream until `over()`; whatever breaks is kept in `streams`, and streamed on."""
+        """Stream until `over()`; record each break in `streams`, and resume."""
         while not over():
             opened = self._clock()
             error = self._why_broken(over)
@@ -70,7 +70,7 @@ class Watch:
                 time.sleep(PAUSE)
 
     def _why_broken(self, over: Callable[[], bool]) -> str | None:
-        """Stream once; return why it broke, None where it went on until `over()`."""
+        """Stream once; return why it broke, None if it lasted until `over()`."""
         try:
             problem = None if self._version else self._list_problem()
             return problem or self._stream_problem(over)
@@ -78,11 +78,11 @@ class Watch:
             return word(error)
 
     def _list_problem(self) -> str | None:
-        """Read the complete state, as after 410: every write that it shows and no event did is seen now.
+        """List the complete state, as after 410; writes without an event count as received now.
 
         Returns why it could not be read.
         """
-        status, body = fetch(self._door, COUNTER, OPENING)
+        status, body = fetch(self._target, COUNTER, OPENING)
         if status != http.client.OK:
             return f"answered {status}"
         counter = json.loads(body)
@@ -93,7 +93,7 @@ class Watch:
         return None
 
     def _stream_problem(self, over: Callable[[], bool]) -> str | None:
-        with dial(self._door, deadline := time.monotonic() + OPENING) as connection:
+        with dial(self._target, deadline := time.monotonic() + OPENING) as connection:
             connection.sendall(self._request())
             status, rest = _head(connection, deadline)
             if status == http.client.GONE:
@@ -111,12 +111,12 @@ class Watch:
     def _request(self) -> bytes:
         path, _, name = COUNTER.rpartition("/")
         query = f"watch=1&fieldSelector=metadata.name%3D{name}&resourceVersion={self._version}"
-        # HTTP/1.0, because its body is the bytes that come: no chunks to put together.
-        lines = (f"GET {path}?{query} HTTP/1.0", f"Host: {self._door.host}:{self._door.port}", "", "")
+        # HTTP/1.0, because its body has no chunks to assemble.
+        lines = (f"GET {path}?{query} HTTP/1.0", f"Host: {self._target.host}:{self._target.port}", "", "")
         return "\r\n".join(lines).encode()
 
     def _lines(self, connection: socket.socket, rest: bytes, over: Callable[[], bool]) -> Iterator[bytes]:
-        """Every whole line, until `over()` or until the stream has stalled. Raises OSError, HTTPException."""
+        """Every complete line, until `over()` or the stream has stalled. Raises OSError, HTTPException."""
         connection.settimeout(LOOK)
         while True:
             *whole, rest = rest.split(b"\n")
@@ -139,7 +139,7 @@ class Watch:
         return self._clock() - self._heard >= STALLED and self._overdue(self.latest, STALLED)
 
     def _event_problem(self, line: bytes) -> str | None:
-        """Keep one event; return why the stream can't go on, None where it can."""
+        """Record one event; return why the stream can't continue, or None."""
         event = json.loads(line)
         found = event["object"]
         if event["type"] == "ERROR":
@@ -160,7 +160,7 @@ class Watch:
 
 
 def _head(connection: socket.socket, deadline: float) -> tuple[int, bytes]:
-    """The status of an answer, and what of its body came with the head."""
+    """The status of a response, and the part of its body that came with the header."""
     read = b""
     while b"\r\n\r\n" not in read:
         connection.settimeout(left(deadline))

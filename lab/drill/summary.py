@@ -1,4 +1,4 @@
-"""Orders a report for reading: drills, their profiles, and each figure over the repeats. Pure.
+"""Arranges a report: drills, their profiles, and each figure over the repeats. Pure.
 
 Report → Drill(name, profiles) → Runs(profile, results) → Row(name, median, low, high, limit, broken)
 """
@@ -12,7 +12,7 @@ from typing import Literal
 
 from lab.drill.recording import Figure, Report, Result, Title
 from lab.drill.stories import STORIES
-from lab.drill.words import WHOLE
+from lab.drill.words import RECOVERY
 
 FIRST_PROFILES = ("tuned", "reference")
 GAP = "longest_gap_s"
@@ -23,12 +23,12 @@ ALWAYS = (
     *("service.longest_gap_s", "service.failed", "service.slow"),
     *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes", "whole_s"),
 )
-"""Figures that are shown even where they have no limit."""
+"""Figures that are shown even without a limit."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One figure over the runs of a drill. `median` None: no run saw it. `limit` None: shown, not judged."""
+    """One figure over a drill's runs. `median` None: no run has it. `limit` None: shown, not judged."""
 
     name: str
     median: float | None
@@ -47,7 +47,7 @@ class Row:
     @property
     def matters(self) -> bool:
         """Whether a short table shows it."""
-        return self.limit is not None or self.name in ALWAYS or self.name.startswith(WHOLE)
+        return self.limit is not None or self.name in ALWAYS or self.name.startswith(RECOVERY)
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,23 @@ class Runs:
 
     @property
     def problems(self) -> tuple[tuple[int, str], ...]:
-        """Runs that were not carried through, and why."""
+        """Runs that were not completed, and why."""
         return tuple((result.recording.run, result.problem) for result in self.results if result.problem)
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Every figure that any run saw or judges, in the order in which they first come."""
+        """Every figure that any run has or judges, in order of first appearance."""
         names = dict.fromkeys(figure.name for result in self.results for figure in result.figures)
         rows = (_row(name, self.results) for name in names)
         return tuple(row for row in rows if row.median is not None or row.limit is not None)
 
     def row(self, name: str) -> Row | None:
-        """One figure over the runs; None when none of them saw or judges it."""
+        """One figure over the runs; None if no run has or judges it."""
         return next((row for row in self.rows if row.name == name), None)
 
     @property
     def shown(self) -> tuple[Result, Literal["worst", "median"]]:
-        """The run to look at: the worst when any failed, otherwise the median by its longest gap."""
+        """The run to show: the worst if any failed, otherwise the median by its longest gap."""
         ranked = sorted(self.results, key=_badness)
         if self.passed < len(ranked):
             return ranked[-1], "worst"
@@ -96,7 +96,7 @@ class Drill:
 
     @property
     def title(self) -> Title | None:
-        """What a measured change is called; None for a drill."""
+        """The title of a measured change; None for a drill."""
         return self.profiles[0].results[0].recording.title
 
     @property
@@ -106,14 +106,14 @@ class Drill:
 
 
 def summarise(report: Report) -> tuple[Drill, ...]:
-    """Return the report's drills: those that have a story in its order, then others as they come."""
+    """Return the report's drills: those with a description in its order, then the others."""
     names = dict.fromkeys(result.recording.drill for result in report.results)
     order = [*(name for name in STORIES if name in names), *(name for name in names if name not in STORIES)]
     return tuple(Drill(name, _profiles(report, name)) for name in order)
 
 
 def profiles(report: Report) -> tuple[str, ...]:
-    """Return the HAProxy profiles that the report has runs of, tuned first."""
+    """Return the HAProxy profiles in the report, tuned first."""
     return _ordered({result.recording.profile for result in report.results})
 
 
@@ -148,7 +148,7 @@ def _row(name: str, results: tuple[Result, ...]) -> Row:
 
 
 def _badness(result: Result) -> tuple[bool, int, float]:
-    """How bad a run is, to compare: not carried through, limits broken, longest gap of any probe."""
+    """A sort key for how bad a run is: not completed, limits exceeded, longest gap of any probe."""
     gaps = [_gap(figure) for figure in result.figures if figure.name.endswith(GAP)]
     return bool(result.problem), sum(not f.holds for f in result.figures), max(gaps, default=0.0)
 

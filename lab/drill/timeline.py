@@ -1,8 +1,8 @@
-"""Works out where a run's timeline is drawn; the page's template only writes it down. Pure.
+"""Computes the layout of a run's timeline, which the page's template draws. Pure.
 
-Across, places are per cent of the width, and bars are counted in `BINS`, so that one drawing fits a phone
-and a desk. Down, they are pixels. A bin shows the worst and slowest of what it saw, so thousands of
-samples weigh no more than hundreds.
+Horizontal positions are per cent of the width, and bars are counted in `BINS`, so that the drawing fits phones
+and large screens. Vertical ones are pixels. A bin shows its worst and slowest sample, so thousands of samples
+need no more space than hundreds.
 """
 
 from __future__ import annotations
@@ -17,36 +17,36 @@ from lab.drill.recording import Mark, Recording
 
 BINS = 400
 FASTEST, DECADES = 0.001, 4
-"""The scale of the bars: logarithmic, from a millisecond over so many decades."""
+"""The logarithmic scale of the bars: from a millisecond, over this many decades."""
 
 UP, DOWN = 34, 7
-"""Pixels of a lane above its base, where answers stand, and below it, where only failures reach."""
+"""Pixels of a lane above its baseline, for responses, and below it, for failures only."""
 
 LABEL, TITLE, GAP, AXIS = 17, 18, 10, 36
 RIGHT_SIDE = 55.0
-"""Per cent from which a label stands to the left of its line, so as not to leave the page."""
+"""From this per cent on, a label is to the left of its line, so that it stays on the page."""
 
 Side = Literal["start", "middle", "end"]
 
 
 class Span(NamedTuple):
-    """The seconds of a recording's clock that are drawn, and the second that counts as 0."""
+    """The part of a recording's clock that is drawn, and the second that is shown as 0."""
 
     start: float
     end: float
     zero: float
 
     def place(self, at: float) -> float:
-        """Where a moment stands, in per cent of the width."""
+        """The position of a time, in per cent of the width."""
         return 100 * min(1.0, max(0.0, (at - self.start) / (self.end - self.start)))
 
     def bin(self, at: float) -> int:
-        """The bin that a moment falls into."""
+        """The bin of a time."""
         return min(BINS - 1, int(self.place(at) / 100 * BINS))
 
 
 class Line(NamedTuple):
-    """A mark as it is drawn: `y` is its label's baseline; without a label the line alone is drawn."""
+    """A drawn mark: `y` is its label's baseline; without a label only the line is drawn."""
 
     x: float
     mark: Mark
@@ -65,7 +65,7 @@ class Tick(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """What a lane saw in all."""
+    """The totals of a lane."""
 
     asked: int
     slow: int
@@ -74,7 +74,7 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class Lane:
-    """One probe's bars, each kind one SVG path in `BINS` × (UP + DOWN); `y` is the lane's upper edge."""
+    """One probe's bars, one SVG path for each kind in `BINS` × (UP + DOWN); `y` is the lane's top."""
 
     name: str
     y: int
@@ -102,7 +102,7 @@ class Timeline:
 
 
 class Seen(NamedTuple):
-    """One answer as a lane shows it."""
+    """One response in a lane."""
 
     started: float
     ended: float
@@ -110,9 +110,9 @@ class Seen(NamedTuple):
 
 
 def timeline(recording: Recording, before: float | None = None, after: float | None = None) -> Timeline:
-    """Return the drawing of a run, from `before` seconds ahead of the injection to `after` seconds past it.
+    """Return the drawing of a run, from `before` seconds before the injection to `after` seconds after it.
 
-    Both default to the run's own; drawings that are to be compared are given the same.
+    Both default to the run's own; drawings to be compared get the same values.
     """
     span = _span(recording, before, after)
     lines = _lines(recording.marks, span)
@@ -150,12 +150,12 @@ def _span(recording: Recording, before: float | None, after: float | None) -> Sp
 
 
 def _lines(marks: tuple[Mark, ...], span: Span) -> tuple[Line, ...]:
-    """Lines for all marks; a label, in a row of its own, for the first of a kind (of `whole`: the last).
+    """Lines for all marks; the first of each kind (for `whole`: the last) has a label in a row of its own.
 
-    Steps of a change have none: there are too many.
+    Steps of a change have no labels, since there are too many.
 
-    Labels that open to the right stand in the order of time, those that open to the left in the reverse:
-    so no line of one side crosses a label of that side.
+    Labels to the right of their lines are in order of time, those to the left in reverse order, so that no line
+    crosses a label on its side.
     """
     ordered = sorted(marks, key=lambda mark: mark.at)
     labelled: dict[str, Mark] = {}
@@ -188,13 +188,13 @@ def _ticks(span: Span) -> tuple[Tick, ...]:
 
 
 def _step(least: float) -> float:
-    """The least of 1, 2 and 5 times a power of ten that is not below `least`."""
+    """The smallest of 1, 2 and 5 times a power of ten that is at least `least`."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= least * 0.999)
 
 
 def _lanes(recording: Recording, span: Span, top: int) -> tuple[Lane, ...]:
-    """A lane for every probe that saw anything, one below the other."""
+    """A lane for every probe with samples, one below the other."""
     probes = {
         "connections": [Seen(s.started, s.ended, bool(s.error)) for s in recording.connections],
         "writes": [Seen(s.started, s.ended, bool(s.error)) for s in recording.writes],
@@ -211,7 +211,7 @@ def _lanes(recording: Recording, span: Span, top: int) -> tuple[Lane, ...]:
 
 
 def _watched(recording: Recording) -> list[Seen]:
-    """Each event, as long as it came after its write began; and each end of a stream that was not wanted."""
+    """Each event, lasting from its write's start to its arrival; and each unwanted end of a stream."""
     began = {write.value: write.started for write in recording.writes}
     events = [Seen(min(began.get(e.value, e.at), e.at), e.at, False) for e in recording.watch]
     return events + [Seen(s.ended, s.ended, True) for s in recording.streams if s.error]
@@ -222,7 +222,7 @@ def _lane(name: str, y: int, seen: list[Seen], span: Span, connected: str) -> La
     for one in seen:
         kind = 3 if one.failed else 2 if one.ended - one.started > SLOW else 1
         height = _height(one.ended - one.started)
-        # An event of the watch stands where it came: nothing was asked meanwhile.
+        # A watch event is drawn at its arrival, since there was no request.
         first = span.bin(one.ended if name == "watch" else one.started)
         for place in range(first, span.bin(one.ended) + 1):
             heights[place] = max(heights[place], height)
@@ -255,12 +255,12 @@ def _runs(heights: list[int], kinds: list[int], kind: int) -> Iterable[tuple[int
 
 
 def _path(runs: Iterable[tuple[int, int, int]], kind: int) -> str:
-    """Bars as one path; failures go from the upper edge to below the base."""
+    """Bars as one path; failures reach from the top to below the baseline."""
     if kind == 3:
         return "".join(f"M{x} 0h{n}v{UP + DOWN}h-{n}z" for x, n, _ in runs)
     return "".join(f"M{x} {UP}v-{height}h{n}v{height}z" for x, n, height in runs)
 
 
 def _connected(recording: Recording, span: Span) -> str:
-    """The line that stands while the watch was connected."""
+    """The line for the time in which the watch was connected."""
     return "".join(f"M{span.bin(s.opened)} {UP + 4}H{span.bin(s.ended) + 1}" for s in recording.streams)

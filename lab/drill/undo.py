@@ -1,7 +1,7 @@
-"""Changes back whatever a drill changes: at its end, at Ctrl-C, or by the next drill.
+"""Reverts what a drill changes: at its end, after Ctrl-C, or before the next drill.
 
-What was changed stands in `.lab/drill/` from before the change until it is undone, so that even a drill that
-was killed outright leaves behind what has to be done. Undoing something twice does no harm.
+A change is recorded in `.lab/drill/` before it is made, until it is reverted, so that even a killed drill
+leaves a record of what to revert. Reverting twice does no harm.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.verbs import render
 
 @contextmanager
 def fault(scene: Scene, drill: Drill) -> Iterator[None]:
-    """Allow a fault while inside; it is out afterwards. Raises LabError when it can't be taken out."""
+    """Allow a fault while inside; revert it afterwards. Raises LabError if it can't be reverted."""
     remember(scene, drill)
     try:
         yield
@@ -32,14 +32,14 @@ def fault(scene: Scene, drill: Drill) -> Iterator[None]:
 
 
 def remember(scene: Scene, drill: Drill) -> None:
-    """Write down which fault goes into which machines, before it does."""
+    """Record which fault is injected into which machines, before it is."""
     left = {"drill": drill.name, "victims": [node.name for node in scene.victims]}
     scene.session.workspace.write(_fault(scene.session), json.dumps(left) + "\n")
 
 
 @contextmanager
 def profile(session: Session, name: str) -> Iterator[Session]:
-    """The lab with that profile of its load balancer while inside, and with its own afterwards."""
+    """The lab with that load balancer profile while inside; its own profile is restored afterwards."""
     if name == session.lab.load_balancer.profile:
         yield session
         return
@@ -54,7 +54,7 @@ def profile(session: Session, name: str) -> Iterator[Session]:
 
 
 def leftovers(session: Session) -> tuple[str, ...]:
-    """Undo what an earlier drill left behind; return what that was, in words."""
+    """Revert what an earlier drill left; return phrases for what that was."""
     undone = []
     with process.defer_interrupts():
         what = pending(session)
@@ -73,7 +73,7 @@ def leftovers(session: Session) -> tuple[str, ...]:
 
 
 def pending(session: Session) -> str:
-    """What a drill has put in and not taken out; "" when nothing. Asks files only."""
+    """The fault that a drill has injected and not reverted; "" if none. Reads files only."""
     try:
         left = json.loads(_fault(session).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""This module is what the report says, in English and Korean: headings, figures, probes, marks.
+"""The report's texts in English and Korean: headings, figures, probes, marks.
 
-The texts are in words.yaml. A name without a text there (a new figure, a lab's own machine) is shown as it is.
+The texts are in words.yaml. A name without a text there (a new figure, a machine) is shown as it is.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lab import texts
-from lab.texts import Said
+from lab.texts import Bilingual
 
 _PLACEHOLDERS = {
     "change": ("parts",),
@@ -59,106 +59,106 @@ DRILL_MARKS = ("inject", "detect", "heal", "whole")
 CHANGE_MARKS = ("begin", "step", "end", "whole")
 """The marks of a report on drills, and of one on a change, in order."""
 
-DETECT, WHOLE = "detect_s.", "whole_s."
-"""What the figures of each thing noticed and of each component's return begin with."""
+DETECT, RECOVERY = "detect_s.", "whole_s."
+"""Name prefixes of the figures for each detection and each component's recovery."""
 
 
-def figure(name: str, measures: Mapping[str, Said] = MEASURES) -> Said:
-    """Return what a figure is called; one that is not known is called by its name."""
+def figure(name: str, measures: Mapping[str, Bilingual] = MEASURES) -> Bilingual:
+    """Return a figure's title; an unknown one keeps its name."""
     if name in FIGURES:
         return FIGURES[name]
-    if name.startswith(WHOLE):
-        return SENTENCES["whole_again"].fill(component=phrase(name.removeprefix(WHOLE)))
+    if name.startswith(RECOVERY):
+        return SENTENCES["whole_again"].fill(component=phrase(name.removeprefix(RECOVERY)))
     if name.startswith(DETECT):
         return SENTENCES["until"].fill(noticed=phrase(name.removeprefix(DETECT)))
     probe, _, measure = name.partition(".")
     if probe in PROBES and measure in measures:
         return SENTENCES["measured"].fill(probe=PROBES[probe], measure=measures[measure])
-    return Said(name, name)
+    return Bilingual(name, name)
 
 
-def phrase(what: str) -> Said:
-    """Return what a drill marked; as it is in both languages where it is not known."""
+def phrase(what: str) -> Bilingual:
+    """Return the text of a drill's mark; an unknown one stays as it is in both languages."""
     for known in _TEXTS["phrases"].values():
         begins, _, ends = known.en.partition("{machine}")
         if what.startswith(begins) and what.endswith(ends):
             machine = what[len(begins) : len(what) - len(ends)]
-            return Said(what, known.ko.format(machine=machine))
-    return Said(what, what)
+            return Bilingual(what, known.ko.format(machine=machine))
+    return Bilingual(what, what)
 
 
-def change_title(parts: Mapping[str, Sequence[str]]) -> Said:
-    """Return what a measured change is called: for each of CHANGE_PARTS, the machines or keys, if any."""
+def change_title(parts: Mapping[str, Sequence[str]]) -> Bilingual:
+    """Return a measured change's title: for each of CHANGE_PARTS, the machines or keys, if any."""
     found = [said.fill(names=", ".join(parts[name])) for name, said in CHANGE_PARTS.items() if parts[name]]
     if not found:
         return SENTENCES["no_change"]
-    joined = Said(*("; ".join(language) for language in zip(*found, strict=True)))
+    joined = Bilingual(*("; ".join(language) for language in zip(*found, strict=True)))
     return SENTENCES["change"].fill(parts=joined)
 
 
-def only_balancer(machine: str) -> Said:
-    """Return why new connections have no limit in a change: the only load balancer is off meanwhile."""
+def only_balancer(machine: str) -> Bilingual:
+    """Return why new connections have no limit in a change: the only load balancer is off during it."""
     return SENTENCES["only_balancer"].fill(machine=machine)
 
 
 def number(value: float) -> str:
-    """Return a figure as people read it: counts whole, seconds with as many digits as matter."""
+    """Return a formatted figure: counts as integers, seconds with the significant digits."""
     if value == int(value):
         return f"{int(value):,}"
     return f"{value:.2f}" if abs(value) < 10 else f"{value:,.1f}"
 
 
 def spread(low: float | None, high: float | None) -> str:
-    """Return the least and the most; "" where they would be told alike."""
+    """Return minimum and maximum; "" if they look the same."""
     if low is None or high is None or number(low) == number(high):
         return ""
     return f"{number(low)}–{number(high)}"
 
 
 def limit(limits: list[float | None]) -> str:
-    """Return a figure's limit; that of each profile, in their order, where they differ."""
-    told = ["–" if most is None else f"≤ {number(most)}" for most in limits]
-    return " / ".join(told) if len(set(told)) > 1 else told[0]
+    """Return a figure's limit, or each profile's limit in order if they differ."""
+    shown = ["–" if most is None else f"≤ {number(most)}" for most in limits]
+    return " / ".join(shown) if len(set(shown)) > 1 else shown[0]
 
 
-def mark(kind: str, seconds: float) -> Said:
-    """Return the short words beside a mark of a timeline."""
+def mark(kind: str, seconds: float) -> Bilingual:
+    """Return the label of a timeline's mark."""
     return SENTENCES["mark"].fill(mark=MARKS[kind], seconds=seconds)
 
 
-def headline(passed: int, runs: int) -> Said:
-    """Return the verdict over everything."""
+def headline(passed: int, runs: int) -> Bilingual:
+    """Return the overall verdict."""
     return SENTENCES["headline_one" if runs == 1 else "headline"].fill(passed=passed, runs=runs)
 
 
-def chosen(run: int, runs: int, reason: str) -> Said:
+def chosen(run: int, runs: int, reason: str) -> Bilingual:
     """Return which run a timeline shows, and why that one."""
     if runs == 1:
         return SENTENCES["only_run"]
     return SENTENCES["chosen"].fill(which=nth(run, runs), why=CHOSEN[reason])
 
 
-def nth(run: int, runs: int) -> Said:
+def nth(run: int, runs: int) -> Bilingual:
     """Return which run of how many."""
     return SENTENCES["nth"].fill(run=run, runs=runs)
 
 
-def counts(probe: str, asked: int, slow: int, failed: int) -> Said:
-    """Return what a lane of a timeline adds up to; of the watch, what failed are connections that were cut."""
+def counts(probe: str, asked: int, slow: int, failed: int) -> Bilingual:
+    """Return a lane's totals; the watch's failures are connections that were cut."""
     sentence = SENTENCES["counts_watch" if probe == "watch" else "counts"]
     return sentence.fill(asked=asked, slow=slow, failed=failed)
 
 
-def picture(title: Said, profile: str, run: Said) -> Said:
-    """Return the name of a timeline."""
+def picture(title: Bilingual, profile: str, run: Bilingual) -> Bilingual:
+    """Return the title of a timeline."""
     return SENTENCES["picture"].fill(title=title, profile=profile, run=run)
 
 
-def over(broken: int, runs: int) -> Said:
-    """Return in how many runs a figure did not hold."""
+def over(broken: int, runs: int) -> Bilingual:
+    """Return in how many runs a figure exceeded its limit."""
     return SENTENCES["over"].fill(broken=broken, runs=runs)
 
 
-def unseen(count: int, runs: int) -> Said:
-    """Return in how many runs a figure was not seen at all."""
+def unseen(count: int, runs: int) -> Bilingual:
+    """Return in how many runs a figure has no value."""
     return SENTENCES["unseen"].fill(count=count, runs=runs)

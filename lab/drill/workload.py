@@ -1,6 +1,6 @@
-"""This module is what a cluster runs during a drill: a ConfigMap that is written to, a Service that answers.
+"""The workload during a drill: a ConfigMap for the writes, and a Service that responds.
 
-And the invariant of Kubernetes' own tests of high availability (test/e2e/cloud/gcp/ha_master.go): after
+Also checks the invariant of Kubernetes' own high availability tests (test/e2e/cloud/gcp/ha_master.go): after
 every step a new workload runs, and every older one still does.
 """
 
@@ -25,18 +25,18 @@ HERE = Path(__file__).parent
 
 NAMESPACE = "ha-lab-drill"
 COUNTER = f"/api/v1/namespaces/{NAMESPACE}/configmaps/counter"
-"""The ConfigMap that is written to: `counter` is the last write's number, `n<number>` is there for each."""
+"""The ConfigMap for the writes: `counter` is the last write's number, and each write has a key `n<number>`."""
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/probe"
 NAME = "probe"
 PORT = 8080
 PAGE = "/node"
-"""What every pod of the workload answers to a GET: the name of its node."""
+"""The path at which every pod of the workload returns the name of its node."""
 
 EVICTED_AFTER = 5
-"""Seconds that a pod stays on a node that is not ready or not reached. Kubernetes' own 300 outlast a drill."""
+"""Seconds that a pod tolerates an unready or unreachable node; Kubernetes' default is 300, too long here."""
 
-HINT = f"`kubectl -n {NAMESPACE} get pods,events` says more"
+HINT = f"`kubectl -n {NAMESPACE} get pods,events` shows more"
 
 
 def deploy(
@@ -48,11 +48,11 @@ def deploy(
     avoided: Collection[str] = (),
     log: Path | None = None,
 ) -> int:
-    """Run the workload in a namespace of its own, all of it Ready; return its Service's port on every node.
+    """Run the workload in a namespace of its own until all pods are Ready; return its Service's node port.
 
-    It has two pods at least, or `replicas`, or one for each worker of `lab`, and none on the nodes `avoided`.
-    What an earlier run left is removed first. What is waited for is written to `log`. Raises LabStateError when
-    the API says no, WaitTimedOut when pods aren't Ready in `timeout` seconds.
+    It has `replicas` pods, or one for each worker of `lab`, but at least two, and none on the nodes `avoided`.
+    Removes what an earlier run left. Logs to `log` what it waits for. Raises LabStateError if the API rejects a
+    request, WaitTimedOut if pods aren't Ready in `timeout` seconds.
     """
     fixed = _manifests()
     if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
@@ -73,10 +73,10 @@ def deploy(
 
 
 def remove(api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
-    """Remove the namespace and all in it, and wait until it is gone; no error where there is none.
+    """Remove the namespace with its contents, and wait until it is gone; it may not exist.
 
-    What is waited for is written to `log`. Raises LabStateError when the API says no, WaitTimedOut when it is
-    still there after `timeout` seconds.
+    Logs to `log` what it waits for. Raises LabStateError if the API rejects the request, WaitTimedOut if the
+    namespace still exists after `timeout` seconds.
     """
     path = f"/api/v1/namespaces/{NAMESPACE}"
     status, text = api.request("DELETE", path)
@@ -92,9 +92,9 @@ def remove(api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
 
 
 def why_not_running(api: Api, name: str = NAME) -> str | None:
-    """Why a Deployment of the drill does not have all its pods Ready; None when it has.
+    """Why a Deployment of the drill does not have all its pods Ready; None if it has.
 
-    Pods are counted themselves: a Deployment's own status is as old as the controller that writes it.
+    The pods themselves are counted, since a Deployment's status may be outdated.
     """
     try:
         enough = wanted(api, name)
@@ -109,15 +109,15 @@ def why_not_running(api: Api, name: str = NAME) -> str | None:
 
 
 def wanted(api: Api, name: str = NAME) -> int:
-    """How many pods a Deployment of the drill is to have. Raises LabStateError when the API can't be asked."""
+    """How many pods a Deployment of the drill should have. Raises LabStateError if the API can't be asked."""
     return int(api.get(f"{DEPLOYMENTS}/{name}")["spec"]["replicas"])
 
 
 def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
-    """Run one pod more, under a fresh `name`, and remove it; return the seconds until it was Ready.
+    """Run one more pod with a new `name`, and remove it; return the seconds until it was Ready.
 
-    Raises LabStateError when the API says no (also to a name that is taken), WaitTimedOut when the pod isn't
-    Ready in `timeout` seconds.
+    Raises LabStateError if the API rejects it (also if the name exists), WaitTimedOut if the pod isn't Ready in
+    `timeout` seconds.
     """
     began = time.monotonic()
     _create(api, DEPLOYMENTS, _deployment(name, lab, 1))
@@ -135,10 +135,10 @@ def schedules(api: Api, lab: Lab, name: str, timeout: float = 60.0) -> float:
 
 
 def start_counting(api: Api) -> str:
-    """Empty the ConfigMap that is written to; return its resourceVersion, from which a watch sees all writes.
+    """Reset the ConfigMap for the writes; return its resourceVersion, from which a watch receives all writes.
 
-    It is left with the number 0, so that one that was read and is empty is not taken for one not read.
-    Raises LabStateError when the API says no.
+    It has the number 0, so that "no writes" differs from "not read". Raises LabStateError if the API rejects
+    the request.
     """
     status, text = api.request("PUT", COUNTER, of_kind(_manifests(), "ConfigMap"))
     if status != http.client.OK:
@@ -147,27 +147,27 @@ def start_counting(api: Api) -> str:
 
 
 def write_of(number: int) -> bytes:
-    """The JSON merge patch (RFC 7386) that is write `number`: it leaves every other write's key alone.
+    """The JSON merge patch (RFC 7386) of write `number`; it does not change other writes' keys.
 
-    So each acknowledged write is proven by its own key, and not by a later write that would hide its loss.
+    So each acknowledged write is proven by its own key, and a later write can't hide its loss.
     """
-    # Who owns which key is kept for server-side apply, which is not used here; with thousands of keys
-    # that record would outgrow them ("Clearing managedFields" in Kubernetes' documentation).
+    # managedFields records the owner of each key for server-side apply, which is not used here; with thousands
+    # of keys it would become larger than the data ("Clearing managedFields" in Kubernetes' documentation).
     metadata: dict[str, Any] = {"managedFields": [{}]}
     data = {"counter": str(number), f"n{number}": ""}
     return json.dumps({"metadata": metadata, "data": data}).encode()
 
 
 def numbers(counter: dict[str, Any]) -> tuple[int, ...]:
-    """The numbers of all writes that a state of the ConfigMap shows, in order."""
+    """The numbers of all writes in a state of the ConfigMap, in order."""
     return tuple(sorted(int(key[1:]) for key in counter.get("data") or {} if key[1:].isdigit()))
 
 
 def read_back(api: Api, timeout: float = 60.0) -> tuple[int, ...]:
     """The numbers of all writes that the cluster has, in order; 0 is always among them.
 
-    A GET that names no resourceVersion is answered with what a majority of etcd agrees on. Raises
-    WaitTimedOut when the API gives no answer in `timeout` seconds.
+    A GET without resourceVersion is a quorum read from etcd. Raises WaitTimedOut if the API does not respond in
+    `timeout` seconds.
     """
     found: list[tuple[int, ...]] = []
 
@@ -178,7 +178,7 @@ def read_back(api: Api, timeout: float = 60.0) -> tuple[int, ...]:
             return error.message
         return None
 
-    wait_until(why_not_read, what="the writes are read back", timeout=timeout, hint=HINT)
+    wait_until(why_not_read, what="the writes to be read back", timeout=timeout, hint=HINT)
     return found[-1]
 
 
@@ -195,7 +195,7 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifests() -> tuple[Manifest, ...]:
-    """The Namespace, the ConfigMap with the number 0 in it, and the Service."""
+    """The Namespace, the ConfigMap with the number 0, and the Service."""
     return manifests.read(
         HERE / "workload.yaml.j2",
         namespace=NAMESPACE,

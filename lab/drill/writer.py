@@ -1,4 +1,4 @@
-"""Writes to the cluster on a kept-alive connection, one write after another, keeping every answer."""
+"""Writes to the cluster on a keep-alive connection, one write after another, and records every response."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import select
 import time
 from collections.abc import Callable
 
-from lab.drill.dial import Door, exchange, opened, word
+from lab.drill.dial import Target, exchange, opened, word
 from lab.drill.recording import Sample
 from lab.drill.workload import COUNTER, write_of
 
 TIMEOUT = 3.0
-"""Seconds until a write is given up. Real clients are more patient (leader election 5 s, a kubelet's lease
-10 s, kubectl for ever), and one that waits 10 s on a frozen API server makes a gap of 10 s out of its own
-patience. Not less: an election of etcd takes 1 to 2 s, and a write that waits for it is no failure."""
+"""A write's timeout. Real clients have longer ones (leader election 5 s, a kubelet's lease 10 s, kubectl none),
+but a client that waits 10 s on a frozen API server would itself cause a gap of 10 s. Not less, since an etcd
+election takes 1 to 2 s, and a write that waits for it is not a failure."""
 
 HEADERS = {"Content-Type": "application/merge-patch+json"}
 
 
 class Writer:
-    """Writes 1, 2, 3, …: each once, whatever comes of it. `samples` are their answers.
+    """Writes 1, 2, 3, …, each once, whatever the result. `samples` are the responses.
 
-    A write that got none may have happened or not, or happen later: it is not acknowledged, and is no loss
-    either way.
+    A write without a response may have happened or not, or happen later: it is not acknowledged, and never
+    counts as lost.
     """
 
-    def __init__(self, door: Door, clock: Callable[[], float]) -> None:
+    def __init__(self, target: Target, clock: Callable[[], float]) -> None:
         """Write nothing yet."""
         self.samples: list[Sample] = []
         self.acknowledged = 0
-        self._door = door
+        self._target = target
         self._clock = clock
         self._connection: http.client.HTTPConnection | None = None
 
     def write(self) -> None:
-        """Write the next number, on a new connection where the one before is gone."""
+        """Write the next number, on a new connection if the previous one was closed."""
         number = len(self.samples) + 1
         started = self._clock()
         try:
@@ -55,7 +55,7 @@ class Writer:
         return any(not sample.error and sample.ended < latest for sample in self.samples[number:])
 
     def close(self) -> None:
-        """Let the connection go; the next write opens one."""
+        """Close the connection; the next write opens one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -65,14 +65,14 @@ class Writer:
         if self._connection is not None and _was_closed(self._connection):
             self.close()
         if self._connection is None:
-            self._connection = opened(self._door, deadline)
+            self._connection = opened(self._target, deadline)
         return exchange(self._connection, deadline, "PATCH", COUNTER, write_of(number), HEADERS)[0]
 
 
 def _was_closed(connection: http.client.HTTPConnection) -> bool:
-    """Whether the other side has closed a connection on which no answer is due.
+    """Whether the peer has closed an idle connection.
 
-    Go's and every other pool of connections looks before it takes one, so its user never hears of it.
+    Connection pools such as Go's check this before they reuse a connection, so their users don't notice.
     """
     if connection.sock is None:
         return True

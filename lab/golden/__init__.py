@@ -1,1 +1,1 @@
-"""The golden machine: Debian, Kubernetes and all images, made once and named by the hash of what went in."""
+"""The golden machine: Debian, Kubernetes and all images, built once and named by the hash of its contents."""

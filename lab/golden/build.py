@@ -1,4 +1,4 @@
-"""Makes the golden machine's root, the same for every provider but for the packages in it.
+"""Builds the golden machine's root file system, which is the same for every provider except for its packages.
 
 Its name is the hash of all that went in: the Kubernetes modules' pins or upstream's lock, the container
 runtime's pins, the Debian packages' names, every script and file under provision/ that ends up in it. What is
@@ -27,13 +27,13 @@ from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 BILL = "usr/share/ha-lab/bom.json"
-"""Where every machine has the list of what went into it."""
+"""The bill of materials on every machine."""
 
 
 def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
     """Return the content hash of a root with those packages: 16 hex digits.
 
-    `others` are files that go in besides those of every golden machine.
+    `others` are additional files that it contains.
     """
     digest = hashlib.sha256()
     wanted = release(lab.kubernetes.version)
@@ -46,15 +46,15 @@ def key(lab: Lab, packages: Sequence[str], others: Iterable[Path] = ()) -> str:
 
 
 def source_of(lab: Lab) -> source.Source:
-    """Return where this golden machine's Kubernetes is from; an `auto` that was not settled is modules."""
+    """Return the source of this golden machine's Kubernetes; an unresolved `auto` means modules."""
     return source.possible(release(lab.kubernetes.version), lab.kubernetes.source)[-1]
 
 
 @contextmanager
 def workshop(mark: str, missing: Callable[[], bool], progress: Progress | None = None) -> Iterator[Path | None]:
-    """Give a folder to make a golden machine in, to one run at a time, and clear it whatever happens.
+    """Yield a folder to build a golden machine in, to one run at a time; it is always removed afterwards.
 
-    Gives None where another run has just made what was `missing`. Raises LabError for a full disk.
+    Yields None if another run has just built what was `missing`. Raises LabError for a full disk.
     """
     shelf_folder = cache_folder() / "golden"
     try:
@@ -74,8 +74,8 @@ def workshop(mark: str, missing: Callable[[], bool], progress: Progress | None =
                     clear(folder)
     except OSError as error:
         raise LabError(
-            f"the golden machine could not be made: {error.strerror} ({error.filename})",
-            hint="free some disk space (`./inv doctor` says how much) and run `./inv bake` again",
+            f"the golden machine could not be built: {error.strerror} ({error.filename})",
+            hint="free some disk space (`./inv doctor` shows how much) and run `./inv bake` again",
         ) from error
 
 
@@ -96,7 +96,7 @@ def root(lab: Lab, folder: Path, packages: Sequence[str], progress: Progress) ->
 
 
 def partials() -> list[str]:
-    """Remove what runs that were killed have left half-made; return the names."""
+    """Remove incomplete golden machines that killed runs left; return the names."""
     found = sorted((cache_folder() / "golden").glob("*.partial"))
     for partial in found:
         clear(partial)
@@ -104,7 +104,7 @@ def partials() -> list[str]:
 
 
 def clear(folder: Path) -> None:
-    """Remove a half-made golden machine; it holds files that belong to root."""
+    """Remove an incomplete golden machine; it contains files that belong to root."""
     if not folder.exists():
         return
     try:
@@ -116,8 +116,8 @@ def clear(folder: Path) -> None:
 
 
 def _own_files() -> list[Path]:
-    """Everything of ours that every golden machine is made of or by."""
-    # How images are put together is no shell script, and counts as well.
+    """All files of the kit that affect every golden machine."""
+    # The Python code that assembles images counts as well.
     own = [PROVISION / "packages.txt", Path(images.__file__), Path(oci.__file__)]
     for folder in ("files", "golden"):
         own += [path for path in (PROVISION / folder).rglob("*") if path.is_file()]
@@ -125,7 +125,7 @@ def _own_files() -> list[Path]:
 
 
 def _payload(folder: Path, built: Path, of_runtime: Path, base: Path, lab: Lab, progress: Progress) -> None:
-    """Lay out what make.sh puts into the root: our files, the binaries, the images."""
+    """Collect what make.sh copies into the root: the kit's files, the binaries, the images."""
     payload = folder / "payload"
     shutil.copytree(PROVISION / "files", payload / "files")
     shutil.copytree(PROVISION / "golden", payload / "golden")
@@ -154,7 +154,7 @@ def _assemble(folder: Path, base: Path, progress: Progress) -> Path:
 
 
 def _write_bill(built: Iterable[Path], base: Path, target: Path) -> None:
-    """List what the programs are made of and Debian's packages, with versions and licences, in one file."""
+    """List the programs' parts and Debian's packages, with versions and licences, in one file."""
     status = process.run(["tar", "-xOf", str(base), "./var/lib/dpkg/status"], timeout=60).stdout
     bills = [bom.read(folder / "bom.json") for folder in built]
     bom.write(target, bom.merge(*bills, bom.debian_packages(status, debian.RELEASE)))

@@ -1,9 +1,9 @@
-"""Packs all that a machine without a network needs into one file, and takes it out again.
+"""Packs everything that a host without a network needs into one file, and imports such a file.
 
 The file is a plain tar: `manifest.json` first, then `wheels/` (the kit's own Python packages, for `inv`,
-which reads that folder before there is any Python package), `suite/` where the conformance suite was built,
-last `machine/`, the golden machine as its provider takes it. The manifest has the sum of every part and of
-itself: they are there against damage, not against whoever made the file.
+which reads that folder before there is any Python package), `suite/` if the conformance suite was built,
+last `machine/`, the golden machine as its provider takes it. The manifest has the checksum of every part and of
+itself: they detect damage, and don't prove who made the file.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ PLATFORMS: dict[str, tuple[str, ...]] = {
     "arm64": ("manylinux2014_aarch64", "manylinux_2_28_aarch64"),
 }
 MACOS: dict[str, tuple[str, ...]] = {"amd64": ("macosx_12_0_x86_64",), "arm64": ("macosx_12_0_arm64",)}
-"""pip's names for systems; those of macOS go where the provider runs there."""
+"""pip's platform names; those of macOS are added if the provider runs there."""
 
 UNKNOWN = "unknown"
-"""The commit of what is no checkout of git's, such as a copied folder or an installed package."""
+"""The commit for a folder that is not a Git checkout, such as a copy or an installed package."""
 
 WHEELS_MIB = 150
 PIECE = 1 << 20
@@ -62,9 +62,9 @@ class Part(Frozen):
 
 
 class Manifest(Frozen):
-    """What a bundle holds, and for whom. `unpacked` is what the golden machine takes in the end, in MiB.
+    """What a bundle contains, and for which lab. `unpacked` is the golden machine's size, in MiB.
 
-    `suite` is the name of the conformance suite's folder; "" where it was not built.
+    `suite` is the name of the conformance suite's folder; "" if it was not built.
     """
 
     format: Literal[1] = 1
@@ -87,15 +87,15 @@ class Manifest(Frozen):
 def write(lab: Lab, target: Path, progress: Progress, suite: Path | None = None) -> Manifest:
     """Pack this lab's golden machine, which must be there, and the kit's Python packages into `target`.
 
-    `suite` is the folder of the conformance suite, if it was built. Complete or not at all; a file that is
-    there is never overwritten. Raises LabError.
+    `suite` is the folder of the conformance suite, if it was built. Writes `target` atomically, and never
+    overwrites a file. Raises LabError.
     """
     target = target.absolute()
     require_new(target)
     unpacked = image.size(lab)
     folder = target.with_name(f".{target.name}.partial")
     with _explained(target):
-        # At its end the machine lies there twice, packed; before that whole and packed. 2/3 is plenty.
+        # Peak use: the unpacked image and its archive, about 5/3 of the image.
         needed = unpacked * 5 // 3 + WHEELS_MIB + _mib(suite)
         _require_room(target.parent, needed, "to pack the golden machine")
         shutil.rmtree(folder, ignore_errors=True)
@@ -116,19 +116,19 @@ def write(lab: Lab, target: Path, progress: Progress, suite: Path | None = None)
 
 
 def require_new(target: Path) -> None:
-    """Raise LabStateError where a bundle could not be written: its name is taken, or has no folder to be in."""
+    """Raise LabStateError where a bundle could not be written: its name exists, or its folder does not."""
     if os.path.lexists(target):
-        raise LabStateError(f"{target} is there already", hint="choose another name, or remove it first")
+        raise LabStateError(f"{target} exists already", hint="choose another name, or remove it first")
     if not os.access(target.absolute().parent, os.W_OK | os.X_OK):
         raise LabStateError(
-            f"{target.parent} is no folder that you can write to", hint="make it, or choose another"
+            f"{target.parent} is not a folder that you can write to", hint="create it, or choose another"
         )
 
 
 def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
-    """Put what `check` found to be in the bundle where `up` and `inv` look for it. Raises LabError.
+    """Import the contents of a bundle that `check` has verified. Raises LabError.
 
-    A golden machine that is there already stays as it is.
+    An existing golden machine is not changed.
     """
     lab = image.with_key(lab, manifest.golden) or lab  # `auto` comes to the source that the machine has
     with _explained(cache_folder()), tarfile.open(file, "r:") as bundle:
@@ -144,7 +144,7 @@ def take(lab: Lab, file: Path, manifest: Manifest, progress: Progress) -> None:
 
 
 def check(lab: Lab, file: Path) -> Manifest:
-    """Read all of a bundle and return its manifest; touches nothing.
+    """Read and verify a bundle, and return its manifest; changes nothing.
 
     Raises LabError with every reason why it can't be imported for this lab on this host.
     """
@@ -153,12 +153,12 @@ def check(lab: Lab, file: Path) -> Manifest:
             manifest = _manifest_of(bundle, file)
             problems = _not_for_us(lab, manifest) + _damage(bundle, manifest)
     except FileNotFoundError as error:
-        raise LabError(f"there is no file {file}", hint=f"look at its name and folder; {MADE_BY}") from error
+        raise LabError(f"there is no file {file}", hint=f"check its name and folder; {MADE_BY}") from error
     except IsADirectoryError as error:
         raise LabError(f"{file} is a folder", hint=f"name the file itself; {MADE_BY}") from error
     except (tarfile.TarError, EOFError) as error:
         raise _no_bundle(
-            file, f"it is no file of `./inv bake --export`, or only the beginning of one ({error})"
+            file, f"it was not written by `./inv bake --export`, or is incomplete ({error})"
         ) from error
     except OSError as error:
         hint = "make it readable for you, or copy it to this machine again"
@@ -173,8 +173,8 @@ def check(lab: Lab, file: Path) -> Manifest:
 # Checking. A problem is what is wrong, and what to do.
 
 Problem = tuple[str, str]
-MADE_BY = "`./inv bake --export FILE` makes such a file, on a machine with a network"
-AGAIN = "copy the file again: it was damaged on its way"
+MADE_BY = "`./inv bake --export FILE` writes such a file, on a host with a network"
+AGAIN = "copy the file again: it was damaged in transit"
 
 
 def _manifest_of(bundle: tarfile.TarFile, file: Path) -> Manifest:
@@ -206,7 +206,7 @@ def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
         problems.append((what, f"make one on a machine with {here}: `./inv bake --export FILE`"))
     if PROVIDERS[manifest.provider] is not provider_of(lab):
         what = f"it is for labs with provider {manifest.provider}, and this lab has {lab.provider}"
-        hint = f"let lab.yaml say `provider: {manifest.provider}` here, or make a file for {lab.provider}"
+        hint = f"set `provider: {manifest.provider}` in lab.yaml, or export a file for {lab.provider}"
         problems.append((what, hint))
     elif image.with_key(lab, manifest.golden) is None:
         what = (
@@ -214,13 +214,13 @@ def _not_for_us(lab: Lab, manifest: Manifest) -> list[Problem]:
             f"{manifest.kubernetes}), and this lab wants {image.key(lab)} (Kubernetes {lab.kubernetes.version})"
         )
         commit = "" if manifest.commit == UNKNOWN else f" (git checkout {manifest.commit})"
-        hint = f"take the checkout and the lab.yaml that made it{commit}"
-        problems.append((what, f"{hint}, or make a file with these"))
+        hint = f"use the checkout and the lab.yaml that it was exported with{commit}"
+        problems.append((what, f"{hint}, or export a file with these"))
     return problems
 
 
 def _damage(bundle: tarfile.TarFile, manifest: Manifest) -> list[Problem]:
-    """Compare every part with what the manifest says of it. Raises TarError where the file ends early."""
+    """Compare every part with the manifest. Raises TarError if the file ends early."""
     expected = {part.name: part for part in manifest.parts}
     problems = []
     while member := bundle.next():
@@ -234,7 +234,7 @@ def _damage(bundle: tarfile.TarFile, manifest: Manifest) -> list[Problem]:
 
 
 def _no_bundle(file: Path, why: str) -> LabError:
-    hint = f"look whether it is the right file; {MADE_BY}; if it is, {AGAIN}"
+    hint = f"check whether it is the right file; {MADE_BY}; if it is, {AGAIN}"
     return LabError(f"{file} can't be imported: {why}", hint=hint)
 
 
@@ -261,7 +261,7 @@ def _fetch_wheels(lab: Lab, folder: Path, progress: Progress) -> None:
 
 def _describe(lab: Lab, folder: Path, unpacked: int, suite: str) -> Manifest:
     wheels = sorted((folder / WHEELS).glob("*.whl"))
-    # The copy of the lock after them: `inv` takes a folder that has it for whole.
+    # The copy of the lock is after them: for `inv`, a folder that has it is complete.
     others = [path for name in (SUITE, MACHINE) for path in sorted((folder / name).glob("*"))]
     files = [*wheels, folder / WHEELS / LOCK.name, *others]
     return Manifest(
@@ -364,7 +364,8 @@ def _unpack_machine(lab: Lab, bundle: tarfile.TarFile, manifest: Manifest, progr
     shelf = cache_folder() / "golden"
     shelf.mkdir(parents=True, exist_ok=True)
     _require_room(shelf, needed, "to unpack the golden machine")
-    # A name of its own, so that two imports don't meet; `bake --prune` knows what killed ones leave by its end.
+    # A unique name, so that two imports don't conflict; its end lets `bake --prune` find leftovers of killed
+    # ones.
     folder = Path(tempfile.mkdtemp(dir=shelf, prefix=f"import-{manifest.golden}-", suffix=".partial"))
     try:
         with progress.step("unpack", f"unpack {needed} MiB"):
@@ -411,11 +412,11 @@ def _require_room(folder: Path, needed: int, what: str) -> None:
 
 @contextmanager
 def _explained(place: Path) -> Iterator[None]:
-    """Report what the system says of files in our way."""
+    """Turn system errors about files into LabErrors."""
     try:
         yield
     except BrokenPipeError:
-        raise  # the reader of our own output went away
+        raise  # the reader of our own output has closed the pipe
     except OSError as error:
         raise LabError(
             f"{place}: {error.strerror} ({error.filename})", hint="free some space there, or make it yours"

@@ -1,4 +1,4 @@
-"""Makes minimal Debian roots, as tar files, one for each list of packages, and keeps them."""
+"""Builds minimal Debian root file systems, as tar files, one for each list of packages, and keeps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SUITE = "trixie"
 """Debian 13: systemd 257, HAProxy 3.0."""
 
 RELEASE = "13"
-"""The number of SUITE, by which scanners know it."""
+"""The number of SUITE, which scanners use."""
 
 
 def packages(name: str = "packages.txt") -> list[str]:
@@ -30,8 +30,8 @@ def packages(name: str = "packages.txt") -> list[str]:
 def root(wanted: Sequence[str], mirrors: Mirrors, folder: Path, progress: Progress) -> Path:
     """Return the tar of a Debian root with those packages; made if it isn't there, as root through sudo.
 
-    It is laid out in `folder`, which whoever calls clears, since mmdebstrap can't where it is killed. Where
-    that lies in a home that is shut to others, apt fetches as root; what it fetches is verified all the same.
+    It is created in `folder`, which the caller removes, since a killed mmdebstrap can't. If that is in a home
+    folder that others can't read, apt downloads as root; downloads are still verified.
     """
     mark = hashlib.sha256(json.dumps([SUITE, list(wanted)]).encode()).hexdigest()[:16]
     tar = cache_folder() / "debian" / f"{SUITE}-{mark}.tar"
@@ -75,11 +75,11 @@ def _url_becomes(url: str) -> str:
 
 
 def through_sudo() -> str:
-    """What a step that needs root adds to its title."""
+    """The addition to the title of a step that needs root."""
     return "" if os.getuid() == 0 else ", through sudo"
 
 
 def own(path: Path) -> None:
-    """Make a file that root made this user's."""
+    """Change the owner of a file that root created to this user."""
     if os.getuid() != 0:
         process.run(process.as_root("chown", f"{os.getuid()}:{os.getgid()}", str(path)), timeout=120)

@@ -1,10 +1,10 @@
 """Makes the golden disk: the golden machine's root with a kernel, on a disk that boots by itself.
 
-Every provider of virtual machines takes the same one. It is kept as `CACHE/disks/KEY/`:
+Every provider of virtual machines uses the same one. It is kept as `CACHE/disks/KEY/`:
 
     disk.qcow2    compressed; 20 GiB to the machine, about 0.6 GiB on this host
-    vmlinuz       the disk's own kernel, by which is found out whether KVM runs one
-    bom.json      what went in
+    vmlinuz       the disk's own kernel, with which KVM is tested
+    bom.json      the bill of materials
 
 On the disk: an MBR with one partition, active, ext4, from 1 MiB to the end; GRUB for BIOS between them, with
 the text and serial consoles for its terminals. Kernel and initial RAM disk know disks of virtio, SCSI, AHCI and
@@ -24,7 +24,7 @@ from lab.system.paths import PROVISION
 from lab.system.progress import Progress
 
 VIRTUAL_GIB = 20
-"""What a machine takes its disk to be; what is not written takes no room."""
+"""The size that machines see; unwritten space uses none on the host."""
 
 DISK, KERNEL, BILL = "disk.qcow2", "vmlinuz", "bom.json"
 
@@ -48,7 +48,7 @@ def folder(mark: str) -> Path:
 def make(lab: Lab, progress: Progress) -> Path:
     """Return the lab's golden disk, a compressed qcow2 file; made if it isn't there.
 
-    Needs root, through sudo, announced by its steps. Raises LabError; a disk under this name is whole.
+    Needs root, through sudo, announced by its steps. Raises LabError; a disk with this name is complete.
     """
     final = folder(key(lab))
     if not final.exists():
@@ -60,13 +60,13 @@ def make(lab: Lab, progress: Progress) -> Path:
 
 
 def keep(ready: Path, mark: str) -> None:
-    """Take a folder with a whole disk in it, on the cache's own file system, for the disk of that key."""
+    """Keep a folder with a complete disk, on the cache's own file system, as the disk of that key."""
     ready.chmod(0o755)
     ready.rename(_ready(folder(mark)))
 
 
 def prune(keep: str) -> list[str]:
-    """Remove every golden disk but the one of that key; return the names removed."""
+    """Remove every golden disk except the one of that key; return the removed names."""
     others = [path for path in sorted(disks_folder().glob("*")) if path.name != keep]
     for path in others:
         shutil.rmtree(path)

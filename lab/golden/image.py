@@ -1,11 +1,11 @@
-"""The golden machine: everything slow or networked happens here, once.
+"""The golden machine: everything that is slow or needs the network happens here, once.
 
     debian.py    a minimal Debian root
-    build.py     the golden machine's root, and its name: the hash of all that went in
+    build.py     the golden machine's root, and its name: the hash of its contents
     disk.py      that root, with a kernel, on a disk that boots by itself
 
-Each provider's folder has the form in which it takes that root or that disk (`lab/providers/NAME/golden.py`).
-What other modules ask is here, and answered for the lab's provider.
+Each provider's folder converts that root or disk to the provider's format (`lab/providers/NAME/golden.py`).
+Other modules call the functions here, which call the lab's provider.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def exists(lab: Lab, golden_machine: str) -> bool:
 
 
 def bake(lab: Lab, progress: Progress) -> str:
-    """Make the golden machine if it isn't there, and return its name.
+    """Build the golden machine if it does not exist, and return its name.
 
     Needs root for the Debian root and for containerd: through sudo, announced by its step. Raises
-    LabError; nothing half-made is ever under the final name.
+    LabError; an incomplete one never gets the final name.
     """
     form, wanted = _form(lab), settled(lab)
     if not form.exists(form.name(wanted)):
@@ -57,12 +57,12 @@ def bake(lab: Lab, progress: Progress) -> str:
 
 
 def bill_of_materials(lab: Lab, golden_machine: str) -> str:
-    """Return the golden machine's own list of what went in, as JSON text."""
+    """Return the golden machine's bill of materials, as JSON text."""
     return _form(lab).bill_of_materials(golden_machine)
 
 
 def prune(lab: Lab) -> list[str]:
-    """Remove every golden machine of this provider but the lab's, and half-made ones; return their names."""
+    """Remove every golden machine of this provider except the lab's, and incomplete ones; return the names."""
     return [*_form(lab).prune(settled(lab)), *build.partials()]
 
 
@@ -82,10 +82,10 @@ def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
 
 
 def settled(lab: Lab) -> Lab:
-    """Return the lab with what `kubernetes.source: auto` comes to: where its golden machine came from.
+    """Return the lab with `kubernetes.source: auto` resolved to the source of its golden machine.
 
-    Where there is none, only `bake` asks whether upstream can be reached. So what `auto` came to once
-    stays so, with or without a network, for as long as that golden machine is kept.
+    If there is none, only `bake` asks whether upstream can be reached. So the result stays the same, with or
+    without a network, as long as that golden machine is kept.
     """
     form, choices = _form(lab), _choices(lab)
     if len(choices) == 1:
@@ -95,9 +95,9 @@ def settled(lab: Lab) -> Lab:
             if form.exists(form.name(each)):
                 return each
         except CommandTimedOut:
-            break  # a provider that hangs would say nothing of another one either
+            break  # a provider that hangs would not answer the next question either
         except LabError:
-            continue  # where the provider can't be asked, it is none to settle by
+            continue  # the provider can't be asked
     return choices[-1]
 
 

@@ -1,1 +1,1 @@
-"""How a running lab is: facts asked once, checks that judge them, `status` and `verify`."""
+"""The state of a running lab: facts that are gathered once, checks that judge them, `status` and `verify`."""

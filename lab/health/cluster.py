@@ -1,6 +1,6 @@
-"""Reads a running cluster: what the API, etcd and HAProxy answer, as typed facts.
+"""Reads a running cluster: answers of the API, etcd and HAProxy, as typed facts.
 
-The API is asked as a user would: through the kubeconfig, so through the load balancer, CA verified.
+The API is asked like a user: with the kubeconfig, so through the load balancer, with the CA verified.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Why a server gave no answer over TLS: what it means, rather than the kernel's or OpenSSL's words."""
+"""Explains why a server did not respond over TLS, instead of quoting the kernel's or OpenSSL's message."""
 
 from __future__ import annotations
 

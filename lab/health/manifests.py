@@ -1,4 +1,4 @@
-"""This module reads the kit's own Kubernetes manifests: YAML templates beside the code that sends them."""
+"""Reads the kit's own Kubernetes manifests: YAML templates beside the code that sends them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading what a running lab answered. An answer that can't be read is CouldNotAsk: neither a yes nor a no.
+"""Parses the answers of a running lab. An answer that can't be parsed is CouldNotAsk: neither a yes nor a no.
 
 A reader takes one answer apart with the functions below, which check types, so that a fact has the types that
 its record names. Errors of such a reader are caught here and nowhere else: a KeyError or a TypeError in a check
@@ -20,7 +20,7 @@ Answer = TypeVar("Answer")
 Fact = TypeVar("Fact")
 
 EXCERPT = 80
-"""How many letters of an answer an error quotes."""
+"""How many characters of an answer an error quotes."""
 
 UNREADABLE = (ValueError, LookupError, TypeError, AttributeError, RecursionError, csv.Error)
 """What Python, json, csv and cryptography raise of an answer that has another form than was expected."""

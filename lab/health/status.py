@@ -1,6 +1,6 @@
-"""Shows at a glance how the lab is: healthy, degraded or down, and what would stop it.
+"""Shows the lab's state at a glance: healthy, degraded or down, and which failures would stop it.
 
-It judges the facts that verify does, without running pods, so it takes some seconds where verify takes ten.
+It judges the same facts as verify, but runs no pods, so it takes some seconds where verify takes ten.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class MachineStatus:
 class Status:
     """The lab. `problem` is why the API does not answer, the cause of it where known; "" when it answers.
 
-    `causes` are what several checks fail for, `amiss` the checks that do not hold for another reason and what
+    `causes` are common causes of failing checks, `problems` the checks that fail for another reason and what
     they found (of a lab that is down one line for each check), `losses` what would stop a degraded lab.
     """
 
@@ -75,7 +75,7 @@ class Status:
     health: Health
     machines: tuple[MachineStatus, ...]
     problem: str
-    amiss: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
 
@@ -111,10 +111,12 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
         problem = next((each.sentence for each in known if API_CHECK in each.explains), problem)
     silent, others = _unexplained(facts, bad, known)
     health: Health = "down" if problem else "degraded" if silent or others or known else "healthy"
-    amiss = (*silent, *(_once_for_each_check(others) if problem else map(_finding, others))) if cluster else ()
+    problems = (
+        (*silent, *(_once_for_each_check(others) if problem else map(_finding, others))) if cluster else ()
+    )
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
-    return Status(lab.name, lab.api.url, health, machines, problem or "", amiss, losses, causes=known)
+    return Status(lab.name, lab.api.url, health, machines, problem or "", problems, losses, causes=known)
 
 
 def to_json(status: Status) -> str:
@@ -140,14 +142,14 @@ def _lines(status: Status) -> list[str]:
     known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
-        more = len(status.amiss) - FIRST
-        first = [f"  problem: {line}" for line in status.amiss[:FIRST]]
+        more = len(status.problems) - FIRST
+        first = [f"  problem: {line}" for line in status.problems[:FIRST]]
         first += [f"  and {more} more: `./inv verify` shows all"] if more > 0 else []
         return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv up{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
-    lines += [f"  problem: {line}" for line in status.amiss]
+    lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]
-    return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains what does not hold"]
+    return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains failing checks"]
 
 
 def _cause(cause: Cause, problem: str) -> list[str]:

@@ -1,7 +1,7 @@
-"""Runs every check against a running lab, through pytest, and returns what came of each.
+"""Runs every check on a running lab, with pytest, and returns each result.
 
-It knows which verdicts there must be, and one that is missing is no pass. `run` prints nothing: the verbs,
-failure drills and `--watch` show its outcome in their own ways.
+It knows which verdicts are required, and a missing one does not count as a pass. `run` prints nothing: the
+verbs, failure drills and `--watch` show its outcome in their own ways.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def run(session: Session, *, select: str = "", junit: Path | None = None) -> Out
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED):
         raise LabError(
             f"the checks could not be run: pytest ended with {int(code)}\n{collected.trouble}".rstrip(),
-            hint=f"`{quoting.line([sys.executable, '-m', 'pytest', CHECKS, '--lab', session.path])}` says more",
+            hint=f"`{quoting.line([sys.executable, '-m', 'pytest', CHECKS, '--lab', session.path])}` has more",
         )
     found = (*collected.verdicts, *collected.missing(_required(session.lab)))
     known = causes.find(session.lab, collected.facts, collected.verdicts) if collected.facts else ()
@@ -306,13 +306,13 @@ def _rows(rows: Iterable[tuple[str, str]]) -> Table:
 
 
 def watch(session: Session, *, select: str, say: Callable[[RenderableType], None]) -> None:
-    """Look again and again, and say only what has changed since the look before. Ends with Ctrl-C."""
+    """Repeat the checks, and report only what has changed since the last time. Ends with Ctrl-C."""
     before: dict[str, str] = {}
     known: set[str] = set()
     while True:
         found: tuple[Cause, ...] = ()
         try:
-            with session.progress.asking("all answers that the checks judge", usual=USUAL):
+            with session.progress.asking("the facts for all checks", usual=USUAL):
                 outcome = run(session, select=select)
             now, found = {verdict.title: verdict for verdict in outcome.verdicts}, outcome.causes
         except LabStateError as error:

@@ -1,6 +1,6 @@
-"""Gathers what matters about this host into `HostFacts`: the doctor's only source.
+"""Gathers the facts about this host that the doctor needs into `HostFacts`, its only source.
 
-It changes nothing, and sends no packet to a lab address. What takes time is asked side by side.
+It changes nothing and sends no packet to a lab address. Slow questions are asked in parallel.
 """
 
 from __future__ import annotations
@@ -85,23 +85,23 @@ PROGRAMS = (
         "vagrant",
     ),
 )
-"""Looked for whatever the provider, which has others of its own."""
+"""Programs to look for with every provider; each provider adds its own."""
 
 AUTHORITIES = ("etc/ssl/certs/ca-certificates.crt", "etc/pki/tls/certs/ca-bundle.crt", "etc/ssl/cert.pem")
-"""Where Go looks for them: of Debian's, Fedora's and Alpine's kin."""
+"""Where Go looks for them on distributions like Debian, Fedora and Alpine."""
 
 KOREAN_FONTS = ("usr/share/fonts/**/NotoSansCJK*", "usr/share/fonts/**/Nanum*")
-"""Either will do."""
+"""One of them is enough."""
 
 SYSTEM_PATH = ("/usr/local/sbin", "/usr/sbin", "/sbin")
-"""Where dockerd and sysctl are; not on the PATH of a plain user, but root finds them there."""
+"""Where dockerd and sysctl are: on root's PATH, but not on every user's."""
 
 UNKNOWN_TO_DOCKERD = frozenset({"PERFMON", "BPF", "CHECKPOINT_RESTORE"})
-"""Capabilities that dockerd 20.10, the oldest that the kit takes, refuses to hear of."""
+"""Capabilities that dockerd 20.10, the oldest supported version, does not know."""
 
 
 AskProvider = Callable[[Lab, Path, Path], ProviderFacts]
-"""What asks a provider's own client for a lab: given the lab, its `.lab/` and the root of /proc and /sys."""
+"""Asks a provider's client about this host; gets the lab, its `.lab/` and the root of /proc and /sys."""
 
 
 def gather(
@@ -112,10 +112,10 @@ def gather(
     ask_provider: AskProvider | None = None,
     root: Path = ROOT,
 ) -> HostFacts:
-    """Ask this host everything that the doctor wants to know; takes about half a second.
+    """Gather everything that the doctor needs to know about this host; takes about half a second.
 
-    `programs` are looked for beside PROGRAMS. `root` is where /proc, /sys and their like are read. Never raises
-    for what can't be asked.
+    `programs` are looked for besides PROGRAMS. `root` is the root for /proc, /sys and so on. Never raises for
+    facts that can't be determined.
     """
     uid, release = os.geteuid(), os.uname().release
     systemd = (root / "run/systemd/system").exists()
@@ -129,7 +129,7 @@ def gather(
             own = daemon.endpoint in docker.SYSTEM_SOCKETS
             settings = dockerd.configured(root) if own else Unknown("this is not the system's own daemon")
             daemon = replace(daemon, settings=settings)
-        silence = Unknown("docker's daemon does not answer")
+        silence = Unknown("docker's daemon does not respond")
         answers = daemon.state == "answers"
         containers = pool.submit(docker.containers if answers else lambda: silence)
         networks = pool.submit(docker.networks if answers else lambda: silence)
@@ -177,9 +177,9 @@ def system() -> System:
 
 
 def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
-    """The capabilities to `--cap-add` to a container machine, sorted: what docker has and knows.
+    """The capabilities to `--cap-add` to a container machine, sorted: those that docker has and knows.
 
-    Without `host`, /proc is read. Where the bounding set can't be read, all that dockerd knows.
+    Without `host`, /proc is read. If the bounding set can't be read, all that dockerd knows.
     """
     found = host.capabilities if host else kernel.capabilities(ROOT)
     has = frozenset(kernel.CAPABILITIES) if isinstance(found, Unknown) else found
@@ -187,24 +187,24 @@ def node_capabilities(host: HostFacts | None = None) -> tuple[str, ...]:
 
 
 def _cpus() -> int:
-    """How many this process may use; macOS has no word for that."""
+    """How many CPUs this process may use; on macOS, all."""
     may_use = getattr(os, "sched_getaffinity", None)
     return len(may_use(0)) if may_use else os.cpu_count() or 1
 
 
 def _answer(asked: Future[Answer]) -> Answer | Unknown:
-    """What was answered; words that we can't read are no answer."""
+    """The answer; Unknown if it can't be parsed."""
     try:
         return asked.result()
     except (ValueError, LookupError, TypeError) as error:
-        return Unknown(f"the answer can't be read: {error!r}")
+        return Unknown(f"the answer can't be parsed: {error!r}")
 
 
 def _daemon() -> Daemon:
     try:
         return docker.daemon()
     except (ValueError, LookupError, TypeError) as error:
-        return Daemon("mute", "", f"its answer can't be read: {error!r}")
+        return Daemon("mute", "", f"its answer can't be parsed: {error!r}")
 
 
 def _found(program: str) -> bool:
@@ -216,11 +216,11 @@ def _any(root: Path, *patterns: str) -> bool:
 
 
 def _vagrant() -> tuple[int, ...] | Unknown:
-    # Ruby on a slow disk, or in an emulated machine, takes its time; that is no fault of Vagrant's.
+    # Ruby is slow to start on a slow disk or in an emulated machine.
     answer = ask(["vagrant", "--version"], timeout=60)
     if isinstance(answer, Unknown):
         return answer
     version = re.search(r"Vagrant (\d+)\.(\d+)\.(\d+)", answer.stdout)
     if version is None:
-        return Unknown(f"`vagrant --version` says {answer.stdout.strip()[:80]!r}")
+        return Unknown(f"`vagrant --version` prints {answer.stdout.strip()[:80]!r}")
     return tuple(int(part) for part in version.groups())

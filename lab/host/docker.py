@@ -1,4 +1,4 @@
-"""Asks docker's client, in few calls, about its daemon, its containers and its networks."""
+"""Asks docker's client, in few calls, about its daemon, containers and networks."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ INFO = (
     ' "runtime": {{json .DefaultRuntime}}}'
 )
 SYSTEM_SOCKETS = ("unix:///var/run/docker.sock", "unix:///run/docker.sock")
-"""Where the system's own daemon listens, which is configured in /etc."""
+"""Where the system's daemon listens, which is configured in /etc."""
 
 ICC = "com.docker.network.bridge.enable_icc"
-"""The option of a bridge network by which docker keeps its containers from one another."""
+"""The option with which docker isolates the containers on a bridge network from one another."""
 
 CONTAINER = '[{{json .Names}}, {{json .State}}, {{json (.Label "' + LABEL + '")}}, {{json .Networks}}]'
 
 
 def daemon() -> Daemon:
-    """Ask whether the daemon answers, and what it says of itself. One that is elsewhere is not asked."""
+    """Ask the daemon about itself. A daemon on another host is not asked."""
     where = ask(["docker", "context", "inspect", "--format", "{{.Name}} {{.Endpoints.docker.Host}}"])
     if isinstance(where, Unknown):
         return Daemon("no client" if "no such program" in where.reason else "mute", "", where.reason)
@@ -40,7 +40,7 @@ def daemon() -> Daemon:
 
 
 def _chosen(context: str) -> str:
-    """What leads docker's client to its daemon; DOCKER_HOST overrides any context (docs.docker.com)."""
+    """What selects docker's daemon; DOCKER_HOST overrides any context (docs.docker.com)."""
     if environment.chosen(["DOCKER_HOST"]):
         return "DOCKER_HOST"
     return "" if context == "default" else f"context {context}"
@@ -54,7 +54,7 @@ def _daemon_at(endpoint: str) -> Daemon:
         return Daemon("mute", endpoint, version.reason)
     server = _object(version.stdout).get("Server") or {}
     if not server:
-        words = version.stderr.strip() or "`docker version` names no server (is it podman's?)"
+        words = version.stderr.strip() or "`docker version` names no server (is it podman?)"
         return _silent(endpoint, words)
     info = ask(["docker", "info", "--format", INFO])
     if isinstance(info, Unknown):
@@ -74,7 +74,7 @@ def _daemon_at(endpoint: str) -> Daemon:
 
 
 def containers() -> tuple[Container, ...] | Unknown:
-    """List all containers, running or not, with the lab that each says it belongs to."""
+    """List all containers, running or not, each with the lab that its label names."""
     answer = ask(["docker", "ps", "--all", "--no-trunc", "--format", CONTAINER])
     if isinstance(answer, Unknown):
         return answer
@@ -97,7 +97,7 @@ def networks() -> tuple[DockerNetwork, ...] | Unknown:
     listed = ask(["docker", "network", "ls", "--quiet", "--no-trunc"])
     if isinstance(listed, Unknown) or not listed.stdout.split():
         return listed if isinstance(listed, Unknown) else ()
-    # 1: one of them was removed since it was listed; the others are answered for all the same.
+    # 1: one was removed after it was listed; the others are still in the output.
     words = ["docker", "network", "inspect", "--format", "{{json .}}", *listed.stdout.split()]
     answer = ask(words, accept=(0, 1))
     if isinstance(answer, Unknown):
@@ -107,12 +107,12 @@ def networks() -> tuple[DockerNetwork, ...] | Unknown:
 
 
 def network_name(lab: Lab) -> str:
-    """What Vagrant's docker provider calls the network of a lab (its action/prepare_networks.rb)."""
+    """The name that Vagrant's docker provider gives a lab's network (its action/prepare_networks.rb)."""
     return f"vagrant_network_{lab.network.subnet}"
 
 
 def _own_name(names: str) -> str:
-    """A container that others link to is also listed under their names for it, as `other/alias`."""
+    """The container's own name: one that others link to is also listed as `other/alias`."""
     return next((name for name in names.split(",") if "/" not in name), names)
 
 
@@ -130,7 +130,7 @@ def _network(data: dict[str, Any]) -> DockerNetwork:
 
 
 def _silent(endpoint: str, words: str) -> Daemon:
-    """Find out why nothing answers from the socket itself: docker's sentences differ by version."""
+    """Ask the socket itself why the daemon does not respond: docker's messages differ by version."""
     words = words.splitlines()[0]
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(1)

@@ -1,7 +1,7 @@
-"""Reads how docker's daemon is configured, and on which line: its configuration file and its own command line.
+"""Reads docker's daemon settings, with file and line, from its configuration file and its command line.
 
-`docker info` says what holds for most settings (`lab.host.docker`). A few it leaves out (iptables, default
-ulimits, options of new networks), and of none it says where to change it.
+`docker info` has the effective value of most settings (`lab.host.docker`), but not of some (iptables, default
+ulimits, options of new networks), and it never says where to change them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ FLAGS = {
     "no-new-privileges": "no-new-privileges",
     "userns-remap": "userns-remap",
 }
-"""dockerd's options, and the keys of its file that mean the same (docs.docker.com, "dockerd")."""
+"""dockerd's options and the equivalent keys of its file (docs.docker.com, "dockerd")."""
 
 
 def configured(root: Path) -> Mapping[str, Configured] | Unknown:
-    """Read the settings by their keys in daemon.json; of what is on the command line, those of FLAGS."""
+    """Read the settings by their daemon.json keys; from the command line, those in FLAGS."""
     words = kernel.dockerd_words(root)
     flags = dict(_flags(words))
     file = Path(next((each.value for key, each in flags.items() if key == "config-file"), CONFIGURATION))
@@ -48,9 +48,9 @@ def configured(root: Path) -> Mapping[str, Configured] | Unknown:
     try:
         found = json.loads(text.strip() or "{}")
     except ValueError as error:
-        return Unknown(f"{file} is no JSON: {error}")
+        return Unknown(f"{file} is not valid JSON: {error}")
     if not isinstance(found, dict):
-        return Unknown(f"{file} is no JSON object")
+        return Unknown(f"{file} is not a JSON object")
     return {key: Configured(value, f"{file}:{_line(text, key)}") for key, value in found.items()} | {
         FLAGS[key]: each for key, each in flags.items() if key in FLAGS
     }
@@ -76,7 +76,7 @@ def _flags(words: Iterable[str]) -> Iterable[tuple[str, Configured]]:
 
 
 def _merged(name: str, value: str, before: Any) -> Any:
-    """One more value of an option, as daemon.json would have it."""
+    """An option's value with one more added, as daemon.json would have it."""
     if name == "default-ulimit":
         limit, _, amounts = value.partition("=")
         soft, _, hard = amounts.partition(":")

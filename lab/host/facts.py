@@ -1,6 +1,6 @@
-"""What is known of a host: frozen records that `gather` fills and tests write themselves.
+"""Facts about a host: frozen records that `gather` fills, and that tests create themselves.
 
-A question that could not be asked is `Unknown`, with the reason: never a no, and never a yes.
+A fact that could not be determined is `Unknown`, with the reason; it never counts as a yes or a no.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lab.unknown import Unknown
 
 @dataclass(frozen=True)
 class Memory:
-    """The host's memory in MiB; `available` is the kernel's own estimate of what can still be had."""
+    """The host's memory in MiB; `available` is the kernel's estimate of what is still available."""
 
     total: int
     available: int
@@ -26,7 +26,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder, or the nearest one above it that exists: free MiB, the disk's number, who may write."""
+    """A folder, or its nearest existing parent: free MiB, device number, whether it is writable."""
 
     path: Path
     free: int
@@ -36,7 +36,7 @@ class Folder:
 
 @dataclass(frozen=True)
 class FileSystem:
-    """What a path is on: where that is mounted, its kind as the kernel names it, and its source."""
+    """The file system of a path: mount point, type as the kernel names it, and source."""
 
     mounted: Path
     kind: str
@@ -45,7 +45,7 @@ class FileSystem:
 
 @dataclass(frozen=True)
 class Configured:
-    """One setting of docker's daemon: its value as JSON has it, and where it is written, for a person."""
+    """One setting of docker's daemon: its JSON value, and where it is set, for messages."""
 
     value: Any
     place: str
@@ -53,14 +53,14 @@ class Configured:
 
 @dataclass(frozen=True)
 class Daemon:
-    """docker's daemon as its client finds it, and `words`, what was said where it did not answer.
+    """docker's daemon as seen by its client; `words` is the client's message if it did not respond.
 
-    `absent`: nothing listens. `denied`: it does not let this user in. `elsewhere`: `endpoint` is not a
-    socket of this host, and it was not asked. `mute`: something else is wrong. `chosen` is what says that it is
-    this daemon: "DOCKER_HOST" or a context; "" where that is docker's default.
+    `absent`: nothing listens. `denied`: this user has no access. `elsewhere`: `endpoint` is not a socket of
+    this host, and it was not asked. `mute`: another problem. `chosen` is what selects this daemon:
+    "DOCKER_HOST" or a context; "" for docker's default.
 
-    `driver` is its storage driver and `about_driver` what that says of itself, `runtime` what runs containers
-    where nothing else is asked for. `settings` are what it was configured with, by the keys of daemon.json.
+    `driver` is its storage driver and `about_driver` that driver's status, `runtime` the default runtime.
+    `settings` is its configuration, by the keys of daemon.json.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "elsewhere", "mute"]
@@ -78,16 +78,15 @@ class Daemon:
 
     @property
     def place(self) -> str:
-        """Where it is, and by what it was chosen where that is not docker's own default."""
+        """Its endpoint, and what selected it, unless that is docker's default."""
         return f"{self.endpoint} ({self.chosen})" if self.chosen else self.endpoint
 
 
 @dataclass(frozen=True)
 class Container:
-    """A container: `owner` is the lab that its label says it belongs to, "" when it says nothing.
+    """A container: `owner` is the lab that its label names, "" if it has none.
 
-    `folder_exists` is whether that lab's folder is still where it was made. One that is `paused` runs, but does
-    not respond.
+    `folder_exists`: that lab's folder still exists. A `paused` container runs, but does not respond.
     """
 
     name: str
@@ -99,15 +98,15 @@ class Container:
 
     @property
     def folder(self) -> str:
-        """The `.lab/` where that lab was made; "" when it says nothing."""
+        """The `.lab/` where that lab was created; "" if there is no label."""
         return self.owner.partition("#")[0]
 
 
 @dataclass(frozen=True)
 class DockerNetwork:
-    """A network of docker's: `device` is its bridge on the host, whether that is up or not.
+    """A docker network: `device` is its bridge on the host, even if that is down.
 
-    `isolates`: docker lets no container on it reach another one (its option enable_icc is false).
+    `isolates`: containers on it can't reach one another (its option enable_icc is false).
     """
 
     name: str
@@ -117,12 +116,12 @@ class DockerNetwork:
 
 
 System = Literal["linux", "macos", "wsl"]
-"""What kind of host this is; wsl is a Linux whose machines are Windows' to run."""
+"""The kind of host; wsl is a Linux on Windows, whose virtual machines run on Windows."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One of the host's routes; `gateway` is "" on a link."""
+    """One of the host's routes; `gateway` is "" for a direct link."""
 
     network: IPv4Network
     device: str
@@ -135,7 +134,7 @@ class Route:
 
 @dataclass(frozen=True)
 class Way:
-    """Where the kernel would send a packet for the lab; an empty `device` means nowhere."""
+    """The kernel's route for a packet to the lab; `device` is "" if there is none."""
 
     device: str
     gateway: str = ""
@@ -143,7 +142,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Cgroups:
-    """The control groups' version, and the controllers that are switched on."""
+    """The version of the control groups, and the enabled controllers."""
 
     version: Literal[1, 2]
     controllers: frozenset[str]
@@ -160,7 +159,7 @@ class Inotify:
 
 @dataclass(frozen=True)
 class ForwardChain:
-    """A chain of nftables for forwarded packets: its place, its policy for what no rule takes, its text."""
+    """A chain of nftables for forwarded packets: family, table, name, default policy, and text."""
 
     family: str
     table: str
@@ -174,10 +173,10 @@ class ForwardChain:
 
 @dataclass(frozen=True)
 class Forwarding:
-    """What this host's firewall does with packets between machines.
+    """How this host's firewall treats packets between machines.
 
-    `bridged`: such packets go through it at all. `rules` are the lines of `iptables --list-rules`; `chains` are
-    nftables' own, without those that iptables keeps there. `services` are the firewall services that run.
+    `bridged`: such packets pass the firewall at all. `rules` are the lines of `iptables --list-rules`; `chains`
+    are those of nftables, without iptables' own. `services` are the running firewall services.
     """
 
     bridged: bool = False
@@ -187,28 +186,28 @@ class Forwarding:
 
 
 Presence = Literal["there", "loadable", "missing"]
-"""Of a kernel feature: usable now, a module that can be loaded, or not in this kernel."""
+"""Whether a kernel feature is usable now, is a module that can be loaded, or is missing."""
 
 
 class ProviderFacts(Protocol):
-    """What a provider's own client says of this host: a frozen record in that provider's folder."""
+    """What a provider's client reports about this host: a frozen record in that provider's folder."""
 
     def running(self, owner: str) -> frozenset[str]:
-        """The provider's names of the machines that run and carry that label (`lab.model.owner_label`)."""
+        """The provider's names of the running machines with that label (`lab.model.owner_label`)."""
         ...
 
     def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
-        """Those of libvirt's networks that are made for a lab, by their names; empty for other providers."""
+        """The networks that libvirt creates for a lab, by name; empty for other providers."""
         ...
 
     def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
-        """Whether a network device of this host is one of the lab's networks; None where that isn't known."""
+        """Whether a network device of this host belongs to the lab's networks; None if unknown."""
         ...
 
 
 @dataclass(frozen=True)
 class HostFacts:
-    """All that the doctor knows of a host. `programs` holds the names of those found on PATH."""
+    """All facts about a host. `programs` are the names of those found on PATH."""
 
     uid: int
     python: tuple[int, ...]
@@ -225,7 +224,7 @@ class HostFacts:
     static_libseccomp: bool
     trixie_key: bool
     authorities: bool
-    """Whether the certificate authorities that Go's programs trust are there."""
+    """Whether the CA bundle that Go programs use exists."""
     korean_font: bool
     vagrant: tuple[int, ...] | Unknown
     daemon: Daemon
@@ -239,8 +238,8 @@ class HostFacts:
     capabilities: frozenset[str] | Unknown
     features: Mapping[str, Presence | Unknown]
     docker_file_system: FileSystem | Unknown = FileSystem(Path("/"), "ext4", "/dev/sda1")
-    """What docker's data is on."""
+    """The file system of docker's data."""
     forwarding: Forwarding = Forwarding()
     provider: ProviderFacts | None = None
-    """None where the lab's provider has no client of its own, or was not asked."""
+    """None if the lab's provider has no client of its own, or was not asked."""
     system: System = "linux"

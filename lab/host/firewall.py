@@ -1,6 +1,6 @@
-"""Asks this host's firewall what it does with packets between machines. Lists rules and changes none.
+"""Asks this host's firewall how it treats packets between machines. Lists rules and changes none.
 
-Only root may list them; for others they are Unknown.
+Only root may list them; for other users they are Unknown.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from lab.host.facts import ForwardChain, Forwarding
 from lab.unknown import Unknown
 
 SERVICES = ("firewalld", "ufw", "nftables", "netfilter-persistent", "shorewall")
-"""Services that set rules at their start or reload, and may remove docker's then."""
+"""Services that set rules when they start or reload, which may remove docker's."""
 
 OF_OTHERS = {("ip", "filter", "FORWARD"), ("ip", "docker-bridges", "filter-FORWARD")}
-"""Chains that are no service's own: where iptables keeps its rules in nftables, and docker's, from 29 on."""
+"""Chains to ignore: those in which iptables keeps its rules in nftables, and docker's, from 29 on."""
 
 FAMILIES = ("ip", "inet", "bridge")
-"""Those of nftables that see machines' packets; `ip6tables -P FORWARD DROP` is about others."""
+"""The families of nftables that see machines' packets; `ip6tables -P FORWARD DROP` does not apply to them."""
 
 
 def forwarding(root: Path, *, uid: int, systemd: bool) -> Forwarding:
-    """Ask everything that decides about packets between machines; takes some milliseconds."""
+    """Ask for everything that affects packets between machines; takes some milliseconds."""
     bridged = kernel.forwards_bridged(root)
     if not bridged:
         return Forwarding()
@@ -40,7 +40,7 @@ def forwarding(root: Path, *, uid: int, systemd: bool) -> Forwarding:
 
 
 def _rules() -> tuple[str, ...] | Unknown:
-    """The rules of iptables' table filter; none where there is no iptables."""
+    """The rules of iptables' table filter; empty if there is no iptables."""
     if shutil.which("iptables") is None:
         return ()
     answer = ask(["iptables", "--list-rules"])
@@ -48,7 +48,7 @@ def _rules() -> tuple[str, ...] | Unknown:
 
 
 def _chains() -> tuple[ForwardChain, ...] | Unknown:
-    """The base chains of nftables at the hook forward; none where there is no nft."""
+    """The base chains of nftables at the hook forward; empty if there is no nft."""
     if shutil.which("nft") is None:
         return ()
     listed = ask(["nft", "--json", "list", "chains"])
@@ -62,7 +62,7 @@ def _chains() -> tuple[ForwardChain, ...] | Unknown:
             if chain.get("hook") == "forward" and chain.get("type") == "filter"
         ]
     except (ValueError, LookupError, TypeError) as error:
-        return Unknown(f"nft's answer can't be read: {error!r}")
+        return Unknown(f"nft's answer can't be parsed: {error!r}")
     return tuple(
         _with_text(chain)
         for chain in chains
@@ -77,7 +77,7 @@ def _with_text(chain: ForwardChain) -> ForwardChain:
 
 
 def _services() -> tuple[str, ...]:
-    # 3: some of them do not run (systemctl(1)); the answer has a line for each all the same.
+    # 3: some of them do not run (systemctl(1)); the output still has a line for each.
     answer = ask(["systemctl", "is-active", *SERVICES], accept=None)
     if isinstance(answer, Unknown):
         return ()

@@ -1,7 +1,7 @@
-"""Finds out whether this host has a hypervisor that works: cheap evidence first, KVM by booting.
+"""Determines whether this host has a working hypervisor: cheap checks first, then KVM by booting a kernel.
 
-/dev/kvm may be there, and open, and still run no kernel: it hangs. So a stock kernel is started on it, and has
-to print a line on its serial console. The answer is kept until this host restarts, or the kernel is another.
+/dev/kvm may exist and open, and still hang when a kernel runs on it. So a stock kernel is started on it, and
+has to print a line on its serial console. The result is cached until this host reboots or the kernel changes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from lab.unknown import Unknown
 KVM = Path("/dev/kvm")
 EMULATOR = "qemu-system-x86_64"
 PROBE_TIMEOUT = 10.0
-"""Seconds for a kernel to say its first word; a tenth of one is usual with KVM."""
+"""Seconds until a kernel prints its first line; 0.1 s is usual with KVM."""
 
 FIRST_WORDS = "Linux version"
-"""What every kernel says first, once it runs."""
+"""The first line of every running kernel."""
 
 PLUGIN = "vagrant-libvirt"
 LIBVIRT_SOCKET = Path("/run/libvirt/libvirt-sock")
 
 
 def plugin(home: Path | None = None, system: Path = Path("/usr/share/rubygems-integration")) -> bool:
-    """Whether Vagrant has its plugin for libvirt: Debian's package, or one that the user installed."""
+    """Whether Vagrant has its libvirt plugin: Debian's package, or one that the user installed."""
     if any(True for _ in system.glob(f"*/gems/{PLUGIN}-*")):
         return True
     try:
@@ -45,7 +45,7 @@ def plugin(home: Path | None = None, system: Path = Path("/usr/share/rubygems-in
 
 
 def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
-    """Whether libvirt's daemon lets this user in."""
+    """Whether this user can connect to libvirt's daemon."""
     with socket.socket(socket.AF_UNIX) as knock:
         knock.settimeout(1)
         try:
@@ -56,12 +56,12 @@ def libvirtd_answers(door: Path = LIBVIRT_SOCKET) -> bool:
 
 
 def virtualbox(driver: Path = Path("/dev/vboxdrv")) -> bool:
-    """Whether VirtualBox is here with its driver loaded, which on macOS it always is."""
+    """Whether VirtualBox is installed and its driver loaded, which it always is on macOS."""
     return shutil.which("VBoxManage") is not None and (driver.exists() or os.uname().sysname == "Darwin")
 
 
 def closed_to_libvirt(device: Path = KVM) -> bool:
-    """Whether the device is there, and shut to the group kvm, in which libvirt's own user is."""
+    """Whether the device exists and the group kvm, which libvirt's user is in, has no access."""
     try:
         about = device.stat()
         everyone = about.st_mode & 0o006 == 0o006
@@ -71,21 +71,21 @@ def closed_to_libvirt(device: Path = KVM) -> bool:
 
 
 def kernels(disks: Iterable[Path], boot: Path = Path("/boot")) -> list[Path]:
-    """Kernels that the probe may start, the likeliest first: the golden disks', then this host's own."""
+    """Kernels that the probe may start, in order: the golden disks', then this host's own."""
     own = boot / f"vmlinuz-{os.uname().release}"
     return [path for path in (*disks, own, *sorted(boot.glob("vmlinuz-*"))) if os.access(path, os.R_OK)]
 
 
 def kvm() -> bool | Unknown:
-    """Whether KVM runs a kernel here, tried with the newest golden disk's own where there is one."""
+    """Whether KVM runs a kernel here, tried with the newest golden disk's kernel if there is one."""
     disks = sorted(disks_folder().glob("*/vmlinuz"), key=lambda path: -path.stat().st_mtime)
     return kvm_works(kernels(disks))
 
 
 def kvm_works(candidates: Sequence[Path], device: Path = KVM) -> bool | Unknown:
-    """Whether KVM runs a kernel. Takes no time where there is none, else at most PROBE_TIMEOUT once a boot.
+    """Whether KVM runs a kernel. Immediate without KVM, else at most PROBE_TIMEOUT, once per boot.
 
-    Unknown where there is no kernel to start, or no emulator to start it with.
+    Unknown if there is no kernel to start, or no emulator to start it with.
     """
     if not os.access(device, os.R_OK | os.W_OK):
         return False
@@ -104,7 +104,7 @@ def kvm_works(candidates: Sequence[Path], device: Path = KVM) -> bool | Unknown:
 
 
 def _runs(kernel: Path) -> bool:
-    """Start the kernel, with nothing else, on KVM: it panics for want of a root, and that is enough."""
+    """Start only the kernel on KVM: it panics without a root file system, which is enough."""
     with tempfile.TemporaryDirectory(prefix="ha-lab-kvm-") as folder:
         console = Path(folder) / "console"
         words = [
@@ -112,7 +112,7 @@ def _runs(kernel: Path) -> bool:
             *("-no-reboot", "-serial", f"file:{console}", "-kernel", str(kernel)),
             *("-append", "earlyprintk=serial console=ttyS0 panic=-1"),
         ]
-        # It may hang, or not get to its panic: what it has said counts.
+        # It may hang, or not reach its panic: what it has printed counts.
         with contextlib.suppress(CommandFailed):
             process.run(words, accept=None, timeout=PROBE_TIMEOUT)
         try:
@@ -122,7 +122,7 @@ def _runs(kernel: Path) -> bool:
 
 
 def _mark(kernel: Path) -> str:
-    """Which boot of this host, and which kernel, an answer is for."""
+    """The boot of this host and the kernel that a result is for."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     about = kernel.stat()
     return f"{boot} {kernel} {about.st_size} {about.st_mtime_ns}"

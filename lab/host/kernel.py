@@ -1,6 +1,6 @@
-"""Reads what the kernel says of itself, under /proc and /sys.
+"""Reads facts about the kernel from /proc and /sys.
 
-Every function takes the root of those trees, so that tests give it recorded ones.
+Every function takes the root of those trees, so that tests can use recorded ones.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CAPABILITIES = (
     *("WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"),
 )
 
-# Feature: its option in the kernel's configuration, and a path that is there when it can be used.
+# Feature: its option in the kernel's configuration, and a path that exists when it can be used.
 FEATURES = {
     "overlay": ("CONFIG_OVERLAY_FS", "sys/module/overlay"),
     "vxlan": ("CONFIG_VXLAN", "sys/module/vxlan"),
@@ -46,7 +46,7 @@ def memory(root: Path) -> Memory | Unknown:
 
 
 def cgroups(root: Path) -> Cgroups | Unknown:
-    """Read the control groups' version, and which controllers this kernel has switched on."""
+    """Read the version of the control groups, and the controllers that this kernel has enabled."""
     try:
         unified = root / "sys/fs/cgroup/cgroup.controllers"
         if unified.exists():
@@ -60,7 +60,7 @@ def cgroups(root: Path) -> Cgroups | Unknown:
 def inotify(root: Path, *, uid: int) -> Inotify | Unknown:
     """Read the inotify limits, and count the instances of root, who runs the containers.
 
-    `uid` is who asks: only root can look into root's processes.
+    `uid` is the current user's: only root can inspect root's processes.
     """
     folder = root / "proc/sys/fs/inotify"
     try:
@@ -75,13 +75,13 @@ def inotify(root: Path, *, uid: int) -> Inotify | Unknown:
 def inotify_in_use(root: Path, owner: int) -> int:
     """Count the inotify instances that the processes of one user hold open.
 
-    One that several processes share counts for each: an estimate on the safe side.
+    One that several processes share counts for each, so this is an upper estimate.
     """
     return sum(_inotify_of(process) for process in _processes(root) if _owner(process) == owner)
 
 
 def capabilities(root: Path) -> frozenset[str] | Unknown:
-    """Read the capabilities that containers can be given: dockerd's bounding set, else our own."""
+    """Read the capabilities that containers can get: dockerd's bounding set, else our own."""
     process = next((process for process in _processes(root) if _is_dockerd(process)), root / "proc/self")
     try:
         for line in (process / "status").read_text().splitlines():
@@ -94,20 +94,20 @@ def capabilities(root: Path) -> frozenset[str] | Unknown:
 
 
 def dockerd_words(root: Path) -> list[str]:
-    """Read the command line of docker's daemon; empty where none runs, or another user may not see it."""
+    """Read the command line of docker's daemon; empty if none runs, or this user may not see it."""
     process = next((process for process in _processes(root) if _is_dockerd(process)), None)
     return (_read(process / "cmdline") or "").split("\0")[:-1] if process else []
 
 
 def file_system(root: Path, path: Path) -> FileSystem | Unknown:
-    """Read which file system a path is on, by the mounts that this process sees; it need not be there."""
+    """Read which file system a path is on, from this process's mounts; the path need not exist."""
     try:
         lines = (root / "proc/self/mountinfo").read_text().splitlines()
         mounts = [_mount(line) for line in lines]
     except (OSError, ValueError, IndexError) as error:
         return Unknown(f"/proc/self/mountinfo can't be read: {error}")
     above = [each for each in mounts if path.is_relative_to(each.mounted)]
-    # The last of several at one place hides those before it.
+    # The last of several mounts at one path hides the others.
     return (
         max(reversed(above), key=lambda each: len(each.mounted.parts))
         if above
@@ -124,15 +124,15 @@ def _mount(line: str) -> FileSystem:
 
 
 def forwards_bridged(root: Path) -> bool:
-    """Whether packets between machines on one bridge go through this host's rules for forwarded packets.
+    """Whether packets between machines on one bridge pass this host's rules for forwarded packets.
 
-    br_netfilter does that once it is loaded, unless it is switched off (kernel.org, "Bridge", br_netfilter).
+    They do once br_netfilter is loaded, unless it is disabled (kernel.org, "Bridge", br_netfilter).
     """
     return (_read(root / "proc/sys/net/bridge/bridge-nf-call-iptables") or "0").strip() == "1"
 
 
 def features(root: Path, release: str) -> dict[str, Presence | Unknown]:
-    """Find out which of FEATURES this kernel has, without loading anything."""
+    """Determine which of FEATURES this kernel has, without loading a module."""
     modules = _read(root / "lib/modules" / release / "modules.dep")
     builtin = _read(root / "lib/modules" / release / "modules.builtin")
     config = _configuration(root, release)
@@ -150,7 +150,7 @@ def _feature(
     if f"/{name}.ko" in (modules or ""):
         return "loadable"
     if config is None:
-        reason = "no configuration of this kernel is at hand (/proc/config.gz, /boot/config-*)"
+        reason = "this kernel's configuration was not found (/proc/config.gz, /boot/config-*)"
         return Unknown(reason) if modules is None else "missing"
     if f"{option}=y" in config.splitlines():
         return "there"
@@ -174,7 +174,7 @@ def _read(path: Path) -> str | None:
 
 
 def _processes(root: Path) -> Iterator[Path]:
-    return (root / "proc").glob("[0-9]*")  # none at all where there is no /proc
+    return (root / "proc").glob("[0-9]*")  # empty without /proc
 
 
 def _is_dockerd(process: Path) -> bool:
@@ -194,6 +194,6 @@ def _inotify_of(process: Path) -> int:
         with os.scandir(process / "fd") as handles:
             for handle in handles:
                 count += os.readlink(handle.path).endswith("inotify")
-    except OSError:  # it has ended, or closed that file while we looked
+    except OSError:  # it has ended, or closed that file meanwhile
         pass
     return count

@@ -1,4 +1,4 @@
-"""Asks for the host's routes and libvirt's networks. It reads tables and sends no packet."""
+"""Lists the host's routes and libvirt's networks, without sending a packet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab.host.facts import Route, Way
 from lab.unknown import Unknown
 
 NO_DESTINATION = ("broadcast", "multicast", "anycast")
-"""Kinds of table entries that lead nowhere; the kernel makes them for each address (ip-route(8))."""
+"""Types of table entries that are not routes; the kernel adds them for each address (ip-route(8))."""
 
 VIRSH = ("virsh", "--readonly", "--connect", "qemu:///system")
 ADDRESS = re.compile(r"<ip\s([^>]*)>")
@@ -33,8 +33,8 @@ def routes() -> tuple[Route, ...] | Unknown:
 
 
 def way(address: IPv4Address) -> Way | Unknown:
-    """Ask the kernel where it would send a packet for `address`."""
-    # 2: no route at all, which is fine for a lab that is not up.
+    """Ask the kernel for the route to `address`."""
+    # 2: no route at all, which is expected for a lab that is not up.
     answer = ask(["ip", "-4", "-json", "route", "get", str(address)], accept=(0, 2))
     if isinstance(answer, Unknown):
         return answer
@@ -46,7 +46,7 @@ def way(address: IPv4Address) -> Way | Unknown:
 
 
 def libvirt() -> Mapping[str, IPv4Network] | Unknown:
-    """List libvirt's networks by name, active or not; none where there is no libvirt."""
+    """List libvirt's networks by name, active or not; empty if there is no libvirt."""
     if shutil.which("virsh") is None:
         return {}
     listed = ask([*VIRSH, "net-list", "--all", "--name"])
@@ -66,7 +66,7 @@ def libvirt() -> Mapping[str, IPv4Network] | Unknown:
 
 
 def _routes(entry: dict[str, Any]) -> Iterator[Route]:
-    """One route for each next hop of an entry; usually there is one, in the entry itself."""
+    """One route for each next hop of an entry; usually one, in the entry itself."""
     text = "0.0.0.0/0" if entry["dst"] == "default" else entry["dst"]
     for hop in entry.get("nexthops") or [entry]:
         yield Route(IPv4Network(text), hop.get("dev", ""), _gateway(hop))

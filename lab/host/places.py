@@ -1,4 +1,4 @@
-"""Knows where the kit keeps what outlives a lab."""
+"""Where the kit keeps files that outlive a lab."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from lab.unknown import Unknown
 
 
 def home() -> Path:
-    """The user's home folder. Raises HostNotFit where there is no telling which that is."""
+    """The user's home folder. Raises HostNotFit if it can't be determined."""
     try:
         return Path.home()
     except RuntimeError as error:
         raise HostNotFit(
-            "this user has no home folder: HOME is not set, and no account says it",
+            "this user has no home folder: HOME is not set, and the account has none",
             hint="export HOME=FOLDER, a folder of yours; builds and boxes are kept there",
         ) from error
 
 
 def cache_folder() -> Path:
-    """Where builds are kept: the user's own cache folder, also under sudo."""
+    """Where builds are kept: the user's cache folder, also with sudo."""
     return Path(os.environ.get("XDG_CACHE_HOME") or home() / ".cache") / "ha-lab"
 
 
 def may_exist(path: str) -> bool:
-    """Whether something is there, for all that this user can see: another user's home shows nothing."""
+    """Whether a path may exist: True, too, where this user has no access, as in another user's home."""
     try:
         os.stat(path)
     except OSError as error:
@@ -37,13 +37,13 @@ def may_exist(path: str) -> bool:
 
 
 def folder(path: Path) -> Folder | Unknown:
-    """What can be said of a folder; of the nearest one above it where it isn't there yet."""
+    """Facts about a folder, or about its nearest existing parent."""
     try:
         there = next(p for p in (path, *path.parents) if p.exists() or p == p.parent)
         free = shutil.disk_usage(there).free // 2**20
         return Folder(path, free, there.stat().st_dev, os.access(there, os.W_OK | os.X_OK))
     except OSError as error:
-        return Unknown(f"{path} can't be looked at: {error.strerror}")
+        return Unknown(f"{path} can't be read: {error.strerror}")
 
 
 def vagrant_home() -> Path:
@@ -57,14 +57,14 @@ def boxes_folder() -> Path:
 
 
 GOLDEN_BOX = "ha-lab/golden-"
-"""How the names of golden boxes begin; the golden disk's content hash follows."""
+"""The prefix of golden boxes' names; the golden disk's content hash follows."""
 
 
 def as_folder(box: str) -> str:
-    """What Vagrant calls the folder of a box, and its plugin for libvirt the volumes made of it."""
+    """The name that Vagrant gives a box's folder, and its libvirt plugin the volumes of the box."""
     return box.replace("/", "-VAGRANTSLASH-")
 
 
 def disks_folder() -> Path:
-    """Where golden disks are kept, one folder each (`lab/golden/disk.py` says what is in it)."""
+    """Where golden disks are kept, one folder each (`lab/golden/disk.py` has its contents)."""
     return cache_folder() / "disks"

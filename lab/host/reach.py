@@ -1,4 +1,4 @@
-"""Which machines of a lab reach which others, as they say themselves; the doctor and `verify` judge it."""
+"""Which machines of a lab reach which others, as they report it; the doctor and `verify` judge it."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reach:
-    """Pairs (from, to) of machines that answer this host, and why one does not reach the other, or ""."""
+    """Pairs (from, to) of responding machines, with why `from` does not reach `to`, or ""."""
 
     pairs: Mapping[tuple[str, str], str]
 
     @property
     def broken(self) -> dict[tuple[str, str], str]:
-        """The pairs that do not reach each other."""
+        """The pairs in which `from` does not reach `to`."""
         return {pair: why for pair, why in self.pairs.items() if why}
 
     @property
     def machines(self) -> frozenset[str]:
-        """The machines that answered."""
+        """The machines that responded."""
         return frozenset(name for pair in self.pairs for name in pair)
 
     @property
@@ -28,7 +28,7 @@ class Reach:
         return bool(self.pairs) and len(self.broken) == len(self.pairs)
 
     def described(self) -> str:
-        """What is broken, in a phrase; "" where nothing is."""
+        """What is broken, as a phrase; "" if nothing is."""
         if not self.broken:
             return ""
         reasons = ", ".join(dict.fromkeys(self.broken.values()))
@@ -42,14 +42,14 @@ class Reach:
 
 
 def read_reach(text: str) -> dict[str, str]:
-    """Read what provision/node/reach.sh printed: each other machine's name, and why it is not reached."""
+    """Parse the output of provision/node/reach.sh: each other machine's name, and why it is not reached."""
     return {name: why for name, _, why in (line.partition(" ") for line in text.splitlines() if line.strip())}
 
 
 def reach(said: Mapping[str, Mapping[str, str]]) -> Reach:
-    """Join what machines say: by name, the others' names and why each is not reached, "" where it is.
+    """Combine the machines' reports: by name, the others' names with why each is not reached, or "".
 
-    Only machines that are asked themselves count: one that does not answer this host is known to be away.
+    Only machines that reported count: one that does not respond to this host is known to be down.
     """
     return Reach(
         {(one, other): why for one, others in said.items() for other, why in others.items() if other in said}

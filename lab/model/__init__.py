@@ -1,6 +1,6 @@
-"""The lab as data: frozen, validated, with the views that other modules ask for.
+"""The lab as data: frozen, validated, with the views that other modules need.
 
-`lab.config` makes a `Lab` from lab.yaml; nothing here reads files or talks to anything.
+`lab.config` creates a `Lab` from lab.yaml; nothing here reads files or connects to anything.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Provider = Literal["docker", "libvirt", "virtualbox"]
 
 
 LABEL = "ha-lab.workspace"
-"""The key of the label by which a lab knows its own containers and domains; `owner_label` is all of it."""
+"""The key of the label on a lab's containers and domains; `owner_label` is the complete label."""
 
 
 class Frozen(BaseModel):
@@ -37,7 +37,7 @@ class Node(Frozen):
 
     @property
     def spec(self) -> RoleSpec:
-        """What its role means for it."""
+        """The properties of its role."""
         return ROLES[self.role]
 
 
@@ -51,7 +51,7 @@ class Kubernetes(Frozen):
 PRIVATE = tuple(
     IPv4Network(each) for each in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
 )
-"""Addresses that no one owns: RFC 1918, and what RFC 6598 gives to carriers' networks."""
+"""Private addresses: RFC 1918, and RFC 6598 for carriers' networks."""
 
 
 class Network(Frozen):
@@ -93,7 +93,7 @@ class LoadBalancer(Frozen):
 
 
 class Endpoint(Frozen):
-    """Where the API is found. `certificate_names`: the names and addresses by which clients may ask for it."""
+    """The API's address and port. `certificate_names`: the names and addresses that clients may use."""
 
     address: IPv4Address
     port: int
@@ -111,9 +111,9 @@ class Endpoint(Frozen):
 
 
 class Mirrors(Frozen):
-    """Hosts in place of the upstream ones; empty means upstream's own.
+    """Hosts to use instead of upstream's; empty means upstream's own.
 
-    What comes from them is verified all the same: Debian's and Kubernetes' packages by their signatures,
+    Downloads are still verified: Debian's and Kubernetes' packages by their signatures,
     Go modules by go.sum, images by the lock's digests.
     """
 
@@ -125,17 +125,17 @@ class Mirrors(Frozen):
 
 
 EMULATION_PATIENCE = 10
-"""How much longer things may take without KVM; what was measured is in docs/measurements.md."""
+"""The factor for timeouts without KVM; docs/measurements.md has the measurements."""
 
 EMULATED_CPUS = 1
-"""CPUs of a machine without KVM, whatever lab.yaml says: with two, kernels were seen to die (decision 0015)."""
+"""CPUs of a machine without KVM, whatever lab.yaml says: with two, kernels crashed (decision 0015)."""
 
 
 class Libvirt(Frozen):
-    """Where libvirt is, and what its machines use there.
+    """libvirt's connection, and what its machines use.
 
-    `emulated`: the CPU is software, since KVM is missing or runs no kernel. `management` is the network by
-    which Vagrant reaches machines and they reach the world.
+    `emulated`: the CPU is emulated, since KVM is missing or does not work. `management` is the network through
+    which Vagrant reaches machines and they reach other networks.
     """
 
     uri: str = "qemu:///system"
@@ -150,7 +150,7 @@ class Libvirt(Frozen):
 
     @property
     def patience(self) -> int:
-        """How many times as long things may take."""
+        """The factor for timeouts."""
         return EMULATION_PATIENCE if self.emulated else 1
 
 
@@ -171,24 +171,24 @@ class Lab(Frozen):
 
     @property
     def emulated(self) -> bool:
-        """Whether the machines' CPUs are software."""
+        """Whether the machines' CPUs are emulated."""
         return self.libvirt is not None and self.libvirt.emulated
 
     @property
     def remote_host(self) -> str | None:
-        """The libvirt URI of the host that the machines run on; None when that is this host."""
+        """The libvirt URI of the host that the machines run on; None if that is this host."""
         return self.libvirt.uri if self.libvirt and self.libvirt.remote else None
 
     @property
     def patience(self) -> int:
-        """The one factor for all times that bite when machines are emulated; 1 when they are not."""
+        """The one factor for all timeouts; 1 unless machines are emulated."""
         return self.libvirt.patience if self.libvirt else 1
 
     def at_once(self, most: int) -> int:
-        """How many things to ask side by side. Emulated machines are asked for one after the other.
+        """How many questions to ask in parallel: one if machines are emulated.
 
-        All at once they take the host's CPUs from the control plane, whose etcd then answers its API server's
-        health check too late.
+        Parallel questions would take the host's CPUs from the control plane, whose etcd would then answer its
+        API server's health check too late.
         """
         return 1 if self.emulated else most
 
@@ -197,7 +197,7 @@ class Lab(Frozen):
         return tuple(node for node in self.nodes if node.role is role)
 
     def where(self, has: Callable[[RoleSpec], bool]) -> tuple[Node, ...]:
-        """The nodes of the roles of which that is true, role by role in bring-up order."""
+        """The nodes of the roles for which `has` is true, role by role in bring-up order."""
         return tuple(node for role, spec in ROLES.items() if has(spec) for node in self.by_role(role))
 
     @property
@@ -207,7 +207,7 @@ class Lab(Frozen):
 
     @property
     def api(self) -> Endpoint:
-        """Where everyone finds the API: through the load balancer, at the first one's address."""
+        """The API's endpoint for everyone: the address of the first load balancer."""
         address = self.balancers[0].address
         names = dict.fromkeys(
             (str(address), *(name for each in self.balancers for name in (str(each.address), each.name)))
@@ -216,10 +216,10 @@ class Lab(Frozen):
 
     @property
     def route_target(self) -> IPv4Address:
-        """An address on the lab's network, to ask a routing table about: which way leads there?
+        """An address on the lab's network, to look up in a routing table.
 
-        This host asks it, and flannel on each Kubernetes node. So it belongs to none of them: the way to an
-        address of one's own is the loopback interface.
+        This host uses it, and flannel on each Kubernetes node. It belongs to none of them, since the route to
+        an own address is the loopback interface.
         """
         return self.balancers[0].address
 
@@ -254,19 +254,19 @@ class Lab(Frozen):
 
 
 def machine_name(lab: Lab, node: Node) -> str:
-    """The name that docker, or a hypervisor, knows a machine by."""
+    """The name of a machine in docker or a hypervisor."""
     return machine_called(lab, node.name)
 
 
 def machine_called(lab: Lab, name: str) -> str:
-    """The same for a machine that may be in lab.yaml no longer, by its name there."""
+    """The same for a machine that may no longer be in lab.yaml, by its name there."""
     return f"{lab.name}-{name}"
 
 
 def owner_label(owner: str) -> str:
-    """The label `KEY=VALUE` by which a lab knows its own containers, networks and domains.
+    """The label `KEY=VALUE` on a lab's containers, networks and domains.
 
-    `owner` is the lab's own value of it (`lab.workspace.made`). All that makes or looks for such a label asks
-    here.
+    `owner` is the lab's own value (`lab.workspace.made`). All code that sets or looks for such a label uses
+    this.
     """
     return f"{LABEL}={owner}"

@@ -1,7 +1,7 @@
-"""What an edited lab.yaml asks of a lab that was made: pure, from two labs to one record.
+"""Compares an existing lab with an edited lab.yaml. Pure: from two labs to one record.
 
-Each key of lab.yaml has its effect in one table. `up` carries out what a plan exists for. What can't be done to
-machines that exist has a reason and a way out.
+One table has the effect of each key of lab.yaml. `up` makes the changes for which there is a plan. An
+impossible change has a reason and what to do instead.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Literal
 from lab.model import Lab, Node
 from lab.model.roles import ROLES
 
-BEGIN_AGAIN = "change it back; or remove this lab with `./inv destroy`, then `./inv up` makes the other one"
-ANOTHER_LAB = "change it back; or make the other lab beside this one: a lab file in a folder of its own"
+BEGIN_AGAIN = "change it back; or remove this lab with `./inv destroy`, then `./inv up` creates the other one"
+ANOTHER_LAB = "change it back; or create the other lab beside this one, with a lab file in another folder"
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What a changed key means for machines that exist.
+    """The effect of a changed key on existing machines.
 
-    `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, where its
-    provider enforces it. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that `up`
-    applies. `none`: no machine is touched. `impossible`: no plan can do it. `why` is the reason why it is
-    impossible, or why no machine is touched. `instead` is what to do.
+    `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, if its
+    provider enforces sizes. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that
+    `up` applies. `none`: no machine is affected. `impossible`: there is no plan for it. `why` is the reason why
+    it is impossible or affects no machine. `instead` is what to do.
     """
 
     kind: Literal[
@@ -46,7 +46,7 @@ def _impossible(why: str, instead: str = BEGIN_AGAIN) -> Effect:
 
 
 POD_NETWORK = "network.pod_network"
-"""The key whose value may be a file, so that a change of the file is a change of it."""
+"""The key whose value may be a file; a change of the file counts as a change of the key."""
 
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
@@ -90,7 +90,7 @@ EFFECTS: Mapping[str, Effect] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """One key of lab.yaml whose value differs: as it was made, and as it is wanted."""
+    """One changed key of lab.yaml: the value as created, and as wanted."""
 
     key: str
     before: str
@@ -98,7 +98,7 @@ class Setting:
 
     @property
     def effect(self) -> Effect:
-        """What that means for the machines."""
+        """The effect on the machines."""
         return EFFECTS[self.key]
 
 
@@ -113,7 +113,7 @@ class Change:
 
     @property
     def impossible(self) -> tuple[Setting, ...]:
-        """What no plan can do to machines that exist."""
+        """The changes for which there is no plan."""
         return self._of("impossible")
 
     @property
@@ -123,7 +123,7 @@ class Change:
 
     @property
     def untouched(self) -> tuple[Setting, ...]:
-        """What differs and touches no machine: sizes, too, where no machine is given another one."""
+        """Changes that affect no machine, including sizes if the provider does not enforce them."""
         return self._of("none") if self.resized else self._of("none", "resized")
 
     def _of(self, *kinds: str) -> tuple[Setting, ...]:
@@ -133,9 +133,9 @@ class Change:
 def change(made: Lab, wanted: Lab, *, sizes_enforced: bool, manifests: tuple[str, str] = ("", "")) -> Change:
     """What has to change in `made` to get `wanted`.
 
-    `sizes_enforced` is whether the provider gives machines the CPUs and the memory that lab.yaml names; where
-    it does not, another size changes nothing on machines. `manifests` are the SHA-256 of the pod network's
-    manifest as it was applied last and as its file is now, each "" where it is not known or there is no file.
+    `sizes_enforced`: the provider gives machines exactly the CPUs and the memory in lab.yaml; otherwise another
+    size changes nothing. `manifests` are the SHA-256 of the pod network's manifest as last applied and of the
+    present file, each "" if unknown or if there is no file.
     """
     before, after = settings(made), settings(wanted)
     if before[POD_NETWORK] == after[POD_NETWORK] and all(manifests) and manifests[0] != manifests[1]:
@@ -160,17 +160,18 @@ def change(made: Lab, wanted: Lab, *, sizes_enforced: bool, manifests: tuple[str
 
 
 def _differs(key: str, before: str | None, after: str | None) -> bool:
-    # A key that one of the labs doesn't show can't differ: of a group without machines, or of another provider.
+    # A key that one of the labs does not have can't differ: of a group without machines, or of another
+    # provider.
     if None in (before, after):
         return False
     return before != after
 
 
 def settings(lab: Lab) -> dict[str, str]:
-    """A lab as lab.yaml's keys and values; what its machines don't show is left out.
+    """A lab as lab.yaml's keys and values, as far as its machines show them.
 
-    A machine's name is its group's prefix and one digit, its number (`lab.config`), so each machine shows both
-    the prefix and the first address, also while the first of them is missing.
+    A machine's name is its group's prefix and a one-digit number (`lab.config`), so each machine shows the
+    prefix and the first address, even if the first machine is missing.
     """
     found = dict(_flat("", lab.model_dump(mode="json", exclude={"nodes", "libvirt"})))
     if lab.libvirt is not None:
@@ -183,13 +184,13 @@ def settings(lab: Lab) -> dict[str, str]:
             found[f"{group}.prefix"] = _each(node.name[:-1] for node in nodes)
             found[f"{group}.first_address"] = _each(node.address - (int(node.name[-1]) - 1) for node in nodes)
             found[f"{group}.memory_mib"] = _each(node.memory_mib for node in nodes)
-            if not lab.emulated:  # which have one CPU each, whatever lab.yaml says
+            if not lab.emulated:  # emulated machines have one CPU each, whatever lab.yaml says
                 found[f"{group}.cpus"] = _each(node.cpus for node in nodes)
     return found
 
 
 def _each(values: Iterable[object]) -> str:
-    """The value that machines of a group have in common; all of them while a change of it is under way."""
+    """The common value of a group's machines; all values during a change."""
     return ", ".join(dict.fromkeys(map(str, values)))
 
 

@@ -1,7 +1,7 @@
-"""What each role of a machine means: ROLES has one row a role, and every other module asks it.
+"""The properties of each role: ROLES has one row for each, which all other modules use.
 
-A new role is a new member of `Role` and its row here, a section of `lab.config.shape.Nodes` for its key, and
-what the row names: templates, scripts. `tests/unit/test_roles.py` fails where one of them is missing.
+A new role needs a member of `Role`, a row here, a section of `lab.config.shape.Nodes` for its key, and the
+templates and scripts that the row names. `tests/unit/test_roles.py` fails if one of them is missing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 
 class Role(StrEnum):
-    """What a machine is for, in kubeadm's words; the value is its name in tables, messages and node.env."""
+    """What a machine is for, with kubeadm's names; the value is used in tables, messages and node.env."""
 
     LOAD_BALANCER = "load-balancer"
     CONTROL_PLANE = "control-plane"
@@ -21,16 +21,16 @@ class Role(StrEnum):
 
 
 Secret = Literal["bootstrap-token", "certificate-key", "proxy", "cluster-ca-key"]
-"""What a bring-up gives to a machine in memory: to join, to join as a control plane, this host's proxies, to
-run `kubeadm init` with the lab's own CA."""
+"""Secrets that a run gives to a machine, in memory only: to join, to join as a control plane, this host's
+proxies, to run `kubeadm init` with the lab's own CA."""
 
 
 @dataclass(frozen=True)
 class RoleSpec:
-    """What a role means for its machines.
+    """The properties of a role.
 
     config_key: its section under `nodes` in lab.yaml.
-    first_offset: where its addresses start, counted from the subnet's own address, when lab.yaml names none.
+    first_offset: where its addresses start, counted from the subnet's own address, if lab.yaml has none.
     runs_kubelet: its machines are Kubernetes nodes.
     etcd_member: its machines are members of etcd.
     serves_api: its machines run an API server, which HAProxy sends connections to.
@@ -39,12 +39,12 @@ class RoleSpec:
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node, NETWORK_POLICY where
         lab.yaml wants none.
-    copies: files of provision/node that its machines are given as they are, besides scripts.
-    scripts: scripts of provision/node that its machines are given, by name: those that run or ask there.
-    secrets, first_secrets: what a bring-up gives to each machine, and besides to the one that the cluster
-        starts on.
-    memory_mib: MiB that a container machine takes. Measured: seven took 2.0 to 2.1 GiB in all.
-    inotify_instances: inotify instances that one machine holds. Measured: 115 for seven.
+    copies: files of provision/node that its machines get unchanged, besides scripts.
+    scripts: scripts of provision/node that its machines get, by name.
+    secrets, first_secrets: the secrets of each machine, and the additional ones of the machine that the
+    cluster starts on.
+    memory_mib: MiB of a container machine. Measured: 2.0 to 2.1 GiB for seven.
+    inotify_instances: inotify instances of one machine. Measured: 115 for seven.
     """
 
     config_key: str
@@ -70,13 +70,13 @@ _ASKING = ("collect", "facts", "pods", "probe", "reach")
 _PKI_CA = "/etc/kubernetes/pki/ca.crt"
 
 POD_NETWORK = "pod-network/kustomization.yaml"
-"""The pod network, as `kubectl kustomize` reads it; beside it the manifest that lab.yaml may bring."""
+"""The pod network's kustomization; beside it is the manifest that lab.yaml may name."""
 
 NETWORK_POLICY = "pod-network/kube-router.yaml"
 """What enforces NetworkPolicies, where that is the kit's."""
 
 COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
-"""A patch of CoreDNS's Deployment; kubeadm reads from its name what it patches, and how."""
+"""A patch of CoreDNS's Deployment; its name determines what kubeadm patches, and how."""
 
 ROLES: Mapping[Role, RoleSpec] = {
     Role.LOAD_BALANCER: RoleSpec(

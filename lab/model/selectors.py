@@ -1,4 +1,4 @@
-"""Which machines something is about: a function from a lab to machines, for checks, tasks, drills and tests."""
+"""Selectors: functions from a lab to some of its machines, for checks, tasks, drills and tests."""
 
 from __future__ import annotations
 
@@ -52,4 +52,4 @@ SINGULAR: dict[str, Selector] = {
     "etcd_member": etcd_members,
     "machine": every_machine,
 }
-"""What one of them is called, as a test's parameter: each role, and what roles have in common."""
+"""The singular names, as tests' parameters: for each role and for common properties."""

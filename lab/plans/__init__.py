@@ -1,1 +1,1 @@
-"""Plans: literal lists of steps that change a lab, chosen by what differs; `engine` carries out any of them."""
+"""Plans: literal lists of steps that change a lab. What differs decides which plan runs; `engine` runs it."""

@@ -1,7 +1,7 @@
-"""Whether a lab is already all that `up` would make of it: one look instead of every step.
+"""Whether a lab is already in the state that `up` would bring it to: one check instead of every step.
 
-Each machine has what this checkout and this host would give it, and every check of `verify` holds that needs no
-pods of its own (docs/decisions/0024).
+It is when each machine has the files that this checkout and this host would give it, and every check of
+`verify` that needs no test pods passes (docs/decisions/0024).
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from lab.workspace import Workspace
 
 
 def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
-    """Whether all machines run, have what was rendered for them, and every check holds without a warning.
+    """Whether all machines run with the files rendered for them, and all checks pass without a warning.
 
-    Raises CommandFailed where the provider can't be asked.
+    Raises CommandFailed if the provider does not answer.
     """
     states = providers.states(lab, workspace)
     if any(states[node.name] != "running" for node in lab.nodes) or remote.route_problem():
         return False
     facts, judged = _look(lab, workspace, remote, admission=False)
-    return all(_has_what_is_given(workspace, facts, node) for node in lab.nodes) and all(
+    return all(_files_match(workspace, facts, node) for node in lab.nodes) and all(
         verdict.outcome == "holds" for verdict in judged
     )
 
 
-def amiss(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:
-    """What is wrong with a lab whose machines run, a phrase for each cause or check that does not hold."""
+def problems(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:
+    """What is wrong with a lab whose machines run: a phrase for each cause or failing check."""
     facts, judged = _look(lab, workspace, remote, admission=True)
     bad = [verdict for verdict in judged if not verdict.good]
     known = causes.find(lab, facts, bad)
@@ -44,22 +44,22 @@ def amiss(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:
 
 
 def _look(lab: Lab, workspace: Workspace, remote: Remote, *, admission: bool) -> tuple[Facts, list[Verdict]]:
-    """What a lab says, with `admission` also what may refuse pods, and every check that needs no pods."""
+    """The lab's facts, with `admission` also about what may reject pods, and all checks without test pods."""
     facts = gather(lab, workspace, remote, by_ssh(remote), probes=False, admission=admission)
     return facts, [case.judge(facts) for case in cases(lab) if not case.check.probes]
 
 
-def _has_what_is_given(workspace: Workspace, facts: Facts, node: Node) -> bool:
+def _files_match(workspace: Workspace, facts: Facts, node: Node) -> bool:
     try:
-        return facts.machine(node).given == given(workspace, node)
+        return facts.machine(node).given == files_hash(workspace, node)
     except CouldNotAsk:
         return False
 
 
-def given(workspace: Workspace, node: Node) -> str:
-    """The hash of all that `up` gives a machine for good, as its facts.sh reports it: its folder, and proxies.
+def files_hash(workspace: Workspace, node: Node) -> str:
+    """The hash of the files and proxy settings that `up` gives a machine, as its facts.sh computes it.
 
-    Raises OSError where that was not rendered.
+    Raises OSError if they were not rendered.
     """
     folder = workspace.node(node.name)
     files = {f"./{path.relative_to(folder)}": path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,8 +1,8 @@
-"""The engine: carries out any plan, and knows none of them.
+"""The engine: runs any plan, without knowledge of a particular one.
 
-A plan is a literal tuple of steps. A step starts on a machine as soon as the steps that it names in `after` are
-done: on the same machine where they run there, else wherever they run. A name that is not in the plan being run
-counts as done, so a part of a plan is a plan.
+A plan is a literal tuple of steps. A step starts on a machine as soon as the steps in its `after` are done: on
+the same machine if they run there, else wherever they run. A name that is not in the running plan counts as
+done, so a part of a plan is a plan.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from lab.workspace.render.credentials import RunSecrets
 
 @dataclass(frozen=True)
 class Context:
-    """What the steps of one run know: the lab as lab.yaml has it, what was found, and the way to the machines.
+    """What the steps of one run share: the lab from lab.yaml, the situation, and access to the machines.
 
-    `secrets` are this run's token and certificate key, which are invalid after it.
+    `secrets` are this run's token and certificate key, which are invalid afterwards.
     """
 
     lab: Lab
@@ -40,7 +40,7 @@ class Context:
 
 @dataclass(frozen=True)
 class Job:
-    """One step on one machine, or once for the lab, while it runs. `failed` says whether another step has."""
+    """One running step, on one machine or once for the lab. `failed(name)`: whether another step has failed."""
 
     context: Context
     shown: progress.Step
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def log(self) -> Path:
-        """Where the step's commands write."""
+        """The step's log file."""
         return self.shown.log
 
     def wait_until(
@@ -67,9 +67,9 @@ class Job:
         interval: float = 0.5,
         hint: str = "",
     ) -> None:
-        """Wait as `lab.system.wait` does, with notices in the step's log.
+        """Wait as `lab.system.wait` does, logging to the step's log.
 
-        On emulated machines longer, and with more time between two questions, since an answer costs them
+        Emulated machines get more time, and more of it between two questions, since an answer costs them
         seconds of CPU.
         """
         patience = self.context.lab.patience
@@ -80,13 +80,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Stop:
-    """A step before which a plan can end; the rest is then done manually.
+    """A step before which a plan can stop; you do the rest manually.
 
-    `by_hand` names what is done manually from there; `task` is the handout's task that begins there.
+    `remaining` names what is left to do; `task` is the handout's task that begins there.
     """
 
     name: str
-    by_hand: str
+    remaining: str
     task: int
 
 
@@ -94,10 +94,10 @@ class Stop:
 class Step:
     """A part of a plan.
 
-    `do` carries it out and returns whether it changed anything; it raises LabError when it can't. `on` are the
-    machines it runs on, each for itself; None is once for the lab. `script`: it is the script of its name in
-    provision/node/, which a bare `vagrant up` can run, too. `retitled` is the title of what the step does
-    instead where the situation asks for something else, None where `title` holds.
+    `do` runs it and returns whether it changed anything; it raises LabError when it fails. `on` returns the
+    machines it runs on, independently; None means once for the lab. `script`: it is the script of its name in
+    provision/node/, which a bare `vagrant up` can run, too. `retitled` returns another title where the step
+    does something else in this situation, None where `title` applies.
     """
 
     name: str
@@ -111,21 +111,21 @@ class Step:
     retitled: Callable[[Lab, Situation], str | None] = lambda lab, situation: None
 
     def title_in(self, lab: Lab, situation: Situation) -> str:
-        """What the step does in this situation, as people read it."""
+        """The title of what the step does in this situation."""
         return self.retitled(lab, situation) or self.title
 
 
 Plan = tuple[Step, ...]
 
 ONCE = ""
-"""Stands for the machine of a step that runs once for the lab."""
+"""The machine name for a step that runs once for the lab."""
 
 
 def run(plan: Plan, context: Context) -> bool:
-    """Carry out a plan; return whether anything was changed.
+    """Run a plan; return whether anything was changed.
 
-    Steps that do not need one that failed go on, so that the next run finds them done. Raises LabError: the
-    failures of the first step that failed, each with its machine.
+    Steps that do not depend on a failed one continue, so that the next run finds them done. Raises LabError
+    with the failures of the first step that failed, each with its machine.
     """
     wanted = {step.name: _targets(step, context) for step in plan}
     with ThreadPoolExecutor(max_workers=max(1, sum(map(len, wanted.values())))) as pool:
@@ -158,10 +158,10 @@ def run(plan: Plan, context: Context) -> bool:
 def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable[[Step], float]) -> float:
     """How many seconds a plan takes.
 
-    `targets` are the machines that each step changes; `seconds` how long a step takes on one.
+    `targets` are the machines that each step changes; `seconds` returns how long a step takes on one.
     """
     ends: dict[str, dict[str, float]] = {}
-    passed: dict[str, float] = {}  # when a step that changes nothing could begin
+    passed: dict[str, float] = {}  # when a step that changes nothing could start
     for step in plan:
         ends[step.name] = {}
         passed[step.name] = max((_end(name, None, ends, passed) for name in step.after), default=0.0)
@@ -176,7 +176,7 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
 def _end(
     name: str, key: str | None, ends: Mapping[str, Mapping[str, float]], passed: Mapping[str, float]
 ) -> float:
-    """When the steps after this one may begin on this machine."""
+    """When the steps after this one may start on this machine."""
     each = ends.get(name, {})
     return each[key] if key is not None and key in each else max(each.values(), default=passed.get(name, 0.0))
 
@@ -200,7 +200,7 @@ def _carry_out(
 ) -> bool:
     wait(needed)
     if any(future.exception() is not None for future in needed):
-        raise _Skipped(f"{step.name} was not tried")
+        raise _Skipped(f"{step.name} was skipped")
     title = step.title_in(context.lab, context.situation)
     with context.progress.step(step.name, title, node.name if node else "") as shown:
         changed = step.do(Job(context, shown, failed, node))
@@ -210,7 +210,7 @@ def _carry_out(
 
 
 class _Skipped(LabError):
-    """A step that was not tried, since a step that it needs failed; that failure is reported."""
+    """A step that was skipped because a step that it depends on failed; that failure is reported."""
 
 
 def _own_failures(title: str, futures: dict[str, Future[bool]]) -> list[LabError]:

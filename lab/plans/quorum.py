@@ -1,4 +1,4 @@
-"""etcd's quorum: which members may leave, and what a smaller cluster can't survive.
+"""etcd's quorum: which members may leave, and how many failures the cluster tolerates.
 
 The arithmetic is that of etcd's FAQ, "What is failure tolerance?".
 """
@@ -19,9 +19,9 @@ from lab.remote import Remote, side_by_side
 
 @dataclass(frozen=True)
 class Membership:
-    """etcd's voting members by name, and which of them report that they are healthy.
+    """etcd's voting members by name, and those that report that they are healthy.
 
-    Where none does, etcd can't be asked, and the members are assumed to be those of the lab.
+    If none does, etcd can't be asked, and the members are assumed to be the lab's.
     """
 
     members: tuple[str, ...]
@@ -29,8 +29,8 @@ class Membership:
 
 
 @dataclass(frozen=True)
-class Remains:
-    """etcd's voting members as `newest` has stored them: of those asked, the one with the newest data."""
+class StoredMembership:
+    """etcd's voting members as stored by `newest`, the member with the newest data of those asked."""
 
     members: tuple[str, ...]
     newest: str
@@ -45,17 +45,17 @@ class Problem:
 
 
 def needed(members: int) -> int:
-    """How many members must answer for etcd to take writes."""
+    """How many members must respond for etcd to accept writes."""
     return members // 2 + 1
 
 
 def tolerance(members: int) -> int:
-    """How many members may be lost."""
+    """How many members may fail."""
     return members - needed(members) if members else 0
 
 
 def loss(before: Lab, after: Lab) -> str | None:
-    """What a lab can't survive any more once it is smaller, a phrase; None where that is the same."""
+    """How a smaller lab tolerates fewer failures, as a phrase; None if it tolerates as many."""
     was, becomes = (tolerance(len(lab.etcd_members)) for lab in (before, after))
     if becomes >= was:
         return None
@@ -66,7 +66,7 @@ def loss(before: Lab, after: Lab) -> str | None:
 
 
 def membership(lab: Lab, remote: Remote) -> Membership:
-    """Ask each machine's member for its health and the list of members, side by side. Never raises LabError."""
+    """Ask each machine's member for its health and its member list, in parallel. Never raises LabError."""
     answers = side_by_side("asking etcd", lab.etcd_members, lambda node: _voting(lab, remote, node))
     healthy = {name: members for name, members in answers.items() if members is not None}
     listed = next(iter(healthy.values()), tuple(node.name for node in lab.etcd_members))
@@ -74,10 +74,10 @@ def membership(lab: Lab, remote: Remote) -> Membership:
 
 
 def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[str]) -> Problem | None:
-    """Why these members can't leave, one after the other, those that do not answer first; None when they can.
+    """Why these members can't leave one by one, those that do not respond first; None if they can.
 
-    Each change of the membership is a write, which a majority has to take, and afterwards a majority of those
-    that stay has to answer (etcd, "Runtime reconfiguration").
+    Each membership change is a write, which needs a majority; afterwards a majority of the remaining members
+    has to respond (etcd, "Runtime reconfiguration").
     """
     there = list(members)
     for name in in_order(leaving, healthy):
@@ -85,7 +85,7 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
             continue
         if len(there) == 1:
             return Problem(
-                f"{name} can't leave: it has etcd's only member, and so all of the cluster's data",
+                f"{name} can't leave: it has the only etcd member, and so all of the cluster's data",
                 "let others join first: `./inv up`, with nodes.control_planes.count at 3 or more",
             )
         answer = [each for each in there if each in healthy]
@@ -107,9 +107,9 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
 
 
 def rejoin_problem(members: Sequence[str], healthy: Collection[str], again: Sequence[str]) -> Problem | None:
-    """Why these members can't be removed and join again, one after the other; None when they can.
+    """Why these members can't be removed and join again one by one; None if they can.
 
-    To join again a machine loses its member's data, so a majority has to be left without it.
+    A machine that joins again loses its member's data, so the others must be a majority.
     """
     if problem(members, healthy, again) is None:
         return None
@@ -134,10 +134,10 @@ def rejoin_problem(members: Sequence[str], healthy: Collection[str], again: Sequ
 
 
 def unknown_problem(members: Sequence[str], left: Sequence[str], reason: str) -> Problem:
-    """Why `up` does not go on where most members' machines are gone, and the others can't be asked.
+    """Why `up` stops if most members' machines no longer exist, and the others can't be asked.
 
-    `members` are those that lab.yaml has, `left` those of them whose machines exist; `reason` is the last one
-    for which they can't be asked.
+    `members` are those in lab.yaml, `left` those of them whose machines exist; `reason` is why they can't be
+    asked.
     """
     gone = [name for name in members if name not in left]
     machines, do = ("machine", "does") if len(gone) == 1 else ("machines", "do")
@@ -146,39 +146,39 @@ def unknown_problem(members: Sequence[str], left: Sequence[str], reason: str) ->
         f"{', '.join(gone)} {do} not exist any more, {needed(len(members))} are needed, and what is left can't "
         f"be asked: {reason}. No machine was made",
         "`./inv status` shows what runs, `./inv logs` collects what etcd says; once it runs on "
-        f"{left[0]}, `./inv up` says what can be had back",
+        f"{left[0]}, `./inv up` shows what can be recovered",
     )
 
 
 def _sole_member(name: str, then: str) -> str:
-    """How to go on with the data of one member, and without it."""
+    """How to continue with the data of one member, and without it."""
     return (
-        f"the cluster's data is still on {name}, except writes that it had not received yet. "
+        f"the cluster's data is still on {name}, except for writes that it had not received. "
         f"`./inv ssh {name} -- sudo /opt/ha-lab/sole-member.sh` makes its member the only one, then "
-        f"{then} makes the others and has them join. {_WITHOUT_DATA}"
+        f"{then} creates the others, which then join. {_WITHOUT_DATA}"
     )
 
 
 _WITHOUT_DATA = "Without the data: `./inv destroy`, then `./inv up`"
 
 
-def remains(lab: Lab, remote: Remote, nodes: Iterable[Node]) -> Remains | None:
-    """Ask the members on these machines for what they have stored, side by side; None where none answers.
+def stored_membership(lab: Lab, remote: Remote, nodes: Iterable[Node]) -> StoredMembership | None:
+    """Ask the members on these machines for their stored member lists, in parallel; None if none responds.
 
-    That needs no majority. Never raises LabError.
+    This needs no majority. Never raises LabError.
     """
     answers = side_by_side("asking etcd", nodes, lambda node: _stored(lab, remote, node))
     stored = {name: answer for name, answer in answers.items() if answer is not None}
     if not stored:
         return None
     newest = max(stored, key=lambda name: stored[name][0])
-    return Remains(stored[newest][1], newest)
+    return StoredMembership(stored[newest][1], newest)
 
 
-def lost_problem(found: Remains, left: Collection[str]) -> Problem | None:
-    """Why etcd can't have a majority again with the members whose machines exist (`left`); None when it can.
+def lost_problem(found: StoredMembership, left: Collection[str]) -> Problem | None:
+    """Why etcd can't regain a majority with the members whose machines exist (`left`); None if it can.
 
-    A member of a machine that is made again is a new one, which a majority has to agree to (etcd, "Disaster
+    The member of a machine that is created again is a new one, which a majority has to accept (etcd, "Disaster
     recovery").
     """
     here = [name for name in found.members if name in left]
@@ -193,21 +193,21 @@ def lost_problem(found: Remains, left: Collection[str]) -> Problem | None:
     return Problem(
         f"etcd has lost its majority for good: {len(here)} of its {len(found.members)} members {are} left "
         f"({', '.join(here)}), and {needed(len(found.members))} are needed. The {machines} of "
-        f"{', '.join(gone)} {do} not exist any more, and machines that are made again can't join without a "
+        f"{', '.join(gone)} {do} not exist any more, and machines that are created again can't join without a "
         "majority",
         _sole_member(found.newest, then),
     )
 
 
 def in_order(leaving: Sequence[str], healthy: Collection[str]) -> list[str]:
-    """The order in which members leave: those that do not answer first, as they only weaken the majority."""
+    """The order in which members leave: those that do not respond first, as they only weaken the majority."""
     return sorted(leaving, key=lambda each: each in healthy)
 
 
 def _voting(lab: Lab, remote: Remote, node: Node) -> tuple[str, ...] | None:
-    """All voting members as this machine's own one lists them; None where that one is not healthy.
+    """All voting members as listed by this machine's member; None if that is not healthy.
 
-    The machine may have another checkout's facts.sh: these two answers are the same in all of them.
+    The machine may have another checkout's facts.sh: these two answers have the same format in all.
     """
     try:
         command = ["sudo", COMMAND, "etcd-health", "etcd-members"]
@@ -221,7 +221,7 @@ def _voting(lab: Lab, remote: Remote, node: Node) -> tuple[str, ...] | None:
 
 
 def _stored(lab: Lab, remote: Remote, node: Node) -> tuple[int, tuple[str, ...]] | None:
-    """This machine's member: the index of its log, and the voting members that it has stored."""
+    """This machine's member: the index of its raft log, and the voting members that it has stored."""
     try:
         command = ["sudo", COMMAND, "etcd-status", "etcd-stored-members"]
         said = remote.run(node, command, timeout=MACHINE_TIMEOUT, accept=None).stdout
@@ -232,7 +232,7 @@ def _stored(lab: Lab, remote: Remote, node: Node) -> tuple[int, tuple[str, ...]]
 
 
 def _names(lab: Lab, members: Iterable[MemberFact]) -> tuple[str, ...]:
-    """The names of those that vote. One that never started has none yet, and is known by its address."""
+    """The names of the voting members. One that never started has no name yet, and is found by its address."""
     names = {str(each.address): each.name for each in lab.etcd_members}
     voting = [member for member in members if not member.learner]
     return tuple(each.name or names.get(host := _host(each), host) for each in voting)

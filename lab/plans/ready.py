@@ -1,8 +1,8 @@
-"""When a lab is ready: once the checks of `verify` hold. There is no other definition of "ready".
+"""A lab is ready once the checks of `verify` pass. There is no other definition of "ready".
 
-`up` waits for the checks that the API alone answers, and looks at them often. Then it waits for all that need
-no pods of their own, for which every machine is asked. Where they do not hold for some seconds, it looks for a
-cause, and gives up on one that waiting does not cure.
+`up` first waits for the checks that only need the API, which it repeats often. Then it waits for all that need
+no test pods, for which it asks every machine. If they fail for some seconds, it looks for a cause, and stops at
+one that waiting does not fix.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lab.plans.engine import Context, Job
 from lab.unknown import Unknown
 
 READY_TIMEOUT = 300.0
-"""Seconds for machines that have joined to be Ready, and for their pods; 10 s and 20 s are usual."""
+"""Seconds until joined machines are Ready, and until their pods are; 10 s and 20 s are usual."""
 
 HEALTHY_TIMEOUT = 120.0
-"""Seconds for the rest of the checks to hold once all pods are Ready; most hold at the first look."""
+"""Seconds until the remaining checks pass once all pods are Ready; most pass at once."""
 
 LOOK_INTERVAL = 5.0
-"""Seconds of waiting before the first look for a cause, and between two."""
+"""Seconds before the first search for a cause, and between two."""
 
 CAUSE_LASTS = 20.0
-"""Seconds between two looks that find the same cause, after which it is not one of the moment."""
+"""Seconds after which a cause that is found again counts as permanent."""
 
 NODES = frozenset({"exact-nodes", "node-ready"})
 PODS = NODES | {
@@ -47,10 +47,10 @@ PODS = NODES | {
     "api-endpoints",
     "leader-leases",
 }
-"""Names of checks that the API answers: of nodes, and of what runs on them. The rest is waited for last."""
+"""Names of checks that need only the API: of nodes, and of their pods. The rest is waited for last."""
 
 TAINTS = "node-taints"
-"""The check of what users change, too, and `up` does not change back."""
+"""The check of taints, which users may change; `up` does not revert them."""
 
 STEADY = frozenset(
     (
@@ -60,10 +60,10 @@ STEADY = frozenset(
         *("kubeconfig-private", "kubeconfig-expiry", "secrets-private", "no-run-secret", "no-bootstrap-token"),
     )
 )
-"""Names of checks of files, settings and membership. Once every step is done, nothing changes them any more."""
+"""Names of checks of files, settings and membership. Once every step is done, nothing changes their result."""
 
 NAMED = 3
-"""How many of the checks that do not hold yet are named in a reason."""
+"""How many failing checks a reason names."""
 
 
 def wait_for_nodes(job: Job) -> bool:
@@ -73,13 +73,13 @@ def wait_for_nodes(job: Job) -> bool:
 
 
 def wait_for_pods(job: Job) -> bool:
-    """Wait until what runs on the nodes is Ready, too."""
+    """Wait until the nodes' system pods are Ready, too."""
     _wait(job, "all system pods to be Ready", lambda: _why_not(job.context, PODS), READY_TIMEOUT, PODS)
     return False
 
 
 def wait_for_health(job: Job) -> bool:
-    """Wait until every check holds that needs no pods of its own."""
+    """Wait until every check that needs no test pods passes."""
     _wait(job, "the lab to be healthy", lambda: why_not_healthy(job), HEALTHY_TIMEOUT, None)
     return False
 
@@ -91,34 +91,34 @@ def _wait(
     timeout: float,
     names: Collection[str] | None,
 ) -> None:
-    """Wait for the checks of these names; all where None. Raises LabStateError for a cause that will stay."""
-    looks = _Looks(job.context, what, names)
+    """Wait for the checks of these names; None means all. Raises LabStateError for a permanent cause."""
+    looks = _CauseSearch(job.context, what, names)
 
     def why_not() -> str | None:
         reason = check()
         return None if reason is None else looks.reason(reason)
 
-    job.wait_until(why_not, what=what, timeout=timeout, hint="`./inv verify` explains what does not hold")
+    job.wait_until(why_not, what=what, timeout=timeout, hint="`./inv verify` explains the failing checks")
 
 
-class _Looks:
-    """The looks for a cause during one wait: what was found last, and since when."""
+class _CauseSearch:
+    """The search for a cause during one wait: what was found last, and since when."""
 
     def __init__(self, context: Context, what: str, names: Collection[str] | None) -> None:
-        """Begin to wait now."""
+        """Start now."""
         self._context, self._what, self._names = context, what, names
         self._next = time.monotonic() + LOOK_INTERVAL * context.lab.patience
         self._since: dict[str, float] = {}
         self._shown = ""
 
     def reason(self, reason: str) -> str:
-        """The causes that were found last, or else the reason itself; looks again where it is time.
+        """The causes found last, or else the reason itself; searches again when it is time.
 
-        Raises LabStateError once a cause has lasted that waiting does not cure.
+        Raises LabStateError once a cause that waiting does not fix has lasted.
         """
         if time.monotonic() >= self._next:
             found = _causes(self._context, self._names)
-            now = time.monotonic()  # a look takes its time
+            now = time.monotonic()  # the search takes a while
             self._next = now + LOOK_INTERVAL * self._context.lab.patience
             self._since = {each.what: self._since.get(each.what, now) for each in found}
             longest = CAUSE_LASTS * self._context.lab.patience
@@ -126,7 +126,7 @@ class _Looks:
             if lasting:
                 raise LabStateError(
                     f"{self._what}: waiting does not help: {'; '.join(each.sentence for each in lasting)} "
-                    f"(so these checks do not hold: {lasting[0].affected})",
+                    f"(so these checks fail: {lasting[0].affected})",
                     hint=_then_again(dict.fromkeys(each.fix for each in lasting)),
                 )
             self._shown = "; ".join(each.sentence for each in found)
@@ -134,15 +134,15 @@ class _Looks:
 
 
 def _then_again(fixes: Iterable[str]) -> str:
-    """What helps, and then `up`; in lines of their own where a fix is commands with comments, to be pasted."""
+    """The fixes, then `up`; one per line if a fix has commands with comments, so that it can be pasted."""
     between = "\n" if any("#" in fix for fix in fixes) else "; "
     return between.join((*fixes, "then `./inv up` again"))
 
 
 def _causes(context: Context, names: Collection[str] | None) -> tuple[Cause, ...]:
-    """Why checks of these names do not hold now, as far as a cause is known. None is all, and all machines.
+    """The known causes why checks of these names fail now. None means all checks, on all machines.
 
-    Otherwise the machines are asked whose nodes are not Ready; all where the API does not name its nodes.
+    Otherwise it asks the machines whose nodes are not Ready; all machines if the API lists no nodes.
     """
     lab, workspace, remote, ask = context.lab, context.workspace, context.remote, by_ssh(context.remote)
     of = None if names is None else ()
@@ -163,7 +163,7 @@ def _suspects(lab: Lab, facts: Facts, bad: Iterable[Verdict]) -> tuple[Node, ...
 
 
 def cause_of(context: Context, machine: str, said: str) -> Cause | None:
-    """Why the API refused something on a machine, from a program's line about that; None if not known."""
+    """Why the API rejected a machine's request, from a program's error line; None if unknown."""
     refused = Verdict("script", "", machine, "fails", "", said, "", "")
     ask = by_ssh(context.remote)
     facts = gather(context.lab, context.workspace, context.remote, ask, probes=False, of=(), admission=True)
@@ -171,10 +171,10 @@ def cause_of(context: Context, machine: str, said: str) -> Cause | None:
 
 
 def why_not_healthy(job: Job) -> str | None:
-    """The checks that do not hold now, the first few with what they found; None when all hold.
+    """The failing checks, the first few with what they found; None when all pass.
 
-    What is only warned of is named in the step's note. Raises LabStateError where all that is wrong is what
-    neither `up` nor Kubernetes changes: no wait would end that.
+    Warnings go to the step's note. Raises LabStateError if only checks fail that neither `up` nor Kubernetes
+    will fix, since waiting would never end.
     """
     context = job.context
     facts = gather(context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False)
@@ -199,7 +199,7 @@ def _warnings(verdicts: Sequence[Verdict]) -> list[str]:
 
 
 def _is_steady(lab: Lab, facts: Facts, verdict: Verdict) -> bool:
-    """Whether a check that does not hold will not by waiting."""
+    """Whether waiting can't fix a failing check."""
     node = lab.node(verdict.machine)
     if verdict.name == TAINTS and node is not None:
         return only_users_change_taints(lab, facts, node)
@@ -212,7 +212,7 @@ def _why_not(context: Context, names: Collection[str]) -> str | None:
 
 
 def _verdicts(lab: Lab, facts: Facts, names: Collection[str] | None) -> list[Verdict]:
-    """The checks of these names, or all that need no pods of their own, judged."""
+    """The verdicts of the checks of these names, or of all that need no test pods."""
     return [
         case.judge(facts)
         for case in cases(lab)

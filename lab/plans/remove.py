@@ -1,10 +1,9 @@
-"""REMOVE: removes machines from a lab that goes on working, whether they still answer or not.
+"""REMOVE: removes machines from a running lab, whether or not they still respond.
 
-The order is kubeadm's ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy before
-it: no new connection goes to an API server that is about to end. A machine is drained; its etcd member and its
-Node are removed while the others have quorum; the machine is removed last. Before its etcd member or Node is
-removed, it can stay after all: the next `up` restores what was taken from it (`control-plane-init.sh`,
-`node.sh`).
+The order is kubeadm's ("Clean up" in "Creating a cluster with kubeadm", `kubeadm reset`), with HAProxy first:
+no new connection goes to an API server that is about to stop. A machine is drained; its etcd member and its
+Node are removed while the others have quorum; the machine is removed last. Until its etcd member or Node is
+removed, the removal can be undone: the next `up` restores the machine (`control-plane-init.sh`, `node.sh`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
 
 def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
     if situation.first.name not in situation.joined:
-        return []  # there is no cluster that could know them
+        return []  # no cluster exists that they could have joined
     return [node for node in situation.leaving if node.spec.runs_kubelet]
 
 
@@ -78,22 +77,22 @@ def _remove(job: Job) -> bool:
     made = made_record.update(context.workspace, lambda made: made.with_leaving(node.name))
     providers.remove_machines(made.lab, context.workspace, [node.name], job.log)
     if node in _kubernetes(context.lab, context.situation):
-        # A kubelet that was started once more after its Node was deleted has registered it again.
+        # A kubelet that was restarted after its Node was deleted has registered it again.
         _forgotten(job, node_only=True)
     made_record.update(context.workspace, lambda made: made.without(node.name, context.lab.node(node.name)))
     return True
 
 
 REMOVE: Plan = (
-    # Machines that leave need this checkout's scripts, too.
+    # Leaving machines need this checkout's scripts, too.
     Step("deliver", "scripts and configuration", _deliver, _answering),
-    # New connections go to the other servers; open ones go on.
-    Step("drain-haproxy", "HAProxy drains the API servers that leave", _drain_haproxy, _balancers),
-    # One by one: evicted pods start on the machines that stay.
+    # New connections go to the other servers; open ones stay.
+    Step("drain-haproxy", "HAProxy drains the leaving API servers", _drain_haproxy, _balancers),
+    # One by one: evicted pods start on the remaining machines.
     Step("drain", "drain", _drain, _answering, after=("drain-haproxy",), one_at_a_time=True),
-    # Its API server answers the requests that it has and closes its connections, so that clients go elsewhere.
-    Step("leave", "the API server ends", _stop_api_server, _answering_api_servers, after=("deliver", "drain")),
-    # Behind a gate on etcd: never without a quorum of those that stay.
+    # The API server finishes its requests and closes its connections, so that clients reconnect elsewhere.
+    Step("leave", "the API server stops", _stop_api_server, _answering_api_servers, after=("deliver", "drain")),
+    # Only while the remaining etcd members have a quorum.
     Step(
         "forget",
         "leaves etcd and the cluster",
@@ -102,7 +101,7 @@ REMOVE: Plan = (
         after=("drain", "leave"),
         one_at_a_time=True,
     ),
-    # Last, when nothing in the cluster needs it.
+    # Last, when nothing in the cluster needs the machine.
     Step(
         "remove",
         "the machine is removed",

@@ -1,4 +1,4 @@
-"""REPAIR: control planes make their broken files again, where etcd has no majority without them."""
+"""REPAIR: control planes restore their broken files, if etcd has no majority without them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from lab.plans.engine import Plan
 from lab.plans.script import script
 
 REPAIR: Plan = (
-    # All at once: nothing is asked of the cluster, and each may have the vote that is missing.
+    # All at once: this needs nothing from the cluster, and any of them may have the missing vote.
     script(
         "repair",
-        "files that are missing or broken",
+        "missing or broken files are restored",
         lambda lab, situation: situation.machines,
         secrets=lambda _: ("secrets",),
     ),

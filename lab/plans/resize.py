@@ -1,4 +1,4 @@
-"""RESIZE: changes the CPUs and the memory of machines, one at a time, while the lab goes on working."""
+"""RESIZE: changes the CPUs and the memory of machines one at a time, while the lab keeps running."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lab.plans.situation import Situation
 from lab.workspace import made
 
 STOP_TIMEOUT = 60.0
-"""Seconds for a machine to shut down; then its power is cut."""
+"""Seconds for a machine to shut down before its power is cut."""
 
 BACK_TIMEOUT = 300.0
-"""Seconds for a machine to answer again, and for all checks about it to hold."""
+"""Seconds until a machine responds again and all checks about it pass."""
 
 
 def _resize(job: Job) -> bool:
@@ -32,7 +32,7 @@ def _resize(job: Job) -> bool:
         lambda: context.remote.why_not_reachable(node) or (_why_not_back(job) if _had_joined(job) else None),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
-        hint=f"`./inv up` goes on; `./inv replace {node.name}` makes this machine again",
+        hint=f"`./inv up` continues; `./inv replace {node.name}` creates this machine again",
     )
     if node.spec.serves_api:
         for balancer in context.lab.balancers:
@@ -42,19 +42,20 @@ def _resize(job: Job) -> bool:
 
 
 def _had_joined(job: Job) -> bool:
-    """Whether the machine had joined. One that has yet to join may need its new size for that."""
+    """Whether the machine had joined. One that has yet to join may need the new size to do so."""
     joined, node = job.context.situation.joined, job.node
     return node.name in joined if node.spec.runs_kubelet else bool(joined)
 
 
 def _why_not_back(job: Job) -> str | None:
-    """The first check about this machine, of those that need no pods, that does not hold."""
+    """The first failing check about this machine, of those that need no test pods."""
     context, node = job.context, job.node
     facts = gather(
         context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
     )
     for case in cases(context.lab):
-        # Users taint nodes, too, and waiting would not end that; while it is not Ready, node-ready says so.
+        # Users taint nodes, too, and waiting would not change that; node-ready reports a node that is not
+        # Ready.
         if case.node == node and not case.check.probes and case.check.name != TAINTS:
             verdict = case.judge(facts)
             if not verdict.good:
@@ -67,6 +68,6 @@ def _resized(lab: Lab, situation: Situation) -> tuple[Node, ...]:
 
 
 RESIZE: Plan = (
-    # One at a time, each back with its etcd member before the next: a majority always answers.
+    # One at a time: each is back, with its etcd member, before the next, so that etcd keeps its majority.
     Step("resize", "stopped, resized and started", _resize, _resized, one_at_a_time=True),
 )

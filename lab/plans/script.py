@@ -1,4 +1,4 @@
-"""A step that is one script of provision/node/, run on its machine."""
+"""A step that runs one script of provision/node/ on its machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lab.system.meaning import printed_by
 from lab.workspace.render import credentials
 
 WEBHOOK = 'webhook "'
-"""What the API has in its refusals where a webhook could not be asked, or has refused (apiserver's errors)."""
+"""What the API's errors contain when a webhook could not be called, or has denied a request."""
 
 REPAIRS = re.compile(r"^\[[0-9:]+\] repairs: (.+)$", re.MULTILINE)
-"""Lines of `repairs` in provision/lib.sh."""
+"""The lines that `repairs` in provision/lib.sh prints."""
 
 Words = Callable[[Lab, Situation, Node], Sequence[str]]
 
@@ -37,8 +37,8 @@ def script(
 ) -> Step:
     """A step that runs `provision/node/NAME.sh` on each of its machines.
 
-    `words` are its arguments. `secrets` are those of a machine's secrets (`lab.workspace.render.credentials`)
-    that it is given, on standard input.
+    `words` returns its arguments. `secrets` are the names of the secrets (`lab.workspace.render.credentials`)
+    that it gets on standard input.
     """
 
     def do(job: Job) -> bool:
@@ -65,7 +65,7 @@ def script(
 
 
 def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: Sequence[str] = ()) -> bool:
-    """Run a script on a machine, which need not be the job's own; return whether it changed anything."""
+    """Run a script on a machine, which may differ from the job's; return whether it changed anything."""
     context = job.context
     given = None
     if secrets:
@@ -84,7 +84,7 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
 
 
 def _repairs(log: Path) -> list[str]:
-    """What a script has repaired, as it said (`repairs` of provision/lib.sh), each once."""
+    """What a script reported as repaired (`repairs` in provision/lib.sh), without duplicates."""
     try:
         said = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -93,7 +93,7 @@ def _repairs(log: Path) -> list[str]:
 
 
 def _raise_explained(job: Job, name: str, node: Node, error: CommandFailed) -> None:
-    """Raise LabStateError with the cause where the API refused what the script wanted for a webhook's sake."""
+    """Raise LabStateError with the cause if a webhook made the API reject the script's request."""
     said = [line for line in printed_by(error).replace('\\"', '"').splitlines() if WEBHOOK in line]
     cause = ready.cause_of(job.context, node.name, said[-1]) if said else None
     if cause:

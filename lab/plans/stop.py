@@ -1,7 +1,7 @@
-"""STOP: shuts machines down so that nothing is lost, and everything recovers once they are started.
+"""STOP: shuts machines down in an order in which no data is lost and the cluster recovers at the next start.
 
-Workers are first, so that the API still hears of the end of their pods. Then all control planes stop together,
-so that all members of etcd end with the same entry. Load balancers are last, since the others reach the API
+Workers are first, so that the end of their pods still reaches the API. Then all control planes stop together,
+so that all etcd members end with the same log entry. Load balancers are last, since the others reach the API
 through them.
 """
 
@@ -15,7 +15,7 @@ from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation
 
 STOP_TIMEOUT = 30.0
-"""Seconds for a machine to shut down; then its power is cut. A container takes 2 to 10."""
+"""Seconds for a machine to shut down before its power is cut. A container takes 2 to 10."""
 
 
 def _stop(job: Job) -> bool:

@@ -1,7 +1,7 @@
 """UP: from any state of a lab to all nodes Ready behind HAProxy. This list is the complete order.
 
-START is its beginning, for which nothing need be known of the cluster. What follows depends on what the
-machines have (`lab.plans.situation`).
+START is its beginning, which needs no knowledge of the cluster. What follows depends on the machines' state
+(`lab.plans.situation`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lab.plans.situation import Situation, from_nothing
 from lab.workspace import kubeconfig
 
 ANSWER_TIMEOUT = 300.0
-"""Seconds for a machine to answer by ssh after it was started; 10 s are usual."""
+"""Seconds until a machine responds to ssh after it was started; 10 s are usual."""
 
 SHUTDOWN_TIMEOUT = 120.0
-"""Seconds for a machine that is shutting down to have stopped: 45 were seen on a busy host."""
+"""Seconds until a machine that is shutting down has stopped: up to 45 on a busy host."""
 
 KUBEADM_SECRETS = ("secrets", "ca.key")
-"""Of a machine's secrets, those that kubeadm's steps need."""
+"""The secrets that kubeadm's steps need."""
 
 
 def _boot(job: Job) -> bool:
@@ -34,7 +34,7 @@ def _boot(job: Job) -> bool:
     off = [node for node in context.situation.off if states[node.name] != "running"]
     for node in off:
         providers.resume(context.lab, node)
-    # What exists needs no Vagrant, which takes seconds for each machine that it looks at.
+    # Existing machines are started without Vagrant, which takes seconds for each machine.
     providers.power_on(context.lab, [node for node in off if states[node.name] == "stopped"])
     missing = [node.name for node in off if states[node.name] in ("absent", "incomplete")]
     if missing:
@@ -44,7 +44,7 @@ def _boot(job: Job) -> bool:
 
 
 def _start_what_goes_down(job: Job, silent: list[Node]) -> None:
-    """Start silent machines that ran, once they stop: a `stop` that was killed goes on shutting them down."""
+    """Start machines that a killed `stop` is still shutting down, once they have stopped."""
     context = job.context
 
     def why_not() -> str | None:
@@ -56,10 +56,10 @@ def _start_what_goes_down(job: Job, silent: list[Node]) -> None:
         return ", ".join(node.name for node in silent) or None
 
     if silent:
-        with contextlib.suppress(WaitTimedOut):  # the step that waits for an answer says more
+        with contextlib.suppress(WaitTimedOut):  # the step that waits for them reports more
             job.wait_until(
                 why_not,
-                what="machines that run and do not answer to stop or to answer",
+                what="running machines that do not respond to stop or to respond",
                 timeout=SHUTDOWN_TIMEOUT,
                 interval=1.0,
             )
@@ -68,16 +68,18 @@ def _start_what_goes_down(job: Job, silent: list[Node]) -> None:
 def _answers(job: Job) -> bool:
     def why_not() -> str | None:
         if job.failed("boot"):
-            raise LabStateError(f"{job.node.name} was not started: making the machines failed")
+            raise LabStateError(f"{job.node.name} was not started: creating the machines failed")
         remote = job.context.remote
-        return "its network is not made yet" if remote.route_problem() else remote.why_not_reachable(job.node)
+        return (
+            "its network does not exist yet" if remote.route_problem() else remote.why_not_reachable(job.node)
+        )
 
     job.wait_until(
         why_not,
         what=f"{job.node.name} to answer by ssh",
         timeout=ANSWER_TIMEOUT,
         interval=0.3,
-        hint=f"`./inv doctor` looks at the host; `./inv replace {job.node.name}` makes this machine again",
+        hint=f"`./inv doctor` checks the host; `./inv replace {job.node.name}` creates this machine again",
     )
     return True
 
@@ -105,21 +107,21 @@ def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
 
 
 def _cluster_exists(lab: Lab, situation: Situation) -> str | None:
-    """What is done in the place of `kubeadm init` where that was done before."""
+    """What is done instead of `kubeadm init` if that was done before."""
     if situation.first.name not in situation.joined:
         return None
     return "join token and certificate key" if situation.newcomers(lab) else "the cluster is initialised"
 
 
 def _where_all_exist(title: str) -> Callable[[Lab, Situation], str | None]:
-    """This title where no machine has to be made: starting one is much quicker."""
+    """This title if no machine has to be created, since starting one is much faster."""
     return lambda lab, situation: None if situation.absent else title
 
 
 START: Plan = (
-    # Makes machines that are missing and starts those that are off, all at once.
-    Step("boot", "make and start machines", _boot, retitled=_where_all_exist("start machines")),
-    # Beside it, as each machine answers by itself long before Vagrant is done with all.
+    # Creates missing machines and starts stopped ones, all at once.
+    Step("boot", "create and start machines", _boot, retitled=_where_all_exist("start machines")),
+    # In parallel, as each machine responds long before Vagrant has finished all.
     Step(
         "machine",
         "starts and answers",
@@ -133,15 +135,15 @@ START: Plan = (
 
 UP: Plan = (
     *START,
-    # Whatever does not touch membership, everywhere and as early as possible.
+    # Everything that does not touch membership, on all machines and as early as possible.
     script(
         "node",
         "names, routes, container runtime",
         lambda lab, _: lab.kubernetes_nodes,
         after=("deliver",),
-        secrets=lambda situation: ("proxy.env", "ca.key") if _init_by_hand(situation) else ("proxy.env",),
+        secrets=lambda situation: ("proxy.env", "ca.key") if _init_is_manual(situation) else ("proxy.env",),
     ),
-    # HAProxy before kubeadm: its address is the cluster's, and kubeadm init already speaks through it.
+    # HAProxy before kubeadm: its address is the API's, and kubeadm init already uses it.
     script(
         "load-balancer",
         "HAProxy in front of the API servers",
@@ -149,7 +151,7 @@ UP: Plan = (
         after=("deliver",),
         stop=Stop("load-balancer", "HAProxy", task=3),
     ),
-    # Where it is done already, the machines that join a cluster which is up are named to it.
+    # In a running cluster this step creates the join token, and makes joining machines' names known.
     script(
         "control-plane-init",
         "kubeadm init",
@@ -171,11 +173,11 @@ UP: Plan = (
         after=("control-plane-init",),
         stop=Stop("pod-network", "the pod network", task=6),
     ),
-    # The host asks the API itself from here on.
+    # From here on the host uses the API itself.
     Step(
         "kubeconfig", "the administrator's kubeconfig", _fetch_kubeconfig, _first, after=("control-plane-init",)
     ),
-    # Workers all at once, beside the control planes: they don't touch etcd's membership.
+    # Workers all at once, in parallel with the control planes: they don't touch etcd's membership.
     script(
         "worker-join",
         "kubeadm join",
@@ -202,20 +204,20 @@ UP: Plan = (
         ready.wait_for_nodes,
         after=("kubeconfig", "pod-network", "worker-join", "control-plane-join"),
     ),
-    # kube-router leaves its rules behind, and they go on denying.
+    # kube-router leaves its rules behind, and they still deny.
     script(
         "policy-rules",
         "no rules of kube-router are left",
         lambda lab, _: lab.kubernetes_nodes if lab.network.policy == "none" else (),
         after=("nodes-ready",),
     ),
-    # The checks that verify judges, as far as the API answers them.
+    # Those checks of `verify` that need only the API.
     Step("pods-ready", "all system pods are Ready", ready.wait_for_pods, after=("nodes-ready",)),
     # Each kubelet asks for its serving certificate once it has its Node; kubectl logs and exec need it.
     script("kubelet-certificates", "kubelets' serving certificates", _first, after=("nodes-ready",)),
-    # Nothing that could add a machine stays behind.
+    # Remove all credentials that could add a machine.
     script("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("pods-ready",)),
-    # And those that the machines answer themselves.
+    # The remaining checks, which need answers from the machines.
     Step(
         "healthy",
         "the lab is healthy",
@@ -225,32 +227,32 @@ UP: Plan = (
 )
 
 
-def _init_by_hand(situation: Situation) -> bool:
-    """Whether `kubeadm init` is to be typed in, which needs the lab's CA on that machine."""
+def _init_is_manual(situation: Situation) -> bool:
+    """Whether you run `kubeadm init` manually, which needs the lab's CA on that machine."""
     there = situation.first.name in situation.joined
     return bool(situation.until) and "control-plane-init" not in names(before(situation.until)) and not there
 
 
 STOPS: dict[str, Stop] = {step.stop.name: step.stop for step in UP if step.stop}
-"""Where `up --until` stops, in order: before the step of that name; the rest is done manually."""
+"""Where `up --until` can stop, in order: before the step of that name; you do the rest manually."""
 
 
 def require_stop(until: str | None) -> None:
-    """Raise ConfigError, naming those there are, unless it is one of STOPS, or None for all of UP."""
+    """Raise ConfigError, with the possible stops, unless it is one of STOPS, or None for all of UP."""
     if until is not None and until not in STOPS:
         what = f"--until {until}: `up` does not stop there" if until else "--until needs the name of a stop"
         raise ConfigError([what], hint=f"one of: {', '.join(STOPS)}")
 
 
 def before(until: str) -> Plan:
-    """The steps of UP before a stop; all of them where it is ""."""
+    """The steps of UP before a stop; all of them for ""."""
     stops = [index for index, step in enumerate(UP) if until and step.stop and step.stop.name == until]
     return UP[: stops[0]] if stops else UP
 
 
 def left(until: str) -> str:
-    """What is left to do from a stop on, in words."""
-    rest = [stop.by_hand for stop in list(STOPS.values())[list(STOPS).index(until) :]]
+    """What is left to do from a stop on, as a phrase."""
+    rest = [stop.remaining for stop in list(STOPS.values())[list(STOPS).index(until) :]]
     return ", ".join(rest)
 
 
@@ -260,6 +262,6 @@ def names(plan: Plan) -> tuple[str, ...]:
 
 
 def provisioners(lab: Lab, node: Node) -> tuple[str, ...]:
-    """The scripts that a bare `vagrant up` runs on a machine, in order: those of UP from nothing."""
+    """The scripts that a bare `vagrant up` runs on a machine, in order: those of UP for a new lab."""
     nothing = from_nothing(lab)
     return tuple(step.name for step in UP if step.script and step.on and node in step.on(lab, nothing))

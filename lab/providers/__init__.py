@@ -1,16 +1,16 @@
-"""Providers: what makes, starts, stops and removes machines.
+"""Providers create, start, stop and remove machines.
 
-    protocol.py      what a provider is: one row, with the two Protocols that its folder implements
-    docker/  libvirt/  virtualbox/       a provider each: machines.py; golden.py, its image or box; doctor.py,
+    protocol.py      a provider's record, and the two Protocols that its folder implements
+    docker/  libvirt/  virtualbox/       one provider each: machines.py; golden.py, its image or box; doctor.py,
                      its checks; host.py, facts about this host
-    vagrant.py       the only import of python-vagrant; explained.py    what it means when it refuses
+    vagrant.py       the only import of python-vagrant; explained.py    what its errors mean
     shutdown.py      how virtual machines are shut down; boxes.py       Vagrant's boxes
 
-One more provider is one more folder, its templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), its name in
-`lab.model.Provider` and its row in PROVIDERS.
+Another provider needs a folder, templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), a name in
+`lab.model.Provider` and a row in PROVIDERS.
 
-What other modules ask is here, and answered by the lab's provider: where machines exist, the one that made
-them, whatever lab.yaml says by now.
+Other modules call the functions here, which call the lab's provider: if machines exist, the one that created
+them, even if lab.yaml has changed since.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ __all__ = [
     "adopt",
     "boot",
     "known_to_vagrant",
-    "lost_sight_of",
     "power_off",
     "power_on",
     "provider_of",
@@ -45,6 +44,7 @@ __all__ = [
     "state",
     "states",
     "stop",
+    "unknown_to_vagrant",
 ]
 
 PROVIDERS: Mapping[model.Provider, Provider] = {
@@ -52,9 +52,10 @@ PROVIDERS: Mapping[model.Provider, Provider] = {
     "libvirt": libvirt.PROVIDER,
     "virtualbox": virtualbox.PROVIDER,
 }
-"""A row each. What differs between providers is asked of a row; no other module compares a provider's name.
+"""One row each, with everything that differs between providers; no other module compares a provider's name.
 
-`lab.config` does, which picks the provider from lab.yaml and this host; `tests/unit/test_layers.py` holds it.
+`lab.config` does, as it chooses the provider from lab.yaml and this host; `tests/unit/test_layers.py` checks
+this.
 """
 
 
@@ -64,65 +65,65 @@ def provider_of(lab: Lab) -> Provider:
 
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
-    """Make and start machines that don't run, all at once, without provisioning: those named, or all."""
+    """Create and start machines that don't run, in parallel, without provisioning: those named, or all."""
     vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).boot(workspace, log, names)
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
+    """Remove every machine and the lab's network, also machines that Vagrant has lost track of."""
     vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).remove(workspace, log)
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
-    """Remove the machines of these names with their disks, and Vagrant's memory of them; nothing else.
+    """Remove the machines with these names, their disks, and Vagrant's records of them; nothing else.
 
-    `lab` says what machines are called; it need not name these any longer. Fine where some don't exist.
+    `lab` determines the machines' names; it need not contain these. Some may not exist.
     """
     vagrant.wait_for_earlier(workspace, log)
     _made_by(workspace).remove_machines(lab, workspace, names, log)
 
 
-def lost_sight_of(workspace: Workspace) -> list[str]:
-    """Machines of this lab that Vagrant does not know: it, or its .vagrant folder, was killed."""
-    return _made_by(workspace).lost_sight_of(workspace)
+def unknown_to_vagrant(workspace: Workspace) -> list[str]:
+    """Machines of this lab that Vagrant does not know: it was killed, or its .vagrant folder was removed."""
+    return _made_by(workspace).unknown_to_vagrant(workspace)
 
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
-    """Tell Vagrant again which machines are its own, by their names."""
+    """Register machines with Vagrant again, by their names."""
     _made_by(workspace).adopt(lab, workspace)
 
 
 def state(lab: Lab, node: Node) -> MachineState:
-    """The state of one machine. Raises CommandFailed where the provider can't be asked."""
+    """The state of one machine. Raises CommandFailed if the provider can't be asked."""
     return provider_of(lab).machines.state(lab, node)
 
 
 def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
-    """The state of every machine in `lab`, by its name there. Raises CommandFailed where it can't be asked."""
+    """The state of every machine in `lab`, by its name there. Raises CommandFailed if it can't be asked."""
     return _made_by(workspace).states(lab, workspace)
 
 
 def power_off(lab: Lab, nodes: Iterable[Node], silent: Callable[[], None]) -> None:
-    """Cut the power of machines, all at once: nothing on them gets a chance to say goodbye.
+    """Cut the power of machines, all at once, without a shutdown.
 
-    `silent` is called as each falls silent.
+    `silent` is called when a machine stops responding.
     """
     machines = provider_of(lab).machines
     _at_once(nodes, lambda node: machines.cut(lab, node, silent) if _has_power(lab, node) else None)
 
 
 def power_on(lab: Lab, nodes: Iterable[Node]) -> None:
-    """Start machines that are off, all at once; they come up by themselves, without provisioning."""
+    """Start machines that are off, in parallel; they boot without provisioning."""
     machines = provider_of(lab).machines
     _at_once(nodes, lambda node: None if _has_power(lab, node) else machines.start(lab, node))
 
 
 def stop(lab: Lab, node: Node, timeout: float) -> bool:
-    """Shut a machine down, and cut its power after `timeout` seconds; whether it was orderly.
+    """Shut a machine down; cut its power after `timeout` seconds. Returns whether the shutdown was orderly.
 
-    One that is paused goes on first, since it could not shut down. Fine where it is stopped, or absent.
+    A paused machine is resumed first, since it could not shut down. It may be stopped already, or absent.
     """
     machines = provider_of(lab).machines
     found = machines.state(lab, node)
@@ -132,21 +133,21 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
 
 
 def resume(lab: Lab, node: Node) -> None:
-    """Let a machine go on that is paused; nothing for any other."""
+    """Resume a paused machine; does nothing for others."""
     if state(lab, node) == "paused":
         provider_of(lab).machines.resume(lab, node)
 
 
 def resize(lab: Lab, node: Node) -> None:
-    """Give a stopped machine the CPUs and the memory that `node` has, where the provider enforces them."""
+    """Give a stopped machine the CPUs and the memory of `node`, if the provider enforces them."""
     provider_of(lab).machines.resize(lab, node)
 
 
 def _has_power(lab: Lab, node: Node) -> bool:
-    """Whether a machine runs or is paused. Raises LabStateError when there is no such machine."""
+    """Whether a machine runs or is paused. Raises LabStateError if it does not exist."""
     found = state(lab, node)
     if found == "absent":
-        raise LabStateError(f"the machine {node.name} does not exist", hint="`./inv up` makes it")
+        raise LabStateError(f"the machine {node.name} does not exist", hint="`./inv up` creates it")
     return found in ("running", "paused")
 
 
@@ -156,6 +157,6 @@ def _at_once(nodes: Iterable[Node], work: Callable[[Node], None]) -> None:
 
 
 def _made_by(workspace: Workspace) -> Machines:
-    """The provider that made this workspace's machines; docker where nothing was made."""
+    """The provider that created this workspace's machines; docker if there are none."""
     record = made.read(workspace)
     return PROVIDERS[record.lab.provider if record else "docker"].machines

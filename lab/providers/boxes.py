@@ -1,6 +1,6 @@
-"""Vagrant's boxes: which golden ones it has for a provider, adding one and removing one.
+"""Vagrant's boxes: lists the golden ones for a provider, adds and removes one.
 
-Files are asked, since Vagrant itself takes two seconds. Names have the golden disk's content hash.
+Reads files, since Vagrant itself takes two seconds. Names contain the golden disk's content hash.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from lab.system import process
 
 
 def name(mark: str) -> str:
-    """Return the name of the box with the golden disk of that key."""
+    """Return the name of the box for the golden disk of that key."""
     return f"{GOLDEN_BOX}{mark}"
 
 
 def key(box: str) -> str:
-    """Return the key of the disk that is in the box of that name."""
+    """Return the key of the disk in the box of that name."""
     return box.removeprefix(GOLDEN_BOX)
 
 
 def folder(box: str, provider: Provider) -> Path | None:
-    """Return where Vagrant keeps what is in a box; None when it has no such box."""
+    """Return the folder with a box's files; None if Vagrant has no such box."""
     found = boxes_folder().glob(f"{as_folder(box)}/*/{provider}/metadata.json")
     return next((path.parent for path in sorted(found)), None)
 
@@ -38,7 +38,7 @@ def exists(box: str, provider: Provider) -> bool:
 
 
 def bill_of_materials(box: str, provider: Provider) -> str:
-    """Return the list, as JSON text, of what went into the disk in that box; "" where there is no such box."""
+    """Return the bill of materials of a box's disk, as JSON text; "" if there is no such box."""
     found = folder(box, provider)
     return (found / disk.BILL).read_text(encoding="utf-8") if found else ""
 
@@ -50,7 +50,7 @@ def baked(provider: Provider) -> list[str]:
 
 
 def pack(folder: Path, names: Iterable[str]) -> Path:
-    """Make a box file of files in that folder, in it, and return its path."""
+    """Create a box file from files in that folder, in the same folder, and return its path."""
     box = folder / "golden.box"
     with tarfile.open(box, "w") as packed:
         for each in names:
@@ -59,17 +59,17 @@ def pack(folder: Path, names: Iterable[str]) -> Path:
 
 
 def add(box: str, provider: Provider, file: Path, log: Path) -> None:
-    """Give Vagrant a box file; nothing is downloaded. Raises CommandFailed."""
+    """Add a box file to Vagrant; nothing is downloaded. Raises CommandFailed."""
     process.run(
         ["vagrant", "box", "add", "--provider", provider, "--name", box, file],
         env=ENVIRONMENT,
         log=log,
         timeout=600,
-        hint="Vagrant keeps boxes in ~/.vagrant.d, which needs 1 GiB of room (`./inv doctor`)",
+        hint="Vagrant keeps boxes in ~/.vagrant.d, which needs 1 GiB of free space (`./inv doctor`)",
     )
 
 
 def remove(box: str, provider: Provider) -> None:
-    """Take a box from the shelf."""
+    """Remove a box."""
     words = ["vagrant", "box", "remove", box, "--provider", provider, "--all", "--force"]
     process.run(words, env=ENVIRONMENT, timeout=120)

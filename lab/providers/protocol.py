@@ -1,8 +1,8 @@
-"""What a provider is to the rest of the kit: a row of facts about it, and two Protocols.
+"""What the rest of the kit knows about a provider: a record, and two Protocols.
 
-Two, since they answer for different things: `Machines` for the machines of one lab, `GoldenForm` for what this
-host keeps for all labs. Modules implement them, since a provider has no state of its own: mypy checks the
-signatures of `machines.py` and `golden.py` in its folder where its row is made.
+`Machines` is for the machines of one lab, `GoldenForm` for the golden machines that this host keeps for all
+labs. Modules implement them, since a provider has no state: mypy checks the signatures of its `machines.py` and
+`golden.py` where its record is created.
 """
 
 from __future__ import annotations
@@ -20,41 +20,41 @@ from lab.system.progress import Progress
 from lab.workspace import Workspace
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
-"""`paused`: it has power, and nothing on it runs. `stopped`: it exists without power. `absent`: it doesn't.
-`incomplete`: its making was interrupted before it was on the lab's network; `boot` completes it.
+"""`paused`: it has power, but nothing on it runs. `stopped`: it exists without power. `absent`: it does not
+exist. `incomplete`: its creation was interrupted before it was on the lab's network; `boot` completes it.
 """
 
 
 class Machines(Protocol):
-    """Making, removing and powering the machines of a lab. Everything here raises CommandFailed.
+    """Creates, removes, starts and stops the machines of a lab. Every function can raise CommandFailed.
 
-    `names` are machines' names in lab.yaml, or those of machines that it had once.
+    `names` are machines' names in lab.yaml, now or in the past.
     """
 
     def boot(self, workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
-        """Make and start machines that don't run, without provisioning: those named, or all. Idempotent.
+        """Create and start machines that don't run, without provisioning: those named, or all. Idempotent.
 
-        Raises LabStateError where the provider's refusal has a meaning for the lab.
+        Raises LabStateError if the provider's error is one that `explained` knows.
         """
         ...
 
     def remove(self, workspace: Workspace, log: Path) -> None:
-        """Remove every machine and the lab's network, also those that Vagrant has lost sight of."""
+        """Remove every machine and the lab's network, also machines that Vagrant has lost track of."""
         ...
 
     def remove_machines(self, lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
-        """Remove these machines with their disks, and Vagrant's memory of them; nothing else. Idempotent.
+        """Remove these machines, their disks, and Vagrant's records of them; nothing else. Idempotent.
 
-        Works without a Vagrantfile that names them. A machine of such a name that this lab did not make stays.
+        Works even if the Vagrantfile does not have them. A machine that this lab did not create is not removed.
         """
         ...
 
-    def lost_sight_of(self, workspace: Workspace) -> list[str]:
+    def unknown_to_vagrant(self, workspace: Workspace) -> list[str]:
         """The provider's ids of this lab's machines that Vagrant does not know."""
         ...
 
     def adopt(self, lab: Lab, workspace: Workspace) -> None:
-        """Tell Vagrant again which of those machines it made, by their names."""
+        """Register those machines with Vagrant again, by their names."""
         ...
 
     def state(self, lab: Lab, node: Node) -> MachineState:
@@ -62,11 +62,11 @@ class Machines(Protocol):
         ...
 
     def states(self, lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
-        """The state of every machine in `lab`, by its name there; `absent` where this lab did not make it."""
+        """The state of every machine in `lab`, by its name there; `absent` if this lab did not create it."""
         ...
 
     def start(self, lab: Lab, node: Node) -> None:
-        """Start a machine that is stopped; it comes up by itself, without provisioning."""
+        """Start a stopped machine; it boots without provisioning."""
         ...
 
     def stop(self, lab: Lab, node: Node, timeout: float) -> bool:
@@ -77,22 +77,22 @@ class Machines(Protocol):
         ...
 
     def resume(self, lab: Lab, node: Node) -> None:
-        """Let a paused machine go on."""
+        """Resume a paused machine."""
         ...
 
     def cut(self, lab: Lab, node: Node, silent: Callable[[], None]) -> None:
-        """Cut the power of a machine that has it; `silent` is called at the moment in which it falls silent."""
+        """Cut the power of a running machine; `silent` is called at the moment when it stops responding."""
         ...
 
     def resize(self, lab: Lab, node: Node) -> None:
-        """Give a stopped machine the CPUs and the memory of `node`; nothing to do without `enforces_sizes`."""
+        """Give a stopped machine the CPUs and the memory of `node`; does nothing without `enforces_sizes`."""
         ...
 
 
 class GoldenForm(Protocol):
-    """The golden machine in the form that a provider takes: an image, a box. Everything here raises LabError.
+    """The golden machine as an image or a box. Every function can raise LabError.
 
-    `lab.golden.image` asks it with a lab whose `kubernetes.source` is settled.
+    `lab.golden.image` calls it with a lab whose `kubernetes.source` is decided.
     """
 
     def key(self, lab: Lab) -> str:
@@ -100,7 +100,7 @@ class GoldenForm(Protocol):
         ...
 
     def name(self, lab: Lab) -> str:
-        """The name: docker's for an image, Vagrant's for a box. The key is its end."""
+        """The name of the image or box, which ends with the key."""
         ...
 
     def exists(self, golden_machine: str, /) -> bool:
@@ -108,40 +108,40 @@ class GoldenForm(Protocol):
         ...
 
     def make(self, lab: Lab, progress: Progress) -> None:
-        """Make it; nothing half-made is ever under its name."""
+        """Build it; an incomplete one never gets its name."""
         ...
 
     def bill_of_materials(self, golden_machine: str, /) -> str:
-        """The golden machine's own list of what went in, as JSON text."""
+        """The golden machine's bill of materials, as JSON text."""
         ...
 
     def prune(self, lab: Lab) -> list[str]:
-        """Remove every golden machine but the lab's and those in use; the names of what was removed."""
+        """Remove every golden machine except the lab's and those in use; return the removed names."""
         ...
 
     def size(self, lab: Lab) -> int:
-        """What it takes on this host, in MiB; it must be there."""
+        """Its size on this host, in MiB; it must exist."""
         ...
 
     def pack(self, lab: Lab, folder: Path, progress: Progress) -> None:
-        """Put it, which must be there, into an empty folder, for another host."""
+        """Export it to an empty folder, for another host; it must exist."""
         ...
 
     def unpack(self, lab: Lab, folder: Path, progress: Progress) -> None:
-        """Take it from a folder that `pack` has filled."""
+        """Import it from a folder that `pack` has filled."""
         ...
 
 
 @dataclass(frozen=True)
 class Provider:
-    """One provider's row.
+    """One provider.
 
-    `checks` and `tools` are what the doctor checks and looks for; `look` asks the provider's own client about
-    this host (None for docker's, which is asked for every lab). `enforces_sizes`: a machine gets the CPUs and
-    the memory of lab.yaml, and no more; else they are only declared. `shares_kernel`: machines are containers,
-    on this host's kernel. `may_emulate`: whether machines have to be emulated is tried with the golden disk's
-    kernel. `takes_disc`: machines read the lab's key from a disc. `bridges_with_docker`: the lab's network is a
-    bridge of docker's, which restores its firewall rules when it restarts. `runs_on_macos`: hosts can be Macs.
+    The doctor runs `checks` and looks for `tools`; `look` asks the provider's client about this host (None for
+    docker, which is asked for every lab). `enforces_sizes`: machines get exactly the CPUs and the memory in
+    lab.yaml; otherwise these are only declared. `shares_kernel`: machines are containers on this host's kernel.
+    `may_emulate`: machines may have to be emulated, which is tested with the golden disk's kernel.
+    `takes_disc`: machines read the lab's key from a disc. `bridges_with_docker`: the lab's network is a docker
+    bridge; docker restores its firewall rules when it restarts. `runs_on_macos`: the host can be a Mac.
     """
 
     machines: Machines

@@ -1,4 +1,4 @@
-"""Shutting a virtual machine down: its power button first, and its power where that was not enough."""
+"""Shuts a virtual machine down: presses its power button, then cuts its power if that was not enough."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ def shut_down(
     state: Callable[[], MachineState],
     cut: Callable[[], object],
 ) -> bool:
-    """Shut a running machine down; after `timeout` seconds, cut its power. Returns whether it was orderly.
+    """Shut a running machine down; cut its power after `timeout` seconds. Returns whether it was orderly.
 
-    `press` presses its power button and `cut` takes its power away, by the hypervisor. They, and `state`, raise
-    CommandFailed.
+    `press` presses its power button and `cut` cuts its power. They and `state` can raise CommandFailed.
     """
     press()
     try:
         wait_until(
-            lambda: None if state() in ("stopped", "absent") else "it still runs",
+            lambda: None if state() in ("stopped", "absent") else "it is still running",
             what=f"{name} to shut down",
             timeout=timeout,
         )

@@ -1,7 +1,7 @@
-"""Vagrant's own verbs, and its memory of machines. Only this module imports python-vagrant.
+"""Vagrant's commands, and its records of machines. Only this module imports python-vagrant.
 
-python-vagrant discards what Vagrant prints and dies on its error lines (docs/decisions). Its two places
-that start a process are replaced by `lab.system.process`, so that exit codes count and every word is logged.
+python-vagrant discards Vagrant's output and fails on its error lines (docs/decisions). The two methods that
+start a process are replaced by `lab.system.process`, so that exit codes count and all output is logged.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from lab.system.wait import wait_until
 from lab.workspace import Workspace
 
 BOOT_TIMEOUT = 900.0
-"""Seconds for `vagrant up` of all machines where nothing is emulated; 24 s were measured for seven."""
+"""Seconds for `vagrant up` of all machines without emulation; 24 s were measured for seven."""
 
 ATTEMPTS = 3
-"""How often `vagrant up` is tried where it fails with a transient error."""
+"""How often `vagrant up` is tried if it fails with a transient error."""
 
 ENVIRONMENT = {
-    "VAGRANT_CHECKPOINT_DISABLE": "1",  # no call home
+    "VAGRANT_CHECKPOINT_DISABLE": "1",  # no request to Vagrant's servers
     "VAGRANT_NO_COLOR": "1",
 }
 
-_HINT = "read the log; `./inv doctor` looks at the host, `./inv up` goes on from where it stopped"
+_HINT = "read the log; `./inv doctor` checks the host, `./inv up` continues where it stopped"
 
 
 class LoggedVagrant(vagrant.Vagrant):  # type: ignore[misc]  # it has no types
-    """python-vagrant's verbs over `lab.system.process`."""
+    """python-vagrant's commands, run with `lab.system.process`."""
 
     def __init__(self, workspace: Workspace, log: Path, *, timeout: float = BOOT_TIMEOUT, **extra: str) -> None:
-        """Work in the workspace; write all that Vagrant says to `log`."""
+        """Work in the workspace; write all output of Vagrant to `log`."""
         super().__init__(root=str(workspace.root))
         self._log = log
         self._timeout = timeout
         self._extra = ENVIRONMENT | extra
 
     def up(self, names: Sequence[str] = (), *, provider: str) -> None:
-        """Make and start machines without provisioning: those named, or all. python-vagrant takes one name."""
+        """Create and start machines, without provisioning: those named, or all; python-vagrant takes one."""
         self._call_vagrant_command(["up", *names, "--no-provision", f"--provider={provider}"])
 
     def destroy(self, vm_name: str | None = None, *, at_once: bool = True) -> None:
-        """Remove machines; all at once, which python-vagrant has no word for, or one by one."""
+        """Remove machines, in parallel, which python-vagrant has no option for, or one by one."""
         self._call_vagrant_command(
             ["destroy", vm_name, "--force", "--parallel" if at_once else "--no-parallel"]
         )
@@ -75,13 +75,13 @@ def up(
     timeout: float = BOOT_TIMEOUT,
     transient: Collection[str],
 ) -> None:
-    """Make and start machines that don't run, without provisioning: those named, or all.
+    """Create and start machines that don't run, without provisioning: those named, or all.
 
-    After an error with one of the words in `transient` it is tried again. Raises LabStateError where what
-    Vagrant printed has a meaning for the lab, else CommandFailed.
+    Retries after an error that contains one of `transient`. Raises LabStateError if `explained` knows what
+    Vagrant printed, otherwise CommandFailed.
     """
     if names is not None and not names:
-        return  # without a name Vagrant would take all
+        return  # without names Vagrant would start all machines
     for attempt in range(1, ATTEMPTS + 1):
         try:
             machines = LoggedVagrant(workspace, log, timeout=timeout, HA_LAB_BOOT_ONLY="1")
@@ -95,10 +95,10 @@ def up(
 
 
 def destroy(workspace: Workspace, log: Path) -> list[CommandFailed]:
-    """Remove the machines that Vagrant knows, with the network after the last; return what was refused.
+    """Remove the machines that Vagrant knows, and the network after the last; return the failures.
 
-    One by one: all at once, threads of vagrant-libvirt sometimes race. Vagrant ends at the first machine that
-    it can't remove, so after that each is removed by itself.
+    One by one, since parallel threads of vagrant-libvirt sometimes race. Vagrant stops at the first machine
+    that it can't remove; then the others are removed with a command each.
     """
     if not workspace.vagrantfile.exists() or not known(workspace):
         return []
@@ -118,28 +118,28 @@ def destroy(workspace: Workspace, log: Path) -> list[CommandFailed]:
 
 
 def known(workspace: Workspace) -> bool:
-    """Whether this workspace ever made a machine that it has not removed."""
+    """Whether this workspace has created a machine and not removed it."""
     return workspace.has_machines()
 
 
 def ids(workspace: Workspace) -> set[str]:
-    """What the provider calls the machines that Vagrant knows here."""
+    """The provider's ids of the machines that Vagrant knows here."""
     return set(ids_by_name(workspace).values())
 
 
 def ids_by_name(workspace: Workspace) -> dict[str, str]:
-    """The machines that Vagrant knows here: name in lab.yaml → what the provider calls it."""
+    """The machines that Vagrant knows here: name in lab.yaml → the provider's id."""
     found = _memory(workspace).glob("*/*/id")
     return {path.parent.parent.name: path.read_text().strip() for path in found}
 
 
 def remember(workspace: Workspace, name: str, provider: str, mark: str) -> None:
-    """Tell Vagrant again what the provider calls a machine."""
+    """Record a machine's provider id for Vagrant again."""
     workspace.write(_memory(workspace) / name / provider / "id", mark)
 
 
 def forget(workspace: Workspace, name: str) -> None:
-    """Let Vagrant know nothing of a machine, which the provider has no longer; fine where it knew nothing."""
+    """Remove Vagrant's record of a machine that no longer exists; there may be none."""
     shutil.rmtree(_memory(workspace) / name, ignore_errors=True)
 
 
@@ -148,24 +148,24 @@ def _memory(workspace: Workspace) -> Path:
 
 
 def wait_for_earlier(workspace: Workspace, log: Path) -> None:
-    """A run that was killed leaves its Vagrant running, and a machine can have one Vagrant only."""
+    """Wait for the Vagrant of a killed run to end: only one Vagrant can work on a machine."""
     wait_until(
         lambda: _other_vagrant(workspace),
         what="an earlier run's Vagrant to end",
         timeout=BOOT_TIMEOUT,
         log=log,
-        hint="end that process and try again",
+        hint="end that process, then try again",
     )
 
 
 def _other_vagrant(workspace: Workspace) -> str | None:
-    """Which Vagrant runs in this folder now; None when none does."""
+    """The Vagrant process that runs in this folder, or None."""
     for process_folder in Path("/proc").glob("[0-9]*"):
         try:
             if (process_folder / "cwd").resolve() != workspace.root:
                 continue
             if b"vagrant" in (process_folder / "cmdline").read_bytes():
-                return f"process {process_folder.name} is running on these machines"
+                return f"process {process_folder.name} is working on these machines"
         except OSError:
             continue  # it has ended meanwhile, or is another user's
     return None

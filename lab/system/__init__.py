@@ -1,1 +1,1 @@
-"""The door to the operating system: commands and what they print, proxies, waiting, the terminal."""
+"""Access to the operating system: commands and their output, proxies, waiting, the terminal."""

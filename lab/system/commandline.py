@@ -1,4 +1,4 @@
-"""How a typed line is read: invoke's parser, with our words for what it can't make out."""
+"""Parses the command line: invoke's parser, with this kit's messages for what it can't parse."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _parse_cleanup, _binary_names = Program.parse_cleanup, Program.binary_names
 
 
 class UsageError(ParseError, Exit):  # type: ignore[misc]
-    """A line that can't be read; invoke prints a ParseError, and takes the exit code of an Exit."""
+    """An invalid command line; invoke prints a ParseError, and uses the exit code of an Exit."""
 
     def __init__(self, said: str, context: ParserContext | None = None) -> None:
         """Keep what to print, and the context from which invoke completes words."""
         said = naming(said, "")
         super().__init__(said, context)
         self.args = (said,)
-        self.message = None  # which would be printed, too
+        self.message = None  # invoke would print it, too
         self._code = exit_codes.USAGE
 
 
-def speak_our_words() -> None:
-    """Have invoke take what the verbs need; once, before it reads the line."""
-    ParseMachine.complete_context = _without_optional_words
+def patch_invoke() -> None:
+    """Patch invoke's parser for the verbs; once, before it parses the command line."""
+    ParseMachine.complete_context = _fill_optional_arguments
     ParseMachine.check_ambiguity = _never_ambiguous
     ParseMachine.see_positional_arg = _no_flag_for_a_word
-    ParseMachine.error = _not_understood
+    ParseMachine.error = _usage_error
     Parser.parse_argv = _with_ssh_at_the_end
-    Program.parse_cleanup = _help_of_known_verbs
+    Program.parse_cleanup = _help_for_known_verbs
     Program.binary_names = property(_also_as_typed)
-    sys.excepthook = _unless_the_reader_left
-    atexit.register(_print_the_rest)
+    sys.excepthook = _exit_on_broken_pipe
+    atexit.register(_flush_at_exit)
 
 
 def completion(shell: str) -> str:
@@ -66,22 +66,22 @@ def completion(shell: str) -> str:
 
 
 def after_dashes() -> list[str]:
-    """The words behind `--`: a command for a machine."""
+    """The arguments after `--`: a command for a machine."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
 
 
 def _also_as_typed(self: Program) -> list[str]:
-    """What may begin a line that is to be completed: `./inv`, too, which invoke is not started as."""
+    """Return how a line to complete may begin: also with `./inv`, which is not the name of invoke's process."""
     return [*_binary_names.fget(self), COMMAND]
 
 
-def _without_optional_words(self: ParseMachine) -> None:
-    """Let a word among a task's `optional` be left out, so that `./inv drill --list` can be typed.
+def _fill_optional_arguments(self: ParseMachine) -> None:
+    """Let the arguments in a task's `optional` be left out, so that `./inv drill --list` works.
 
-    invoke itself knows words that must be given, and flags that may be.
+    invoke itself has only required arguments and optional flags.
     """
     for argument in self.context.positional_args if self.context else ():
-        if argument.value is True:  # a flag without its word
+        if argument.value is True:  # a flag without its value
             self.flag = argument
             self.error("needed value")
         if argument.optional and argument.value is None:
@@ -90,12 +90,12 @@ def _without_optional_words(self: ParseMachine) -> None:
 
 
 def _never_ambiguous(self: ParseMachine, value: str) -> bool:
-    """Let a word that may be left out be given by its flag too: `./inv task --number 3` is `./inv task 3`."""
+    """Accept an optional argument as a flag, too: `./inv task --number 3` is `./inv task 3`."""
     return False
 
 
 def _no_flag_for_a_word(self: ParseMachine, value: str) -> None:
-    """Take a word that a verb needs, such as a machine's name; what looks like a flag is an unknown one.
+    """Accept an argument that a verb needs, such as a machine's name, unless it looks like a flag.
 
     So it can be completed, too.
     """
@@ -104,17 +104,17 @@ def _no_flag_for_a_word(self: ParseMachine, value: str) -> None:
     _see_positional_arg(self, value)
 
 
-def _not_understood(self: ParseMachine, message: str) -> None:
-    """Say what can't be made out of a line, and what to do next, where invoke says the first alone."""
+def _usage_error(self: ParseMachine, message: str) -> None:
+    """Report what can't be parsed and what to do next; invoke itself reports only the first."""
     verb = self.context.name if self.context else None
-    known = f"`./inv --help {verb}` says what `{verb}` takes" if verb else "`./inv --list` has all verbs"
+    known = f"`./inv --help {verb}` shows what `{verb}` takes" if verb else "`./inv --list` shows all verbs"
     unknown = re.fullmatch(r"No idea what '(.*)' is!", message)
     if unknown and unknown[1].startswith("-"):
         message = f"there is no flag {unknown[1]}"
         known = _near(unknown[1], self.context.flags, "{}") + known
     elif unknown:
         message = f"there is no verb {unknown[1]}"
-        known = _near(unknown[1], self.contexts, "`./inv {}`") + "`./inv --list` has all verbs"
+        known = _near(unknown[1], self.contexts, "`./inv {}`") + "`./inv --list` shows all verbs"
     elif self.flag and "needed value" in message:
         message = f"--{self.flag.name} needs a value"
     elif verb and "did not receive" in message:
@@ -122,29 +122,27 @@ def _not_understood(self: ParseMachine, message: str) -> None:
     raise UsageError(f"error: {message}\n  next: {known}", self.context)
 
 
-def _unless_the_reader_left(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    """End as the shell knows it of SIGPIPE where invoke itself prints, as for `./inv --list | head`."""
+def _exit_on_broken_pipe(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Exit as after SIGPIPE where invoke itself prints into a closed pipe, as in `./inv --list | head`."""
     if issubclass(kind, BrokenPipeError):
-        os._exit(exit_codes.READER_LEFT)  # what is left to write has no reader
+        os._exit(exit_codes.READER_LEFT)  # flushing the rest would fail, too
     sys.__excepthook__(kind, error, trace)
 
 
-def _print_the_rest() -> None:
-    """End in the same way where the reader has left before what was printed leaves Python's buffer."""
+def _flush_at_exit() -> None:
+    """Exit in the same way where the pipe is closed before Python's buffer is flushed."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os._exit(exit_codes.READER_LEFT)
 
 
-def _help_of_known_verbs(self: Program) -> None:
-    """Print help and lists, as invoke does; of a verb that there is not, say so in our words."""
+def _help_for_known_verbs(self: Program) -> None:
+    """Print help and lists, as invoke does; report a verb that does not exist."""
     asked = self.args.help.value
     if isinstance(asked, str) and asked and asked not in self.parser.contexts:
         near = _near(asked, self.parser.contexts, "`./inv --help {}`")
-        raise UsageError(f"error: there is no verb {asked}\n  next: {near}`./inv --list` has all verbs")
+        raise UsageError(f"error: there is no verb {asked}\n  next: {near}`./inv --list` shows all verbs")
     _parse_cleanup(self)
 
 
@@ -154,12 +152,12 @@ def _near(word: str, known: Iterable[str], as_typed: str) -> str:
 
 
 def _with_ssh_at_the_end(self: Parser, argv: list[str]) -> ParseResult:
-    """Read a line whose last verb may be `ssh`: that becomes the session, and has what follows `--`."""
+    """Parse a command line; its last verb may be `ssh`, which gets the arguments after `--`."""
     found = _parse_argv(self, argv)
     verbs = [context.name for context in found if context.name]
     if "ssh" in verbs[:-1]:
-        raise UsageError("error: nothing can follow `ssh` in one line\n  next: type it by itself")
+        raise UsageError("error: no other verb can follow `ssh`\n  next: run them as two commands")
     if verbs and verbs[-1] != "ssh" and after_dashes():
-        what = f"words after `--` are a command for a machine, and `{verbs[-1]}` takes none"
+        what = f"arguments after `--` are a command for a machine, and `{verbs[-1]}` takes none"
         raise UsageError(f"error: {what}\n  next: ./inv ssh MACHINE -- COMMAND")
     return found

@@ -1,8 +1,8 @@
-"""The environment of every process that the kit starts: made here by name, never the user's own as it is.
+"""The environment of every process that the kit starts: built here by name, never inherited as it is.
 
-A variable that is set for other work must not change what the kit does: VAGRANT_CWD would have `destroy` act on
-another project, PYTEST_ADDOPTS have `verify` leave checks out, DOCKER_CONTENT_TRUST have `up` ask a host for
-signatures. `base` is what every program gets; what only one program needs (`GO`, `PIP`, ...) its caller adds.
+A variable that is set for other work must not change what the kit does: VAGRANT_CWD would make `destroy` act on
+another project, PYTEST_ADDOPTS could make tests skip, DOCKER_CONTENT_TRUST would make `up` ask a server for
+signatures. `base` is what every program gets; callers add what only one program needs (`GO`, `PIP`, ...).
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ from pathlib import Path
 from lab.system import proxies
 
 LOCALE = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-"""Output is read by programs and quoted in messages, so all of it is in English and UTF-8."""
+"""Output is parsed and quoted in messages, so all of it is in English and UTF-8."""
 
 USER = (
     *("PATH", "HOME", "USER", "LOGNAME", "TERM"),
     # Where the user's files are, besides HOME; skopeo's logins: XDG_RUNTIME_DIR (containers-auth.json(5)).
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
 )
-"""Who the user is, and where the user's programs and files are."""
+"""The user's identity, programs and files."""
 
 INTENDED = (
-    # Which docker; the doctor shows it. Whatever else docker's client reads changes what its commands do.
+    # Which docker daemon; the doctor shows it. docker's other variables would change what its commands do.
     *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY"),
-    # Where Vagrant has its boxes, and VirtualBox its machines: the kit looks there, too.
+    # Where Vagrant keeps its boxes, and VirtualBox its machines: the kit looks there, too.
     *("VAGRANT_HOME", "VBOX_USER_HOME"),
     # libvirt on another host (qemu+ssh://) is reached with the user's key; the lab's machines never are.
     "SSH_AUTH_SOCK",
-    # Without these, WSL starts none of Windows' programs, and Vagrant refuses VirtualBox there.
+    # Without these, WSL can't start Windows programs, and Vagrant refuses VirtualBox there.
     *("WSL_DISTRO_NAME", "WSL_INTEROP", "WSLENV"),
     *("VAGRANT_WSL_ENABLE_WINDOWS_ACCESS", "VAGRANT_WSL_WINDOWS_ACCESS_USER_HOME_PATH"),
 )
-"""Settings of other programs that a user makes for the kit as well."""
+"""Settings of other programs that are intended for the kit as well."""
 
 AUTHORITIES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE")
-"""Files of certificate authorities, for networks that have their own; only those that are there."""
+"""Certificate authority files, for networks that have their own; only those that exist."""
 
 OWN = "HA_LAB_"
-"""How the names of the kit's own variables begin."""
+"""The prefix of the kit's own variables."""
 
 GO = ("GOPROXY", "GOPRIVATE", "GONOSUMDB", "GOPATH", "GOMODCACHE", "GOCACHE", "GOTMPDIR")
-"""Where Go's modules come from, and where they are kept: go.sum decides what is in them."""
+"""Where Go downloads and keeps modules; go.sum verifies their content."""
 
 PIP = (
     *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_TRUSTED_HOST"),
     *("PIP_CERT", "PIP_CLIENT_CERT", "PIP_PROXY", "PIP_DEFAULT_TIMEOUT", "PIP_TIMEOUT", "PIP_RETRIES"),
     *("PIP_CACHE_DIR", "PIP_CONFIG_FILE"),
 )
-"""Where Python's packages come from: the locks' hashes decide what is in them. `inv` has the same list."""
+"""Where pip downloads packages; the lock files' hashes verify their content. `inv` has the same list."""
 
 SKOPEO = ("REGISTRY_AUTH_FILE",)
-"""Where `skopeo login` keeps logins, where that is not its usual place."""
+"""Where `skopeo login` keeps credentials, if that is not the default."""
 
 COLOURS = ("NO_COLOR", "FORCE_COLOR", "COLORTERM")
-"""For programs that print for the user, on the user's terminal; none whose output is read gets them."""
+"""For programs that print on the user's terminal; never for those whose output is parsed."""
 
 TESTS = (*GO, *PIP, *SKOPEO, *COLOURS, "CI", "UPDATE_GOLDEN")
-"""For the project's own tests, which run all of the kit."""
+"""For the project's own tests, which use all parts of the kit."""
 
 TERMINALS = frozenset(
     (
@@ -73,14 +73,14 @@ TERMINALS = frozenset(
         *("xterm-vt220", "xterm-xfree86"),
     )
 )
-"""The terminals that machines know: those of Debian's package ncurses-base, which every machine has."""
+"""The terminal types that machines know: those of Debian's package ncurses-base, which every machine has."""
 
 FALLBACK_TERMINAL = "xterm-256color"
-"""Terminals that machines do not know (kitty, alacritty, foot, ghostty, ...) understand this one."""
+"""A type that terminals unknown to the machines (kitty, alacritty, foot, ghostty, ...) can display."""
 
 
 def base(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what every program gets: the user, proxies and authorities, intended settings, English.
+    """Return what every program gets: the user's identity, proxies, CA files, intended settings, English.
 
     `environ` is the user's environment, by default this process's.
     """
@@ -94,18 +94,18 @@ def base(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def chosen(names: Iterable[str], environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return what the user has set of these names, such as GO; an empty value counts as not set."""
+    """Return those of these variables that the user has set, such as GO; an empty value counts as not set."""
     given = os.environ if environ is None else environ
     return {name: given[name] for name in names if given.get(name)}
 
 
 def is_usable(folder: str) -> bool:
-    """Whether files can be made in a folder; its path must be absolute, since commands run elsewhere."""
+    """Whether files can be created in a folder; its path must be absolute, since commands run elsewhere."""
     return os.path.isabs(folder) and os.path.isdir(folder) and os.access(folder, os.W_OK | os.X_OK)
 
 
 def terminal_of_machines(name: str) -> str:
-    """Return a terminal's name as machines know it: the same, or one that such a terminal understands.
+    """Return a terminal type that machines know: the same one, or a compatible one.
 
     Empty where there is none.
     """
@@ -114,7 +114,7 @@ def terminal_of_machines(name: str) -> str:
 
 @contextlib.contextmanager
 def in_this_process() -> Iterator[None]:
-    """Let this process itself have `base` and nothing else, for libraries that read or pass on what it has."""
+    """Give this process `base` and nothing else, for libraries that read its environment or pass it on."""
     before, made = dict(os.environ), base()
     try:
         for name in before.keys() - made.keys():

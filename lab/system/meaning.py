@@ -1,9 +1,9 @@
-"""What other programs' messages mean: a row for each sign in their output; the first that fits counts.
+"""What other programs' messages mean: one row for each pattern in their output; the first match counts.
 
-One type and one way to match them, and three tables, since a sign means something else in each: of "no such
+One type and one way to match, but three tables, since a pattern means something else in each: for "no such
 host" and "i/o timeout", `golden.supply.complaints` says that the Go module proxy can't be reached, and
-`golden.supply.hosts` that a mirror can't. `providers.explained` has what docker and hypervisors print. Each is
-beside the code that runs those programs, and ordered by itself; rows that mean the same everywhere are here.
+`golden.supply.hosts` that a mirror can't. `providers.explained` has what docker and hypervisors print. Each
+table is beside the code that runs those programs; rows that mean the same everywhere are here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from lab.system import quoting
 
 
 class Meaning(NamedTuple):
-    """`sign` is what a program prints, in any case of letters; `sentence` what that says; `hint` what to do."""
+    """`sign` is what a program prints, in upper or lower case; `sentence` what it means; `hint` what to do."""
 
     sign: str
     sentence: str
@@ -35,13 +35,13 @@ NO_SPACE = (
 
 
 def meaning_of(output: str, meanings: Iterable[Meaning]) -> Meaning | None:
-    """The first of the rows whose sign is in that output; None where none is."""
+    """The first row whose `sign` is in that output, or None."""
     lower = output.lower()
     return next((each for each in meanings if each.sign.lower() in lower), None)
 
 
 def printed_by(error: CommandFailed) -> str:
-    """How a command ended and all that it printed, without its own words: paths and digests mean nothing."""
+    """How a command ended and all of its output, without its own arguments, which may contain a `sign`."""
     ended = error.message.removeprefix(f"`{quoting.line(error.argv)}`")
     if error.log is None or not error.log.exists():
         return ended

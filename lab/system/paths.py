@@ -1,4 +1,4 @@
-"""Where the kit's own files are: the data that its code reads, in a checkout or in an installed package."""
+"""Where the kit's own data files are, in a checkout or in an installed package."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ COMMAND = "./inv" if IS_CHECKOUT else "ha-lab"
 """What starts the kit, as a user types it."""
 
 PROVISION = REPOSITORY / "provision"
-"""Shell that runs on machines, and the templates of their files."""
+"""Shell scripts that run on machines, and templates of their files."""
 
 SUPPLY = REPOSITORY / "supply"
-"""The pins of everything that goes into the golden machine."""
+"""The pinned versions and hashes of everything that goes into the golden machine."""
 
 
 def in_repository(path: Path) -> Path:
@@ -29,10 +29,10 @@ def in_repository(path: Path) -> Path:
 
 
 def line_end_problem(folder: Path = PROVISION) -> str | None:
-    """Why the files for machines can't be used as they are; None where each of their lines ends with LF.
+    """Why the files for machines can't be used; None where all their lines end with LF.
 
-    An editor or a copy on Windows may end them with CR LF, and `#!/bin/sh` then names no program. Git itself
-    is kept from it by .gitattributes.
+    An editor or a copy on Windows may convert them to CR LF, and `#!/bin/sh` then names no program.
+    .gitattributes keeps Git from doing so.
     """
     wrong = sorted(path for path in folder.rglob("*") if path.is_file() and b"\r\n" in path.read_bytes())
     if not wrong:

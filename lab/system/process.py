@@ -1,9 +1,8 @@
-"""The one door to commands on the host: every one starts, is logged, and ends here.
+"""Runs every command on the host: each one is started, logged and ended here.
 
-A command is a list of words, never a shell line. What is given on standard input is never logged, so
-secrets travel that way and no other. A command gets the environment that `lab.system.environment` makes, and
-what its caller adds. One that is interrupted or runs out of time is ended with its process group, so nothing
-is left behind.
+A command is a list of arguments, never a shell line. Standard input is never logged, so secrets are passed only
+that way. A command gets the environment that `lab.system.environment` builds, and what its caller adds. When it
+is interrupted or times out, its process group is killed, so that nothing is left behind.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from lab.system import environment, proxies, quoting
 from lab.system.redact import redacted
 
 TAIL_LINES = 12
-"""How many of a failed command's last lines an error carries; the log has them all."""
+"""How many of a failed command's last lines its error shows; the log has them all."""
 
 TAIL_SEARCHED = 2**16
-"""How many of the last letters are searched for secrets: a key of many lines may begin before the tail."""
+"""How many of the last characters are searched for secrets: a long key may begin before the tail."""
 
 GRACE = 5.0
 """Seconds that a command has to end after SIGTERM."""
@@ -41,7 +40,7 @@ _INTERRUPTED = "was not started: this run was interrupted"
 
 @dataclass(frozen=True)
 class Result:
-    """A finished command: its words, its exit code, what it printed, and how long it took."""
+    """A finished command: its arguments, exit code, output, and how long it took."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -70,10 +69,10 @@ def run(
     terminal: bool = False,
     hint: str = "",
 ) -> Result:
-    """Run a command to its end and return what it said.
+    """Run a command to its end and return its result.
 
     `accept` lists the exit codes that count as answers (None: any). `env` adds to the kit's environment
-    (`lab.system.environment.base`); of the user's own, nothing else gets through.
+    (`lab.system.environment.base`); nothing else of the user's environment is passed on.
     With `log`, standard output and error go to that file, together, as they come, and the result's
     texts are empty; with `output`, standard output goes to that file, byte for byte. With `source`, standard
     input is that file, which may be larger than memory. With
@@ -91,7 +90,7 @@ def run(
     except subprocess.TimeoutExpired as error:
         _end(process)
         waited = f"{timeout:.0f} s"
-        what = f"got nothing for {waited}" if idle_timeout_folder else f"did not end within {waited}"
+        what = f"received nothing for {waited}" if idle_timeout_folder else f"did not end within {waited}"
         raise CommandTimedOut(words, what, tail=_tail(log, ""), hint=hint, log=log) from error
     except BaseException:
         _end(process)
@@ -113,7 +112,7 @@ def run(
     if accept is not None and result.returncode not in accept:
         raise CommandFailed(
             words,
-            _verdict(result.returncode),
+            _how_it_ended(result.returncode),
             tail=_tail(log, result.stderr or result.stdout),
             hint=hint,
             log=log,
@@ -123,9 +122,9 @@ def run(
 
 
 def replace(argv: Sequence[str | Path]) -> None:
-    """Become that command on a machine of the lab: its terminal and exit code are its own.
+    """Replace this process with a command on a machine; terminal and exit code become that command's.
 
-    The terminal has a name that machines know. Raises CommandFailed for a missing program.
+    TERM is set to a type that machines know. Raises CommandFailed for a missing program.
     """
     words = [str(word) for word in argv]
     made = environment.base()
@@ -137,9 +136,9 @@ def replace(argv: Sequence[str | Path]) -> None:
 
 
 def as_root(*words: str | Path, online: bool = False) -> list[str]:
-    """The command, through sudo where this process isn't root; `run` leaves sudo its terminal.
+    """The command, with sudo unless this process is root; `run` leaves sudo its terminal.
 
-    sudo keeps no environment; what goes `online` is given the proxies all the same, by their names.
+    sudo drops the environment; with `online`, the proxy variables are kept by name.
     """
     plain = [str(word) for word in words]
     if os.geteuid() == 0:
@@ -149,13 +148,13 @@ def as_root(*words: str | Path, online: bool = False) -> list[str]:
 
 
 def raise_if_interrupted(what: str) -> None:
-    """Give up, wherever this is asked, once `end_all` was called: a thread can't be interrupted."""
+    """Raise LabError once `end_all` was called: a thread can't be interrupted in another way."""
     if _stopped.is_set():
         raise LabError(f"{what}: this run was interrupted")
 
 
 def end_all() -> None:
-    """End every command that runs and start no more; for the one place that handles Ctrl-C."""
+    """Kill every running command and start no more; for the code that handles Ctrl-C."""
     with _running_lock:
         _stopped.set()
         processes = list(_running)
@@ -164,7 +163,7 @@ def end_all() -> None:
 
 
 def interrupt() -> None:
-    """Start no command any more, and end those that run, beside the caller: for a signal's handler."""
+    """Start no more commands and kill the running ones in the background; for a signal handler."""
     global _ending
     _stopped.set()
     _ending = threading.Thread(target=end_all)
@@ -173,16 +172,16 @@ def interrupt() -> None:
 
 @contextlib.contextmanager
 def defer_interrupts() -> Iterator[None]:
-    """Run the block to its end whatever is pressed: for undoing a fault, and for removing what was made.
+    """Run the block to its end despite interrupts: for reverting a fault, or removing what was created.
 
-    Commands start inside it even after an interrupt. A further interrupt or SIGTERM is kept until the end,
-    and raised there as KeyboardInterrupt. For the main thread only, as signal handlers are.
+    Commands can start inside it even after an interrupt. A further interrupt or SIGTERM is deferred to the end
+    and raised there as KeyboardInterrupt. For the main thread only, like signal handlers.
     """
     deferred: list[int] = []
     signals = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(each, lambda number, _: deferred.append(number)) for each in signals]
     if _ending is not None:
-        _ending.join()  # it would take what starts now for what has to end
+        _ending.join()  # it would kill what is started from here on
     stopped = _stopped.is_set()
     _stopped.clear()
     try:
@@ -230,7 +229,7 @@ def _start(
             stderr=subprocess.STDOUT if log is not None else None if terminal else subprocess.PIPE,
             cwd=cwd,
             env=environment.base() | dict(env or {}),
-            # sudo asks for a password on its terminal, which a session of its own would not have.
+            # sudo asks for a password on its terminal, which a new session would not have.
             start_new_session=words[0] != "sudo" and not terminal,
         )
     except FileNotFoundError as error:
@@ -265,11 +264,11 @@ def _communicate(
         except subprocess.TimeoutExpired:
             if _bytes_in(idle_timeout_folder) == before:
                 raise
-            given = None  # it has it
+            given = None  # it was written already
 
 
 def _bytes_in(folder: Path | None) -> int:
-    """How much a folder holds; what comes and goes meanwhile is left out."""
+    """How many bytes a folder holds; files that disappear meanwhile are left out."""
     total = 0
     for path in folder.rglob("*") if folder is not None and folder.exists() else ():
         with contextlib.suppress(OSError):
@@ -292,7 +291,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _ended(process: subprocess.Popen[bytes], leads: bool, seconds: float) -> bool:
-    """Whether a command, and where it leads a group all of that, ends in that time."""
+    """Whether a command, with its process group if it leads one, ends within that time."""
     end = time.monotonic() + seconds
     try:
         process.wait(timeout=seconds)
@@ -306,15 +305,15 @@ def _ended(process: subprocess.Popen[bytes], leads: bool, seconds: float) -> boo
 
 
 def _has_members(group: int) -> bool:
-    """Whether a process of the group runs. One that has ended is none, whenever its parent learns of it.
+    """Whether a process of the group runs. A zombie does not count.
 
-    A container's first process may do so late, or never: those that outlive their parents become its own.
+    In a container, the first process may never reap the orphans that it inherits.
     """
     try:
         os.killpg(group, 0)
     except (ProcessLookupError, PermissionError):
         return False
-    if not Path("/proc/self/stat").exists():  # macOS, where launchd does so at once
+    if not Path("/proc/self/stat").exists():  # macOS, where launchd reaps them at once
         return True
     for file in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
@@ -324,7 +323,7 @@ def _has_members(group: int) -> bool:
     return False
 
 
-def _verdict(returncode: int) -> str:
+def _how_it_ended(returncode: int) -> str:
     if returncode < 0:
         return f"was ended by {signal.Signals(-returncode).name}"
     return f"ended with exit code {returncode}"
@@ -333,6 +332,6 @@ def _verdict(returncode: int) -> str:
 def _tail(log: Path | None, text: str) -> str:
     if log is not None:
         text = log.read_text(encoding="utf-8", errors="replace")
-    # A command may print what it was to keep: a kubeconfig that is copied, a login in a proxy's URL.
+    # A command may print secrets: a kubeconfig, or a password in a proxy's URL.
     lines = [line.rstrip() for line in redacted(text[-TAIL_SEARCHED:]).splitlines() if line.strip()]
     return "\n".join(lines[-TAIL_LINES:])

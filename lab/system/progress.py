@@ -1,8 +1,8 @@
-"""The only module that prints: steps as they start and end, with machine and seconds.
+"""Prints the progress of a run: steps as they start and end, with machine and seconds.
 
-On a terminal the running steps are a live list; elsewhere each start and end is a plain line. Every
-step has a numbered log file, and every finished step is kept as a `StepTime` for the report. A step that takes
-long is shown with what it waits for: the last line of its log, where that begins with "waiting for".
+On a terminal the running steps are a live list; elsewhere each start and end is a plain line. Every step has a
+numbered log file, and every finished step is kept as a `StepTime` for the report. A step that takes long is
+shown with what it waits for: the last line of its log, if that begins with "waiting for".
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from rich.text import Text
 Outcome = Literal["done", "unchanged", "failed"]
 
 WAITING = re.compile(r"^\[[0-9:]{8}\] (waiting for .*)")
-"""How scripts (`wait_for` in provision/lib.sh) and `lab.system.wait` say what they wait for."""
+"""How scripts (`wait_for` in provision/lib.sh) and `lab.system.wait` log what they wait for."""
 
-FIRST_WORD, NEXT_WORD = 5.0, 20.0
-"""Seconds after which a step that waits is shown again, and between two such lines."""
+FIRST_NOTICE, NEXT_NOTICE = 5.0, 20.0
+"""Seconds until a waiting step is shown again, and between two such lines."""
 
 LOOK_AGAIN = 0.5
-"""Seconds between two looks at what takes long."""
+"""Seconds between two checks for steps that take long."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,19 @@ class StepTime:
 
 
 class Step:
-    """A step while it runs: where its output goes, and what it found."""
+    """A running step: where its output goes, and its outcome."""
 
     def __init__(self, name: str, title: str, machine: str, log: Path, *, asks: bool = False) -> None:
-        """Start the clock. `asks`: it is but a question, and its title is what is waited for."""
+        """Start the clock. `asks`: it is only a question; its title names what is waited for."""
         self.name, self.title, self.machine, self.log, self.asks = name, title, machine, log, asks
-        self.outcome: Outcome = "failed"  # until its end says otherwise
+        self.outcome: Outcome = "failed"  # until it ends otherwise
         self.note = ""
         self.began = time.monotonic()
-        self.next_word = self.began + FIRST_WORD
+        self.next_notice = self.began + FIRST_NOTICE
 
     @property
     def waits_for(self) -> str:
-        """What it waits for now, as its log says; "" where its last line is about something else."""
+        """What it waits for now, from the last line of its log; "" where that is about something else."""
         if self.asks:
             return "no answer yet"
         try:
@@ -71,7 +71,7 @@ class Step:
         return found[1] if found else ""
 
     def unchanged(self) -> None:
-        """Say that the step found everything as it should be and touched nothing."""
+        """Record that the step found everything in place and changed nothing."""
         self.outcome = "unchanged"
 
 
@@ -79,7 +79,7 @@ class Progress:
     """The steps of one run. Safe to use from several threads."""
 
     def __init__(self, console: Console, logs: Path) -> None:
-        """Print on `console`; number log files under `logs`."""
+        """Print on `console`; write numbered log files to `logs`."""
         self.console = console
         self.logs = logs
         self.finished: list[StepTime] = []
@@ -97,7 +97,7 @@ class Progress:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Keep the list of running steps on screen while inside; no effect off a terminal."""
+        """Show a live list of running steps while inside; no effect without a terminal."""
         if not (self.console.is_terminal and self.console.is_interactive):
             yield
             return
@@ -112,7 +112,7 @@ class Progress:
 
     @contextmanager
     def step(self, name: str, title: str, machine: str = "") -> Iterator[Step]:
-        """Announce a step, give it a log file, and show its seconds when it ends, well or badly."""
+        """Announce a step, give it a log file, and show its seconds when it ends or fails."""
         with self._lock:
             self._count += 1
             label = f"{self._count:02d}-{machine + '-' if machine else ''}{name}.log"
@@ -138,12 +138,12 @@ class Progress:
 
     @contextmanager
     def asking(self, what: str, *, usual: float = 0) -> Iterator[None]:
-        """Show that `what` is waited for, where it takes long: "an answer of each machine". No step, no log.
+        """Show that `what` is waited for, if that takes long: "an answer of each machine". No step, no log.
 
-        Nothing is shown in the seconds that are `usual`.
+        Shows nothing during the first `usual` seconds.
         """
         step = Step("", f"waiting for {what}", "", self.logs, asks=True)
-        step.next_word = step.began + max(FIRST_WORD, usual)
+        step.next_notice = step.began + max(FIRST_NOTICE, usual)
         with self._lock:
             self._watch_over(step)
         try:
@@ -159,11 +159,11 @@ class Progress:
             self._watcher.start()
 
     def say(self, message: RenderableType) -> None:
-        """Print a line, or anything rich can show."""
+        """Print a line, or anything that rich can render."""
         self.console.print(message, soft_wrap=True)
 
     def _watch(self) -> None:
-        """Show what takes long, and what it waits for, so that no wait is silent; until no step runs."""
+        """Until no step runs, show steps that take long and what they wait for, so that no wait is silent."""
         while True:
             time.sleep(LOOK_AGAIN)
             now = time.monotonic()
@@ -171,12 +171,12 @@ class Progress:
                 if not self._running:
                     self._watcher = None
                     return
-                due = [step for step in self._running if now >= step.next_word]
+                due = [step for step in self._running if now >= step.next_notice]
             for step in due:
                 waits_for = step.waits_for
-                if waits_for or now - step.began >= NEXT_WORD:
-                    step.next_word = now + NEXT_WORD
-                    with self._lock:  # so that nothing is shown of a step that has ended
+                if waits_for or now - step.began >= NEXT_NOTICE:
+                    step.next_notice = now + NEXT_NOTICE
+                    with self._lock:  # so that no step is shown after it has ended
                         if self._live is None and step in self._running:
                             self._print(step, "…", f"{now - step.began:.0f} s", waits_for or "still running")
 

@@ -1,7 +1,7 @@
-"""Knows the proxies that the user's environment names, and whom they are not for.
+"""Proxy settings from the user's environment, and the addresses that bypass a proxy.
 
-A proxy's URL may hold a password: it travels in environments and in files that root alone reads, and is
-never a word of a command or a line of a log.
+A proxy's URL may contain a password: it is passed in environments and in files that only root can read, never
+in a command's arguments or in a log.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 NAMES = ("http_proxy", "https_proxy", "no_proxy")
-"""The usual variables; each is heeded in capitals too, where the small one is not set."""
+"""The usual variables; the upper-case form counts where the lower-case one is not set."""
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return the proxy settings in both spellings: apt reads the small ones only, some read the others.
+    """Return the proxy settings in both spellings: apt reads only lower case, other programs upper case.
 
-    Empty where there is no proxy. Loopback is always asked without one.
+    Empty where there is no proxy. Loopback addresses always bypass it.
     """
     found = {name: environ.get(name) or environ.get(name.upper(), "") for name in NAMES}
     if not (found["http_proxy"] or found["https_proxy"]):
@@ -29,9 +29,9 @@ def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def for_nodes(own: tuple[str, ...], environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what a machine of the lab is given; `own` are the networks and names that need no proxy.
+    """Return the settings for a machine of the lab; `own` are the networks and names that bypass the proxy.
 
-    A proxy on this host's loopback can't be reached from a machine, and is left out.
+    A proxy on this host's loopback address is left out, since machines can't reach it.
     """
     found = {name: value for name, value in environment(environ).items() if not _on_loopback(value)}
     if not {"http_proxy", "https_proxy"} & set(found):

@@ -1,6 +1,6 @@
-"""Every command that is shown is quoted here, so that it can be pasted whatever is in its words.
+"""Quotes every command that is shown, so that it can be pasted whatever its arguments contain.
 
-What quoting can't help with is refused early: `folder_problem` says which folders can't hold a lab.
+Some paths can't be quoted everywhere: `folder_problem` says which folders can't hold a lab.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from pathlib import Path
 
 
 def word(value: object) -> str:
-    """Return one word of a command line as a POSIX shell reads it."""
+    """Return one argument, quoted for a POSIX shell."""
     return shlex.quote(str(value))
 
 
 def line(words: Iterable[object]) -> str:
-    """Return a command of several words as one line."""
+    """Return a command as one line, quoted for a POSIX shell."""
     return shlex.join(str(each) for each in words)
 
 
 def folder_problem(folder: Path) -> str | None:
     """Why a lab can't be in that folder; None where it can.
 
-    KUBECONFIG is a list whose parts a colon divides (kubernetes.io, "Organizing Cluster Access Using kubeconfig
-    Files"), as are the words of docker's --volume. ssh_config(5) has no way to write a line's end.
+    A colon separates the files in KUBECONFIG (kubernetes.io, "Organizing Cluster Access Using kubeconfig
+    Files") and the parts of docker's --volume. ssh_config(5) has no way to write a line break.
     """
     name = str(folder)
     if not name.isprintable():

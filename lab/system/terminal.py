@@ -1,6 +1,6 @@
-"""The terminal: rich's console, which names the lab in every command that it shows.
+"""The terminal: rich's console, which adds `--lab` to every command that it shows.
 
-Where a terminal's encoding has no letter for one of our signs, it prints another one and goes on.
+Symbols that the terminal's encoding lacks are replaced, instead of raising an error.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rich.text import Text
 from lab.system import quoting
 from lab.system.paths import COMMAND
 
-# The verbs that take --lab, as hints have them. One that is pasted must not act on another lab.
+# The verbs that take --lab, as hints show them. A command that is pasted must not act on another lab.
 ABOUT_A_LAB = re.compile(
     r"\./inv (init|up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
     r"|conformance|handout|bench|lock)\b(?! --lab)"
@@ -27,16 +27,16 @@ NAMES_THE_KIT = re.compile(r"\./inv\b")
 
 
 def naming(text: str, lab_file: str) -> str:
-    """Return a text whose commands name the lab file; "" is the one that they mean anyway.
+    """Add `--lab lab_file` to the commands in a text; "" is the default lab file, which needs no flag.
 
-    Texts have `./inv`; where the kit is an installed package, they come out with its command.
+    Texts have `./inv`; if the kit is an installed package, it becomes that package's command.
     """
     named = f" --lab {quoting.word(lab_file)}" if lab_file else ""
     return NAMES_THE_KIT.sub(COMMAND, ABOUT_A_LAB.sub(lambda found: found[0] + named, text))
 
 
 def naming_in_json(text: str, lab_file: str) -> str:
-    """Return a JSON text whose strings name the lab file in their commands, as `naming` does."""
+    """Change the commands in the strings of a JSON text as `naming` does."""
     return json.dumps(_named_strings(json.loads(text), lab_file), indent=2)
 
 
@@ -51,13 +51,13 @@ def _named_strings(value: Any, lab_file: str) -> Any:
 
 
 PLAIN = {"✓": "+", "✗": "x", "·": "-", "…": "..."}
-"""What stands for our signs in ASCII."""
+"""ASCII replacements for our symbols."""
 SPINNER = range(0x2800, 0x2900)
-"""The signs of braille, of which rich makes a wheel that turns."""
+"""Braille characters, which rich's spinner uses."""
 
 
-def print_anything(stream: object) -> None:
-    """Let a stream print what its encoding has no letter for: our signs as plain ones, others by number."""
+def replace_unencodable(stream: object) -> None:
+    """Let a stream replace characters that its encoding lacks: our symbols by ASCII, others by escapes."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="ha-lab-plain")
 
@@ -66,10 +66,10 @@ def _plain(error: UnicodeError) -> tuple[str | bytes, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     signs = error.object[error.start : error.end]
-    return "".join(_stand_in(sign) for sign in signs), error.end
+    return "".join(_replacement(sign) for sign in signs), error.end
 
 
-def _stand_in(sign: str) -> str:
+def _replacement(sign: str) -> str:
     if ord(sign) in SPINNER:
         return "*"
     return PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode("ascii")
@@ -79,24 +79,24 @@ codecs.register_error("ha-lab-plain", _plain)
 
 
 UNLIMITED = 100_000
-"""A width in letters that no line has."""
+"""A width in characters that no line reaches."""
 
 
 class Terminal(Console):
-    """A console that knows which lab is spoken of; `lab_file` is "" for the one that commands mean anyway.
+    """A console that adds `--lab` to commands; `lab_file` is "" for the default lab file.
 
-    Whatever it prints has the commands as they are to be typed (`naming`), also in tables.
+    All that it prints has the commands as you type them (`naming`), also in tables.
 
-    Where it prints into a file or a pipe, no line is wrapped or cut, as programs read lines.
+    Into a file or a pipe it prints lines that are never wrapped or cut, since programs read lines.
     """
 
     lab_file = ""
 
     def __init__(self, *, stderr: bool = False, file: IO[str] | None = None, width: int | None = None) -> None:
-        """Print on standard output, standard error or a file. Names and paths are no markup of rich's.
+        """Print on standard output, standard error or a file. rich's markup is off, as names may look like it.
 
-        FORCE_COLOR asks for colours wherever the output goes; lines that move are for real terminals alone, and
-        so are lines that are as long as a terminal is wide.
+        FORCE_COLOR enables colours wherever the output goes; live updates and wrapping to the terminal's width
+        are for real terminals only.
         """
         options: dict[str, Any] = {"stderr": stderr, "file": file, "highlight": False, "markup": False}
         super().__init__(**options, emoji=False, width=width)
@@ -106,7 +106,7 @@ class Terminal(Console):
                 self.size = ConsoleDimensions(UNLIMITED, self.size.height)
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich's console does, with commands as they are to be typed."""
+        """Print as rich's console does, with commands as you type them."""
         super().print(*(self._named(each) for each in objects), **options)
 
     def _named(self, said: Any) -> Any:

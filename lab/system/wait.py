@@ -1,7 +1,7 @@
-"""Wait for a condition: ask until it holds, and say why it does not when time is up.
+"""Waits for a condition: checks until it holds; at the deadline, reports why it does not.
 
-A check returns the reason why the condition does not hold yet, or None when it does. It raises to give up
-at once on a state from which nothing good can come.
+A check returns the reason why the condition does not hold yet, or None when it does. It raises an error where
+waiting can't help.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Protocol
 from lab.errors import WaitTimedOut
 from lab.system import process
 
-FIRST_WORD, NEXT_WORD = 4.5, 15.0
-"""Seconds of waiting after which its reason is written down, and between two such lines."""
+FIRST_NOTICE, NEXT_NOTICE = 4.5, 15.0
+"""Seconds of waiting until the reason is logged, and between two such lines."""
 
 
 class Clock(Protocol):
-    """What a waiter needs of time; tests give one that does not pass by itself."""
+    """The clock that waiting needs; tests pass one that they control."""
 
     def monotonic(self) -> float:
         """Seconds from an arbitrary start."""
@@ -40,15 +40,15 @@ def wait_until(
     log: Path | None = None,
     clock: Clock = time,
 ) -> float:
-    """Ask `check` every `interval` seconds until it returns None, and return the seconds that took.
+    """Call `check` every `interval` seconds until it returns None, and return the seconds that took.
 
-    Raises WaitTimedOut with the last reason after `timeout` seconds. `check` is asked at least once,
-    and once more at the deadline, so that a slow answer is not taken for a no. What it waits for is written to
-    `log` before the first question, which may take long, with the reason after FIRST_WORD seconds, and every
-    NEXT_WORD after that, in the words of provision/lib.sh.
+    Raises WaitTimedOut with the last reason after `timeout` seconds. `check` is called at least once, and once
+    more at the deadline, so that a slow answer does not count as a failure. `log` gets a line before the first
+    call, which may take long, one with the reason after FIRST_NOTICE seconds, and one every NEXT_NOTICE seconds
+    after that, in the format of provision/lib.sh.
     """
     start = clock.monotonic()
-    next_word = FIRST_WORD
+    next_notice = FIRST_NOTICE
     if log is not None:
         _note(log, f"waiting for {what}")
     while True:
@@ -59,8 +59,8 @@ def wait_until(
             return clock.monotonic() - start
         assert reason, f"{what}: an empty reason says neither that it holds nor why it does not"
         waited = clock.monotonic() - start
-        if log is not None and waited >= next_word:
-            next_word = waited + NEXT_WORD
+        if log is not None and waited >= next_notice:
+            next_notice = waited + NEXT_NOTICE
             _note(log, f"waiting for {what} ({waited:.0f} s): {reason}")
         if asked - start >= timeout:
             raise WaitTimedOut(what, timeout, reason, hint=hint)

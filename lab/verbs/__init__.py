@@ -1,1 +1,1 @@
-"""What is behind a verb and is no plan of its own: reports, logs, kubeconfig, tests, the benchmark."""
+"""The verbs' code that is not a plan: reports, logs, kubeconfig, tests, the benchmark."""

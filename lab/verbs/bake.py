@@ -1,4 +1,4 @@
-"""The golden machine for a lab: made, packed into a file, taken from one; and the host made fit for that."""
+"""Builds a lab's golden machine, exports it to a file or imports it, and prepares the host for that."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lab.session import Session
 
 
 def bake(session: Session, *, consent: bool) -> str:
-    """Make sure that the golden machine is there; return its name.
+    """Build the golden machine unless it exists; return its name.
 
-    Machines that exist keep the one that they are clones of, whatever has changed since.
+    Existing machines keep the one that they were created from, whatever has changed since.
     """
     own = own_golden(session)
     if own:
@@ -23,16 +23,16 @@ def bake(session: Session, *, consent: bool) -> str:
         return own
     baked = is_baked(session)
     if not baked:
-        image.key(session.lab)  # without upstream's lock nothing else need be looked at
+        image.key(session.lab)  # fails early if upstream's lock is missing
     make_fit(session, {"up"} if baked else {"up", "bake"}, consent=consent)
-    # What could not be asked before the host was made fit, such as a daemon that did not run, can be now.
+    # Ask again: before the host was prepared, the provider's daemon may not have been running.
     return own_golden(session) or image.bake(session.lab, session.progress)
 
 
 def export(session: Session, target: Path, *, consent: bool) -> bundle.Manifest:
-    """Pack this checkout's golden machine for hosts without a network, made first where it isn't there.
+    """Pack this checkout's golden machine for hosts without a network; build it first if it does not exist.
 
-    The conformance suite goes with it if it was built.
+    The conformance suite is included if it was built.
     """
     bundle.require_new(target)
     make_fit(session, {"up"} if is_baked(session) else {"up", "bake"}, consent=consent)
@@ -42,7 +42,7 @@ def export(session: Session, target: Path, *, consent: bool) -> bundle.Manifest:
 
 
 def import_(session: Session, file: Path, *, consent: bool) -> bundle.Manifest:
-    """Give this host the golden machine that `export` packed; nothing is touched before the file is checked."""
+    """Import the golden machine that `export` packed; the file is checked before anything is changed."""
     with session.progress.step("check", f"check {file.name}"):
         manifest = bundle.check(session.lab, file)
     make_fit(session, {"up"}, consent=consent)
@@ -51,7 +51,7 @@ def import_(session: Session, file: Path, *, consent: bool) -> bundle.Manifest:
 
 
 def pin(session: Session, *, consent: bool) -> Path:
-    """Write the lock of upstream's parts of the lab's Kubernetes version, and return its path."""
+    """Write the lock file for the upstream parts of the lab's Kubernetes version; return its path."""
     make_fit(session, {"lock"}, consent=consent)
     signed_by = releases.upstream().signed_by
     wanted = releases.release(session.lab.kubernetes.version)
@@ -59,7 +59,7 @@ def pin(session: Session, *, consent: bool) -> Path:
 
 
 def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:
-    """Let the doctor look at this host, and repair it where that was consented to."""
+    """Let the doctor check this host, and repair it with the user's consent."""
     examination.make_fit(
         session.lab,
         session.workspace,
@@ -71,18 +71,18 @@ def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:
 
 
 def is_baked(session: Session) -> bool:
-    """Whether the golden machine is there; False also where the provider can't be asked."""
+    """Whether the golden machine exists; also False if the provider can't be asked."""
     try:
-        with session.progress.asking("whether the golden machine is there"):
+        with session.progress.asking("whether the golden machine exists"):
             return image.exists(session.lab, image.name(session.lab))
     except LabError:
         return False
 
 
 def is_missing(session: Session) -> bool:
-    """Whether `up` has to make the golden machine first.
+    """Whether `up` has to build the golden machine first.
 
-    Where there are machines and their provider can't be asked, theirs is assumed to be there.
+    If machines exist and their provider can't be asked, their golden machine is assumed to exist.
     """
     try:
         return not own_golden(session) and not is_baked(session)
@@ -91,14 +91,14 @@ def is_missing(session: Session) -> bool:
 
 
 def own_golden(session: Session) -> str:
-    """The golden machine that this lab's machines are clones of; "" where there are none, or it is gone."""
+    """The golden machine that this lab's machines were created from; "" if there is none."""
     own = session.made.golden if session.made else ""
     if not own or not session.workspace.has_machines():
         return ""
-    with session.progress.asking("whether the machines' golden machine is there"):
+    with session.progress.asking("whether the machines' golden machine exists"):
         return own if image.exists(session.lab, own) else ""
 
 
 def golden_disk(session: Session) -> Path:
-    """Where the golden disk is, once it is baked."""
+    """The path of the golden disk, once it is baked."""
     return disk.folder(disk.key(session.lab)) / disk.DISK

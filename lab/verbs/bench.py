@@ -1,7 +1,7 @@
-"""Measures `up` against the bare floor, in pairs, in one run, and writes `.lab/bench.json`.
+"""Measures `up` against the bare floor, in pairs, and writes `.lab/bench.json`.
 
-The floor is what the same golden machine takes without the kit: plain container starts and kubeadm run
-manually, in the best possible order (tests/bench/floor.sh). Both end when all nodes are Ready.
+The floor is the time that the same golden machine takes without the kit: plain container starts and kubeadm
+commands, in the best possible order (tests/bench/floor.sh). Both end when all nodes are Ready.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from lab.verbs import bake, destroy, up
 
 FLOOR = REPOSITORY / "tests" / "bench" / "floor.sh"
 MAX_REPEATS = 50
-"""How many pairs of runs one bench may have, which take an afternoon; more is taken for a typo."""
+"""The maximum of --pairs, which takes an afternoon; more counts as a typo."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: seconds until all nodes were Ready, the most memory its containers used, its steps."""
+    """One run: seconds until all nodes were Ready, its containers' peak memory, its steps."""
 
     seconds: float
     peak_memory_mib: float
@@ -46,18 +46,18 @@ class Run:
 
 
 def bench(session: Session, *, consent: bool, pairs: str) -> RenderableType:
-    """Run `pairs` of (up, floor), alternately, on a lab of its own; return the table.
+    """Run `pairs` pairs of (up, floor) on a separate lab; return the table.
 
-    Raises ConfigError, before anything is made, where `pairs` is not their number.
+    Raises ConfigError, before anything is created, if `pairs` is not a valid number.
     """
     try:
         count = whole(pairs, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
-        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` says what it is for") from error
+        raise ConfigError([f"--pairs: {error}"], hint="`./inv --help bench` explains it") from error
     if not provider_of(session.lab).shares_kernel:
         raise LabStateError(
-            "the bare floor is made of containers, so only they can be measured against it",
-            hint="let lab.yaml say `provider: docker`, or name such a file with --lab",
+            "the bare floor uses containers, so only the provider docker can be measured against it",
+            hint="set `provider: docker` in lab.yaml, or use such a file with --lab",
         )
     bake.bake(session, consent=consent)
     ups, floors = [], []
@@ -82,7 +82,7 @@ def _up(session: Session) -> Run:
             try:
                 with _Memory(f"^{own.lab.name}-") as memory:
                     started = time.monotonic()
-                    up.up(own, up.Wish(), _nobody)
+                    up.up(own, up.Request(), _refuse)
                     ended = time.monotonic()
                 return Run(_ready(own, started, ended), memory.peak_mib, _steps(own))
             finally:
@@ -90,14 +90,14 @@ def _up(session: Session) -> Run:
 
 
 def _ready(own: Session, started: float, ended: float) -> float:
-    """Seconds from the command's start; `up` itself goes on a little after the nodes are Ready."""
+    """Seconds from the command's start; `up` itself continues for a while after the nodes are Ready."""
     report = json.loads(own.workspace.report.read_text(encoding="utf-8"))
     ready = next(step for step in report["steps"] if step["name"] == "nodes-ready")
     return min(ended - started, float(ready["started"]) + float(ready["seconds"]))
 
 
-def _nobody(question: str) -> bool:
-    raise LabStateError(f"the benchmark's own lab asks: {question}")
+def _refuse(question: str) -> bool:
+    raise LabStateError(f"the benchmark's lab asks for confirmation: {question}")
 
 
 def _steps(own: Session) -> dict[str, float]:
@@ -122,7 +122,7 @@ def _floor(session: Session) -> Run:
 
 
 class _Memory:
-    """The most memory that all containers of a name held at once, asked every two seconds."""
+    """The peak memory of all containers whose name matches, sampled every two seconds."""
 
     def __init__(self, pattern: str) -> None:
         self.peak_mib = 0.0
@@ -143,12 +143,12 @@ class _Memory:
             try:
                 ids = machines.containers_named(self._pattern)
             except CommandFailed:
-                continue  # a busy daemon; the next look is soon
+                continue  # a busy daemon; the next sample is soon
             self.peak_mib = max(self.peak_mib, sum(_memory_of(container) for container in ids))
 
 
 def _memory_of(container: str) -> float:
-    """MiB a container holds: what it can't give back, page cache left aside, as `docker stats` counts."""
+    """MiB that a container uses without page cache, as `docker stats` counts."""
     for pattern, inactive in (
         ("/sys/fs/cgroup/memory/docker/{}/memory", "total_inactive_file"),
         ("/sys/fs/cgroup/system.slice/docker-{}.scope/memory", "inactive_file"),
@@ -164,7 +164,7 @@ def _memory_of(container: str) -> float:
 
 
 def _lab_file(session: Session) -> dict[str, object]:
-    """The lab to measure, as a file of its own name in its own subnet, beside whatever runs."""
+    """The lab to measure, with a name and subnet of its own, so that it can run beside other labs."""
     return {
         "name": "ha-lab-bench",
         "kubernetes": {"version": session.lab.kubernetes.version},

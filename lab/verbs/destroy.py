@@ -5,15 +5,15 @@ from __future__ import annotations
 from lab import providers
 from lab.errors import LabStateError
 from lab.session import Session
-from lab.verbs.stop import hang_up
+from lab.verbs.stop import close_connections
 from lab.workspace import kubeconfig
 
 
 def destroy(session: Session) -> bool:
-    """Remove all that is the lab's; False when there was nothing.
+    """Remove everything that belongs to the lab; False if there was nothing.
 
-    What can't be removed keeps nothing else from being removed. `.lab/` is last: while a machine is left, its
-    label is in there, and the next `destroy` ends what this one could not.
+    A part that can't be removed does not stop the removal of others. `.lab/` is removed last, since it has the
+    machines' label: if a machine is left, the next `destroy` removes it.
     """
     workspace = session.workspace
     if not workspace.root.exists():
@@ -25,7 +25,7 @@ def destroy(session: Session) -> bool:
             except LabStateError as error:
                 session.progress.say(f"{error.message}: {error.hint}")
             if workspace.ssh_config.exists():
-                hang_up(session)
+                close_connections(session)
             session.remote.remove_sockets()
             providers.remove(workspace, step.log)
         workspace.remove()

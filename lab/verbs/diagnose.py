@@ -1,6 +1,6 @@
 """Collects what a bug report needs into one archive without secrets.
 
-Nothing that holds a secret is collected, and every text is searched for what looks like one.
+Files with secrets are not collected, and in every text, what looks like a secret is replaced.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lab.system.redact import redacted
 
 
 def collect(session: Session) -> Path:
-    """Write `.lab/logs-DATE.tar.gz` and return its path. Machines that don't answer are listed as such."""
+    """Write `.lab/logs-DATE.tar.gz` and return its path. It lists the machines that don't respond."""
     workspace = session.workspace
     target = workspace.root / f"logs-{datetime.now().astimezone():%Y%m%d-%H%M%S}.tar.gz"
     workspace.root.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
-"""How long the steps of plans take: as measured in this lab last, else in the kit's own measurements.
+"""How long the steps of plans take: as last measured in this lab, else as in the kit's own measurements.
 
-Those are for 2 cores, docker and a lab of seven; docs/measurements.md has the same table, and says where it is
-from.
+Those are for 2 cores, docker and a lab of seven machines; docs/measurements.md has the same table and its
+source.
 """
 
 from __future__ import annotations
@@ -43,32 +43,32 @@ MEASURED: Mapping[str, float] = {
     "remove": 2,
     "resize": 60,
 }
-"""Seconds of one step on one machine that had something to change."""
+"""Seconds that a step takes on one machine when it changes something."""
 
 ON_THE_HOST = frozenset({"bake"})
-"""Steps that take as long with emulated machines: the host does them."""
+"""Steps that run on the host, so that emulated machines don't slow them down."""
 
 WAITS = frozenset({"nodes-ready", "kubelet-certificates", "pods-ready", "healthy"})
-"""Steps that change little or nothing, and take as long as the change before them needs to settle."""
+"""Steps that change little or nothing and last until the preceding changes have taken effect."""
 
 _TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE)}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of one lab: what was `measured` in it, and the factor for all else, its `patience`."""
+    """The figures of one lab: those `measured` in it, and for the others a factor, its `patience`."""
 
     measured: Mapping[str, float]
     patience: int = 1
 
     def of(self, name: str, title: str = "") -> float:
-        """Seconds that a step takes; `title` is what it does, where that is not the usual."""
+        """Seconds that a step takes; `title` is what it does, if that is not the usual."""
         slower = 1 if name in ON_THE_HOST else self.patience
         return self.measured.get(_key(name, title), MEASURED.get(name, 1.0) * slower)
 
 
 def read(workspace: Workspace) -> dict[str, float]:
-    """What was measured in this lab: step → seconds, its slowest machine's. For `keep` and `of_lab`."""
+    """What was measured in this lab: step → seconds on its slowest machine. For `keep` and `of_lab`."""
     try:
         found = json.loads(workspace.durations.read_text(encoding="utf-8"))
         return {str(name): float(seconds) for name, seconds in found.items()}
@@ -77,10 +77,10 @@ def read(workspace: Workspace) -> dict[str, float]:
 
 
 def keep(workspace: Workspace, steps: Iterable[StepTime]) -> None:
-    """Add what a run has measured, except steps that had nothing to change: those are quicker.
+    """Add what a run has measured, except for steps that changed nothing, which are faster.
 
-    What a step did in the place of the usual, such as to make a token where the cluster was initialised before,
-    is kept apart, since it is quicker, too.
+    What a step did instead of the usual, such as only creating a token, is kept separately, since it is faster,
+    too.
     """
     slowest: dict[str, float] = {}
     for step in steps:
@@ -97,5 +97,5 @@ def of_lab(lab: Lab, workspace: Workspace) -> Figures:
 
 
 def _key(name: str, title: str) -> str:
-    """What a step's seconds are kept by: its name, and its title where it did something else than usual."""
+    """The key for a step's seconds: its name, and its title if it did something else than usual."""
     return name if title in ("", _TITLES.get(name, title)) else f"{name}: {title}"

@@ -19,22 +19,22 @@ from lab.plans import already, engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Has, Situation, ask_one, unfinished
+from lab.plans.situation import JoinReport, Situation, ask_one, unfinished
 from lab.plans.up import UP
 from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import bake, durations
-from lab.verbs.up import impossible_message, leaving_machines, quorum_problem, ways_out
+from lab.verbs.up import hints_by_keys, impossible_message, leaving_machines, quorum_problem
 
 _Left = Mapping[str, tuple[str, ...]]
-"""Steps that are left to do, each with the reasons."""
+"""The steps that are left to do, each with its reasons."""
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One step of what `up` would do. `seconds` is how long it took when last measured."""
+    """One step that `up` would run. `seconds` is how long it took when last measured."""
 
     name: str
     title: str
@@ -44,9 +44,9 @@ class Planned:
 
 @dataclass(frozen=True)
 class Impossible:
-    """A key that differs from what was made and that no plan can change, with the reason and the way out.
+    """A changed key that no plan can apply to existing machines, with the reason and what to do.
 
-    `line` is its line in lab.yaml, None where it is not in the file; `message` is all of it in one sentence.
+    `line` is its line in lab.yaml, None if it is not in the file; `message` is everything in one sentence.
     """
 
     key: str
@@ -60,16 +60,14 @@ class Impossible:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What `up` would do. `problem` is why machines could not be asked, and which; None when all were.
+    """What `up` would do. `problem` names the machines that could not be asked, and why; None if all were.
 
     `not_asked` are machines that do not run, a phrase each: they are assumed to be as `up` left them.
-
-    `amiss` is what is wrong with a lab of which nothing is known to be left to do: `up` repairs what it can.
-
-    `seconds` is how long all of it takes; steps that run side by side count once. `notice` is what users of the
-    lab notice, a sentence each. `repairs` are what is missing or broken on machines or in the cluster and `up`
-    makes again. `differs` are keys that differ and touch no machine. `refused` is why `up`
-    would not remove machines now: etcd would lose its majority.
+    `problems` are failing checks of a lab for which no step is left to do: `up` repairs what it can. `seconds`
+    is how long everything takes; steps in parallel count once. `notice` is what users of the lab notice, a
+    sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores.
+    `differs` are changed keys that affect no machine. `refused` is why `up` would not remove machines now: etcd
+    would lose its majority.
     """
 
     lab: str
@@ -83,18 +81,18 @@ class Forecast:
     refused: quorum.Problem | None = None
     repairs: tuple[str, ...] = ()
     not_asked: tuple[str, ...] = ()
-    amiss: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
         """Nothing to do, something is impossible, or there are changes."""
         if self.impossible or self.refused:
             return exit_codes.IMPOSSIBLE
-        return exit_codes.CHANGES if self.steps or self.amiss else exit_codes.DONE
+        return exit_codes.CHANGES if self.steps or self.problems else exit_codes.DONE
 
 
 def look(session: Session) -> Forecast:
-    """Compare lab.yaml with what was made, and that with the machines that exist. Raises ConfigError."""
+    """Compare lab.yaml with the record, and the record with the machines that exist. Raises ConfigError."""
     change = change_of(session, session.lab)
     lines = config.lines(session.path)
     impossibles = tuple(
@@ -109,8 +107,8 @@ def look(session: Session) -> Forecast:
         )
         for each in change.impossible
     )
-    # What is refused needs no answer of machines, and the session's addresses may be another lab's by now.
-    there = _There({}) if impossibles else _ask(session)
+    # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
+    there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
     refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
     parts = [] if impossibles or refused else _parts(session, change, there)
@@ -131,25 +129,25 @@ def look(session: Session) -> Forecast:
         refused,
         there.repairs,
         tuple(f"{name} is {state}: not asked" for name, state in there.off.items()),
-        () if steps or impossibles or refused or there.problem else _amiss(session, there),
+        () if steps or impossibles or refused or there.problem else _problems(session, there),
     )
 
 
 def _golden(figures: durations.Figures) -> Planned:
-    """What precedes all plans where there is nothing yet that machines could be clones of."""
-    return Planned("bake", "make the golden machine", (), figures.of("bake"))
+    """The step before all plans if there is no golden machine yet."""
+    return Planned("bake", "build the golden machine", (), figures.of("bake"))
 
 
 @dataclass(frozen=True)
-class _There:
-    """What there is: each machine's state, and the names of those that run and have yet to join the cluster.
+class _Observed:
+    """What was observed: each machine's state, and the names of those that run and have yet to join.
 
-    `damaged` are control planes that make their own files again, `partial` those that have yet to join and are
-    reset first. `unfinished` are steps besides joins that an interrupted run has left to do, or that make again
-    what was deleted since. `repairs` are the reasons.
+    `damaged` are control planes that restore their own files, `partial` those that have yet to join and are
+    reset first. `unfinished` are steps besides joins that an interrupted run left to do, or that restore what
+    was deleted since. `repairs` are the reasons.
 
-    Machines that can't be asked (`problem` is why, and which) are assumed to be as `up` left them: running, and
-    joined. `silent` are those of them that run.
+    Machines that can't be asked (`problem` names them, and why) are assumed to be as `up` left them: running
+    and joined. `silent` are those of them that run.
     """
 
     states: Mapping[str, MachineState]
@@ -163,42 +161,42 @@ class _There:
 
     @property
     def off(self) -> dict[str, MachineState]:
-        """The machines that exist and do not run, by name: they were not asked."""
+        """The machines that exist and do not run, by name; they were not asked."""
         return {name: state for name, state in self.states.items() if state in ("stopped", "paused")}
 
 
-def _ask(session: Session) -> _There:
+def _ask(session: Session) -> _Observed:
     record, remote = session.made, session.remote
     if record is None or not session.workspace.has_machines():
-        return _There({})
+        return _Observed({})
     try:
         with session.progress.asking("what state the machines are in"):
             states = providers.states(record.lab, session.workspace)
     except LabError as error:
-        return _There({node.name: "running" for node in record.lab.nodes}, problem=error.message)
+        return _Observed({node.name: "running" for node in record.lab.nodes}, problem=error.message)
     running = [node for node in record.lab.nodes if states[node.name] == "running"]
     reason = remote.route_problem() if running else None
     if reason:
-        return _There(states, silent=frozenset(node.name for node in running), problem=reason)
+        return _Observed(states, silent=frozenset(node.name for node in running), problem=reason)
     first = next((node for node in running if node.spec.serves_api), None)
 
-    def ask(node: Node) -> tuple[Has | Unknown, _Left | Unknown | None]:
-        """What a machine has; and at once what is left to do, of those that say that, as most labs are up."""
+    def ask(node: Node) -> tuple[JoinReport | Unknown, _Left | Unknown | None]:
+        """Whether a machine has joined, and from those that know, what is left to do."""
         has = ask_one(node, remote)
         knows = node == first or node.spec.balances
         return has, unfinished(node, remote) if knows and _is_complete(has) else None
 
-    with session.progress.asking("the machines to say what they have"):
-        said = side_by_side("asking machines what they have", running, ask)
+    with session.progress.asking("the machines to report whether they have joined"):
+        said = side_by_side("asking machines whether they have joined", running, ask)
         answers = {name: has for name, (has, _) in said.items()}
         to_do = {name: left for name, (_, left) in said.items() if left is not None}
         if first and first.name not in to_do:
             others = [node for node in running if node.spec.serves_api and _is_complete(answers[node.name])]
             to_do |= {node.name: unfinished(node, remote) for node in others[:1]}
-    has = {name: each for name, each in answers.items() if isinstance(each, Has)}
+    has = {name: each for name, each in answers.items() if isinstance(each, JoinReport)}
     left, reasons = _unfinished(session, to_do)
     why_not = {name: said.reason for name, said in answers.items() if isinstance(said, Unknown)}
-    return _There(
+    return _Observed(
         states,
         unjoined=frozenset(name for name, said in has.items() if said.found in ("fresh", "partial")),
         damaged=frozenset(name for name, said in has.items() if said.found == "damaged"),
@@ -210,28 +208,28 @@ def _ask(session: Session) -> _There:
     )
 
 
-def _amiss(session: Session, there: _There) -> tuple[str, ...]:
-    """What is wrong with a lab whose machines all run, and have all that makes them nodes."""
+def _problems(session: Session, there: _Observed) -> tuple[str, ...]:
+    """What is wrong with a lab whose machines all run and have joined."""
     record = session.made
     if record is None or any(there.states[node.name] != "running" for node in record.lab.nodes):
         return ()
-    with session.progress.asking("the lab to say what is wrong"):
-        found = already.amiss(record.lab, session.workspace, session.remote)
-        # A pod that restarts or a leader that changes is soon well again.
-        again = already.amiss(record.lab, session.workspace, session.remote) if found else ()
+    with session.progress.asking("the results of the checks"):
+        found = already.problems(record.lab, session.workspace, session.remote)
+        # A restarting pod or a leader change is soon over.
+        again = already.problems(record.lab, session.workspace, session.remote) if found else ()
     return tuple(each for each in again if each in found)
 
 
-def _is_complete(has: Has | Unknown) -> bool:
-    return isinstance(has, Has) and has.found == "joined"
+def _is_complete(has: JoinReport | Unknown) -> bool:
+    return isinstance(has, JoinReport) and has.found == "joined"
 
 
 def _unfinished(
     session: Session, answers: Mapping[str, _Left | Unknown]
 ) -> tuple[frozenset[str], tuple[str, ...]]:
-    """What is left to do, as the load balancers and one control plane say; and the reasons that they give.
+    """What is left to do, with the reasons, as reported by the load balancers and one control plane.
 
-    Where the cluster can't be asked, it lacks what follows `kubeadm init` if no run has come that far.
+    If the cluster can't be asked and no run got that far, all that follows `kubeadm init` is left.
     """
     said = {name: answer for name, answer in answers.items() if not isinstance(answer, Unknown)}
     found = frozenset(step for steps in said.values() for step in steps)
@@ -247,7 +245,7 @@ def _unfinished(
 
 @dataclass(frozen=True)
 class _Part:
-    """A plan that `up` would run, the situation, and the machines that each step changes; "" is the lab."""
+    """A plan that `up` would run, the situation, and the machines that each step changes; "" means the lab."""
 
     plan: Plan
     situation: Situation
@@ -264,17 +262,17 @@ def _planned(lab: Lab, part: _Part, figures: durations.Figures) -> Iterator[Plan
 
 
 def _seconds(lab: Lab, part: _Part, figures: durations.Figures) -> float:
-    """How long a plan takes, with steps side by side."""
+    """How long a plan takes, with steps in parallel."""
     return engine.forecast(
         part.plan, part.targets, lambda step: figures.of(step.name, step.title_in(lab, part.situation))
     )
 
 
 OF_MEMBERS = ("drain", "leave", "forget")
-"""Steps of REMOVE that change nothing on a machine that has not joined the cluster."""
+"""Steps of REMOVE that do nothing for a machine that has not joined the cluster."""
 
 
-def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
+def _parts(session: Session, change: Change, there: _Observed) -> list[_Part]:
     """The plans that `up` would run, in order."""
     lab = session.lab
     found: list[_Part] = []
@@ -302,17 +300,17 @@ def _parts(session: Session, change: Change, there: _There) -> list[_Part]:
 
 
 def _half_removed(session: Session, change: Change) -> list[Node]:
-    """The machines that lab.yaml has and that an earlier run did not remove completely."""
+    """Machines in lab.yaml that an earlier run did not remove completely."""
     record = session.made
     names = set(record.leaving) - {node.name for node in change.removed} if record else set()
     return [node for node in record.lab.nodes if node.name in names] if record else []
 
 
-def _to_be_made(node: Node, there: _There) -> bool:
+def _to_be_made(node: Node, there: _Observed) -> bool:
     return there.states.get(node.name, "absent") in ("absent", "incomplete")
 
 
-def _serves(node: Node, there: _There) -> bool:
+def _serves(node: Node, there: _Observed) -> bool:
     return not _to_be_made(node, there) and node.name not in there.unjoined
 
 
@@ -321,7 +319,7 @@ def _on(step: Step, lab: Lab, situation: Situation) -> list[str]:
 
 
 def _come_and_gone(session: Session, change: Change) -> list[Node]:
-    """Machines that others have yet to learn of, or to forget; also those of an `up` that was interrupted."""
+    """Machines that the others have yet to add to or remove from their files."""
     before, after = (session.made.complete if session.made else ()), session.lab.nodes
     if not before:
         return [*change.added, *change.removed]
@@ -329,8 +327,8 @@ def _come_and_gone(session: Session, change: Change) -> list[Node]:
     return [node for node in (*before, *after) if node.name in names]
 
 
-def _up(session: Session, change: Change, there: _There, leaving: Collection[str]) -> _Part:
-    """What UP changes: on machines that are missing everything, on others what depends on who is there."""
+def _up(session: Session, change: Change, there: _Observed, leaving: Collection[str]) -> _Part:
+    """What UP changes: everything on new machines; on others, only what depends on the list of machines."""
     lab = session.lab
     missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
     off = {node.name for node in lab.nodes if node.name in there.off}
@@ -381,8 +379,8 @@ def _up(session: Session, change: Change, there: _There, leaving: Collection[str
     return _Part(UP, situation, targets)
 
 
-def _notice(session: Session, change: Change, there: _There, resize: float) -> Iterator[str]:
-    """What users of the lab notice; figures are in docs/measurements.md. `resize`: seconds for one machine."""
+def _notice(session: Session, change: Change, there: _Observed, resize: float) -> Iterator[str]:
+    """What users of the lab notice; docs/measurements.md has figures. `resize`: seconds for one machine."""
     lab, states = session.lab, there.states
     if not states:
         return
@@ -396,7 +394,7 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
         yield "nothing while machines are added"
     if any(node.spec.serves_api for node in change.removed):
         yield (
-            "connections to the API servers that leave end once their requests are answered; new ones go to "
+            "connections to the leaving API servers close once their requests are answered; new ones go to "
             "the other servers, and none fails"
         )
     gone = [node for node in change.removed if node.name not in there.unjoined]
@@ -420,7 +418,7 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
         if node.spec.balances:
             yield (
                 f"the API can't be reached while {node.name} restarts with its new size, about {resize:.0f} s; "
-                "pods go on"
+                "pods keep running"
             )
     others = [node.name for node in resized if node.spec.runs_kubelet]
     if others:
@@ -432,7 +430,7 @@ def _notice(session: Session, change: Change, there: _There, resize: float) -> I
 
 
 def _notice_of_addons(made: Lab, wanted: Lab) -> Iterator[str]:
-    """What users notice where add-ons come or go."""
+    """What users notice if add-ons are added or removed."""
     for name in made.addons:
         if name not in wanted.addons:
             yield f"{name} is removed: {ADDONS[name].gone}"
@@ -441,8 +439,8 @@ def _notice_of_addons(made: Lab, wanted: Lab) -> Iterator[str]:
         yield f"nothing while {', '.join(new)} {'starts' if len(new) == 1 else 'start'}"
 
 
-def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:
-    """What users notice where machines that run have joined by half, or not yet."""
+def _notice_of_joins(lab: Lab, there: _Observed) -> Iterator[str]:
+    """What users notice if running machines have not joined, or not completely."""
     again = [node for node in lab.kubernetes_nodes if node.name in there.partial]
     control_planes = ", ".join(node.name for node in again if node.spec.serves_api)
     workers = ", ".join(node.name for node in again if not node.spec.serves_api)
@@ -460,20 +458,22 @@ def _notice_of_joins(lab: Lab, there: _There) -> Iterator[str]:
 
 def to_json(forecast: Forecast) -> str:
     """Return the forecast as JSON text."""
-    return json.dumps(asdict(forecast) | {"changes": bool(forecast.steps or forecast.amiss)}, indent=2)
+    return json.dumps(asdict(forecast) | {"changes": bool(forecast.steps or forecast.problems)}, indent=2)
 
 
 def shown(forecast: Forecast) -> RenderableType:
-    """Return the forecast for people."""
+    """Return the forecast for the terminal."""
     parts: list[RenderableType] = []
     if forecast.problem:
         why = f"the machines could not be asked ({forecast.problem})"
         parts.append(Text(f"{why}, so they are assumed to be as they were made"))
     if forecast.not_asked:
         names = "; ".join(forecast.not_asked)
-        parts.append(Text(f"{names}. `up` starts what does not run, and looks then"))
+        parts.append(Text(f"{names}. `up` starts them, then checks them"))
     parts += [Text(f"impossible: {each.message}", "red") for each in forecast.impossible]
-    parts += [Text(f"  next: {way}") for way in ways_out({each.key: each.next for each in forecast.impossible})]
+    parts += [
+        Text(f"  next: {way}") for way in hints_by_keys({each.key: each.next for each in forecast.impossible})
+    ]
     if forecast.refused:
         parts += [
             Text(f"impossible now: {forecast.refused.what}", "red"),
@@ -485,21 +485,19 @@ def shown(forecast: Forecast) -> RenderableType:
             table.add_row(step.title, " ".join(step.machines) or "the lab", f"{step.seconds:.0f}")
         parts += [table, ""]
     parts += [Text(f"up repairs: {line}") for line in forecast.repairs]
-    parts += [Text(f"does not hold: {line}") for line in forecast.amiss]
+    parts += [Text(f"problem: {line}") for line in forecast.problems]
     parts += [Text(f"users notice: {sentence}") for sentence in forecast.notice]
-    parts += [Text(f"touches no machine: {line}", "dim") for line in forecast.differs]
+    parts += [Text(f"affects no machine: {line}", "dim") for line in forecast.differs]
     if forecast.impossible or forecast.refused:
-        parts.append(Text(f"{forecast.lab}: `up` would refuse this lab.yaml and touch nothing.", "bold red"))
+        parts.append(Text(f"{forecast.lab}: `up` would refuse this lab.yaml and change nothing.", "bold red"))
     elif forecast.steps:
         ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""
         parts.append(Text(f"{forecast.lab}: `./inv up` takes about {forecast.seconds:.0f} s{ask}.", "bold"))
-    elif forecast.amiss:
-        says = "lab.yaml asks for no change, but not all is well; `./inv up` repairs what it can."
+    elif forecast.problems:
+        says = "lab.yaml has no change, but there are problems; `./inv up` repairs what it can."
         parts.append(Text(f"{forecast.lab}: {says}", "bold"))
     elif forecast.problem:
-        parts.append(
-            Text(f"{forecast.lab}: lab.yaml asks for no change; `./inv up` looks at the machines.", "bold")
-        )
+        parts.append(Text(f"{forecast.lab}: lab.yaml has no change; `./inv up` checks the machines.", "bold"))
     else:
-        parts.append(Text(f"{forecast.lab}: nothing to change; the machines are as lab.yaml says.", "green"))
+        parts.append(Text(f"{forecast.lab}: nothing to change; the machines match lab.yaml.", "green"))
     return Group(*parts)

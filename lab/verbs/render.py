@@ -1,4 +1,4 @@
-"""Writes what is rendered into `.lab/`, and what must be secret into its folder."""
+"""Writes the rendered files into `.lab/`, and the secrets into their folder."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from lab.workspace.render import Site, credentials, disc
 
 
 def record_and_write(session: Session, golden: str) -> Made:
-    """Record every machine that may exist from now on, then write everything; return the record.
+    """Record every machine that may exist from now on, then write all files; return the record.
 
-    Raises LabStateError, before anything is written, where the CA is not valid now.
+    Raises LabStateError, before anything is written, if the CA is not valid now.
     """
     lab, workspace = session.lab, session.workspace
     credentials.require_valid_ca(workspace)
@@ -34,9 +34,9 @@ def record_and_write(session: Session, golden: str) -> Made:
 
 
 def write(session: Session, record: Made, golden: str) -> None:
-    """Write everything, for machines that only leave as they were made.
+    """Write all files; leaving machines keep the configuration that they were created with.
 
-    Files of machines that may exist no longer are removed.
+    Files of machines that no longer exist are removed.
     """
     lab, workspace = session.lab, session.workspace
     leaving = tuple(node for node in record.lab.nodes if lab.node(node.name) is None)
@@ -49,7 +49,7 @@ def write(session: Session, record: Made, golden: str) -> None:
     for path, text in texts.items():
         workspace.write(workspace.root / path, text)
     _write_disc(lab, workspace)
-    workspace.shut_secrets()
+    workspace.restrict_secrets()
     run = credentials.new_run_secrets()
     key = credentials.ca_key(workspace)
     for node in lab.nodes:
@@ -57,22 +57,22 @@ def write(session: Session, record: Made, golden: str) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         for name, text in credentials.secret_files(node, lab, run, key).items():
             workspace.write_secret(folder / name, text)
-    workspace.forget_nodes_but({node.name for node in (*lab.nodes, *leaving)})
-    # A machine is given all that is in its folder, also what an earlier shape of the lab had for it.
+    workspace.remove_other_nodes({node.name for node in (*lab.nodes, *leaving)})
+    # A machine gets everything in its folder, so files from an earlier version of the lab have to go.
     for file in (workspace.root / "nodes").rglob("*"):
         if file.is_file() and str(file.relative_to(workspace.root)) not in texts:
             file.unlink()
 
 
 def refresh_locked(session: Session) -> None:
-    """Do what `refresh` does, with the lab's lock and the record as it is then: another run may change it."""
+    """Call `refresh` with the lab locked and the record read again: another run may have changed it."""
     if _has_moved(session):
         with session.workspace.lock():
             refresh(replace(session, made=made.read(session.workspace)))
 
 
 def refresh(session: Session) -> None:
-    """Write the files that hold the path of `.lab/` again, where that was moved or renamed since.
+    """Rewrite the files that contain the path of `.lab/` if that was moved or renamed since.
 
     The caller holds the lab's lock.
     """
@@ -91,7 +91,7 @@ def _has_moved(session: Session) -> bool:
 
 
 def configure_load_balancers(session: Session) -> None:
-    """Give running load balancers this lab's configuration, and change nothing else."""
+    """Give the running load balancers this lab's configuration; change nothing else."""
     record = session.made
     assert record is not None
     lab, workspace = session.lab, session.workspace
@@ -106,7 +106,7 @@ def configure_load_balancers(session: Session) -> None:
 
 
 def _write_disc(lab: Lab, workspace: Workspace) -> None:
-    """Write the disc with the lab's key where machines take it from one; it has its date in it."""
+    """Write the disc with the lab's key if the provider needs one; once only, since it contains a date."""
     key = credentials.authorized_key(workspace)
     target = workspace.root / disc.name(key)
     if provider_of(lab).takes_disc and not target.exists():
@@ -114,7 +114,7 @@ def _write_disc(lab: Lab, workspace: Workspace) -> None:
 
 
 def _site(workspace: Workspace, record: Made, golden: str) -> Site:
-    """What is rendered beside the lab itself; without a manifest, which control planes alone are given."""
+    """The values for rendering besides the lab; without the manifest, which only control planes get."""
     return Site(
         workspace=workspace.root,
         owner=record.owner,
@@ -128,7 +128,7 @@ def _site(workspace: Workspace, record: Made, golden: str) -> Site:
 
 
 def _manifest(lab: Lab) -> str:
-    """The text of a pod network that lab.yaml brings itself; empty for flannel."""
+    """The text of the pod network's manifest that lab.yaml names; empty for flannel."""
     if lab.network.pod_network == "flannel":
         return ""
     return Path(lab.network.pod_network).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a run ends with: the closing table for people, `.lab/report.json` for programs."""
+"""The end of a run: the closing table on the terminal, `.lab/report.json` for programs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lab.verbs import durations
 from lab.workspace import Workspace, kubeconfig
 
 EMULATED = (
-    "Machines are emulated: KVM does not run here, or lab.yaml says so. Each step takes many times as long,\n"
-    f"so all times are {EMULATION_PATIENCE} times as long. Three machines take 8 to 15 minutes on two CPUs\n"
+    "Machines are emulated: KVM does not work here, or lab.yaml says so. Each step takes many times as long,\n"
+    f"so all timeouts are {EMULATION_PATIENCE} times as long. Three machines take 8 to 15 minutes on two CPUs\n"
     "that do nothing else."
 )
-"""What `up` says before it begins where no hardware helps."""
+"""What `up` prints before it starts to create emulated machines."""
 
 
 def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> None:
-    """Keep the run: seconds in all and by step, and what the machines are."""
+    """Save the run: total seconds and those of each step, and the machines."""
     report = {
         "lab": lab.name,
         "kubernetes": lab.kubernetes.version,
@@ -42,7 +42,7 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
 
 
 def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) -> RenderableType:
-    """Return what `up` prints at its end: machines, where the API is, where time went, what to type next."""
+    """Return what `up` prints at its end: machines, the API's URL, the slowest steps, the next command."""
     said = "the lab is up" if changed else "the lab was up already; nothing was changed"
     return Group(
         "",
@@ -60,7 +60,7 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
 def stopped(
     lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
 ) -> RenderableType:
-    """Return what `up --until` prints at its end: machines, what was done, what is left, what to type next."""
+    """Return what `up --until` prints at its end: machines, what is done and left, the next command."""
     kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
     return Group(
         "",
@@ -71,7 +71,7 @@ def stopped(
         Text(f"kubeconfig  {kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
         "",
-        Text(f"{lab.name}: stopped before {until}; ./inv up does all that is left.", style="bold green"),
+        Text(f"{lab.name}: stopped before {until}; ./inv up does the rest.", style="bold green"),
         Text(f"next: ./inv task {up.STOPS[until].task}"),
     )
 
@@ -84,7 +84,7 @@ def _machines(lab: Lab) -> Table:
 
 
 def _by_step(progress: Progress) -> str:
-    """The steps that took longest, each with its slowest machine."""
+    """The slowest steps, each with the time of its slowest machine."""
     slowest: dict[str, float] = {}
     for step in progress.finished:
         slowest[step.name] = max(slowest.get(step.name, 0.0), step.seconds)

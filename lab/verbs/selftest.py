@@ -1,4 +1,4 @@
-"""Runs the project's own tests and linters, all of them, and fails if any did."""
+"""Runs the project's own tests and linters, all of them, and fails if any of them fails."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 
 QUICK = ("tests/unit", "-m", "not slow")
-"""What is run at every save: most of the unit tests, in about a third of the time that all of them take."""
+"""The fast tests: most of the unit tests, in about a third of the time of all."""
 NEEDS_NO_LAB = ("tests/supply", "tests/browser", "tests/provision", "tests/unit")
-"""Those with the longest files first, which is the order in which they start."""
+"""The folders with the longest files first, so that those start first."""
 SIDE_BY_SIDE = (
     # Twice as many processes as cores, since some tests only wait.
     *("--numprocesses", str(2 * (os.cpu_count() or 1))),
     # Tests that need no lab share nothing between files.
     *("--dist", "loadfile"),
-    # Otherwise files of few tests start last, and the longest of all are such files.
+    # Otherwise files with few tests start last, and some of those take longest.
     "--no-loadscope-reorder",
 )
 """Options for pytest-xdist."""
-IN_MEMORY = Path("/dev/shm")  # noqa: S108  shared memory: pytest makes a folder there that others can't read
-"""Where tests that need no lab have their folders, if it is there: on a disk they take a fifth longer."""
+IN_MEMORY = Path("/dev/shm")  # noqa: S108  shared memory: pytest creates a folder there that others can't read
+"""Temporary files of tests that need no lab, if it exists: on a disk they take a fifth longer."""
 NEEDS_LABS = ("tests/labs", "tests/walk")
 LONGEST = ("tests/golden",)
-"""Suites on labs that run with --whole only."""
+"""Suites on labs that only run with --whole."""
 BREAKING = {
     "sabotage": "tests/breaking/test_sabotage.py",
     "drills": "tests/breaking/test_drills.py",
     "lifecycle": "tests/lifecycle",
 }
-"""Suites that break or change a lab, 10 to 15 minutes each. Those of one folder share their lab."""
+"""Suites that break or change a lab, 10 to 15 minutes each. Those in one folder share a lab."""
 TIMES = ("--durations", "15")
-"""Options with which pytest lists the slowest tests of a suite on labs."""
+"""Options that make pytest list the slowest tests."""
 VIRTUAL = "tests/vm"
-"""Suites on virtual machines, emulated where there is no KVM."""
+"""Suites on virtual machines, emulated if there is no KVM."""
 
 
 def run(
     session: Session, *, consent: bool, live: bool, breaking: Sequence[str], whole: bool, select: str
 ) -> int:
-    """Run the tests; return 0 only when all ran and passed. Live ones bake, and bring up labs of their own.
+    """Run the tests; return 0 only if all ran and passed. Live ones bake, and bring up labs for themselves.
 
-    With any of BREAKING, those and nothing else; with `whole`, also what takes longest.
+    With any of BREAKING, only those; with `whole`, also the slowest tests.
     """
     bake.make_fit(session, {"up", "bake", "lint", "test"}, consent=consent)
     also = ["--whole"] if whole else []
@@ -62,21 +62,21 @@ def run(
     code = _without_labs(*NEEDS_NO_LAB, *also, select=select)
     if live and not code:
         bake.bake(session, consent=consent)
-        # The tests of one lab build on one another.
+        # The tests of one lab depend on one another.
         words = [*TIMES, "--exitfirst", *also, *(LONGEST if whole else [])]
         code = _pytest(*NEEDS_LABS, *words, select=select)
     return code
 
 
 def run_quick(*, select: str) -> int:
-    """Run the unit tests that are not slow; return 0 only when all passed. Changes nothing on the host."""
+    """Run the fast unit tests; return 0 only if all passed. Changes nothing on the host."""
     return _without_labs(*QUICK, select=select)
 
 
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
-    """Run the tests on virtual machines, whose golden disk is there; return 0 only when all passed.
+    """Run the tests on virtual machines, whose golden disk exists; return 0 only if all passed.
 
-    With `whole`, also a real lab of five, which takes up to an hour where machines are emulated.
+    With `whole`, also a real lab of five machines, which takes up to an hour if they are emulated.
     """
     words = ["--disk", str(bake.golden_disk(session)), "--durations", "0", *(["--whole"] if whole else [])]
     return _pytest(VIRTUAL, *words, select=select)
@@ -99,7 +99,7 @@ def _on_the_terminal(words: Sequence[str], **also: str) -> int:
 
 
 def lint(session: Session, *, consent: bool) -> int:
-    """Run every linter, also after one has failed; return 0 only when all pass."""
+    """Run every linter, even after one has failed; return 0 only if all pass."""
     bake.make_fit(session, {"lint"}, consent=consent)
     code = 0
     for words in commands():
@@ -109,7 +109,7 @@ def lint(session: Session, *, consent: bool) -> int:
 
 
 def commands() -> list[list[str]]:
-    """The linters, each as a command: ruff twice, mypy, shellcheck and shfmt over every shell script."""
+    """The linters' commands: ruff twice, mypy, and shellcheck and shfmt for every shell script."""
     tools = os.path.dirname(sys.executable)
     scripts = shell_scripts()
     return [

@@ -1,4 +1,4 @@
-"""Shuts a lab's machines down, all or some; `up` starts them again."""
+"""Shuts down all or some of a lab's machines; `up` starts them again."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from lab.session import Session, machine
 from lab.workspace.render import credentials
 
 
-def hang_up(session: Session, nodes: Sequence[Node] | None = None) -> None:
-    """End the connections to some machines, or to all. One that does not end is reported only."""
+def close_connections(session: Session, nodes: Sequence[Node] | None = None) -> None:
+    """Close the connections to some machines, or to all. One that can't be closed is only reported."""
     try:
-        with session.progress.asking("connections to the machines to end"):
-            session.remote.hang_up(nodes)
+        with session.progress.asking("connections to the machines to close"):
+            session.remote.close_connections(nodes)
     except LabError as error:
-        session.progress.say(f"{error.message}: it ends with its machine, or a minute later")
+        session.progress.say(f"{error.message}: it closes with its machine, or a minute later")
 
 
 def stop(session: Session, names: Sequence[str]) -> tuple[Node, ...]:
-    """Shut down the machines of these names, or all; return those that ran.
+    """Shut down the machines with these names, or all; return those that were running.
 
-    Raises ConfigError for a name that there isn't, LabStateError where there are no machines.
+    Raises ConfigError for an unknown name, LabStateError if there are no machines.
     """
     nodes = tuple(machine(session, name) for name in dict.fromkeys(names)) or session.lab.nodes
     if not session.workspace.has_machines():
-        raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` makes them")
+        raise LabStateError("the lab has no machines, so none can be stopped", hint="`./inv up` creates them")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()
-        hang_up(session, nodes)
+        close_connections(session, nodes)
         context = Context(
             session.lab,
             session.workspace,

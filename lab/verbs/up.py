@@ -1,7 +1,7 @@
-"""`up` and `replace`: make the lab what lab.yaml says, from whatever it is.
+"""`up` and `replace`: bring the lab from any state to what lab.yaml describes.
 
-lab.yaml is compared with the lab as it was made (`lab.model.change`). What no plan can do is refused before
-anything is touched. Machines that will be removed are shown first, and that needs consent.
+lab.yaml is compared with the lab as it was created (`lab.model.change`). What no plan can do is refused before
+anything is changed. Machines that will be removed are shown first, and removal needs consent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
 from lab.plans.repair import REPAIR
 from lab.plans.resize import RESIZE
-from lab.plans.situation import Found, Situation, from_nothing, has_joined, joined_machines, judge, survey
+from lab.plans.situation import JoinState, Situation, from_nothing, has_joined, joined_machines, judge, survey
 from lab.plans.up import START, before
 from lab.providers import MachineState
 from lab.remote import side_by_side
@@ -34,30 +34,30 @@ from lab.workspace.made import Made
 from lab.workspace.render import credentials
 
 LEAVING_TIMEOUT = 60.0
-"""Seconds for a machine that is to be removed to answer, after it was started; then it counts as dead."""
+"""Seconds until a started machine that is to be removed has to respond; after that it counts as dead."""
 
 QUORUM_TIMEOUT = 120.0
-"""Seconds for etcd to have a majority again once its machines were started; 5 s are usual."""
+"""Seconds until etcd has a majority again once its machines were started; 5 s are usual."""
 
 STORED_TIMEOUT = 45.0
-"""Seconds for an etcd member to say what it has stored, once its machine was started; 10 s are usual."""
+"""Seconds until an etcd member reports what it has stored, once its machine was started; 10 s are usual."""
 
 REJOIN_TIMEOUT = 45.0
-"""Seconds for etcd to have a majority without a member that has to join again; 5 s are usual."""
+"""Seconds until etcd has a majority without a member that has to join again; 5 s are usual."""
 
 Confirm = Callable[[str], bool]
-"""Asks the user; True is a yes. Raises where standard input is not a terminal."""
+"""Asks the user; True means yes. Raises if standard input is not a terminal."""
 
 Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
-"""Does the work that changes a lab: given the session, the change, the machines that go, and the work."""
+"""Runs the work that changes a lab, given the session, the change, the leaving machines, and the work."""
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the user asked of `up`.
+class Request:
+    """What the user requested of `up`.
 
-    `consent`: to repairs of the host and to removals, so that neither is asked for. `until` is a stop of
-    `lab.plans.up`, or "". `replacing` are names of machines.
+    `consent`: to repairs of the host and to removals, without a question. `until` is a stop of `lab.plans.up`,
+    or "". `replacing` are names of machines.
     """
 
     consent: bool = False
@@ -65,18 +65,18 @@ class Wish:
     replacing: tuple[str, ...] = ()
 
 
-def plainly(session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]) -> None:
-    """Only do the work."""
+def unmeasured(session: Session, change: Change, leaving: Sequence[Node], work: Callable[[], None]) -> None:
+    """Run the work and nothing else."""
     work()
 
 
-def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly) -> None:
-    """Take the lab from whatever state it is in to the one that lab.yaml names, and show what was done.
+def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmeasured) -> None:
+    """Bring the lab from any state to the one that lab.yaml describes, and show what was done.
 
-    `around` calls the work, for example with probes running.
+    `around` runs the work, for example while probes run.
 
-    Raises ConfigError where lab.yaml asks for what no plan can do, LabError where a step failed: the next `up`
-    goes on from there.
+    Raises ConfigError if lab.yaml has a change that no plan can make, LabError if a step failed: the next `up`
+    continues from there.
     """
     with session.workspace.lock():
         session = dataclasses.replace(session, made=made.read(session.workspace))
@@ -100,38 +100,40 @@ def up(session: Session, wish: Wish, confirm: Confirm, around: Around = plainly)
 
 
 def require_replaceable(session: Session, name: str) -> Node:
-    """The machine of that name, where it can be taken out of a lab that is up.
+    """The machine of that name, if it can be removed from a running lab.
 
     Raises ConfigError, LabStateError.
     """
     node = machine(session, name)
     if session.made is None or not has_machines(session):
         raise LabStateError(
-            "the lab has no machines yet, so none can be replaced", hint="`./inv up` makes them"
+            "the lab has no machines yet, so none can be replaced", hint="`./inv up` creates them"
         )
     if session.made.node(name) is None:
-        raise LabStateError(f"{name} was not made yet, so it can't be replaced", hint="`./inv up` makes it")
+        raise LabStateError(
+            f"{name} was not created yet, so it can't be replaced", hint="`./inv up` creates it"
+        )
     if node.spec.etcd_member and len(session.lab.etcd_members) == 1:
         raise LabStateError(
-            f"{name} is the only control plane: the cluster's data is on it and nowhere else",
+            f"{name} is the only control plane, and has the only copy of the cluster's data",
             hint="raise nodes.control_planes.count to 3 in lab.yaml and `./inv up`, then replace it",
         )
     return node
 
 
 def require_possible(session: Session, change: Change) -> None:
-    """Raise ConfigError with everything that lab.yaml asks for and no plan can do to machines that exist."""
+    """Raise ConfigError with every change in lab.yaml that no plan can make to existing machines."""
     if change.impossible:
         lines = config.lines(session.path)
         problems = [impossible_message(session, lines, setting) for setting in change.impossible]
         instead = {setting.key: setting.effect.instead for setting in change.impossible}
-        raise ConfigError(problems, hint="\n".join(ways_out(instead)))
+        raise ConfigError(problems, hint="\n".join(hints_by_keys(instead)))
 
 
-def ways_out(instead: Mapping[str, str]) -> list[str]:
-    """What to do about keys that no plan can change: a line for each way out, with its keys if there are two.
+def hints_by_keys(instead: Mapping[str, str]) -> list[str]:
+    """What to do about keys that no plan can change: a line for each hint, with its keys if there are two.
 
-    `instead` is each key's own way out.
+    `instead` is the hint for each key.
     """
     keys: dict[str, list[str]] = {}
     for key, way in instead.items():
@@ -142,7 +144,7 @@ def ways_out(instead: Mapping[str, str]) -> list[str]:
 
 
 def impossible_message(session: Session, lines: dict[str, int], setting: Setting) -> str:
-    """Which key, on which line, from what to what, and why that can't be done."""
+    """The key, its line, the old and the new value, and why that can't be done."""
     line = lines.get(setting.key)
     place = f"{session.path.name}:{line}" if line else f"{session.path.name} (not in the file, so its default)"
     return (
@@ -152,19 +154,19 @@ def impossible_message(session: Session, lines: dict[str, int], setting: Setting
 
 
 def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
-    """What the user is asked before machines are removed: which, and what is lost with them."""
+    """The question before machines are removed: which ones, and what is lost with them."""
     names = [node.name for node in change.removed]
-    sentences = [f"{', '.join(names)} will be removed, with all data that only they have."] if names else []
+    sentences = [f"{', '.join(names)} will be removed, with all data that is only on them."] if names else []
     if replacing:
-        sentences.append(f"{', '.join(replacing)} will be removed and made again.")
+        sentences.append(f"{', '.join(replacing)} will be removed and created again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
-    return " ".join([*sentences, *([f"{loss[0].upper()}{loss[1:]}."] if loss else []), "Go on? [y/N] "])
+    return " ".join([*sentences, *([f"{loss[0].upper()}{loss[1:]}."] if loss else []), "Continue? [y/N] "])
 
 
 def leaving_machines(session: Session, change: Change, replacing: Sequence[str]) -> tuple[Node, ...]:
-    """The machines that are to go.
+    """The machines that are to be removed.
 
-    Those that lab.yaml no longer has, those that are replaced, and those that an earlier run did not remove
+    Those that are no longer in lab.yaml, those that are replaced, and those that an earlier run did not remove
     completely.
     """
     record = session.made
@@ -177,20 +179,20 @@ def leaving_machines(session: Session, change: Change, replacing: Sequence[str])
 def quorum_problem(
     session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str] = ()
 ) -> quorum.Problem | None:
-    """Why etcd has no majority without those that leave, and what to do; None where it keeps one."""
+    """Why etcd has no majority without the leaving members, and what to do; None if it has one."""
     record, members = session.made, _members(leaving)
     if not members or record is None or not session.workspace.kubeconfig.exists():
-        return None  # without a kubeconfig no `up` has reached the joins, so there is no second member
+        return None  # without a kubeconfig no `up` got to the joins, so there is no second member
     if session.remote.route_problem() or (not replacing and _members_off(session, record)):
-        return None  # `up` starts what is off first, and asks then
+        return None  # `up` first starts stopped machines, and asks then
     with session.progress.asking("etcd's members"):
         found = quorum.membership(record.lab, session.remote)
     problem = quorum.problem(found.members, found.healthy, members)
-    return quorum.Problem(problem.what, _way_out(record, change, problem)) if problem else None
+    return quorum.Problem(problem.what, _hint(record, change, problem)) if problem else None
 
 
-def _way_out(record: Made, change: Change, problem: quorum.Problem) -> str:
-    """What to do first. Where lab.yaml is the reason, each `up` would ask for the same again."""
+def _hint(record: Made, change: Change, problem: quorum.Problem) -> str:
+    """What to do first. If lab.yaml is the reason, every `up` would try the same again."""
     if not _members(change.removed):
         return problem.next
     count = len(record.lab.control_planes)
@@ -207,45 +209,45 @@ def _members_off(session: Session, record: Made) -> bool:
 
 
 def _is_up(session: Session) -> bool:
-    """Whether lab.yaml was applied completely, and the lab is still all that `up` would make of it."""
+    """Whether lab.yaml was applied completely, and the lab is still in that state."""
     lab, record = session.lab, session.made
     if record is None or record != record.applied(lab, record.golden, made.manifest_sha256(lab)):
         return False
     try:
-        if _lost_sight_of(session):
+        if _unknown_to_vagrant(session):
             return False
         render.record_and_write(session, record.golden)
-        with session.progress.asking("the lab to say whether anything is left to do"):
+        with session.progress.asking("the checks whether anything is left to do"):
             return already.is_up(lab, session.workspace, session.remote)
-    except CommandFailed:  # a provider that does not answer: the doctor says more
+    except CommandFailed:  # a provider that does not respond: the doctor reports more
         return False
 
 
 def _settled(session: Session) -> Session:
-    """The same lab, now that baking has left a kernel by which KVM can be tried."""
+    """The same lab, now that baking has provided a kernel to try KVM with."""
     if not providers.provider_of(session.lab).may_emulate:
         return session
     return of_lab(session, config.load(session.path, lambda file: choice.settle(file, session.workspace)))
 
 
-def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Node, ...], wish: Wish) -> None:
+def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Node, ...], wish: Request) -> None:
     lab, workspace = session.lab, session.workspace
     if lab.emulated:
         session.progress.say(report.EMULATED)
-    if _adopted(session) and change_of(session, session.lab) not in (change, Change()):
+    if _adopt(session) and change_of(session, session.lab) not in (change, Change()):
         raise LabStateError(
-            "Vagrant had lost machines of this lab; they were found, and lab.yaml differs from them",
+            "Vagrant had lost track of machines of this lab; they were found, and lab.yaml differs from them",
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
     known = workspace.has_machines()
-    # Before the file is read, so that an edit from here on is a change for the next `up`.
+    # Computed before the work, so that a later edit of the file is a change for the next `up`.
     manifest = made.manifest_sha256(lab)
     record = render.record_and_write(session, golden)
     run = Run(dataclasses.replace(session, made=record), credentials.new_run_secrets())
     with session.progress.live():
         changed = run.remove(leaving, wish.replacing, change) if leaving else False
         if leaving:
-            # Those that are made again are recorded as such before they are.
+            # Machines to be created again are recorded as such first.
             record = render.record_and_write(dataclasses.replace(session, made=made.read(workspace)), golden)
         changed = run.up(known, wish.until, change) or changed
     with session.progress.asking("the administrator's kubeconfig"):
@@ -256,8 +258,8 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     _end(session, wish, changed=changed)
 
 
-def _end(session: Session, wish: Wish, *, changed: bool) -> None:
-    """Keep what the run did, and show it."""
+def _end(session: Session, wish: Request, *, changed: bool) -> None:
+    """Save and show what the run did."""
     lab, workspace = session.lab, session.workspace
     report.write(lab, workspace, session.progress, changed=changed)
     if wish.until:
@@ -269,7 +271,7 @@ def _end(session: Session, wish: Wish, *, changed: bool) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of `up`: its secrets are good for all of its plans."""
+    """One run of `up`; all of its plans use the same secrets."""
 
     session: Session
     secrets: credentials.RunSecrets
@@ -281,11 +283,11 @@ class Run:
         )
 
     def up(self, known: bool, until: str, change: Change) -> bool:
-        """Everything up to a stop; return whether anything was changed."""
+        """Run everything up to a stop; return whether anything was changed."""
         lab, plan = self.session.lab, before(until)
         nothing = from_nothing(lab, until)
         if not known:
-            # Machines that this run makes have nothing on them, so that no step need wait for all of them.
+            # If all machines are new, their state is known, and no step has to wait for all of them.
             return engine.run(plan, self._context(nothing))
         resized = self._resized(change) if not until else ()
         changed = self._require_majority()
@@ -300,10 +302,10 @@ class Run:
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
 
-    def _repair_for_majority(self, found: Mapping[str, Found], plan: Plan) -> bool:
-        """Repair damaged control planes first where the complete ones are no majority of etcd's members.
+    def _repair_for_majority(self, found: Mapping[str, JoinState], plan: Plan) -> bool:
+        """Repair damaged control planes first if the complete ones are not a majority of etcd's members.
 
-        Otherwise those would wait in vain for the API, before the repair. Returns whether that was so.
+        Otherwise the complete ones would wait for the API in vain. Returns whether a repair ran.
         """
         session = self.session
         damaged = tuple(node for node in session.lab.control_planes if found.get(node.name) == "damaged")
@@ -317,11 +319,11 @@ class Run:
         return engine.run(REPAIR, self._context(Situation(damaged[0], damaged)))
 
     def _require_majority_for_rejoining(
-        self, found: Mapping[str, Found], situation: Situation, plan: Plan
+        self, found: Mapping[str, JoinState], situation: Situation, plan: Plan
     ) -> None:
-        """Raise LabStateError where a control plane has to join again, and etcd has no majority without it.
+        """Raise LabStateError if a control plane has to join again, and etcd has no majority without it.
 
-        That removes its etcd data.
+        Joining again removes its etcd data.
         """
         again = [node.name for node in situation.joining(self.session.lab) if found.get(node.name) == "partial"]
         serving = [node for node in self.session.lab.control_planes if node.name in situation.joined]
@@ -341,10 +343,10 @@ class Run:
         why_none: Callable[[quorum.Membership], quorum.Problem | None],
         way_out: Callable[[quorum.Problem], str] = lambda problem: problem.next,
     ) -> quorum.Membership:
-        """Wait until etcd has a majority without some members; the others may have just been started.
+        """Wait until etcd has a majority without some members; the others may have only just started.
 
-        `why_none` judges its members. Returns those that it judged last. Raises LabStateError with its problem
-        then, and the way out of that.
+        `why_none` judges the members. Returns the last members found. Raises LabStateError with the problem and
+        its hint.
         """
         session = self.session
         listed = quorum.Membership((), frozenset())
@@ -367,29 +369,29 @@ class Run:
         return listed
 
     def _require_majority(self) -> bool:
-        """Raise LabStateError if so many of etcd's members are gone that no new machine could ever join.
+        """Raise LabStateError if so many of etcd's members are lost that no new machine could ever join.
 
-        Returns whether a machine was started to ask it. Where no member answers, `up` does not go on, as it
-        would make machines that can't join: only a member that is damaged is repaired first.
+        Returns whether a machine was started to be asked. If no member responds, `up` stops, since it would
+        create machines that can't join; but a damaged member is repaired first.
         """
         session = self.session
         states = _states(session, session.lab)
         members = session.lab.etcd_members
         left = tuple(node for node in members if states[node.name] not in ("absent", "incomplete"))
         if not left or len(left) >= quorum.needed(len(members)) or not session.workspace.kubeconfig.exists():
-            return False  # without a kubeconfig no `up` has reached the joins, so there is no second member
+            return False  # without a kubeconfig no `up` got to the joins, so there is no second member
         started = self._start(Situation(left[0], left))
         has = self._survey(left)
         if not joined_machines(has):
             return started
-        found: quorum.Remains | None = None
+        found: quorum.StoredMembership | None = None
 
         def why_not() -> str | None:
             nonlocal found
-            found = quorum.remains(session.lab, session.remote, left)
+            found = quorum.stored_membership(session.lab, session.remote, left)
             return None if found else f"no member answers on {', '.join(node.name for node in left)}"
 
-        with session.progress.step("quorum", "etcd's members say what is left") as shown:
+        with session.progress.step("quorum", "etcd's members report what is left") as shown:
             timeout = STORED_TIMEOUT * session.lab.patience
             try:
                 wait_until(why_not, what="etcd's members to answer", timeout=timeout, log=shown.log)
@@ -407,12 +409,12 @@ class Run:
         return started
 
     def _resized(self, change: Change) -> tuple[Node, ...]:
-        """The machines of another size that exist: those that are yet to be made will have it."""
+        """The existing machines that get another size; new ones are created with it."""
         absent = _absent(self.session, change.resized)
         return tuple(node for node in change.resized if node not in absent)
 
     def remove(self, leaving: tuple[Node, ...], replacing: Sequence[str], change: Change) -> bool:
-        """Take machines out of the lab, in an orderly way where they answer; return True."""
+        """Remove machines from the lab, in an orderly way if they respond; return True."""
         lab = self.session.lab
         names = {node.name for node in leaving}
         staying = tuple(node for node in lab.nodes if node.name not in names)
@@ -425,8 +427,8 @@ class Run:
             leaving = self._when_etcd_keeps_a_majority(leaving, change)
         elif any(self._may_have_joined(node, silent) for node in leaving if node.spec.etcd_member):
             raise LabStateError(
-                "no control plane that stays belongs to the cluster, so nothing could take over",
-                hint="`./inv status` shows what runs; `./inv up` with the former lab.yaml repairs what it can"
+                "none of the remaining control planes belongs to the cluster, so none could take over",
+                hint="`./inv status` shows what runs; `./inv up` with the previous lab.yaml repairs what it can"
                 if change.removed
                 else "`./inv status` shows what runs; `./inv up` repairs what it can",
             )
@@ -436,7 +438,7 @@ class Run:
             return engine.run(REMOVE, self._context(situation))
         except LabError:
             if _members(leaving):
-                self._take_back()
+                self._restore_haproxy()
             raise
 
     def _when_etcd_keeps_a_majority(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
@@ -447,23 +449,23 @@ class Run:
             return leaving
         listed = self._majority(
             record.lab,
-            "the members that leave",
+            "the leaving members",
             QUORUM_TIMEOUT,
             lambda listed: quorum.problem(listed.members, listed.healthy, members),
-            lambda problem: _way_out(record, change, problem),
+            lambda problem: _hint(record, change, problem),
         )
         order = quorum.in_order(members, listed.healthy)
         others = [node for node in leaving if not node.spec.etcd_member]
         return (*(node for name in order for node in leaving if node.name == name), *others)
 
     def _may_have_joined(self, node: Node, silent: frozenset[str]) -> bool:
-        """Whether a machine that leaves may belong to a cluster: it says so, or exists and can't be asked."""
+        """Whether a leaving machine may belong to a cluster: it says so, or it exists and can't be asked."""
         if node.name not in silent:
             return has_joined(node, self.session.remote)
         return providers.state(self.session.lab, node) != "absent"
 
-    def _take_back(self) -> None:
-        """After a removal that failed: HAProxy uses those API servers again that have not left yet."""
+    def _restore_haproxy(self) -> None:
+        """After a failed removal: let HAProxy use the API servers again that have not left yet."""
         record = made.read(self.session.workspace)
         assert record is not None
         stay = tuple(node for node in record.lab.nodes if node.name not in record.leaving)
@@ -471,12 +473,12 @@ class Run:
         with contextlib.suppress(LabError):  # the error of the removal is the one to show
             render.configure_load_balancers(dataclasses.replace(self.session, lab=lab, made=record))
 
-    def _survey(self, nodes: Sequence[Node]) -> dict[str, Found]:
-        with self.session.progress.asking("the machines to say what they have"):
+    def _survey(self, nodes: Sequence[Node]) -> dict[str, JoinState]:
+        with self.session.progress.asking("the machines to report whether they have joined"):
             return survey(nodes, self.session.remote)
 
     def _start(self, situation: Situation) -> bool:
-        """Have the situation's machines run, with this checkout's scripts; return whether any was started."""
+        """Start the situation's machines and copy this checkout's scripts; return whether any was started."""
         off = _off(self.session, situation.machines)
         start = tuple(step for step in START if off or step.name == "deliver")
         absent = _absent(self.session, off)
@@ -484,9 +486,9 @@ class Run:
         return bool(off)
 
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
-        """Which of the machines that leave do not answer.
+        """The leaving machines that do not respond.
 
-        One that was only stopped is started, so that it can leave in an orderly way.
+        A stopped one is started first, so that it can leave in an orderly way.
         """
         session = self.session
         record = session.made
@@ -513,17 +515,17 @@ class Run:
                         log=shown.log,
                     )
                 except WaitTimedOut as error:
-                    shown.note = "does not answer, so it counts as dead"
+                    shown.note = "does not respond, so it counts as dead"
                     return error.reason
             return None
 
-        with session.progress.asking("an answer of the machines that leave"):
-            answers = side_by_side("asking what leaves", leaving, why_not)
+        with session.progress.asking("an answer of the leaving machines"):
+            answers = side_by_side("asking the leaving machines", leaving, why_not)
         return frozenset(name for name, reason in answers.items() if reason)
 
 
 def _absent(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
-    """Those of these machines that have to be made."""
+    """Those of these machines that have to be created."""
     if not machines:
         return ()
     states = _states(session, session.lab)
@@ -531,7 +533,7 @@ def _absent(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
-    """The machines that do not answer. Those that do not run are not asked: ssh to a paused one takes 20 s."""
+    """The machines that do not respond. Stopped ones are not asked: ssh to a paused one takes 20 s."""
     if session.remote.route_problem():
         return tuple(machines)
     states = _states(session, session.lab)
@@ -542,7 +544,7 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def keep_kubeconfig(session: Session) -> bool:
-    """Fetch the kubeconfig of the first control plane that has one; False where none has."""
+    """Fetch the kubeconfig from the first control plane that has one; False if none has."""
     return any(
         kubeconfig.fetch(session.lab, session.workspace, session.remote, node)
         for node in session.lab.control_planes
@@ -555,20 +557,20 @@ def _states(session: Session, lab: Lab) -> dict[str, MachineState]:
         return providers.states(lab, session.workspace)
 
 
-def _lost_sight_of(session: Session) -> list[str]:
+def _unknown_to_vagrant(session: Session) -> list[str]:
     with session.progress.asking("a list of this lab's machines"):
-        return providers.lost_sight_of(session.workspace)
+        return providers.unknown_to_vagrant(session.workspace)
 
 
-def _adopted(session: Session) -> bool:
-    """Make machines of this lab known to Vagrant again that it has lost; whether there were any."""
-    lost = _lost_sight_of(session)
+def _adopt(session: Session) -> bool:
+    """Register this lab's machines with Vagrant again if it has lost track of them; whether there were any."""
+    lost = _unknown_to_vagrant(session)
     if lost and session.made:
-        with session.progress.asking("the names of machines that Vagrant has lost"):
+        with session.progress.asking("the names of machines that Vagrant has lost track of"):
             providers.adopt(session.made.lab, session.workspace)
     elif lost:
         raise LabStateError(
-            f"machines of this lab exist that {session.workspace.root}/.vagrant does not know: {len(lost)}",
+            f"{session.workspace.root}/.vagrant does not know this many machines of this lab: {len(lost)}",
             hint=f"if you have a copy of {session.workspace.identity}, their record, restore it: `./inv up` "
             "then uses them; otherwise `./inv destroy` removes them",
         )
@@ -578,5 +580,5 @@ def _adopted(session: Session) -> bool:
 def _keep_bill_of_materials(session: Session, golden: str) -> None:
     target = session.workspace.root / "bom.json"
     if not target.exists():
-        with session.progress.asking("the golden machine's list of what went in"):
+        with session.progress.asking("the golden machine's bill of materials"):
             session.workspace.write(target, image.bill_of_materials(session.lab, golden))

@@ -1,15 +1,15 @@
-"""Where everything is in `.lab/`, its lock, and writing files completely or not at all.
+"""The `.lab/` folder: where each file is, the lock, and atomic writes.
 
 .lab/
   Vagrantfile  ssh_config  nodes/NAME/      rendered from the model; `vagrant up` works here
   secrets/                                  0700: keys, token, certificate key; never in `logs`
   kubeconfig                                0600: its server is the load balancer
-  lab.json                                  what was made: the lab as last applied, its machines, its label
+  lab.json                                  what was created: the lab as last applied, its machines, its label
   merged.json                               the user's kubeconfigs that this lab was merged into
-  drill/  drills/DATE-NAME/                 what a failure drill still has to undo; reports of drills
+  drill/  drills/DATE-NAME/                 the fault that a drill has yet to revert; reports of drills
   conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
-  tasks.json                                how often each of the handouts' tasks was asked
-  logs/NN-step.log  report.json  bom.json   what happened, what went in
+  tasks.json                                how often each task of the handout was checked
+  logs/NN-step.log  report.json  bom.json   the last run; the golden machine's contents
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from lab.system import quoting
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 
 INSTANT = 0.05
-"""Seconds within which a process that only asks who has the lab has let go of it."""
+"""Seconds within which a process that only checks whether the lab is locked releases the lock."""
 
 
 class Workspace:
     """The `.lab/` folder beside one lab.yaml."""
 
     def __init__(self, root: Path) -> None:
-        """Name the folder; nothing is made until something is written."""
+        """Remember the folder; it is created when something is first written."""
         self.root = root.absolute()
 
     @property
@@ -48,7 +48,7 @@ class Workspace:
 
     @property
     def ssh_config(self) -> Path:
-        """OpenSSH's way to every machine."""
+        """OpenSSH's configuration for every machine."""
         return self.root / "ssh_config"
 
     @property
@@ -58,12 +58,12 @@ class Workspace:
 
     @property
     def merged(self) -> Path:
-        """The user's kubeconfigs that this lab was merged into, as JSON; missing where there are none."""
+        """The user's kubeconfigs that this lab was merged into, as JSON; missing if there are none."""
         return self.root / "merged.json"
 
     @property
     def secrets(self) -> Path:
-        """The folder of everything that no other user may read."""
+        """The folder for everything that no other user may read."""
         return self.root / "secrets"
 
     @property
@@ -78,36 +78,36 @@ class Workspace:
 
     @property
     def durations(self) -> Path:
-        """How long steps took when they last had something to do, as JSON."""
+        """How long steps took when they last changed something, as JSON."""
         return self.root / "durations.json"
 
     @property
     def drill(self) -> Path:
-        """What a failure drill has changed and has not changed back yet; empty or missing when nothing."""
+        """What a failure drill has changed and not reverted yet; empty or missing if nothing."""
         return self.root / "drill"
 
     @property
     def tasks(self) -> Path:
-        """How often each task was asked since it was last done, as JSON; missing while none was."""
+        """How often each task was checked since it was last done, as JSON; missing until one was."""
         return self.root / "tasks.json"
 
     @property
     def identity(self) -> Path:
-        """What was made here (`lab.workspace.made` reads and writes it)."""
+        """The record of what was created (`lab.workspace.made` reads and writes it)."""
         return self.root / "lab.json"
 
     def node(self, name: str) -> Path:
-        """The folder of what one machine is given."""
+        """The folder with one machine's files."""
         return self.root / "nodes" / name
 
     def exists(self) -> bool:
-        """Whether anything was ever rendered here."""
+        """Whether the lab was ever rendered here."""
         return self.identity.exists()
 
     def write(self, path: Path, text: str | bytes, *, mode: int = 0o644) -> bool:
-        """Write `text` to `path` completely or not at all; False when the file had it already.
+        """Write `text` to `path` atomically; False when the file had that content already.
 
-        The mode holds from the first byte on. Raises LabStateError when the folder can't be written.
+        The file has `mode` from the beginning. Raises LabStateError when the folder can't be written.
         """
         content = text.encode() if isinstance(text, str) else text
         try:
@@ -129,33 +129,33 @@ class Workspace:
             folder = self.root if self.root in path.parents else path.parent
             raise LabStateError(
                 f"{path} can't be written: {error.strerror}",
-                hint=_way_out(error, folder),
+                hint=_write_hint(error, folder),
             ) from error
         return True
 
     def write_secret(self, path: Path, text: str) -> bool:
-        """Put a secret where only its owner can read it."""
+        """Write a secret so that only its owner can read it."""
         return self.write(path, text, mode=PRIVATE_FILE)
 
-    def shut_secrets(self) -> None:
-        """Give what is in the folder of secrets back to its owner alone, as after a copy that let others in."""
+    def restrict_secrets(self) -> None:
+        """Restrict the secrets to their owner, for example after a copy that lost the modes."""
         for path in [self.secrets, *self.secrets.rglob("*")]:
             if path.exists() and not path.is_symlink():
                 path.chmod(0o700 if path.is_dir() else PRIVATE_FILE)
 
     def has_machines(self) -> bool:
-        """Whether a machine was ever made here that was not removed. Asks Vagrant's files, in no time."""
+        """Whether a machine was created here and not removed. Reads Vagrant's files only, so it is fast."""
         return any((self.root / ".vagrant" / "machines").glob("*/*/id"))
 
-    def forget_nodes_but(self, names: Collection[str]) -> None:
-        """Remove what was rendered for machines that the lab has no longer."""
+    def remove_other_nodes(self, names: Collection[str]) -> None:
+        """Remove the files of machines that are no longer in the lab."""
         for folder in (self.root / "nodes", self.secrets):
             for path in folder.iterdir() if folder.exists() else ():
                 if path.is_dir() and path.name not in names:
                     shutil.rmtree(path)
 
     def rotate_logs(self) -> None:
-        """Set the last run's logs aside (one generation is kept), so that numbers start again."""
+        """Move the last run's logs to logs.previous (one generation), so that numbers restart."""
         if not self.logs.exists():
             return
         previous = self.root / "logs.previous"
@@ -163,9 +163,9 @@ class Workspace:
         self.logs.rename(previous)
 
     def remove(self) -> None:
-        """Remove the folder with all that is in it; for the end of `destroy`.
+        """Remove the folder with all its contents; the last step of `destroy`.
 
-        The record is last, so that a removal that was interrupted can be repeated.
+        The record is removed last, so that an interrupted removal can be repeated.
         """
         for path in self.root.iterdir():
             if path == self.identity:
@@ -177,13 +177,13 @@ class Workspace:
         shutil.rmtree(self.root)
 
     def in_use_by(self) -> str | None:
-        """Which process holds the lab now, in words; None for none, or where that can't be known."""
+        """Which process has locked the lab, as a phrase; None if there is none, or that can't be determined."""
         try:
             handle = os.open(self.root / "lock", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return None
         try:
-            return None if _taken(handle, fcntl.LOCK_SH) else _owner(handle)
+            return None if _try_lock(handle, fcntl.LOCK_SH) else _owner(handle)
         except OSError:
             return None
         finally:
@@ -191,25 +191,25 @@ class Workspace:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the lab for one run. The kernel lets go when the process dies, however it dies."""
+        """Lock the lab for one run. The kernel releases the lock when the process ends in any way."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             handle = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
             raise LabStateError(
                 f"{self.root} can't be used: {error.strerror}",
-                hint=_way_out(error, self.root),
+                hint=_write_hint(error, self.root),
             ) from error
         try:
-            # `in_use_by` of another process holds it for an instant.
-            if not _taken(handle, fcntl.LOCK_EX):
+            # `in_use_by` in another process locks it for a moment.
+            if not _try_lock(handle, fcntl.LOCK_EX):
                 time.sleep(INSTANT)
-                if not _taken(handle, fcntl.LOCK_EX):
+                if not _try_lock(handle, fcntl.LOCK_EX):
                     raise LabStateError(
                         f"this lab is in use by {_owner(handle)}",
-                        hint="wait for it to end, or end that process, and try again",
+                        hint="wait until it ends, or end that process, then try again",
                     )
-            with contextlib.suppress(OSError):  # for another run's message; a full disk may refuse
+            with contextlib.suppress(OSError):  # only for another run's message; a full disk may refuse it
                 os.ftruncate(handle, 0)
                 os.pwrite(handle, f"process {os.getpid()}".encode(), 0)
             yield
@@ -217,8 +217,8 @@ class Workspace:
             os.close(handle)
 
 
-def _taken(handle: int, kind: int) -> bool:
-    """Take a lock of that kind, unless another process has one that excludes it."""
+def _try_lock(handle: int, kind: int) -> bool:
+    """Try to take a lock of that kind; False if another process has a conflicting one."""
     try:
         fcntl.flock(handle, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -227,12 +227,12 @@ def _taken(handle: int, kind: int) -> bool:
 
 
 def _owner(handle: int) -> str:
-    """What the process that holds a lock wrote into it."""
+    """The process that holds a lock, from the lock file."""
     return os.pread(handle, 64, 0).decode().strip() or "another process"
 
 
-def _way_out(error: OSError, folder: Path) -> str:
-    """What to do where a file in this folder can't be written."""
+def _write_hint(error: OSError, folder: Path) -> str:
+    """What to do when a file in this folder can't be written."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"free some space where {folder} is (`./inv bake --prune`), then repeat the command"
-    return f"make {folder} yours and writable (`ls -ld {quoting.word(folder)}`)"
+    return f"make {folder} writable for you (`ls -ld {quoting.word(folder)}`)"

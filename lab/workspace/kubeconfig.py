@@ -1,4 +1,4 @@
-"""The administrator's kubeconfig, whose server is the load balancer: kept, merged into the user's, removed."""
+"""The administrator's kubeconfig: fetched, merged into the user's, and removed from there."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lab.workspace.render.credentials import CLOCK, Validity
 KINDS = ("clusters", "users", "contexts")
 CURRENT = "current-context"
 HEAD = "apiVersion: v1\nkind: Config\n"
-"""What a new kubeconfig begins with."""
+"""The beginning of a new kubeconfig."""
 
 
 def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
-    """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), under the lab's own names.
+    """Copy admin.conf from a control plane to `.lab/kubeconfig` (0600), with names after the lab.
 
-    Returns whether there is one. Raises LabStateError when it is incomplete, or its server is not the
-    load balancer.
+    Returns whether it exists. Raises LabStateError when it is incomplete, or its server is not the load
+    balancer.
     """
     said = remote.run(node, ["sudo", "cat", "/etc/kubernetes/admin.conf"], timeout=30, accept=(0, 1))
     if not said.ok:
@@ -43,16 +43,16 @@ def fetch(lab: Lab, workspace: Workspace, remote: Remote, node: Node) -> bool:
         raise LabStateError(
             f"the kubeconfig on {node.name} does not point at the load balancer {lab.api.url}",
             hint=f"`./inv ssh {node.name}` and set `server:` in /etc/kubernetes/admin.conf to it; `./inv "
-            f"replace {node.name}` makes the machine again where there are other control planes",
+            f"replace {node.name}` creates the machine again, if there are other control planes",
         )
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(config))
     return True
 
 
 def client_validity(workspace: Workspace) -> Validity | None:
-    """When the kubeconfig's client certificate is valid; None where there is no kubeconfig, or none in it.
+    """When the kubeconfig's client certificate is valid; None if there is no kubeconfig or certificate.
 
-    Raises LabStateError where there is one that can't be read.
+    Raises LabStateError when it can't be parsed.
     """
     try:
         user = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))["users"][0]["user"]
@@ -68,31 +68,31 @@ def client_validity(workspace: Workspace) -> Validity | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError, x509.InvalidVersion):
-        # What a parser says may quote the file, which holds the administrator's key.
+        # A parser's message may quote the file, which contains the administrator's key.
         raise LabStateError(
-            f"{workspace.kubeconfig} holds no client certificate that can be read",
+            f"{workspace.kubeconfig} has no valid client certificate",
             hint="`./inv up` writes it again",
         ) from None
 
 
-def client_way_out(lab: Lab) -> str:
-    """What to do about a client certificate that is not valid now, or not for long: commands to be pasted."""
+def client_hint(lab: Lab) -> str:
+    """Commands that renew a client certificate that is not valid now, or not for long."""
     renew = f"./inv ssh {lab.first.name} -- sudo kubeadm certs renew admin.conf"
     return f"{CLOCK}\n{renew}\n./inv up   # fetches the kubeconfig again"
 
 
 def export(workspace: Workspace) -> str:
-    """Return the command with which kubectl uses the lab, to be pasted into a shell."""
+    """Return the shell command that makes kubectl use the lab."""
     return f"export KUBECONFIG={quoting.word(workspace.kubeconfig)}"
 
 
 def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
-    """Add the lab as a context of its name to the user's kubeconfig; nothing else in it changes.
+    """Add the lab to the user's kubeconfig, as a context with the lab's name; nothing else changes.
 
-    The file before is kept beside it as `NAME.before-LAB`. The current context is set only where
-    there was none. Raises LabStateError when the file can't be read as a kubeconfig.
+    The previous file is kept beside it as `NAME.before-LAB`. The current context is set only if there was none.
+    Raises LabStateError when the file can't be parsed as a kubeconfig.
     """
-    target = (target or user_kubeconfig()).resolve()  # what a link points to is changed, not the link
+    target = (target or user_kubeconfig()).resolve()  # changes a symbolic link's target, not the link
     ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
     try:
         before = target.read_text(encoding="utf-8") if target.exists() else ""
@@ -100,7 +100,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
         entries = {kind: ours[kind][0] for kind in KINDS}
         after = yaml_entries.added(HEAD if empty else before, entries, CURRENT)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
-        # What a parser says may quote the file, and that may be a token or a key.
+        # A parser's message may quote the file, which may contain a token or a key.
         raise LabStateError(
             f"{target} can't be read as a kubeconfig ({type(error).__name__})",
             hint=f"fix it, or use the lab's own: {export(workspace)}",
@@ -109,7 +109,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     kept_before = target.with_name(f"{target.name}.before-{lab.name}")
     if before and not kept_before.exists():
         writer.write_secret(kept_before, before)
-    # First, so that `destroy` finds it whatever happens.
+    # Recorded first, so that `destroy` finds the file even if this run is killed.
     files = sorted({*_merged_into(workspace), str(target)})
     workspace.write(workspace.merged, json.dumps(files, indent=2) + "\n")
     writer.write_secret(target, after)
@@ -117,11 +117,11 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
 
 
 def unmerge(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
-    """Remove the lab's context, cluster and user from the user's kubeconfigs; return the files that had them.
+    """Remove the lab's context, cluster and user from the user's kubeconfigs; return the changed files.
 
-    Only where the cluster of the lab's name there trusts the lab's own CA: another lab may have that name.
-    Nothing else in them changes, and the file before is kept beside it as `NAME.with-LAB`. Raises LabStateError
-    at the end, with the files that could not be changed.
+    Only if the cluster with the lab's name trusts the lab's CA: another lab may have that name. Nothing else
+    changes, and the previous file is kept beside it as `NAME.with-LAB`. Raises LabStateError at the end, with
+    the files that could not be changed.
     """
     files = {Path(each) for each in _merged_into(workspace)} | {user_kubeconfig().resolve()}
     changed, failed = [], []
@@ -142,14 +142,14 @@ def unmerge(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
 
 
 def _unmerge_from(file: Path, lab: Lab, workspace: Workspace) -> bool:
-    """Remove the lab from one file; whether it was in there. Raises LabStateError where it can't be written."""
+    """Remove the lab from one file; whether it was there. Raises LabStateError if it can't be written."""
     try:
         before = file.read_text(encoding="utf-8")
         if not _is_in(yaml.safe_load(before), lab, workspace):
             return False
         after = yaml_entries.without(before, KINDS, lab.name, CURRENT)
     except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
-        return False  # no kubeconfig that the lab was merged into
+        return False  # not a kubeconfig that the lab was merged into
     writer = Workspace(file.parent)
     writer.write_secret(file.with_name(f"{file.name}.with-{lab.name}"), before)
     writer.write_secret(file, after)
@@ -157,7 +157,7 @@ def _unmerge_from(file: Path, lab: Lab, workspace: Workspace) -> bool:
 
 
 def _is_in(theirs: Any, lab: Lab, workspace: Workspace) -> bool:
-    """Whether a kubeconfig has this very lab: a cluster of its name that trusts its CA."""
+    """Whether a kubeconfig contains this lab: a cluster with its name that trusts its CA."""
     ca = (workspace.secrets / "ca.crt").read_text(encoding="utf-8").strip()
     return any(
         each["name"] == lab.name
@@ -167,7 +167,7 @@ def _is_in(theirs: Any, lab: Lab, workspace: Workspace) -> bool:
 
 
 def _merged_into(workspace: Workspace) -> list[str]:
-    """The files that the lab was merged into, as far as that was noted."""
+    """The recorded files that the lab was merged into."""
     try:
         found = json.loads(workspace.merged.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -176,14 +176,14 @@ def _merged_into(workspace: Workspace) -> list[str]:
 
 
 def user_kubeconfig() -> Path:
-    """Where kubectl looks: the first file of $KUBECONFIG that is no lab's own, else ~/.kube/config."""
+    """The user's kubeconfig: the first file in $KUBECONFIG that is not a lab's own, else ~/.kube/config."""
     listed = [Path(part) for part in os.environ.get("KUBECONFIG", "").split(":") if part]
     own = [path for path in listed if not Workspace(path.parent).exists()]
     return own[0] if own else home() / ".kube" / "config"
 
 
 def _named(config: dict[str, Any], name: str) -> dict[str, Any]:
-    """One cluster, one user, one context, all of the lab's name, so that labs don't collide."""
+    """One cluster, one user and one context, all with the lab's name, so that labs don't collide."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

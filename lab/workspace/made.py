@@ -1,8 +1,8 @@
-"""What was made: the lab as last applied, which golden machine each machine is a clone of, and its label.
+"""The record of what was created: the lab as last applied, each machine's golden machine, the label.
 
-`.lab/lab.json` is read and written here only. It says what was *wanted* last, never what *is*: for that, the
-machines are asked (docs/decisions). A machine is recorded before it is made and forgotten after it is gone, so
-that a run that is killed leaves no machine without a record.
+Only this module reads and writes `.lab/lab.json`. It has what was *wanted* last, not the actual state: that is
+asked of the machines (docs/decisions). A machine is recorded before it is created and removed from the record
+after it is gone, so that a killed run leaves no machine without a record.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from lab.model import Frozen, Lab, Node, owner_label
 from lab.workspace import Workspace
 
 FORMAT = 2
-"""The form of lab.json. 1 was the lab itself beside `image`; it is still read."""
+"""The format of lab.json. Format 1 was the lab itself with `image`; it can still be read."""
 
 _LABELLED = re.compile(rf"'{re.escape(owner_label(''))}((?:[^'\\]|\\.)+)'")
-"""The label in a Vagrantfile, between single quotes as Ruby has them."""
+"""The label in a Vagrantfile, as a single-quoted Ruby string."""
 
 _UPDATING = threading.Lock()
 
 
 class MadeMachine(Frozen):
-    """One machine: the golden machine that it is a clone of ("" where none was noted), and its Kubernetes."""
+    """One machine: the golden machine that it was created from ("" if unknown), and its Kubernetes version."""
 
     golden: str
     kubernetes: str
@@ -41,20 +41,20 @@ class MadeMachine(Frozen):
 class Made(Frozen):
     """A lab's record.
 
-    `machines` may exist, by name. `leaving` are those of them whose removal can't be taken back, since the
-    cluster has begun to forget them: the next `up` ends it, whether lab.yaml wants them again or not.
-    `resizing` are those that may have their former size or another one.
+    `machines` are those that may exist, by name. The removal of those in `leaving` can't be undone, since the
+    cluster has begun to remove them: the next `up` completes it, even if lab.yaml wants them again. Those in
+    `resizing` may have their previous size or the new one.
 
-    A machine of `lab` that is not among `machines` was removed in order to be made again.
+    A machine of `lab` that is not in `machines` was removed to be created again.
 
     `complete` are the machines of the lab that was last applied completely: they know one another's names, and
-    HAProxy its API servers. It is empty where none was, and in records of earlier versions.
+    HAProxy knows their API servers. Empty if none was, and in records of earlier versions.
 
-    `manifest` is the SHA-256 of the pod network's manifest that lab.yaml brought, as last applied; "" for
+    `manifest` is the SHA-256 of the pod network's manifest that lab.yaml names, as last applied; "" for
     flannel, and in records of earlier versions.
 
-    `owner` is the value of the label that the lab's machines carry. It stays the same for the lab's life,
-    wherever its folder is moved; `root` is where `.lab/` was when files with its path were last rendered.
+    `owner` is the value of the label on the lab's machines. It never changes, even when the folder is moved;
+    `root` is where `.lab/` was when files with its path were last rendered.
     """
 
     lab: Lab
@@ -68,19 +68,19 @@ class Made(Frozen):
 
     @property
     def golden(self) -> str:
-        """The golden machine that most of the machines are clones of; "" where there are none."""
+        """The golden machine of most machines; "" if there are no machines."""
         found = [machine.golden for machine in self.machines.values() if machine.golden]
         return max(found, key=found.count, default="")
 
     def node(self, name: str) -> Node | None:
-        """The machine of that name, as it was made or is to be made again."""
+        """The machine of that name, as it was created or is to be created again."""
         return self.lab.node(name)
 
     def with_machines(self, lab: Lab, golden: str) -> Made:
-        """The record before `lab` is applied: its machines beside those that may still exist.
+        """The record before `lab` is applied: its machines, and those that may still exist.
 
-        What stays keeps the golden machine that it is a clone of, and its settings as they were made, until
-        they have been applied.
+        Machines that stay keep their golden machine, and their previous settings until the new ones are
+        applied.
         """
         former = [self.node(name) for name in self.machines if lab.node(name) is None]
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
@@ -93,13 +93,13 @@ class Made(Frozen):
         )
 
     def with_leaving(self, name: str) -> Made:
-        """The record once a machine's removal can't be taken back."""
+        """The record once a machine's removal can't be undone."""
         return self if name in self.leaving else self.model_copy(update={"leaving": (*self.leaving, name)})
 
     def without(self, name: str, again: Node | None = None) -> Made:
-        """The record once a machine is gone, for good or to be made again as the node `again`.
+        """The record once a machine is removed, for good or to be created again as the node `again`.
 
-        The latter keeps its place in the lab: without the first machine of a role, what is left would look like
+        The latter keeps its place in the lab: without the first machine of a role, the rest would look like
         another lab.
         """
         nodes = tuple(
@@ -115,7 +115,7 @@ class Made(Frozen):
         )
 
     def with_resizing(self, name: str) -> Made:
-        """The record before a machine gets another size."""
+        """The record before a machine is resized."""
         return self if name in self.resizing else self.model_copy(update={"resizing": (*self.resizing, name)})
 
     def resized(self, node: Node) -> Made:
@@ -127,7 +127,7 @@ class Made(Frozen):
         )
 
     def applied(self, lab: Lab, golden: str, manifest: str = "") -> Made:
-        """The record once `lab` has been applied completely, with the manifest of this SHA-256."""
+        """The record once `lab` is applied completely, with the manifest of this SHA-256."""
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
         machines = {node.name: self.machines.get(node.name, new) for node in lab.nodes}
         return self.model_copy(
@@ -143,28 +143,28 @@ class Made(Frozen):
 
 
 def manifest_sha256(lab: Lab) -> str:
-    """The SHA-256 of the pod network's manifest that lab.yaml brings itself; "" for flannel."""
+    """The SHA-256 of the pod network's manifest that lab.yaml names; "" for flannel."""
     if lab.network.pod_network == "flannel":
         return ""
     return hashlib.sha256(Path(lab.network.pod_network).read_bytes()).hexdigest()
 
 
 def new_owner(workspace: Workspace) -> str:
-    """A label value for a lab that is made now: its folder, and a random part for others made there."""
+    """A label value for a new lab: its folder, and a random part, since labs may follow one another there."""
     return f"{workspace.root}#{secrets.token_hex(4)}"
 
 
 def owner(workspace: Workspace) -> str:
-    """The label value of this folder's lab; the folder's path where there is no record of it."""
+    """The label value of this folder's lab; the folder's path if there is no record."""
     record = read(workspace)
     return record.owner if record else str(workspace.root)
 
 
 def read(workspace: Workspace) -> Made | None:
-    """The lab's record; None where nothing was ever rendered.
+    """The lab's record; None if nothing was ever rendered.
 
-    A pod network's manifest that is beside lab.yaml moves with it. Raises LabStateError where there is a record
-    that can't be used, with the way out.
+    A pod network's manifest beside lab.yaml moves with it. Raises LabStateError, with what to do, when the
+    record can't be used.
     """
     record = _read(workspace)
     if record is None or record.root == str(workspace.root):
@@ -185,12 +185,12 @@ def _read(workspace: Workspace) -> Made | None:
     except (OSError, ValueError) as error:
         raise LabStateError(
             f"{workspace.identity} can't be read: {error}",
-            hint=f"make {workspace.root} readable for you, or move it away if it isn't a lab's",
+            hint=f"make {workspace.root} readable for you, or move it away if it is not a lab's folder",
         ) from error
     if not isinstance(found, dict):
         raise LabStateError(
             f"{workspace.identity} can't be read: it is not a lab's record",
-            hint=f"move {workspace.root} away if it isn't a lab's",
+            hint=f"move {workspace.root} away if it is not a lab's folder",
         )
     _say_what_earlier_versions_did(found)
     form = found.get("format", 1)
@@ -203,23 +203,23 @@ def _read(workspace: Workspace) -> Made | None:
         wrong = ", ".join(".".join(map(str, one["loc"])) for one in error.errors(include_url=False)[:4])
         raise LabStateError(
             f"{workspace.identity} was not written by this version of the kit (it can't use: {wrong})",
-            hint="work on this lab with the checkout that made it; its `./inv destroy` removes the machines",
+            hint="use this lab with the checkout that created it; its `./inv destroy` removes the machines",
         ) from error
     raise LabStateError(
-        f"{workspace.identity} was written by a later version of the kit (form {form}, not {FORMAT})",
-        hint="work on this lab with the checkout that made it, or update this one (`git pull`)",
+        f"{workspace.identity} was written by a later version of the kit (format {form}, not {FORMAT})",
+        hint="use this lab with the checkout that created it, or update this one (`git pull`)",
     )
 
 
 def _say_what_earlier_versions_did(found: dict[str, Any]) -> None:
-    """Put in what is not a default in a record that is older than a key: its lab was made without it."""
+    """Add what is not a default to a record that is older than a key: its lab was created without it."""
     lab = found["lab"] if isinstance(found.get("lab"), dict) else found
     if isinstance(lab.get("network"), dict):
         lab["network"].setdefault("policy", "none")
 
 
 def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:
-    """Change the record, which there is, in one go: steps of a plan run side by side. Return the new one."""
+    """Change the existing record atomically, since steps of a plan run in parallel. Return the new one."""
     with _UPDATING:
         record = read(workspace)
         assert record is not None
@@ -229,15 +229,15 @@ def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:
 
 
 def write(workspace: Workspace, made: Made) -> None:
-    """Keep the record."""
+    """Write the record."""
     data = {"format": FORMAT} | json.loads(made.model_dump_json())
     workspace.write(workspace.identity, json.dumps(data, indent=2, sort_keys=True) + "\n")
 
 
 def _first_form(found: dict[str, Any], workspace: Workspace) -> Made:
-    """What earlier versions wrote: the lab, with `image`; the label was the path of `.lab/` as it was then.
+    """A record in format 1: the lab, with `image`. The label was the path of `.lab/` at that time.
 
-    It is in the Vagrantfile only.
+    The label is in the Vagrantfile only.
     """
     lab = Lab.model_validate({key: value for key, value in found.items() if key != "image"})
     machine = MadeMachine(golden=str(found.get("image", "")), kubernetes=lab.kubernetes.version)
@@ -247,10 +247,10 @@ def _first_form(found: dict[str, Any], workspace: Workspace) -> Made:
 
 
 def _root_when_rendered(workspace: Workspace) -> str:
-    """Where `.lab/` was when its machines got their label, as its Vagrantfile says.
+    """Where `.lab/` was when its machines got their label, from its Vagrantfile.
 
-    That is another folder where `.lab/` was moved since. Where the other folder has a lab, this one is a copy
-    of it, or that one came later: machines with its label are not taken for this folder's.
+    It differs if `.lab/` was moved since. If there is a lab in that other folder, this one is a copy of it, or
+    that one was created later: machines with that label do not belong to this folder.
     """
     here = str(workspace.root)
     try:

@@ -1,7 +1,7 @@
-"""Adds and removes named entries in the lists of a YAML file's text, and leaves every other byte as it is.
+"""Adds and removes named entries in the lists of a YAML text, and leaves every other byte unchanged.
 
-A YAML dumper would write the file again from scratch, without its comments and in another form. Where a text
-has a form in which it can't be edited, such as lists on one line, that is still what comes of it.
+A YAML dumper would rewrite the file without its comments and in another layout. That is still done for texts
+that can't be edited in place, such as those with lists on one line.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import yaml
 def without(text: str, kinds: Collection[str], name: str, current: str) -> str:
     """The text of a mapping without the entries of that `name` in its lists `kinds`.
 
-    Where the value of the key `current` is that name, it becomes an empty string. Raises yaml.YAMLError,
-    KeyError or TypeError where the text has another form.
+    If the value of the key `current` is that name, it becomes an empty string. Raises yaml.YAMLError, KeyError
+    or TypeError for a text with another structure.
     """
     wanted = _expected(yaml.safe_load(text), kinds, name, current)
     return _checked(lambda: _cut(text, kinds, name, current), wanted)
 
 
 def added(text: str, entries: Mapping[str, Mapping[str, Any]], current: str) -> str:
-    """The text of a mapping with one more entry in each of these lists: kind → entry, all of the same `name`.
+    """The text of a mapping with one more entry in each of these lists: kind → entry, all with the same `name`.
 
-    Entries of that name are replaced. The key `current` gets the name as its value where it has none. Raises as
-    `without` does.
+    Entries with that name are replaced. The key `current` is set to the name if it has no value. Raises like
+    `without`.
     """
     (name,) = {str(entry["name"]) for entry in entries.values()}
     wanted = _expected(yaml.safe_load(text), entries, name, "")
@@ -47,7 +47,7 @@ def added(text: str, entries: Mapping[str, Mapping[str, Any]], current: str) -> 
 
 
 def _checked(edit: Callable[[], str], wanted: Any) -> str:
-    """The edited text, where that means what is wanted; else what is wanted, written from scratch."""
+    """The edited text if it parses as `wanted`; otherwise `wanted`, dumped from scratch."""
     with contextlib.suppress(yaml.YAMLError):
         text = edit()
         if yaml.safe_load(text) == wanted:
@@ -66,7 +66,7 @@ def _expected(found: Any, kinds: Collection[str], name: str, current: str) -> An
 
 
 def _cut(text: str, kinds: Collection[str], name: str, current: str) -> str:
-    """The text without these parts, from behind, so that places before them stay true."""
+    """The text without these parts, cut from the end so that earlier positions stay valid."""
     parts: list[tuple[int, int, str]] = []
     for key, value in _pairs(text):
         if key.value in kinds and isinstance(value, yaml.SequenceNode) and not value.flow_style:
@@ -79,7 +79,7 @@ def _cut(text: str, kinds: Collection[str], name: str, current: str) -> str:
 
 
 def _insert(text: str, kind: str, entry: Mapping[str, Any]) -> str:
-    """The text with an entry at the end of a list, as far as that is written in lines, empty or missing."""
+    """The text with an entry at the end of a list that is in block style, empty or missing."""
     block = yaml.safe_dump([dict(entry)], sort_keys=False)
     for key, value in _pairs(text):
         if key.value != kind:
@@ -97,7 +97,7 @@ def _insert(text: str, kind: str, entry: Mapping[str, Any]) -> str:
 
 
 def _set(text: str, key: str, value: str) -> str:
-    """The text with a key's value, where it has none."""
+    """The text with a value for a key that has none."""
     for found, node in _pairs(text):
         if found.value == key:
             begin, end = node.start_mark.index, node.end_mark.index
@@ -116,7 +116,7 @@ def _pairs(text: str) -> list[tuple[yaml.Node, yaml.Node]]:
 
 
 def _entries(text: str, key: yaml.Node, entries: yaml.SequenceNode, name: str) -> list[tuple[int, int, str]]:
-    """The lines of a list's entries of that name; a list that gets empty is written so."""
+    """The lines of a list's entries with that name; a list that becomes empty is written as []."""
     named = [entry for entry in entries.value if _name_of(entry) == name]
     parts = [
         (text.rfind("\n", 0, entry.start_mark.index) + 1, _end_of_line(text, _end(entry)), "")
@@ -134,7 +134,7 @@ def _name_of(entry: yaml.Node) -> str | None:
 
 
 def _end(node: yaml.Node) -> int:
-    """Where what is written of it ends: a block's own mark is where the next one begins."""
+    """Where a node's text ends: the end mark of a block is where the next node begins."""
     if not isinstance(node, yaml.CollectionNode) or node.flow_style or not node.value:
         return int(node.end_mark.index)
     last = node.value[-1]

@@ -1,6 +1,6 @@
 #!/bin/bash
-# One fault on one machine: `fault.sh FAULT inject|heal [WORD…]`, from standard input, as root. Healing what
-# was never put in changes nothing, so that whoever is not sure can heal.
+# One fault on one machine: `fault.sh FAULT inject|heal [WORD…]`, from standard input, as root. `heal`
+# reverts the fault. Without a fault it changes nothing, so it is always safe to run.
 set -euo pipefail
 
 readonly MANIFESTS=/etc/kubernetes/manifests PARKED=/etc/kubernetes/parked-by-drill
@@ -15,8 +15,8 @@ api_server_stopped() {
 	esac
 }
 
-# The kernel still takes connections for a process that stands still: only a check that wants an answer
-# over TLS notices.
+# The kernel still accepts connections for a frozen process: only a check that needs a response over TLS
+# detects it.
 api_server_frozen() {
 	case $1 in
 	inject) pkill -STOP -x kube-apiserver ;;
@@ -70,9 +70,9 @@ partitioned() {
 	done
 }
 
-# All certificates anew, then the static pods started anew, since each reads its own only when it starts
-# (kubernetes.io, "Certificate Management with kubeadm"). The API server goes first and comes last: one whose
-# etcd is gone would answer with errors until the load balancer has noticed.
+# Renews all certificates, then restarts the static pods, since each reads its certificate only when it starts
+# (kubernetes.io, "Certificate Management with kubeadm"). The API server is stopped first and started last: without
+# etcd it would answer with errors until the load balancer has detected that.
 certificates_renewed() {
 	local before pod
 	if [[ $1 == inject ]]; then

@@ -45,7 +45,7 @@ initialised() { own_api_server_ready && objects_present && marked_control_plane;
 # After a manual init $ONCE_COMPLETE is missing, but the kubelet has its certificate.
 may_be_in_use() { [[ -e $ONCE_COMPLETE ]] || kubelet_has_its_certificate; }
 
-# An earlier kubeadm init stopped on its way, so that nobody can have used this control plane.
+# An earlier kubeadm init was interrupted, so that this control plane was never in use.
 init_was_interrupted() {
 	! may_be_in_use && ! (wait_for 60 "the earlier kubeadm init to be complete" initialised)
 }

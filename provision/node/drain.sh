@@ -9,8 +9,8 @@
 #            refuses and names them. (kubeadm's own page, "Remove the node", uses --force always.)
 # --timeout  how long it tries, 120 s by default; longer where machines are emulated.
 #
-# When it fails, the node accepts pods again unless a user has cordoned it before. An annotation tells the kit's own
-# cordon, so that the next `up` ends that of a run that was killed (control-plane-init.sh). A node that the cluster does
+# When it fails, the node accepts pods again unless a user has cordoned it before. An annotation marks the kit's own
+# cordon, so that the next `up` reverts that of a killed run (control-plane-init.sh). A node that the cluster does
 # not have, or that is cordoned and has no pods to evict, is unchanged.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# What this machine can tell about itself, its part of the cluster and nothing else: for lab/health/facts/, in one
+# Prints facts about this machine and its part of the cluster, and nothing else: for lab/health/facts/, in one
 # round trip. Each answer is `== NAME EXIT-CODE` and what the command printed. Changes nothing; prints
 # certificates and names, never a key or a token.
 #
@@ -26,8 +26,8 @@ trap 'rm -rf "$ANSWERS"' EXIT
 readonly WANTED=("$@")
 asked=()
 
-# tell NAME COMMAND [WORD…]: asks now, in the background, so that one that hangs keeps no other waiting. On an emulated
-# machine one after the other: all at once would each take longer than they may.
+# tell NAME COMMAND [WORD…]: asks now, in the background, so that one that hangs does not delay others. On an emulated
+# machine one after the other: all at once would each exceed their timeout.
 tell() {
 	local name=$1
 	shift
@@ -65,7 +65,7 @@ identity() {
 	local interface
 	interface=$(ip -json -4 address show to "$NODE_ADDRESS/32" | sed -n 's/.*"ifname":"\([^"]*\)".*/\1/p')
 	echo "machine-id $(cat /etc/machine-id)"
-	# Not every kernel shows one: a machine without is told apart by the rest.
+	# Not every kernel has one: a machine without it is distinguished by the rest.
 	echo "product-uuid $(cat /sys/class/dmi/id/product_uuid 2>/dev/null || echo none)"
 	echo "mac $(cat "/sys/class/net/$interface/address")"
 	echo "host-key $(cut -d' ' -f2 /etc/ssh/ssh_host_ed25519_key.pub)"
@@ -91,8 +91,8 @@ left_by_runs() {
 	find "${MANUAL_FILES[@]}" 2>/dev/null || true
 }
 
-# Certificates as PEM, each under its file's name. Of files that also hold a key only the certificate is
-# told, and of a kubeconfig only the client's.
+# Certificates as PEM, each under its file's name. Of files that also contain a key only the certificate is
+# printed, and of a kubeconfig only the client's.
 certificates() {
 	local file
 	for file in "$@"; do
@@ -269,7 +269,7 @@ load_balancer() {
 kubernetes_node() {
 	tell services services kubelet.service containerd.service ha-lab-network.service ha-lab-dns.service
 	tell membership membership
-	tell kubeadm pgrep -x kubeadm # whether it is at work; its words might hold a token
+	tell kubeadm pgrep -x kubeadm # whether it is running; its arguments might contain a token
 	tell kubelet-error kubelet_error
 	tell kubelet-server servers_in "$KUBELET"
 	tell kernel kernel

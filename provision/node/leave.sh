@@ -1,5 +1,5 @@
 #!/bin/bash
-# A control plane that is about to leave: its API server ends. Told to end, it takes no more connections and answers
+# Stops the API server of a control plane that is about to leave. After SIGTERM it accepts no more connections and answers
 # what it was asked (Kubernetes, "API server shutdown"); killed, it would cut that off. Watches, which have no end, go
 # on elsewhere: HAProxy ends their sessions once it sees the server down. Its etcd member stays until it is removed.
 # shellcheck source=provision/lib.sh

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Every Kubernetes node, before kubeadm: its names and routes, its resolver for pods, and what only
-# this machine can tell the kubelet.
+# Every Kubernetes node, before kubeadm: its names and routes, its resolver for pods, and the kubelet's
+# machine-specific configuration.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -79,11 +79,11 @@ own_kubelet_settings() {
 	echo "resolvConf: /etc/ha-lab/resolv.conf"
 	# Its serving certificate is signed by the cluster's CA; kubelet-certificates.sh approves the request.
 	echo "serverTLSBootstrap: true"
-	# Kubernetes 1.35 and later refuse a cgroup v1 host unless told otherwise; only there.
+	# Kubernetes 1.35 and later refuse a cgroup v1 host by default; only for such hosts.
 	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
 }
 
-# A kubelet keeps the certificate that it has, whoever signed it, and asks for one where it has none. curl's exit code 60:
+# A kubelet keeps the certificate that it has, no matter who signed it, and asks for one if it has none. curl's exit code 60:
 # the certificate is not of this CA, or not for this address, or has expired.
 serving_certificate() {
 	local current=/var/lib/kubelet/pki/kubelet-server-current.pem code=0
@@ -130,7 +130,7 @@ former_pod_network() {
 # What flannel's agent has written: this node's part of the pods' network, with the bridge's address in it.
 subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
 
-# After `ip link delete cni0` pods that run reach nobody: the CNI plugin makes the bridge again for a new pod, and
+# After `ip link delete cni0` running pods have no network: the CNI plugin creates the bridge again for a new pod, and
 # attaches that one only. Each pod's interface leads into a namespace that CNI has made. Pods of other networks, whose
 # configuration containerd takes because it comes first, need no bridge, also where flannel's file is still there.
 pods_without_bridge() {

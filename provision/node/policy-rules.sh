@@ -1,6 +1,6 @@
 #!/bin/bash
-# Removes the rules that kube-router has left on this machine, where lab.yaml wants it no longer: its chains go on denying
-# what it was last told. Its own --cleanup-config does not remove them (2.1.0 looks through no table), and flushes IPVS.
+# Removes the rules that kube-router has left on this machine, if lab.yaml no longer wants it: its chains still deny
+# what it was last configured to deny. Its own --cleanup-config does not remove them (2.1.0 looks through no table), and flushes IPVS.
 # Where a kube-router runs, it is a user's own, and is left alone.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"

@@ -1,10 +1,10 @@
 #!/bin/bash
-# What this machine has of Kubernetes:
+# Prints whether this machine has joined:
 #
-#   fresh    nothing
-#   partial  half a join or init; or files are missing or broken, and the machine has to join again to get them
-#   damaged  files are missing or broken, and this control plane can make them again
-#   joined   it once joined completely, and has all its files
+#   fresh    it never joined
+#   partial  a join or init was interrupted; or files are missing or broken, and the machine has to join again to get them
+#   damaged  files are missing or broken, and this control plane can restore them
+#   joined   it has joined completely, and has all its files
 #
 # Reasons are on standard error. It asks files only, so that it answers at once on a machine whose cluster is down.
 # shellcheck source=provision/lib.sh

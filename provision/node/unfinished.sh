@@ -1,5 +1,5 @@
 #!/bin/bash
-# Steps besides joins that `up` has still to carry out here: what an interrupted run leaves, and what was deleted or
+# The steps besides joins that `up` has left to do here: those that an interrupted run left, and what was deleted or
 # changed since. A line for each reason, `STEP REASON…`, or only the step. For `./inv plan`: it asks the guards of those
 # steps, changes nothing and waits for nothing.
 #

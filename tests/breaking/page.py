@@ -29,7 +29,7 @@ HEAD = """\
 and what it found. What `up` shows is quoted in part. What else it repairs is in
 [Changing a lab](lifecycle.md#what-up-repairs).
 
-This page is made from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
+This page is generated from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.
 
 | fault | detected by | what `up` does |
 | --- | --- | --- |

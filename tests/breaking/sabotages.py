@@ -591,7 +591,7 @@ SABOTAGES = (
         "echo 'ssh-ed25519 AAAA somebody' >>/home/vagrant/.ssh/authorized_keys",
         "sed -i '/somebody$/d' /home/vagrant/.ssh/authorized_keys",
         ("logins[lb1]",),
-        up=Says("logins[lb1]", "authorized_keys should hold what .lab/secrets/id_ed25519.pub does"),
+        up=Says("logins[lb1]", "authorized_keys should have the same key as .lab/secrets/id_ed25519.pub"),
         contained=True,
     ),
     Sabotage(
@@ -632,7 +632,7 @@ SABOTAGES = (
         "cd $PKI; cp sa.pub /root/; openssl genrsa 2048 | openssl rsa -pubout -out sa.pub",
         "mv /root/sa.pub $PKI/",
         ("same-keys",),
-        up=Says("same-keys", "copy them from a control plane that is right"),
+        up=Says("same-keys", "copy them from a correct control plane"),
         contained=True,
     ),
     Sabotage(

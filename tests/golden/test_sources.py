@@ -157,7 +157,7 @@ def test_each_machines_bill_says_where_its_kubernetes_came_from(pair: Pair, fold
 def test_a_lab_comes_up_from_upstream_with_every_check_green_and_the_same_images(pair: Pair) -> None:
     session = open_wanted(pair.lab_file, Console())
     try:
-        up.up(session, up.Wish(), lambda question: False)
+        up.up(session, up.Request(), lambda question: False)
         record = made.read(session.workspace)
         assert record is not None
         assert record.golden == pair.upstream

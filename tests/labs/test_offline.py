@@ -85,13 +85,13 @@ def test_a_lab_comes_up_from_an_import_with_the_network_unshared(
     assert done.returncode == 0, done.stdout[-3000:]
     assert "unreachable" in said["way-out"].lower(), "there was a way out"
     assert said["images"].strip() == ""
-    assert "making" in said["import"], "inv made its .venv from the bundle"
+    assert "creating" in said["import"], "inv made its .venv from the bundle"
     assert "is ready" in said["import"]
     assert "unpack" in said["import"]
     assert "unpack" not in said["again"], "what is there is not imported again"
     assert "the lab is up" in said["up"]
     assert json.loads(said["verify"])["green"] is True
-    assert "is gone" in said["destroy"]
+    assert "removed" in said["destroy"]
     print({name: round(took) for name, took in seconds.items()})
 
 

@@ -175,10 +175,10 @@ def test_a_machine_tells_all_that_up_gave_it_as_the_host_does(tmp_path: Path, pr
     if proxied:
         (world.path("/etc/ha-lab") / "proxy.env").write_text(proxies)
     section = read_sections(world.run("facts", "given").said)["given"]
-    assert section.text.split()[0] == already.given(workspace, world.node)
+    assert section.text.split()[0] == already.files_hash(workspace, world.node)
     (given / "more").write_text("")
     section = read_sections(world.run("facts", "given").said)["given"]
-    assert section.text.split()[0] != already.given(workspace, world.node)
+    assert section.text.split()[0] != already.files_hash(workspace, world.node)
 
 
 @pytest.mark.parametrize("passing", ["UP 1/2,1,* L7OK,200", "DOWN,1,L7TOUT,,1001"])

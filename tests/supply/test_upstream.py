@@ -246,7 +246,7 @@ def liar(stand_in: Upstream, tmp_path: Path) -> Iterator[Mirrors]:
 
 def test_an_image_of_another_digest_is_refused(stand_in: Upstream, liar: Mirrors, tmp_path: Path) -> None:
     name = f"registry.k8s.io/pause:{stand_in.release.pause}"
-    with pytest.raises(LabError, match=r"pause.*what came has another digest") as caught:
+    with pytest.raises(LabError, match=r"pause.*the download has another digest") as caught:
         registry.fetch(name, stand_in.lock.images[name], liar, tmp_path / "layout", tmp_path / "log")
     assert "do not use it" in caught.value.hint
 

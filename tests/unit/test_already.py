@@ -36,7 +36,7 @@ class Up:
             (secrets / "secrets").write_text("of one run")
         self.found = facts()
         for node in lab().nodes:
-            self.alter(section(node.name, "given", f"{already.given(self.workspace, node)}  -\n"))
+            self.alter(section(node.name, "given", f"{already.files_hash(self.workspace, node)}  -\n"))
         monkeypatch.setattr(providers, "states", lambda lab, workspace: self.states)
         monkeypatch.setattr(already, "gather", self.gather)
 
@@ -48,8 +48,8 @@ class Up:
         return replace(self.found, probes=Unknown("pods were not asked"))
 
     @property
-    def amiss(self) -> tuple[str, ...]:
-        return already.amiss(lab(), self.workspace, self.remote)
+    def problems(self) -> tuple[str, ...]:
+        return already.problems(lab(), self.workspace, self.remote)
 
     @property
     def is_up(self) -> bool:
@@ -62,14 +62,14 @@ def it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Up:
 
 
 def test_nothing_is_wrong_with_a_lab_that_is_well(it: Up) -> None:
-    assert it.amiss == ()
+    assert it.problems == ()
 
 
 def test_what_is_wrong_is_shown_as_its_cause_where_that_is_known(it: Up) -> None:
     runs = "Id=kubelet.service\nActiveState=active"
     it.alter(told_otherwise("w3", "services", runs, runs.replace("=active", "=inactive")))
     it.alter(section("w2", "kubelet-server", "https://192.168.57.11:6443"))
-    cause, other = it.amiss
+    cause, other = it.problems
     assert cause == "the kubelet on w3 does not run"
     assert other.startswith("kubelet-server[w2]: ")
 

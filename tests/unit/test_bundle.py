@@ -129,7 +129,7 @@ def test_the_same_machine_gives_the_same_bundle(host: Host, file: Path, tmp_path
 
 def test_nothing_is_overwritten(file: Path, tmp_path: Path) -> None:
     before = file.read_bytes()
-    with pytest.raises(LabStateError, match=r"lab\.tar is there already"):
+    with pytest.raises(LabStateError, match=r"lab\.tar exists already"):
         bundle.write(LAB, file, progress(tmp_path))
     assert file.read_bytes() == before
 
@@ -236,14 +236,14 @@ def test_one_byte_that_changed_in_any_part_is_found(file: Path) -> None:
 def test_what_is_no_bundle_is_refused(file: Path) -> None:
     text = file.with_name("notes.txt")
     text.write_text("notes\n")
-    with pytest.raises(LabError, match=r"it is no file of `\./inv bake --export`") as caught:
+    with pytest.raises(LabError, match=r"it was not written by `\./inv bake --export`") as caught:
         bundle.check(LAB, text)
     assert (
-        "look whether it is the right file; `./inv bake --export FILE` makes such a file" in caught.value.hint
+        "check whether it is the right file; `./inv bake --export FILE` writes such a file" in caught.value.hint
     )
     with pytest.raises(LabError, match=r"there is no file .*missing") as caught:
         bundle.check(LAB, file.with_name("missing"))
-    assert "on a machine with a network" in caught.value.hint
+    assert "on a host with a network" in caught.value.hint
     with pytest.raises(LabError, match="is a folder"):
         bundle.check(LAB, file.parent)
     other = file.with_name("other.tar")

@@ -285,7 +285,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "an image that was removed": (
         (waiting("kube-proxy-", "w1", "ErrImageNeverPull"),),
         "w1 no longer has the image registry.k8s.io/kube-proxy:v1.36.3",
-        "`./inv replace w1` makes this machine again, with all images",
+        "`./inv replace w1` creates this machine again, with all images",
         {"kube-proxy[w1]", "system-pods-ready"},
     ),
     "the image of the probes": (
@@ -298,7 +298,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
             )(f),
         ),
         "w1 no longer has the image ha-lab/probe:1",
-        "`./inv replace w1` makes this machine again, with all images",
+        "`./inv replace w1` creates this machine again, with all images",
         {"pod-starts[w1]"},
     ),
     "a worker that is paused": (
@@ -316,7 +316,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "a machine that is gone": (
         (not_running("absent", "cp2"),),
         "cp2 does not exist",
-        "`./inv up` makes it",
+        "`./inv up` creates it",
         {"etcd-member-healthy[cp2]", "etcd-one-leader"},
     ),
     "a worker that has not joined": (
@@ -427,7 +427,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
     "a kubelet that ends again and again": (
         (kubelet_loops("w1"),),
         "the kubelet on w1 ends soon after each start",
-        "`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; `./inv replace w1` makes",
+        "`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; `./inv replace w1` creates",
         {"node-services[w1]", "node-ready[w1]"},
     ),
     "an API whose servers are all down": (
@@ -516,7 +516,8 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
             api(nodes=Unknown(REFUSED), health=dict.fromkeys(facts().api.health, (401, "Unauthorized"))),
         ),
         (EXPIRED.problem(NOW) or "").replace("the lab's CA", "the client certificate"),
-        "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true\n./inv ssh cp1 -- sudo ",
+        "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true\n"
+        "./inv ssh cp1 -- sudo ",
         {"kubeconfig-expiry", "api-through-it", "node-ready[w1]"},
     ),
     "a CA that can't be read": (

@@ -259,10 +259,10 @@ def lab_with(key: str, value: str) -> str:
         ("seats: 3", "seats: unknown key (name, provider"),
         ("<<: {name: x}", "'<<': unknown key"),
         ('"a\\nb": 3', r"'a\nb': unknown key"),
-        ("network: 5", "network: wants keys of its own, not 5 (subnet, pods, services, pod_network, policy, "),
+        ("network: 5", "network: needs keys below it, not 5 (subnet, pods, services, pod_network, policy, "),
         (
             "nodes: {workers: [1]}",
-            "nodes.workers: wants keys of its own, not a list (prefix, count, first_a",
+            "nodes.workers: needs keys below it, not a list (prefix, count, first_a",
         ),
         ("{a: 1}: 2", "'?': a list or mapping can't be a key"),
     ],
@@ -295,7 +295,7 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         (
             "mirrors",
             "x",
-            "wants keys of its own, not x (debian, debian_security, kubernetes_packages, images, go)",
+            "needs keys below it, not x (debian, debian_security, kubernetes_packages, images, go)",
         ),
         ("mirrors.debian", "mirror.example", "mirror.example is no place to fetch from (a URL such as"),
         ("mirrors.debian", "ftp://mirror.example/debian", "ftp://mirror.example/debian is no place to fetch"),
@@ -311,7 +311,7 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
             "https://ada:secret@mirror.example",
             "holds a login, which does not belong in this file",
         ),
-        ("mirrors.images", "[registry.k8s.io]", "wants keys of its own, not a list (registries, such as"),
+        ("mirrors.images", "[registry.k8s.io]", "needs keys below it, not a list (registries, such as"),
         ("kubernetes.version", "1.36", "1.36 is not a supported version, did you mean 1.36.3? ("),
         ("kubernetes.version", "1.30", "1.30 is not a supported version"),
         ("kubernetes.version", "v1.36.3", "v1.36.3 is not a supported version, did you mean 1.36.3? ("),
@@ -600,8 +600,8 @@ def load_bytes(content: bytes) -> str:
         ),
         (b"name: a\nnodes:\n\tx: 1\n", r"lab.yaml:3:1: can't be read as YAML: found character '\t'"),
         (b"a: b: c\n", "lab.yaml:1:5: can't be read as YAML: mapping values are not allowed here"),
-        (b"name: a\nname2: \x01\n", "lab.yaml:2: holds U+0001"),
-        (b'name: "\\ud800"', "lab.yaml:1:7: can't be read as YAML: an escape stands for half"),
+        (b"name: a\nname2: \x01\n", "lab.yaml:2: contains U+0001"),
+        (b'name: "\\ud800"', "lab.yaml:1:7: can't be read as YAML: an escape encodes half"),
         (b'name: "\\U00110000"', "lab.yaml: can't be read as YAML"),
         (b"name: a\nprovider: \xff\n", "lab.yaml:2: is not UTF-8 text"),
         ("name: a\n".encode("utf-16"), "lab.yaml:1: is not UTF-8 text"),
@@ -633,7 +633,7 @@ def refusal(path: Path) -> str:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").mkdir()
-    assert refusal(tmp_path / "lab.yaml") == "lab.yaml: is a directory; what is wanted is one YAML file"
+    assert refusal(tmp_path / "lab.yaml") == "lab.yaml: is a directory; it should be one YAML file"
 
 
 def test_a_file_elsewhere_is_named_by_its_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -651,7 +651,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
 
 def test_a_link_to_nowhere_is_not_taken_for_a_missing_file(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").symlink_to("gone.yaml")
-    assert refusal(tmp_path / "lab.yaml") == "lab.yaml: is a link to a file that is not there"
+    assert refusal(tmp_path / "lab.yaml") == "lab.yaml: is a link to a file that does not exist"
 
 
 def test_a_file_below_a_file_is_refused(tmp_path: Path) -> None:

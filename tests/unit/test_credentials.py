@@ -268,19 +268,19 @@ FETCH = "./inv ssh cp1 -- sudo cat /etc/kubernetes/pki/"
     [
         ("ca.crt", b"", "ca.crt is empty", FETCH + "ca.crt > "),
         ("ca.crt", b" \n", "ca.crt is empty", FETCH + "ca.crt > "),
-        ("ca.crt", SECRET_WORDS, "ca.crt holds no certificate that can be read", FETCH + "ca.crt > "),
-        ("ca.crt", b"\xff\x00", "ca.crt holds no certificate that can be read", FETCH + "ca.crt > "),
+        ("ca.crt", SECRET_WORDS, "ca.crt is not a valid certificate", FETCH + "ca.crt > "),
+        ("ca.crt", b"\xff\x00", "ca.crt is not a valid certificate", FETCH + "ca.crt > "),
         ("ca.crt", other, "ca.key is not the key of ", FETCH + "ca.key > "),
         ("ca.key", b"", "ca.key is empty", FETCH + "ca.key > "),
-        ("ca.key", SECRET_WORDS, "ca.key holds no private key that can be read", FETCH + "ca.key > "),
+        ("ca.key", SECRET_WORDS, "ca.key is not a valid private key", FETCH + "ca.key > "),
         ("ca.key", locked, "ca.key is protected by a passphrase", FETCH + "ca.key > "),
         ("ca.key", other, "ca.key is not the key of ", FETCH + "ca.crt > "),
         ("id_ed25519", b"", "id_ed25519 is empty", "restore it; without it you can't log in"),
-        ("id_ed25519", SECRET_WORDS, "id_ed25519 holds no private ssh key", "restore it; without it"),
+        ("id_ed25519", SECRET_WORDS, "id_ed25519 is not a valid private ssh key", "restore it; without it"),
         ("id_ed25519", locked, "id_ed25519 is protected by a passphrase", "restore it; without it"),
         ("id_ed25519", other, "id_ed25519 is not the key of ", "`ssh-keygen -y -f "),
         ("id_ed25519.pub", b"", "id_ed25519.pub is empty", "`ssh-keygen -y -f "),
-        ("id_ed25519.pub", b"ssh-ed25519 AAAA ha-lab\n", "holds no public ssh key", "`ssh-keygen -y -f "),
+        ("id_ed25519.pub", b"ssh-ed25519 AAAA ha-lab\n", "is not a valid public ssh key", "`ssh-keygen -y -f "),
         ("id_ed25519.pub", other, "id_ed25519 is not the key of ", "`ssh-keygen -y -f "),
     ],
 )
@@ -332,7 +332,7 @@ def test_a_pair_that_machines_know_is_not_made_again(
     made = credentials.ca_certificate if "ca.crt" in names else credentials.authorized_key
     keep_made(workspace, LAB)
     workspace.write(workspace.root / ".vagrant/machines/cp1/docker/id", "c0ffee")
-    with pytest.raises(LabStateError, match="are gone, and the machines know no others") as caught:
+    with pytest.raises(LabStateError, match="are missing, and the machines accept no others") as caught:
         made(workspace)
     assert back in caught.value.hint
     (workspace.root / ".vagrant/machines/cp1/docker/id").unlink()
@@ -345,7 +345,7 @@ def test_a_folder_in_a_key_s_place_is_named(workspace: Workspace) -> None:
     (workspace.secrets / "ca.key").mkdir()
     with pytest.raises(LabStateError, match=r"ca\.key can't be read: Is a directory") as caught:
         credentials.ca_certificate(workspace)
-    assert "make it a file of yours" in caught.value.hint
+    assert "make it readable for you" in caught.value.hint
 
 
 def test_a_ca_of_another_lab_is_no_ca_for_this_one(workspace: Workspace, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_a_ca_of_another_lab_is_no_ca_for_this_one(workspace: Workspace, tmp_pat
     credentials.require_valid_ca(workspace)
     for name in ("ca.crt", "ca.key"):
         (workspace.secrets / name).write_bytes(other(tmp_path, name))
-    with pytest.raises(LabStateError, match=r"ca\.crt is another CA than the one that the machines") as caught:
+    with pytest.raises(LabStateError, match=r"ca\.crt is not the CA that the machines") as caught:
         credentials.require_valid_ca(workspace)
     assert FETCH + "ca.crt > " in caught.value.hint
     assert FETCH + "ca.key > " in caught.value.hint
@@ -369,7 +369,7 @@ def test_half_a_ca_is_never_made_again_silently(workspace: Workspace, lost: str)
     credentials.ca_certificate(workspace)
     kept = {path: path.read_text() for path in workspace.secrets.iterdir() if path.name != lost}
     (workspace.secrets / lost).unlink()
-    with pytest.raises(LabStateError, match=f"{lost} is gone") as caught:
+    with pytest.raises(LabStateError, match=f"{lost} is missing") as caught:
         credentials.ca_certificate(workspace)
     assert f"each control plane has it in /etc/kubernetes/pki/{lost}" in caught.value.hint
     assert "destroy" not in caught.value.hint
@@ -379,16 +379,16 @@ def test_half_a_ca_is_never_made_again_silently(workspace: Workspace, lost: str)
 def test_a_public_key_that_is_lost_can_be_had_from_the_private_one(workspace: Workspace) -> None:
     credentials.authorized_key(workspace)
     (workspace.secrets / "id_ed25519.pub").unlink()
-    with pytest.raises(LabStateError, match=r"id_ed25519\.pub is gone") as caught:
+    with pytest.raises(LabStateError, match=r"id_ed25519\.pub is missing") as caught:
         credentials.authorized_key(workspace)
     private = workspace.secrets / "id_ed25519"
-    assert caught.value.hint == f"`ssh-keygen -y -f {private} > {private}.pub` makes it again"
+    assert caught.value.hint == f"`ssh-keygen -y -f {private} > {private}.pub` creates it again"
 
 
 def test_only_a_private_key_that_is_lost_costs_the_machines(workspace: Workspace) -> None:
     credentials.authorized_key(workspace)
     (workspace.secrets / "id_ed25519").unlink()
-    with pytest.raises(LabStateError, match="id_ed25519 is gone") as caught:
+    with pytest.raises(LabStateError, match="id_ed25519 is missing") as caught:
         credentials.authorized_key(workspace)
     assert caught.value.hint.startswith("restore it; without it you can't log in")
 

@@ -37,7 +37,7 @@ QUESTIONS: dict[str, Callable[[Workspace], object]] = {
     "baked": lambda workspace: golden.baked(),
     "prune": lambda workspace: golden.prune(LAB),
     "size": lambda workspace: golden.size(LAB),
-    "lost_sight_of": machines.lost_sight_of,
+    "unknown_to_vagrant": machines.unknown_to_vagrant,
     "adopt": lambda workspace: machines.adopt(LAB, workspace),
     "state": lambda workspace: machines.state(LAB, LAB.nodes[0]),
     "states": lambda workspace: machines.states(LAB, workspace),
@@ -51,9 +51,9 @@ QUESTIONS: dict[str, Callable[[Workspace], object]] = {
 def test_a_daemon_that_hangs_is_an_error_with_what_to_do(
     hanging: Workspace, question: Callable[[Workspace], object]
 ) -> None:
-    with pytest.raises(CommandTimedOut, match="docker's daemon does not answer") as caught:
+    with pytest.raises(CommandTimedOut, match="docker's daemon does not respond") as caught:
         question(hanging)
-    assert "`./inv doctor` shows whether docker's daemon answers" in caught.value.hint
+    assert "`./inv doctor` shows whether docker's daemon responds" in caught.value.hint
 
 
 def calls(tree: ast.AST, name: str) -> Iterator[ast.Call]:

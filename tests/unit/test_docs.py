@@ -24,11 +24,6 @@ from tests.unit.typed import typed
 
 DOCS = REPOSITORY / "docs"
 PAGES = [path for path in site.sources() if path.suffix == ".md"]
-NOT_YET = {
-    *("CONTRIBUTING.md", "SECURITY.md", "docs/glossary.md", "docs/network-policy.md", "docs/monitoring.md"),
-    *("docs/conformance.md", "docs/installed.md"),
-}
-"""Pages that others write, as long as they are not there."""
 LINK = re.compile(r"(?<!`)(!?)\[(?:[^\]\[]|\[[^\]]*\])*\]\(([^)\s]+)\)")
 
 
@@ -73,8 +68,6 @@ def broken(path: Path, markdown: str) -> list[str]:
             continue
         file, _, anchor = target.partition("#")
         there = (path.parent / file).resolve() if file else path
-        if not there.exists() and name(there) in NOT_YET:
-            continue
         if there not in known or (anchor and anchor not in anchors(text(there) if file else markdown)):
             wrong.append(target)
     return wrong
@@ -283,8 +276,7 @@ class Reader(HTMLParser):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    coming = [each for each in NOT_YET if not (REPOSITORY / each).exists()]
-    assert [each for each in site.build(folder) if not any(Path(page).name in each for page in coming)] == []
+    assert list(site.build(folder)) == []
     return folder
 
 
@@ -317,8 +309,6 @@ def test_every_link_of_the_site_leads_to_a_page_and_a_heading(built: Path) -> No
                 continue
             file, _, anchor = target.partition("#")
             there = (path.parent / file).resolve() if file else path
-            if there.name in {Path(each).name for each in NOT_YET} and not there.exists():
-                continue
             assert there.is_file(), (path, target)
             assert not anchor or anchor in read(there).ids, (path, target)
 

@@ -168,7 +168,7 @@ def test_a_daemon_that_hangs_is_restarted_where_it_is_the_system_s() -> None:
         hanging = Daemon("mute", endpoint, "did not end within 5 s")
         return finding("docker-daemon", replace(FIT, daemon=hanging)).repair
 
-    assert "sudo systemctl restart docker   # machines stop with it" in repair_of(SOCKET)
+    assert "sudo systemctl restart docker   # this stops machines" in repair_of(SOCKET)
     assert "restart" not in repair_of("unix:///home/ada/docker.sock")
 
 
@@ -295,7 +295,7 @@ def test_the_line_of_docker_s_file_is_in_the_advice() -> None:
     low = docker(**{"default-ulimits": {"nofile": {"Hard": 1024}}})
     assert finding("docker-open-files", replace(FIT, daemon=low)).repair == (
         "# /etc/docker/daemon.json:3: at least 65536 for nofile, or remove it\n"
-        "sudo systemctl restart docker   # machines stop with it; `./inv up` starts them again"
+        "sudo systemctl restart docker   # this stops machines; `./inv up` starts them again"
     )
     mapped = docker(security=("name=userns",), **{"userns-remap": "default"})
     repair = finding("docker-daemon", replace(FIT, daemon=mapped)).repair
@@ -397,7 +397,7 @@ ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
 @pytest.mark.parametrize(
     ("forwarding", "pairs", "verdict", "what"),
     [
-        (OPEN, None, "fit", "this host's rules let packets pass"),
+        (OPEN, None, "fit", "this host's rules accept packets"),
         (Forwarding(), None, "fit", "this host's rules don't apply to them (bridge-nf-call-iptables is off)"),
         (Forwarding(True, UNKNOWN, UNKNOWN), None, "note", "nobody answered"),
         (SHUT, None, "unfit", "this host drops packets on br-own, by its rule `-P FORWARD DROP`"),
@@ -415,7 +415,7 @@ ONE = {**EACH_OTHER, ("w1", "lb1"): "No route to host"}
         (OPEN, ONE, "note", "w1 does not reach lb1 (No route to host)"),
         (OPEN, TWO, "note", "no machine reaches another one (No route to host)"),
         (SHUT, ONE, "note", f"w1 does not reach lb1 (No route to host): {BY_POLICY}"),
-        (OPEN, {}, "fit", "this host's rules let packets pass"),
+        (OPEN, {}, "fit", "this host's rules accept packets"),
     ],
 )
 def test_whether_machines_reach_one_another_is_judged_with_what_is_in_the_way(
@@ -478,7 +478,7 @@ def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_ma
     [missed, *others] = examine(bare, purposes=frozenset({"pdf"}))
     assert (missed.verdict, missed.what) == ("repairable", "missing: chromium")
     assert {each.check for each in others} == {"python"}
-    assert "Korean letters" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
+    assert "Korean fonts" in finding("packages", bare, purposes=frozenset({"pdf", "korean"})).what
 
 
 @pytest.mark.parametrize(
@@ -547,7 +547,7 @@ def test_the_table_shows_which_docker_it_is() -> None:
     assert said == "20.10.24+dfsg1 answers at unix:///run/user/1000/docker.sock (context rootless)"
     far = Daemon("elsewhere", "tcp://10.1.1.1:2375", chosen="DOCKER_HOST")
     assert finding("docker-daemon", replace(FIT, daemon=far)).what == (
-        "is elsewhere: tcp://10.1.1.1:2375 (DOCKER_HOST)"
+        "is on another host: tcp://10.1.1.1:2375 (DOCKER_HOST)"
     )
 
 
@@ -638,7 +638,7 @@ def test_the_labs_own_network_is_no_clash() -> None:
             "192.168.56.128/25",
             "57",
         ),
-        ({"way": Way("wg0")}, "the way to 192.168.56.10 via wg0", "57"),
+        ({"way": Way("wg0")}, "the route to 192.168.56.10 via wg0", "57"),
         (
             {"docker_networks": (DockerNetwork("theirs", "br-1", (IPv4Network("192.168.56.0/23"),)),)},
             "docker's network theirs",
@@ -736,9 +736,9 @@ def test_exit_codes_and_json() -> None:
     unfit = examine(replace(FIT, inotify=Inotify(128, 65536, 100), vagrant=UNKNOWN))
     said = json.loads(to_json(unfit))
     assert (exit_code(unfit), said["exit_code"]) == (NOT_FIT, NOT_FIT)
-    assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "mend"}
+    assert set(said["findings"][0]) == {"check", "title", "verdict", "what", "why", "repair"}
     verdicts = {each["check"]: each["verdict"] for each in said["findings"]}
-    assert verdicts["inotify"] == "mendable"
+    assert verdicts["inotify"] == "repairable"
 
 
 def test_what_is_shown_can_be_pasted_whole() -> None:
@@ -879,7 +879,7 @@ def test_a_host_is_looked_at_again_after_mending(
         assert "dockerd" in programs
         assert ask_provider is None
         waits = [step.title for step in progress._running]
-        assert waits == ["waiting for facts about this host, and answers of the machines that run"]
+        assert waits == ["waiting for facts about this host, and answers from the running machines"]
         return looks.pop(0)
 
     monkeypatch.setattr("lab.host.gather", gather)

@@ -68,8 +68,8 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         ("libvirtd", "unfit", "gives no clear answer: broken", {"state": "mute", "words": "broken"}),
         ("hypervisor", "unfit", "neither KVM nor QEMU", {"hypervisor": ""}),
         ("hypervisor", "unfit", "KVM runs no kernel", {"kvm": False}),
-        ("hypervisor", "note", "KVM has not been tried", {"kvm": Unknown("no kernel")}),
-        ("kvm-device", "repairable", "is shut to the group kvm", {"kvm_closed": True}),
+        ("hypervisor", "note", "KVM has not been tested", {"kvm": Unknown("no kernel")}),
+        ("kvm-device", "repairable", "is not accessible to the group kvm", {"kvm_closed": True}),
         ("pool", "repairable", "default does not exist", {"pool": None}),
         ("pool", "repairable", "default is not started", {"pool": Pool("default", False, 0)}),
         ("pool", "unfit", "900 MiB free in default", {"pool": Pool("default", True, 900)}),
@@ -82,7 +82,7 @@ def test_libvirts_programs_are_asked_for_with_libvirt_only() -> None:
         (
             "names",
             "unfit",
-            "domains exist that this lab did not make: ha-lab-cp1",
+            "domains exist that this lab did not create: ha-lab-cp1",
             {"domains": (Domain("ha-lab-cp1", True, "somebody's"), Domain("ha-lab-lb1", True, OWNER))},
         ),
         (
@@ -113,7 +113,7 @@ def test_what_is_wrong_with_libvirt_is_told_with_what_mends_it(
 @pytest.mark.parametrize(
     ("owner", "folder_exists", "line"),
     [
-        ("somebody's", True, "virsh --connect qemu:///system dominfo ha-lab-cp1   # whose is it?"),
+        ("somebody's", True, "virsh --connect qemu:///system dominfo ha-lab-cp1   # what is it?"),
         ("ha-lab.workspace=/x y/.lab#01", True, "./inv destroy --lab '/x y/lab.yaml'   # another lab's"),
         (
             "ha-lab.workspace=/x y/.lab#01",
@@ -288,8 +288,8 @@ def test_another_host_is_not_judged_by_the_memory_of_this_one() -> None:
 
 def test_another_host_s_kvm_is_never_promised_to_be_tried() -> None:
     finding = examined(lab(**REMOTE), facts(ELSEWHERE))["hypervisor"]
-    assert (finding.verdict, "can't be tried from here" in finding.what) == ("note", True)
-    assert "tries it" not in finding.why
+    assert (finding.verdict, "can't be tested from here" in finding.what) == ("note", True)
+    assert "tests it" not in finding.why
     assert "emulated: true" in finding.why
     assert (
         "machines are emulated" in examined(lab(**REMOTE, emulated=True), facts(ELSEWHERE))["hypervisor"].what

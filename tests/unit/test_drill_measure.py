@@ -20,11 +20,11 @@ from lab.drill import (
     measure,
     observe,
     probes,
+    recovery,
     report,
     run,
     stream,
     undo,
-    whole,
     workload,
 )
 from lab.drill.page import page
@@ -84,7 +84,7 @@ class World:
         self.done.append(f"schedules {name}")
         return 0.1
 
-    def wait_whole(self, scene: Scene, timeout: float, log: Path | None = None) -> None:
+    def wait_for_recovery(self, scene: Scene, timeout: float, log: Path | None = None) -> None:
         self.waited_for = tuple(node.name for node in scene.victims)
         if self.not_whole:
             raise LabError(self.not_whole)
@@ -138,8 +138,8 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         facts = [NodeFact(n, True, "", "", n == "cp1", (), (), "") for n in ("cp1", "w1", "w9")]
         monkeypatch.setattr(Api, "nodes", lambda api: tuple(facts))
         monkeypatch.setattr(measure, "raft_term", lambda session, node: made.term)
-        monkeypatch.setattr(measure, "wait_whole", made.wait_whole)
-        monkeypatch.setattr(run, "wait_whole", made.wait_whole)
+        monkeypatch.setattr(measure, "wait_for_recovery", made.wait_for_recovery)
+        monkeypatch.setattr(run, "wait_for_recovery", made.wait_for_recovery)
         monkeypatch.setattr(balancer_log, "marks", taken_out)
         yield made
     names = {thread.name for thread in threading.enumerate()}
@@ -317,7 +317,7 @@ def test_an_interrupt_while_the_lab_recovers_is_reported(world: World, monkeypat
     def interrupted(scene: Scene, timeout: float, log: Path | None = None) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(measure, "wait_whole", interrupted)
+    monkeypatch.setattr(measure, "wait_for_recovery", interrupted)
     with pytest.raises(KeyboardInterrupt):
         world.measured()
     assert world.kept.results[0].problem == f"{TITLE.en}: interrupted"
@@ -383,7 +383,7 @@ def test_a_lab_whose_api_does_not_serve_is_not_measured(world: World) -> None:
 def test_a_change_that_no_control_plane_outlasts_is_not_measured(world: World) -> None:
     world.keep = ("lb1", "w1")
     error = refused(world)
-    assert "no control plane runs before this change and is still there after it" in error.message
+    assert "no control plane runs both before and after this change" in error.message
     assert "without --measure" in error.hint
 
 
@@ -410,18 +410,18 @@ def test_a_probe_without_a_good_answer_keeps_the_work_from_beginning(
 ) -> None:
     monkeypatch.setattr(probes, "SETTLE", 1.0)  # 0.3 s is too short for a first write on a busy machine
     world.server.break_("page", "refuse")
-    with pytest.raises(LabError, match="no good answer to the Service"):
+    with pytest.raises(LabError, match="no successful response to the Service"):
         world.measured()
     assert world.done == ["deploy", "remove"]
 
 
 WAITS = {
-    "the API to say whether it is ready": (measure, "ask_health"),
+    "the API's readiness": (measure, "ask_health"),
     "the API to list its nodes": (Api, "nodes"),
-    "cp1 to name etcd's raft term": (measure, "raft_term"),
-    "a good answer to every probe": (probes, "start_counting"),
-    "the last answers to the probes": (probes.Probes, "finish"),
-    "the cluster to say which writes it has": (workload, "read_back"),
+    "etcd's raft term on cp1": (measure, "raft_term"),
+    "a successful response to every probe": (probes, "start_counting"),
+    "the probes' last responses": (probes.Probes, "finish"),
+    "the writes that the cluster has": (workload, "read_back"),
     "every older workload to run, and then a new one": (workload, "schedules"),
     "HAProxy's log": (balancer_log, "marks"),
     "namespace ha-lab-drill to be removed": (workload, "remove"),
@@ -449,12 +449,12 @@ def test_each_wait_before_and_after_the_work_says_what_it_waits_for(
 def test_a_lab_that_recovers_says_what_is_missing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     logs: list[Path | None] = []
 
-    def wait_whole(scene: Scene, timeout: float, log: Path | None = None) -> None:
+    def wait_for_recovery(scene: Scene, timeout: float, log: Path | None = None) -> None:
         logs.append(log)
         [step] = world.session.progress._running
         assert (step.title, step.log) == ("every machine serves again", log)
 
-    monkeypatch.setattr(measure, "wait_whole", wait_whole)
+    monkeypatch.setattr(measure, "wait_for_recovery", wait_for_recovery)
     found, _ = world.measured()
     assert logs[0] is not None
     assert found.passed, found.results[0].problem
@@ -463,11 +463,11 @@ def test_a_lab_that_recovers_says_what_is_missing(world: World, monkeypatch: pyt
 def test_what_does_not_serve_yet_is_written_to_the_log(
     world: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(wait, "FIRST_WORD", 0.0)
+    monkeypatch.setattr(wait, "FIRST_NOTICE", 0.0)
     log = tmp_path / "recovery.log"
     answers = iter(["answered 500: etcd failed"])
-    monkeypatch.setattr(whole, "_why_not_ready", lambda *words: next(answers, None))
-    whole.wait_whole(Scene(world.session, (), lambda kind, what: None), 10.0, log)
+    monkeypatch.setattr(recovery, "_why_not_ready", lambda *words: next(answers, None))
+    recovery.wait_for_recovery(Scene(world.session, (), lambda kind, what: None), 10.0, log)
     assert log.read_text().splitlines()[-1].endswith("(0 s): the API: answered 500: etcd failed")
 
 

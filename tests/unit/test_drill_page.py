@@ -116,7 +116,7 @@ def test_pictures_and_tables_say_what_they_are(whole: str, reader: Reader) -> No
     assert len(reader.all("title")) == 2 * len(pictures) + 1
     assert len(reader.all("caption")) == len(reader.all("table"))
     assert all("scope" in head for head in reader.all("th"))
-    assert "inject 0.0 s. detect 0.5 s. fault removed 40.0 s." in whole
+    assert "inject 0.0 s. detect 0.5 s. revert 40.0 s." in whole
 
 
 def test_what_was_marked_is_shown_in_both_languages() -> None:
@@ -224,7 +224,7 @@ def test_the_median_run_is_shown_when_all_passed() -> None:
 def test_a_run_that_was_not_carried_through_says_why() -> None:
     broken = Result(recording=recording().model_copy(update={"marks": ()}), problem="cp2 did not start")
     text = page(report(broken))
-    assert "Not carried through" in text
+    assert "Not completed" in text
     assert "cp2 did not start" in text
     assert "seconds from the start (nothing was injected)" in text
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lab.drill import dial, probes, stream, writer
-from lab.drill.dial import Door
+from lab.drill.dial import Target
 from lab.drill.figures import figures
 from lab.drill.probes import Probes, Seen, probing
 from lab.drill.recording import Mark, Recording
@@ -137,7 +137,7 @@ def due(monkeypatch: pytest.MonkeyPatch, per_second: float, delays: dict[int, fl
     """When each request of two seconds is made, if the host is late by `delays` at some of them."""
     clock = FakeClock()
     monkeypatch.setattr(time, "monotonic", clock.monotonic)
-    idle = Probes(Door(HOST, 9, HOST), [], "1", limit=2.0)
+    idle = Probes(Target(HOST, 9, HOST), [], "1", limit=2.0)
     idle._enough = Passing(clock)
     made = []
     for _ in idle._ticks(per_second):
@@ -342,7 +342,7 @@ def test_a_probe_without_a_good_answer_keeps_the_drill_from_beginning(
     monkeypatch.setattr(probes, "SETTLE", 0.3)
     server.break_("page", "refuse")
     began = []
-    with pytest.raises(WaitTimedOut, match="no good answer to the Service") as caught, run():
+    with pytest.raises(WaitTimedOut, match="no successful response to the Service") as caught, run():
         began.append("a drill")
     assert "verify" in caught.value.hint
     assert began == []
@@ -397,13 +397,13 @@ def test_packets_never_go_through_a_gateway() -> None:
 
 def test_without_the_lab_s_own_address_nothing_is_sent() -> None:
     with pytest.raises(OSError, match="Cannot assign") as caught:
-        dial.dial(Door(HOST, 9, "198.51.100.1"), time.monotonic() + 1)
+        dial.dial(Target(HOST, 9, "198.51.100.1"), time.monotonic() + 1)
     assert dial.word(caught.value) == "no lab network"
 
 
 def test_every_connection_of_a_probe_is_fenced(server: ApiServer) -> None:
     context = Api(server.kubeconfig).context
-    for door in (Door(HOST, server.port, HOST, context), Door(HOST, server.node_port, "127.0.0.9")):
+    for door in (Target(HOST, server.port, HOST, context), Target(HOST, server.node_port, "127.0.0.9")):
         with dial.dial(door, time.monotonic() + 2) as opened:
             assert opened.getsockopt(socket.SOL_SOCKET, socket.SO_DONTROUTE)
             assert opened.getsockname()[0] == door.source
@@ -411,7 +411,7 @@ def test_every_connection_of_a_probe_is_fenced(server: ApiServer) -> None:
 
 def test_a_connection_that_the_server_ends_is_not_opened_again_without_a_fence(server: ApiServer) -> None:
     server.break_("page", "close")
-    connection = dial.opened(Door(HOST, server.node_port, HOST), time.monotonic() + 2)
+    connection = dial.opened(Target(HOST, server.node_port, HOST), time.monotonic() + 2)
     assert dial.exchange(connection, time.monotonic() + 2, "GET", "/node")[0] == 200
     wait_until(
         lambda: None if writer._was_closed(connection) else "open", what="its end", timeout=2, interval=0.01
@@ -425,14 +425,14 @@ def test_another_ca_is_not_trusted(server: ApiServer, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
     with ApiServer(other).running() as stranger:
-        trusting_the_other = Door(HOST, server.port, HOST, Api(stranger.kubeconfig).context)
+        trusting_the_other = Target(HOST, server.port, HOST, Api(stranger.kubeconfig).context)
         assert probes._why_not_answered(trusting_the_other, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
     assert server.asked["readyz"] == 0
 
 
 def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     with ApiServer(tmp_path, named="127.0.0.5").running() as other:
-        door = Door(HOST, other.port, HOST, Api(other.kubeconfig).context)
+        door = Target(HOST, other.port, HOST, Api(other.kubeconfig).context)
         assert probes._why_not_answered(door, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
     assert other.asked["readyz"] == 0
 
@@ -440,13 +440,13 @@ def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
 def test_a_closed_port_refuses() -> None:
     with socket.create_server((HOST, 0)) as closed:
         port = closed.getsockname()[1]
-    assert probes._why_not_answered(Door(HOST, port, HOST), "/node", 2.0) == "refused"
+    assert probes._why_not_answered(Target(HOST, port, HOST), "/node", 2.0) == "refused"
 
 
 def test_one_deadline_holds_for_the_whole_request() -> None:
     with socket.create_server((HOST, 0)) as silent:
         began = time.monotonic()
-        door = Door(HOST, silent.getsockname()[1], HOST)
+        door = Target(HOST, silent.getsockname()[1], HOST)
         assert probes._why_not_answered(door, "/node", 0.2) == "timed out"
         assert 0.2 <= time.monotonic() - began < 1
     with pytest.raises(TimeoutError):

@@ -201,7 +201,7 @@ def test_a_lab_that_is_not_green_is_left_as_it_is(session: Session, monkeypatch:
     looks = [SimpleNamespace(green=False, verdicts=[bad])] * 2
     monkeypatch.setattr(run, "SETTLED", 0.0)
     monkeypatch.setattr(verify, "run", lambda session: looks.pop())
-    with pytest.raises(LabError, match=r"not green.*: node-ready"):
+    with pytest.raises(LabError, match=r"checks fail before the drill.*: node-ready"):
         run.require_green(session)
 
 

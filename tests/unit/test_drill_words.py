@@ -7,7 +7,7 @@ import pytest
 from lab.drill import words
 from lab.drill.figures import FIGURES
 from lab.drill.stories import STORIES
-from lab.texts import Said
+from lab.texts import Bilingual
 
 DRILLS = (
     *("kill-control-plane", "stop-api-server", "freeze-api-server", "kill-etcd-leader", "slow-etcd-disk"),
@@ -100,8 +100,8 @@ def test_every_figure_is_called_by_words_and_not_by_its_name(name: str) -> None:
 
 
 def test_a_figure_or_component_that_is_not_known_is_called_by_its_name() -> None:
-    assert words.figure("shadows.cast") == Said("shadows.cast", "shadows.cast")
-    assert words.figure("connections.shadows") == Said("connections.shadows", "connections.shadows")
+    assert words.figure("shadows.cast") == Bilingual("shadows.cast", "shadows.cast")
+    assert words.figure("connections.shadows") == Bilingual("connections.shadows", "connections.shadows")
     assert words.figure("whole_s.shadow cp9").en == "shadow cp9 healthy again (s)"
 
 

@@ -307,7 +307,7 @@ def test_reading_back_is_tried_until_the_api_answers(api: FakeApi, lab: Lab) -> 
     api.silent = 3
     assert workload.read_back(api, timeout=5) == (0,)
     api.silent = 100
-    with pytest.raises(WaitTimedOut, match="the writes are read back: not after 5 s: the API can't be asked"):
+    with pytest.raises(WaitTimedOut, match="the writes to be read back: not after 5 s: the API can't be asked"):
         workload.read_back(api, timeout=5)
 
 

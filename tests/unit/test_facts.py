@@ -257,7 +257,7 @@ def test_a_kubeconfig_that_can_t_be_read_leaves_its_dates_unknown(tmp_path: Path
     )
     client = known(found.files).client_valid
     assert isinstance(client, Unknown)
-    assert "holds no client certificate that can be read" in client.reason
+    assert "has no valid client certificate" in client.reason
 
 
 def test_a_provider_that_can_t_be_asked_leaves_the_reason_as_it_is(

@@ -204,7 +204,8 @@ def test_a_home_that_is_shut_or_gone_is_told_before_anything(copy: Copy) -> None
     ran = copy.start("up", HOME="/nowhere/at/all")
     assert (ran.returncode, ran.stdout) == (3, "")
     assert (
-        "HOME is /nowhere/at/all, which is no folder that this user can use\n  next: export HOME" in ran.stderr
+        "HOME is /nowhere/at/all, which is not a folder that this user can use\n  next: export HOME"
+        in ran.stderr
     )
     assert copy.asked() == []
 
@@ -279,7 +280,7 @@ def test_a_bundle_that_is_not_there_is_told(copy: Copy) -> None:
     copy.python()
     ran = copy.start("bake", "--import", "/nowhere/lab.tar")
     assert ran.returncode == 3
-    assert "there is no file /nowhere/lab.tar\n  next: './inv bake --export FILE' makes one" in ran.stderr
+    assert "there is no file /nowhere/lab.tar\n  next: './inv bake --export FILE' writes one" in ran.stderr
 
 
 def test_packages_of_another_lock_are_not_taken(copy: Copy, tmp_path: Path) -> None:
@@ -302,7 +303,7 @@ def test_a_bundle_that_is_none_is_told_before_anything_is_installed(copy: Copy, 
     (tmp_path / "text").write_text("no tar\n")
     ran = copy.start("bake", "--import", str(tmp_path / "text"))
     assert ran.returncode == 3
-    assert "text is not a file of 'bake --export', or is incomplete\n  next: name one that is" in ran.stderr
+    assert "text was not made by 'bake --export', or is incomplete\n  next: use a file that" in ran.stderr
     assert not any(line.startswith("pip ") for line in copy.asked())
 
 

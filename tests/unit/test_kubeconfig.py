@@ -337,6 +337,6 @@ def test_a_kubeconfig_without_a_readable_certificate_is_no_fault_of_the_kit(
     workspace: Workspace, text: str
 ) -> None:
     workspace.write_secret(workspace.kubeconfig, text)
-    with pytest.raises(LabStateError, match="holds no client certificate that can be read") as caught:
+    with pytest.raises(LabStateError, match="has no valid client certificate") as caught:
         kubeconfig.client_validity(workspace)
     assert "c2VjcmV0" not in "".join(traceback.format_exception(caught.value))

@@ -315,7 +315,7 @@ def test_machines_that_are_started_for_their_farewell_are_named_while_they_start
 
     for name in ("resume", "power_on"):
         monkeypatch.setattr(providers, name, watched(name))
-    bring_up.up(session, bring_up.Wish(consent=True), lambda question: False)
+    bring_up.up(session, bring_up.Request(consent=True), lambda question: False)
     waits = ["waiting for w2, w3 to be started"]
     assert [each for each in shown if each[1] == waits] == [
         ("resume", waits),
@@ -452,9 +452,11 @@ def test_a_cluster_is_not_thrown_away_with_the_last_machine_that_has_it(world: W
     brought_up(world)
     world.lose("cp1")
     world.workspace.kubeconfig.unlink()
-    with pytest.raises(LabStateError, match="no control plane that stays belongs to the cluster") as caught:
+    with pytest.raises(
+        LabStateError, match="none of the remaining control planes belongs to the cluster"
+    ) as caught:
         world.up(lab_of(world.folder, control_planes=1))
-    assert "`./inv up` with the former lab.yaml" in caught.value.hint
+    assert "`./inv up` with the previous lab.yaml" in caught.value.hint
     assert not any(touch.startswith(("drain", "leave", "remove")) for touch in world.touches)
     assert {"cp2", "cp3"} <= {name for name, machine in world.machines.items() if machine.has == "joined"}
 
@@ -464,7 +466,9 @@ def test_the_last_machine_that_has_the_cluster_is_not_replaced(world: World) -> 
     for name in ("cp1", "cp3"):
         world.lose(name)
     world.workspace.kubeconfig.unlink()
-    with pytest.raises(LabStateError, match="no control plane that stays belongs to the cluster") as caught:
+    with pytest.raises(
+        LabStateError, match="none of the remaining control planes belongs to the cluster"
+    ) as caught:
         world.up(lab_of(world.folder), replacing=("cp2",))
     assert "former lab.yaml" not in caught.value.hint
     assert world.machine("cp2").has == "joined"
@@ -478,8 +482,8 @@ def test_a_smaller_lab_is_asked_for_with_what_is_lost(world: World) -> None:
     with pytest.raises(LabStateError, match=r"^nothing was changed$"):
         world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False)
     assert world.asked == [
-        "cp2, cp3, w2 will be removed, with all data that only they have. With 1 control plane, "
-        "none may fail any more; with the present 3, 1 may. Go on? [y/N] "
+        "cp2, cp3, w2 will be removed, with all data that is only on them. With 1 control plane, "
+        "none may fail any more; with the present 3, 1 may. Continue? [y/N] "
     ]
     assert world.touches == []
     world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False, answer=True)
@@ -490,7 +494,7 @@ def test_replacing_is_asked_for_and_a_larger_lab_is_not(world: World) -> None:
     brought_up(world, workers=1)
     with pytest.raises(LabStateError, match=r"^nothing was changed$"):
         world.up(lab_of(world.folder, workers=1), replacing=("w1",), consent=False)
-    assert world.asked == ["w1 will be removed and made again. Go on? [y/N] "]
+    assert world.asked == ["w1 will be removed and created again. Continue? [y/N] "]
     world.asked.clear()
     world.up(lab_of(world.folder, workers=2), consent=False)
     assert world.asked == []
@@ -518,7 +522,7 @@ def test_nothing_is_replaced_in_a_lab_without_machines(world: World) -> None:
             render.record_and_write(world.session(lab_of(world.folder)), "golden")
         with pytest.raises(LabStateError, match="the lab has no machines yet") as caught:
             bring_up.require_replaceable(world.session(lab_of(world.folder)), "w1")
-        assert caught.value.hint == "`./inv up` makes them"
+        assert caught.value.hint == "`./inv up` creates them"
 
 
 def test_the_only_control_plane_is_not_replaced(world: World) -> None:
@@ -532,7 +536,7 @@ def test_the_only_control_plane_is_not_replaced(world: World) -> None:
 
 def test_the_only_control_plane_that_etcd_has_is_not_replaced_though_more_are_wanted(world: World) -> None:
     brought_up(world, control_planes=1)
-    with pytest.raises(LabStateError, match="cp1 can't leave: it has etcd's only member") as caught:
+    with pytest.raises(LabStateError, match="cp1 can't leave: it has the only etcd member") as caught:
         world.up(lab_of(world.folder, control_planes=3), replacing=("cp1",))
     assert caught.value.hint.startswith("let others join first: `./inv up`, with nodes.control_planes.count")
     assert world.touches == []
@@ -598,7 +602,7 @@ def test_the_record_is_read_again_once_the_lock_is_held(world: World) -> None:
     opened = world.session(wanted)
     brought_up(world, workers=2)
     world.wanted = wanted
-    bring_up.up(opened, bring_up.Wish(consent=True), lambda question: False)
+    bring_up.up(opened, bring_up.Request(consent=True), lambda question: False)
     world.require_applied(wanted)
 
 
@@ -608,7 +612,7 @@ def test_two_runs_at_once_are_refused(world: World) -> None:
         pytest.raises(LabStateError, match=r"this lab is in use by process \d+") as caught,
     ):
         world.up(lab_of(world.folder))
-    assert "wait for it to end" in caught.value.hint
+    assert "wait until it ends" in caught.value.hint
     assert world.touches == []
 
 
@@ -632,7 +636,7 @@ def test_nobody_to_ask_is_told_which_flag_consents(
     brought_up(world)
     with pytest.raises(Exit) as caught:
         bring_up.up(
-            world.session(lab_of(world.folder, control_planes=1)), bring_up.Wish(), tasks._confirmed("up")
+            world.session(lab_of(world.folder, control_planes=1)), bring_up.Request(), tasks._confirmed("up")
         )
     assert caught.value.code == 2
     assert world.touches == []
@@ -692,7 +696,7 @@ def test_no_machine_is_made_where_no_member_can_say_what_is_left(
         "of 3 control planes the machines of cp1, cp3 do not exist any more, 2 are needed, and what is left "
         "can't be asked: no member answers on cp2. No machine was made"
     ) in caught.value.message
-    assert "once it runs on cp2, `./inv up` says what can be had back" in caught.value.hint
+    assert "once it runs on cp2, `./inv up` shows what can be recovered" in caught.value.hint
     assert not any(touch.startswith("boot") for touch in world.touches)
 
 
@@ -765,7 +769,7 @@ def test_after_the_repair_it_is_known_whether_the_others_may_join_again(
 
 def test_nothing_is_repaired_where_up_ends_before_kubeadm(world: World) -> None:
     have(world, cp1="damaged", cp2="damaged")
-    session, wish = world.session(lab_of(world.folder)), bring_up.Wish(consent=True, until="load-balancer")
+    session, wish = world.session(lab_of(world.folder)), bring_up.Request(consent=True, until="load-balancer")
     bring_up.up(session, wish, lambda question: True)
     assert repairs(world) == []
 
@@ -792,7 +796,7 @@ def test_a_member_that_lost_its_data_joins_again_while_others_have_a_majority(wo
             "",
             "cp1, cp2 have to join again, which removes their etcd data, so the others need a majority: 0 of "
             "etcd's 3 members respond (none), and 2 are needed. No machine was reset",
-            "the cluster's data is still on cp3, except writes that it had not received yet. `./inv ssh cp3 -- "
+            "the cluster's data is still on cp3, except for writes that it had not received. `./inv ssh cp3 -- "
             "sudo /opt/ha-lab/sole-member.sh`",
         ),
     ],

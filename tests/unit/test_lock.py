@@ -48,5 +48,5 @@ def test_what_is_no_lock_is_told_without_its_reader_s_words(kept: Path, content:
     kept.write_bytes(content)
     with pytest.raises(LabError) as caught:
         lock.read(VERSION)
-    assert caught.value.message == f"{kept} is no lock as `./inv lock` writes it: {words}"
+    assert caught.value.message == f"{kept} is not a lock in the format of `./inv lock`: {words}"
     assert "git checkout" in caught.value.hint

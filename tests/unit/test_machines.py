@@ -135,7 +135,7 @@ def test_containers_of_ours_that_vagrant_has_lost_are_found(
     seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb")
     made(workspace, "cp1", "aaa\n")
     assert containers.own_containers(workspace) == ["aaa", "bbb"]
-    assert machines.lost_sight_of(workspace) == ["bbb"]
+    assert machines.unknown_to_vagrant(workspace) == ["bbb"]
     assert f"--filter label=ha-lab.workspace={workspace.root}" in seen.read_text()
 
 

@@ -89,7 +89,7 @@ def test_machines_that_vagrant_has_lost_are_known_by_what_they_carry(
     run.tell(f"{VIRSH} list --all --uuid", "aaa\nbbb\nccc\n\n")
     run.tell(f"{VIRSH} desc bbb", f"ha-lab.workspace={workspace.root}\n")
     run.tell(f"{VIRSH} desc ccc", "ha-lab.workspace=/home/another/.lab\n")
-    assert machines.lost_sight_of(workspace) == ["bbb"]
+    assert machines.unknown_to_vagrant(workspace) == ["bbb"]
     run.tell(f"{VIRSH} domname bbb", "ha-lab-cp1\n\n")
     machines.adopt(LAB, workspace)
     assert (workspace.root / ".vagrant/machines/cp1/libvirt/id").read_text() == "bbb"
@@ -151,7 +151,7 @@ def test_a_libvirt_that_does_not_answer_has_not_removed_the_lab(
 ) -> None:
     monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
     run.tell(f"{VIRSH} list --all --uuid", code=1, stderr="error: failed to connect to the hypervisor")
-    assert machines.lost_sight_of(workspace) == []
+    assert machines.unknown_to_vagrant(workspace) == []
     with pytest.raises(LabStateError, match="failed to connect to the hypervisor"):
         machines.remove(workspace, workspace.logs / "01-destroy.log")
 

@@ -192,9 +192,11 @@ def test_an_older_record_is_written_in_the_new_form_and_keeps_its_label(workspac
 @pytest.mark.parametrize("form", [3, 99, "x", 0])
 def test_a_later_form_is_refused_with_the_way_out(workspace: Workspace, form: object) -> None:
     workspace.write(workspace.identity, json.dumps({"format": form, "what": "ever"}))
-    with pytest.raises(LabStateError, match=rf"written by a later version of the kit \(form {form}") as caught:
+    with pytest.raises(
+        LabStateError, match=rf"written by a later version of the kit \(format {form}"
+    ) as caught:
         made.read(workspace)
-    assert "the checkout that made it" in caught.value.hint
+    assert "the checkout that created it" in caught.value.hint
     assert "git pull" in caught.value.hint
 
 

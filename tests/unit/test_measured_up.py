@@ -16,7 +16,7 @@ from lab.plans import already
 from lab.providers import MachineState
 from lab.session import Session
 from lab.verbs import up as bring_up
-from lab.verbs.up import Wish
+from lab.verbs.up import Request
 from tests.unit.world import World, lab_of, live
 
 
@@ -40,7 +40,7 @@ class Asked:
         """Bring the lab to these numbers with --measure."""
         world = self.world
         world.wanted = lab_of(world.folder, **numbers)
-        wish = Wish(consent=True, replacing=replacing)
+        wish = Request(consent=True, replacing=replacing)
         bring_up.up(world.session(world.wanted), wish, lambda question: False, Measured())
         world.require_applied(world.wanted)
 

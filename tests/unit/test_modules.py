@@ -190,7 +190,10 @@ def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(
     ("go_says", "hint"),
     [
         ("write /tmp/x.a: no space left on device", "free some disk space"),
-        ("verifying k8s.io/api@v0.36.3: checksum mismatch\n\nSECURITY ERROR", "isn't what supply/ pins"),
+        (
+            "verifying k8s.io/api@v0.36.3: checksum mismatch\n\nSECURITY ERROR",
+            "does not match the pins in supply/",
+        ),
         ("ld: final link failed: No space left on device", "free some disk space"),
         ('cgo: C compiler "gcc" not found: exec: "gcc": executable file not found in $PATH', "apt-get"),
         ("_cgo_export.c:3:10: fatal error: stdlib.h: No such file or directory", "libc6-dev"),

@@ -259,5 +259,5 @@ def test_a_command_that_fills_a_folder_may_take_its_time(tmp_path: Path) -> None
 
 def test_a_command_that_stops_filling_a_folder_is_ended(tmp_path: Path) -> None:
     script = f"echo x >{tmp_path}/file; sleep 60"
-    with pytest.raises(CommandFailed, match="got nothing for 0 s"):
+    with pytest.raises(CommandFailed, match="received nothing for 0 s"):
         process.run(["sh", "-c", script], timeout=0.4, idle_timeout_folder=tmp_path)

@@ -111,7 +111,7 @@ def test_what_is_said_may_hold_anything(tmp_path: Path) -> None:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a word be due at once, and the next one never."""
-    monkeypatch.setattr(progress_module, "FIRST_WORD", 0.0)
+    monkeypatch.setattr(progress_module, "FIRST_NOTICE", 0.0)
     monkeypatch.setattr(progress_module, "LOOK_AGAIN", 0.01)
 
 
@@ -166,14 +166,14 @@ def test_a_step_that_takes_very_long_is_shown_whatever_it_does(
 
 @pytest.mark.usefixtures("impatient")
 def test_words_are_repeated_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress_module, "NEXT_WORD", 0.02)
+    monkeypatch.setattr(progress_module, "NEXT_NOTICE", 0.02)
     console, text = printed()
     with Progress(console, tmp_path).step("boot", "make machines"):
         until(lambda: len(text.getvalue().splitlines()) >= 4)
 
 
 def test_a_word_is_due_after_five_seconds_and_again_after_twenty() -> None:
-    assert (progress_module.FIRST_WORD, progress_module.NEXT_WORD) == (5.0, 20.0)
+    assert (progress_module.FIRST_NOTICE, progress_module.NEXT_NOTICE) == (5.0, 20.0)
     assert progress_module.LOOK_AGAIN <= 0.5
 
 
@@ -200,7 +200,7 @@ def test_a_question_is_shown_only_where_its_answer_takes_long(
     assert re.fullmatch(
         r" +0\.\d s  … waiting for an answer of each machine  0 s  no answer yet\n", text.getvalue()
     )
-    monkeypatch.setattr(progress_module, "FIRST_WORD", 5.0)
+    monkeypatch.setattr(progress_module, "FIRST_NOTICE", 5.0)
     with run.asking("an answer of each machine"):
         time.sleep(0.05)
     assert len(text.getvalue().splitlines()) == 1

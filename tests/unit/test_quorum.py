@@ -98,7 +98,7 @@ def test_members_may_leave_while_a_majority_answers(
             1,
             (),
             ("cp1",),
-            "cp1 can't leave: it has etcd's only member, and so all of the cluster's data",
+            "cp1 can't leave: it has the only etcd member, and so all of the cluster's data",
             "let others join first: `./inv up`, with nodes.control_planes.count at 3 or more",
         ),
     ],
@@ -216,26 +216,26 @@ def test_an_answer_that_is_none_is_not_taken_for_health(tmp_path: Path, said: st
             CP[:3],
             "cp2",
             ("cp2",),
-            ("1 of its 3 members is left (cp2), and 2 are needed", "then `./inv up` makes"),
+            ("1 of its 3 members is left (cp2), and 2 are needed", "then `./inv up` creates"),
         ),
         (
             CP[:2],
             "cp1",
             ("cp1",),
-            ("1 of its 2 members is left (cp1), and 2 are needed", "then `./inv up` makes"),
+            ("1 of its 2 members is left (cp1), and 2 are needed", "then `./inv up` creates"),
         ),
         (
             CP,
             "cp4",
             ("cp1", "cp4"),
-            ("2 of its 5 members are left (cp1, cp4), and 3 are needed", "then `./inv replace cp1` makes"),
+            ("2 of its 5 members are left (cp1, cp4), and 3 are needed", "then `./inv replace cp1` creates"),
         ),
     ],
 )
 def test_what_is_left_of_etcd_and_what_can_be_had_back_is_said(
     members: tuple[str, ...], newest: str, left: Sequence[str], problem: tuple[str, str] | None
 ) -> None:
-    found = quorum.lost_problem(quorum.Remains(members, newest), left)
+    found = quorum.lost_problem(quorum.StoredMembership(members, newest), left)
     if problem is None:
         assert found is None
     else:
@@ -307,7 +307,9 @@ def test_members_are_asked_for_what_they_have_stored_and_the_newest_counts(tmp_p
             return process.Result(tuple(command), 0, self.said(node.name), "", 0.0)
 
     remote = Stored(tmp_path, lambda name: stored({"cp1": 7, "cp2": 9}[name]))
-    assert quorum.remains(LAB, remote, LAB.etcd_members) == quorum.Remains(("cp1", "cp2", "cp3"), "cp2")
+    assert quorum.stored_membership(LAB, remote, LAB.etcd_members) == quorum.StoredMembership(
+        ("cp1", "cp2", "cp3"), "cp2"
+    )
     assert set(asked) == {("sudo", COMMAND, "etcd-status", "etcd-stored-members")}
     silent = Stored(tmp_path, lambda name: "== etcd-status 1\nError\n\n== etcd-stored-members 1\nError\n")
-    assert quorum.remains(LAB, silent, LAB.etcd_members) is None
+    assert quorum.stored_membership(LAB, silent, LAB.etcd_members) is None

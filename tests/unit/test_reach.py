@@ -173,4 +173,4 @@ def test_a_ca_that_is_not_valid_is_found_by_the_doctor(
     workspace.write_secret(workspace.secrets / "id_ed25519.pub", "")
     found = {each.check: each for each in examination.look(LAB, workspace, baked=True)}["ssh-key"]
     assert (found.verdict, found.what) == ("unfit", f"{workspace.secrets / 'id_ed25519.pub'} is empty")
-    assert "the next run makes another pair" in found.repair
+    assert "the next run generates a new pair" in found.repair

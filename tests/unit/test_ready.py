@@ -176,7 +176,7 @@ def test_each_wait_is_for_its_own_checks_and_those_before(
 ) -> None:
     recorded.found = alter(facts())
     assert {name for name in WAITS if recorded.wait(name)} == set(waits)
-    assert recorded.hints == {"`./inv verify` explains what does not hold"}
+    assert recorded.hints == {"`./inv verify` explains the failing checks"}
 
 
 CORDON = "node.kubernetes.io/unschedulable"
@@ -343,7 +343,7 @@ def test_a_cause_that_waiting_does_not_cure_ends_the_wait_within_a_minute(
     with pytest.raises(LabStateError, match=f"waiting does not help: {NAMED}") as caught:
         recorded.wait(name)
     assert clock.now - FakeClock.START < 40
-    assert caught.value.message.endswith("(so these checks do not hold: kube-proxy[w2])")
+    assert caught.value.message.endswith("(so these checks fail: kube-proxy[w2])")
     assert "delete validatingwebhookconfiguration gate` removes it; then `./inv up` again" in caught.value.hint
     assert "destroy" not in caught.value.hint
     looked = [asked for asked in recorded.asked if asked.get("admission")]
@@ -362,7 +362,7 @@ def test_a_kubelet_that_ends_again_and_again_ends_the_wait_for_nodes_within_a_mi
     assert message.startswith(
         "all nodes to be Ready: waiting does not help: the kubelet on w1 ends soon after each start: "
     )
-    assert message.endswith(f'err="{LOAD_FAILED}" (so these checks do not hold: node-ready[w1])')
+    assert message.endswith(f'err="{LOAD_FAILED}" (so these checks fail: node-ready[w1])')
     assert caught.value.hint.startswith("`./inv ssh w1 -- sudo journalctl -u kubelet -n 50` shows why; ")
     assert caught.value.hint.endswith("then `./inv up` again")
     machines = [asked["of"] for asked in recorded.asked if asked.get("cluster") is False]

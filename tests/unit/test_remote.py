@@ -200,7 +200,7 @@ def test_hanging_up_ends_every_connection_and_leaves_no_folder(
     assert not folder.exists(), "who only asks for its name makes none"
     remote.run(CP1, ["true"], accept=None)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    remote.hang_up()
+    remote.close_connections()
     assert words.read_text().split().count("exit") == len(LAB.nodes)
     assert not folder.exists()
 
@@ -216,7 +216,7 @@ def test_a_connection_that_does_not_end_keeps_no_other(remote: Remote, monkeypat
 
     monkeypatch.setattr(process, "run", door)
     with pytest.raises(NodeFailed, match="to end the connection failed on lb1") as caught:
-        remote.hang_up()
+        remote.close_connections()
     assert set(caught.value.failures) == {"lb1"}
     assert sorted(ended) == sorted(node.name for node in LAB.nodes if node.name != "lb1")
 
@@ -231,9 +231,9 @@ def test_the_sockets_of_where_the_lab_was_before_go_too(
         folder.mkdir()
         (folder / "socket").touch()
     remote.workspace.write(remote.workspace.ssh_config, f'Host *\n    ControlPath "{former}/%C"\n')
-    remote.hang_up(LAB.nodes[:1])
+    remote.close_connections(LAB.nodes[:1])
     assert former.exists(), "others still use it"
-    remote.hang_up()
+    remote.close_connections()
     assert not former.exists()
     assert other.exists(), "another lab's"
 

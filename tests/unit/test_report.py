@@ -86,5 +86,5 @@ def test_a_stop_tells_what_is_done_what_is_left_and_what_to_type_next(
     assert "done        machines run; names; HAProxy\n" in said
     assert f"left        {left}; `./inv task` shows what of it is done\n" in said
     assert "kubeconfig  none yet" in said
-    assert f"stopped before {until}; ./inv up does all that is left." in said
+    assert f"stopped before {until}; ./inv up does the rest." in said
     assert said.endswith(f"next: ./inv task {task}\n")

@@ -47,7 +47,7 @@ def test_quick_runs_unit_tests_on_all_cores_twice_and_asks_nothing_of_the_host(
 def test_quick_is_refused_beside_what_takes_long(tmp_path: Path, pytests: list[list[str]], flag: str) -> None:
     ran = typed(tmp_path, "test", "--quick", flag)
     assert (ran.returncode, pytests) == (2, [])
-    assert "--quick is only the unit tests\n  next: leave it out" in ran.stderr
+    assert "--quick runs only the unit tests\n  next: remove --quick" in ran.stderr
 
 
 def test_suites_of_one_folder_share_a_process_and_so_their_lab(

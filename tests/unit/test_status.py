@@ -97,7 +97,7 @@ def test_a_machine_with_another_checkout_s_script_answers_all_the_same() -> None
     assert all(machine.answers for machine in found.machines)
     assert found.all_ready
     assert found.health == "degraded"
-    assert found.amiss == (why.reason,)
+    assert found.problems == (why.reason,)
 
 
 def test_one_api_server_left_is_named() -> None:
@@ -153,12 +153,12 @@ def test_machines_that_do_not_reach_one_another_are_the_problem_and_not_the_api_
 def test_one_machine_that_is_apart_leaves_the_problem_as_it_is() -> None:
     degraded = looked(section("w1", "reach", "lb1 No route to host\ncp1\ncp2\ncp3\n"))
     assert degraded.health == "degraded"
-    assert degraded.amiss == ("machines-reach-one-another: w1 does not reach lb1 (No route to host)",)
+    assert degraded.problems == ("machines-reach-one-another: w1 does not reach lb1 (No route to host)",)
 
 
 def test_haproxy_that_is_stopped_is_the_problem() -> None:
     found = looked(haproxy_stopped)
-    assert (found.health, found.problem, found.amiss) == ("down", "HAProxy does not run on lb1", ())
+    assert (found.health, found.problem, found.problems) == ("down", "HAProxy does not run on lb1", ())
     said = shown(found)
     assert "down: HAProxy does not run on lb1\n  fix: `./inv up` writes" in said
     assert "can't be asked" not in said
@@ -201,14 +201,14 @@ def test_a_lab_that_is_down_shows_what_its_load_balancer_servers_and_etcd_lack()
     assert f"  problem: api-server-healthy[cp1] (also on cp2 and cp3): /livez: {server}" in said
     assert "  problem: etcd-member-healthy[cp2]: unhealthy\n" in said
     assert "node-ready" not in said, "that nothing is known of nodes is the API's cause"
-    assert json.loads(status.to_json(found))["amiss"] == list(found.amiss)
+    assert json.loads(status.to_json(found))["problems"] == list(found.problems)
 
 
 def test_of_a_lab_that_is_down_the_first_findings_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "FIRST", 1)
     found = looked(servers_down("cp1", "cp2", "cp3"), CUT)
     assert shown(found).count("  problem: ") == 1
-    assert f"  and {len(found.amiss) - 1} more: `./inv verify` shows all\n" in shown(found)
+    assert f"  and {len(found.problems) - 1} more: `./inv verify` shows all\n" in shown(found)
 
 
 def test_what_is_only_private_does_not_degrade() -> None:
@@ -273,7 +273,7 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     found = status.look(session)
     assert asked == [False]
     assert [machine.name for machine in found.machines if not machine.answers] == ["w3"]
-    assert (found.health, found.exit_code, found.amiss) == ("down", DOWN, ())
+    assert (found.health, found.exit_code, found.problems) == ("down", DOWN, ())
     said = shown(found)
     assert "down: there is no cluster yet that this host knows of" in said
     assert "next: ./inv up, or manually: ./inv task" in said
@@ -294,7 +294,7 @@ def broken_webhook() -> Alter:
 
 def test_a_cause_is_named_once_with_what_helps_and_its_checks_are_not() -> None:
     found = looked(broken_webhook(), no_proxy_on("w1"), lambda f: f)
-    assert (found.health, found.amiss) == ("degraded", ())
+    assert (found.health, found.problems) == ("degraded", ())
     said = shown(found)
     assert said.count("ValidatingWebhookConfiguration gate") == 1
     assert "  cause: the webhook pods.gate.example.com in the ValidatingWebhookConfiguration gate has" in said
@@ -307,12 +307,12 @@ def test_a_cause_is_named_once_with_what_helps_and_its_checks_are_not() -> None:
 
 def test_beside_a_cause_the_other_problems_are_named() -> None:
     found = looked(no_proxy_on("w1"), lambda f: broken_webhook()(f), etcd_down("cp3"))
-    assert [line.partition(":")[0] for line in found.amiss] == ["etcd-member-healthy[cp3]"]
+    assert [line.partition(":")[0] for line in found.problems] == ["etcd-member-healthy[cp3]"]
     assert len(found.causes) == 1
 
 
 def test_without_a_cause_a_pod_that_is_missing_is_named() -> None:
-    assert looked(no_proxy_on("w1")).amiss == (
+    assert looked(no_proxy_on("w1")).problems == (
         "kube-proxy[w1]: no pod kube-proxy-… of kube-system is on this node",
     )
 

@@ -337,7 +337,7 @@ class Way(FakeRemote):
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
     workspace = Workspace(tmp_path / ".lab")
-    monkeypatch.setattr(machines, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(machines, "unknown_to_vagrant", lambda workspace: [])
     way = Way(config.default(), workspace)
     return Session(tmp_path / "lab.yaml", way.lab, workspace, way, Progress(printed()[0], workspace.logs))
 
@@ -494,7 +494,7 @@ def test_what_is_kept_about_a_lab_is_read(session: Session, monkeypatch: pytest.
     def no_docker(workspace: Workspace) -> list[str]:
         raise LabError("docker is not there")
 
-    monkeypatch.setattr(machines, "lost_sight_of", no_docker)
+    monkeypatch.setattr(machines, "unknown_to_vagrant", no_docker)
     session.workspace.write(root / "verify.xml", "<testsuite>")
     assert (kept.look(session).strays, kept.look(session).verified) == ((), None)
 

@@ -160,8 +160,8 @@ ASKING = {
 @pytest.mark.usefixtures("bin_folder")
 @pytest.mark.parametrize("line", ASKING)
 def test_no_verb_waits_without_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
-    monkeypatch.setattr(progress, "FIRST_WORD", 0.05)
-    monkeypatch.setattr(progress, "NEXT_WORD", 0.05)
+    monkeypatch.setattr(progress, "FIRST_NOTICE", 0.05)
+    monkeypatch.setattr(progress, "NEXT_NOTICE", 0.05)
     monkeypatch.setattr(progress, "LOOK_AGAIN", 0.01)
     monkeypatch.setattr(verify, "USUAL", 0.0)
     name, answer = ASKING[line]
@@ -268,7 +268,7 @@ def test_a_login_in_a_cause_is_shown_nowhere(tmp_path: Path, raised: str) -> Non
 def test_a_fault_of_the_kit_is_one_message_and_a_file_to_report(tmp_path: Path) -> None:
     ran = raising(tmp_path, "1 / 0")
     assert ran.returncode == 1
-    assert "a fault of the kit: ZeroDivisionError" in ran.stderr
+    assert "internal error: ZeroDivisionError" in ran.stderr
     assert "Traceback" not in ran.stderr
     assert "ZeroDivisionError" in (tmp_path / ".cache/ha-lab/fault.txt").read_text()
 
@@ -309,29 +309,29 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
     [
         (
             ("upp",),
-            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` has all verbs\n",
+            "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` shows all verbs\n",
         ),
-        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` has all verbs\n"),
+        (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` shows all verbs\n"),
         (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
         (
             ("up", "--yess"),
-            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` says",
+            "error: there is no flag --yess\n  next: did you mean --yes? `./inv --help up` shows",
         ),
         (
             ("stop", "--la"),
-            "error: there is no flag --la\n  next: did you mean --lab? `./inv --help stop` says",
+            "error: there is no flag --la\n  next: did you mean --lab? `./inv --help stop` shows",
         ),
         (("ssh", "--yes"), "error: there is no flag --yes\n"),
-        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` says"),
-        (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` says"),
+        (("status", "--lab"), "error: --lab needs a value\n  next: `./inv --help status` shows"),
+        (("task", "--number"), "error: --number needs a value\n  next: `./inv --help task` shows"),
         (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
-        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` says"),
-        (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` says"),
-        (("ssh", "cp1", "status"), "error: nothing can follow `ssh` in one line\n  next: type it by itself\n"),
-        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: nothing can follow `ssh` in one line\n"),
+        (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` shows"),
+        (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` shows"),
+        (("ssh", "cp1", "status"), "error: no other verb can follow `ssh`\n  next: run them as two commands\n"),
+        (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: no other verb can follow `ssh`\n"),
         (
             ("up", "status", "--", "id"),
-            "error: words after `--` are a command for a machine, and `status` takes",
+            "error: arguments after `--` are a command for a machine, and `status` takes",
         ),
     ],
 )
@@ -432,7 +432,7 @@ def test_an_interrupt_ends_what_runs_also_in_threads_and_says_how_to_go_on(tmp_p
         _, said = kit.communicate(timeout=20)
     assert kit.returncode == 130
     assert "error: interrupted" in said
-    assert "the same command goes on" in said
+    assert "run the same command again" in said
     assert "Traceback" not in said
     stat = Path(f"/proc/{pid.read_text().strip()}/stat")
     assert not stat.exists() or stat.read_text().split()[2] == "Z"
@@ -585,7 +585,7 @@ def test_destroy_asks_and_takes_no_answer_for_no(tmp_path: Path, bin_folder: Pat
 def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", "a.tar", "--import", "b.tar")
     assert ran.returncode == 2
-    assert "three different things" in ran.stderr
+    assert "can't be combined" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -593,7 +593,7 @@ def test_making_taking_along_and_taking_in_are_one_thing_each(tmp_path: Path, bi
 def test_a_bundle_without_a_name_is_no_bake(tmp_path: Path, bin_folder: Path, flag: str) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", flag, "")
     assert ran.returncode == 2
-    assert "want a file's name" in ran.stderr
+    assert "need a file name" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -603,13 +603,13 @@ def test_where_a_bundle_can_t_be_is_said_before_anything_is_made(
 ) -> None:
     ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--export", target)
     assert ran.returncode == 1
-    assert "is there already" in ran.stderr or "no folder that you can write to" in ran.stderr
+    assert "exists already" in ran.stderr or "not a folder that you can write to" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
 def test_a_file_that_is_no_bundle_touches_nothing(tmp_path: Path, bin_folder: Path) -> None:
     (tmp_path / "notes.tar").write_text("notes\n")
-    for name, words in (("notes.tar", "it is no file of"), ("missing.tar", "there is no file")):
+    for name, words in (("notes.tar", "it was not written by"), ("missing.tar", "there is no file")):
         ran = typed(tmp_path, "bake", "--lab", "lab.yaml", "--import", name)
         assert ran.returncode == 1
         assert words in ran.stderr
@@ -646,7 +646,7 @@ def test_a_plan_of_no_lab_is_everything_and_touches_nothing(tmp_path: Path, bin_
     assert ran.stderr == ""
     assert not (tmp_path / ".lab").exists()
     assert {line.partition(" --format")[0] for line in asked(tmp_path)} == {"docker image inspect"}
-    assert "make the golden machine" in ran.stdout
+    assert "build the golden machine" in ran.stdout
 
 
 def test_a_plan_for_programs_is_json_with_the_same_exit_code(tmp_path: Path, bin_folder: Path) -> None:
@@ -678,7 +678,7 @@ def test_a_plan_of_what_is_impossible_says_each_with_its_line_and_the_way_out(
         "impossible: lab.yaml:2: name: ha-lab → yours can't be done to machines that exist: machines," in said
     )
     assert "impossible: lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16 can't be done" in said
-    assert "next: name: change it back; or make the other lab beside this one: " in said
+    assert "next: name: change it back; or create the other lab beside this one, " in said
     assert "next: network.pods: change it back; or remove this lab with `./inv destroy --lab lab.yaml`" in said
     assert ran.stderr == ""
     found = json.loads(typed(tmp_path, "plan", "--lab", "lab.yaml", "--json").stdout)
@@ -694,7 +694,7 @@ def test_machines_made_from_another_lab_file_are_refused_before_anything(
     assert ran.returncode == 2
     assert "lab.yaml:2: name: ha-lab → yours can't be done to machines that exist" in ran.stderr
     assert "lab.yaml:4: network.pods: 10.244.0.0/16 → 10.200.0.0/16" in ran.stderr
-    assert "  next: name: change it back; or make the other lab beside this one: " in ran.stderr
+    assert "  next: name: change it back; or create the other lab beside this one, " in ran.stderr
     assert "        network.pods: change it back; or remove this lab with `./inv destroy --lab" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert record_of(tmp_path) == lived
@@ -736,26 +736,26 @@ def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_fol
             "nodes: {workers: {count: 1}}",
             ("up",),
             "`up` needs confirmation, and standard input is not a terminal: w2, w3 will be removed, with all "
-            "data that only they have. Go on?",
+            "data that is only on them. Continue?",
             "./inv up --lab lab.yaml --yes",
         ),
         (
             "nodes: {control_planes: {count: 1}}",
             ("up",),
-            "With 1 control plane, none may fail any more; with the present 3, 1 may. Go on?",
+            "With 1 control plane, none may fail any more; with the present 3, 1 may. Continue?",
             "./inv up --lab lab.yaml --yes",
         ),
         (
             "",
             ("replace", "w3"),
             "`replace w3` needs confirmation, and standard input is not a terminal: w3 will be removed and "
-            "made again. Go on?",
+            "created again. Continue?",
             "./inv replace --lab lab.yaml w3 --yes",
         ),
         (
             "",
             ("replace", "lb1"),
-            "lb1 will be removed and made again.",
+            "lb1 will be removed and created again.",
             "./inv replace --lab lab.yaml lb1 --yes",
         ),
         ("", ("destroy",), "Remove all machines of ha-lab?", "./inv destroy --lab lab.yaml --yes"),
@@ -791,7 +791,7 @@ def test_a_person_who_does_not_say_yes_keeps_the_lab(
     import tasks
 
     monkeypatch.setattr("sys.stdin", Person(answer))
-    assert tasks._confirmed("up")("Go on? [y/N] ") is removes
+    assert tasks._confirmed("up")("Continue? [y/N] ") is removes
 
 
 def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
@@ -805,10 +805,10 @@ def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
     )
     edited(tmp_path, "nodes: {workers: {count: 0}}")
     session = open_wanted(tmp_path / "lab.yaml", printed()[0])
-    tasks._heal_a_drill(session)
+    tasks._revert_drill(session)
     assert healed == []
     session.workspace.drill.mkdir()
-    tasks._heal_a_drill(session)
+    tasks._revert_drill(session)
     assert healed == [tuple(node.name for node in lived.lab.nodes)]
 
 
@@ -821,7 +821,7 @@ def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
         ran = typed(tmp_path, "replace", "cp2", "--yes", "--lab", "lab.yaml")
         assert ran.returncode == 1
         assert "the lab has no machines yet, so none can be replaced" in ran.stderr
-        assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+        assert "next: `./inv up --lab lab.yaml` creates them" in ran.stderr
     assert not (tmp_path / "asked").exists()
 
 
@@ -829,7 +829,7 @@ def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
     ("text", "name", "code", "said"),
     [
         ("", "cp9", 2, "there is no machine 'cp9' in this lab"),
-        ("nodes: {workers: {count: 4}}", "w4", 1, "w4 was not made yet, so it can't be replaced"),
+        ("nodes: {workers: {count: 4}}", "w4", 1, "w4 was not created yet, so it can't be replaced"),
         ("nodes: {control_planes: {count: 1}}", "cp1", 1, "cp1 is the only control plane"),
     ],
 )
@@ -848,7 +848,7 @@ def test_stopping_no_lab_says_how_to_make_one(tmp_path: Path, bin_folder: Path) 
     ran = typed(tmp_path, "stop", "--lab", "lab.yaml")
     assert ran.returncode == 1
     assert "the lab has no machines, so none can be stopped" in ran.stderr
-    assert "next: `./inv up --lab lab.yaml` makes them" in ran.stderr
+    assert "next: `./inv up --lab lab.yaml` creates them" in ran.stderr
     assert not (tmp_path / "asked").exists()
     assert not (tmp_path / ".lab").exists()
 
@@ -931,6 +931,6 @@ def test_a_lab_of_a_later_version_is_left_alone_by_every_verb(tmp_path: Path, bi
         ran = typed(tmp_path, verb, "--lab", "lab.yaml")
         assert ran.returncode == 1
         assert "was written by a later version of the kit" in ran.stderr
-        assert "  next: work on this lab with the checkout that made it" in ran.stderr
+        assert "  next: use this lab with the checkout that created it" in ran.stderr
     assert (tmp_path / ".lab" / "lab.json").read_text() == '{"format": 99}'
     assert not (tmp_path / "asked").exists()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 import tasks
 from lab.system.progress import Progress
-from lab.system.terminal import Terminal, naming_in_json, print_anything
+from lab.system.terminal import Terminal, naming_in_json, replace_unencodable
 
 
 def said(lab_file: str, *objects: object) -> str:
@@ -123,7 +123,7 @@ def test_a_terminal_s_lines_have_its_width(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_signs_that_an_encoding_lacks_become_plain_ones(tmp_path: Path) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print_anything(out)
+    replace_unencodable(out)
     with Progress(Terminal(file=out), tmp_path).step("node", "names", "cp1"):
         pass
     print("⠋ ✗ · {}".format(json.dumps({"ko": "장애"}, ensure_ascii=False)), file=out)

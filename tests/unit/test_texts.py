@@ -6,7 +6,7 @@ import pytest
 
 from lab import texts
 from lab.errors import ConfigError
-from lab.texts import Said
+from lab.texts import Bilingual
 
 GOOD = """words:
   hello: { en: "Hello", ko: "안녕" }
@@ -22,13 +22,13 @@ def read(folder: Path, text: str) -> texts.Tables:
 
 def test_a_text_has_both_languages_and_takes_values_in_each_one_s_order(tmp_path: Path) -> None:
     words = read(tmp_path, GOOD)["words"]
-    assert words["hello"] == Said("Hello", "안녕")
-    assert words["runs"].fill(run=1, runs=Said("three", "셋")) == Said("1 of three", "셋회 중 1회차")
+    assert words["hello"] == Bilingual("Hello", "안녕")
+    assert words["runs"].fill(run=1, runs=Bilingual("three", "셋")) == Bilingual("1 of three", "셋회 중 1회차")
 
 
 def test_a_file_may_have_any_tables_where_none_is_asked_for_by_name(tmp_path: Path) -> None:
     (tmp_path / "stories.yaml").write_text("a: { title: { en: A, ko: 가 } }", encoding="utf-8")
-    assert texts.read(tmp_path / "stories.yaml") == {"a": {"title": Said("A", "가")}}
+    assert texts.read(tmp_path / "stories.yaml") == {"a": {"title": Bilingual("A", "가")}}
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_a_file_may_have_any_tables_where_none_is_asked_for_by_name(tmp_path: Pa
         (', ko: "안녕"', "", "words.yaml:2: words.hello has no text in the language ko"),
         ('"안녕"', '""', "words.yaml:2: words.hello.ko has no text in the language ko"),
         ('"안녕"', "[안녕]", "words.yaml:2: words.hello.ko has no text in the language ko"),
-        ("ko: ", "kr: ", "words.yaml:2: words.hello.kr is no language"),
+        ("ko: ", "kr: ", "words.yaml:2: words.hello.kr is not a supported language"),
         ('"안녕"', '"안녕 {name}"', "words.hello.ko has a placeholder that the code does not fill: {name}"),
         ('"안녕"', '"안녕 {}"', "words.hello.ko has a placeholder that the code does not fill: {}"),
         (
@@ -50,7 +50,7 @@ def test_a_file_may_have_any_tables_where_none_is_asked_for_by_name(tmp_path: Pa
         ("  hello:", "  runs:", "words.yaml:3: words.runs is given twice, first on line 2"),
         ("  runs:", "  run:", "words.yaml:1: words.runs is missing"),
         ("words:", "others:", "words.yaml:1: words is missing"),
-        ("words:", "others:", "words.yaml:1: others is no table that the code reads"),
+        ("words:", "others:", "words.yaml:1: others is not a table that the code reads"),
         (GOOD, "words: none", "words.yaml:1: words has no names"),
     ],
 )

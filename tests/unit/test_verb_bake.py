@@ -172,7 +172,7 @@ def test_an_export_is_of_this_checkout_s_golden_machine(
 
 def test_an_export_over_a_file_is_refused_before_anything(opened: Session, host: Host, tmp_path: Path) -> None:
     (tmp_path / "lab.tar").write_text("mine")
-    with pytest.raises(LabError, match="there already"):
+    with pytest.raises(LabError, match="exists already"):
         bake.export(opened, tmp_path / "lab.tar", consent=False)
     assert host.events == []
 

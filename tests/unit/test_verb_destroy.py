@@ -36,7 +36,7 @@ def removed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         found.append("machines")
 
     monkeypatch.setattr(providers, "remove", remove)
-    monkeypatch.setattr(Remote, "hang_up", lambda self, nodes=None: found.append("connections"))
+    monkeypatch.setattr(Remote, "close_connections", lambda self, nodes=None: found.append("connections"))
     return found
 
 
@@ -60,14 +60,16 @@ def test_destroying_removes_all_and_only_once(lived: Session, removed: list[str]
 def test_a_connection_that_does_not_end_is_reported_and_keeps_no_machine(
     lived: Session, removed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang_up(self: Remote, nodes: object) -> None:
+    def close_connections(self: Remote, nodes: object) -> None:
         raise NodeFailed("to end the connection", {"cp1": LabError("`ssh` did not end within 10 s")})
 
-    monkeypatch.setattr(Remote, "hang_up", hang_up)
+    monkeypatch.setattr(Remote, "close_connections", close_connections)
     console, text = printed()
     assert destroy.destroy(replace(lived, progress=Progress(console, lived.workspace.logs)))
     assert removed == ["machines"]
-    assert "to end the connection failed on cp1: `ssh` did not end within 10 s: it ends with" in text.getvalue()
+    assert (
+        "to end the connection failed on cp1: `ssh` did not end within 10 s: it closes with" in text.getvalue()
+    )
 
 
 def test_destroying_no_lab_makes_no_folder(removed: list[str], tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_connections_to_machines_that_leave_are_ended_too(
     """They are of the lab as it was made."""
     ended: list[str] = []
     monkeypatch.setattr(
-        Remote, "hang_up", lambda self, nodes=None: ended.extend(node.name for node in self.lab.nodes)
+        Remote, "close_connections", lambda self, nodes=None: ended.extend(node.name for node in self.lab.nodes)
     )
     fewer = wanted(tmp_path, "name: mine\nprovider: docker\nnodes: {workers: {count: 1}}\n")
     render.record_and_write(fewer, GOLDEN)

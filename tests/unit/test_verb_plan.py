@@ -109,7 +109,7 @@ def test_the_golden_machine_is_made_first_where_there_is_none(world: World) -> N
     baked = look(world, lab)
     world.baked = False
     found = look(world, lab)
-    assert found.steps[0] == plan.Planned("bake", "make the golden machine", (), durations.MEASURED["bake"])
+    assert found.steps[0] == plan.Planned("bake", "build the golden machine", (), durations.MEASURED["bake"])
     assert found.steps[1:] == baked.steps
     assert found.seconds == baked.seconds + durations.MEASURED["bake"]
 
@@ -138,19 +138,19 @@ def test_a_lab_that_is_up_has_nothing_to_do(world: World) -> None:
     found = look(world, lab)
     assert (found.exit_code, found.steps, found.seconds, found.problem) == (0, (), 0.0, None)
     assert found.not_asked == ()
-    assert "nothing to change; the machines are as lab.yaml says" in text(found)
+    assert "nothing to change; the machines match lab.yaml" in text(found)
 
 
 def test_what_up_would_repair_is_a_change(world: World) -> None:
     lab = lab_of(world.folder)
     world.up(lab)
-    world.amiss = ("the kubelet on w3 does not run",)
+    world.failing = ("the kubelet on w3 does not run",)
     found = look(world, lab)
-    assert (found.exit_code, found.steps, found.amiss) == (CHANGES, (), world.amiss)
+    assert (found.exit_code, found.steps, found.problems) == (CHANGES, (), world.failing)
     assert json.loads(plan.to_json(found))["changes"] is True
     said = text(found)
-    assert "does not hold: the kubelet on w3 does not run\n" in said
-    assert "lab.yaml asks for no change, but not all is well; `./inv up` repairs what it can." in said
+    assert "problem: the kubelet on w3 does not run\n" in said
+    assert "lab.yaml has no change, but there are problems; `./inv up` repairs what it can." in said
 
 
 def test_what_is_well_at_a_second_look_is_no_change(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,18 +159,18 @@ def test_what_is_well_at_a_second_look_is_no_change(world: World, monkeypatch: p
     looks = iter(
         [("a pod starts again", "the kubelet on w3 does not run"), ("the kubelet on w3 does not run",)]
     )
-    monkeypatch.setattr(already, "amiss", lambda *_: next(looks))
-    assert look(world, lab).amiss == ("the kubelet on w3 does not run",)
+    monkeypatch.setattr(already, "problems", lambda *_: next(looks))
+    assert look(world, lab).problems == ("the kubelet on w3 does not run",)
 
 
 def test_what_is_wrong_is_not_asked_where_steps_are_known_or_machines_do_not_run(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.up(lab_of(world.folder, workers=1))
-    monkeypatch.setattr(already, "amiss", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(already, "problems", lambda *_: pytest.fail("asked"))
     assert look(world, lab_of(world.folder, workers=2)).exit_code == CHANGES
     world.machine("w1").state = "stopped"
-    assert look(world, lab_of(world.folder, workers=1)).amiss == ()
+    assert look(world, lab_of(world.folder, workers=1)).problems == ()
 
 
 class Counted:
@@ -286,7 +286,7 @@ def test_an_etcd_member_without_an_api_server_leaves_without_a_word_to_haproxy(
     assert not {"drain-haproxy", "leave", "load-balancer"} & set(steps(found))
     assert steps(found)["forget"] == ("w2",)
     assert "pods on the workers that leave are evicted and start on others" in found.notice
-    assert not any("API servers that leave" in line for line in found.notice)
+    assert not any("leaving API servers" in line for line in found.notice)
 
 
 def test_a_dead_machine_is_not_planned_to_be_drained(world: World) -> None:
@@ -319,7 +319,7 @@ def test_what_is_off_is_started_and_what_is_gone_is_made_again(world: World) -> 
     assert found.notice == ("cp2, w1, w2 available again",)
     assert found.not_asked == ("cp2 is paused: not asked", "w1 is stopped: not asked")
     assert found.problem is None
-    said = "cp2 is paused: not asked; w1 is stopped: not asked. `up` starts what does not run, and looks then\n"
+    said = "cp2 is paused: not asked; w1 is stopped: not asked. `up` starts them, then checks them\n"
     assert said in text(found)
     assert json.loads(plan.to_json(found))["not_asked"] == [*found.not_asked]
 
@@ -434,7 +434,7 @@ def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(
             world.up(lab)
         planned = {step.name for step in look(world, lab).steps}
         session = world.session(lab)
-        bring_up.up(session, bring_up.Wish(consent=True), lambda question: True)
+        bring_up.up(session, bring_up.Request(consent=True), lambda question: True)
         done = {step.name for step in session.progress.finished if step.outcome == "done"}
         # A machine that has yet to join may know its names, HAProxy its servers, kubelets have certificates.
         known = {"node", "load-balancer", "kubelet-certificates"}
@@ -538,7 +538,7 @@ def test_machines_that_can_t_be_asked_are_named_and_not_taken_for_missing(
     assert found.problem == ("docker does not answer" if everything else "w1: No route to host")
     assert (found.exit_code, found.steps) == (0, ())
     assert "nothing to change" not in text(found)
-    assert "lab.yaml asks for no change; `./inv up` looks at the machines" in text(found)
+    assert "lab.yaml has no change; `./inv up` checks the machines" in text(found)
     more = look(world, lab_of(world.folder, workers=3))
     assert (more.exit_code, steps(more)["worker-join"]) == (CHANGES, ("w3",))
 
@@ -577,7 +577,7 @@ def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(
     )
     assert said["name"]["line"] is None
     assert "lab.yaml (not in the file, so its default): name: " in said["name"]["message"]
-    assert "`up` would refuse this lab.yaml and touch nothing" in text(found)
+    assert "`up` would refuse this lab.yaml and change nothing" in text(found)
 
 
 def test_what_touches_no_machine_is_said_and_is_no_change(world: World) -> None:
@@ -614,7 +614,7 @@ def test_users_notice_that_the_api_is_out_of_reach_while_its_load_balancer_is_re
     found = look(world, lab.model_copy(update={"nodes": nodes}))
     assert steps(found)["resize"] == ("lb1",)
     assert found.notice == (
-        "the API can't be reached while lb1 restarts with its new size, about 60 s; pods go on",
+        "the API can't be reached while lb1 restarts with its new size, about 60 s; pods keep running",
     )
     durations.keep(world.workspace, [StepTime("resize", RESIZE[0].title, "lb1", 0.0, 24.0, "done")])
     assert "about 24 s" in look(world, lab.model_copy(update={"nodes": nodes})).notice[0]
@@ -691,7 +691,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "refused",
             "repairs",
             "not_asked",
-            "amiss",
+            "problems",
             "changes",
         ),
     }
@@ -745,7 +745,7 @@ def test_starting_machines_and_naming_new_ones_do_not_pass_for_making_and_initia
     assert found["boot"] < 90.0, "w2 was made"
     world.lose("w1")
     found_missing = look(world, lab_of(world.folder, control_planes=1, workers=2))
-    assert boot_titles(found_missing) == ["make and start machines", "starts and answers"]
+    assert boot_titles(found_missing) == ["create and start machines", "starts and answers"]
 
 
 def nothing(job: Job) -> bool:

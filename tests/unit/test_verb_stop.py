@@ -45,7 +45,7 @@ class World:
         self.states[node.name] = "stopped"
         return node.name not in self.disorderly
 
-    def hang_up(self, nodes: Iterable[Node] | None = None) -> None:
+    def close_connections(self, nodes: Iterable[Node] | None = None) -> None:
         """Keep to which machines connections were ended."""
         assert nodes is not None
         assert not self.events, "a connection that is open would wait for a machine that is gone"
@@ -66,7 +66,7 @@ def world(session: Session, monkeypatch: pytest.MonkeyPatch) -> World:
     found = World(session)
     monkeypatch.setattr(providers, "state", found.state)
     monkeypatch.setattr(providers, "stop", found.stop)
-    monkeypatch.setattr(session.remote, "hang_up", found.hang_up)
+    monkeypatch.setattr(session.remote, "close_connections", found.close_connections)
     return found
 
 
@@ -88,10 +88,10 @@ def test_all_machines_are_shut_down_workers_first_and_the_load_balancer_last(
 def test_a_connection_that_does_not_end_keeps_no_machine_running(
     session: Session, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def hang_up(nodes: object) -> None:
+    def close_connections(nodes: object) -> None:
         raise NodeFailed("to end the connection", {"w3": LabError("`ssh` did not end within 10 s")})
 
-    monkeypatch.setattr(session.remote, "hang_up", hang_up)
+    monkeypatch.setattr(session.remote, "close_connections", close_connections)
     console, text = printed()
     shown = replace(session, progress=Progress(console, session.workspace.logs))
     assert names(stop.stop(shown, ["w3"])) == ["w3"]
@@ -144,7 +144,7 @@ def test_a_lab_without_machines_has_none_to_stop(tmp_path: Path) -> None:
     opened = wanted(tmp_path)
     with pytest.raises(LabStateError, match="the lab has no machines") as caught:
         stop.stop(opened, [])
-    assert caught.value.hint == "`./inv up` makes them"
+    assert caught.value.hint == "`./inv up` creates them"
     assert not opened.workspace.root.exists()
 
 

@@ -18,7 +18,7 @@ from lab.remote import Remote
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.verbs import bake, render, up
-from lab.verbs.up import Run, Wish
+from lab.verbs.up import Request, Run
 from lab.workspace import Workspace, kubeconfig, made
 from tests.unit.fakes import printed
 from tests.unit.sessions import GOLDEN, LAB_YAML, let_exist, on_any_host, wanted
@@ -42,7 +42,7 @@ def complete(carried_out: list[tuple[Any, ...]], tmp_path: Path, monkeypatch: py
     assert record is not None
     made.write(session.workspace, record.applied(session.lab, GOLDEN))
     monkeypatch.setattr(already, "is_up", lambda *_: True)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda _: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda _: [])
     return wanted(tmp_path)
 
 
@@ -64,7 +64,7 @@ def test_up_asks_again_whether_machines_are_emulated_once_it_has_baked(
     answers = [Choice("libvirt", False), Choice("libvirt", True)]
     monkeypatch.setattr(choice, "settle", lambda file, workspace: answers.pop(0))
     virtual = wanted(tmp_path)
-    up.up(virtual, Wish(), nobody)
+    up.up(virtual, Request(), nobody)
     assert virtual.lab.emulated is False
     assert carried_out[0][0].lab.emulated is True
     assert carried_out[0][0].remote.lab.emulated is True
@@ -75,8 +75,8 @@ def test_a_docker_lab_is_settled_once(
 ) -> None:
     opened = wanted(tmp_path)
     monkeypatch.setattr(choice, "settle", lambda *_: pytest.fail("asked again"))
-    up.up(opened, Wish(), nobody)
-    up.up(opened, Wish(until="joins"), nobody)
+    up.up(opened, Request(), nobody)
+    up.up(opened, Request(until="joins"), nobody)
     assert [words[2] for words in carried_out] == [GOLDEN, GOLDEN]
     assert [words[-1].until for words in carried_out] == ["", "joins"]
 
@@ -88,7 +88,7 @@ def test_what_was_made_meanwhile_counts_and_not_what_was_there_when_the_lab_was_
     lived(tmp_path)
     (tmp_path / "lab.yaml").write_text("name: yours\nprovider: docker\n")
     with pytest.raises(ConfigError, match="mine → yours can't be done to machines that exist"):
-        up.up(early, Wish(consent=True), nobody)
+        up.up(early, Request(consent=True), nobody)
     assert carried_out == []
 
 
@@ -105,15 +105,15 @@ def test_what_goes_is_asked_for_and_a_no_changes_nothing(
         return agreed
 
     if agreed:
-        up.up(fewer, Wish(), person)
+        up.up(fewer, Request(), person)
         assert len(carried_out) == 1
     else:
         with pytest.raises(LabStateError, match="nothing was changed"):
-            up.up(fewer, Wish(), person)
+            up.up(fewer, Request(), person)
         assert carried_out == []
-    assert questions == ["w3 will be removed, with all data that only they have. Go on? [y/N] "]
+    assert questions == ["w3 will be removed, with all data that is only on them. Continue? [y/N] "]
     carried_out.clear()
-    up.up(fewer, Wish(consent=True), nobody)
+    up.up(fewer, Request(consent=True), nobody)
     assert len(carried_out) == 1
 
 
@@ -129,7 +129,7 @@ def test_a_lab_that_moved_is_reached_before_anything_is_asked_of_its_machines(
         return False
 
     with pytest.raises(LabStateError, match="nothing was changed"):
-        up.up(moved, Wish(replacing=("w3",)), person)
+        up.up(moved, Request(replacing=("w3",)), person)
     assert carried_out == []
 
 
@@ -154,7 +154,7 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         raise Began
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: list(found))
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: list(found))
     monkeypatch.setattr(providers, "adopt", adopt)
     monkeypatch.setattr(render, "record_and_write", began)
     return found
@@ -178,7 +178,7 @@ def test_machines_that_vagrant_lost_sight_of_are_its_own_again(
     forgotten(tmp_path, lost, monkeypatch)
     session = wanted(tmp_path)
     with pytest.raises(Began):
-        up.up(session, Wish(), nobody)
+        up.up(session, Request(), nobody)
     assert session.workspace.has_machines()
     assert lost == []
 
@@ -189,20 +189,20 @@ def test_another_lab_is_not_made_over_machines_that_vagrant_lost_sight_of(
     forgotten(tmp_path, lost, monkeypatch)
     before = made.read(wanted(tmp_path).workspace)
     other = wanted(tmp_path, "name: yours\nprovider: docker\nnodes: {workers: {count: 1}}\n")
-    with pytest.raises(LabStateError, match="Vagrant had lost machines of this lab") as caught:
-        up.up(other, Wish(consent=True), nobody)
+    with pytest.raises(LabStateError, match="Vagrant had lost track of machines of this lab") as caught:
+        up.up(other, Request(consent=True), nobody)
     assert "./inv plan" in caught.value.hint
     assert made.read(other.workspace) == before
     with pytest.raises(ConfigError, match="mine → yours can't be done to machines that exist"):
-        up.up(other, Wish(consent=True), nobody)
+        up.up(other, Request(consent=True), nobody)
 
 
 def test_machines_of_a_lab_without_a_record_are_left_to_destroy(lost: list[str], tmp_path: Path) -> None:
     lost.extend(["lb1", "cp1"])
     with pytest.raises(
-        LabStateError, match=r"machines of this lab exist that .*\.vagrant does not know: 2"
+        LabStateError, match=r"\.vagrant does not know this many machines of this lab: 2"
     ) as caught:
-        up.up(wanted(tmp_path), Wish(), nobody)
+        up.up(wanted(tmp_path), Request(), nobody)
     assert "./inv destroy" in caught.value.hint
 
 
@@ -224,13 +224,13 @@ def test_a_run_that_stops_on_the_way_says_so_and_has_a_kubeconfig_where_there_is
         return True
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "up", run)
     monkeypatch.setattr(up, "keep_kubeconfig", lambda session: kept.append(session))
     monkeypatch.setattr(up, "_keep_bill_of_materials", lambda session, golden: None)
     monkeypatch.setattr(Progress, "say", lambda self, what: said.append(what))
     opened = wanted(tmp_path)
-    up.up(opened, Wish(until=until), nobody)
+    up.up(opened, Request(until=until), nobody)
     assert stops == [until]
     assert len(kept) == 1
     console, text = printed()
@@ -246,13 +246,13 @@ def test_what_differs_stays_so_where_a_run_stops_on_the_way(
     on_any_host(monkeypatch)
     lived(tmp_path)
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "up", lambda *_: True)
     monkeypatch.setattr(up, "keep_kubeconfig", lambda session: True)
     monkeypatch.setattr(up, "_keep_bill_of_materials", lambda session, golden: None)
     edited = wanted(tmp_path, LAB_YAML + "load_balancer: {profile: reference}\n")
     for until, profile in (("joins", "tuned"), ("", "reference")):
-        up.up(edited, Wish(until=until), nobody)
+        up.up(edited, Request(until=until), nobody)
         record = made.read(edited.workspace)
         assert record is not None
         assert record.lab.load_balancer.profile == profile
@@ -283,11 +283,11 @@ def test_a_replaced_machine_is_recorded_again_before_it_is_made(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bake, "bake", lambda session, *, consent: GOLDEN)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(Run, "remove", remove)
     monkeypatch.setattr(Run, "up", killed)
     with pytest.raises(KeyboardInterrupt):
-        up.up(session, Wish(consent=True, replacing=("w3",)), nobody)
+        up.up(session, Request(consent=True, replacing=("w3",)), nobody)
     assert seen == [False, True]
     record = made.read(session.workspace)
     assert record is not None
@@ -318,7 +318,7 @@ def test_a_lab_that_is_up_is_looked_at_once_and_nothing_else_is_done(
     carried_out: list[tuple[Any, ...]], complete: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bake, "bake", lambda *_, **__: pytest.fail("looked at the host"))
-    up.up(complete, Wish(), nobody)
+    up.up(complete, Request(), nobody)
     assert carried_out == []
     assert '"changed": false' in complete.workspace.report.read_text()
 
@@ -330,7 +330,7 @@ def test_probes_are_around_that_look_too(carried_out: list[tuple[Any, ...]], com
         seen.extend((change, leaving))
         work()
 
-    up.up(complete, Wish(), nobody, around)
+    up.up(complete, Request(), nobody, around)
     assert seen == [Change(), ()]
     assert carried_out == []
 
@@ -344,7 +344,7 @@ def test_every_step_is_done_where_anything_may_be_left(
 ) -> None:
     record = made.read(complete.workspace)
     assert record is not None
-    session, wish = complete, Wish()
+    session, wish = complete, Request()
     if why == "not up":
         monkeypatch.setattr(already, "is_up", lambda *_: False)
     elif why == "not complete":
@@ -352,13 +352,13 @@ def test_every_step_is_done_where_anything_may_be_left(
     elif why == "another manifest":
         made.write(complete.workspace, record.model_copy(update={"manifest": "of another pod network"}))
     elif why == "lost":
-        monkeypatch.setattr(providers, "lost_sight_of", lambda _: ["w1"])
+        monkeypatch.setattr(providers, "unknown_to_vagrant", lambda _: ["w1"])
     elif why == "changed":
         session = wanted(complete.path.parent, LAB_YAML + "nodes: {workers: {count: 4}}\n")
     elif why == "until":
-        wish = Wish(until="joins")
+        wish = Request(until="joins")
     elif why == "replaced":
-        wish = Wish(consent=True, replacing=("w1",))
+        wish = Request(consent=True, replacing=("w1",))
     else:
 
         def refuse(*_: object) -> bool:

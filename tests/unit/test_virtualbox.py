@@ -136,7 +136,7 @@ def test_without_a_client_nothing_more_is_asked(run: FakeRun, tmp_path: Path) ->
 
 def test_words_that_are_no_version_are_unknown(run: FakeRun, tmp_path: Path) -> None:
     run.tell("VBoxManage --version", "VBoxManage: error: failed\n")
-    assert "says" in str(virtualbox.look_on("linux", tmp_path, tmp_path).version)
+    assert "prints" in str(virtualbox.look_on("linux", tmp_path, tmp_path).version)
 
 
 def test_under_wsl_the_client_is_windows_own_and_says_so_with_carriage_returns(
@@ -315,6 +315,6 @@ def test_a_host_that_can_t_bake_is_told_to_import(system: System, words: str) ->
 
 def test_a_virtualbox_that_vagrant_does_not_know_is_told_in_whole_sentences() -> None:
     newer = examined(version=(7, 1, 4))["virtualbox"]
-    assert newer.what == "7.1.4 is newer than what Vagrant 2.3.4 knows, which ends with 7.0"
+    assert newer.what == "7.1.4 is newer than Vagrant 2.3.4 supports, which is up to 7.0"
     assert newer.repair == "# install Vagrant 2.4.2 or later, or VirtualBox 7.0"
     assert examined(version=(6, 0, 24))["virtualbox"].what == "6.0.24 is too old"

@@ -114,7 +114,7 @@ def test_secrets_that_were_opened_are_shut_again(workspace: Workspace) -> None:
     workspace.write_secret(key, "nobody's")
     for path, wide in ((key, 0o644), (key.parent, 0o755), (workspace.secrets, 0o755)):
         path.chmod(wide)
-    workspace.shut_secrets()
+    workspace.restrict_secrets()
     assert [mode(path) for path in (key, key.parent, workspace.secrets)] == [0o600, 0o700, 0o700]
 
 
@@ -158,7 +158,7 @@ def test_what_machines_that_are_gone_were_given_goes_too(workspace: Workspace) -
         workspace.write(workspace.node(name) / "node.env", "")
         workspace.write_secret(workspace.secrets / name / "secrets", "")
     workspace.write_secret(workspace.secrets / "ca.key", "")
-    workspace.forget_nodes_but({"cp1"})
+    workspace.remove_other_nodes({"cp1"})
     left = {str(path.relative_to(workspace.root)) for path in workspace.root.rglob("*") if path.is_file()}
     assert left == {"nodes/cp1/node.env", "secrets/cp1/secrets", "secrets/ca.key"}
 

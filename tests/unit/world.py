@@ -31,7 +31,7 @@ from lab.session import Session
 from lab.system import process
 from lab.verbs import bake, render
 from lab.verbs import up as bring_up
-from lab.verbs.up import Wish
+from lab.verbs.up import Request
 from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
@@ -110,7 +110,7 @@ class World:
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
         self.touches: list[str] = []
         self.asked: list[str] = []
-        self.amiss: tuple[str, ...] = ()
+        self.failing: tuple[str, ...] = ()
         self.words: dict[str, tuple[str, ...]] = {}
         self.fault: tuple[str, int, When, BaseException] | None = None
         self.dead = False
@@ -130,7 +130,7 @@ class World:
             self.asked.append(question)
             return answer
 
-        bring_up.up(self.session(lab), Wish(consent=consent, replacing=replacing), confirm)
+        bring_up.up(self.session(lab), Request(consent=consent, replacing=replacing), confirm)
 
     def session(self, lab: Lab) -> Session:
         """The lab as the verbs have it."""
@@ -596,7 +596,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name in ("boot", "states", "power_on", "resume", "stop", "resize", "remove_machines"):
         monkeypatch.setattr(providers, name, getattr(world, name))
     monkeypatch.setattr(providers, "state", lambda lab, node: world.machine(node.name).state)
-    monkeypatch.setattr(providers, "lost_sight_of", lambda workspace: [])
+    monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(session, "provider_of", row)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
     monkeypatch.setattr(bake, "bake", lambda session, consent: GOLDEN)
@@ -607,7 +607,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(already, "is_up", is_up)
-    monkeypatch.setattr(already, "amiss", lambda lab, workspace, remote: world.amiss)
+    monkeypatch.setattr(already, "problems", lambda lab, workspace, remote: world.failing)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
     monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))

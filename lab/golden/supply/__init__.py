@@ -1,1 +1,1 @@
-"""Where Kubernetes comes from: its Go modules, built from source and turned into images."""
+"""Where Kubernetes comes from: Go modules built from source and packed into images, or upstream."""

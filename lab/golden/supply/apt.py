@@ -1,7 +1,7 @@
-"""Speaks to a flat Debian repository through apt, as any user, beside the host's own apt.
+"""Accesses a flat Debian repository with apt, as any user, separately from the host's own apt.
 
-apt verifies: the index must be signed by one pinned key, each package must be what the index says. apt has
-folders and settings of its own here; of the host's it has its CA bundle and its logins (apt_auth.conf(5)).
+apt verifies that the index is signed by the pinned key, and that each package matches the index. It uses
+separate folders and settings; of the host's, only the CA bundle and the logins (apt_auth.conf(5)).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lab.golden.supply.recipe import architecture
 from lab.system import process
 
 TIMEOUT = 900.0
-"""Seconds for one command, when bytes keep coming; apt itself gives up on a silent host much sooner."""
+"""Seconds for one command, while data arrives; for a silent host, apt itself times out much sooner."""
 
 HELPER = "/usr/lib/apt/apt-helper"
 

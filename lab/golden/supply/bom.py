@@ -1,4 +1,4 @@
-"""This module lists what went in, with versions and licences: Go modules, C code, packages, images."""
+"""The bill of materials: Go modules, C code, packages and images, with versions and licences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What go, gcc and pip complain of, and what you can do about it."""
+"""What error messages of go, gcc and pip mean, and what you can do about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 COMPILER = "install a C compiler and its static library: apt-get install gcc libc6-dev"
 SECCOMP = "install libseccomp for development and pkg-config: apt-get install libseccomp-dev pkgconf"
 OTHER_BYTES = (
-    "what came isn't what supply/ pins",
+    "the download does not match the pins in supply/",
     "look at GOPROXY or pip's index, and at which host answers there",
 )
 NO_COMPILER = ("a C compiler or its library is missing", COMPILER)
@@ -48,9 +48,9 @@ MEANINGS = (
     Meaning("connection re", *NO_PROXY),
     Meaning("i/o timeout", "the Go module proxy does not answer", "try again, or set GOPROXY"),
     Meaning("reading https://", "the Go module proxy answered with an error", "try again, or set GOPROXY"),
-    Meaning("signal: killed", "the kernel ended the compiler, mostly for want of memory", "free some"),
+    Meaning("signal: killed", "the kernel killed the compiler, probably for lack of memory", "free some"),
 )
-GOES_ON = "what is built already is kept, and the next try goes on from there"
+GOES_ON = "finished parts are kept, and the next try continues from there"
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""This module writes a bill of materials as CycloneDX 1.6 in JSON, and reads it back.
+"""Writes a bill of materials as CycloneDX 1.6 in JSON, and reads it back.
 
 The same materials give the same bytes: there is no time in the document, and its serial number is derived from
 the rest, since the golden machine is named by what goes into it.

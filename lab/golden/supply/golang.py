@@ -1,4 +1,4 @@
-"""Speaks to the `go` program: its settings, and the words that the kit needs of it."""
+"""Runs the `go` program: its settings, and the commands that the kit needs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Go:
         return Path(self._run(["list", "-m", "-f", "{{.Dir}}", module], component).strip())
 
     def module_cache(self) -> Path:
-        """Return Go's module cache: where its sources lie."""
+        """Return Go's module cache: where its sources are."""
         return Path(self._ask("env", "GOMODCACHE").strip())
 
     def linked(self, program: Path) -> str:

@@ -1,6 +1,6 @@
-"""What it means when a host that Kubernetes comes from does not give what was asked.
+"""What it means when a host that Kubernetes is downloaded from does not provide a file.
 
-apt and skopeo say it in their own words; here it becomes a sentence with the host's name and what to do next.
+Errors of apt and skopeo become a sentence with the host's name and what to do next.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from lab.system import proxies
 from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
 
 PATIENCE = 20
-"""Seconds without a single byte after which a host is taken for silent."""
+"""Seconds without data after which a host counts as silent."""
 
 NETWORK = (
     "look at the network, and at http_proxy, https_proxy and no_proxy; a mirror goes into lab.yaml (`mirrors`)"
 )
-MIRROR = "ask whoever runs it, or name another place under `mirrors` in lab.yaml"
-NOT_TO_TRUST = "do not use it: ask whoever runs it, or name another place under `mirrors` in lab.yaml"
+MIRROR = "ask its operator, or set another host under `mirrors` in lab.yaml"
+NOT_TO_TRUST = "do not use it: ask its operator, or set another host under `mirrors` in lab.yaml"
 PUBLISHED_AGAIN = "if upstream has published it again, `./inv lock` takes that, and git shows what changed"
 
 
 # The first that fits is reported, so the more exact sign comes first. No bare numbers: digests have any.
 MEANINGS = (
     *NO_SPACE,
-    Meaning("got nothing for", "it does not answer", NETWORK),
+    Meaning("received nothing for", "it does not answer", NETWORK),
     Meaning(
         "expkeysig", "the lock's copy of its signing key has expired", "`./inv lock` takes the renewed key"
     ),
@@ -44,8 +44,8 @@ MEANINGS = (
         "hash sum mismatch", "a file is not the one that its index names", f"try again later; then {MIRROR}"
     ),
     Meaning("unexpected size", "a file is not the one that its index names", f"try again later; then {MIRROR}"),
-    Meaning("digest did not match", "what came has another digest", NOT_TO_TRUST),
-    Meaning("does not match provided manifest digest", "what came has another digest", NOT_TO_TRUST),
+    Meaning("digest did not match", "the download has another digest", NOT_TO_TRUST),
+    Meaning("does not match provided manifest digest", "the download has another digest", NOT_TO_TRUST),
     Meaning("manifest unknown", "it has no image of that digest", f"{MIRROR}; {PUBLISHED_AGAIN}"),
     Meaning("name unknown", "it has no such image", MIRROR),
     Meaning("was not found", "it has no such version", f"{MIRROR}; {PUBLISHED_AGAIN}"),

@@ -1,4 +1,4 @@
-"""Recognises a licence by its text. What it does not know for sure it calls unknown."""
+"""Recognises a licence by its text; "unknown" if it is not certain."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def of_text(text: str) -> str:
 
 
 def of_module(cache: Path, module: str, version: str) -> str:
-    """Return the SPDX expression of a Go module's licence files, as they lie in Go's module cache."""
+    """Return the SPDX expression of a Go module's licence files, in Go's module cache."""
     folder = cache / f"{_escaped(module)}@{_escaped(version)}"
     found: list[str] = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:

@@ -51,7 +51,7 @@ class Lock(Pinned):
 
 
 def path(version: str) -> Path:
-    """Return where the lock of that Kubernetes version lies, or would."""
+    """Return the path of the lock for that Kubernetes version."""
     return FOLDER / f"{version}.yaml"
 
 
@@ -69,12 +69,12 @@ def read(version: str) -> Lock:
         raise LabError(
             f"Kubernetes {version} can't be taken from upstream: its packages and images are not pinned "
             f"(there is no {file})",
-            hint="let lab.yaml say `kubernetes: {source: modules}`, which needs no such file; or make it, with "
-            "`./inv lock` on a machine that reaches upstream or a mirror (`mirrors` in lab.yaml)",
+            hint="set `kubernetes: {source: modules}` in lab.yaml, which needs no such file; or write it with "
+            "`./inv lock` on a host that reaches upstream or a mirror (`mirrors` in lab.yaml)",
         ) from error
     except (ValidationError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise LabError(
-            f"{file} is no lock as `./inv lock` writes it: {_wrong(error)}", hint=_MADE_AGAIN
+            f"{file} is not a lock in the format of `./inv lock`: {_wrong(error)}", hint=_MADE_AGAIN
         ) from error
     if lock.kubernetes != version:
         raise LabError(
@@ -84,7 +84,7 @@ def read(version: str) -> Lock:
 
 
 def write(lock: Lock) -> Path:
-    """Keep a lock, whole or not at all; return its path. Raises LabError."""
+    """Write a lock atomically; return its path. Raises LabError."""
     file = path(lock.kubernetes)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -99,7 +99,7 @@ def write(lock: Lock) -> Path:
     return file
 
 
-_MADE_AGAIN = "restore it as it was committed (`git checkout` it), or make it again: `./inv lock`"
+_MADE_AGAIN = "restore it as it was committed (`git checkout` it), or write it again: `./inv lock`"
 
 
 class _Dumper(yaml.SafeDumper):

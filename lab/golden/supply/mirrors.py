@@ -1,4 +1,4 @@
-"""Where things are fetched from: the upstream hosts, or the mirrors that lab.yaml names instead."""
+"""Where files are downloaded from: the upstream hosts, or the mirrors in lab.yaml."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Makes the lock: it asks upstream, or a mirror, what a Kubernetes version is made of.
+"""Creates the lock: asks upstream, or a mirror, for the parts of a Kubernetes version.
 
-What is believed of the packages' host is what the pinned key has signed. An image's digest is believed on
-the registry's word, so that is only asked where nothing in between can answer instead.
+The packages' index must be signed by the pinned key. An image's digest is trusted as the registry reports it,
+so that is only asked over connections that nobody in between can alter.
 """
 
 from __future__ import annotations
@@ -113,5 +113,5 @@ def _own_block(key: str) -> str:
         r"-----BEGIN PGP PUBLIC KEY BLOCK-----.*?-----END PGP PUBLIC KEY BLOCK-----", key, re.DOTALL
     )
     if block is None:  # then nothing can have been verified by it
-        raise LabError("the signing key is not an ASCII-armoured one", hint="ask whoever runs that host")
+        raise LabError("the signing key is not ASCII-armoured", hint="ask that host's operator")
     return "\n".join(line.rstrip() for line in block.group().splitlines()) + "\n"

@@ -39,7 +39,7 @@ def fetch(name: str, digest: str, mirrors: Mirrors, layout: Path, log: Path) -> 
 
 
 def digest(name: str, mirrors: Mirrors) -> str:
-    """Ask the registry for the digest that an image's tag stands for now. Raises LabError."""
+    """Ask the registry for the digest of an image's tag. Raises LabError."""
     place = image_place(mirrors, name)
     tag = name.rpartition(":")[2]
     with tempfile.NamedTemporaryFile() as manifest, hosts.explained(f"the image {name}", place.host):

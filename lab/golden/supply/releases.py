@@ -1,4 +1,4 @@
-"""Knows which Kubernetes versions the kit builds, and what goes with each."""
+"""The Kubernetes versions that the kit builds, and the versions of the other parts of each."""
 
 from __future__ import annotations
 

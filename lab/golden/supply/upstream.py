@@ -1,4 +1,4 @@
-"""Takes Kubernetes as its project publishes it: signed Debian packages, and images by their digest.
+"""Downloads Kubernetes as its project publishes it: signed Debian packages, and images by digest.
 
 CACHE/upstream/KEY/     bin/ cni/ images/ kube-flannel.yml bom.json, laid out as `modules` does; KEY is the
                         hash of the lock
@@ -44,13 +44,13 @@ Unit files are the kit's own, for both sources. The CNI plugins are those that `
 """
 
 ETCD_TOOLS = {f"bin/{name}": f"/usr/local/bin/{name}" for name in ("etcdctl", "etcdutl")}
-"""What is taken out of etcd's image."""
+"""The files that are extracted from etcd's image."""
 
 SPARED = "bin/etcdutl"
 """Upstream has etcd images without it, and nothing of the kit calls it."""
 
 PLUGIN = {"cni/flannel": "/flannel"}
-"""What is taken out of the image of flannel's plugin, which no cluster runs."""
+"""The files that are extracted from the image of flannel's plugin, which no cluster runs."""
 
 
 def key(release: Release) -> str:
@@ -63,7 +63,7 @@ def key(release: Release) -> str:
 def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -> Path:
     """Return the folder of this release's programs and images, fetched if it isn't there.
 
-    Raises LabError; what came whole till then is kept.
+    Raises LabError; complete downloads are kept.
     """
     pinned = lock.read(release.kubernetes)
     folder = cache / "upstream" / key(release)
@@ -141,7 +141,7 @@ def _images(pinned: Lock, mirrors: Mirrors, layouts: Path, whole: Path, progress
 
 
 def _layout(name: str, digest: str, mirrors: Mirrors, layouts: Path, log: Path) -> Path:
-    """Fetch one image, unless an earlier try has fetched it whole."""
+    """Fetch one image, unless an earlier try has fetched it completely."""
     layout = layouts / digest.replace(":", "-")
     if not layout.exists():
         unfinished = layouts / f".{layout.name}.{os.getpid()}"

@@ -1,7 +1,7 @@
-"""Causes: what several checks fail for together, found in the facts by signs, and reported once, above them.
+"""Causes: problems that explain several failing checks, found in the facts and reported once, above the checks.
 
-Each sign is a row of SIGNS: a function from what was found to the causes that it shows. A cause counts only
-where a check fails for it. It names the object or the machine that is in the way, and the least that helps.
+SIGNS has a row for each kind of cause, with the function that finds it. A cause only counts if a check fails
+because of it. It names the object or the machine that is the problem, and the simplest fix.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ SIGNS: tuple[Sign, ...] = (
 def find(
     lab: Lab, facts: Facts, verdicts: Iterable[Verdict], signs: Iterable[Sign] = SIGNS
 ) -> tuple[Cause, ...]:
-    """The causes of the checks that do not hold, each once, with the titles of its checks."""
+    """The causes of the failing checks, each once, with the titles of its checks."""
     bad = tuple(verdict for verdict in verdicts if not verdict.good)
     found: dict[str, Cause] = {}
     for sign in signs if bad else ():
@@ -67,5 +67,5 @@ def find(
 
 
 def explained(causes: Iterable[Cause]) -> frozenset[str]:
-    """The titles of the checks for which a cause is known."""
+    """The titles of the checks with a known cause."""
     return frozenset(title for cause in causes for title in cause.explains)

@@ -1,4 +1,4 @@
-"""Causes for which the API is not reached: HAProxy, the CA, packets between machines, or something unknown."""
+"""Causes why the API can't be reached: HAProxy, the CA, packets between machines, or something unknown."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lab.health.facts.api import health_paths
 from lab.host.doctor.forwarding import LOOK
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
-from lab.workspace.kubeconfig import client_way_out
-from lab.workspace.render.credentials import Validity, ca_way_out
+from lab.workspace.kubeconfig import client_hint
+from lab.workspace.render.credentials import Validity, ca_hint
 
 HAPROXY = "haproxy-runs"
 LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-of-the-api")
@@ -25,14 +25,14 @@ BACKENDS = ("backend-up", "backend-belief", "backend-takes-connections")
 """The checks that ask HAProxy about API servers."""
 
 NOT_VALID = ("certificate has expired", "certificate is not yet valid")
-"""OpenSSL's words for a certificate outside its days (its x509_txt.c)."""
+"""OpenSSL's messages for a certificate outside its validity (its x509_txt.c)."""
 
 REFUSED = f"the API answered {http.HTTPStatus.FORBIDDEN.value} to "
-"""How findings begin of what the API does not let the administrator do (`lab.health.cluster`)."""
+"""The beginning of findings about requests that the API forbids (`lab.health.cluster`)."""
 
 
 UNAUTHORIZED = ("the API answered 401", ": 401 ")
-"""What findings say of an API that does not accept who asks."""
+"""What findings contain if the API does not accept the client's credentials."""
 
 
 def without_haproxy(found: Found) -> Iterator[Cause]:
@@ -43,7 +43,7 @@ def without_haproxy(found: Found) -> Iterator[Cause]:
         yield Cause(
             f"HAProxy {problem} on {listed(names)}",
             f"`./inv up` writes its configuration again and starts it; `./inv ssh {names[0]} -- sudo "
-            "journalctl -u haproxy` says why it ended",
+            "journalctl -u haproxy` shows why it ended",
             titles=frozenset(
                 verdict.title
                 for verdict in found.bad
@@ -55,7 +55,7 @@ def without_haproxy(found: Found) -> Iterator[Cause]:
 
 
 def _haproxy_problem(found: Found, node: Node) -> str | None:
-    """What is wrong with HAProxy's service there; None where it runs, or where that is not known."""
+    """What is wrong with HAProxy's service there; None if it runs, or if that is unknown."""
     machine = found.facts.machines[node.name]
     if isinstance(machine, Unknown):
         return None
@@ -69,7 +69,7 @@ def _haproxy_problem(found: Found, node: Node) -> str | None:
 
 
 def ca_not_valid(found: Found) -> Iterator[Cause]:
-    """The lab's CA, outside its days by this host's clock, or not readable."""
+    """The lab's CA, if it is not valid by this host's clock or can't be read."""
     files = found.facts.files
     validity = None if isinstance(files, Unknown) else files.ca_valid
     if validity is None:
@@ -79,7 +79,7 @@ def ca_not_valid(found: Found) -> Iterator[Cause]:
         fix = "restore it: each control plane has it in /etc/kubernetes/pki/ca.crt (`./inv ssh NAME`)"
     else:
         problem = validity.problem(found.facts.api.asked_at) or ""
-        fix = ca_way_out(validity, has_machines=True)
+        fix = ca_hint(validity, has_machines=True)
     if problem:
         yield Cause(
             problem,
@@ -90,7 +90,7 @@ def ca_not_valid(found: Found) -> Iterator[Cause]:
 
 
 def administrator_refused(found: Found) -> Iterator[Cause]:
-    """The lab's administrator whom the API knows and lets do nothing: no binding of its group is left."""
+    """The lab's administrator, if the API knows but forbids everything: its group has no binding any more."""
     nodes = found.facts.api.nodes
     if isinstance(nodes, Unknown) and REFUSED in nodes.reason:
         yield Cause(
@@ -103,18 +103,18 @@ def administrator_refused(found: Found) -> Iterator[Cause]:
 
 
 def client_not_valid(found: Found) -> Iterator[Cause]:
-    """The kubeconfig's client certificate, outside its days by this host's clock: the API refuses its user."""
+    """The kubeconfig's client certificate, if not valid by this host's clock: the API rejects its user."""
     files = found.facts.files
     validity = None if isinstance(files, Unknown) else files.client_valid
     problem = validity.problem(found.facts.api.asked_at) if isinstance(validity, Validity) else None
     if problem:
         yield Cause(
-            problem, client_way_out(found.lab), titles=found.titles("kubeconfig-expiry"), words=UNAUTHORIZED
+            problem, client_hint(found.lab), titles=found.titles("kubeconfig-expiry"), words=UNAUTHORIZED
         )
 
 
 def apart(found: Found) -> Iterator[Cause]:
-    """Machines that do not reach one another. One that is apart by itself is named by its own check."""
+    """Machines that do not reach one another. A single unreachable one is reported by its own check."""
     reach, obstacle = reach_of(found.facts.machines), found.facts.obstacle
     if not reach.broken or not (obstacle or reach.all_broken):
         return
@@ -129,10 +129,10 @@ def apart(found: Found) -> Iterator[Cause]:
 
 
 def not_reached(found: Found) -> Iterator[Cause]:
-    """The API that gives no answer through the load balancer, with the reason that most questions met."""
+    """The API that does not respond through the load balancer, with the most frequent reason."""
     said = found.facts.api
     if not isinstance(said.nodes, Unknown) or not isinstance(said.health["/readyz"], Unknown):
-        return  # one answer that is late is no cause of others
+        return  # a single late response is not a cause of others
     sign = re.compile(rf"{re.escape(found.lab.api.url)}\S* can't be asked: ([^;]+)")
     reasons = Counter(reason for each in found.bad for reason in sign.findall(each.found))
     for reason, _ in reasons.most_common(1):
@@ -151,5 +151,5 @@ def not_reached(found: Found) -> Iterator[Cause]:
 
 
 def _unreached(lab: Lab) -> tuple[str, ...]:
-    """What findings say of the API that is not reached through the load balancer, whatever the reason."""
+    """What findings contain if the API can't be reached through the load balancer, for any reason."""
     return tuple(f"{lab.api.url}{path} can't be asked" for path in ("", *health_paths(lab)))

@@ -1,4 +1,4 @@
-"""The form of a cause, and what every sign of one needs: what was found, and words for it."""
+"""The form of a cause, and what the functions that find causes share."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from lab.system import quoting
 
 ADMIN = "/etc/kubernetes/admin.conf"
 NAMED = 4
-"""How many checks are named that fail for a cause."""
+"""How many of a cause's failing checks are named."""
 
 
 ON_THEIR_OWN = ("security", "host facts")
-"""Groups of checks of each machine by itself: they fail for no cause in the cluster or between machines."""
+"""Groups of checks of single machines, which no cause in the cluster or between machines explains."""
 
 
 @dataclass(frozen=True)
 class Cause:
-    """What is in the way, and the least that removes it.
+    """A problem that explains failing checks, and its fix.
 
-    Which checks fail for it: those with a title in `titles`, those about one of `machines`, those whose finding
-    has one of `words`; all where `everything`. `passes`: waiting may cure it. `explains` are the titles of the
-    checks that do not hold now and fail for it. `detail` is what may differ at the next look; `what` names the
-    cause by itself.
+    It explains checks with a title in `titles`, those about one of `machines`, those whose finding has one of
+    `words`, or all if `everything`. `passes`: waiting may fix it. `explains` are the titles of the checks that
+    fail now because of it. `what` identifies the cause; `detail` is what may change.
     """
 
     what: str
@@ -42,11 +41,11 @@ class Cause:
 
     @property
     def sentence(self) -> str:
-        """All that is known of it now."""
+        """All that is known about it now."""
         return f"{self.what}: {self.detail}" if self.detail else self.what
 
     def is_of(self, verdict: Verdict) -> bool:
-        """Whether a check that does not hold fails for it."""
+        """Whether it explains a failing check."""
         return (
             self.everything
             or verdict.title in self.titles
@@ -56,29 +55,29 @@ class Cause:
 
     @property
     def as_json(self) -> dict[str, object]:
-        """It as `--json` shows it."""
+        """Its form in `--json`."""
         return {"what": self.sentence, "fix": self.fix, "explains": list(self.explains)}
 
     @property
     def affected(self) -> str:
-        """The checks that fail for it, the first few by name."""
+        """The checks that it explains, the first few by name."""
         more = f" and {len(self.explains) - NAMED} more" if len(self.explains) > NAMED else ""
         return f"{', '.join(self.explains[:NAMED])}{more}"
 
 
 class Found(NamedTuple):
-    """What causes are looked for in: the facts, and the checks that do not hold."""
+    """What causes are searched in: the facts, and the failing checks."""
 
     lab: Lab
     facts: Facts
     bad: tuple[Verdict, ...]
 
     def titles(self, *names: str) -> frozenset[str]:
-        """The titles of the checks of these names that do not hold."""
+        """The titles of the failing checks with these names."""
         return frozenset(verdict.title for verdict in self.bad if verdict.name in names)
 
     def kubectl(self, *words: str) -> str:
-        """A command that needs no kubectl on this host, on a control plane whose API server is well."""
+        """A command for a control plane with a healthy API server, so that this host needs no kubectl."""
         serving = (
             n for n in self.lab.control_planes if self.facts.api.direct[n.name]["/readyz"] == (200, "ok")
         )
@@ -87,9 +86,9 @@ class Found(NamedTuple):
 
 
 class Sign(NamedTuple):
-    """A row of the table: what it is a sign of, and the function that finds that.
+    """A row of the table: the kind of cause, and the function that finds it.
 
-    One `of_the_rest` is looked for only in the checks that no row above it explains.
+    `of_the_rest`: searched only in the checks that no row above it explains.
     """
 
     of: str
@@ -98,5 +97,5 @@ class Sign(NamedTuple):
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them."""
+    """Names joined for a sentence."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,4 +1,4 @@
-"""Causes on machines: one that does not run, a kubelet that ends, too little of something, images removed."""
+"""Causes on machines: one that does not run, a kubelet that exits, a lack of resources, removed images."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PULLED = ("ErrImagePull", "ImagePullBackOff")
 """The kubelet's reasons for a container whose image is not on the node; for PULLED it asked a registry."""
 
 SHORT_OF = {"DiskPressure": "disk space", "MemoryPressure": "memory", "PIDPressure": "process IDs"}
-"""What a kubelet has too little of, by its node's condition (kubernetes.io, "Node-pressure Eviction")."""
+"""The resource that a node lacks, by its condition (kubernetes.io, "Node-pressure Eviction")."""
 
 FREE = {
     "DiskPressure": "free some disk space: `./inv ssh {node}` and `df -h / /var/lib` show what is left. "
@@ -32,24 +32,24 @@ STARTS_PODS = (
     *("node-taints", "kube-proxy", "pod-network-agent", "network-policy-agent", "static-pods-ready"),
     *("pod-starts", "pod-to-pod", "cluster-ip", "node-port", "dns", "network-policy", "pod-logs", "pod-exec"),
 )
-"""Checks of a node that fail where its kubelet starts no pods."""
+"""Checks of a node that fail if its kubelet starts no pods."""
 
 OF_KUBELET = ("node-services", "kubelet-and-containerd-run", "node-ready")
-"""Checks of a node that fail where its kubelet does not stay up, beside STARTS_PODS."""
+"""Checks of a node that fail if its kubelet does not keep running, besides STARTS_PODS."""
 
 OF_ALL_NODES = ("exact-nodes", "nodes-are-all-ready")
-"""Checks of the lab that fail where the cluster lacks a node."""
+"""Checks of the lab that fail if the cluster lacks a node."""
 
 STARTS = {"paused": "resumes {it}", "stopped": "starts {it}"}
-"""What `up` does about a machine in such a state; it makes any other."""
+"""What `up` does about a machine in such a state; in any other state it creates it."""
 
 
 def off(found: Found) -> Iterator[Cause]:
-    """Machines that are paused, stopped or not there."""
+    """Machines that are paused, stopped or absent."""
     lab, states = found.lab, found.facts.off
     for state in dict.fromkeys(states.values()):
         names = [node.name for node in lab.nodes if states.get(node.name) == state]
-        does = STARTS.get(state, "makes {it}").format(it="it" if len(names) == 1 else "them")
+        does = STARTS.get(state, "creates {it}").format(it="it" if len(names) == 1 else "them")
         yield Cause(
             f"{listed(names)} {OFF[state] if len(names) == 1 else _plural(OFF[state])}",
             f"`./inv up` {does}",
@@ -61,7 +61,7 @@ def off(found: Found) -> Iterator[Cause]:
 
 
 def not_joined(found: Found) -> Iterator[Cause]:
-    """Machines that run and are no nodes of the cluster, as an `up` that was interrupted leaves them."""
+    """Running machines that are not nodes of the cluster, for example after an interrupted `up`."""
     nodes = found.facts.api.nodes
     if isinstance(nodes, Unknown):
         return
@@ -79,7 +79,7 @@ def not_joined(found: Found) -> Iterator[Cause]:
 
 
 def lost_files(found: Found) -> Iterator[Cause]:
-    """Nodes whose files of kubeadm's are missing or broken."""
+    """Nodes with missing or broken files of kubeadm."""
     nodes = found.facts.api.nodes
     listed_nodes = set() if isinstance(nodes, Unknown) else {node.name for node in nodes}
     for node in found.lab.kubernetes_nodes:
@@ -96,14 +96,14 @@ def lost_files(found: Found) -> Iterator[Cause]:
 
 
 def _of_no_node(found: Found, names: Collection[str]) -> frozenset[str]:
-    """The titles of the checks that fail on machines which are no complete nodes."""
+    """The titles of the checks that fail on machines that are not complete nodes."""
     return frozenset(
         each.title for each in found.bad if each.machine in names and each.group not in ON_THEIR_OWN
     )
 
 
 def _broken_files(machine: Machine | Unknown) -> tuple[str, ...]:
-    """Which files are missing or broken, as the machine says; none where it does not."""
+    """The missing or broken files that the machine reports; empty if it does not respond."""
     try:
         return () if isinstance(machine, Unknown) else machine.broken_files
     except CouldNotAsk:
@@ -111,7 +111,7 @@ def _broken_files(machine: Machine | Unknown) -> tuple[str, ...]:
 
 
 def _membership(found: Found, name: str) -> str:
-    """What a machine has of the cluster (`Machine.membership`); "" where that is not known."""
+    """Whether a machine has joined (`Machine.membership`); "" if unknown."""
     machine = found.facts.machines[name]
     try:
         return "" if isinstance(machine, Unknown) else machine.membership
@@ -120,7 +120,7 @@ def _membership(found: Found, name: str) -> str:
 
 
 def stopped_kubelets(found: Found) -> Iterator[Cause]:
-    """Kubelets that do not run on nodes which have joined; systemd does not start one that was stopped."""
+    """Kubelets that do not run on joined nodes; systemd does not start one that was stopped."""
     for node in found.lab.kubernetes_nodes:
         machine = found.facts.machines[node.name]
         if isinstance(machine, Unknown) or _membership(found, node.name) != "joined":
@@ -136,7 +136,7 @@ def stopped_kubelets(found: Found) -> Iterator[Cause]:
 
 
 def _of_kubelet(found: Found, node: Node) -> frozenset[str]:
-    """The titles of the checks that fail where a node's kubelet does not stay up."""
+    """The titles of the checks that fail if a node's kubelet does not keep running."""
     own = {each.title for each in found.bad if each.machine == node.name and each.name in OF_KUBELET}
     return _of_pods_on(found, [node.name]) | own | found.titles("nodes-are-all-ready")
 
@@ -153,13 +153,13 @@ def _no_api_without(lab: Lab, names: Collection[str]) -> bool:
 
 
 def kubelets(found: Found) -> Iterator[Cause]:
-    """Kubelets that systemd restarts again and again, with the last error of each where it is known."""
+    """Kubelets that systemd restarts again and again, with the last error of each if known."""
     for node in found.lab.kubernetes_nodes:
         machine = found.facts.machines[node.name]
         loop = None if isinstance(machine, Unknown) else _kubelet_loop(machine)
         if not loop:
             continue
-        again = f"; `./inv replace {node.name}` makes this machine again"
+        again = f"; `./inv replace {node.name}` creates this machine again"
         yield Cause(
             f"the kubelet on {node.name} ends soon after each start",
             f"`./inv ssh {node.name} -- sudo journalctl -u kubelet -n 50` shows why"
@@ -170,7 +170,7 @@ def kubelets(found: Found) -> Iterator[Cause]:
 
 
 def _kubelet_loop(machine: Machine) -> str | None:
-    """How often the kubelet was restarted, and its last error; None where it runs, or that is not known."""
+    """How often the kubelet was restarted, and its last error; None if it runs or that is unknown."""
     service = _kubelet(machine)
     try:
         loop = None if service is None else machine.restart_loop(service)
@@ -186,7 +186,7 @@ def _kubelet_loop(machine: Machine) -> str | None:
 
 
 def _kubelet(machine: Machine) -> ServiceFact | None:
-    """The kubelet's unit; None where nothing is known of it."""
+    """The kubelet's unit, or None if unknown."""
     try:
         return machine.services.get("kubelet")
     except CouldNotAsk:
@@ -222,13 +222,13 @@ def _dashed(kind: str) -> str:
 
 
 def _of_pods_on(found: Found, names: Collection[str]) -> frozenset[str]:
-    """The titles of the checks that fail where the kubelets of these nodes start no pods."""
+    """The titles of the checks that fail if the kubelets of these nodes start no pods."""
     of_nodes = {each.title for each in found.bad if each.machine in names and each.name in STARTS_PODS}
     return found.titles("coredns-spread", "system-pods-ready") | of_nodes
 
 
 def images(found: Found) -> Iterator[Cause]:
-    """Nodes that lack images of the cluster's own pods, all of which the golden machine has."""
+    """Nodes that lack images of the cluster's own pods, which the golden machine contained."""
     lacking: dict[str, dict[str, str]] = {}
     for node, image, reason in _lacking(found):
         lacking.setdefault(node, {})[image] = reason
@@ -237,7 +237,7 @@ def images(found: Found) -> Iterator[Cause]:
             f"{node} no longer has the images {listed(sorted(reasons))}"
             if len(reasons) > 1
             else f"{node} no longer has the image {next(iter(reasons))}",
-            f"`./inv replace {node}` makes this machine again, with all images",
+            f"`./inv replace {node}` creates this machine again, with all images",
             titles=_of_pods_on(found, [node]),
             passes=any(reason in PULLED for reason in reasons.values()),
         )

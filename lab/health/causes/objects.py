@@ -1,4 +1,4 @@
-"""Causes in the cluster's own objects: those that were deleted since kubeadm or `up` made them."""
+"""Causes in the cluster's own objects: those that were deleted after kubeadm or `up` created them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ LACKS = re.compile(r"\bthe cluster lacks its (\w+ [^;,\s]+)")
 """How unfinished.sh names a deleted object."""
 
 REFUSED = "the API refuses admin.conf"
-"""How it begins where it could not look for them: that is another cause (`lab.health.causes.api`)."""
+"""Its message if it could not check them, which is another cause (`lab.health.causes.api`)."""
 
 NEEDED_BY = {
     "coredns": ("dns", "coredns-spread", "system-pods-ready"),
     "kube-dns": ("dns",),
     "kube-proxy": ("kube-proxy", "kube-proxy-server", "cluster-ip", "node-port", "dns", "system-pods-ready"),
 }
-"""The checks that fail where an object of this name is missing."""
+"""The checks that fail if an object with this name is missing."""
 
 
 def deleted(found: Found) -> Iterator[Cause]:

@@ -1,7 +1,7 @@
-"""Causes in the API: what makes it refuse the cluster's own pods, or what the kubelets write.
+"""Causes in the API: what makes it reject the cluster's own pods, or the kubelets' requests.
 
-Two kinds of signs: an object that can be the reason where pods are missing, and the words in which the API has
-refused a pod. An object that is only there, while nothing lacks a pod, is no cause.
+Two kinds of signs: an object that can be the reason for missing pods, and the message with which the API has
+rejected a pod. An object is not a cause while no pod is missing.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ AGENTS = {"kube-proxy": "kube-proxy-", "network-policy-agent": "kube-router-"}
 
 COUNTS = ("pods", "count/pods")
 COMPUTE = re.compile(r"(requests\.|limits\.)?(cpu|memory)")
-"""What a quota can limit: the number of pods, or what each pod has to declare then; not all of ours do."""
+"""What a quota can limit: the number of pods, or resources that each pod then has to declare."""
 
 REMOVES = "removes it"
 
 
 def webhooks(found: Found) -> Iterator[Cause]:
-    """Webhooks that the API has to call and can't, and those that refuse."""
+    """Webhooks that the API has to call but can't, and those that deny requests."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.webhooks, Unknown):
         return
@@ -64,7 +64,7 @@ def webhooks(found: Found) -> Iterator[Cause]:
 
 
 def _fail_for(found: Found, hook: WebhookFact) -> frozenset[str]:
-    """The titles of the checks that fail where the API refuses what this webhook is asked about."""
+    """The titles of the checks that fail if the API rejects the requests that this webhook is for."""
     titles: frozenset[str] = frozenset()
     for namespace in SYSTEM:
         if hook.asked_about("CREATE", "", "pods", _labels(found, namespace)):
@@ -79,7 +79,7 @@ def _fail_for(found: Found, hook: WebhookFact) -> frozenset[str]:
 
 
 def _labels(found: Found, namespace: str) -> dict[str, str]:
-    """A namespace's labels; the one that every namespace has where they are not known."""
+    """A namespace's labels; if unknown, the one that every namespace has."""
     named = {"kubernetes.io/metadata.name": namespace}
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.namespaces, Unknown):
@@ -88,7 +88,7 @@ def _labels(found: Found, namespace: str) -> dict[str, str]:
 
 
 def _of_missing_pods(found: Found, namespace: str) -> frozenset[str]:
-    """The titles of the checks that fail since a pod of this namespace is not there at all."""
+    """The titles of the checks that fail because a pod of this namespace is missing."""
     pods = found.facts.api.pods
     if isinstance(pods, Unknown):
         return frozenset()
@@ -116,7 +116,7 @@ def _of_missing_pods(found: Found, namespace: str) -> frozenset[str]:
 
 
 def quotas(found: Found) -> Iterator[Cause]:
-    """Quotas that are used up, or that ask pods to declare what not all of the cluster's own do."""
+    """Quotas that are used up, or that require declarations that not all of the cluster's own pods have."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.quotas, Unknown):
         return
@@ -143,7 +143,7 @@ def quotas(found: Found) -> Iterator[Cause]:
 
 
 def limits(found: Found) -> Iterator[Cause]:
-    """Limits that a pod has to keep to."""
+    """LimitRanges that a pod violates."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.limits, Unknown):
         return
@@ -163,7 +163,7 @@ def _delete(found: Found, namespace: str, kind: str, name: str) -> str:
 
 
 def security(found: Found) -> Iterator[Cause]:
-    """Labels by which a namespace refuses pods that use the host."""
+    """Labels that make a namespace reject pods that use the host."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.namespaces, Unknown):
         return
@@ -180,7 +180,7 @@ def security(found: Found) -> Iterator[Cause]:
 
 
 def refused(found: Found) -> Iterator[Cause]:
-    """Refusals for any other reason, in the API's words and with what they are about."""
+    """Rejections for any other reason, with the API's message and the objects."""
     for each in _refusals(found):
         if any(sign.search(each.message) for sign in (WEBHOOK, QUOTA, SECURITY, LIMIT)):
             continue
@@ -195,7 +195,7 @@ def refused(found: Found) -> Iterator[Cause]:
 
 
 def _refusals(found: Found, namespace: str = "") -> Sequence[RefusalFact]:
-    """The refusals in a namespace; in all where it is ""."""
+    """The rejections in a namespace; in all namespaces for ""."""
     admission = found.facts.admission
     if isinstance(admission, Unknown) or isinstance(admission.refusals, Unknown):
         return ()

@@ -1,4 +1,4 @@
-"""Every check of `verify`, in the groups that a person thinks of: plain judgements of facts."""
+"""All checks of `verify`, in groups: plain functions that judge facts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GROUPS: tuple[tuple[str, tuple[LabCheck | MachineCheck, ...]], ...] = (
 
 
 def cases(lab: Lab) -> tuple[Case, ...]:
-    """Every check for every machine that it is about, in the order in which they are shown."""
+    """Every check for each of its machines, in display order."""
     return tuple(case for group, checks in GROUPS for check in checks for case in _cases(lab, group, check))
 
 

@@ -1,7 +1,7 @@
-"""The form of a check: a question to the facts, and what its answer means for a user.
+"""The form of a check: a question to the facts, and what a failure means for a user.
 
-A check judges facts and asks nothing. It finds that something holds, fails or should be warned of; where the
-facts it needs are not known it could not ask, which is neither a yes nor a no.
+A check judges facts and asks nothing. It holds, warns or fails; if the facts that it needs are unknown it could
+not ask, which counts as neither.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Outcome = Literal["holds", "warns", "fails", "could-not-ask"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was expected, what was found, and what that amounts to.
+    """What was expected, what was found, and the outcome.
 
     `note` is what a user should know of the lab although nothing is wrong.
     """
@@ -35,9 +35,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class LabCheck:
-    """A check of the lab as a whole. `means` ends "When this fails, …"; `hint` says what to try.
+    """A check of the complete lab. `means` ends "When this fails, …"; `hint` says what to try.
 
-    `probes` is whether it needs what pods see, which takes most of the time to ask. A check of an `addon` is
+    `probes`: it needs facts from test pods, which take most of the time. A check of an `addon` is
     only for labs that ask for it.
     """
 
@@ -63,7 +63,7 @@ class MachineCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found, as in Finding. `machine` is "" for the lab as a whole."""
+    """The result of a check, as in Finding. `machine` is "" for a check of the lab."""
 
     name: str
     group: str
@@ -82,7 +82,7 @@ class Verdict:
 
     @property
     def good(self) -> bool:
-        """Whether a user need not act now."""
+        """Whether it needs no action now."""
         return self.outcome in ("holds", "warns")
 
 
@@ -96,7 +96,7 @@ class Case:
     node: Node | None = None
 
     def judge(self, facts: Facts) -> Verdict:
-        """Judge the facts. What can't be read of them is CouldNotAsk; any other error is a fault of the kit."""
+        """Judge the facts. Facts that can't be parsed raise CouldNotAsk; any other error is a bug."""
         try:
             finding = self._find(facts)
         except CouldNotAsk as error:
@@ -121,17 +121,17 @@ class Case:
 
 
 def holds(yes: bool) -> Outcome:
-    """A yes holds, a no fails."""
+    """True holds, False fails."""
     return "holds" if yes else "fails"
 
 
 def expect(expected: object, found: object) -> Finding:
-    """It holds when both are equal."""
+    """Holds if both are equal."""
     return Finding(shown(expected), shown(found), holds(expected == found))
 
 
 def expect_none(expected: str, bad: Iterable[str]) -> Finding:
-    """It holds when there is nothing bad; `expected` says so in words."""
+    """Holds if `bad` is empty; `expected` describes that."""
     found = "; ".join(bad)
     return Finding(expected, found or expected, holds(not found))
 
@@ -139,7 +139,7 @@ def expect_none(expected: str, bad: Iterable[str]) -> Finding:
 def answers(
     facts: Facts, nodes: Iterable[Node], read: Callable[[Machine], T]
 ) -> tuple[dict[str, T], tuple[str, ...]]:
-    """What each machine answers, by name, and why the others do not."""
+    """Each machine's answer, by name, and why the others gave none."""
     found: dict[str, T] = {}
     silent = []
     for node in nodes:
@@ -151,14 +151,14 @@ def answers(
 
 
 def only_if_all_answered(finding: Finding, silent: tuple[str, ...]) -> Finding:
-    """A finding stands when it is bad already; it can't be good while a machine has not answered."""
+    """The finding if it is bad; a good one needs answers from all machines."""
     if finding.outcome == "holds" and silent:
         raise CouldNotAsk("; ".join(silent))
     return finding
 
 
 def shown(value: object) -> str:
-    """A value in a person's words: lists with commas, names with what they have."""
+    """A value formatted for messages: lists with commas, mappings as `name: value`."""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {shown(each)}" for name, each in value.items()) or "none"
     if isinstance(value, set | frozenset):

@@ -1,4 +1,4 @@
-"""The control planes: each API server asked itself, and who leads."""
+"""The control planes: each API server asked directly, and the leaders."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEADER_LEASE = timedelta(seconds=20)
 """A leader renews every 2 s, and another one takes over 15 to 17.5 s after it stopped doing so."""
 
 TAKEN_BACK = timedelta(seconds=30)
-"""After which a kubelet has taken back what it said of its static pods too early."""
+"""The time after which a restarted kubelet has corrected a premature Ready of its static pods."""
 
 IDENTITY_LEASE = timedelta(seconds=40)
 """An API server renews its own every 10 s (kube-apiserver, IdentityLeaseRenewIntervalPeriod)."""
@@ -65,7 +65,7 @@ def control_plane_metrics(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = facts.machine(node).metrics
     parts = [name for name in METRICS if name != "etcd" or node in lab.etcd_members]
     return expect_none(
-        f"{', '.join(parts)} give metrics at {node.address} to whoever may read them, and to no one else",
+        f"{', '.join(parts)} give metrics at {node.address} to authorised users, and to no one else",
         filter(None, (_metrics_problem(name, found.get(name, {})) for name in parts)),
     )
 
@@ -125,7 +125,7 @@ CHECKS = (
         "api-server-healthy",
         control_planes,
         api_server_healthy,
-        means="this API server does not serve, so the lab lives on the others; the load balancer hides it",
+        means="this API server does not serve, so the lab depends on the others; the load balancer hides it",
         hint="on the machine: `sudo ls /var/log/pods`, `journalctl -u kubelet`; `./inv up` brings back a "
         "machine that is gone",
     ),
@@ -133,7 +133,7 @@ CHECKS = (
         "static-pods-ready",
         control_planes,
         static_pods_ready,
-        means="a part of this control plane does not work; what it did, the others do, while they last",
+        means="a part of this control plane does not work; the other control planes take over its work",
         hint="`kubectl -n kube-system describe pod NAME`; /etc/kubernetes/manifests has a file for each",
     ),
     MachineCheck(
@@ -148,25 +148,25 @@ CHECKS = (
         "admin-kubeconfig",
         control_planes,
         admin_kubeconfig,
-        means="whoever works with this machine's admin.conf depends on one API server instead of all",
+        means="users of this machine's admin.conf depend on one API server instead of all",
         hint="put the load balancer's URL back as `server:` in /etc/kubernetes/admin.conf",
     ),
     LabCheck(
         "identity-leases",
         identity_leases,
-        means="an API server does not write to the cluster, or one writes that is none of the lab's",
+        means="an API server does not write to the cluster, or one that is not the lab's does",
         hint="`kubectl -n kube-system get leases -l apiserver.kubernetes.io/identity=kube-apiserver -o yaml`",
     ),
     LabCheck(
         "api-endpoints",
         api_endpoints,
-        means="pods reach the API at these addresses: one missing is unused, a wrong one loses requests",
+        means="pods reach the API at these addresses: a missing one is not used, a wrong one loses requests",
         hint="`kubectl get endpointslices kubernetes -o yaml`; each server's --advertise-address is its entry",
     ),
     LabCheck(
         "leader-leases",
         leader_leases,
-        means="Deployments get no pods, or pods no machine: what runs goes on, nothing new starts",
+        means="Deployments get no pods, or pods no node: running pods continue, new ones don't start",
         hint="`kubectl -n kube-system get leases`, then the logs of that component on each control plane",
     ),
 )

@@ -1,4 +1,4 @@
-"""The load balancer: the API answers through it, and what it believes of the API servers is true."""
+"""The load balancer: the API responds through it, and its view of the API servers is correct."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def haproxy_configuration(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 
 def _of_every_balancer(judge: Callable[[Lab, Facts, Node, Node], Finding]) -> Judge:
-    """The judgement of an API server by every load balancer: `judge` is given one of each.
+    """Judges an API server for every load balancer: `judge` gets one of each.
 
-    It holds where it does on all of them. Where there are several, each one's finding is shown.
+    Holds if it holds for all. With several load balancers, each one's finding is shown.
     """
 
     def judged(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -92,7 +92,7 @@ def backend_up(lab: Lab, facts: Facts, balancer: Node, node: Node) -> Finding:
         return Finding("UP by L7OK 200", "HAProxy has no such server", "fails")
     backend = backends[node.name]
     if backend.checking:
-        # Its code is not known before the check has ended, and the last one's is gone.
+        # HAProxy shows no code while a check is running.
         return expect("UP by L7OK", f"{backend.status} by {backend.check_status}")
     return expect("UP by L7OK 200", f"{backend.status} by {backend.check_status} {backend.check_code}".strip())
 
@@ -128,7 +128,7 @@ CHECKS = (
         "api-through-it",
         api_through_it,
         means="kubectl and every worker reach the API through the load balancer; when this fails they do not",
-        hint="`./inv status` says what is down; on lb1: `systemctl status haproxy`, `journalctl -u haproxy`",
+        hint="`./inv status` shows what is down; on lb1: `systemctl status haproxy`, `journalctl -u haproxy`",
     ),
     MachineCheck(
         "haproxy-runs",
@@ -141,14 +141,14 @@ CHECKS = (
         "haproxy-configuration",
         balancers,
         haproxy_configuration,
-        means="HAProxy would not start again, or not take up a change, with the configuration that lies there",
+        means="with this configuration HAProxy would not start again, or not apply a change",
         hint="`./inv up` writes the lab's configuration again",
     ),
     MachineCheck(
         "backend-up",
         control_planes,
         backend_up,
-        means="no connection goes to this API server, so the others carry it all, and one less may be lost",
+        means="no connection goes to this API server, so the others have all the load, and one less may fail",
         hint="ask the server itself: the check api-server-healthy does; `./inv ssh lb1` and "
         "`echo show stat | sudo socat -t 5 - /run/haproxy/admin.sock` show why HAProxy refuses it",
     ),
@@ -156,14 +156,14 @@ CHECKS = (
         "backend-belief",
         control_planes,
         backend_belief,
-        means="HAProxy sends users to an API server that is not well, or keeps them from one that is",
-        hint="its line in /etc/haproxy/haproxy.cfg should be lab.yaml's; `./inv up` writes it again",
+        means="HAProxy sends users to an unhealthy API server, or none to a healthy one",
+        hint="its line in /etc/haproxy/haproxy.cfg should match lab.yaml; `./inv up` writes it again",
     ),
     MachineCheck(
         "backend-takes-connections",
         control_planes,
         backend_takes_connections,
         means="new connections are not spread over all API servers",
-        hint="see backend-up first; `balance` in /etc/haproxy/haproxy.cfg says how they are spread",
+        hint="see backend-up first; `balance` in /etc/haproxy/haproxy.cfg determines how they are spread",
     ),
 )

@@ -1,4 +1,4 @@
-"""Host facts: each machine is itself, and set as Kubernetes needs it."""
+"""Host facts: each machine has its own identity and the settings that Kubernetes needs."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lab.model.selectors import every_machine, kubernetes_nodes
 from lab.unknown import known
 
 SKEW = 0.5
-"""Seconds that a machine's clock may be off; etcd complains from 1 s on, leases and certificates later.
+"""Seconds that a machine's clock may be off; etcd warns from 1 s on, leases and certificates fail later.
 
-An emulated machine has its time from a clock of whole seconds, and more time to ask for it.
+An emulated machine's clock has a resolution of one second, and asking it takes longer.
 """
 
 
@@ -43,7 +43,7 @@ def unique_identities(lab: Lab, facts: Facts) -> Finding:
 
 
 def _sharing(found: dict[str, Identity], what: str) -> list[list[str]]:
-    """Machines that have the same, as lists of names. "none" is a machine that can't have one."""
+    """Machines that share a value, as lists of names. "none" means that a machine can't have one."""
     owners: dict[str, list[str]] = {}
     for name, identity in found.items():
         owners.setdefault(str(getattr(identity, what)), []).append(name)
@@ -76,28 +76,28 @@ CHECKS = (
         "own-name",
         every_machine,
         own_name,
-        means="kubelet and etcd listen where their own name points, and no other machine finds them there",
+        means="kubelet and etcd listen at the address of their own name, where other machines can't reach them",
         hint="on the machine: `systemctl restart ha-lab-network` writes /etc/hosts again",
     ),
     LabCheck(
         "unique-identities",
         unique_identities,
-        means="Kubernetes and pod networks tell machines apart by these: two that share one fight over a place",
-        hint="`./inv replace NAME` makes one of the two again, with an identity of its own",
+        means="Kubernetes and pod networks distinguish machines by these: two with the same one conflict",
+        hint="`./inv replace NAME` creates one of the two again, with its own identity",
     ),
     MachineCheck(
         "network-services",
         every_machine,
         network_services,
-        means="names and routes of the lab are not set after a boot, or pods do not resolve outside names",
+        means="the lab's names and routes are not set after a boot, or pods can't resolve external names",
         hint="on the machine: `systemctl restart ha-lab-network ha-lab-dns`, `journalctl -u ha-lab-network`",
     ),
     MachineCheck(
         "kernel-settings",
         kubernetes_nodes,
         kernel_settings,
-        means="packets from pods are not passed on, or go past kube-proxy's rules",
-        hint="on the machine: `sysctl --system`; `./inv doctor` looks at the host's kernel",
+        means="packets from pods are not forwarded, or bypass kube-proxy's rules",
+        hint="on the machine: `sysctl --system`; `./inv doctor` checks the host's kernel",
     ),
     MachineCheck(
         "cgroup-driver",

@@ -1,4 +1,4 @@
-"""Security: nothing that could add a machine is left, what must be private is, certificates are right."""
+"""Security: no credentials to add a machine are left, secrets are private, certificates are correct."""
 
 from __future__ import annotations
 
@@ -184,27 +184,27 @@ CHECKS = (
     LabCheck(
         "no-bootstrap-token",
         no_bootstrap_token,
-        means="whoever has such a token can add a machine to the cluster",
+        means="anyone with such a token can add a machine to the cluster",
         hint="on a control plane: `kubeadm token list`, `kubeadm token delete ID`; `./inv up` revokes its own",
     ),
     LabCheck(
         "no-uploaded-certificates",
         no_uploaded_certificates,
-        means="the cluster's keys lie in it, encrypted, for whoever learns the certificate key",
+        means="it has the cluster's keys, encrypted, and anyone who gets the certificate key can read them",
         hint="`kubectl -n kube-system delete secret kubeadm-certs`; `./inv up` does it too",
     ),
     MachineCheck(
         "no-run-secret",
         every_machine,
         no_run_secret,
-        means="a secret of a bring-up lies on the machine longer than it was needed",
-        hint="remove the files named; an interrupted `./inv up` leaves them, the next one takes them away",
+        means="a secret of `up` stays on the machine longer than needed",
+        hint="remove the files named; an interrupted `./inv up` leaves them, the next one removes them",
     ),
     MachineCheck(
         "open-keys",
         _holders_of_keys,
         open_keys,
-        means="whoever logs in to this machine can read a key and become the cluster's administrator",
+        means="anyone who logs in to this machine can read a key and act as cluster administrator",
         hint="on the machine: `chmod 600` those named",
     ),
     MachineCheck(
@@ -212,7 +212,7 @@ CHECKS = (
         every_machine,
         logins,
         means="another key opens this machine; anyone has Vagrant's well-known one",
-        hint="/home/vagrant/.ssh/authorized_keys should hold what .lab/secrets/id_ed25519.pub does",
+        hint="/home/vagrant/.ssh/authorized_keys should have the same key as .lab/secrets/id_ed25519.pub",
     ),
     LabCheck(
         "kubeconfig-private",
@@ -223,34 +223,34 @@ CHECKS = (
     LabCheck(
         "kubeconfig-expiry",
         kubeconfig_expiry,
-        means="outside that period the API refuses whoever uses .lab/kubeconfig, and so this kit",
+        means="outside that period the API rejects users of .lab/kubeconfig, and so this kit",
         hint="compare the clock (`date -u`). If it is right: `kubeadm certs renew admin.conf` on the first "
         "control plane, then `./inv up`, which fetches the kubeconfig again",
     ),
     LabCheck(
         "secrets-private",
         secrets_private,
-        means="others on this host can read the CA's key, which makes them the cluster's administrator",
+        means="others on this host can read the CA key, and so can act as cluster administrator",
         hint="in the lab's folder: `chmod -R go= .lab/secrets`; destroy the lab if anyone may have read it",
     ),
     MachineCheck(
         "cluster-ca",
         _keepers_of_the_ca,
         cluster_ca,
-        means="this machine trusts another CA than the lab's: it refuses the API, or believes a stranger's",
+        means="this machine trusts another CA than the lab's: it rejects the API, or trusts another one",
         hint="`./inv up` gives the load balancer its copy again; a node with another CA must join again",
     ),
     LabCheck(
         "same-keys",
         same_keys,
-        means="what one API server signs the next one refuses, so that every other request fails",
-        hint="copy them from a control plane that is right, or let that machine join again (`./inv up`)",
+        means="tokens that one API server signs are rejected by another one, so that some requests fail",
+        hint="copy them from a correct control plane, or let that machine join again (`./inv up`)",
     ),
     MachineCheck(
         "certificate-names",
         _holders_of_keys,
         certificate_names,
-        means="clients that ask by a name that is not in the certificate refuse the answer",
+        means="clients that use a name that is not in the certificate reject the server",
         hint="`kubeadm init phase certs apiserver` (or etcd-server, etcd-peer) there, once it is removed",
     ),
     MachineCheck(

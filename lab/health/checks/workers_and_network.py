@@ -1,4 +1,4 @@
-"""Workers and network: every node as the API has it, what runs on it, and what a pod there sees."""
+"""Workers and network: every node in the API, what runs on it, and what a test pod on it observes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ KUBE_ROUTER_PODS = "kube-router-"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 CORDONED = "node.kubernetes.io/unschedulable"
 KUBERNETES_TAINTS = "node.kubernetes.io/"
-"""How the keys of taints begin that Kubernetes sets and takes away by itself, but for that of a cordon.
+"""The prefix of taints that Kubernetes sets and removes by itself, except for that of a cordon.
 
 They are those of conditions (kubernetes.io, "Taints and Tolerations").
 """
@@ -114,7 +114,7 @@ def _taints_of_its_role(lab: Lab, node: Node) -> set[str]:
 
 
 def only_users_change_taints(lab: Lab, facts: Facts, node: Node) -> bool:
-    """Whether all that is wrong with a node's taints is what neither Kubernetes nor `up` changes."""
+    """Whether a node only has taints that neither Kubernetes nor `up` would change."""
     found = _node(facts, node)
     differing = _taints_of_its_role(lab, node) ^ set(found.taints if found else ())
     return not any(taint.startswith(KUBERNETES_TAINTS) and taint != CORDONED for taint in differing)
@@ -357,7 +357,7 @@ def _require_reached(probes: ProbeFacts, node: Node, asked: list[_Asked]) -> Non
             if kind and not any(each.reached for each in kind):
                 routes = ", ".join(each.route for each in kind)
                 what = f"{protocol.upper()} {routes} does not work at port {PORT}, which the policy allows"
-                raise CouldNotAsk(f"a denial can't be told from silence: {what}")
+                raise CouldNotAsk(f"a denial can't be distinguished from no answer: {what}")
 
 
 def no_policy_rules(lab: Lab, facts: Facts, node: Node) -> Finding:
@@ -418,49 +418,49 @@ CHECKS = (
     LabCheck(
         "machines-reach-one-another",
         machines_reach,
-        means="packets between machines are lost, so the API may be out of reach, and etcd without a majority",
+        means="packets between machines are lost, so the API may be unreachable, and etcd without a majority",
         hint="`./inv doctor` shows what blocks them on this host; on the machine: `nft list ruleset`",
     ),
     LabCheck(
         "exact-nodes",
         exact_nodes,
         means="the cluster is not the one that lab.yaml describes",
-        hint="`./inv up` joins missing machines; `kubectl delete node NAME` removes a Node of no machine",
+        hint="`./inv up` joins missing machines; `kubectl delete node NAME` removes a Node without a machine",
     ),
     MachineCheck(
         "node-files",
         kubernetes_nodes,
         node_files,
-        means="programs that run have read these files; their next start, or the next boot, fails",
-        hint="`./inv up` makes them again, or joins the machine again where it can't",
+        means="running programs have read these files; their next start, or the next boot, fails",
+        hint="`./inv up` restores them, or joins the machine again",
     ),
     LabCheck(
         "cluster-objects",
         cluster_objects,
-        means="machines can't join, or what runs in the cluster is not started again once it ends",
+        means="machines can't join, or parts of the cluster are not restarted when they end",
         hint="`./inv up` creates them again",
     ),
     MachineCheck(
         "node-ready",
         kubernetes_nodes,
         node_ready,
-        means="no new pods come here, and those that are here are replaced elsewhere after five minutes",
+        means="no new pods start here, and the existing ones are replaced on other nodes after five minutes",
         hint="`kubectl describe node NAME`; on the machine: `journalctl -u kubelet`",
     ),
     MachineCheck(
         "node-as-declared",
         kubernetes_nodes,
         node_as_declared,
-        means="with another address logs, exec and the pod network go astray; with another version or role "
-        "the lab is not what lab.yaml says",
+        means="with another address logs, exec and the pod network fail; with another version or role "
+        "the lab does not match lab.yaml",
         hint="--node-ip in /var/lib/kubelet/kubeadm-flags.env, then `systemctl restart kubelet`",
     ),
     MachineCheck(
         "node-taints",
         kubernetes_nodes,
         node_taints,
-        means="pods do not come here although they could, or come to a control plane where they should not",
-        hint="`kubectl describe node NAME` shows its taints; `kubectl taint node NAME KEY-` takes one away, "
+        means="pods are not scheduled here although they could, or are scheduled to a control plane",
+        hint="`kubectl describe node NAME` shows its taints; `kubectl taint node NAME KEY-` removes one, "
         "`kubectl uncordon NAME` that of a cordon",
     ),
     MachineCheck(
@@ -468,14 +468,14 @@ CHECKS = (
         kubernetes_nodes,
         node_services,
         means="without these the node starts and stops no container, now or after its next boot",
-        hint="on it: `systemctl enable --now kubelet containerd`; `journalctl -u kubelet` says why not",
+        hint="on it: `systemctl enable --now kubelet containerd`; `journalctl -u kubelet` shows why not",
     ),
     MachineCheck(
         "kubelet-server",
         kubernetes_nodes,
         kubelet_server,
-        means="the node depends on an API server that is not its own, and is lost when that one is",
-        hint="put the address back as `server:` in /etc/kubernetes/kubelet.conf and restart the kubelet",
+        means="the node depends on one other machine's API server, and fails with it",
+        hint="restore the address in `server:` in /etc/kubernetes/kubelet.conf and restart the kubelet",
     ),
     LabCheck(
         "kube-proxy-server",
@@ -494,7 +494,7 @@ CHECKS = (
         "pod-network-agent",
         _nodes_with_flannel,
         pod_network_agent,
-        means="routes to pods on other nodes are not kept here, or lead over another network than the lab's",
+        means="routes to pods on other nodes are not maintained here, or use another network than the lab's",
         hint="`kubectl -n kube-flannel get pods -o wide` and that pod's logs; at another address, the manifest "
         "was applied without the lab's part, and `./inv up` applies it",
     ),
@@ -503,7 +503,7 @@ CHECKS = (
         _nodes_with_flannel,
         pod_network_interface,
         means="pods here do not reach those on other nodes",
-        hint="`./inv up` sets it up and has the agent set its routes again",
+        hint="`./inv up` sets it up and makes the agent set its routes again",
     ),
     MachineCheck(
         "network-policy-agent",
@@ -529,15 +529,15 @@ CHECKS = (
     LabCheck(
         "coredns-spread",
         coredns_spread,
-        means="names resolve while one machine lives, or not at all",
+        means="names only resolve while one machine runs, or not at all",
         hint="`kubectl -n kube-system scale deployment coredns --replicas 2`; if both are on one node, "
         "delete one of the pods",
     ),
     LabCheck(
         "restarts-stand-still",
         restarts_stand_still,
-        means="something dies and is started again, over and over, and works only now and then",
-        hint="`kubectl logs --previous` of those named; a disk that is too slow does it too",
+        means="a container exits and is restarted again and again, and only works intermittently",
+        hint="`kubectl logs --previous` of those named; a slow disk can also be the reason",
     ),
     MachineCheck(
         "pod-starts",
@@ -552,8 +552,8 @@ CHECKS = (
         kubernetes_nodes,
         pod_to_pod,
         probes=True,
-        means="pods here do not reach those there, or only with small packets, so that requests hang half-way",
-        hint="see pod-network-agent on both nodes; `ip -d link show flannel.1` has the MTU, `ip route` the way",
+        means="pods here do not reach those there, or only with small packets, so that requests hang",
+        hint="see pod-network-agent on both; `ip -d link show flannel.1` has the MTU, `ip route` the route",
     ),
     LabCheck(
         "pod-addresses",
@@ -583,7 +583,7 @@ CHECKS = (
         kubernetes_nodes,
         dns,
         probes=True,
-        means="pods on this node do not find anything by name",
+        means="pods on this node can't resolve names",
         hint="`kubectl -n kube-system get pods -l k8s-app=kube-dns -o wide`; then cluster-ip and pod-to-pod",
     ),
     MachineCheck(

@@ -1,4 +1,4 @@
-"""What a running lab says of itself, asked once, side by side, and kept as frozen facts.
+"""Facts about a running lab, gathered once, in parallel, and kept as frozen records.
 
-What could not be asked is `Unknown`, with the reason: never taken for a no, nor for a yes.
+A fact that could not be determined is `Unknown`, with the reason; it never counts as a yes or a no.
 """

@@ -1,4 +1,4 @@
-"""Which machines reach one another, as they say themselves, and what on this host keeps them apart."""
+"""Which machines reach one another, as they report it, and what on this host prevents it."""
 
 from __future__ import annotations
 

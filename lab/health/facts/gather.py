@@ -1,4 +1,4 @@
-"""Asks everything once, side by side: machines, API, pods, and the files that this host keeps."""
+"""Gathers all facts once, in parallel: from machines, the API, test pods, and files on this host."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class ServiceFact:
 
 @dataclass(frozen=True)
 class Identity:
-    """What must tell machines apart; `product_uuid` is "none" where the kernel shows no such file."""
+    """Values that must differ between machines; `product_uuid` is "none" if the kernel has no such file."""
 
     hostname: str
     machine_id: str
@@ -130,7 +130,7 @@ class Machine:
 
     @property
     def identity(self) -> Identity:
-        """What tells this machine from the others."""
+        """The values that distinguish this machine from the others."""
         said = self._read("identity", _identity)
         return Identity(self.hostname, said["machine-id"], said["product-uuid"], said["mac"], said["host-key"])
 

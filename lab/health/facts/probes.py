@@ -1,10 +1,11 @@
-"""This module puts a pod on every node and asks each what it sees: names, Services, the other pods.
+"""Runs a test pod on every node and asks each what it observes: names, Services, the other pods.
 
-The pods are placed by name, not by the scheduler, so that they show networks and kubelets alone. Every
-run has a namespace of its own, which goes when it ends; one that a killed run left goes with the next.
+Pods are assigned to nodes by name, not by the scheduler, so that they only test networks and kubelets. Every
+run has its own namespace, which is removed at its end; the next run removes one that a killed run left.
 
 They are under NetworkPolicies, and ask one another at ports that these allow and deny: each its neighbours on
-other nodes, and one node's also a second pod there. Each pod more costs every node another round of rules.
+other nodes, and on one node also a second pod there. Each additional pod costs every node another round of
+rules.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) 
     """Run the probes and ask them, `kubectl exec` being started on the control plane that `someone` names.
 
     Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most. HAProxy ends the
-    connections of a server that it takes out, as happens just after a boot; what ended so soon is tried again.
+    connections of a server that it marks down, as happens just after a boot; such requests are repeated.
     """
     began = time.monotonic()
     found = _run_probes(lab, api, remote, someone)

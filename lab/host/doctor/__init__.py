@@ -1,10 +1,10 @@
-"""Whether a host is fit for a lab, and repairs.
+"""Checks whether a host can run a lab, and repairs it.
 
-    finding.py       what is found, for people and for programs
-    case.py          what every check is given
+    finding.py       the doctor's findings, for the terminal and for programs
+    case.py          the input of every check
     tools.py  resources.py  kernel.py  addresses.py     checks for more than one provider
-    repairs.py       the only one that changes the host, after consent
-    examination.py   all of it, for a lab's provider
+    repairs.py       the only module that changes the host, after consent
+    examination.py   all checks, for a lab's provider
 
-`lab.host` asks the system; the checks only judge, and every one looks at the same facts.
+`lab.host` gathers facts; the checks only judge, and all use the same facts.
 """

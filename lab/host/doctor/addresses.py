@@ -1,6 +1,6 @@
-"""Judges addresses and names: is what lab.yaml wants free on this host?
+"""Checks addresses: are the networks of lab.yaml free on this host?
 
-Traffic to a lab address that another route takes would leave this host, so that is never a mere note.
+If another route covers a lab address, its traffic would leave this host, so that is never just a note.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lab.model.roles import ROLES
 
 VIRTUALBOX_NAT = IPv4Network("10.0.2.0/24")
 
-# VirtualBox allows host-only networks in the first only, so it is looked in first.
+# VirtualBox allows host-only networks only in the first, so that is tried first.
 SUBNETS = (IPv4Network("192.168.56.0/21"), IPv4Network("192.168.0.0/16"))
 CLUSTER_NETWORKS = (IPv4Network("10.0.0.0/8"), IPv4Network("172.16.0.0/12"))
 
@@ -27,15 +27,15 @@ DOCKER_BRIDGE = re.compile(r"docker0|br-[0-9a-f]{12}")
 
 _WHY = {
     "subnet": "Traffic for the lab's machines would go elsewhere, and {provider} may refuse the network.",
-    "pods": "Pods could not reach what this host or its networks have at these addresses, nor it them.",
-    "services": "Services would hide what this host or its networks have at these addresses.",
+    "pods": "Pods and this host's hosts at these addresses could not reach each other.",
+    "services": "Services would hide hosts that have these addresses in this host's networks.",
 }
 
 
 def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Finding]:
-    """Does any of the lab's three networks overlap another of them, or one that this host uses?
+    """Does any of the lab's three networks overlap another one, or one that this host uses?
 
-    `called` is the provider in a sentence; `has_nat`: its machines have an address in VIRTUALBOX_NAT.
+    `called` is the provider's name in a sentence; `has_nat`: its machines have an address in VIRTUALBOX_NAT.
     """
     lab = case.lab.network
     wanted = {"subnet": lab.subnet, "pods": lab.pods, "services": lab.services}
@@ -47,7 +47,7 @@ def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Find
         if key == "subnet":
             clashes += [who for who in _foreign_ways(case) if who not in clashes]
         if not clashes:
-            what = f"{network} overlaps nothing that is known"
+            what = f"{network} overlaps no known network"
             if is_private(network):
                 yield fit(f"network-{key}", f"Network of {key}", what)
             else:
@@ -62,14 +62,14 @@ def networks(case: Case, called: str, *, has_nat: bool = False) -> Iterator[Find
 
 
 def free_network(within: Iterable[IPv4Network], prefix: int, taken: Iterable[IPv4Network]) -> str:
-    """Return the first network of that size that overlaps nothing taken; empty when there is none."""
+    """Return the first network of that size that overlaps none of `taken`; "" if there is none."""
     used = list(taken)
     candidates = chain.from_iterable(each.subnets(new_prefix=prefix) for each in within)
     return next((str(each) for each in candidates if not any(each.overlaps(other) for other in used)), "")
 
 
 def own_network(case: Case) -> DockerNetwork | None:
-    """The lab's own network: it has Vagrant's name for it, and only our containers are on it."""
+    """The lab's own network: it has the name that Vagrant gives it, and only our containers are on it."""
     found = case.host.docker_networks
     for network in () if isinstance(found, Unknown) else found:
         attached = [each for each in case.containers if network.name in each.networks]
@@ -79,7 +79,7 @@ def own_network(case: Case) -> DockerNetwork | None:
 
 
 def own_device(case: Case) -> str | None:
-    """The device of the lab's own network on this host, if the kernel has a way to the lab by one."""
+    """The device of the lab's own network on this host, if the kernel routes to the lab through one."""
     way, own = case.host.way, own_network(case)
     if isinstance(way, Unknown) or not way.device or way.gateway:
         return None
@@ -88,12 +88,12 @@ def own_device(case: Case) -> str | None:
 
 
 def _is_way_to_remote(case: Case, route: Route) -> bool:
-    """Whether it leads to machines on another host, as it should."""
+    """Whether a route leads to machines on another host, as intended."""
     return bool(case.lab.remote_host and route.gateway) and route.network == case.lab.network.subnet
 
 
 def used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
-    """What this host uses, each with the words for it; the lab's own networks are left out."""
+    """The networks that this host uses, each with a description; without the lab's own."""
     own, host = own_network(case), case.host
     own_networks = host.provider.own_networks(case.lab) if host.provider else {}
     docker_networks = () if isinstance(host.docker_networks, Unknown) else host.docker_networks
@@ -105,7 +105,7 @@ def used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
             if own_networks.get(name) == subnet:
                 continue
             yield f"libvirt's network {name} ({subnet})", subnet
-    bridges = {each.device for each in docker_networks}  # said above, by name
+    bridges = {each.device for each in docker_networks}  # listed above, by name
     for route in () if isinstance(host.routes, Unknown) else host.routes:
         known = _is_default(route) or route.device in bridges or _may_be_own(case, route.device)
         if not (known or _is_way_to_remote(case, route)):
@@ -113,25 +113,25 @@ def used(case: Case) -> Iterator[tuple[str, IPv4Network]]:
 
 
 def _foreign_ways(case: Case) -> list[str]:
-    """Where the kernel would send a packet for the lab, unless that is our bridge or a default route."""
+    """The kernel's route to the lab, unless that is our bridge or a default route."""
     way, own = case.host.way, own_network(case)
     if isinstance(way, Unknown) or not way.device or isinstance(case.host.routes, Unknown):
         return []
     defaults = {(route.device, route.gateway) for route in case.host.routes if _is_default(route)}
     if case.lab.remote_host:
-        return []  # the lab is elsewhere; whether its way is one is asked apart
+        return []  # the lab is on another host; a separate check covers the route to it
     is_own = (own and way.device == own.device) or _may_be_own(case, way.device)
     if is_own or (way.device, way.gateway) in defaults:
         return []
     if any(case.lab.route_target in network for network in dict(used(case)).values()):
-        return []  # said already, with the route's or the network's name
-    return [f"the way to {case.lab.route_target} via {way.gateway or way.device}"]
+        return []  # reported already, with the route's or the network's name
+    return [f"the route to {case.lab.route_target} via {way.gateway or way.device}"]
 
 
 def _may_be_own(case: Case, device: str) -> bool:
-    """Whether a device is the lab's, or may be: a bridge of docker's that docker can't be asked about.
+    """Whether a device is the lab's, or may be: a docker bridge while docker can't be asked.
 
-    Bridges outlive a daemon that was stopped, and a lab must not keep its own daemon from starting.
+    Bridges outlive a stopped daemon, and a lab must not keep its own daemon from being started.
     """
     known = case.host.provider.owns_device(case.lab, case.host, device) if case.host.provider else None
     if known is not None:
@@ -140,17 +140,17 @@ def _may_be_own(case: Case, device: str) -> bool:
 
 
 def _is_default(route: Route) -> bool:
-    """Whether a route is for everything; VPNs write that as two halves."""
+    """Whether it is a default route; VPNs split that into two halves."""
     return route.network.prefixlen <= 1
 
 
 def _unasked(case: Case) -> Iterator[Finding]:
     host = case.host
-    why = "An overlap would stay unseen."
+    why = "An overlap would go unnoticed."
     for title, found in (
         ("Routes", host.routes),
         ("docker's networks", host.docker_networks),
-        ("Way to the lab", host.way),
+        ("Route to the lab", host.way),
         ("libvirt", host.libvirt_networks),
     ):
         if isinstance(found, Unknown):
@@ -158,7 +158,7 @@ def _unasked(case: Case) -> Iterator[Finding]:
 
 
 def _advice(lab: Lab, key: str, taken: list[IPv4Network]) -> str:
-    """The lines for lab.yaml that would repair it."""
+    """The lines for lab.yaml that fix it."""
     if key != "subnet":
         free = free_network(CLUSTER_NETWORKS, 16, [*taken, VIRTUALBOX_NAT])
         return f"# in lab.yaml:\nnetwork: {{{key}: {free}}}" if free else "# choose a free one in lab.yaml"
@@ -181,7 +181,7 @@ def _virtualbox(case: Case, wanted: dict[str, IPv4Network], *, has_nat: bool) ->
         if not network.overlaps(VIRTUALBOX_NAT):
             continue
         what = f"network.{key} {network} overlaps VirtualBox's NAT network {VIRTUALBOX_NAT}"
-        why = "Every VirtualBox machine has an address in that network, and would mix the two up."
+        why = "Every VirtualBox machine has an address in that network, and would confuse the two."
         repair = _advice(case.lab, key, [*dict(used(case)).values(), *wanted.values()])
         if has_nat:
             yield unfit("network-virtualbox", "VirtualBox", what, why, repair)

@@ -1,4 +1,4 @@
-"""What every check is given: the lab, the host, and what the host is wanted for."""
+"""The input of every check: the lab, the host, and what the host is needed for."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lab.workspace.render.credentials import Validity
 from lab.workspace.render.keys import Unusable
 
 Check = Callable[["Case"], Iterable[Finding]]
-"""One check: it judges a case, and changes nothing."""
+"""A check judges a case and changes nothing."""
 
 PURPOSES = frozenset({"up", "bake", "lint", "test", "lock", "pdf", "korean"})
 
 
 @dataclass(frozen=True)
 class Own:
-    """What is known of the lab itself, beside its host.
+    """What is known about the lab itself, besides its host.
 
-    `ca` is when the cluster's CA is valid, None where it was not made yet, `client` when the client
-    certificate of the lab's kubeconfig is, None where there is none. `unusable` are the lab's own keys
-    that can't be used, by their check. `reach` is what machines that run
-    say of one another, None where none was asked. `has_machines`: some were made, whether they run or not.
+    `ca` is when the cluster's CA is valid, None if it was not generated yet; `client` is when the client
+    certificate in the lab's kubeconfig is valid, None if there is none. `unusable` are the lab's own keys that
+    can't be used, by their check. `reach` is which running machines reach one another, None if none was asked.
+    `has_machines`: machines were created, whether or not they run.
     """
 
     ca: Validity | None = None
@@ -41,9 +41,9 @@ class Own:
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the doctor.
+    """One examination by the doctor.
 
-    `owner` is the label value of the lab's own machines; `baked`: its golden machine is there.
+    `owner` is the label value of the lab's own machines; `baked`: its golden machine exists.
     `bridges_with_docker` is the provider's (`lab.providers.protocol.Provider`).
     """
 
@@ -56,9 +56,9 @@ class Case:
     own: Own = field(default_factory=Own)
 
     def wants(self, purpose: str) -> bool:
-        """Whether the host is wanted for this; the tests need all.
+        """Whether the host is needed for this purpose; the tests need everything.
 
-        To bake from upstream is a purpose of its own; something is built from Go modules in every bake.
+        Baking from upstream is a separate purpose; every bake builds something from Go modules.
         """
         if "test" in self.purposes or purpose in self.purposes:
             return True
@@ -69,23 +69,23 @@ class Case:
 
     @property
     def containers(self) -> tuple[Container, ...]:
-        """All containers of the host; none where docker could not be asked."""
+        """All containers of the host; empty if docker could not be asked."""
         found = self.host.containers
         return () if isinstance(found, Unknown) else found
 
     def is_ours(self, container: Container) -> bool:
-        """Whether this lab made it."""
+        """Whether this lab created it."""
         return container.owner == self.owner
 
     @property
     def paused(self) -> tuple[Node, ...]:
-        """The machines of which docker says that they are paused: they run and answer nothing."""
+        """The machines that docker has paused: they run but do not respond."""
         paused = {each.name for each in self.containers if each.paused and self.is_ours(each)}
         return tuple(node for node in self.lab.nodes if machine_name(self.lab, node) in paused)
 
     @property
     def waiting(self) -> tuple[Node, ...]:
-        """The machines that do not run yet: the others already have what they need."""
+        """The machines that do not run yet; the others already have what they need."""
         running = {each.name for each in self.containers if each.running and self.is_ours(each)}
         if self.host.provider:
             running |= self.host.provider.running(owner_label(self.owner))

@@ -1,4 +1,4 @@
-"""Whether this host is fit for a lab: all checks, what is missing, and repairs with consent."""
+"""Examines whether this host can run a lab: all checks, the list of problems, and repairs with consent."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.render import credentials, keys
 
 WITHOUT_MACHINES = frozenset({"lint", "lock", "pdf", "korean"})
-"""For these, nothing is asked of a host but its programs."""
+"""Purposes for which a host needs only programs."""
 
 REACH = "/opt/ha-lab/reach.sh"
 REACH_TIMEOUT = 6.0
-"""Seconds for a machine to say which others it reaches; less than one is usual, and four where none is.
+"""Seconds for a machine to report which others it reaches: usually less than one, four if it reaches none.
 
-All are asked at once, so that this is also what machines that hang cost.
+All are asked in parallel, so this is also the delay that hanging machines cause.
 """
 
 ROUNDS = 3
-"""How many rounds of repairs: what is installed in one can be asked in the next."""
+"""How many rounds of repairs: a program installed in one round can be asked in the next."""
 
 
 def examine(
@@ -43,14 +43,14 @@ def examine(
     baked: bool = False,
     own: Own | None = None,
 ) -> tuple[Finding, ...]:
-    """Judge a host by its facts; asks nothing.
+    """Judge a host by its facts, without asking it anything.
 
-    `own` is what is known of the lab itself. `owner` is the label value by which the lab's own machines are
-    known; `baked` says that the golden machine is there. Machines that run already need nothing more.
+    `own` is what is known about the lab itself. `owner` is the label value of the lab's own machines; `baked`:
+    the golden machine exists. Running machines need nothing more.
     """
     provider = provider_of(lab)
     case = Case(lab, facts, owner, purposes, baked, provider.bridges_with_docker, own or Own())
-    # In the order of repairs: programs before the daemon that they bring.
+    # In the order of repairs: programs before the daemon that they contain.
     findings = [*tools.system(case), *tools.packages(case, provider.tools), *tools.toolchains(case)]
     if purposes - WITHOUT_MACHINES:
         findings += [finding for check in provider.checks for finding in check(case)]
@@ -64,15 +64,15 @@ def examine(
 
 
 def look(lab: Lab, workspace: Workspace, *, baked: bool) -> tuple[Finding, ...]:
-    """Examine this host for bringing the lab up, and for baking where that is still to be done."""
+    """Examine this host for bringing the lab up, and for baking if that is not done yet."""
     purposes = frozenset({"up"} if baked else {"up", "bake"})
     return _look(lab, workspace, purposes, baked)[1]
 
 
 def require(findings: Sequence[Finding], *, consent: bool) -> None:
-    """Return where the host is fit, or `consent` makes it so.
+    """Return if the host is fit, or can be made fit with `consent`.
 
-    Raises HostNotFit with one message: all that is missing, with the commands that repair it.
+    Raises HostNotFit with one message: all problems, with the commands that repair them.
     """
     unfit = [finding for finding in findings if finding.verdict == "unfit"]
     repairable = [finding for finding in findings if finding.verdict == "repairable"]
@@ -94,10 +94,10 @@ def make_fit(
     consent: bool,
     progress: Progress,
 ) -> HostFacts:
-    """Return the facts of a fit host, repaired with `consent` where it has to be. Raises HostNotFit."""
+    """Return the facts of a fit host, after repairs with `consent` if needed. Raises HostNotFit."""
 
     def looked() -> tuple[HostFacts, tuple[Finding, ...]]:
-        with progress.asking("facts about this host, and answers of the machines that run"):
+        with progress.asking("facts about this host, and answers from the running machines"):
             return _look(lab, workspace, purposes, baked)
 
     facts, findings = looked()
@@ -126,20 +126,20 @@ def _look(
 
 
 def _own(case: Case, workspace: Workspace) -> Own:
-    """Ask what is known of the lab itself: the files of its keys, and the machines that run."""
+    """Gather what is known about the lab itself: the files of its keys, and the running machines."""
     problems = {"ca": keys.ca_problem(workspace), "ssh-key": keys.ssh_key_problem(workspace)}
     unusable = {check: problem for check, problem in problems.items() if problem}
     ca = None if "ca" in unusable else credentials.ca_validity(workspace)
     client = None
-    with contextlib.suppress(LabError):  # a kubeconfig that can't be read is written again by `up`
+    with contextlib.suppress(LabError):  # `up` replaces a kubeconfig that can't be parsed
         client = kubeconfig.client_validity(workspace)
     return Own(ca, client, unusable, _reach(case, workspace), workspace.has_machines())
 
 
 def _reach(case: Case, workspace: Workspace) -> Reach | None:
-    """Ask the machines that run which others they reach; None where the lab's network is not up.
+    """Ask the running machines which others they reach; None if the lab's network is not up.
 
-    Those that are paused could not answer, so they are not asked.
+    Paused machines would not respond, so they are not asked.
     """
     remote = Remote(case.lab, workspace)
     silent = {*case.waiting, *case.paused}
@@ -152,13 +152,13 @@ def _reach(case: Case, workspace: Workspace) -> Reach | None:
             answer = remote.run(node, [REACH], accept=None, timeout=REACH_TIMEOUT)
         except LabError:
             return None
-        # One with another checkout's scripts may not have this one.
+        # A machine with another checkout's scripts may not have this script.
         return read_reach(answer.stdout) if answer.ok else None
 
     try:
         if remote.route_problem():
             return None
-        said = side_by_side("asking machines whom they reach", running, ask)
+        said = side_by_side("asking machines which others they reach", running, ask)
     except LabError:
         return None
     return reach({name: others for name, others in said.items() if others is not None})
@@ -166,7 +166,7 @@ def _reach(case: Case, workspace: Workspace) -> Reach | None:
 
 def _next(repairable: Sequence[Finding], unfit: Sequence[Finding]) -> str:
     if not repairable:
-        return "run the commands above, then this again"
+        return "run the commands above, then repeat this command"
     done = "all of this" if not unfit else ", ".join(finding.title for finding in repairable)
-    last = "" if not unfit else ", once you have repaired the rest"
+    last = "" if not unfit else ", once you have fixed the rest"
     return f"run the commands above, or add `--yes`, which does {done}{last}"

@@ -1,4 +1,4 @@
-"""What the doctor says: findings, their exit code, how people and programs read them."""
+"""The doctor's findings, their exit code, and their output for the terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lab.system import quoting
 from lab.system.progress import Progress
 
 Verdict = Literal["fit", "repairable", "unfit", "note"]
-"""Repairable: `--yes` does it. Unfit: a person must. Note: worth knowing, and no obstacle."""
+"""Repairable: `--yes` repairs it. Unfit: you have to repair it. Note: worth knowing, but no obstacle."""
 
 _MARKS = {
     "fit": ("✓", "green"),
@@ -27,24 +27,24 @@ _MARKS = {
 
 @dataclass(frozen=True)
 class Action:
-    """A command that needs root, with what it is given on standard input."""
+    """A command that needs root, with its standard input."""
 
     argv: tuple[str, ...]
     stdin: str = ""
 
     def pasted(self, *, is_root: bool) -> str:
-        """As a person would paste it."""
+        """As a shell line to paste."""
         words = quoting.line(self.argv if is_root else ("sudo", *self.argv))
         return f"printf '%s' {quoting.word(self.stdin)} | {words}" if self.stdin else words
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One answer of the doctor.
+    """One finding of the doctor.
 
-    `what` is what was found, `why` why that matters, `repair` the commands for it, as a person would paste
-    them; `why` and `repair` are empty where all is well. `actions` are what `--yes` runs instead, one after
-    another, or as `runs` has it: for a daemon, which has to answer in the end.
+    `what` is what was found, `why` why it matters, `repair` the commands to paste; `why` and `repair` are empty
+    if there is no problem. `actions` are what `--yes` runs, one after another, or what `runs` does with them:
+    for a daemon, which has to respond in the end.
     """
 
     check: str
@@ -58,22 +58,22 @@ class Finding:
 
 
 def fit(check: str, title: str, what: str) -> Finding:
-    """A finding with which nothing is wrong."""
+    """A finding without a problem."""
     return Finding(check, title, "fit", what)
 
 
 def note(check: str, title: str, what: str, why: str, repair: str = "") -> Finding:
-    """A finding that prevents nothing."""
+    """A finding that is no obstacle."""
     return Finding(check, title, "note", what, why, repair)
 
 
 def unfit(check: str, title: str, what: str, why: str, repair: str) -> Finding:
-    """A finding that a person has to repair."""
+    """A finding that you have to repair."""
     return Finding(check, title, "unfit", what, why, repair)
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """Return whether the host is fit, is not, or is fit after what `--yes` can do."""
+    """Return whether the host is fit, is not, or is fit after the repairs of `--yes`."""
     verdicts = {finding.verdict for finding in findings}
     if "unfit" in verdicts:
         return exit_codes.NOT_FIT
@@ -81,18 +81,15 @@ def exit_code(findings: Sequence[Finding]) -> int:
 
 
 def to_json(findings: Sequence[Finding]) -> str:
-    """Return the findings and the exit code as JSON text, for programs.
-
-    They may know `repair` as `mend`, and `repairable` as `mendable`: these are the names in JSON.
-    """
+    """Return the findings and the exit code as JSON text, for programs."""
     listed = [
         {
             "check": each.check,
             "title": each.title,
-            "verdict": "mendable" if each.verdict == "repairable" else each.verdict,
+            "verdict": each.verdict,
             "what": each.what,
             "why": each.why,
-            "mend": each.repair,
+            "repair": each.repair,
         }
         for each in findings
     ]
@@ -100,7 +97,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def shown(findings: Sequence[Finding]) -> RenderableType:
-    """Return what a terminal shows. Print it with `soft_wrap=True`, so that commands can be pasted."""
+    """Return the findings for the terminal. Print with `soft_wrap=True`, so that commands can be pasted."""
     lines: list[Text] = []
     for finding in findings:
         mark, colour = _MARKS[finding.verdict]
@@ -114,6 +111,6 @@ def shown(findings: Sequence[Finding]) -> RenderableType:
 def _summary(findings: Sequence[Finding]) -> str:
     return {
         exit_codes.DONE: "this host is fit for the lab",
-        exit_codes.FIT_AFTER_REPAIRS: "this host is fit for the lab after what `--yes` can do",
+        exit_codes.FIT_AFTER_REPAIRS: "this host is fit for the lab after the repairs of `--yes`",
         exit_codes.NOT_FIT: "this host is not fit for the lab",
     }[exit_code(findings)]

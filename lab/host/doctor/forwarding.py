@@ -1,8 +1,8 @@
-"""Judges whether machines reach one another, and what on this host keeps them from it.
+"""Checks whether machines reach one another, and which firewall rule of this host prevents it.
 
-Packets between machines on one bridge go through the host's rules for forwarded packets where br_netfilter is
-loaded. docker and libvirt add rules that let theirs pass; a firewall service that is started or reloaded later
-may remove those.
+If br_netfilter is loaded, packets between machines on one bridge pass the host's rules for forwarded packets.
+docker and libvirt add rules that accept theirs; a firewall service that is started or reloaded later may remove
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lab.host.doctor.finding import Finding, fit, note, unfit
 from lab.system import quoting
 
 TITLE = "Packets between machines"
-WHY = "Machines could not reach the API through the load balancer, nor etcd's members one another."
+WHY = "Machines could not reach the API through the load balancer, and etcd members not one another."
 LOOK = (
     "sudo iptables --list-rules FORWARD; sudo nft list ruleset   # which rule drops packets between machines?"
 )
@@ -29,14 +29,14 @@ LOOK = (
 
 @dataclass(frozen=True)
 class Obstacle:
-    """What keeps machines apart, in a sentence, and the commands that remove it."""
+    """What separates the machines, as a sentence, and the commands that remove it."""
 
     what: str
     repair: str
 
 
 def between_machines(case: Case) -> Iterator[Finding]:
-    """Do machines that run reach one another, and would this host's rules let them?"""
+    """Do running machines reach one another, and do this host's rules allow it?"""
     device = own_device(case)
     if case.lab.remote_host or device is None:
         return
@@ -48,7 +48,7 @@ def between_machines(case: Case) -> Iterator[Finding]:
     elif reach is not None and reach.broken:
         what = f"{reach.described()}{f': {obstacle.what}' if obstacle else ''}"
         repair = obstacle.repair if obstacle else LOOK
-        # Where some do, the host lets packets pass, and of two either may be the cause: `up` may help then.
+        # If some do, the host accepts packets, and one of the machines may be the cause: `up` may help.
         of_host = reach.all_broken and (obstacle or len(reach.machines) > 2)
         judged = unfit if of_host else note
         yield judged("forwarding", TITLE, what, WHY, repair)
@@ -59,13 +59,13 @@ def between_machines(case: Case) -> Iterator[Finding]:
     elif isinstance(found.rules, Unknown):
         yield note("forwarding", TITLE, found.rules.reason, "They might drop packets between machines.")
     else:
-        yield fit("forwarding", TITLE, "this host's rules let packets pass")
+        yield fit("forwarding", TITLE, "this host's rules accept packets")
 
 
 def obstacle_of(found: Forwarding, device: str, subnet: IPv4Network, *, docker: bool) -> Obstacle | None:
-    """Return what this host does to packets on the bridge `device` that keeps machines apart; None for nothing.
+    """Return what on this host drops packets on the bridge `device`; None if nothing does.
 
-    `docker`: the bridge is docker's, which sets its rules again when it is restarted.
+    `docker`: the bridge is docker's, which restores its rules when it is restarted.
     """
     if not found.bridged:
         return None
@@ -102,8 +102,9 @@ def _insert(chain: ForwardChain, device: str) -> str:
     return f"{rule}\n# to keep it, add it to the firewall's configuration too, such as /etc/nftables.conf"
 
 
-# What happens to a new connection's packet that comes in and leaves at one device. Conditions beyond devices
-# and addresses (-p, --ctstate, …) are taken as not met: such rules are about other packets, or about some only.
+# What happens to the first packet of a connection that enters and leaves through one device. Conditions other
+# than devices and addresses (-p, --ctstate, …) count as not met: such rules are for other packets, or only for
+# some.
 
 Verdict = Literal["accept", "drop", "none"]
 WORD = re.compile(r'"(?:[^"\\]|\\.)*"|\S+')
@@ -141,7 +142,7 @@ def _of_chain(
 
 
 def _target(rule: str, device: str, subnet: IPv4Network) -> str:
-    """Where a rule sends the packet; "" where it is about others."""
+    """The target of a rule for the packet; "" if the rule does not match it."""
     words = iter(WORD.findall(rule)[2:])
     negated = False
     for word in words:
@@ -166,11 +167,11 @@ def _target(rule: str, device: str, subnet: IPv4Network) -> str:
 
 
 def _drops(chain: ForwardChain, device: str, subnet: IPv4Network) -> bool:
-    """Whether a chain of nftables drops such packets as far as its own text says.
+    """Whether a chain of nftables drops such packets, judged by its own text.
 
-    One that drops what no rule takes, or whose last rule does, and that names neither the device nor the
-    network. Chains and sets that it refers to (`jump`, `goto`, `@name`) may accept or have them, so that one
-    which does is not called an obstacle.
+    It does if its policy or its last rule is to drop, and it mentions neither the device nor the network.
+    Chains and sets that it refers to (`jump`, `goto`, `@name`) may accept the packets, so a chain with
+    references does not count.
     """
     lines = [line.strip() for line in chain.text.splitlines()]
     rules = [line for line in lines if line and not line.startswith(("type ", "table ", "chain ", "}"))]
@@ -179,10 +180,10 @@ def _drops(chain: ForwardChain, device: str, subnet: IPv4Network) -> bool:
 
 
 def _may_name(rule: str, device: str, subnet: IPv4Network) -> bool:
-    """Whether a rule of nftables is about the device or the network, or refers to what may be."""
+    """Whether a rule of nftables mentions the device or the network, or refers to something that may."""
     if re.search(r"\b(jump|goto)\b|@\w", rule):
         return True
-    # `iifname "br-*"` is each device that begins so (nft(8), "Data types").
+    # `iifname "br-*"` matches each device with that prefix (nft(8), "Data types").
     devices = re.findall(r'"([^"]+)"', rule)
     networks = re.findall(r"\b\d+\.\d+\.\d+\.\d+/\d+", rule)
     return any(fnmatchcase(device, each) for each in devices) or any(

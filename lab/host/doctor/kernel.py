@@ -1,4 +1,4 @@
-"""Judges the kernel: capabilities, features, swap."""
+"""Checks the kernel: capabilities, features, swap."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ CAPABILITIES = frozenset(
         *("NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_ADMIN", "SYS_CHROOT", "SYS_PTRACE"),
     )
 )
-"""What systemd, containerd, kube-proxy and flannel can't do without in a container machine."""
+"""Capabilities that systemd, containerd, kube-proxy and flannel need in a container machine."""
 
-LOADED_BY_HAND = ("br_netfilter",)
-"""Modules that the kernel does not load by itself when they are first used; machines can't, either."""
+NOT_LOADED_ON_USE = ("br_netfilter",)
+"""Modules that the kernel does not load when they are first used; machines can't load them, either."""
 OF_POLICIES = frozenset({"ip_set", "xt_set", "xt_physdev"})
-"""What only kube-router's rules are made of."""
+"""Modules that only kube-router's rules need."""
 
 MODULES_FILE = "/etc/modules-load.d/ha-lab.conf"
 
 
 def capabilities(case: Case) -> Iterator[Finding]:
-    """Can docker give the machines what they need?"""
+    """Can docker give the machines the capabilities that they need?"""
     title, found = "Capabilities", case.host.capabilities
     if isinstance(found, Unknown):
-        yield note("capabilities", title, found.reason, "Machines can be given no more than docker has.")
+        yield note(
+            "capabilities", title, found.reason, "Machines can't get capabilities that docker does not have."
+        )
         return
     missing = sorted(CAPABILITIES - found)
     if missing:
-        why = "Machines can be given no more than docker itself has, and these they can't do without."
-        repair = "use a machine, or a virtual machine, that is not a restricted container itself"
+        why = "Machines need these capabilities, and can't get any that docker does not have."
+        repair = "use a host or a virtual machine that is not a restricted container itself"
         yield unfit("capabilities", title, f"docker lacks {', '.join(missing)}", why, repair)
     elif "SYS_RESOURCE" not in found:
         why = "containerd may not lower an OOM score then; restrict_oom_score_adj is set in machines."
@@ -43,7 +45,7 @@ def capabilities(case: Case) -> Iterator[Finding]:
 
 
 def features(case: Case) -> Iterator[Finding]:
-    """Does the kernel have what pods and their network are made of?"""
+    """Does the kernel have the features that pods and their network need?"""
     title = "Kernel"
     without = OF_POLICIES if case.lab.network.policy == "none" else frozenset()
     found = {name: presence for name, presence in case.host.features.items() if name not in without}
@@ -51,8 +53,8 @@ def features(case: Case) -> Iterator[Finding]:
     for name, presence in sorted(found.items()):
         why = f"{'NetworkPolicies' if name in OF_POLICIES else 'Pods and their network'} need {name}."
         if isinstance(presence, Unknown):
-            yield note(f"kernel-{name}", title, f"{name}: not known: {presence.reason}", why)
-        elif presence == "loadable" and name in LOADED_BY_HAND:
+            yield note(f"kernel-{name}", title, f"{name}: unknown: {presence.reason}", why)
+        elif presence == "loadable" and name in NOT_LOADED_ON_USE:
             yield _load(case, name, f"{why} flannel does not start until it is loaded.")
         elif presence == "missing":
             repair = f"boot a kernel that has {name}"
@@ -63,7 +65,7 @@ def features(case: Case) -> Iterator[Finding]:
 
 
 def _load(case: Case, name: str, why: str) -> Finding:
-    """Load a module now, and at every start from a file that is ours alone."""
+    """Load a module now, and at every boot from a file of the kit."""
     what = f"{name} is a module that is not loaded"
     actions = (
         Action(("modprobe", name)),
@@ -77,9 +79,9 @@ def swap(case: Case) -> Iterator[Finding]:
     """Is there swap? The kubelets are configured to tolerate it."""
     memory = case.host.memory
     if isinstance(memory, Unknown):
-        return  # the check of memory has said so
+        return  # the memory check reports it
     if memory.swap:
-        why = "Kubelets run with failSwapOn: false here. A cluster that swaps is slow, etcd first."
+        why = "Kubelets run with failSwapOn: false here. A cluster that swaps is slow, above all etcd."
         yield note("swap", "Swap", f"{memory.swap} MiB", why)
     else:
         yield fit("swap", "Swap", "none")

@@ -1,4 +1,4 @@
-"""Carries out what `--yes` consented to: each command is announced, and logged, as it runs.
+"""Runs the repairs of `--yes`: each command is shown and logged as it runs.
 
 Runs only commands that a finding has shown; uses sudo unless root.
 """
@@ -18,17 +18,17 @@ from lab.system.progress import Progress
 from lab.system.wait import wait_until
 
 SILENT = "it failed without a message"
-"""The reason where a command gives none."""
+"""The reason if a command gives none."""
 
 INSTALL_TIMEOUT = 1800.0
-"""Seconds for one apt command, on a slow mirror."""
+"""Seconds for one apt command with a slow mirror."""
 
 DAEMON_TIMEOUT = 30.0
-"""Seconds for the daemon to answer after a start; two are usual."""
+"""Seconds until a started daemon responds; two are usual."""
 
 
 def repair(findings: Sequence[Finding], progress: Progress) -> None:
-    """Run what the repairable findings say, in order. Raises HostNotFit before anything when it can't."""
+    """Run the actions of the repairable findings, in order. Raises HostNotFit first if it can't become root."""
     repairable = [finding for finding in findings if finding.verdict == "repairable"]
     if repairable:
         _require_root(repairable)
@@ -41,14 +41,14 @@ def repair(findings: Sequence[Finding], progress: Progress) -> None:
 
 
 def _require_root(repairable: Sequence[Finding]) -> None:
-    """Make sure that root can be had; sudo asks for the password once, before anything is done."""
+    """Make sure that this user can become root; sudo asks for the password once, before the first action."""
     if os.geteuid() == 0:
         return
     commands = "\n".join(finding.repair for finding in repairable)
     if shutil.which("sudo") is None:
         raise HostNotFit("this needs root, and there is no sudo", hint=f"as root, run:\n{commands}")
     if not process.run(["sudo", "--validate"], accept=None, timeout=120).ok:
-        raise HostNotFit("sudo does not let you be root", hint=f"as root, run:\n{commands}")
+        raise HostNotFit("sudo does not let you become root", hint=f"as root, run:\n{commands}")
 
 
 def _run(name: str, action: Action, progress: Progress) -> None:
@@ -60,22 +60,22 @@ def _run(name: str, action: Action, progress: Progress) -> None:
             timeout=LOCK_TIMEOUT,
             interval=3,
             log=step.log,
-            hint="another apt or dpkg works on this host: let it end, and run this again",
+            hint="another apt or dpkg is running: wait until it ends, then repeat this command",
         )
 
 
 def _run_unless_locked(words: list[str], stdin: str, log: Path) -> str | None:
-    """Run the command; the reason to wait where apt's lists are locked, which its own option misses."""
+    """Run the command; return why to wait if apt's lists are locked, which its own option does not cover."""
     try:
         process.run(
             words,
             stdin=stdin or None,
             log=log,
             timeout=INSTALL_TIMEOUT,
-            hint="the log has it all; run that command yourself, then this again",
+            hint="read the log; run that command yourself, then repeat this one",
         )
     except CommandFailed as error:
         if "Could not get lock /var/lib/apt/lists" not in error.tail:
             raise
-        return "another apt holds it"
+        return "another apt has locked it"
     return None

@@ -1,4 +1,4 @@
-"""Judging memory, disks, CPUs, control groups and inotify against what the machines need."""
+"""Checks memory, disks, CPUs, control groups and inotify against the machines' needs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from lab.host.doctor.finding import Action, Finding, fit, note, unfit
 from lab.model.roles import ROLES
 from lab.system import quoting
 
-# MiB, besides what each machine takes.
+# MiB, besides those of the machines.
 MEMORY_RESERVE_MIB = 512
 
 CPUS = 2
 
-# MiB free. Baking keeps Go's caches and the built programs, and lays the machines' root out; measured.
+# MiB free, as measured: for Go's caches, the built programs, and the machines' root file system.
 DISK_BAKE_MIB = 9 * 1024
 
 Need = tuple[str, Folder | Unknown, int]
-"""What is kept in a folder, the folder, and the MiB that it needs."""
+"""What a folder is for, the folder, and the MiB that it needs."""
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
 INOTIFY_SECOND_LAB = sum(spec.inotify_instances for spec in ROLES.values())
-"""The tests stand the smallest lab (1+1+1) beside this one."""
+"""The tests run the smallest lab (1+1+1) beside this one."""
 INOTIFY_UNCOUNTED = 32
-"""Taken to be in use where they can't be counted; a host's own services hold about that many."""
+"""The number assumed to be in use if they can't be counted; a host's services use about that many."""
 INOTIFY_INSTANCES = 1024
 INOTIFY_WATCHES = 65536
 SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
@@ -35,39 +35,44 @@ SYSCTL_FILE = "/etc/sysctl.d/90-ha-lab.conf"
 def memory(case: Case, used: int | None = None) -> Iterator[Finding]:
     """Is there memory for the machines that don't run yet?
 
-    `used`: MiB that these take. None: sooner or later what lab.yaml gives them, as virtual machines do.
+    `used`: MiB that these use. None: those in lab.yaml, which virtual machines use sooner or later.
     """
     found = case.host.memory
     if isinstance(found, Unknown):
-        yield note("memory", "Memory", f"could not be asked: {found.reason}", "The lab may not fit.")
+        yield note(
+            "memory",
+            "Memory",
+            f"could not be asked: {found.reason}",
+            "There may not be enough memory for the lab.",
+        )
         return
     declared = sum(node.memory_mib for node in case.waiting)
     needed = (declared if used is None else used) + MEMORY_RESERVE_MIB
     what = f"{found.available} MiB available, {len(case.waiting)} machines to start need {needed} MiB"
     if case.waiting and found.available < needed:
-        why = "The kernel would end processes of the cluster, and etcd loses its leader while it swaps."
-        yield unfit("memory", "Memory", what, why, "end other programs, or take fewer nodes in lab.yaml")
+        why = "The kernel would kill processes of the cluster, and etcd loses its leader while it swaps."
+        yield unfit("memory", "Memory", what, why, "end other programs, or configure fewer nodes in lab.yaml")
     elif case.waiting and found.available < declared:
-        why = f"lab.yaml promises them {declared} MiB in all; workloads that use it would not fit."
+        why = f"lab.yaml promises them {declared} MiB in total; workloads that use that would not fit."
         yield note("memory", "Memory", what, why)
     else:
         yield fit("memory", "Memory", what if case.waiting else "all machines run already")
 
 
 def cpus(case: Case) -> Iterator[Finding]:
-    """Are there CPUs enough? Container machines see all of the host's."""
+    """Are there enough CPUs? Container machines see all CPUs of the host."""
     what = f"{case.host.cpus} found, {CPUS} needed"
     if case.host.cpus < CPUS:
-        why = f"kubeadm refuses to make a control plane on fewer than {CPUS} CPUs (its check NumCPU)."
+        why = f"kubeadm refuses to create a control plane with fewer than {CPUS} CPUs (its check NumCPU)."
         yield unfit("cpus", "CPUs", what, why, "give this host, or the virtual machine it is, more CPUs")
     else:
         yield fit("cpus", "CPUs", what)
 
 
 def disk(case: Case, machines: Sequence[Need] = (), look: str = "") -> Iterator[Finding]:
-    """Is there room where `machines` are kept, and where builds are? They may be one disk.
+    """Is there enough space for `machines` and for builds? They may be on one disk.
 
-    `look` is a command that shows what could go.
+    `look` is a command that shows what could be deleted.
     """
     needs = list(machines)
     if case.wants("bake") and not case.baked:
@@ -75,7 +80,7 @@ def disk(case: Case, machines: Sequence[Need] = (), look: str = "") -> Iterator[
     known: list[tuple[str, Folder, int]] = []
     for whose, folder, needed in needs:
         if isinstance(folder, Unknown):
-            yield note("disk", "Disk", f"{whose}: {folder.reason}", "It may run full on the way.")
+            yield note("disk", "Disk", f"{whose}: {folder.reason}", "It may fill up during the run.")
         else:
             known.append((whose, folder, needed))
     for device in dict.fromkeys(folder.device for _, folder, _ in known):
@@ -91,12 +96,12 @@ def _one_disk(uses: list[tuple[str, Folder, int]], look: str) -> Finding:
         return fit("disk", "Disk", what)
     repair = "./inv bake --prune  # golden machines that no lab uses"
     if look:
-        repair = f"{look}   # what could go\n{repair}"
-    return unfit("disk", "Disk", what, "A full disk stops etcd, and half a build is lost.", repair)
+        repair = f"{look}   # what could be deleted\n{repair}"
+    return unfit("disk", "Disk", what, "A full disk stops etcd and makes builds fail.", repair)
 
 
 def folders(case: Case) -> Iterator[Finding]:
-    """Can everything be written where it belongs?"""
+    """Are the folders writable that the kit writes to?"""
     host, remedy = case.host, 'sudo chown -R "$USER" {}   # if it is yours'
     rows = [("tmp", "Temporary files", host.tmp, "Archives are unpacked there.", "export TMPDIR=~/tmp")]
     rows.append(("workspace", "Lab folder", host.workspace, "All of the lab's files are there.", remedy))
@@ -114,7 +119,7 @@ def folders(case: Case) -> Iterator[Finding]:
 
 
 def cgroups(case: Case) -> Iterator[Finding]:
-    """Which control groups are there, and are they all that the kubelet asks for?"""
+    """Which version are the control groups, and are all those enabled that the kubelet needs?"""
     found = case.host.cgroups
     if isinstance(found, Unknown):
         yield note("cgroups", "Control groups", found.reason, "The kubelet needs them.")
@@ -123,22 +128,22 @@ def cgroups(case: Case) -> Iterator[Finding]:
     what = f"version {found.version}"
     if missing:
         why = "The kubelet does not start without them."
-        repair = "boot with `cgroup_enable=memory`, or a kernel that has them"
+        repair = "boot with `cgroup_enable=memory`, or use a kernel that has them"
         yield unfit("cgroups", "Control groups", f"{what} without {', '.join(missing)}", why, repair)
     elif found.version == 1:
-        why = "Kubernetes is giving version 1 up; kubelets run with failCgroupV1: false here."
+        why = "Kubernetes is phasing out version 1; kubelets run with failCgroupV1: false here."
         yield note("cgroups", "Control groups", what, why)
     else:
         yield fit("cgroups", "Control groups", what)
 
 
 def inotify(case: Case) -> Iterator[Finding]:
-    """Are there inotify instances for the machines that don't run yet?"""
+    """Are there enough inotify instances for the machines that don't run yet?"""
     found = case.host.inotify
     title = "inotify"
     why = (
         "Each limit is for all of root's processes, in containers too. Without free instances systemd, "
-        "containerd or the kubelet fail in some machines, and joins fail in ways that never name it."
+        "containerd or the kubelet fail in some machines, and joins fail with unrelated messages."
     )
     if isinstance(found, Unknown):
         yield note("inotify", title, f"could not be asked: {found.reason}", why)
@@ -157,7 +162,7 @@ def inotify(case: Case) -> Iterator[Finding]:
     if free >= needed and found.watches >= INOTIFY_WATCHES:
         yield fit("inotify", title, what)
         return
-    # Never lower than it was, and room for another lab.
+    # Never lower than before, and enough for another lab.
     instances = max(INOTIFY_INSTANCES, found.instances, 2 * (used + needed))
     actions = _keep_inotify(instances, max(INOTIFY_WATCHES, found.watches))
     repair = "\n".join(action.pasted(is_root=case.host.uid == 0) for action in actions)
@@ -165,7 +170,7 @@ def inotify(case: Case) -> Iterator[Finding]:
 
 
 def _keep_inotify(instances: int, watches: int) -> tuple[Action, ...]:
-    """Raise the limits now and for later starts, in a file that is ours alone."""
+    """Raise the limits now, and at every boot from a file of the kit."""
     settings = f"fs.inotify.max_user_instances={instances}", f"fs.inotify.max_user_watches={watches}"
     return (
         Action(("sysctl", "-w", *settings)),

@@ -1,4 +1,4 @@
-"""Judging programs: what is installed, Vagrant, the toolchains."""
+"""Checks programs: what is installed, Vagrant, the toolchains."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from lab.system import quoting
 
 VAGRANT = (2, 3)
 BAKING = ("bake", "upstream")
-"""What only hosts that bake need."""
+"""Purposes that need tools only on hosts that bake."""
 
 APT = ("env", "DEBIAN_FRONTEND=noninteractive", "apt-get")
 LOCK_TIMEOUT = 120
-"""Seconds that another apt has to let go of its lock."""
+"""Seconds to wait for another apt to release its lock."""
 INSTALL = ("-o", f"DPkg::Lock::Timeout={LOCK_TIMEOUT}", "install", "-y", "--no-install-recommends")
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A thing that is needed: its Debian packages, what it is called upstream, and what for."""
+    """A needed program or file: its Debian packages, its name elsewhere, and what it is for."""
 
     name: str
     purpose: str
@@ -32,14 +32,14 @@ class Tool:
     upstream: str
     why: str
     is_there: Callable[[Case], bool] | None = None
-    """Whether the host has it; None: `_has` knows, by its name."""
+    """Whether the host has it; None: `_has` checks by its name."""
 
 
 TOOLS = (
-    Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it makes the machines"),
+    Tool("vagrant", "up", ("vagrant",), "Vagrant 2.3 or later", "it creates the machines"),
     Tool("ssh", "up", ("openssh-client",), "the OpenSSH client", "machines are set up over it"),
     Tool("ip", "up", ("iproute2",), "iproute2", "it shows where packets for the lab would go"),
-    Tool("mmdebstrap", "bake", ("mmdebstrap",), "mmdebstrap", "it makes the golden machine's Debian root"),
+    Tool("mmdebstrap", "bake", ("mmdebstrap",), "mmdebstrap", "it creates the golden machine's Debian root"),
     Tool(
         "trixie's key",
         "bake",
@@ -67,43 +67,43 @@ TOOLS = (
         "test",
         ("docker-registry",),
         "Docker's registry",
-        "it stands for upstream's (its service, which a package starts, is not used)",
+        "it is the stand-in for upstream's registry (the service that its package starts is not used)",
     ),
     Tool(
         "apt-ftparchive",
         "test",
         ("apt-utils",),
         "apt-utils",
-        "it makes the repository that stands for upstream's",
+        "it creates the stand-in for upstream's package repository",
     ),
-    Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the repository that stands for upstream's"),
-    Tool("pdftoppm", "test", ("poppler-utils",), "poppler", "it makes pictures of a handout's pages"),
-    Tool("chromium", "pdf", ("chromium",), "Chromium", "it makes a handout's pages, and tests look in it"),
-    Tool("Korean letters", "korean", ("fonts-noto-cjk",), "a Korean font", "a page in Korean needs them"),
+    Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the stand-in for upstream's package repository"),
+    Tool("pdftoppm", "test", ("poppler-utils",), "poppler", "it converts a handout's pages to images"),
+    Tool("chromium", "pdf", ("chromium",), "Chromium", "it prints handouts as PDF, and tests use it"),
+    Tool("Korean fonts", "korean", ("fonts-noto-cjk",), "a Korean font", "pages in Korean need it"),
 )
-"""What is needed with every provider, which has tools of its own."""
+"""The tools for every provider; each provider adds its own."""
 
 
 def system(case: Case) -> Iterator[Finding]:
-    """Can this kind of host make a golden machine?"""
+    """Can this kind of host build a golden machine?"""
     kinds = {"macos": "macOS, which can't bake", "wsl": "WSL, where baking is not supported"}
     if case.host.system in kinds:
-        why = "The kit is built and tested on Debian. Report how it goes to its makers."
-        yield note("untried", "This system", "the kit has not been tried on it", why)
+        why = "The kit is built and tested on Debian. Please report whether it works."
+        yield note("untried", "This system", "the kit has not been tested on it", why)
     if case.host.system in kinds and case.wants("bake") and not case.baked:
-        why = "A golden machine is made with Debian's tools on a Linux host, and is brought here as one file."
-        repair = "./inv bake --import FILE   # made there, with this lab.yaml: `./inv bake --export FILE`"
+        why = "A golden machine is built with Debian's tools on a Linux host and imported here as one file."
+        repair = "./inv bake --import FILE   # exported there, with this lab.yaml: `./inv bake --export FILE`"
         yield unfit("system", "Golden machine", f"this is {kinds[case.host.system]}", why, repair)
 
 
 def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
-    """Is everything installed that the purposes need? One finding, and one command, for all of it.
+    """Is everything installed that the purposes need? One finding with one command for all of it.
 
     `own` are the tools of the lab's provider.
     """
     wanted_tools = [tool for tool in (*own, *TOOLS) if case.wants(tool.purpose)]
     if case.host.system != "linux":
-        wanted_tools = [tool for tool in wanted_tools if tool.purpose not in BAKING]  # it is not done here
+        wanted_tools = [tool for tool in wanted_tools if tool.purpose not in BAKING]  # baking is not done here
     missing = [tool for tool in wanted_tools if not _has(case, tool)]
     title = "Programs"
     if not missing:
@@ -113,7 +113,7 @@ def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
     why = "; ".join(f"{tool.name}: {tool.why}" for tool in missing) + "."
     if "apt-get" not in case.host.programs:
         upstream = ", ".join(dict.fromkeys(tool.upstream for tool in missing))
-        repair = f"# there is no apt here: install {upstream} in this system's own way"
+        repair = f"# there is no apt here: install {upstream} with this system's package manager"
         yield unfit("packages", title, what, why, repair)
         return
     wanted = sorted({package for tool in missing for package in tool.packages})
@@ -126,13 +126,13 @@ def packages(case: Case, own: Sequence[Tool] = ()) -> Iterator[Finding]:
     yield Finding("packages", title, "repairable", what, why, repair, actions)
 
 
-def vagrant(case: Case, why: str = "The kit is made for 2.3 and later.") -> Iterator[Finding]:
-    """Does Vagrant start, and is it new enough (`why`)? A missing one is in the programs' finding."""
+def vagrant(case: Case, why: str = "The kit supports 2.3 and later.") -> Iterator[Finding]:
+    """Does Vagrant start, and is it new enough (`why`)? If it is missing, `packages` reports that."""
     if "vagrant" not in case.host.programs or not case.wants("up"):
         return
-    found, repair = case.host.vagrant, "vagrant --version   # what does it say?"
+    found, repair = case.host.vagrant, "vagrant --version   # what does it print?"
     if isinstance(found, Unknown):
-        yield unfit("vagrant", "Vagrant", f"does not start: {found.reason}", "It makes the machines.", repair)
+        yield unfit("vagrant", "Vagrant", f"does not start: {found.reason}", "It creates the machines.", repair)
         return
     version = ".".join(map(str, found))
     if found < VAGRANT:
@@ -142,18 +142,18 @@ def vagrant(case: Case, why: str = "The kit is made for 2.3 and later.") -> Iter
 
 
 def toolchains(case: Case) -> Iterator[Finding]:
-    """Which Python runs this, and which Go builds programs?"""
+    """Which Python runs this, which Go builds programs, and is the upstream version pinned?"""
     yield fit("python", "Python", ".".join(map(str, case.host.python)))
     if case.wants("bake"):
         go = release(case.lab.kubernetes.version).go
-        yield fit("go", "Go", f"{go}, fetched by `bake`; the host's own is not used")
+        yield fit("go", "Go", f"{go}, downloaded by `bake`; the host's own is not used")
     if case.wants("bake") and case.lab.kubernetes.source == "upstream":
         version = case.lab.kubernetes.version
         if lock.exists(version):
             yield fit("upstream", "Kubernetes from upstream", f"{version} is pinned")
         else:
-            why = "Nothing goes into a golden machine that is not pinned."
-            repair = "./inv lock   # where upstream or a mirror is reached; else `source: modules`"
+            why = "A golden machine contains only pinned versions."
+            repair = "./inv lock   # on a host that reaches upstream or a mirror; else set `source: modules`"
             yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, repair)
 
 
@@ -165,7 +165,7 @@ def _has(case: Case, tool: Tool) -> bool:
         return host.trixie_key
     if tool.name == "authorities":
         return host.authorities
-    if tool.name == "Korean letters":
+    if tool.name == "Korean fonts":
         return host.korean_font
     if tool.name == "libc.a":
         return host.static_libc

@@ -1,4 +1,4 @@
-"""docker: machines are containers, which share this host's kernel."""
+"""docker: machines are containers that share this host's kernel."""
 
 from lab.providers.docker import doctor, golden, machines
 from lab.providers.protocol import Provider

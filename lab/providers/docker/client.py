@@ -1,7 +1,8 @@
-"""The one way to docker's client for what is done with images and machines: every command has a deadline.
+"""Runs docker's client for images and machines, always with a deadline.
 
-A daemon that hangs, as on a full disk or a stuck storage driver, takes connections and answers nothing, so that
-docker's client waits forever. What the doctor asks has deadlines of its own (`lab.host.docker`).
+A daemon that hangs, for example with a full disk or a stuck storage driver, accepts connections and does not
+respond, so that docker's client waits forever. The doctor's questions have deadlines of their own
+(`lab.host.docker`).
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from lab.errors import CommandTimedOut
 from lab.system import process
 
 ASK_TIMEOUT = 20.0
-"""Seconds for the answer to a question, such as whether an image is there; less than one is usual."""
+"""Seconds for a question, such as whether an image exists; less than one is usual."""
 
 CHANGE_TIMEOUT = 120.0
-"""Seconds to start, remove or disconnect one thing; a few are usual, more when all machines go at once."""
+"""Seconds to start, remove or disconnect one object; a few are usual, more for all machines at once."""
 
-NO_ANSWER = "`./inv doctor` shows whether docker's daemon answers, and how to start it again; then repeat this"
+NO_ANSWER = (
+    "`./inv doctor` shows whether docker's daemon responds, and how to restart it; then repeat this command"
+)
 
 
 def run(
@@ -28,9 +31,9 @@ def run(
     log: Path | None = None,
     hint: str = "",
 ) -> process.Result:
-    """Run docker's client. Raises CommandFailed, for a daemon that does not answer in time with what to do."""
+    """Run docker's client. Raises CommandFailed; after a timeout, with what to do about the daemon."""
     try:
         return process.run(["docker", *words], accept=accept, timeout=timeout, log=log, hint=hint)
     except CommandTimedOut as error:
-        what = f"did not end within {timeout:.0f} s: docker's daemon does not answer, or is very slow"
+        what = f"did not end within {timeout:.0f} s: docker's daemon does not respond, or is very slow"
         raise CommandTimedOut(error.argv, what, tail=error.tail, hint=NO_ANSWER, log=log) from error

@@ -1,4 +1,4 @@
-"""The golden machine as docker's image, under its content hash."""
+"""The golden machine as a docker image, named by its content hash."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def exists(image: str) -> bool:
 
 
 def make(lab: Lab, progress: Progress) -> None:
-    """Make the golden machine; nothing half-made is ever under its name. Raises LabError."""
+    """Build the golden machine; an incomplete one never gets its name. Raises LabError."""
     with build.workshop(key(lab), lambda: not exists(name(lab)), progress) as folder:
         if folder is not None:
             _import(build.root(lab, folder, debian.packages(), progress), lab, progress)
 
 
 def bill_of_materials(image: str) -> str:
-    """Return the golden machine's own list of what went in, as JSON text."""
+    """Return the golden machine's bill of materials, as JSON text."""
     words = ("run", "--rm", "--network", "none", "--entrypoint", "cat")
     return client.run(*words, image, f"/{build.BILL}", timeout=60).stdout
 
@@ -52,9 +52,9 @@ def baked() -> list[str]:
 
 
 def prune(lab: Lab) -> list[str]:
-    """Remove every golden machine but this lab's; return the names removed.
+    """Remove every golden machine except this lab's; return the removed names.
 
-    One that a container still uses stays: docker refuses, and that is right.
+    docker keeps those that a container still uses.
     """
     others = [old for old in baked() if old != name(lab)]
     return [
@@ -63,29 +63,29 @@ def prune(lab: Lab) -> list[str]:
 
 
 def size(lab: Lab) -> int:
-    """Return what the golden machine takes in docker, in MiB."""
+    """Return the golden machine's size in docker, in MiB."""
     words = ("image", "inspect", "--format", "{{.Size}}", name(lab))
     return int(client.run(*words, timeout=client.ASK_TIMEOUT).stdout) // 2**20 + 1
 
 
 def pack(lab: Lab, folder: Path, progress: Progress) -> None:
-    """Put the golden machine into that folder as a file, for another host's docker."""
+    """Export the golden machine to a file in that folder, for another host's docker."""
     with progress.step("pack", f"pack {name(lab)}") as step:
         plain = folder / PACKED.removesuffix(".gz")
         client.run("save", "--output", plain, name(lab), log=step.log, timeout=900)
-        # The least that gzip can do is nearly all that it could, in a quarter of the time.
+        # gzip's fastest level compresses nearly as well, in a quarter of the time.
         process.run(["gzip", "-1", "--no-name", plain], log=step.log, timeout=900)
 
 
 def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
-    """Take the golden machine from a folder that `pack` has filled."""
-    with progress.step("import", f"give {name(lab)} to docker") as step:
+    """Import the golden machine from a folder that `pack` has filled."""
+    with progress.step("import", f"import {name(lab)} into docker") as step:
         hint = "docker needs about 1.5 GiB where it keeps its data (`./inv doctor`)"
         client.run("load", "--input", folder / PACKED, log=step.log, timeout=900, hint=hint)
 
 
 def _import(root: Path, lab: Lab, progress: Progress) -> None:
-    with progress.step("import", f"give it to docker as {name(lab)}") as step:
+    with progress.step("import", f"import it into docker as {name(lab)}") as step:
         client.run(
             "import",
             *("--change", f'ENTRYPOINT ["{ENTRYPOINT}"]'),

@@ -1,4 +1,4 @@
-"""Machines that are containers: what docker does better itself than through Vagrant."""
+"""Machines that are containers; uses docker itself where Vagrant is slower or can't do it."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from lab.system import quoting
 from lab.workspace import Workspace, made
 
 TRANSIENT_ERRORS = ("No such object", "No such network")
-"""Vagrant looks at every container and network of the host, and fails where one goes away meanwhile."""
+"""Vagrant inspects every container and network of the host, and fails if one is removed meanwhile."""
 
 NO_SUCH = "no such"
-"""In docker's refusal where a container does not exist; in small letters, since versions differ in them."""
+"""Part of docker's error for a missing container; lower case, since versions differ."""
 
 STATES: dict[str, MachineState] = {
     "created": "stopped",
@@ -32,34 +32,34 @@ STATES: dict[str, MachineState] = {
     "exited": "stopped",
     "dead": "stopped",
 }
-"""docker's states of a container (`docker ps --help`, the filter `status`), as ours."""
+"""docker's container states (`docker ps --help`, the filter `status`) → MachineState."""
 
 KILLED = 137
-"""The exit code of a container that ended by SIGKILL: 128 and the signal's number."""
+"""The exit code of a container that was killed by SIGKILL: 128 plus the signal's number."""
 
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
-    """Make and start machines that don't run, without provisioning: those named, or all."""
+    """Create and start machines that don't run, without provisioning: those named, or all."""
     _stop_unconnected(workspace, log, names)
     vagrant.up(workspace, log, provider="docker", names=names, transient=TRANSIENT_ERRORS)
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network, also those that Vagrant has lost sight of.
+    """Remove every machine and the lab's network, also machines that Vagrant has lost track of.
 
-    What docker refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    Continues after a refused removal. Raises LabStateError with all refusals at the end.
     """
     if _was_never_used(workspace):
         return
-    # First, and all at once: Vagrant would stop them in an orderly way, one docker command after another.
+    # First, and in parallel: Vagrant would stop them one after another.
     refused, kept = _removal_failures(own_containers(workspace), log), ""
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
         try:
             LoggedVagrant(workspace, log).destroy()
         except CommandFailed as error:
-            # Without machines it only kept Vagrant from forgetting them, and its memory goes with the folder.
+            # This failure does not matter: Vagrant's records are removed with the folder.
             refused += [] if refused or not own_containers(workspace) else [error]
-    # Known by its label, so that another project's network of the same subnet is never ours.
+    # Found by its label, so that another project's network with the same subnet is never removed.
     own = ("network", "ls", "--quiet", "--filter", f"label={owner_label(made.owner(workspace))}")
     try:
         networks = client.run(*own, timeout=client.ASK_TIMEOUT).stdout.split()
@@ -77,7 +77,7 @@ def remove(workspace: Workspace, log: Path) -> None:
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
-    """Remove these machines with their volumes, and Vagrant's memory of them; the network stays."""
+    """Remove these machines, their volumes, and Vagrant's records of them; the network stays."""
     if not _was_never_used(workspace):
         own, known = _own_by_name(workspace), vagrant.ids_by_name(workspace)
         ids = set(own.values())
@@ -87,15 +87,15 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
         vagrant.forget(workspace, name)
 
 
-def lost_sight_of(workspace: Workspace) -> list[str]:
-    """The ids of this lab's containers that Vagrant does not know: it, or its .vagrant folder, was killed."""
+def unknown_to_vagrant(workspace: Workspace) -> list[str]:
+    """The ids of this lab's containers that Vagrant does not know."""
     known = vagrant.ids(workspace)
     return [container for container in own_containers(workspace) if container not in known]
 
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
-    """Tell Vagrant again which containers are its machines, by their names."""
-    for container in lost_sight_of(workspace):
+    """Register containers with Vagrant again, by their names."""
+    for container in unknown_to_vagrant(workspace):
         words = ("inspect", "--format", "{{.Name}}", container)
         name = client.run(*words, timeout=client.ASK_TIMEOUT).stdout.strip().removeprefix("/")
         for node in lab.nodes:
@@ -121,21 +121,21 @@ def start(lab: Lab, node: Node) -> None:
 
 
 def stop(lab: Lab, node: Node, timeout: float) -> bool:
-    """Shut a running machine down: its init gets the stop signal that it was made with, SIGRTMIN+3."""
+    """Shut a running machine down: its init gets the container's stop signal, SIGRTMIN+3."""
     name = machine_name(lab, node)
     client.run("stop", "--time", f"{timeout:.0f}", name, timeout=timeout + 60)
     return _inspect(lab, node, "{{.State.ExitCode}}") != str(KILLED)
 
 
 def resume(lab: Lab, node: Node) -> None:
-    """Let a paused machine go on."""
+    """Resume a paused machine."""
     client.run("unpause", machine_name(lab, node), timeout=60)
 
 
 def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
-    """Cut the power of a machine that is on; `silent` is called before docker has taken it down."""
-    # A container takes a second to die, and its kernel goes on taking connections, to reset them at the end.
-    # A machine without power is silent at once, so its network goes first.
+    """Cut the power of a running machine; `silent` is called before docker has stopped it."""
+    # A container takes a second to stop, and the kernel accepts connections until then. A machine without power
+    # does not respond at all, so its network is disconnected first.
     name = machine_name(lab, node)
     client.run("exec", name, "ip", "link", "set", "group", "default", "down", timeout=60)
     silent()
@@ -143,23 +143,23 @@ def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
 
 
 def resize(lab: Lab, node: Node) -> None:
-    """Nothing to do: containers have no limits of their own, and take what they use (docs/DESIGN.md)."""
+    """Nothing to do: containers have no limits and take what they use (docs/DESIGN.md)."""
 
 
 def own_containers(workspace: Workspace) -> list[str]:
-    """The ids of all containers that carry this workspace's label, running or not."""
+    """The ids of all containers with this workspace's label, running or not."""
     words = ("ps", "--all", "--quiet", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}")
     return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.split()
 
 
 def containers_named(pattern: str) -> list[str]:
-    """The ids of the running containers with a name that matches, whoever made them."""
+    """The ids of all running containers with a matching name, of any lab."""
     words = ("ps", "--quiet", "--no-trunc", "--filter", f"name={pattern}")
     return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.split()
 
 
 def _own_rows(workspace: Workspace) -> list[tuple[str, str, MachineState]]:
-    """Name, id and state of each container that carries this lab's label."""
+    """Name, id and state of each container with this lab's label."""
     words = ("ps", "--all", "--no-trunc", "--filter", f"label={owner_label(made.owner(workspace))}")
     columns = "{{.ID}} {{.State}} {{.Names}} {{.Networks}}"
     lines = client.run(*words, "--format", columns, timeout=client.ASK_TIMEOUT).stdout.splitlines()
@@ -167,7 +167,7 @@ def _own_rows(workspace: Workspace) -> list[tuple[str, str, MachineState]]:
     for line in lines:
         container, said, names, *networks = line.split()
         connected = set(",".join(networks).split(",")) - {"", "bridge"}
-        # Under other containers' names for it, as `other/alias`, it is listed too.
+        # It is also listed with other containers' names for it, as `other/alias`.
         name = next((each for each in names.split(",") if "/" not in each), names)
         rows.append((name, container, STATES[said] if connected else "incomplete"))
     return rows
@@ -178,7 +178,7 @@ def _own_by_name(workspace: Workspace) -> dict[str, str]:
 
 
 def _inspect(lab: Lab, node: Node, template: str) -> str | None:
-    """One answer about a machine's container; None where there is no such container."""
+    """One property of a machine's container; None if there is no such container."""
     words = ("inspect", "--type", "container", "--format", template, machine_name(lab, node))
     try:
         return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.strip()
@@ -189,7 +189,7 @@ def _inspect(lab: Lab, node: Node, template: str) -> str | None:
 
 
 def _was_never_used(workspace: Workspace) -> bool:
-    """Whether the lab was rendered at most: there is nothing to remove, and no docker to ask."""
+    """Whether the lab was at most rendered, so that there is nothing to remove and docker need not be asked."""
     return shutil.which("docker") is None and not vagrant.known(workspace)
 
 
@@ -199,7 +199,7 @@ def _remove_containers(containers: Sequence[str], log: Path) -> None:
 
 
 def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFailed]:
-    """Remove containers with their volumes, all at once; return what docker refused. Fine if some are gone."""
+    """Remove containers with their volumes, in parallel; return the failures. Some may not exist."""
     with ThreadPoolExecutor(max_workers=16) as pool:
         removals = [
             pool.submit(
@@ -218,9 +218,9 @@ def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFaile
 
 
 def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | None) -> None:
-    """Stop machines without the lab's network: Vagrant attaches it to those only that it starts.
+    """Stop machines that are not on the lab's network: Vagrant only connects machines that it starts.
 
-    A Vagrant that was killed between creating a machine and connecting it leaves such a one. Only machines that
+    A Vagrant that was killed between creating and connecting a machine leaves such a one. Only machines that
     are about to be started: all, or those named.
     """
     template = "{{.State.Running}} {{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}"

@@ -1,4 +1,4 @@
-"""libvirt: machines are virtual, of KVM or emulated, on this host or another."""
+"""libvirt: virtual machines, with KVM or emulated, on this host or another."""
 
 from lab.providers.libvirt import doctor, golden, host, machines
 from lab.providers.protocol import Provider

@@ -1,4 +1,4 @@
-"""Judging libvirt: its daemon, its hypervisors, its pool, and who else's things are there."""
+"""Checks libvirt: its daemon, its hypervisors, its pool, and conflicts with other machines."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from lab.system.progress import Progress
 from lab.system.wait import wait_until
 
 MACHINE_MIB = 1536
-"""What a machine's disk grows to on top of the golden one's, in MiB; measured after a bring-up, with room."""
+"""How much a machine's disk grows beyond the golden disk, in MiB; measured after a bring-up, with a margin."""
 
 BOX_MIB = 1024
-"""What the golden disk takes in the pool, in MiB."""
+"""The golden disk's size in the pool, in MiB."""
 
 POOL_FOLDER = "/var/lib/libvirt/images"
 START = {
     True: (Action(("systemctl", "start", "libvirtd")),),
     False: (Action(("virtlogd", "--daemon")), Action(("libvirtd", "--daemon"))),
 }
-"""How the daemon is started, by whether systemd runs. virtlogd keeps machines' consoles; it may run already."""
+"""How to start the daemon, by whether systemd runs. virtlogd keeps machines' consoles; it may run already."""
 
-_DAEMON = "It makes the machines and their networks."
+_DAEMON = "It creates the machines and their networks."
 
 
 def _has_plugin(case: Case) -> bool:
@@ -41,22 +41,22 @@ def _has_plugin(case: Case) -> bool:
 
 
 def _local(name: str) -> Callable[[Case], bool]:
-    """Whether the host has a program; where the machines are on another host, it is for that one to have."""
+    """Whether the host has a program; if the machines are on another host, only that host needs it."""
     return lambda case: bool(case.lab.remote_host) or name in case.host.programs
 
 
 DAEMONS = ("libvirt-daemon-system", "dnsmasq-base")
-"""libvirt's daemon, and what gives addresses on its networks."""
+"""libvirt's daemon, and the DHCP server for its networks."""
 
 TOOLS = (
-    Tool("virsh", "up", ("libvirt-clients",), "libvirt", "it speaks to libvirt"),
-    Tool("libvirtd", "up", DAEMONS, "libvirt", "it makes the machines", _local("libvirtd")),
+    Tool("virsh", "up", ("libvirt-clients",), "libvirt", "it is libvirt's client"),
+    Tool("libvirtd", "up", DAEMONS, "libvirt", "it creates the machines", _local("libvirtd")),
     Tool(
         "qemu-system-x86_64",
         "up",
         ("qemu-system-x86",),
         "QEMU",
-        "it is what machines run in",
+        "machines run in it",
         _local("qemu-system-x86_64"),
     ),
     Tool("qemu-img", "up", ("qemu-utils",), "QEMU", "the machines' disks are its files"),
@@ -66,20 +66,20 @@ TOOLS = (
         "up",
         ("vagrant-libvirt",),
         "vagrant-libvirt",
-        "it is Vagrant's way there",
+        "Vagrant connects with it",
         _has_plugin,
     ),
 )
 
 
 def daemon(case: Case) -> Iterator[Finding]:
-    """Does libvirt answer, and let this user in?"""
+    """Does libvirt respond, and does this user have access?"""
     found, check, title = _host(case), "libvirtd", "libvirt"
     settings = _settings(case)
     if found.state == "answers":
         yield fit(check, title, f"{settings.uri} answers")
     elif settings.remote:
-        repair = f"{_asked(settings)}   # says what is wrong; it wants a key that asks nothing"
+        repair = f"{_asked(settings)}   # shows what is wrong; it needs a key without a passphrase"
         yield unfit(check, title, f"{settings.uri} does not answer: {found.words}", _DAEMON, repair)
     elif found.state in ("absent", "no client"):
         what = "does not run" if found.state == "absent" else "can't be asked: virsh is not installed"
@@ -93,58 +93,60 @@ def daemon(case: Case) -> Iterator[Finding]:
         repair = "sudo usermod -aG libvirt $USER   # then log in again; members can become root"
         yield unfit(check, title, f"does not let this user in ({found.words})", _DAEMON, repair)
     else:
-        repair = f"{_asked(settings)}   # says what is wrong"
+        repair = f"{_asked(settings)}   # shows what is wrong"
         yield unfit(check, title, f"gives no clear answer: {found.words}", _DAEMON, repair)
 
 
 def plugin(case: Case) -> Iterator[Finding]:
-    """Has Vagrant its plugin for libvirt? Debian's package is the programs' to install."""
+    """Does Vagrant have its libvirt plugin? `packages` installs Debian's package."""
     if _host(case).plugin:
-        yield fit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is there")
+        yield fit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is installed")
     elif "apt-get" not in case.host.programs:
         repair = "vagrant plugin install vagrant-libvirt"
         yield unfit("vagrant-libvirt", "Vagrant's plugin", "vagrant-libvirt is missing", _DAEMON, repair)
 
 
 def hypervisor(case: Case) -> Iterator[Finding]:
-    """Can it run machines at all, and are they emulated?"""
+    """Can it run machines, and are they emulated?"""
     found, check, title = _host(case), "hypervisor", "Hypervisor"
     if found.state == "answers" and "QEMU" not in found.hypervisor:
         repair = f"# install qemu-system-x86{' there' if case.lab.remote_host else ''}, and restart libvirtd"
-        yield unfit(check, title, "libvirt has neither KVM nor QEMU", "Nothing could run a machine.", repair)
+        yield unfit(check, title, "libvirt has neither KVM nor QEMU", "No machine could run.", repair)
     elif case.lab.remote_host and not case.lab.emulated:
-        what = f"machines will run on the KVM of {case.lab.remote_host}'s host, which can't be tried from here"
-        why = "Where that does not work, no machine starts: then let lab.yaml say `libvirt: {emulated: true}`."
+        what = f"machines will run on the KVM of {case.lab.remote_host}'s host, which can't be tested from here"
+        why = "If it fails, no machine starts: then set `libvirt: {emulated: true}` in lab.yaml."
         yield note(check, title, what, why)
     elif case.lab.emulated:
         why = (
-            f"Every step takes many times as long, so all times are {EMULATION_PATIENCE} times as long; run "
+            f"Every step takes many times as long, so all timeouts are {EMULATION_PATIENCE} times as long; run "
             "nothing beside it. A lab of 1 + 1 + 1 takes 8 to 15 minutes on two CPUs. With `provider: docker` "
             "it takes one."
         )
         yield note(check, title, f"machines are emulated: {_why_emulated(case)}", why)
     elif found.kvm is False:
-        why = "lab.yaml says `libvirt: {emulated: false}`, and no machine would start."
-        repair = "# load kvm_intel or kvm_amd and join the group kvm, or let lab.yaml say `emulated: auto`"
+        why = "lab.yaml has `libvirt: {emulated: false}`, and no machine would start."
+        repair = "# load kvm_intel or kvm_amd and join the group kvm, or set `emulated: auto` in lab.yaml"
         yield unfit(check, title, "KVM runs no kernel on this host", why, repair)
     elif isinstance(found.kvm, Unknown):
         yield note(
-            check, title, f"KVM has not been tried: {found.kvm.reason}", "`up` tries it once it has baked."
+            check, title, f"KVM has not been tested: {found.kvm.reason}", "`up` tests it once it has baked."
         )
     else:
         yield fit(check, title, "KVM runs a kernel")
 
 
 def kvm_device(case: Case) -> Iterator[Finding]:
-    """May libvirt's own user open /dev/kvm? udev sees to that; build machines have none."""
+    """May libvirt's own user open /dev/kvm? udev usually sets its mode, but not on hosts without udev."""
     if _host(case).kvm_closed:
-        why = "libvirt runs machines as another user, and so tries its emulators again for each question."
+        why = "libvirt runs machines as another user; without access it probes emulators for each question."
         actions = (Action(("chgrp", "kvm", "/dev/kvm")), Action(("chmod", "660", "/dev/kvm")))
-        yield _repairable(case, "kvm-device", "KVM's device", "is shut to the group kvm", why, actions)
+        yield _repairable(
+            case, "kvm-device", "KVM's device", "is not accessible to the group kvm", why, actions
+        )
 
 
 def pool(case: Case) -> Iterator[Finding]:
-    """Is the storage pool there, and is there room for the machines that don't exist yet?"""
+    """Does the storage pool exist, and is there space for the machines that don't exist yet?"""
     found, settings, check, title = _host(case), _settings(case), "pool", "Storage pool"
     if found.state != "answers":
         return
@@ -159,14 +161,14 @@ def pool(case: Case) -> Iterator[Finding]:
         )
         yield _repairable(case, check, title, f"{settings.pool} does not exist", why, actions)
     elif found.pool is None:
-        repair = "virsh pool-list --all   # which there are; then `libvirt: {pool: …}` in lab.yaml"
+        repair = "virsh pool-list --all   # lists the pools; then set `libvirt: {pool: …}` in lab.yaml"
         yield unfit(check, title, f"{settings.pool} does not exist", why, repair)
     elif not found.pool.running:
         action = Action((*virsh, "pool-start", settings.pool))
         yield _repairable(case, check, title, f"{settings.pool} is not started", why, (action,))
     elif found.pool.torn:
         what = f"{', '.join(found.pool.torn)} in {settings.pool} is incomplete"
-        why = "A run was killed while the golden disk was copied there; machines that stand on it don't boot."
+        why = "A run was killed while it copied the golden disk there; machines based on it don't boot."
         volume = quoting.line([settings.pool, found.pool.torn[0]])
         repair = f"virsh vol-delete --pool {volume}   # `up` copies it again"
         yield unfit(check, title, what, why, repair)
@@ -176,20 +178,22 @@ def pool(case: Case) -> Iterator[Finding]:
         what = f"{found.pool.free} MiB free in {settings.pool}, {needed} MiB needed"
         if found.pool.free < needed:
             listed = f"virsh vol-list {quoting.word(settings.pool)}"
-            repair = f"{listed}   # what could go\n./inv bake --prune  # old boxes"
-            yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", repair)
+            repair = f"{listed}   # what could be deleted\n./inv bake --prune  # old boxes"
+            yield unfit(check, title, what, "A machine is paused when its disk is full.", repair)
         else:
             yield fit(check, title, what)
 
 
 def names(case: Case) -> Iterator[Finding]:
-    """Is there a machine or a disk of our names that this lab did not make? Neither is ever removed."""
+    """Is there a machine or a disk with our names that this lab did not create? Neither is ever removed."""
     found = _host(case)
     wanted = {machine_name(case.lab, node) for node in case.lab.nodes}
     foreign = [each for each in found.domains if each.owner != _owner(case)]
     if foreign:
-        why = "libvirt's names are unique, so the machines could not be made. Those of others are not removed."
-        what = f"domains exist that this lab did not make: {', '.join(sorted(each.name for each in foreign))}"
+        why = (
+            "libvirt's names are unique, so the machines could not be created. Other machines are not removed."
+        )
+        what = f"domains exist that this lab did not create: {', '.join(sorted(each.name for each in foreign))}"
         lines = dict.fromkeys(_out_of_the_way(_settings(case), domain) for domain in foreign)
         repair = "\n".join([*lines, "# or give this lab another `name:` in lab.yaml"])
         yield unfit("names", "Names", what, why, repair)
@@ -198,9 +202,9 @@ def names(case: Case) -> Iterator[Finding]:
     volumes = found.pool.volumes if found.pool else frozenset()
     stale = sorted(f"{name}.img" for name in wanted - own if f"{name}.img" in volumes)
     if stale:
-        why = "Vagrant makes no machine over a disk that exists. It may be another's, so it is not removed."
+        why = "Vagrant does not overwrite an existing disk. It may belong to another lab, so it is not removed."
         volume = quoting.line([_settings(case).pool, stale[0]])
-        repair = f"virsh vol-delete --pool {volume}   # after a look at whose it is"
+        repair = f"virsh vol-delete --pool {volume}   # once you know what it is"
         yield unfit(
             "names", "Names", f"disks without a machine are in the pool: {', '.join(stale)}", why, repair
         )
@@ -209,67 +213,67 @@ def names(case: Case) -> Iterator[Finding]:
 
 
 def _out_of_the_way(settings: Libvirt, domain: Domain) -> str:
-    """What to do about a machine of another's: to look, unless it says that it is of a lab of ours."""
+    """What to do about another machine: inspect it, unless its description names another lab."""
     if not domain.folder_exists:
         undefine = quoting.line(virsh.argv(settings, "undefine", domain.name, "--remove-all-storage"))
         return (
             f"{quoting.line(virsh.argv(settings, 'dominfo', domain.name))}   # another lab's, whose folder "
             f"{domain.folder} is gone; if it was moved: `./inv destroy`, with --lab and its lab.yaml there; if "
-            f"nobody needs it: `{undefine}`"
+            f"it is not needed: `{undefine}`"
         )
     if domain.folder:
         lab_file = quoting.word(Path(domain.folder).parent / "lab.yaml")
-        return f"./inv destroy --lab {lab_file}   # another lab's, if that one can go"
-    return f"{quoting.line(virsh.argv(settings, 'dominfo', domain.name))}   # whose is it?"
+        return f"./inv destroy --lab {lab_file}   # another lab's: only if you no longer need it"
+    return f"{quoting.line(virsh.argv(settings, 'dominfo', domain.name))}   # what is it?"
 
 
 def leases(case: Case) -> Iterator[Finding]:
-    """Has one of libvirt's DHCP servers given an address of ours to another machine?"""
+    """Has one of libvirt's DHCP servers given one of our addresses to another machine?"""
     given = _host(case).leases
     taken = [(node, given[str(node.address)]) for node in case.lab.nodes if str(node.address) in given]
     if taken:
         listed = ", ".join(f"{node.name}'s {node.address} by {who}" for node, who in taken)
-        why = "Two machines would answer at one address."
-        repair = "# choose other addresses (first_address) in lab.yaml, or end that machine"
+        why = "Two machines would have the same address."
+        repair = "# choose other addresses (first_address) in lab.yaml, or shut that machine down"
         yield unfit("leases", "Addresses", f"taken: {listed}", why, repair)
 
 
 def management(case: Case) -> Iterator[Finding]:
-    """Is the management network as lab.yaml has it, where it exists already?"""
+    """Does the management network, if it exists, have the subnet in lab.yaml?"""
     networks, settings = case.host.libvirt_networks, _settings(case)
     if isinstance(networks, Unknown) or settings.remote:
         return
     found = networks.get(MANAGEMENT)
     clashes = [who for who, other in used(case) if other.overlaps(settings.management)]
     if found is not None and found != settings.management:
-        why = "Vagrant's plugin takes that network only with the addresses that it has."
+        why = "Vagrant's plugin only uses that network with its existing addresses."
         repair = f"# in lab.yaml:\nlibvirt: {{management: {found}}}"
         what = f"{MANAGEMENT} is {found}, not {settings.management}"
         yield unfit("network-management", "Management network", what, why, repair)
     elif clashes:
         taken = [other for _, other in used(case)]
         free = free_network(SUBNETS[1:], 24, [*taken, case.lab.network.subnet])
-        why = "Vagrant reaches the machines by it, and they reach the world."
+        why = "Vagrant reaches the machines through it, and they reach other networks."
         what = f"{settings.management} overlaps {', '.join(clashes)}"
         repair = f"# in lab.yaml:\nlibvirt: {{management: {free or '…'}}}"
         yield unfit("network-management", "Management network", what, why, repair)
 
 
 def remote(case: Case) -> Iterator[Finding]:
-    """Are the addresses of machines on another host reached from here?"""
+    """Can the addresses of machines on another host be reached from here?"""
     settings, ways = _settings(case), case.host.routes
     if not settings.remote:
         return
     subnet = case.lab.network.subnet
     reached = [] if isinstance(ways, Unknown) else [way for way in ways if _leads(way.network, subnet)]
     if reached:
-        yield fit("remote", "Way to the lab", f"{reached[0]}")
+        yield fit("remote", "Route to the lab", f"{reached[0]}")
         return
     why = (
-        f"Machines have their addresses on {settings.uri}'s host; a default route would send packets anywhere."
+        f"Machines have their addresses on {settings.uri}'s host; a default route would send packets elsewhere."
     )
-    repair = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # and it has to forward them"
-    yield unfit("remote", "Way to the lab", f"no route of this host leads to {subnet}", why, repair)
+    repair = f"sudo ip route add {subnet} via ADDRESS-OF-THAT-HOST   # that host has to forward the packets"
+    yield unfit("remote", "Route to the lab", f"no route of this host leads to {subnet}", why, repair)
 
 
 def memory(case: Case) -> Iterable[Finding]:
@@ -278,7 +282,7 @@ def memory(case: Case) -> Iterable[Finding]:
         return resources.memory(case)
     wanted = sum(node.memory_mib for node in case.waiting)
     what = f"{len(case.waiting)} machines to start need {wanted} MiB on the host of {case.lab.remote_host}"
-    why = "How much that host has, and how many CPUs, is not asked from here."
+    why = "That host's memory and CPUs are not checked from here."
     return [note("memory", "Memory", what, why)]
 
 
@@ -297,7 +301,7 @@ def firewall(case: Case) -> Iterator[Finding]:
 
 
 def _leads(network: IPv4Network, subnet: IPv4Network) -> bool:
-    """Whether a route is the lab's, and no default one (VPNs write that as two halves)."""
+    """Whether a route covers the lab and is not a default one (VPNs split that into two halves)."""
     return network.prefixlen > 1 and network.supernet_of(subnet)
 
 
@@ -305,7 +309,7 @@ def _why_emulated(case: Case) -> str:
     kvm = _host(case).kvm
     if kvm is False:
         return "KVM is missing here, or runs no kernel"
-    return "lab.yaml says so" if kvm is True else "the machines there are were made so, or lab.yaml says so"
+    return "lab.yaml says so" if kvm is True else "the existing machines are emulated, or lab.yaml says so"
 
 
 def _own_domains(case: Case) -> list[str]:
@@ -328,7 +332,7 @@ def _settings(case: Case) -> Libvirt:
 
 
 def _asked(settings: Libvirt) -> str:
-    """The command that asks libvirt for its version, as one would paste it."""
+    """The command that asks libvirt for its version, to paste."""
     return quoting.line(virsh.argv(settings, "version"))
 
 
@@ -339,26 +343,26 @@ def _host(case: Case) -> LibvirtHost:
 
 
 def start(actions: Sequence[Action], progress: Progress) -> None:
-    """Start libvirt's daemons, all of them, unless its packages have done so."""
+    """Start all of libvirt's daemons, unless installing its packages has done so."""
     if not _libvirt_problem():
         return
     for action in actions:
         words = process.as_root(*action.argv)
         with progress.step("libvirtd", quoting.line(words)) as step:
-            # One that runs already says so by failing; whether libvirt answers is what counts.
+            # Starting one that runs fails, which does not matter if libvirt responds.
             process.run(words, accept=None, log=step.log, timeout=60)
-    with progress.step("libvirtd-answers", "libvirt's daemon answers") as step:
+    with progress.step("libvirtd-answers", "libvirt's daemon responds") as step:
         wait_until(
             _libvirt_problem,
-            what="libvirt's daemon to answer",
+            what="libvirt's daemon to respond",
             timeout=repairs.DAEMON_TIMEOUT,
             log=step.log,
-            hint="`journalctl -u libvirtd`, or /var/log/libvirt where no systemd runs, says why not",
+            hint="`journalctl -u libvirtd`, or /var/log/libvirt without systemd, shows why not",
         )
 
 
 def _libvirt_problem() -> str | None:
-    """Why libvirt does not answer yet; one that refuses this user runs all the same."""
+    """Why libvirt does not respond yet; one that rejects this user is running."""
     try:
         words = virsh.argv(Libvirt(), "version")
         said = process.run(words, accept=None, timeout=10)
@@ -367,7 +371,7 @@ def _libvirt_problem() -> str | None:
     return None if said.ok or "denied" in said.stderr else said.stderr.strip() or repairs.SILENT
 
 
-# In the order of repairs: what is needed to ask the next one comes first.
+# In the order of repairs: what the next check depends on comes first.
 CHECKS: tuple[Check, ...] = (
     daemon,
     tools.vagrant,

@@ -1,4 +1,4 @@
-"""Facts about libvirt: its client, asked in few calls about machines, the storage pool and networks."""
+"""Gathers facts about libvirt, in few calls of its client: machines, the storage pool, networks."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from lab.unknown import Unknown
 
 DENIED = (
     *("Permission denied", "authentication unavailable", "access denied", "authentication failed"),
-    "Unable to get system bus connection",  # where no bus runs, nothing can let a plain user in
+    "Unable to get system bus connection",  # without a system bus, only root has access
 )
 ABSENT = ("No such file or directory", "Connection refused")
 RUNNING = "Running hypervisor:"
 BRIDGE = re.compile(r"<bridge name='([^']+)'")
 PATIENCE = 20.0
-"""Seconds for one question: a daemon that has just started tries its emulators first, which takes four."""
+"""Seconds for one question: a daemon that has just started probes its emulators first, which takes four."""
 
 State = Literal["no client", "absent", "denied", "mute"]
 PHYSICAL = re.compile(r"<physical unit='bytes'>([0-9]+)<")
 COPY = "_vagrant_box_image_"
-"""What Vagrant's plugin calls a box's disk in the pool: the box, this mark, and when the box was added."""
+"""The middle of a box's volume name in the pool: the box, this, and the time when the box was added."""
 
 TABLE_HEAD = 2
-"""Lines that virsh's tables begin with: the titles, and a rule."""
+"""The header lines of virsh's tables: the titles, and a rule."""
 
 
 MANAGEMENT = "vagrant-libvirt"
-"""What Vagrant's plugin calls its management network."""
+"""The name of the management network of Vagrant's plugin."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A storage pool of libvirt's: whether it runs, and its free MiB. `volumes` are the names of its files.
+    """A storage pool: whether it runs, and its free MiB. `volumes` are the names of its files.
 
-    `torn` are those that are copies of a box's disk, and shorter than it is.
+    `torn` are incomplete copies of a box's disk.
     """
 
     name: str
@@ -57,9 +57,9 @@ class Pool:
 
 @dataclass(frozen=True)
 class Domain:
-    """A machine of libvirt's; `owner` is the description it carries, which is `LABEL=…/.lab` for a lab's.
+    """A libvirt domain; `owner` is its description, which is `LABEL=…/.lab` for a lab's machine.
 
-    `folder_exists` is whether that lab's folder is still where it was made; nothing says so of another host's.
+    `folder_exists`: that lab's folder still exists; unknown for another host's.
     """
 
     name: str
@@ -69,18 +69,18 @@ class Domain:
 
     @property
     def folder(self) -> str:
-        """The `.lab/` where its lab was made; "" where its description names none."""
+        """The `.lab/` where its lab was created; "" if its description names none."""
         return self.owner.partition(f"{LABEL}=")[2].partition("#")[0]
 
 
 @dataclass(frozen=True)
 class LibvirtHost:
-    """libvirt as its client finds it, and `words`, what was said where it did not answer.
+    """libvirt as seen by its client; `words` is the client's message if it did not respond.
 
-    `absent`: nothing listens. `denied`: it does not let this user in. `mute`: something else is wrong.
-    `hypervisor` is what it runs machines with, "" where it has none, `pool` is None where there is none of
-    lab.yaml's name, `bridges` the networks' devices, `leases` the addresses that its DHCP servers have given
-    out, and to whom. `kvm_closed`: /dev/kvm is there, and libvirt's own user may not open it.
+    `absent`: nothing listens. `denied`: this user has no access. `mute`: another problem. `hypervisor` is what
+    it runs machines with, or "". `pool` is None if none has the name in lab.yaml. `bridges` are the networks'
+    devices, `leases` the addresses that its DHCP servers have given out, and to which machine. `kvm_closed`:
+    /dev/kvm exists, but libvirt's own user can't open it.
     """
 
     state: Literal["answers", "no client", "absent", "denied", "mute"]
@@ -95,17 +95,17 @@ class LibvirtHost:
     leases: Mapping[str, str] = field(default_factory=dict)
 
     def running(self, owner: str) -> frozenset[str]:
-        """The names of the machines that run and carry that description."""
+        """The names of the running machines with that description."""
         return frozenset(each.name for each in self.domains if each.running and each.owner == owner)
 
     def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
-        """The networks that Vagrant's plugin makes for a lab, by their names."""
+        """The networks that Vagrant's plugin creates for a lab, by name."""
         if lab.libvirt is None:
             return {}
         return {lab.name: lab.network.subnet, MANAGEMENT: lab.libvirt.management}
 
     def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
-        """True for the bridge of one of those networks; of any other device nothing is known here."""
+        """True for the bridge of one of those networks; None, unknown, for other devices."""
         found = host.libvirt_networks
         if isinstance(found, Unknown):
             return None
@@ -114,14 +114,14 @@ class LibvirtHost:
 
 
 def look(lab: Lab, workspace: Path, root: Path) -> LibvirtHost:
-    """Ask all that the doctor wants to know of libvirt; nothing is changed, nothing raises.
+    """Gather everything that the doctor needs to know about libvirt. Changes nothing and never raises.
 
-    Neither `workspace` nor `root` matters: domains carry their owner, and libvirt may be on another host.
+    `workspace` and `root` are not used: domains have their owner, and libvirt may be on another host.
     """
     settings = lab.libvirt or Libvirt()
     plugin = hypervisor.plugin()
-    kvm = Unknown("it is that host's") if settings.remote else hypervisor.kvm()
-    # Not `capabilities`: where KVM hangs, that takes ten seconds each time.
+    kvm = Unknown("it is on the other host") if settings.remote else hypervisor.kvm()
+    # Not `capabilities`: if KVM hangs, that takes ten seconds each time.
     version = _virsh(settings, "version")
     if isinstance(version, Unknown):
         return LibvirtHost(_state(version.reason), plugin, kvm, version.reason)
@@ -144,7 +144,7 @@ def _virsh(settings: Libvirt, *words: str) -> Result | Unknown:
 
 
 def _state(words: str) -> State:
-    """What a refusal means, by its own words: libvirt's are the same in every version."""
+    """What an error means, by its text, which is the same in all versions of libvirt."""
     if "no such program" in words:
         return "no client"
     if any(each in words for each in DENIED):
@@ -153,7 +153,7 @@ def _state(words: str) -> State:
 
 
 def _after(title: str, text: str) -> str:
-    """What follows a title on its line; "" where there is no such line."""
+    """What follows a title on its line; "" if there is no such line."""
     return next((line.partition(title)[2].strip() for line in text.splitlines() if title in line), "")
 
 
@@ -162,7 +162,7 @@ def _words(answer: Result | Unknown) -> list[str]:
 
 
 def _rows(answer: Result | Unknown) -> list[list[str]]:
-    """A table's rows, as words; none where there was no answer."""
+    """A table's rows, split into words; empty if there was no answer."""
     lines = [] if isinstance(answer, Unknown) else answer.stdout.splitlines()[TABLE_HEAD:]
     return [line.split() for line in lines if line.strip()]
 
@@ -180,7 +180,7 @@ def _pool(settings: Libvirt) -> Pool | None:
 
 
 def _torn(settings: Libvirt, names: frozenset[str]) -> Iterator[str]:
-    """The copies of golden disks that are shorter than their boxes': a run was killed while it made them."""
+    """Copies of golden disks that are shorter than the originals: a run was killed while it copied them."""
     for name in names:
         box, mark, _ = name.partition(COPY)
         whole = [path.stat().st_size for path in boxes_folder().glob(f"{box}/*/libvirt/box.img")]
@@ -211,7 +211,7 @@ def _bridges(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]
 
 
 def _leases(settings: Libvirt, networks: list[str]) -> Iterator[tuple[str, str]]:
-    """Address → who has it, of all networks: `DATE TIME MAC ipv4 ADDRESS/PREFIX HOSTNAME ID` a row."""
+    """Address → machine, for all networks. A row is `DATE TIME MAC ipv4 ADDRESS/PREFIX HOSTNAME ID`."""
     for network in networks:
         for row in _rows(_virsh(settings, "net-dhcp-leases", network)):
             if len(row) > 5 and row[3] == "ipv4":

@@ -1,7 +1,7 @@
-"""Machines of libvirt's, made by Vagrant.
+"""libvirt's machines, created by Vagrant.
 
-virsh is asked where Vagrant is too slow (power) or knows nothing (machines that it has lost sight of, or that
-its Vagrantfile names no longer).
+virsh does what Vagrant does too slowly (power) or can't do (machines that it has lost track of, or that are no
+longer in its Vagrantfile).
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ POWER_TIMEOUT = 120.0
 """Seconds for libvirt to start a machine or to cut its power; one is usual."""
 
 TRANSIENT_ERRORS = ("constant VagrantPlugins::",)
-"""What Ruby prints in a race while Vagrant loads its plugin: one thread misses what another is loading."""
+"""Ruby's error in a race while Vagrant loads its plugin: one thread misses what another is loading."""
 
 STOPPED = ("shut off", "crashed")
 """libvirt's states of a machine without power (virsh(1), domstate)."""
 
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
-    """Make and start machines that don't run, without provisioning: those named, or all."""
+    """Create and start machines that don't run, without provisioning: those named, or all."""
     timeout = vagrant.BOOT_TIMEOUT * virsh.settings_in(workspace).patience
     vagrant.up(workspace, log, provider="libvirt", names=names, timeout=timeout, transient=TRANSIENT_ERRORS)
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's networks; nothing that this lab did not make.
+    """Remove every machine and the lab's networks; nothing that this lab did not create.
 
-    What libvirt refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    Continues after a refused removal. Raises LabStateError with all refusals at the end.
     """
     if shutil.which("virsh") is None and not vagrant.known(workspace):
-        return  # the lab was rendered at most
+        return  # the lab was at most rendered
     settings = virsh.settings_in(workspace)
     refused = vagrant.destroy(workspace, log)
     try:
-        # Not as `lost_sight_of` does, to which a libvirt that does not answer has no machine.
+        # Not with `unknown_to_vagrant`, which returns nothing if libvirt does not respond.
         lost = _lost(workspace, virsh.ask(settings, "list", "--all", "--uuid"))
     except CommandFailed as error:
         lost = []
@@ -62,7 +62,7 @@ def remove(workspace: Workspace, log: Path) -> None:
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
-    """Remove these machines with their disks, and Vagrant's memory of them; the networks stay."""
+    """Remove these machines, their disks, and Vagrant's records of them; the networks stay."""
     settings = virsh.settings_in(workspace)
     for name in names:
         domain = machine_called(lab, name)
@@ -71,17 +71,17 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
         vagrant.forget(workspace, name)
 
 
-def lost_sight_of(workspace: Workspace) -> list[str]:
-    """The UUIDs of this lab's machines that Vagrant does not know, by the description that they carry."""
+def unknown_to_vagrant(workspace: Workspace) -> list[str]:
+    """The UUIDs of this lab's machines, found by their description, that Vagrant does not know."""
     words = virsh.argv(virsh.settings_in(workspace), "list", "--all", "--uuid")
     listed = process.run(words, accept=None, timeout=30, env=ENVIRONMENT)
     return _lost(workspace, listed.stdout) if listed.ok else []
 
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
-    """Tell Vagrant again which domains are its machines, by their names."""
+    """Register domains with Vagrant again, by their names."""
     names = {machine_name(lab, node): node.name for node in lab.nodes}
-    for domain in lost_sight_of(workspace):
+    for domain in unknown_to_vagrant(workspace):
         name = virsh.ask(virsh.settings_in(workspace), "domname", domain)
         if name in names:
             vagrant.remember(workspace, names[name], "libvirt", domain)
@@ -94,7 +94,7 @@ def state(lab: Lab, node: Node) -> MachineState:
 
 
 def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
-    """The state of every machine in `lab`, by its name there: one command, and one for each that exists."""
+    """The state of every machine in `lab`, by its name there; one command, plus one per existing machine."""
     settings, owner = virsh.settings_in(workspace), owner_label(made.owner(workspace))
     rows = [line.split(maxsplit=2) for line in virsh.ask(settings, "list", "--all").splitlines()[TABLE_HEAD:]]
     found = {name: _state(said) for _, name, said in rows}
@@ -123,20 +123,20 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
 
 
 def resume(lab: Lab, node: Node) -> None:
-    """Let a paused machine go on."""
+    """Resume a paused machine."""
     virsh.ask(virsh.settings_of(lab), "resume", machine_name(lab, node))
 
 
 def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
-    """Cut the power of a machine that is on; the hypervisor ends it on the spot."""
+    """Cut the power of a running machine; the hypervisor stops it at once."""
     virsh.ask(virsh.settings_of(lab), "destroy", machine_name(lab, node), timeout=POWER_TIMEOUT)
     silent()
 
 
 def resize(lab: Lab, node: Node) -> None:
-    """Give a stopped machine the CPUs and the memory that `node` has.
+    """Give a stopped machine the CPUs and the memory of `node`.
 
-    The maximum first: libvirt lowers the current number with it, and refuses one above it.
+    The maximum first: libvirt lowers the current value with it, and refuses one above it.
     """
     domain, cpus, memory = machine_name(lab, node), str(node.cpus), f"{node.memory_mib}MiB"
     for words in (
@@ -149,22 +149,22 @@ def resize(lab: Lab, node: Node) -> None:
 
 
 def _state(said: str) -> MachineState:
-    """The state that virsh names, as ours; a machine in any other state, such as `in shutdown`, has power."""
+    """Convert virsh's state; a machine in any other state, such as `in shutdown`, has power."""
     if said == "paused":
         return "paused"
     return "stopped" if said in STOPPED else "running"
 
 
 def _lost(workspace: Workspace, listed: str) -> list[str]:
-    """Of the UUIDs that virsh lists, those of this lab's machines that Vagrant does not know."""
+    """Of the UUIDs in virsh's list, those of this lab's machines that Vagrant does not know."""
     settings, owner = virsh.settings_in(workspace), owner_label(made.owner(workspace))
     unknown = set(listed.split()) - vagrant.ids(workspace)
     return sorted(domain for domain in unknown if virsh.ask_domain(settings, "desc", domain) == owner)
 
 
 def _remove_domain(settings: Libvirt, domain: str, log: Path) -> None:
-    # Refused where it does not run, which is as good.
+    # Refused if it does not run, which is fine.
     process.run(virsh.argv(settings, "destroy", domain), accept=None, log=log, timeout=60)
-    # Without the first two, libvirt refuses to remove a machine that was saved or has snapshots.
+    # Without the first two options, libvirt refuses to remove a machine that was saved or has snapshots.
     words = ("undefine", domain, "--managed-save", "--snapshots-metadata", "--remove-all-storage")
     process.run(virsh.argv(settings, *words), log=log, timeout=120)

@@ -1,4 +1,4 @@
-"""VirtualBox: machines are virtual, on Linux, macOS or Windows."""
+"""VirtualBox: virtual machines on Linux, macOS or Windows."""
 
 from lab.providers.protocol import Provider
 from lab.providers.virtualbox import doctor, golden, host, machines

@@ -1,4 +1,4 @@
-"""Judging VirtualBox: its version and its driver, its networks, and who else has our names."""
+"""Checks VirtualBox: its version, driver and networks, and other machines with our names."""
 
 from __future__ import annotations
 
@@ -14,71 +14,69 @@ from lab.providers.virtualbox.host import ALLOWED, VirtualBoxHost
 from lab.system import quoting
 
 NEWEST = {(2, 3, 2): (7, 0), (2, 4, 2): (7, 1), (2, 4, 9): (7, 2)}
-"""From which Vagrant on which VirtualBox is known to it (its changelog); one before all of these knows 6.1."""
+"""The newest VirtualBox that a Vagrant version supports, from its changelog; earlier ones support 6.1."""
 OLDEST = (6, 1)
 RANGES = (6, 1, 28)
-"""The first VirtualBox that has host-only networks in some places only."""
+"""The first VirtualBox that restricts the addresses of host-only networks."""
 
 MACHINE_MIB = 1536
-"""What a clone's disk grows to, in MiB; as libvirt's was taken to."""
+"""How much a clone's disk grows, in MiB; the same as libvirt's."""
 GOLDEN_MIB = 2560
-"""What the machine that others are cloned from takes, in MiB: its disk is not compressed any more."""
+"""The size of the machine that others are cloned from, in MiB: its disk is not compressed."""
 
 NETWORKS_FILE = "/etc/vbox/networks.conf"
-_CLIENT = "It makes the machines."
+_CLIENT = "It creates the machines."
 
-TOOLS = (Tool("qemu-img", "bake", ("qemu-utils",), "QEMU", "VirtualBox's form of the disk is made with it"),)
+TOOLS = (Tool("qemu-img", "bake", ("qemu-utils",), "QEMU", "it converts the disk for VirtualBox"),)
 
 
 def program(case: Case) -> Iterator[Finding]:
-    """Is VirtualBox there, and is it one that this Vagrant knows?"""
+    """Is VirtualBox installed, and does this Vagrant support it?"""
     check, title, found = "virtualbox", "VirtualBox", _host(case).version
     if isinstance(found, Unknown):
         missing = "no such program" in found.reason
         what = "is not installed" if missing else f"gives no clear answer: {found.reason}"
         repair = (
-            "# install VirtualBox from its makers; Debian has no package of it"
+            "# install VirtualBox from Oracle; Debian has no package"
             if missing
-            else ("VBoxManage --version   # what does it say?")
+            else ("VBoxManage --version   # what does it print?")
         )
         yield unfit(check, title, what, _CLIENT, repair)
         return
     version, vagrant = ".".join(map(str, found)), case.host.vagrant
     if found < OLDEST:
-        why = "The kit's machines are made for VirtualBox 6.1 and later."
+        why = "The kit supports VirtualBox 6.1 and later."
         yield unfit(check, title, f"{version} is too old", why, "# install VirtualBox 6.1 or later")
     elif isinstance(vagrant, Unknown):
-        yield note(check, title, version, "Whether Vagrant knows it could not be found out.")
+        yield note(check, title, version, "Whether Vagrant supports it could not be determined.")
     elif found[:2] > _newest(vagrant):
         known = ".".join(map(str, _newest(vagrant)))
         needed = min((first for first, newest in NEWEST.items() if newest >= found[:2]), default=None)
         other = f"Vagrant {'.'.join(map(str, needed))} or later, or " if needed else "a newer Vagrant, or "
-        what = (
-            f"{version} is newer than what Vagrant {'.'.join(map(str, vagrant))} knows, which ends with {known}"
-        )
+        what = f"{version} is newer than Vagrant {'.'.join(map(str, vagrant))} supports, which is up to {known}"
         yield unfit(check, title, what, "Vagrant would refuse it.", f"# install {other}VirtualBox {known}")
     else:
         yield fit(check, title, version)
 
 
 def driver(case: Case) -> Iterator[Finding]:
-    """Is its driver loaded, and is the processor free for it?"""
+    """Is its driver loaded, and is the processor's virtualization available?"""
     found = _host(case)
     if isinstance(found.version, Unknown):
         return
     if not found.driver:
-        repair = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # which builds it again"
+        repair = "sudo modprobe vboxdrv || sudo /sbin/vboxconfig   # rebuilds the driver"
         yield unfit("vboxdrv", "VirtualBox's driver", "is not loaded", "No machine starts without it.", repair)
     if found.kvm:
         why = (
-            "The processor's virtualization has one user at a time, and VirtualBox's machines would not start."
+            "Only one hypervisor can use the processor's virtualization; VirtualBox's machines would not start."
         )
         repair = "sudo modprobe -r kvm_intel kvm_amd kvm   # first end what runs on KVM; or: provider: libvirt"
-        yield unfit("kvm", "KVM", "holds the processor's virtualization", why, repair)
+        yield unfit("kvm", "KVM", "uses the processor's virtualization", why, repair)
 
 
 def subnet(case: Case) -> Iterator[Finding]:
-    """May the lab's network be where lab.yaml wants it? Vagrant and VirtualBox both refuse others."""
+    """Is the lab's subnet allowed? Vagrant and VirtualBox both refuse others."""
     found, wanted = _host(case), case.lab.network.subnet
     check, title = "network-host-only", "Host-only network"
     if isinstance(found.version, Unknown) or found.version < RANGES or _free_to_choose(case):
@@ -89,7 +87,7 @@ def subnet(case: Case) -> Iterator[Finding]:
         yield fit(check, title, f"{wanted} is allowed")
     else:
         listed = ", ".join(map(str, found.allowed)) or "nowhere"
-        # A file replaces the default, so what is allowed already is said again.
+        # The file replaces the default, so what is already allowed is repeated.
         lines = "".join(f"* {each}\\n" for each in (*found.allowed, wanted))
         repair = (
             f"sudo mkdir -p /etc/vbox && printf '{lines}' | sudo tee {NETWORKS_FILE}\n"
@@ -100,40 +98,38 @@ def subnet(case: Case) -> Iterator[Finding]:
 
 
 def disk(case: Case) -> Iterator[Finding]:
-    """Is there room for the machines that don't exist yet, and for the one that they are cloned from?"""
+    """Is there space for the machines that don't exist yet, and for the one that they are cloned from?"""
     found, check, title = _host(case), "machines-folder", "VirtualBox's machines"
     if isinstance(found.version, Unknown):
         return
     if isinstance(found.folder, Unknown):
-        yield note(check, title, found.folder.reason, "It may run full on the way.")
+        yield note(check, title, found.folder.reason, "It may fill up during the run.")
         return
     missing = 0 if isinstance(found.machines, Unknown) else len(case.lab.nodes) - len(found.own)
     needed = missing * MACHINE_MIB + (GOLDEN_MIB if missing else 0)
     what = f"{found.folder.free} MiB free in {found.folder.path}, {needed} MiB needed"
     if found.folder.free < needed:
-        repair = "VBoxManage list vms   # which could go\n./inv bake --prune  # old boxes"
-        yield unfit(check, title, what, "A machine whose disk is full is paused in the middle.", repair)
+        repair = "VBoxManage list vms   # what could be deleted\n./inv bake --prune  # old boxes"
+        yield unfit(check, title, what, "A machine is paused when its disk is full.", repair)
     else:
         yield fit(check, title, what)
 
 
 def names(case: Case) -> Iterator[Finding]:
-    """Is there a machine of our names that this lab did not make?"""
+    """Is there a machine with our names that this lab did not create?"""
     found = _host(case)
     if isinstance(found.version, Unknown):
         return
     if isinstance(found.machines, Unknown):
-        yield note("names", "Names", f"could not be asked: {found.machines.reason}", "Some may be taken.")
+        yield note("names", "Names", f"could not be asked: {found.machines.reason}", "Some may be in use.")
         return
     taken = [machine_name(case.lab, node) for node in case.lab.nodes]
     foreign = [name for name in taken if name in found.machines and found.machines[name] not in found.own]
     if foreign:
-        why = (
-            "VirtualBox's names are unique, so the machines could not be made. Those of others are not removed."
-        )
+        why = "VirtualBox's names are unique, so the machines could not be created. Others are not removed."
         machine = quoting.word(foreign[0])
-        repair = f"VBoxManage showvminfo {machine}   # whose is it?\n# or give this lab another `name:`"
-        what = f"machines exist that this lab did not make: {', '.join(foreign)}"
+        repair = f"VBoxManage showvminfo {machine}   # what is it?\n# or give this lab another `name:`"
+        what = f"machines exist that this lab did not create: {', '.join(foreign)}"
         yield unfit("names", "Names", what, why, repair)
     else:
         yield fit("names", "Names", "free, or this lab's own")
@@ -144,7 +140,7 @@ def _newest(vagrant: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _free_to_choose(case: Case) -> bool:
-    """Windows has no such rule, and macOS none since VirtualBox 7."""
+    """Whether any subnet is allowed: on Windows, and on macOS since VirtualBox 7."""
     version = _host(case).version
     return case.host.system == "wsl" or (
         case.host.system == "macos" and not isinstance(version, Unknown) and version >= (7, 0)
@@ -161,7 +157,7 @@ def networks(case: Case) -> Iterable[Finding]:
     return addresses.networks(case, "VirtualBox", has_nat=True)
 
 
-# In the order of repairs: what is needed to ask the next one comes first.
+# In the order of repairs: what the next check depends on comes first.
 CHECKS: tuple[Check, ...] = (
     program,
     tools.vagrant,

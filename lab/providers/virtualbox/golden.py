@@ -1,13 +1,13 @@
-"""The golden disk as a box of Vagrant's for VirtualBox, under its content hash.
+"""The golden disk as a Vagrant box for VirtualBox, named by its content hash.
 
-A box is what `VBoxManage import` reads, and what Vagrant wants to know:
+A box has the files that `VBoxManage import` reads, and Vagrant's metadata:
 
-    box.ovf  box.mf         the machine, in the words of DMTF's OVF 1.0 (DSP0243) and VirtualBox's own; sums
+    box.ovf  box.mf         the machine in DMTF's OVF 1.0 (DSP0243) with VirtualBox's extensions; checksums
     box-disk001.vmdk        its disk, streamOptimized
-    metadata.json  Vagrantfile  bom.json     Vagrant's; what went in
+    metadata.json  Vagrantfile  bom.json     Vagrant's; the bill of materials
 
-The hardware is the least that boots: sizes, the lab's network and the disc with its key are set when machines
-are made from it. VirtualBox can't run on build machines; docs/decisions/0020 says what was tried instead.
+The hardware is the minimum that boots: sizes, the lab's network and the disc with its key are set when machines
+are created. VirtualBox can't run on build machines; docs/decisions/0020 has what was tested instead.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from lab.workspace.render import template
 
 OVF, SUMS, VMDK = "box.ovf", "box.mf", "box-disk001.vmdk"
 FILES = (OVF, SUMS, VMDK, "metadata.json", "Vagrantfile", disk.BILL)
-"""All that a box holds. Vagrant itself puts other files beside them."""
+"""All files of a box. Vagrant adds files of its own beside them."""
 
 CONTENT_ID = b"CID="
-"""Where a VMDK's descriptor has the number by which disks that stand on it know it; qemu-img makes one up."""
+"""The VMDK descriptor's content id, which child disks refer to; qemu-img chooses a random one."""
 
 
 def key(lab: Lab) -> str:
-    """Return the box's content hash, which is its disk's."""
+    """Return the box's content hash, which is that of its disk."""
     return disk.key(lab)
 
 
@@ -50,12 +50,12 @@ def exists(box: str) -> bool:
 
 
 def make(lab: Lab, progress: Progress) -> None:
-    """Make the golden disk if need be, and add it as a box; nothing is downloaded. Raises LabError."""
+    """Build the golden disk if it is missing, and add it as a box. Raises LabError."""
     made = disk.make(lab, progress)
     with build.workshop(f"vbox-{key(lab)}", lambda: not exists(name(lab)), progress) as folder:
         if folder is None:
             return
-        with progress.step("vmdk", "make VirtualBox's form of the disk") as step:
+        with progress.step("vmdk", "convert the disk for VirtualBox") as step:
             convert(made, folder / VMDK, step.log)
             describe(folder, key(lab))
             shutil.copy(made.parent / disk.BILL, folder)
@@ -63,15 +63,14 @@ def make(lab: Lab, progress: Progress) -> None:
 
 
 def bill_of_materials(box: str) -> str:
-    """Return the box's own list of what went in, as JSON text."""
+    """Return the box's bill of materials, as JSON text."""
     return boxes.bill_of_materials(box, "virtualbox")
 
 
 def prune(lab: Lab) -> list[str]:
-    """Remove every golden box but this lab's, and old disks; return their names.
+    """Remove every golden box except this lab's, and old disks; return their names.
 
-    The machine that Vagrant keeps to clone others from goes with its box; VirtualBox refuses where clones
-    stand on it, and that is right.
+    The machine that Vagrant clones others from is removed with its box, unless clones are based on it.
     """
     removed = []
     for old in boxes.baked("virtualbox"):
@@ -82,31 +81,31 @@ def prune(lab: Lab) -> list[str]:
 
 
 def size(lab: Lab) -> int:
-    """Return what the box takes where Vagrant keeps it, in MiB."""
+    """Return the box's size, in MiB."""
     folder = _folder(lab)
     return sum((folder / each).stat().st_size for each in FILES) // 2**20 + 1
 
 
 def pack(lab: Lab, folder: Path, progress: Progress) -> None:
-    """Put the box's files into that folder, for another host's Vagrant, which needs no other program."""
+    """Copy the box's files to that folder, for another host's Vagrant, which needs no other program."""
     with progress.step("pack", f"pack {name(lab)}"):
         for each in FILES:
             shutil.copyfile(_folder(lab) / each, folder / each)
 
 
 def unpack(lab: Lab, folder: Path, progress: Progress) -> None:
-    """Take the box from a folder that `pack` has filled."""
+    """Import the box from a folder that `pack` has filled."""
     _add(lab, folder, progress)
 
 
 def convert(made: Path, vmdk: Path, log: Path) -> None:
-    """Make VirtualBox's form of a golden disk: compressed, and read from its beginning to its end."""
+    """Convert a golden disk for VirtualBox: compressed, as a stream."""
     words = ["qemu-img", "convert", "-O", "vmdk", "-o", "subformat=streamOptimized"]
     process.run([*words, made, vmdk], log=log, timeout=1800)
 
 
 def describe(folder: Path, mark: str) -> None:
-    """Write all but the disk and the list of what went in, for the disk that is in that folder.
+    """Write all files except the disk and the bill of materials, for the disk in that folder.
 
     The same disk gives the same bytes.
     """
@@ -124,23 +123,23 @@ def describe(folder: Path, mark: str) -> None:
     (folder / SUMS).write_text("".join(sums), encoding="utf-8")
     about = {"provider": "virtualbox", "architecture": machine_architecture()}
     (folder / "metadata.json").write_text(json.dumps(about) + "\n", encoding="utf-8")
-    # No base_mac: each clone's first adapter then gets an address of its own.
+    # No base_mac, so that each clone's first adapter gets its own address.
     (folder / "Vagrantfile").write_text('Vagrant.configure("2") { |config| }\n', encoding="utf-8")
 
 
 def _add(lab: Lab, folder: Path, progress: Progress) -> None:
-    with progress.step("box", f"give it to Vagrant as {name(lab)}") as step:
+    with progress.step("box", f"add it to Vagrant as {name(lab)}") as step:
         boxes.add(name(lab), "virtualbox", boxes.pack(folder, FILES), step.log)
 
 
 def _folder(lab: Lab) -> Path:
     folder = boxes.folder(name(lab), "virtualbox")
-    assert folder is not None  # it is there, says who asks
+    assert folder is not None  # callers have checked that it exists
     return folder
 
 
 def _forget_master(box: str) -> bool:
-    """Remove the machine that Vagrant clones a box's machines from; False where it is still stood on."""
+    """Remove the machine that Vagrant clones a box's machines from; False if clones are based on it."""
     folder = boxes.folder(box, "virtualbox")
     note = folder / "master_id" if folder else None
     if note is None or not note.exists() or shutil.which("VBoxManage") is None:
@@ -151,7 +150,7 @@ def _forget_master(box: str) -> bool:
 
 
 def _settle_content_id(vmdk: Path, mark: str) -> None:
-    """Give the disk's content a number that hangs on the golden disk alone; qemu-img makes one up."""
+    """Replace qemu-img's random content id by one that depends only on the golden disk."""
     with vmdk.open("r+b") as file:
         head = file.read(64 * 1024)
         place = head.index(b"\n" + CONTENT_ID) + 1 + len(CONTENT_ID)

@@ -1,7 +1,7 @@
-"""Facts about VirtualBox: its client, asked in few calls about itself, its machines and its networks.
+"""Gathers facts about VirtualBox, in few calls of its client: version, machines, networks.
 
-Vagrant's own rules are kept where it has some: how it reads /etc/vbox/networks.conf, and which program it takes
-for the client under WSL (plugins/providers/virtualbox in its source).
+Follows Vagrant's rules for parsing /etc/vbox/networks.conf and for choosing the client under WSL
+(plugins/providers/virtualbox in its source).
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from lab.model import Lab
 from lab.unknown import Unknown
 
 ALLOWED = (IPv4Network("192.168.56.0/21"),)
-"""Where VirtualBox has host-only networks unless its configuration says otherwise (6.1.28 and later)."""
+"""Where VirtualBox allows host-only networks by default (6.1.28 and later)."""
 
 VM = re.compile(r'^"(?P<name>.*)" \{(?P<uuid>[0-9a-f-]{36})\}$', re.MULTILINE)
 VERSION = re.compile(r"^(\d+)\.(\d+)\.(\d+)", re.MULTILINE)
 
 
-NO_FOLDER = Unknown("VirtualBox did not say where it keeps machines")
+NO_FOLDER = Unknown("VirtualBox did not report where it keeps machines")
 
 
 @dataclass(frozen=True)
 class VirtualBoxHost:
-    """VirtualBox as its client finds it. `version` is Unknown where that is missing or says nothing clear.
+    """VirtualBox as seen by its client. `version` is Unknown if the client is missing or its output unclear.
 
-    `driver`: its kernel module is loaded, where the host has such a thing. `allowed` is where host-only
-    networks may be, `networks` those there are, by their devices; `machines` maps names to UUIDs, `own` are
-    those of this lab. `kvm`: KVM holds the processor's virtualization. `folder` is where machines are kept.
+    `driver`: its kernel module is loaded, if the host has one. `allowed` is where host-only networks may be,
+    `networks` are the existing ones, by device; `machines` maps names to UUIDs, `own` are those of this lab.
+    `kvm`: KVM uses the processor's virtualization. `folder` is where machines are kept.
     """
 
     version: tuple[int, ...] | Unknown
@@ -47,36 +47,36 @@ class VirtualBoxHost:
     folder: Folder | Unknown = NO_FOLDER
 
     def running(self, owner: str) -> frozenset[str]:
-        """None: VirtualBox is not asked which of its machines run."""
+        """Empty: VirtualBox is not asked which machines run."""
         return frozenset()
 
     def own_networks(self, lab: Lab) -> Mapping[str, IPv4Network]:
-        """None of libvirt's."""
+        """Empty: these are not libvirt's."""
         return {}
 
     def owns_device(self, lab: Lab, host: HostFacts, device: str) -> bool | None:
-        """Of VirtualBox's networks, Vagrant takes the one that has the lab's addresses, whoever made it."""
+        """Vagrant uses any of VirtualBox's networks with the lab's addresses, even if it did not create it."""
         if isinstance(self.networks, Unknown):
             return None
         return self.networks.get(device) == lab.network.subnet
 
 
 def look(lab: Lab, workspace: Path, root: Path) -> VirtualBoxHost:
-    """Ask all that the doctor wants to know of VirtualBox; nothing is changed, nothing raises."""
+    """Gather everything that the doctor needs to know about VirtualBox. Changes nothing and never raises."""
     return look_on(system(), workspace, root)
 
 
 def look_on(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
-    """The same on a given kind of host. `workspace` has Vagrant's memory of its machines."""
+    """The same for a given kind of host. `workspace` has Vagrant's records of its machines."""
     client = "VBoxManage.exe" if system == "wsl" else "VBoxManage"
     said = ask([client, "--version"])
     if isinstance(said, Unknown):
         return VirtualBoxHost(said, driver=False)
-    # Warnings, such as that of a driver that is not loaded, come before it, on the same stream.
+    # Warnings, for example about a driver that is not loaded, precede it on the same stream.
     version = VERSION.search(said.stdout)
     if version is None:
         words = said.stdout.strip()[:80]
-        return VirtualBoxHost(Unknown(f"`{client} --version` says {words!r}"), driver=False)
+        return VirtualBoxHost(Unknown(f"`{client} --version` prints {words!r}"), driver=False)
     return VirtualBoxHost(
         tuple(int(part) for part in version.groups()),
         driver=system != "linux" or (root / "dev/vboxdrv").exists(),
@@ -90,7 +90,7 @@ def look_on(system: System, workspace: Path, root: Path) -> VirtualBoxHost:
 
 
 def allowed(root: Path) -> tuple[IPv4Network, ...] | Unknown:
-    """Where host-only networks may be, by the same lines that Vagrant takes from networks.conf."""
+    """Where host-only networks may be, by the lines of networks.conf that Vagrant uses."""
     path = root / "etc/vbox/networks.conf"
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
@@ -106,9 +106,9 @@ def allowed(root: Path) -> tuple[IPv4Network, ...] | Unknown:
 
 
 def kvm_holds_the_cpu(root: Path) -> bool:
-    """Whether KVM has the processor's virtualization, which VirtualBox wants for itself.
+    """Whether KVM uses the processor's virtualization, which VirtualBox needs exclusively.
 
-    Linux 6.12 and later take it as soon as the module is loaded (kvm.enable_virt_at_load); earlier ones when
+    Linux 6.12 and later enable it as soon as the module is loaded (kvm.enable_virt_at_load), earlier ones when
     the first machine runs, which then counts as a user of the module.
     """
     at_load = _read(root / "sys/module/kvm/parameters/enable_virt_at_load").strip() == "Y"
@@ -118,7 +118,7 @@ def kvm_holds_the_cpu(root: Path) -> bool:
 
 
 def _networks(client: str) -> Mapping[str, IPv4Network] | Unknown:
-    """Host-only networks by the name of their device on this host."""
+    """Host-only networks by their device on this host."""
     said = ask([client, "list", "hostonlyifs"])
     if isinstance(said, Unknown):
         return said
@@ -146,12 +146,12 @@ def _folder(client: str, system: System) -> Folder | Unknown:
         return said
     path = re.search(r"^Default machine folder:\s*(\S.*?)\s*$", said.stdout, re.MULTILINE)
     if path is None or system == "wsl":
-        return Unknown("VirtualBox's folder of machines is not one of this system's")
+        return Unknown("VirtualBox's machine folder is not on this system")
     return places.folder(Path(path[1]))
 
 
 def _ids(workspace: Path) -> Iterator[str]:
-    """What VirtualBox calls the machines that Vagrant made for the lab in that folder."""
+    """The UUIDs of the machines that Vagrant created for the lab in that folder."""
     for path in workspace.glob(".vagrant/machines/*/virtualbox/id"):
         yield _read(path).strip()
 

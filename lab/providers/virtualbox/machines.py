@@ -1,7 +1,8 @@
-"""Machines of VirtualBox's, made by Vagrant.
+"""VirtualBox's machines, created by Vagrant.
 
-VBoxManage is asked where Vagrant is too slow (power) or knows nothing (machines that its Vagrantfile names no
-longer). It can't run on build machines: its words are those of its manual and source (decision 0020).
+VBoxManage does what Vagrant does too slowly (power) or can't do (machines that are no longer in its
+Vagrantfile). It can't run on build machines: its options and output are from its manual and source (decision
+0020).
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ POWER_TIMEOUT = 120.0
 """Seconds for VirtualBox to start a machine or to cut its power; one is usual."""
 
 RELEASE_TIMEOUT = 60.0
-"""Seconds for VirtualBox to let go of a machine whose power was cut; one is usual."""
+"""Seconds for VirtualBox to release a machine whose power was cut; one is usual."""
 
 NO_MACHINE = "could not find a registered machine"
-"""What VBoxManage prints where there is no machine of a name, in small letters."""
+"""What VBoxManage prints if there is no machine with a name, in lower case."""
 
 STATE = re.compile(r'^VMState="([^"]*)"', re.MULTILINE)
 DESCRIPTION = re.compile(r'^description="(.*)"$', re.MULTILINE)
@@ -39,23 +40,24 @@ STOPPED = ("poweroff", "aborted", "saved", "aborted-saved", "teleported")
 
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:
-    """Make and start machines that don't run, without provisioning: those named, or all."""
+    """Create and start machines that don't run, without provisioning: those named, or all."""
     vagrant.up(workspace, log, provider="virtualbox", names=names, transient=())
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network; nothing that this lab did not make.
+    """Remove every machine and the lab's network; nothing that this lab did not create.
 
-    What VirtualBox refuses to remove keeps nothing else. Raises LabStateError with all of it at the end.
+    Continues after a refused removal. Raises LabStateError with all refusals at the end.
     """
     raise_refused("VirtualBox", vagrant.destroy(workspace, log), "`VBoxManage list vms` shows it", log)
 
 
 def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: Path) -> None:
-    """Remove these machines with their disks, and Vagrant's memory of them; the network stays."""
+    """Remove these machines, their disks, and Vagrant's records of them; the network stays."""
     known = vagrant.ids_by_name(workspace)
     for name in names:
-        # By Vagrant's UUID where it has one; a machine that Vagrant has lost is known by its description.
+        # By Vagrant's UUID if there is one; a machine that Vagrant has lost track of is found by its
+        # description.
         machine = known.get(name) or machine_called(lab, name)
         about = _about(machine)
         if about is not None and (name in known or _description(about) == owner_label(made.owner(workspace))):
@@ -63,13 +65,13 @@ def remove_machines(lab: Lab, workspace: Workspace, names: Sequence[str], log: P
         vagrant.forget(workspace, name)
 
 
-def lost_sight_of(workspace: Workspace) -> list[str]:
-    """None: Vagrant writes down what VirtualBox calls a machine before it configures it."""
+def unknown_to_vagrant(workspace: Workspace) -> list[str]:
+    """Empty: Vagrant records a machine's UUID before it configures it."""
     return []
 
 
 def adopt(lab: Lab, workspace: Workspace) -> None:
-    """Nothing to do: Vagrant loses sight of none."""
+    """Nothing to do: Vagrant does not lose track of machines."""
 
 
 def state(lab: Lab, node: Node) -> MachineState:
@@ -79,7 +81,7 @@ def state(lab: Lab, node: Node) -> MachineState:
 
 
 def states(lab: Lab, workspace: Workspace) -> dict[str, MachineState]:
-    """The state of every machine in `lab`, by its name there: one command, and one for each that exists."""
+    """The state of every machine in `lab`, by its name there; one command, plus one per existing machine."""
     rows = VM.finditer(_vboxmanage("list", "vms").replace("\r", ""))
     registered = {row["name"]: row["uuid"] for row in rows}
     known = vagrant.ids(workspace)
@@ -111,18 +113,18 @@ def stop(lab: Lab, node: Node, timeout: float) -> bool:
 
 
 def resume(lab: Lab, node: Node) -> None:
-    """Let a paused machine go on."""
+    """Resume a paused machine."""
     _vboxmanage("controlvm", machine_name(lab, node), "resume")
 
 
 def cut(lab: Lab, node: Node, silent: Callable[[], None]) -> None:
-    """Cut the power of a machine that is on; the hypervisor ends it on the spot."""
+    """Cut the power of a running machine; the hypervisor stops it at once."""
     _vboxmanage("controlvm", machine_name(lab, node), "poweroff", timeout=POWER_TIMEOUT)
     silent()
 
 
 def resize(lab: Lab, node: Node) -> None:
-    """Give a stopped machine the CPUs and the memory that `node` has."""
+    """Give a stopped machine the CPUs and the memory of `node`."""
     sizes = ("--cpus", str(node.cpus), "--memory", str(node.memory_mib))
     _vboxmanage("modifyvm", machine_name(lab, node), *sizes)
 
@@ -132,7 +134,7 @@ def _vboxmanage(*words: str, timeout: float = 60) -> str:
 
 
 def _about(machine: str) -> str | None:
-    """What VirtualBox knows of a machine, as lines of KEY="VALUE"; None where there is no such machine."""
+    """VirtualBox's facts about a machine, as lines of KEY="VALUE"; None if there is no such machine."""
     try:
         return _vboxmanage("showvminfo", machine, "--machinereadable").replace("\r", "")
     except CommandFailed as error:
@@ -142,7 +144,7 @@ def _about(machine: str) -> str | None:
 
 
 def _state(about: str) -> MachineState:
-    """The state that VBoxManage names, as ours; a machine in any other state, such as `stopping`, has power."""
+    """Convert VBoxManage's state; a machine in any other state, such as `stopping`, has power."""
     found = STATE.search(about)
     said = found[1] if found else "poweroff"
     if said == "paused":
@@ -156,11 +158,11 @@ def _description(about: str) -> str:
 
 
 def _remove_machine(machine: str, log: Path) -> None:
-    # Refused where it does not run, which is as good.
+    # Refused if it does not run, which is fine.
     process.run(["VBoxManage", "controlvm", machine, "poweroff"], accept=None, log=log, timeout=POWER_TIMEOUT)
 
     def why_not_removed() -> str | None:
-        # Locked by the machine's process for a moment after its power was cut.
+        # The machine's process keeps a lock for a moment after its power was cut.
         words = ["VBoxManage", "unregistervm", machine, "--delete"]
         result = process.run(words, accept=None, timeout=POWER_TIMEOUT, env=ENVIRONMENT)
         if result.ok or NO_MACHINE in result.stderr.lower():
@@ -172,5 +174,5 @@ def _remove_machine(machine: str, log: Path) -> None:
         what=f"VirtualBox to remove the machine {machine}",
         timeout=RELEASE_TIMEOUT,
         log=log,
-        hint="close VirtualBox's own windows, and run this again",
+        hint="close VirtualBox's windows, then repeat this command",
     )

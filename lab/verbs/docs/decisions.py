@@ -1,4 +1,4 @@
-"""docs/decisions/README.md, made from the titles of the decisions."""
+"""docs/decisions/README.md, generated from the titles of the decisions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ HEAD = """\
 
 Each page gives a question, the decision, the reasons for it, and its price.
 
-This page is made from the pages' titles by `./inv docs --write`.
+This page is generated from the pages' titles by `./inv docs --write`.
 
 """
 

@@ -1,4 +1,4 @@
-"""docs/exit-codes.md, made from `lab.exit_codes`."""
+"""docs/exit-codes.md, generated from `lab.exit_codes`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ own from 10 on, so a script can tell an answer from an error:
 
 `./inv ssh NODE -- COMMAND` ends with the exit code of the command, and `./inv test` with that of pytest.
 
-This page is made from `lab/exit_codes.py` by `./inv docs --write`.
+This page is generated from `lab/exit_codes.py` by `./inv docs --write`.
 
 | code | verbs | meaning |
 | --- | --- | --- |

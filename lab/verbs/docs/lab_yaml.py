@@ -1,4 +1,4 @@
-"""docs/lab-yaml.md, made from the shape of lab.yaml, the kit's own lab.yaml and what a change of a key does.
+"""docs/lab-yaml.md, generated from the shape of lab.yaml, the kit's own lab.yaml and what a change of a key does.
 
 What a key may hold is what its rule says when it refuses a value: nothing is written twice.
 """
@@ -39,7 +39,7 @@ With docker, `cpus` and `memory_mib` are not enforced: containers share the host
 The last column says what `./inv up` does when you change the key of a lab that exists;
 [Changing a lab](lifecycle.md) has the details.
 
-This page is made from `lab/config/shape.py`, `lab/model/change.py` and `lab.yaml` by `./inv docs --write`.
+This page is generated from `lab/config/shape.py`, `lab/model/change.py` and `lab.yaml` by `./inv docs --write`.
 """
 
 CHANGES = {
@@ -153,7 +153,7 @@ def comments(text: str, lines: dict[str, int]) -> dict[str, str]:
     written = text.splitlines()
     found = {}
     for key, line in lines.items():
-        block = []
+        block: list[str] = []
         for above in reversed(written[: line - 1]):
             if not above.lstrip().startswith("#"):
                 break

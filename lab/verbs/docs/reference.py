@@ -1,4 +1,4 @@
-"""The pages of docs/ that are made from the code, so that they can't drift from it."""
+"""The pages of docs/ that are generated from the code, so that they can't drift from it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Builds a site from README.md and docs/, with ProperDocs and a theme that asks no other host for anything.
 
 Pages keep their places, so a link that holds in the repository holds in the site. docs/README.md lists the
-pages; the site's navigation is made from it.
+pages; the site's navigation is generated from it.
 """
 
 from __future__ import annotations

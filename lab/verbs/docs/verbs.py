@@ -1,4 +1,4 @@
-"""docs/verbs.md, made from the verbs of tasks.py: what `./inv --help VERB` shows, of all verbs."""
+"""docs/verbs.md, generated from the verbs of tasks.py: what `./inv --help VERB` shows, of all verbs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEAD = """\
 `./inv --list` lists the verbs, `./inv --help up` explains one. `--lab` names another lab file than `lab.yaml`.
 Words in brackets can be left out.
 
-This page is made from `tasks.py` by `./inv docs --write`.
+This page is generated from `tasks.py` by `./inv docs --write`.
 
 | verb | what it does |
 | --- | --- |

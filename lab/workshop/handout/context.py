@@ -20,7 +20,7 @@ from lab.golden.supply.releases import release
 from lab.health import status
 from lab.model import Lab
 from lab.providers import provider_of
-from lab.texts import Said
+from lab.texts import Bilingual
 from lab.workshop.handout.words import DRILLS, in_language
 from lab.workspace import render
 
@@ -73,7 +73,7 @@ class Measured:
         heads = [in_language(said, self.language) for said in (DRILLS[name] for name in ("drill", *COLUMNS))]
         lines = [heads, ["---", *("---:" for _ in COLUMNS)]]
         for each in self.drills:
-            title = STORIES[each.name].title if each.name in STORIES else Said(each.name, each.name)
+            title = STORIES[each.name].title if each.name in STORIES else Bilingual(each.name, each.name)
             figures = self._figures(each)
             lines.append([in_language(title, self.language), *(figures[name] for name in COLUMNS)])
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lab import texts
-from lab.texts import Said
+from lab.texts import Bilingual
 
 _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
@@ -23,7 +23,7 @@ DRILLS = _TEXTS["drills"]
 """The headers of a chapter's table of drills: `drill`, then figures."""
 
 
-def in_language(said: Said, language: str) -> str:
+def in_language(said: Bilingual, language: str) -> str:
     """Return one of a text's two languages."""
     return said.ko if language == "ko" else said.en
 

@@ -60,7 +60,7 @@ def healthy(sight: Sight) -> Iterator[Found]:
     found = status.judge(sight.lab, sight.facts)
     state, hint = _meanwhile(sight, "`./inv up` repairs what it can")
     for what in (
-        (found.problem,) if found.problem else (*(each.sentence for each in found.causes), *found.amiss)
+        (found.problem,) if found.problem else (*(each.sentence for each in found.causes), *found.problems)
     ):
         yield Found(state, "", "status is healthy", f"{found.health}: {what}", hint)
 

@@ -48,7 +48,7 @@ def look(session: Session) -> Kept:
     workspace = session.workspace
     reports = sorted((workspace.root / "drills").glob("*/report.json"))
     try:
-        strays = tuple(machines.lost_sight_of(workspace))
+        strays = tuple(machines.unknown_to_vagrant(workspace))
     except LabError:
         strays = ()
     return Kept(

@@ -1,7 +1,7 @@
-"""Turns the model into texts. Pure: the same lab and site give the same texts, byte for byte.
+"""Renders the model as text files. Pure: the same lab and site give the same bytes.
 
-What a text may hold is quoted where it is used (`ruby`, `shell` and `yaml` in the templates), so that
-nothing that lab.yaml can say means anything to Ruby, a shell or YAML.
+Templates quote each value for their language (`ruby`, `shell`, `yaml`), so that no value from lab.yaml is
+interpreted as Ruby, shell or YAML.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ from lab.workspace.render import disc
 from lab.workspace.render.credentials import ca_hash
 
 FLANNEL = "/usr/share/ha-lab/kube-flannel.yml"
-"""Where the golden machine keeps the manifest of its own flannel."""
+"""The manifest of the golden machine's flannel."""
 
-# Container machines run without --privileged: these lift what docker forbids a plain container.
+# Container machines run without --privileged: these options lift docker's restrictions one by one.
 UNCONFINED = (
     *("--security-opt", "seccomp=unconfined"),
     *("--security-opt", "apparmor=unconfined"),
     *("--security-opt", "systempaths=unconfined"),
-    # A daemon's own default would keep sudo from becoming root (moby, daemon's parseSecurityOpt: this wins).
+    # A daemon's default could keep sudo from becoming root (moby's parseSecurityOpt: this option wins).
     *("--security-opt", "no-new-privileges=false"),
-    # Nor may its default put another init before systemd, which has to be process 1.
+    # A daemon's default could run another init before systemd, which has to be process 1.
     "--init=false",
     *("--device-cgroup-rule", "a *:* rwm"),
-    # Each machine its own cgroup tree; sharing the host's would mix all kubelets.
+    # A cgroup tree for each machine; with the host's, all kubelets would share one.
     "--cgroupns=private",
     *("--tmpfs", "/run:exec"),
     # The signal that asks systemd to shut down.
     *("--stop-signal", "SIGRTMIN+3"),
-    # Not on docker's overlay: container layers can't be stacked on one, and etcd wants a plain disk.
+    # Not on docker's overlay: overlayfs can't be stacked on it, and etcd needs a plain disk.
     *(
         "--volume",
         "/var/lib/containerd",
@@ -58,38 +58,38 @@ UNCONFINED = (
 
 
 CREDENTIAL = "ha-lab.authorized_keys"
-"""What a virtual machine's unit ha-lab-authorize knows the lab's key by."""
+"""The credential that a virtual machine's unit ha-lab-authorize reads the lab's key from."""
 
-EVERY_MACHINE_S_SCRIPTS = (
+COMMON_SCRIPTS = (
     *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects", "haproxy"),
     "settle",
 )
-"""What other scripts are made of, and what settles a machine; each role's own are in ROLES."""
+"""Scripts for every machine; those of each role are in ROLES."""
 
 PROVISIONERS = {
-    # They wait for machines that may not exist yet, so they wait in the background.
+    # They wait for machines that may not exist yet, so they run in the background.
     name: f"systemctl is-active --quiet ha-lab-{name} || "
     f"systemd-run --quiet --collect --unit ha-lab-{name} /opt/ha-lab/{name}.sh"
     for name in ("kubelet-certificates", "revoke")
 }
-"""The commands of a bare `vagrant up` that are more than a script's name."""
+"""The provisioning commands of a bare `vagrant up` that are more than one script."""
 
 LAB_NETWORK = "network.network.20-lab"
-"""systemd-network-generator makes /run/systemd/network/20-lab.network of it at every boot."""
+"""systemd-network-generator creates /run/systemd/network/20-lab.network from it at every boot."""
 
-# libvirt's words for a machine's CPU, and for how its disk is cached. An emulated CPU has few features, since
-# each costs time, and its disk never waits for the host's: if the host loses power, the lab is made again.
+# libvirt's settings for a machine's CPU and disk cache. An emulated CPU has few features, since each costs
+# time, and its disk never waits for the host's: after a power failure of the host, create the lab again.
 HARDWARE_CPU = {"driver": "kvm", "mode": "host-passthrough", "model": "", "cache": "default"}
 EMULATED_CPU = {"driver": "qemu", "mode": "custom", "model": "qemu64", "cache": "unsafe"}
 
 
 @dataclass(frozen=True)
 class Site:
-    """What rendering needs besides the lab: where it is, and what is public of its credentials.
+    """What rendering needs besides the lab: its folder, and the public part of its credentials.
 
-    `owner` is the value of the label that the lab's machines carry, `image` the golden machine, `capabilities`
-    what a container machine may be given, `manifest` the text of a pod network that lab.yaml brings itself
-    (empty: the golden machine's flannel).
+    `owner` is the value of the label on the lab's machines, `image` the golden machine, `capabilities` those of
+    a container machine, `manifest` the text of the pod network's manifest that lab.yaml names (empty: the
+    golden machine's flannel).
     """
 
     workspace: Path
@@ -115,10 +115,10 @@ class Provisioner:
 
 
 def render(lab: Lab, site: Site, order: Order, leaving: Sequence[Node] = ()) -> dict[str, str]:
-    """Return every rendered file: path below `.lab/` → text. Scripts are part of each machine's.
+    """Return every rendered file: path below `.lab/` → text. Each machine's files include its scripts.
 
-    `order` gives the scripts that a bare `vagrant up` runs on a machine, in order. Machines that are `leaving`
-    stay known to Vagrant and ssh, and are part of nothing else.
+    `order` returns the scripts that a bare `vagrant up` runs on a machine, in order. Machines that are
+    `leaving` stay in Vagrant's and ssh's files, and are in no others.
     """
     nodes = (*lab.nodes, *leaving)
     texts = {
@@ -159,10 +159,10 @@ def _vagrantfile(lab: Lab, site: Site, order: Order, nodes: Sequence[Node]) -> s
 
 
 def _credentials(lab: Lab, node: Node, site: Site) -> list[str]:
-    """What a virtual machine's firmware hands to systemd as credentials.
+    """What a virtual machine's firmware passes to systemd as credentials.
 
-    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. What systemd does with a
-    hostname and a network's file is in systemd.system-credentials(7).
+    systemd.io, "System and Service Credentials": SMBIOS type 11 strings, in base64. For how systemd uses a
+    hostname and a network file, see systemd.system-credentials(7).
     """
     network = template("lab.network.j2", lab=lab, node=node)
     texts = {CREDENTIAL: f"{site.authorized_key}\n", "system.hostname": node.name, LAB_NETWORK: network}
@@ -234,7 +234,7 @@ def _objects(manifest: str) -> list[str]:
 
 
 def template_values(lab: Lab, node: Node) -> dict[str, Any]:
-    """The values of a machine's templates that come from lab.yaml alone; nothing of the CA."""
+    """The values for a machine's templates that come from lab.yaml only, not from the CA."""
     return {
         "lab": lab,
         "node": node,
@@ -255,20 +255,20 @@ def _previous(lab: Lab, node: Node) -> str:
 
 
 def _copies(spec: RoleSpec) -> dict[str, str]:
-    paths = [PROVISION / f"{name}.sh" for name in EVERY_MACHINE_S_SCRIPTS]
+    paths = [PROVISION / f"{name}.sh" for name in COMMON_SCRIPTS]
     paths += [PROVISION / "node" / f"{name}.sh" for name in spec.scripts]
     paths += [PROVISION / "node" / name for name in spec.copies]
     return {path.name: path.read_text(encoding="utf-8") for path in paths}
 
 
 def template(name: str, **known: Any) -> str:
-    """Return the text of a template; a name that it uses and that has no value is an error."""
+    """Render a template; an undefined variable is an error."""
     return _environment().get_template(name).render(**known)
 
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    """One for all templates: it keeps each of them compiled, and reads one again whose file has changed."""
+    """One environment for all templates: it caches them compiled, and reloads one whose file has changed."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([REPOSITORY, PROVISION / "templates"]),
         undefined=jinja2.StrictUndefined,
@@ -282,7 +282,7 @@ def _environment() -> jinja2.Environment:
 
 
 def _ruby(value: object) -> str:
-    """Quote for Ruby: a single-quoted literal, where only backslash and quote mean anything."""
+    """Quote for Ruby: a single-quoted literal, where only backslash and quote are special."""
     text = str(value).replace("\\", "\\\\").replace("'", "\\'")
     return f"'{text}'"
 
@@ -292,7 +292,7 @@ def _shell(value: object) -> str:
 
 
 def _ssh(value: object) -> str:
-    """Quote a path for ssh_config(5): a double-quoted word in which % stands for itself."""
+    """Quote a path for ssh_config(5): a double-quoted word, with % escaped."""
     text = str(value).replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{text}"'
 

@@ -1,7 +1,7 @@
-"""Makes what must not be guessed: the cluster's CA, the lab's ssh key, one run's secrets.
+"""Generates the credentials: the cluster's CA, the lab's ssh key, each run's secrets.
 
-The CA and the ssh key are made once for each lab, the bootstrap token and the certificate key for each run.
-Keys stay in `.lab/secrets/` (0600 in 0700) and reach machines by standard input only.
+The CA and the ssh key are generated once for each lab, the bootstrap token and the certificate key for each
+run. Keys are kept in `.lab/secrets/` (0600 in 0700) and sent to machines on standard input only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lab.workspace.render.keys import (
     ca_files,
     ca_problem,
     certificate_problem,
-    file_way_back,
+    restore_hint,
     ssh_key_files,
     ssh_key_problem,
 )
@@ -38,30 +38,30 @@ from lab.workspace.render.keys import (
 CA_YEARS = 10
 """kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
 
-CLOCK = "date -u   # is that right? If not, set it: sudo timedatectl set-ntp true"
-"""What to do first about a certificate that is not valid now."""
+CLOCK = "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true"
+"""The first thing to check when a certificate is not valid now."""
 
 
 @dataclass(frozen=True)
 class RunSecrets:
-    """One bring-up's bootstrap token (`id.secret`) and certificate key (64 hex digits)."""
+    """One run's bootstrap token (`id.secret`) and certificate key (64 hex digits)."""
 
     token: str = field(repr=False)
     certificate_key: str = field(repr=False)
 
 
 def new_run_secrets() -> RunSecrets:
-    """Make a new token and a new key (kubeadm-token and kubeadm-init give the formats)."""
+    """Generate a token and a key, in the formats of kubeadm-token and kubeadm-init."""
     alphabet = string.ascii_lowercase + string.digits
     part = ["".join(secrets.choice(alphabet) for _ in range(length)) for length in (6, 16)]
     return RunSecrets(".".join(part), secrets.token_hex(32))
 
 
 def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str, str]:
-    """What one machine is given besides its rendered files: name under /run/ha-lab → content.
+    """One machine's secret files: name under /run/ha-lab → content.
 
-    Each gets what its role's row in ROLES says and no more. A proxy's URL may hold a password, so it is one
-    of them.
+    A machine gets only those that its role has in ROLES. Proxy settings are among them, since a proxy's URL may
+    contain a password.
     """
     spec = ROLES[node.role]
     its = spec.secrets | spec.first_secrets if node == lab.first else spec.secrets
@@ -80,9 +80,9 @@ def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str
 
 
 def ca_certificate(workspace: Workspace) -> str:
-    """Return the cluster CA's certificate (PEM), minting the CA the first time.
+    """Return the cluster CA's certificate (PEM); generate the CA the first time.
 
-    Raises LabStateError where its files can't be used: machines trust it, and another would lock them out.
+    Raises LabStateError if its files can't be used: machines trust this CA and would reject another one.
     """
     certificate, key = ca_files(workspace)
     _require(ca_problem(workspace))
@@ -95,7 +95,7 @@ def ca_certificate(workspace: Workspace) -> str:
 
 @dataclass(frozen=True)
 class Validity:
-    """When a certificate of this host's is valid, in UTC."""
+    """When a certificate on this host is valid, in UTC."""
 
     path: Path
     since: datetime
@@ -103,7 +103,7 @@ class Validity:
     whose: str = "the lab's CA"
 
     def problem(self, now: datetime) -> str | None:
-        """Why it is not valid at that moment: the file, its dates, and the clock; None where it is."""
+        """Why it is not valid at that time: the file, its dates, and the clock; None if it is valid."""
         if self.since <= now < self.until:
             return None
         dates = f"{self.path} is valid from {_moment(self.since)} to {_moment(self.until)}"
@@ -112,9 +112,9 @@ class Validity:
 
 
 def ca_validity(workspace: Workspace) -> Validity | None:
-    """When the cluster CA's certificate is valid; None where it was not made yet. Makes nothing.
+    """When the cluster CA's certificate is valid; None if it was not generated yet. Changes nothing.
 
-    Raises LabStateError where there is a file that can't be read as one.
+    Raises LabStateError if the file can't be parsed as a certificate.
     """
     path, _ = ca_files(workspace)
     try:
@@ -125,29 +125,31 @@ def ca_validity(workspace: Workspace) -> Validity | None:
         raise LabStateError(f"the lab's CA can't be read: {path}: {error.strerror}", hint=READABLE) from error
     reason = certificate_problem(content)
     if reason:
-        raise LabStateError(f"the lab's CA can't be read: {path} {reason}", hint=file_way_back(workspace, path))
+        raise LabStateError(f"the lab's CA can't be read: {path} {reason}", hint=restore_hint(workspace, path))
     certificate = x509.load_pem_x509_certificate(content)
     return Validity(path, certificate.not_valid_before_utc, certificate.not_valid_after_utc)
 
 
-def ca_way_out(validity: Validity, *, has_machines: bool) -> str:
-    """What to do about a CA that is not valid now: commands, as a person would paste them.
+def ca_hint(validity: Validity, *, has_machines: bool) -> str:
+    """The commands for a CA that is not valid now.
 
-    Without machines another CA costs nothing; it is not made by itself, since the clock may be wrong now.
+    Without machines, a new CA costs nothing; it is not generated automatically, since the clock may be wrong.
     """
     if has_machines:
-        return f"{CLOCK}\n# if it is, the machines need another CA: ./inv destroy, then ./inv up"
+        return f"{CLOCK}\n# if it is correct, the machines need a new CA: ./inv destroy, then ./inv up"
     files = " ".join(quoting.word(validity.path.with_suffix(suffix)) for suffix in (".crt", ".key"))
-    return f"{CLOCK}\nrm {files}   # if it is; no machine was made, and the next run makes another CA"
+    return (
+        f"{CLOCK}\nrm {files}   # if it is correct; no machine exists yet, and the next run generates a new CA"
+    )
 
 
 def require_valid_ca(workspace: Workspace) -> None:
-    """Raise LabStateError where the cluster's CA can't be used, or is not valid now: no machine could."""
+    """Raise LabStateError if the cluster's CA can't be used or is not valid now: no machine could use it."""
     _require(ca_problem(workspace))
     validity = ca_validity(workspace)
     problem = validity.problem(datetime.now(UTC)) if validity else None
     if validity and problem:
-        raise LabStateError(problem, hint=ca_way_out(validity, has_machines=workspace.has_machines()))
+        raise LabStateError(problem, hint=ca_hint(validity, has_machines=workspace.has_machines()))
 
 
 def _moment(moment: datetime) -> str:
@@ -160,16 +162,16 @@ def ca_key(workspace: Workspace) -> str:
 
 
 def ca_hash(certificate_pem: str) -> str:
-    """Return the hash of the CA's public key as kubeadm's discovery wants it: `sha256:HEX`."""
+    """Return the hash of the CA's public key, in the format of kubeadm's discovery: `sha256:HEX`."""
     public = x509.load_pem_x509_certificate(certificate_pem.encode()).public_key()
     der = public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return f"sha256:{hashlib.sha256(der).hexdigest()}"
 
 
 def authorized_key(workspace: Workspace) -> str:
-    """Return the public half of the lab's own ssh key, made the first time.
+    """Return the public half of the lab's own ssh key; generate the key the first time.
 
-    Raises LabStateError where its files can't be used: the machines know no other.
+    Raises LabStateError if its files can't be used: the machines accept no other key.
     """
     public, private = ssh_key_files(workspace)
     _require(ssh_key_problem(workspace))
@@ -187,9 +189,9 @@ def authorized_key(workspace: Workspace) -> str:
 
 
 def _proxy_env(lab: Lab) -> str:
-    """This host's proxies for systemd's EnvironmentFile, quoted as systemd.exec(5) says; may be empty.
+    """This host's proxy settings for systemd's EnvironmentFile, quoted for systemd.exec(5); may be empty.
 
-    Nothing of the lab goes through them: not its machines, not its pods, not its services.
+    Traffic to the lab's machines, pods and services bypasses the proxies.
     """
     network = lab.network
     own = (str(network.subnet), str(network.pods), str(network.services), ".svc", ".cluster.local")
@@ -200,13 +202,13 @@ def _proxy_env(lab: Lab) -> str:
 
 def _require(problem: Unusable | None) -> None:
     if problem:
-        raise LabStateError(problem.what, hint=problem.way_back)
+        raise LabStateError(problem.what, hint=problem.hint)
 
 
 def _mint_ca() -> tuple[str, str]:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-    # A machine's clock may be a little behind the host's.
+    # A machine's clock may be slightly behind the host's.
     start = datetime.now(UTC) - timedelta(hours=1)
     certificate = (
         x509.CertificateBuilder()

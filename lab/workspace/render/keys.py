@@ -1,7 +1,7 @@
-"""Judges the files of the lab's own keys: whether each can be read, and is the other half of its pair.
+"""Checks the files of the lab's own keys: whether each can be parsed and matches the other half of its pair.
 
-Machines are created from them, so a file that was emptied or exchanged is reported before any program fails at
-it, with the least that gets it back.
+Machines are created with them, so an empty or replaced file is reported before any program fails on it, with
+the simplest way to restore it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,21 @@ from lab.errors import LabStateError
 from lab.system import quoting
 from lab.workspace import Workspace, made
 
-READABLE = "make it a file of yours that you can read"
-FORMS = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm)
+READABLE = "make it readable for you"
+UNSUPPORTED = (
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 
 @dataclass(frozen=True)
 class Unusable:
-    """Why a file can't be used, and how it can be had again."""
+    """Why a file can't be used, and how to restore it."""
 
     what: str
-    way_back: str
+    hint: str
 
 
 def ca_files(workspace: Workspace) -> tuple[Path, Path]:
@@ -42,7 +47,7 @@ def ssh_key_files(workspace: Workspace) -> tuple[Path, Path]:
 
 
 def ca_problem(workspace: Workspace) -> Unusable | None:
-    """Why the cluster's CA can't be used; None where it can, or was not made yet."""
+    """Why the cluster's CA can't be used; None if it can, or was not generated yet."""
     certificate, key = ca_files(workspace)
     problem = _pair_problem(workspace, {certificate: _key_of_certificate, key: _key_of_pem})
     given = _given_ca(workspace) if workspace.has_machines() else None
@@ -51,13 +56,13 @@ def ca_problem(workspace: Workspace) -> Unusable | None:
     if not certificate.exists():
         return _both_gone(workspace, certificate, key)
     if given[1].strip() != certificate.read_bytes().strip():
-        what = f"{certificate} is another CA than the one that the machines were given ({given[0]})"
-        return Unusable(what, file_way_back(workspace, certificate, key))
+        what = f"{certificate} is not the CA that the machines were given ({given[0]})"
+        return Unusable(what, restore_hint(workspace, certificate, key))
     return None
 
 
 def ssh_key_problem(workspace: Workspace) -> Unusable | None:
-    """Why the lab's ssh key can't be used; None where it can, or was not made yet."""
+    """Why the lab's ssh key can't be used; None if it can, or was not generated yet."""
     public, private = ssh_key_files(workspace)
     problem = _pair_problem(workspace, {public: _key_of_ssh_line, private: _key_of_ssh})
     if not problem and not private.exists() and workspace.has_machines() and workspace.ssh_config.exists():
@@ -66,7 +71,7 @@ def ssh_key_problem(workspace: Workspace) -> Unusable | None:
 
 
 def certificate_problem(content: bytes) -> str | None:
-    """Why a file with that content holds no certificate; None where it does."""
+    """Why that content is not a certificate; None if it is one."""
     return _read(content, _key_of_certificate)[1]
 
 
@@ -88,47 +93,47 @@ def _pair_problem(
     found = []
     for path, reader in readers.items():
         if path not in contents:
-            # Another would lock the machines out that trust it.
-            what = f"{path} is gone, and what was created from it is still in use"
+            # With a new one, machines that trust the old one would be locked out.
+            what = f"{path} is missing, and the machines were created with it"
             return Unusable(what, _restored(workspace, path))
         key, reason = _read(contents[path], reader)
         if reason:
-            return Unusable(f"{path} {reason}", file_way_back(workspace, path))
+            return Unusable(f"{path} {reason}", restore_hint(workspace, path))
         found.append(key)
     if found[0] != found[1]:
         first, second = readers
-        return Unusable(f"{second} is not the key of {first}", file_way_back(workspace, first, second))
+        return Unusable(f"{second} is not the key of {first}", restore_hint(workspace, first, second))
     return None
 
 
 def _both_gone(workspace: Workspace, first: Path, second: Path) -> Unusable:
-    what = f"{first} and {second} are gone, and the machines know no others"
-    return Unusable(what, file_way_back(workspace, first, second))
+    what = f"{first} and {second} are missing, and the machines accept no others"
+    return Unusable(what, restore_hint(workspace, first, second))
 
 
 def _read(
     content: bytes, reader: Callable[[bytes], PublicKeyTypes]
 ) -> tuple[PublicKeyTypes | None, str | None]:
-    """The public key that a file stands for, or why there is none. What a library says may quote the file."""
+    """A file's public key, or why it has none. A library's message may quote the file, so it is not used."""
     if not content.strip():
         return None, "is empty"
     try:
         return reader(content), None
     except TypeError:
-        return None, "is protected by a passphrase, which the kit does not have"
-    except (ValueError, *FORMS):
-        return None, f"holds no {KINDS[reader]} that can be read"
+        return None, "is protected by a passphrase"
+    except (ValueError, *UNSUPPORTED):
+        return None, f"is not a valid {KINDS[reader]}"
 
 
 def _key_of_certificate(content: bytes) -> PublicKeyTypes:
-    # The extensions, too: what they hold is only read when it is asked for.
+    # The extensions, too: they are parsed only on access.
     certificate = x509.load_pem_x509_certificate(content)
     _ = certificate.extensions, certificate.not_valid_after_utc
     return certificate.public_key()
 
 
 def _key_of_pem(content: bytes) -> PublicKeyTypes:
-    # An RSA key's own checks take 40 ms, and what is asked for here is its public half.
+    # Validating an RSA key takes 40 ms, and only its public half is needed here.
     return serialization.load_pem_private_key(content, None, unsafe_skip_rsa_key_validation=True).public_key()
 
 
@@ -148,21 +153,21 @@ KINDS: Mapping[Callable[[bytes], PublicKeyTypes], str] = {
 }
 
 
-def file_way_back(workspace: Workspace, *paths: Path) -> str:
-    """What to do about these files of one pair; with no machine, another pair costs nothing."""
+def restore_hint(workspace: Workspace, *paths: Path) -> str:
+    """How to restore these files of one pair; without machines, a new pair costs nothing."""
     if not workspace.has_machines():
         pair = ca_files(workspace) if paths[0] in ca_files(workspace) else ssh_key_files(workspace)
         files = " ".join(quoting.word(each) for each in pair)
-        return f"no machine was made from it: `rm {files}`, and the next run makes another pair"
+        return f"no machine was created with it: `rm {files}`, and the next run generates a new pair"
     ways = dict.fromkeys(_restored(workspace, path) for path in paths)
     return "; ".join(ways)
 
 
 def _restored(workspace: Workspace, lost: Path) -> str:
-    """How a file of a pair can be had again; the machines are made again only where it can't."""
+    """How to restore a file of a pair; if that is impossible, the lab has to be created again."""
     if lost.suffix == ".pub":
         private = lost.with_suffix("")
-        return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` makes it again"
+        return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` creates it again"
     if lost.suffix in (".crt", ".key"):
         there = f"/etc/kubernetes/pki/{lost.name}"
         fetch = f"./inv ssh {_control_plane(workspace)} -- sudo cat {there} > {quoting.word(lost)}"
@@ -179,9 +184,10 @@ def _control_plane(workspace: Workspace) -> str:
 
 
 def _given_ca(workspace: Workspace) -> tuple[Path, bytes] | None:
-    """The CA that a machine was given, as rendered last; None where there is none to compare with.
+    """The CA that a machine was given, as last rendered; None if there is none to compare with.
 
-    A cluster's own says less: one that was created manually may have another CA, which is for `up` to refuse.
+    The cluster's own CA is not used: a cluster that was created manually may have another one, and `up` refuses
+    it.
     """
     for path in sorted((workspace.root / "nodes").glob("*/ca.crt")):
         try:

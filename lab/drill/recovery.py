@@ -1,4 +1,4 @@
-"""Waits until what a drill broke has recovered, part by part, and marks when each was."""
+"""Waits until every part that a drill broke has recovered, and marks the time of each."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 API = "the API"
 
 
-def wait_whole(scene: Scene, timeout: float, log: Path | None = None) -> None:
-    """Wait for the API through the load balancer, and for every part of the victims; mark each as it comes.
+def wait_for_recovery(scene: Scene, timeout: float, log: Path | None = None) -> None:
+    """Wait for the API through the load balancer and for every part of the victims; mark each recovery.
 
-    What is still missing is written to `log` now and then. Raises WaitTimedOut with what is still missing.
+    Logs the missing parts to `log` from time to time. Raises WaitTimedOut with the missing parts.
     """
     parts = _parts(scene)
-    missing = dict.fromkeys(parts, "not asked yet")
+    missing = dict.fromkeys(parts, "not checked yet")
 
-    def why_not_whole() -> str | None:
+    def why_not_recovered() -> str | None:
         reasons = _ask({part: parts[part] for part in missing})
         for part, reason in reasons.items():
             if reason is not None:
@@ -39,7 +39,7 @@ def wait_whole(scene: Scene, timeout: float, log: Path | None = None) -> None:
                 del missing[part]
         return "; ".join(f"{part}: {reason}" for part, reason in missing.items()) or None
 
-    wait_until(why_not_whole, what="every part to serve again", timeout=timeout, interval=0.25, log=log)
+    wait_until(why_not_recovered, what="every part to serve again", timeout=timeout, interval=0.25, log=log)
 
 
 def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
@@ -55,13 +55,13 @@ def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
 
 
 def _ask(parts: dict[str, Callable[[], str | None]]) -> dict[str, str | None]:
-    """Ask all parts at once: one that is off takes as long as its timeout to say nothing."""
+    """Check all parts in parallel, since one that is off takes as long as its timeout."""
     with ThreadPoolExecutor(max_workers=len(parts) or 1) as pool:
         return dict(zip(parts, pool.map(lambda ask: ask(), parts.values()), strict=True))
 
 
 def _why_not_ready(address: IPv4Address, port: int, ca: str) -> str | None:
-    """Why an API server, or the load balancer before it, is not ready; etcd's answer is part of /readyz."""
+    """Why an API server, or the API through the load balancer, is not ready; /readyz includes etcd."""
     try:
         status, text = ask_health(address, port, "/readyz", ca, timeout=2)
     except LabError as error:
@@ -70,7 +70,7 @@ def _why_not_ready(address: IPv4Address, port: int, ca: str) -> str | None:
 
 
 def _kubelet_problem(scene: Scene, node: Node) -> str | None:
-    """Why a kubelet does not answer: an API server is asked to ask it."""
+    """Why a kubelet does not respond to a request through the API server."""
     try:
         status, text = scene.api.request("GET", f"/api/v1/nodes/{node.name}/proxy/healthz")
     except LabError as error:
