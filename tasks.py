@@ -421,11 +421,11 @@ def conformance(
     Without --quick, --focus or --serial: all tests that are not serial or slow, which takes an hour or more.
     """
     from lab.conformance import results
-    from lab.conformance.tests import Wish
+    from lab.conformance.tests import Request
     from lab.verbs import conformance as conforming
 
     session = _made(lab, errors_console if json else console)
-    wish = Wish(quick=quick, serial=serial, focus=focus)
+    wish = Request(quick=quick, serial=serial, focus=focus)
     outcome = conforming.conformance(session, wish, junit=Path(junit) if junit else None, consent=yes)
     _print_json(results.to_json(outcome)) if json else console.print(results.shown(outcome), soft_wrap=True)
     if not outcome.green:
@@ -458,7 +458,7 @@ def handout(
 
     session = _wanted(lab)
     named = "" if lab == DEFAULT_LAB else lab
-    asked = command.wish(session, lang, for_, format, out, named, of=class_)
+    asked = command.request(session, lang, for_, format, out, named, of=class_)
     if class_:
         written = command.write_class(session, asked, Path(class_), consent=yes)
     else:

@@ -17,7 +17,7 @@ from lab.conformance import delivery, leftovers, results
 from lab.conformance.output import LONG, Ending, Output
 from lab.conformance.results import Outcome
 from lab.conformance.suite import Suite
-from lab.conformance.tests import ENDED_BEFORE, Selection, Wish
+from lab.conformance.tests import ENDED_BEFORE, Request, Selection
 from lab.errors import LabError, LabStateError
 from lab.health import status
 from lab.health.cluster import Api
@@ -70,7 +70,12 @@ def require_workers(nodes: Sequence[Node], items: Sequence[dict[str, Any]]) -> t
 
 
 def carry_out(
-    session: Session, suite: Suite, nodes: Sequence[Node], selection: Selection, wish: Wish, junit: Path | None
+    session: Session,
+    suite: Suite,
+    nodes: Sequence[Node],
+    selection: Selection,
+    wish: Request,
+    junit: Path | None,
 ) -> Outcome:
     """Run the selected tests and return what came of them; the lab is as before, also after Ctrl-C."""
     folder = session.workspace.root / "conformance" / f"{datetime.now().astimezone():%Y%m%d-%H%M%S}"

@@ -46,7 +46,7 @@ class E2eTest:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What was typed. At most one of them is set; with none, every test that is not serial or slow."""
 
     quick: bool = False
@@ -108,7 +108,7 @@ def unable(file: Path = UNABLE) -> dict[str, str]:
     return {each["test"]: each["why"] for each in yaml.safe_load(file.read_text(encoding="utf-8"))}
 
 
-def require_one_way(wish: Wish) -> None:
+def require_one_way(wish: Request) -> None:
     """Raise ConfigError, with every problem, where what was typed can't be carried out for any lab."""
     problems = []
     given = [
@@ -129,7 +129,7 @@ def require_one_way(wish: Wish) -> None:
 
 
 def select(
-    tests: Sequence[E2eTest], wish: Wish, of_quick: frozenset[str], cant: Mapping[str, str]
+    tests: Sequence[E2eTest], wish: Request, of_quick: frozenset[str], cant: Mapping[str, str]
 ) -> Selection:
     """Choose the tests of a run. Raises ConfigError where none is left."""
     run, not_run = [], {}
@@ -153,7 +153,7 @@ def select(
     return Selection(tuple(run), not_run)
 
 
-def _why_not_selected(test: E2eTest, wish: Wish, of_quick: frozenset[str]) -> str | None:
+def _why_not_selected(test: E2eTest, wish: Request, of_quick: frozenset[str]) -> str | None:
     if wish.focus:
         return None if re.search(wish.focus, test.name) else NO_MATCH
     if wish.serial:

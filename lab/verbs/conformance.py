@@ -8,7 +8,7 @@ from pathlib import Path
 from lab.conformance import run, suite, tests
 from lab.conformance.results import Outcome
 from lab.conformance.suite import Suite
-from lab.conformance.tests import Wish
+from lab.conformance.tests import Request
 from lab.errors import ConfigError, HostNotFit
 from lab.host.places import cache_folder
 from lab.session import Session
@@ -18,7 +18,7 @@ ROOM_MIB = 500
 """Room beside the lab for a run's logs and JUnit file."""
 
 
-def conformance(session: Session, wish: Wish, *, junit: Path | None, consent: bool) -> Outcome:
+def conformance(session: Session, wish: Request, *, junit: Path | None, consent: bool) -> Outcome:
     """Judge the lab by Kubernetes' own conformance tests, those that were wished for.
 
     What can be refused is refused before the suite is built. Raises ConfigError for words that select nothing,

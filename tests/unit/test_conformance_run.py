@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.conformance import delivery, leftovers, results, run, suite
-from lab.conformance.tests import E2eTest, Selection, Wish
+from lab.conformance.tests import E2eTest, Request, Selection
 from lab.errors import LabError, LabStateError
 from lab.session import Session
 from lab.system import process
@@ -89,7 +89,7 @@ def opened(tmp_path: Path) -> Session:
 
 def carry_out(session: Session, junit: Path | None = None) -> results.Outcome:
     built = suite.Suite(Path("/cache/conformance/key"))
-    return run.carry_out(session, built, session.lab.workers, SELECTION, Wish(focus="x"), junit)
+    return run.carry_out(session, built, session.lab.workers, SELECTION, Request(focus="x"), junit)
 
 
 def test_images_come_and_go_around_the_tests(world: World, opened: Session) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lab.conformance import tests
-from lab.conformance.tests import E2eTest, Wish
+from lab.conformance.tests import E2eTest, Request
 from lab.errors import ConfigError, LabError
 from tests.unit.fakes import recorded
 
@@ -18,7 +18,7 @@ CANT = tests.unable()
 
 
 def chosen(**wish: object) -> tests.Selection:
-    return tests.select(ALL, Wish(**wish), tests.quick(), CANT)  # type: ignore[arg-type]
+    return tests.select(ALL, Request(**wish), tests.quick(), CANT)  # type: ignore[arg-type]
 
 
 def test_the_suite_s_own_list_is_read() -> None:
@@ -83,14 +83,14 @@ def test_a_focus_on_what_can_t_be_run_says_why() -> None:
 
 def test_all_problems_of_what_was_typed_are_shown_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
-        tests.require_one_way(Wish(quick=True, serial=True, focus="(DNS"))
+        tests.require_one_way(Request(quick=True, serial=True, focus="(DNS"))
     assert len(caught.value.problems) == 2
     assert "--quick and --serial and --focus" in caught.value.problems[0]
     assert "--focus (DNS" in caught.value.problems[1]
 
 
-@pytest.mark.parametrize("wish", [Wish(), Wish(quick=True), Wish(serial=True), Wish(focus="DNS")])
-def test_one_way_is_enough(wish: Wish) -> None:
+@pytest.mark.parametrize("wish", [Request(), Request(quick=True), Request(serial=True), Request(focus="DNS")])
+def test_one_way_is_enough(wish: Request) -> None:
     tests.require_one_way(wish)
 
 

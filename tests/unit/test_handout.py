@@ -21,7 +21,7 @@ from lab.system.paths import REPOSITORY
 from lab.verbs import bake
 from lab.workshop.handout import chapters, command, pdf
 from lab.workshop.handout.chapters import Chapter
-from lab.workshop.handout.command import Wish
+from lab.workshop.handout.command import Request
 from lab.workshop.handout.words import WORDS
 from tests.unit.fakes import MANIFEST, first_on_path, keep_made, printed, program
 from tests.unit.handouts import folder
@@ -46,22 +46,24 @@ def session(tmp_path: Path, text: str = "provider: docker\n") -> Session:
     return open_wanted(tmp_path / "lab" / "lab.yaml", printed()[0])
 
 
-def wish(own: Session, lang: str = "en", edition: str = "student", form: str = "html", **more: str) -> Wish:
-    return command.wish(own, lang, edition, form, more.get("out", ""), "", of=more.get("of", ""))
+def request(
+    own: Session, lang: str = "en", edition: str = "student", form: str = "html", **more: str
+) -> Request:
+    return command.request(own, lang, edition, form, more.get("out", ""), "", of=more.get("of", ""))
 
 
 def test_a_handout_is_beside_the_lab_file_where_destroy_leaves_it(tmp_path: Path) -> None:
     own = session(tmp_path)
-    written = command.write(own, wish(own), consent=False)
+    written = command.write(own, request(own), consent=False)
     assert written == tmp_path / "lab" / "handouts" / "ha-lab" / "student-en.html"
-    assert command.write(own, wish(own), consent=False) == written, "ours is written again"
+    assert command.write(own, request(own), consent=False) == written, "ours is written again"
     assert not own.workspace.root.exists()
 
 
 def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_path: Path) -> None:
     def says_not_up(text: str) -> bool:
         own = session(tmp_path, text)
-        return WORDS["no_lab"].en in unescape(command.write(own, wish(own), consent=False).read_text())
+        return WORDS["no_lab"].en in unescape(command.write(own, request(own), consent=False).read_text())
 
     lab_yaml = "provider: docker\n"
     assert says_not_up(lab_yaml)
@@ -74,7 +76,7 @@ def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_pat
 
 def test_all_unknown_values_are_reported_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
-        wish(session(tmp_path), "kr", "teacher", "docx")
+        request(session(tmp_path), "kr", "teacher", "docx")
     assert [each.split()[0] for each in caught.value.problems] == ["--lang", "--for", "--format"]
 
 
@@ -87,7 +89,7 @@ def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, name: str) -> N
     out.mkdir()
     theirs.write_text("mine\n")
     edition = "instructor" if name.startswith("instructor") else "student"
-    asked = wish(own, edition=edition, out=str(out))
+    asked = request(own, edition=edition, out=str(out))
     write_class = partial(command.write_class, own, asked, tmp_path / "class.csv", consent=False)
     write = partial(command.write, own, asked, consent=False) if name == "student-en.html" else write_class
     with pytest.raises(LabStateError, match="not overwritten") as caught:
@@ -101,7 +103,7 @@ def test_nothing_that_is_not_ours_is_overwritten(tmp_path: Path, name: str) -> N
 def test_a_class_is_a_folder_for_each_seat_and_a_list(tmp_path: Path) -> None:
     own = session(tmp_path)
     (tmp_path / "class.csv").write_text("seat,name\na1,Ada <b>\na2,\n")
-    asked = wish(own, of="class.csv", edition="student")
+    asked = request(own, of="class.csv", edition="student")
     listed = command.write_class(own, asked, tmp_path / "class.csv", consent=False)
     assert listed == tmp_path / "lab" / "handouts" / "class" / "index.html"
     assert 'href="a1/student-en.html"' in listed.read_text()
@@ -128,8 +130,8 @@ def test_a_seats_kubeadm_comes_up_on_either_version_of_cgroups(
     (tmp_path / "class.csv").write_text("seat\na1\n")
     monkeypatch.setattr(kernel, "cgroups", lambda root: Cgroups(2, frozenset()))
     monkeypatch.setattr(chapters, "read", read)
-    command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
-    command.write(own, wish(own), consent=False)
+    command.write_class(own, request(own, of="class.csv"), tmp_path / "class.csv", consent=False)
+    command.write(own, request(own), consent=False)
     assert [values["preflight"] for values in given] == ["Swap,SystemVerification", "Swap"]
 
 
@@ -140,7 +142,7 @@ def test_a_class_again_keeps_every_lab_and_its_subnet(tmp_path: Path) -> None:
     classes = {"first": "seat\na1\na2\n", "then": "seat\nnew\na2\na1\n"}
     for name, text in classes.items():
         (tmp_path / f"{name}.csv").write_text(text)
-    asked = wish(own, of="class.csv")
+    asked = request(own, of="class.csv")
     out = command.write_class(own, asked, tmp_path / "first.csv", consent=False).parent
     before = {path: path.read_bytes() for path in out.glob("*/*")}
     command.write_class(own, asked, tmp_path / "then.csv", consent=False)
@@ -152,7 +154,7 @@ def test_what_a_seat_changed_is_kept_and_named_and_keeps_no_other_seat_out(tmp_p
     said = printed()
     own = open_wanted(session(tmp_path).path, said[0])
     (tmp_path / "class.csv").write_text("seat\na1\na2\na3\na4\n")
-    asked = wish(own, of="class.csv")
+    asked = request(own, of="class.csv")
     out = command.write_class(own, asked, tmp_path / "class.csv", consent=False).parent
     for path in out.glob("*/student-en.html"):
         path.unlink()
@@ -189,7 +191,7 @@ def test_a_class_has_the_instructors_handout_once_and_no_seat_has_the_answers(tm
     said = printed()
     own = open_wanted(own.path, said[0])
     for edition in ("student", "instructor"):
-        asked = wish(own, edition=edition, out=str(out))
+        asked = request(own, edition=edition, out=str(out))
         command.write_class(own, asked, tmp_path / "class.csv", consent=False)
     assert "ANSWER" in (out / "instructor-en.html").read_text()
     assert [path for path in out.glob("*/*") if "ANSWER" in path.read_text()] == [earlier]
@@ -205,7 +207,7 @@ def test_both_languages_of_a_class_are_in_one_list(tmp_path: Path) -> None:
     (tmp_path / "class.csv").write_text("seat\na1\n")
     for language in chapters.LANGUAGES:
         for edition in ("student", "instructor"):
-            asked = wish(own, language, edition, out=str(tmp_path / "out"))
+            asked = request(own, language, edition, out=str(tmp_path / "out"))
             listed = command.write_class(own, asked, tmp_path / "class.csv", consent=False)
     assert re.findall(r'href="([^"#]*)"', listed.read_text()) == [
         *("instructor-en.html", "instructor-ko.html"),
@@ -220,9 +222,9 @@ def test_a_class_does_not_read_what_was_measured_in_the_instructors_lab(
     (tmp_path / "class.csv").write_text("seat\na1\na2\n")
     looked: list[Path] = []
     monkeypatch.setattr(command, "newest_report", looked.append)
-    command.write_class(own, wish(own, of="class.csv"), tmp_path / "class.csv", consent=False)
+    command.write_class(own, request(own, of="class.csv"), tmp_path / "class.csv", consent=False)
     assert looked == [], "a report has megabytes, and no seat's lab has one"
-    command.write(own, wish(own), consent=False)
+    command.write(own, request(own), consent=False)
     assert looked == [own.workspace.root]
 
 
@@ -239,7 +241,7 @@ def test_no_secret_is_in_a_handout_and_none_is_read(tmp_path: Path) -> None:
     opened.clear()
     for language in chapters.LANGUAGES:
         for edition in ("student", "instructor"):
-            asked = wish(own, language, edition, out=str(tmp_path / "out"))
+            asked = request(own, language, edition, out=str(tmp_path / "out"))
             command.write(own, asked, consent=False)
             command.write_class(own, asked, tmp_path / "class.csv", consent=False)
     assert str(tmp_path / "class.csv") in opened, "the hook sees opened files"
@@ -275,7 +277,7 @@ def test_both_languages_and_editions_take_a_moment(tmp_path: Path) -> None:
     own, started = session(tmp_path), time.monotonic()
     for language in chapters.LANGUAGES:
         for edition in ("student", "instructor"):
-            command.write(own, wish(own, language, edition), consent=False)
+            command.write(own, request(own, language, edition), consent=False)
     assert time.monotonic() - started < 5
 
 
@@ -292,7 +294,7 @@ def test_a_pdf_is_made_from_the_html_and_can_be_made_again(
     monkeypatch.setattr(bake, "make_fit", lambda *_, **__: None)
     own = session(tmp_path)
     for _ in range(2):
-        written = command.write(own, wish(own, form="pdf"), consent=False)
+        written = command.write(own, request(own, form="pdf"), consent=False)
     assert written.name == "student-en.pdf"
     assert written.read_text() == "%PDF\n%ha-lab handout\n"
     assert sorted(path.name for path in written.parent.iterdir()) == ["student-en.html", "student-en.pdf"]
@@ -319,7 +321,7 @@ def test_the_html_is_written_even_if_a_pdf_needs_something(
     monkeypatch.setattr(bake, "make_fit", lacking)
     own = session(tmp_path)
     with pytest.raises(HostNotFit):
-        command.write(own, wish(own, language, form="pdf"), consent=True)
+        command.write(own, request(own, language, form="pdf"), consent=True)
     assert seen == [(asked_for, True)]
     assert [path.name for path in (tmp_path / "lab" / "handouts" / "ha-lab").iterdir()] == [
         f"student-{language}.html"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lab.conformance import run, suite, tests
-from lab.conformance.tests import Selection, Wish
+from lab.conformance.tests import Request, Selection
 from lab.errors import ConfigError, HostNotFit, LabStateError
 from lab.health import status
 from lab.health.status import Status
@@ -74,7 +74,7 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
 
 def conform(folder: Path, junit: Path | None = None, **wish: Any) -> object:
-    return verb.conformance(wanted(folder / "lab"), Wish(**wish), junit=junit, consent=True)
+    return verb.conformance(wanted(folder / "lab"), Request(**wish), junit=junit, consent=True)
 
 
 def test_the_suite_is_built_once_and_run_on_the_workers(world: World, tmp_path: Path) -> None:

@@ -1,1 +1,1 @@
-"""The documentation: reference pages that are generated from the code, and a site that is built from all pages."""
+"""The documentation: reference pages generated from the code, and a site that is built from all pages."""

@@ -1,4 +1,4 @@
-"""docs/lab-yaml.md, generated from the shape of lab.yaml, the kit's own lab.yaml and what a change of a key does.
+"""docs/lab-yaml.md, generated from the shape of lab.yaml, the kit's own lab.yaml and a changed key's effect.
 
 What a key may hold is what its rule says when it refuses a value: nothing is written twice.
 """

@@ -26,7 +26,7 @@ FOLDER, CLASS, INDEX = "handouts", "class", "index.html"
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What was asked for. `folder` is where it goes; `lab_file` is "" where commands need not name the lab."""
 
     language: str
@@ -41,7 +41,9 @@ class Wish:
         return f"{self.edition}-{self.language}"
 
 
-def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_file: str, *, of: str) -> Wish:
+def request(
+    session: Session, lang: str, edition: str, form: str, out: str, lab_file: str, *, of: str
+) -> Request:
     """Return what was asked for; `of` is the class's file, if any. Raises ConfigError with every unknown value.
 
     By default handouts are beside the lab file rather than in `.lab/`, which `destroy` removes.
@@ -59,15 +61,15 @@ def wish(session: Session, lang: str, edition: str, form: str, out: str, lab_fil
         raise ConfigError(problems, hint="`./inv --help handout` explains each")
     folder = Path(out) if out else session.path.parent / FOLDER / (CLASS if of else session.lab.name)
     known: Edition = "instructor" if edition == "instructor" else "student"
-    return Wish(lang, known, form, folder, lab_file)
+    return Request(lang, known, form, folder, lab_file)
 
 
-def write(session: Session, asked: Wish, *, consent: bool) -> Path:
+def write(session: Session, asked: Request, *, consent: bool) -> Path:
     """Write one handout and return its file. Raises LabStateError if another file is in its place."""
     return _write_own(session, asked, consent=consent)[0]
 
 
-def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> Path:
+def write_class(session: Session, asked: Request, file: Path, *, consent: bool) -> Path:
     """Write a class's handouts and labs, and the instructor's list of them; return that list.
 
     Each seat has a folder with its lab and, for students, its handout. The instructor's handout is about the
@@ -97,7 +99,7 @@ def write_class(session: Session, asked: Wish, file: Path, *, consent: bool) -> 
     return listed
 
 
-def _write_own(session: Session, asked: Wish, *, consent: bool) -> Sequence[Path]:
+def _write_own(session: Session, asked: Request, *, consent: bool) -> Sequence[Path]:
     """Write the handout about the lab of `session` itself."""
     cover = Cover(made=date.today().isoformat(), up=_is_up(session), lab_file=asked.lab_file)
     text = handout(session, session.lab, asked, cover)
@@ -107,7 +109,7 @@ def _write_own(session: Session, asked: Wish, *, consent: bool) -> Sequence[Path
     return _printed(session, asked, [written], consent=consent)
 
 
-def _write_seat(session: Session, asked: Wish, seat: Seat) -> str:
+def _write_seat(session: Session, asked: Request, seat: Seat) -> str:
     """Write a seat's lab and its student's handout; return why that could not be written, or "".
 
     The files of a lab belong to the person on that seat: they edit them, and machines come from them.
@@ -134,7 +136,7 @@ def _write_seat(session: Session, asked: Wish, seat: Seat) -> str:
     return ""
 
 
-def _write_index(session: Session, asked: Wish, found: Sequence[Seat]) -> None:
+def _write_index(session: Session, asked: Request, found: Sequence[Seat]) -> None:
     """Write the list of what is there now, in both languages, whatever this run has made of it."""
     files = {each.seat: _listed(asked.folder / each.seat, "student") for each in found}
     own = _listed(asked.folder, "instructor")
@@ -147,7 +149,7 @@ def _listed(folder: Path, edition: Edition) -> tuple[str, ...]:
     return tuple([LAB_FILE, *names] if (folder / LAB_FILE).exists() else names)
 
 
-def handout(session: Session, lab: Lab, asked: Wish, cover: Cover) -> str:
+def handout(session: Session, lab: Lab, asked: Request, cover: Cover) -> str:
     """Return a handout's HTML."""
     read = read_chapters(session, lab, asked.language, asked.lab_file)
     return page(lab, asked.language, asked.edition, read, cover)
@@ -179,11 +181,11 @@ def _cover(seat: Seat) -> Cover:
     return Cover(made=date.today().isoformat(), up=False, seat=seat.seat, name=seat.name)
 
 
-def _forms(asked: Wish) -> tuple[str, ...]:
+def _forms(asked: Request) -> tuple[str, ...]:
     return ("html", "pdf") if asked.form == "pdf" else ("html",)
 
 
-def _printed(session: Session, asked: Wish, pages: Sequence[Path], *, consent: bool) -> Sequence[Path]:
+def _printed(session: Session, asked: Request, pages: Sequence[Path], *, consent: bool) -> Sequence[Path]:
     """The pages in the form that was asked for. What a PDF needs is checked only once their HTML is written."""
     if asked.form != "pdf" or not pages:
         return pages
