@@ -12,7 +12,8 @@ source "$HERE/kubernetes.sh"
 source "$HERE/haproxy.sh"
 
 readonly PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one command
-ANSWERS=$(mktemp -d)
+# In memory, for root only: `metrics` puts the administrator's key there.
+ANSWERS=$(mktemp -d /run/facts.XXXXXX)
 readonly ANSWERS
 trap 'rm -rf "$ANSWERS"' EXIT
 readonly WANTED=("$@")
@@ -214,6 +215,8 @@ listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 # certificate and with one of those who may read them: `NAME anonymous|certificate STATUS WORDS`. HTTP's status is 000
 # without an answer. One process for all.
 metrics() {
+	local line
+	sed -n 's/^ *client-\(certificate\|key\)-data: //p' "$ADMIN" | while read -r line; do base64 -d <<<"$line"; done >"$ANSWERS/.pem"
 	{
 		ask_for_metrics kube-controller-manager https 10257
 		ask_for_metrics kube-scheduler https 10259
@@ -232,7 +235,7 @@ ask_for_metrics() {
 		if [[ $who == certificate && $1 == etcd ]]; then
 			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
 		elif [[ $who == certificate ]]; then
-			printf '%s\n' "cert = \"$PKI/apiserver-kubelet-client.crt\"" "key = \"$PKI/apiserver-kubelet-client.key\""
+			printf '%s\n' "cert = \"$ANSWERS/.pem\"" "key = \"$ANSWERS/.pem\""
 		fi
 		echo next
 	done
