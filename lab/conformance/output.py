@@ -43,6 +43,7 @@ class Output:
     _before: str = ""
     _headline: re.Match[str] | None = None
     _begun: str = ""
+    _over: set[str] = field(default_factory=set)
 
     def read(self, text: str) -> list[Ended]:
         """Read what has been printed since; return the tests that have ended in it."""
@@ -61,7 +62,9 @@ class Output:
         headline, self._headline = self._headline, None
         running = RUNNING.match(line)
         if running:
-            self.running[running[1]] = running[2]
+            # What is printed of a test that has ended repeats its reports.
+            if running[1] not in self._over:
+                self.running[running[1]] = running[2]
         elif line.startswith("[sig-"):
             name = LABELS.sub("", line)
             if headline is not None:
@@ -77,6 +80,7 @@ class Output:
 
     def _end(self, name: str, headline: re.Match[str]) -> Ended:
         self.running.pop(name, None)
+        self._over.add(name)
         return Ended(name, _ending(headline), float(headline[3]))
 
 

@@ -62,7 +62,7 @@ chroot "$layer" /usr/sbin/iptables --version
 chroot "$layer" /usr/sbin/iptables-legacy --version
 chroot "$layer" /usr/sbin/nft --version
 chroot "$layer" /usr/sbin/conntrack --version
-echo 'print "perl $]\n"' | LC_ALL=C chroot "$layer" /usr/bin/perl # -e would open /dev/null, which is not there
+LC_ALL=C chroot "$layer" /usr/bin/perl -v # with -e it opens /dev/null, which is not there
 chroot "$layer" /bin/sh -c 'ip -V && ipset version || true'
 
 tar -cf "$out" -C "$layer" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner .

@@ -10,9 +10,10 @@ source "$HERE/cluster-objects.sh"
 
 # Machines of an earlier version of the kit lack the images of its add-ons, and nothing is pulled.
 require_image() {
-	local image
-	image=$(sed -n 's/^ *image: "\(.*\)"$/\1/p' "$HERE/addons/$1.yaml" | head -n 1)
-	ctr --namespace k8s.io images list --quiet | grep -qxF "$image" ||
+	local images image
+	images=$(ctr --namespace k8s.io images list --quiet)
+	image=$(sed -n '0,/^ *image: "/ s/^ *image: "\(.*\)"$/\1/p' "$HERE/addons/$1.yaml")
+	grep -qxF "$image" <<<"$images" ||
 		die "$1 can't run here: $NODE_NAME has no image $image, since its golden machine is of an earlier version of the" \
 			"kit. \`./inv replace NAME\` makes one machine after the other again, with the image; or take $1 out of" \
 			"addons in lab.yaml"

@@ -232,7 +232,9 @@ metrics() {
 	} | sed '$d' | bounded curl --parallel --parallel-immediate --config - 2>/dev/null || true
 }
 
-# Blocks of curl's configuration, each with what separates it from the next one. The certificates of controller manager and scheduler are new each time that they start.
+# Blocks of curl's configuration, each with what separates it from the next one. The certificates of controller manager
+# and scheduler are new each time that they start. The front proxy's certificate may name who asks
+# (kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer); the group is the one that may read metrics.
 ask_for_metrics() {
 	local who
 	for who in anonymous certificate; do
@@ -242,7 +244,8 @@ ask_for_metrics() {
 		if [[ $who == certificate && $1 == etcd ]]; then
 			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
 		elif [[ $who == certificate ]]; then
-			printf '%s\n' "cert = \"$PKI/apiserver-kubelet-client.crt\"" "key = \"$PKI/apiserver-kubelet-client.key\""
+			printf '%s\n' "cert = \"$PKI/front-proxy-client.crt\"" "key = \"$PKI/front-proxy-client.key\"" \
+				'header = "X-Remote-User: ha-lab"' 'header = "X-Remote-Group: system:monitoring"'
 		fi
 		echo next
 	done
