@@ -578,7 +578,9 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         world.require_alive()
         problems = world.problems(context.lab)
         assert not world.dead
-        assert not [each for each in problems if not each.startswith("drained")], problems
+        # Add-ons are applied beside the waits for nodes and pods; only the wait for health comes after them.
+        later = ("drained",) if names is None else ("drained", "add-ons")
+        assert not [each for each in problems if not each.startswith(later)], problems
         return None
 
     def fetch(lab: Lab, workspace: Workspace, remote: object, node: Node) -> bool:
