@@ -416,7 +416,7 @@ def conformance(
     json: bool = False,
     yes: bool = False,
 ) -> None:
-    """Run Kubernetes' own conformance tests on the lab, and leave nothing behind. Exit 0 all that ran passed.
+    """Run Kubernetes' own conformance tests, and leave nothing behind. Exit 0 if all that ran passed, else 70.
 
     Without --quick, --focus or --serial: all tests that are not serial or slow, which takes an hour or more.
     """

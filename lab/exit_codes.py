@@ -50,9 +50,9 @@ EXIT_CODES = (
     ExitCode(IMPOSSIBLE, "`lab.yaml` asks for a change that is impossible, or that is refused now", ("plan",)),
     ExitCode(DEGRADED, "degraded: the lab works, but not all of it", ("status",)),
     ExitCode(DOWN, "down, or not brought up", ("status",)),
-    ExitCode(TASK_NOT_YET, "not yet done", ("task N",)),
-    ExitCode(TASK_BROKEN, "done, but wrong", ("task N",)),
-    ExitCode(FIT_AFTER_REPAIRS, "fit after what `--yes` can do", ("doctor",)),
+    ExitCode(TASK_NOT_YET, "not done", ("task N",)),
+    ExitCode(TASK_BROKEN, "done but broken", ("task N",)),
+    ExitCode(FIT_AFTER_REPAIRS, "fit after the repairs of `--yes`", ("doctor",)),
     ExitCode(
         CHECKS_FAIL,
         "a check fails, could not be asked or did not run (a warning counts as holding)",

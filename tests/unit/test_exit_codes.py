@@ -86,6 +86,12 @@ CASES = (
     ),
     Case("up --measure", exit_codes.BEYOND_LIMIT, "lab.verbs.up.up", measured),
     Case("replace w1 --measure", exit_codes.BEYOND_LIMIT, "lab.verbs.up.up", measured),
+    Case(
+        "conformance",
+        exit_codes.TESTS_FAIL,
+        "lab.verbs.conformance.conformance",
+        SimpleNamespace(green=False),
+    ),
     Case("status", exit_codes.INTERRUPTED, "lab.health.status.look", KeyboardInterrupt()),
     Case("status", exit_codes.READER_LEFT, "lab.health.status.look", BrokenPipeError()),
 )
@@ -97,7 +103,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("docker", "vagrant", "ssh", "sudo"):
         program(tmp_path / "bin", name, "exit 97")
     program(tmp_path / "bin", "ip", 'echo \'[{"gateway": "192.0.2.1", "prefsrc": "192.0.2.2"}]\'')
-    for name in ("lab.drill.report.shown", "lab.drill.measure.shown"):
+    for name in ("lab.drill.report.shown", "lab.drill.measure.shown", "lab.conformance.results.shown"):
         monkeypatch.setattr(name, lambda *_: "figures")
     monkeypatch.setattr("lab.verbs.up.require_replaceable", lambda *_: None)
     return tmp_path

@@ -146,9 +146,9 @@ def release_problems(changelog: str, current: str) -> list[str]:
     now = Version(current)
     if not (now == newest or (now.is_devrelease and now > newest)):
         found.append(f"the version is {current}, and the newest section {newest}")
-    wanted = {"Unreleased": f"../../compare/v{newest}...HEAD"}
+    wanted = {"Unreleased": f"{HOME}/compare/v{newest}...HEAD"}
     for new, old in zip(released, [*released[1:], None], strict=True):
-        wanted[new] = f"../../compare/v{old}...v{new}" if old else f"../../releases/tag/v{new}"
+        wanted[new] = f"{HOME}/compare/v{old}...v{new}" if old else f"{HOME}/releases/tag/v{new}"
     if dict(re.findall(r"^\[(.+?)\]: (.+)$", changelog, re.MULTILINE)) != wanted:
         found.append(f"the links are not {wanted}")
     return found
@@ -159,14 +159,14 @@ def test_version_and_changelog_agree() -> None:
     assert release_problems(text, version()) == []
 
 
-GOOD = """
+GOOD = f"""
 ## [Unreleased]
 ## [0.2.0] - 2027-01-02
 ## [0.1.0] - 2026-11-29
 
-[Unreleased]: ../../compare/v0.2.0...HEAD
-[0.2.0]: ../../compare/v0.1.0...v0.2.0
-[0.1.0]: ../../releases/tag/v0.1.0
+[Unreleased]: {HOME}/compare/v0.2.0...HEAD
+[0.2.0]: {HOME}/compare/v0.1.0...v0.2.0
+[0.1.0]: {HOME}/releases/tag/v0.1.0
 """
 
 
@@ -181,7 +181,7 @@ def test_a_release_and_what_follows_it_agree(current: str) -> None:
         ("## [Unreleased]\n", "", "the first section"),
         (" - 2027-01-02", " - soon", "0.2.0 has no date"),
         ("v0.2.0...HEAD", "v0.1.0...HEAD", "the links"),
-        ("[0.2.0]: ../../compare/v0.1.0...v0.2.0\n", "", "the links"),
+        (f"[0.2.0]: {HOME}/compare/v0.1.0...v0.2.0\n", "", "the links"),
         ("## [0.2.0] - 2027-01-02\n", "", "the newest section 0.1.0"),
     ],
 )
