@@ -123,7 +123,7 @@ membership() {
 	return "$code"
 }
 
-unfinished() { timeout --kill-after 1 $((2 * PATIENCE)) "$HERE/unfinished.sh"; }
+unfinished() { timeout --kill-after 1 $((3 * PATIENCE)) "$HERE/unfinished.sh"; }
 
 kernel() { sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables; }
 

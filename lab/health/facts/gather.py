@@ -40,7 +40,7 @@ COMMAND = "/opt/ha-lab/facts.sh"
 PROBES_TIMEOUT = 10.0
 """Seconds for one of the API's answers on which everything that pods report depends."""
 
-MACHINE_TIMEOUT = 14.0
+MACHINE_TIMEOUT = 20.0
 """Seconds for a machine to report everything; 1 s is usual."""
 
 
