@@ -264,7 +264,7 @@ def test_help_and_what_is_not_understood_name_the_command(ha_lab: Callable[..., 
     wrong = ha_lab("upp", INVOKE_RUNTIME_CONFIG="/nowhere.yaml")
     assert wrong.returncode == 2
     assert wrong.stderr == (
-        "error: there is no verb upp\n  next: did you mean `ha-lab up`? `ha-lab --list` has all verbs\n"
+        "error: there is no verb upp\n  next: did you mean `ha-lab up`? `ha-lab --list` shows all verbs\n"
     )
     for task in Collection.from_module(tasks).tasks.values():
         shown += [task.__doc__ or "", *(task.help or {}).values()]
