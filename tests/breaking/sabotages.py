@@ -402,7 +402,7 @@ SABOTAGES = (
         "cp1",
         f"{KEEP.format('daemonset kube-proxy')}; as_admin -n kube-system delete daemonset kube-proxy",
         f"{GIVE_BACK.format('daemonset kube-proxy')}",
-        ("cluster-objects", "kube-proxy[*]", "cluster-ip[*]", "node-port[*]"),
+        ("cluster-objects", "kube-proxy[*]", "cluster-ip[*]", "node-port[*]", "control-plane-metrics[*]"),
         up=Repairs("creates it again"),
         until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=kube-proxy -o name"),
         contained=True,
@@ -657,6 +657,7 @@ SABOTAGES = (
         up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),
         contained=True,
     ),
+    # The kubelet, which has read its certificate, is not restarted: it would read what other sabotages have changed.
     Sabotage(
         "a kubelet's serving certificate that the cluster has not signed",
         WORKER,
@@ -664,10 +665,9 @@ SABOTAGES = (
         "cp kubelet-server-current.pem /root/; openssl req -x509 -newkey rsa:2048 -nodes -days 300 "
         "-keyout /run/key -out /run/crt -subj /O=system:nodes/CN=system:node:{it} "
         '-addext "subjectAltName=DNS:{it},IP:$NODE_ADDRESS" 2>/dev/null; '
-        "cat /run/crt /run/key >$(cat /root/serving); rm /run/crt /run/key; systemctl restart kubelet",
+        "cat /run/crt /run/key >$(cat /root/serving); rm /run/crt /run/key",
         "cat /root/kubelet-server-current.pem >$(cat /root/serving); "
-        "ln -sfn $(cat /root/serving) /var/lib/kubelet/pki/kubelet-server-current.pem; "
-        "systemctl restart kubelet",
+        "ln -sfn $(cat /root/serving) /var/lib/kubelet/pki/kubelet-server-current.pem",
         ("kubelet-certificate[{it}]",),
         up=Repairs("removes it, and approves the kubelet's request for another one"),
         contained=True,
