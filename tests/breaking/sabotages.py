@@ -606,13 +606,13 @@ SABOTAGES = (
     Sabotage(
         "a kubeconfig whose certificate expires soon",
         HOST,
-        f"cp -p $LAB/kubeconfig $LAB/kubeconfig.saved; cert=$({SSH} cp1 -- sudo bash -s <<'END'\n"
+        f"cp -p $LAB/kubeconfig $LAB/kubeconfig.valid; cert=$({SSH} cp1 -- sudo bash -s <<'END'\n"
         "cd /etc/kubernetes/pki; sed -n 's/ *client-key-data: //p' ../admin.conf | base64 -d >/run/mine\n"
         "openssl req -new -key /run/mine -subj /O=kubeadm:cluster-admins/CN=kubernetes-admin |\n"
         "\topenssl x509 -req -days 10 -CA ca.crt -CAkey ca.key -set_serial 7 | base64 -w 0\n"
         "rm /run/mine\nEND\n"
         '); sed -i "s#client-certificate-data: .*#client-certificate-data: $cert#" $LAB/kubeconfig',
-        "mv $LAB/kubeconfig.saved $LAB/kubeconfig",
+        "mv $LAB/kubeconfig.valid $LAB/kubeconfig",
         ("kubeconfig-expiry",),
         up=Repairs("fetches the kubeconfig again"),
         contained=True,

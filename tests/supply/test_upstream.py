@@ -501,10 +501,10 @@ def test_a_registry_is_asked_through_the_proxy(stand_in: Upstream, proxy: Faults
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "is no lock"),
-        ("kubernetes: 1.36.3\n", "is no lock"),
-        ("{", "is no lock"),
-        ("\xff", "is no lock"),
+        ("", "is not a lock"),
+        ("kubernetes: 1.36.3\n", "is not a lock"),
+        ("{", "is not a lock"),
+        ("\xff", "is not a lock"),
     ],
 )
 def test_a_file_that_is_no_lock_is_said_to_be_none(stand_in: Upstream, text: str, said: str) -> None:

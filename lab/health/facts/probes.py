@@ -125,12 +125,7 @@ def _run_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node])
         _remove_forgotten(api)
         wanted = _manifests(lab)
         with _namespace(api, of_kind(wanted, "Namespace")) as namespace:
-            where = f"/apis/networking.k8s.io/v1/namespaces/{namespace}/networkpolicies"
-            for policy in (each for each in wanted if each["kind"] == "NetworkPolicy"):
-                _create(api, where, policy)
-            service = _create(api, f"/api/v1/namespaces/{namespace}/services", of_kind(wanted, "Service"))
-            for claim in (each for each in wanted if each["kind"] == "PersistentVolumeClaim"):
-                _create(api, f"/api/v1/namespaces/{namespace}/persistentvolumeclaims", claim)
+            service = _prepare(lab, api, namespace, wanted)
             _place(lab, api, namespace, [each for each in wanted if each["kind"] == "Pod"])
             found = _ask(lab, api, remote, someone, namespace, service, _wait_for_pods(lab, api, namespace))
             return replace(found, volume=_volume(lab, api, namespace)) if STORAGE in lab.addons else found
@@ -316,6 +311,23 @@ def _create(api: Api, path: str, body: dict[str, Any]) -> dict[str, Any]:
     if status != http.client.CREATED:
         raise LabStateError(f"the API answered {status} to a new {body['kind']}: {refusal(said)}")
     return read(f"the API's answer to a new {body['kind']}", said, lambda answer: mapping(json.loads(answer)))
+
+
+def _prepare(lab: Lab, api: Api, namespace: str, wanted: Sequence[Manifest]) -> dict[str, Any]:
+    """Create what pods need before they start, side by side; return the API's answer to the Service."""
+    core, networking = f"/api/v1/namespaces/{namespace}", f"/apis/networking.k8s.io/v1/namespaces/{namespace}"
+    where = {
+        "NetworkPolicy": f"{networking}/networkpolicies",
+        "PersistentVolumeClaim": f"{core}/persistentvolumeclaims",
+    }
+    with ThreadPoolExecutor(max_workers=lab.at_once(len(wanted))) as pool:
+        service = pool.submit(_create, api, f"{core}/services", of_kind(wanted, "Service"))
+        others = [
+            pool.submit(_create, api, where[each["kind"]], each) for each in wanted if each["kind"] in where
+        ]
+    for created in others:
+        created.result()
+    return service.result()
 
 
 def _place(lab: Lab, api: Api, namespace: str, pods: Sequence[Manifest]) -> None:
