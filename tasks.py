@@ -154,7 +154,7 @@ def bake(
     export: str | None = None,
     import_: str | None = None,
 ) -> None:
-    """Build the golden machine, once: Debian, Kubernetes, all images. Needs the network; afterwards `up` does not."""
+    """Build the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` then doesn't."""
     from lab.errors import ConfigError
     from lab.golden import image
     from lab.verbs import bake as baking
