@@ -102,7 +102,7 @@ def verb(
 
 @verb(help=LAB_HELP | {"example": "instead of the defaults: smallest, reference or mirrors"})
 def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
-    """Write a lab file with every setting and its default; never over one that is there."""
+    """Write a lab file with every setting and its default; never overwrites a file."""
     from lab.verbs import init as beginning
 
     beginning.init(_name_lab(lab), example)
@@ -154,7 +154,7 @@ def bake(
     export: str | None = None,
     import_: str | None = None,
 ) -> None:
-    """Build the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` doesn't."""
+    """Build the golden machine, once: Debian, Kubernetes, all images. Needs the network; `up` then doesn't."""
     from lab.errors import ConfigError
     from lab.golden import image
     from lab.verbs import bake as baking
@@ -317,7 +317,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     help=LAB_HELP
     | {
         "k": "only checks whose group, name or machine matches, as pytest's -k",
-        "junit": "where to write junit (default: .lab/verify.xml)",
+        "junit": "write the JUnit XML to this file (default: .lab/verify.xml)",
         "json": "as JSON, for programs",
         "watch": "repeat the checks until Ctrl-C, and print only changes",
     }
@@ -402,7 +402,7 @@ def drill(
         "quick": "a fixed set of tests, one or a few for each part of a cluster (at most 10 minutes)",
         "focus": "only the conformance tests whose names match this regular expression",
         "serial": "the tests that must run alone or take minutes, instead of all others",
-        "junit": "also write junit there (it is in .lab/conformance/ in any case)",
+        "junit": "also write the JUnit XML to this file (.lab/conformance/ has it in any case)",
         "json": "as JSON, for programs",
     },
 )

@@ -61,7 +61,11 @@ EXIT_CODES = (
     ExitCode(
         BEYOND_LIMIT, "a measured figure is beyond its limit", ("drill", "up --measure", "replace --measure")
     ),
-    ExitCode(TESTS_FAIL, "a conformance test that ran has failed", ("conformance",)),
+    ExitCode(
+        TESTS_FAIL,
+        "a conformance test failed, none passed, or something of the suite is left in the lab",
+        ("conformance",),
+    ),
     ExitCode(INTERRUPTED, "interrupted, as by Ctrl-C"),
     ExitCode(READER_LEFT, "the program that read the output has ended, as `head` does"),
 )

@@ -19,14 +19,14 @@ HEAD = """\
 # Faults
 
 `./inv test --sabotage` breaks a real lab in each of these ways. It asserts that exactly the expected checks of
-`verify` do not hold, and what `./inv up` does about the fault:
+`verify` fail, and what `./inv up` does about the fault:
 
-- It repairs it: `up` ends with exit code 0, and every check holds again.
-- It leaves it: within a minute `up` shows the cause and what to do. The exit code is 1, or 0 for a warning.
+- Repairs it: `up` ends with exit code 0, and every check passes again.
+- Leaves it: within a minute `up` shows the cause and what to do. The exit code is 1, or 0 for a warning.
 - Not tested: no user causes this fault by mistake, so it is reverted before `up` runs.
 
-"Detected by" names the checks that do not hold, at most three of them; `./inv verify` shows what each expects
-and what it found. What `up` shows is quoted in part. What else it repairs is in
+"Detected by" names the checks that fail, at most three of them; `./inv verify` shows what each expects and what
+it found. What `up` shows is quoted in part. What else `up` repairs is in
 [Changing a lab](lifecycle.md#what-up-repairs).
 
 This page is generated from `tests/breaking/sabotages.py` by `.venv/bin/python -m tests.breaking.page`.

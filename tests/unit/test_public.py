@@ -122,7 +122,7 @@ def test_the_licence_is_apache_2() -> None:
 def test_the_notice_names_parts_that_are_here() -> None:
     notice = (REPOSITORY / "NOTICE").read_text(encoding="utf-8")
     named = re.findall(r"(?:supply|provision)/\S+", notice)
-    assert len(named) == 2
+    assert len(named) == 5
     for pattern in named:
         assert list(REPOSITORY.glob(pattern)), pattern
 
