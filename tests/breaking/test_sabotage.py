@@ -153,6 +153,11 @@ def _up(lab: TestLab, session: Session, broken: dict[Sabotage, str]) -> None:
                 del broken[sabotage]
 
 
+def test_the_lab_is_left_without_add_ons(lab: TestLab) -> None:
+    """The drills may be next, and would wait for figures of the nodes that they have broken."""
+    assert _with_addons(lab, ()).lab.addons == ()
+
+
 def test_every_sabotage_is_in_one_round() -> None:
     for each_alone in (False, True):
         made = [sabotage for each in rounds(SABOTAGES, each_alone=each_alone) for sabotage in each]

@@ -25,11 +25,15 @@ from lab.system.paths import REPOSITORY
 
 @dataclass(frozen=True)
 class Ended:
-    """A verb that has ended: its exit code, all it said, and the seconds it took."""
+    """A verb that has ended: its exit code, all it said, the seconds it took, and its standard output alone.
+
+    Where a verb takes long, `said` also has what it waited for, which would be no JSON.
+    """
 
     code: int
     said: str
     seconds: float
+    out: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class TestLab:
         )
         said = done.stdout + done.stderr
         print(f"$ inv {verb} {' '.join(words)}\n{said}")
-        return Ended(done.returncode, said, time.monotonic() - started)
+        return Ended(done.returncode, said, time.monotonic() - started, done.stdout)
 
     def succeed(self, verb: str, *words: str) -> Ended:
         ended = self.inv(verb, *words)

@@ -49,7 +49,7 @@ class LivingLab:
     def plan(self) -> tuple[int, dict[str, Any]]:
         """What `plan` says: its exit code and its JSON."""
         ended = self.lab.inv("plan", "--json")
-        return ended.code, json.loads(ended.said[ended.said.index("{") : ended.said.rindex("}") + 1])
+        return ended.code, json.loads(ended.out)
 
     def verified(self) -> None:
         """Every check holds."""

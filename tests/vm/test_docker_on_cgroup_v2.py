@@ -127,7 +127,8 @@ def _boot(folder: Path) -> None:
 
 
 def _findings(text: str) -> dict[str, dict[str, Any]]:
-    return {found["check"]: found for found in json.loads(text)["findings"]}
+    # Before it may be what is waited for, which is on standard error, and both are on one serial port.
+    return {found["check"]: found for found in json.loads(text[text.index("{\n") :])["findings"]}
 
 
 def test_it_is_a_host_as_users_have_it(said: dict[str, str]) -> None:

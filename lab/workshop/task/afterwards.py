@@ -11,7 +11,7 @@ from lab.workshop.task.task import Found, Sight, State
 FINISHED_BY_UP = (
     *("no-bootstrap-token", "no-uploaded-certificates", "no-run-secret", "kubeconfig-private"),
     *("own-name", "network-services", "exact-nodes", "node-ready", "pod-network-agent", "system-pods-ready"),
-    *("kubelet-certificate", "metrics-server"),
+    *("network-policy-agent", "cluster-objects", "kubelet-certificate", "metrics-server"),
 )
 """Checks that need not hold until the kit has completed what was done manually."""
 

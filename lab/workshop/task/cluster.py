@@ -116,8 +116,10 @@ def agents_live(sight: Sight) -> Iterator[Found]:
     for pod in known(sight.facts.api.pods):
         count = starts.get(f"{pod.namespace}/{pod.name}", 0)
         if pod.namespace == FLANNEL and not pod.ready and count >= FAILING:
+            # Not `kubectl logs`: by hand, kubelets have no serving certificate yet.
             hint = (
-                f"`kubectl -n {FLANNEL} logs {pod.name}` shows why; podSubnet and flannel's Network must agree"
+                "on it, `crictl ps --all --name kube-flannel` and `crictl logs` with its ID show why; "
+                "podSubnet and flannel's Network must agree"
             )
             yield Found("broken", pod.node, f"{pod.name} is Ready", f"it was restarted {count} times", hint)
 
