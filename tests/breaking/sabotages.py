@@ -657,7 +657,7 @@ SABOTAGES = (
         up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),
         contained=True,
     ),
-    # The kubelet, which has read its certificate, is not restarted: it would read what other sabotages have changed.
+    # The kubelet has read its certificate, and is not restarted: it would read what others have changed.
     Sabotage(
         "a kubelet's serving certificate that the cluster has not signed",
         WORKER,
