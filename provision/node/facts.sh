@@ -151,17 +151,17 @@ haproxy_says() {
 
 # While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
 # otherwise than the one before it has not made up its mind ("UP 1/2"). A server that is down since it answered late
-# (L7TOUT) is checked again twice a second, and is up again at its first answer in time: on a busy host that was a
+# (L6TOUT, L7TOUT) is checked again twice a second, and is up again at its first answer in time: on a busy host that was a
 # slow moment. Asked until nothing of this is so.
 haproxy_at_rest() {
 	local said _
-	for _ in $(seq $((30 * LAB_PATIENCE))); do
+	for _ in $(seq $((100 * LAB_PATIENCE))); do
 		said=$(haproxy_says) || {
 			local code=$?
 			echo "$said"
 			return "$code"
 		}
-		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)|,DOWN,.*,L7TOUT,' <<<"$said" || break
+		grep -qE ',(\* L|(UP|DOWN) [0-9]+/)|,DOWN,.*,L[67]TOUT,' <<<"$said" || break
 		sleep 0.1
 	done
 	echo "$said"
@@ -229,7 +229,7 @@ metrics() {
 		ask_for_metrics kube-scheduler https 10259
 		ask_for_metrics etcd https 2379
 		ask_for_metrics kube-proxy http 10249
-	} | sed '$d' | bounded curl --parallel --parallel-immediate --config - 2>/dev/null || true
+	} | sed '$d' | timeout --kill-after 1 $((2 * PATIENCE)) curl --parallel --parallel-immediate --config - 2>/dev/null || true
 }
 
 # Blocks of curl's configuration, each with what separates it from the next one. The certificates of controller manager
@@ -240,7 +240,7 @@ ask_for_metrics() {
 	for who in anonymous certificate; do
 		echo "url = \"$2://$NODE_ADDRESS:$3/metrics\""
 		printf 'write-out = "%s %s %%{http_code} %%{errormsg}\\n"\n' "$1" "$who"
-		printf '%s\n' 'output = "/dev/null"' "max-time = $((PATIENCE - 2))" insecure silent
+		printf '%s\n' 'output = "/dev/null"' "max-time = $((2 * PATIENCE - 2))" insecure silent
 		if [[ $who == certificate && $1 == etcd ]]; then
 			printf '%s\n' "cert = \"$PKI/etcd/healthcheck-client.crt\"" "key = \"$PKI/etcd/healthcheck-client.key\""
 		elif [[ $who == certificate ]]; then
