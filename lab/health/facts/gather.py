@@ -126,13 +126,14 @@ def gather(
         answers = pool.submit(ask_api, lab, api, ca)
         admits = pool.submit(_ask_admission, lab, api) if admission else None
         patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
-        seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
         machines: dict[str, Machine | Unknown] = {n.name: Unknown(f"{n.name} was not asked") for n in lab.nodes}
         machines |= {node.name: future.result() for node, future in asked.items()}
         silent = [node.name for node, future in asked.items() if _is_silent(future.result())]
         off = _off(lab, workspace, silent)
         machines |= {name: Unknown(f"{name} {OFF[state]}") for name, state in off.items()}
         said = answers.result()
+        # Pods start once the machines have answered: both at once keep etcd from answering on two cores.
+        seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
         found = seen.result() if seen else Unknown("pods were not asked")
         admitted = admits.result() if admits else NOT_ASKED
     obstacle = ask_obstacle(lab, machines)
