@@ -199,6 +199,15 @@ apply_manifest() {
 	}
 }
 
+# missing_image FILE: the first image that a manifest of the kit's names, where this machine lacks it. Machines pull
+# nothing: each has the images of the golden machine that it is a clone of, and an earlier version's lacks some.
+missing_image() {
+	local image found
+	image=$(sed -n '0,/^ *image: "/ s/^ *image: "\(.*\)"$/\1/p' "$1")
+	found=$(ctr --namespace k8s.io images list --quiet "name==$image") || return
+	[[ -n $found ]] || echo "$image"
+}
+
 readonly LEAVING='{{range .items}}{{if .metadata.deletionTimestamp}}{{.kind}} {{.metadata.name}} is still being deleted{{"\n"}}{{end}}{{end}}'
 
 # nothing_leaves FILE: nothing of this manifest is being deleted.

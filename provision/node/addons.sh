@@ -8,13 +8,11 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/cluster-objects.sh
 source "$HERE/cluster-objects.sh"
 
-# Machines of an earlier version of the kit lack the images of its add-ons, and nothing is pulled.
 require_image() {
-	local images image
-	images=$(ctr --namespace k8s.io images list --quiet)
-	image=$(sed -n '0,/^ *image: "/ s/^ *image: "\(.*\)"$/\1/p' "$HERE/addons/$1.yaml")
-	grep -qxF "$image" <<<"$images" ||
-		die "$1 can't run here: $NODE_NAME has no image $image, since its golden machine is of an earlier version of the" \
+	local missing
+	missing=$(missing_image "$HERE/addons/$1.yaml")
+	[[ -z $missing ]] ||
+		die "$1 can't run here: $NODE_NAME has no image $missing, since its golden machine is of an earlier version of the" \
 			"kit. \`./inv replace NAME\` makes one machine after the other again, with the image; or take $1 out of" \
 			"addons in lab.yaml"
 }

@@ -28,12 +28,11 @@ policy_pods_ended() {
 	[[ $code == 0 && -z $pods ]]
 }
 
-# Machines pull nothing: each has the images of the golden machine that it is a clone of.
 require_policy_image() {
-	local image
-	image=$(sed -n 's/^ *image: "\(.*kube-router:.*\)"$/\1/p' "$HERE/pod-network/kube-router.yaml")
-	[[ -n $(ctr --namespace k8s.io images list --quiet "name==$image") ]] ||
-		die "$NODE_NAME has no image $image, since it was made by an earlier version of the kit: set network.policy to" \
+	local missing
+	missing=$(missing_image "$HERE/pod-network/kube-router.yaml")
+	[[ -z $missing ]] ||
+		die "$NODE_NAME has no image $missing, since it was made by an earlier version of the kit: set network.policy to" \
 			"none in lab.yaml, or make the lab again (\`./inv destroy\`, then \`./inv up\`)"
 }
 

@@ -483,7 +483,6 @@ case "$name $*" in
 	# The second time that it is asked is the last one at which they are there.
 	! has volumes-go || { has volumes-asked && rm "$state/volumes"; } || touch "$state/volumes-asked"
 	;;
-"ctr --namespace k8s.io images list --quiet") cat "$state/images" ;;
 
 # What kubelets serve with: curl's exit code, the URL and its words, for each that `uncertified` names.
 "curl --silent --parallel "*)
@@ -637,7 +636,7 @@ case "$name $*" in
 	[[ ! -e $state/member ]] || cat "$state/member-line"
 	;;
 "etcdctl "*" member remove bbbb") rm "$state/member" ;;
-"ctr --namespace k8s.io images list --quiet name==docker.io/cloudnativelabs/kube-router:v"*) has no-policy-image || echo "${6#name==}" ;;
+"ctr --namespace k8s.io images list --quiet name=="*) grep -xF "${6#name==}" "$state/images" || true ;;
 *" --namespace kube-system get daemonsets,serviceaccounts,clusterroles,clusterrolebindings --selector ha-lab/part=network-policy --output name")
 	cat "$state/policy-objects" 2>/dev/null || true
 	;;

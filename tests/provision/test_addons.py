@@ -16,8 +16,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, NameOID
 
-from lab.golden.supply.images import addon_images
-from lab.golden.supply.releases import release
 from lab.model.addons import ADDONS
 from tests.provision.world import World
 
@@ -32,9 +30,7 @@ def cp1(tmp_path: Path) -> World:
     admin = world.path("/etc/kubernetes/admin.conf")
     admin.parent.mkdir()
     admin.write_text("    server: https://192.168.56.10:6443\n")
-    world.let(
-        api="", own_api="", missing="", secrets="", images="\n".join(addon_images(release("1.36.3"))) + "\n"
-    )
+    world.let(api="", own_api="", missing="", secrets="")
     return world
 
 

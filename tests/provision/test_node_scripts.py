@@ -583,7 +583,7 @@ def test_the_pod_network_is_applied_once_and_again_when_it_changed(machine: Mach
 
 def test_kube_router_is_not_applied_on_a_machine_without_its_image(machine: Machine) -> None:
     world = machine("cp1")
-    world.let(own_api="", no_policy_image="")
+    world.let(own_api="", images="registry.k8s.io/pause:3.10\n")
     ran = world.run("pod-network")
     assert (ran.code, ran.changes) == (1, [])
     assert "cp1 has no image docker.io/cloudnativelabs/kube-router:v2.1.0" in ran.said

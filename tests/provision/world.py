@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.config import default
+from lab.golden.supply.images import addon_images
+from lab.golden.supply.releases import release
 from lab.plans.up import provisioners
 from lab.workspace import render
 from tests.unit.fakes import SITE
@@ -51,7 +53,7 @@ CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY---
 READING = re.compile(
     r"openssl (x509|req) "
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
-    r"|ctr .* (tasks list|images list --quiet)$"
+    r"|ctr .* tasks list$"
     r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|ctr .* images list |iptables-save |ipset list "
@@ -144,12 +146,14 @@ class World:
         for program in FAKED:
             (root / "bin" / program).symlink_to(HERE / "fake.sh")
         self.given: dict[str, str] = {}
+        built = release(lab.kubernetes.version)
         self.let(
             names=" ".join(each.name for each in lab.kubernetes_nodes),
             haproxy_since="2100-01-01 00:00:00.5 UTC",
             named="",
             running="",
             kube_proxy="    server: https://192.168.56.10:6443\n",
+            images="\n".join((built.kube_router_image, *addon_images(built))) + "\n",
         )
 
     def copy(self, root: Path) -> World:
