@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 
 from lab.errors import CommandFailed, LabError
 from lab.golden.supply import complaints, flannel, golang, modules, programs, recipe, releases, shelf, toolchain
@@ -21,12 +20,12 @@ from lab.system import environment, process
 from lab.system.paths import SUPPLY
 from lab.system.process import Result
 from lab.system.progress import Progress
+from tests.unit import fakes
 
 PROGRAMS = {
     *("kubeadm", "kubelet", "kubectl", "kube-proxy"),
     *("kube-apiserver", "kube-controller-manager", "kube-scheduler"),
     *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "kube-router", "pause"),
-    *("etcd", "etcdctl", "etcdutl", "coredns", "flanneld", "pause"),
     *("metrics-server", "local-path-provisioner", "crictl", "helm"),
 }
 
@@ -83,12 +82,17 @@ class FakeTools:
         self.built.append(name)
 
 
-@pytest.fixture
-def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
+def fake_tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
+    """Let all builds use them, and a toolchain that need not be fetched."""
     fake = FakeTools(tmp_path / "sources")
     monkeypatch.setattr(process, "run", fake)
     monkeypatch.setattr(toolchain, "ensure", lambda cache, log: cache / "go" / "tree" / "bin" / "go")
     return fake
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
+    return fake_tools(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -97,9 +101,8 @@ def wanted() -> Release:
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Iterator[Progress]:
-    with (tmp_path / "screen").open("w", encoding="utf-8") as screen:
-        yield Progress(Console(file=screen), tmp_path / "logs")
+def progress(tmp_path: Path) -> Progress:
+    return fakes.progress(tmp_path / "logs")
 
 
 @pytest.mark.usefixtures("tools")
@@ -317,7 +320,7 @@ def test_another_run_on_the_shelf_is_waited_for_and_named(
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         asked: list[str] = []
-        shown = Progress(Console(), tmp_path / "logs")
+        shown = fakes.progress(tmp_path / "logs")
 
         @contextlib.contextmanager
         def asking(what: str) -> Iterator[None]:

@@ -5,23 +5,21 @@ from __future__ import annotations
 import re
 import shutil
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 from lab.config import default
 from lab.errors import CommandFailed
 from lab.golden import build, debian
-from lab.golden.supply import bom, complaints, modules, recipe, releases, runtime, toolchain
+from lab.golden.supply import bom, complaints, modules, recipe, releases, runtime
 from lab.golden.supply.releases import Release, release, supported
 from lab.model import Mirrors
-from lab.system import process
 from lab.system.paths import PROVISION, SUPPLY
 from lab.system.progress import Progress
-from tests.unit.test_modules import FakeTools
+from tests.unit import fakes
+from tests.unit.test_modules import FakeTools, fake_tools
 
 LAB = default()
 PROGRAMS = ["containerd", "containerd-shim-runc-v2", "ctr", "runc"]
@@ -31,10 +29,7 @@ UNIT = PROVISION / "files" / "usr" / "lib" / "systemd" / "system" / "containerd.
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTools:
-    fake = FakeTools(tmp_path / "sources")
-    monkeypatch.setattr(process, "run", fake)
-    monkeypatch.setattr(toolchain, "ensure", lambda cache, log: cache / "go" / "tree" / "bin" / "go")
-    return fake
+    return fake_tools(monkeypatch, tmp_path)
 
 
 @pytest.fixture
@@ -43,9 +38,8 @@ def wanted() -> Release:
 
 
 @pytest.fixture
-def progress(tmp_path: Path) -> Iterator[Progress]:
-    with (tmp_path / "screen").open("w", encoding="utf-8") as screen:
-        yield Progress(Console(file=screen), tmp_path / "logs")
+def progress(tmp_path: Path) -> Progress:
+    return fakes.progress(tmp_path / "logs")
 
 
 def test_its_programs_lie_under_its_name_with_their_bill(
