@@ -252,6 +252,7 @@ def test_destroy_leaves_nothing_behind(seven: TestLab, small: TestLab) -> None:
     assert volumes
     for lab in (seven, small):
         name, sockets = lab.session.lab.name, control_folder(lab.session.workspace)
+        lab.succeed("ssh", "cp1", "--", "true")  # ssh keeps a connection for 60 s after its last use
         assert list(sockets.glob("*"))
         lab.succeed("destroy", "--yes")
         assert not lab.containers()
