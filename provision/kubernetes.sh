@@ -14,6 +14,10 @@ readonly API_SERVER_ASIDE=/etc/kubernetes/kube-apiserver.yaml.left
 # The annotation of Nodes that the kit has cordoned. Their machines are removed next, or accept pods again: others have
 # been cordoned by a user, and stay so.
 readonly DRAINED_BY=ha-lab/drained-by
+# Programs of the version that a machine is upgraded to, in a folder for each version, until they are installed. On
+# containerd's file system, so that images' layers are moved to their places (payload.sh).
+readonly PAYLOADS=/var/lib/containerd/ha-lab-upgrade
+payload_of() { echo "$PAYLOADS/$1"; }
 # A run's secrets for those who work manually, as the handouts say. They are invalid once `./inv up` has gone on.
 readonly MANUAL_SECRETS=/root/secrets.sed
 readonly MANUAL_FILES=("$MANUAL_SECRETS" /root/kubeadm-init.yaml /root/kubeadm-join.yaml)

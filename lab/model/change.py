@@ -21,14 +21,15 @@ ANOTHER_LAB = "change it back; or create the other lab beside this one, with a l
 class Effect:
     """The effect of a changed key on existing machines.
 
-    `members`: machines are added or removed. `resized`: a machine is stopped, changed and started, if its
-    provider enforces sizes. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that
+    `members`: machines are added or removed. `upgraded`: machines get another version of Kubernetes, one by one.
+    `resized`: a machine is stopped, changed and started, if its provider enforces sizes. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that
     `up` applies. `none`: no machine is affected. `impossible`: there is no plan for it. `why` is the reason why
     it is impossible or affects no machine. `instead` is what to do.
     """
 
     kind: Literal[
         "members",
+        "upgraded",
         "resized",
         "load-balancer",
         "pod-network",
@@ -48,6 +49,10 @@ def _impossible(why: str, instead: str = BEGIN_AGAIN) -> Effect:
 POD_NETWORK = "network.pod_network"
 """The key whose value may be a file; a change of the file counts as a change of the key."""
 
+VERSION = "kubernetes.version"
+"""The key whose effect depends on its values: one minor at a time, and never back."""
+
+_UPGRADED = Effect("upgraded")
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
 _RESIZED = Effect("resized", "this provider's machines share what the host has")
@@ -63,7 +68,7 @@ _GROUP: Mapping[str, Effect] = {
 EFFECTS: Mapping[str, Effect] = {
     "name": _impossible("machines, networks and the kubeconfig's context carry it", ANOTHER_LAB),
     "provider": _impossible("machines can't move from one provider to another", ANOTHER_LAB),
-    "kubernetes.version": _impossible("this version of the kit can't upgrade a cluster in place yet"),
+    VERSION: _UPGRADED,
     "kubernetes.source": Effect("none", "machines keep the golden machine that they are clones of"),
     "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
@@ -88,6 +93,29 @@ EFFECTS: Mapping[str, Effect] = {
 """Every key of lab.yaml. A test fails when a key is missing here."""
 
 
+def version_effect(before: str, after: str) -> Effect:
+    """The effect of another Kubernetes version: kubeadm upgrades one minor at a time, and never downgrades.
+
+    kubernetes.io, "Upgrading kubeadm clusters" and "Version Skew Policy".
+    """
+    was, becomes = _numbers(before), _numbers(after)
+    if becomes < was:
+        return _impossible(
+            "Kubernetes can't be downgraded: its new version may have stored what the earlier one can't read",
+            f"change it back to {before}; the way back is a backup of etcd from before the upgrade",
+        )
+    if becomes[:2] > (was[0], was[1] + 1):
+        return _impossible(
+            "kubeadm upgrades one minor version at a time",
+            f"set it to a version of {was[0]}.{was[1] + 1} first, then `./inv up`, and go on from there",
+        )
+    return _UPGRADED
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
 @dataclass(frozen=True)
 class Setting:
     """One changed key of lab.yaml: the value as created, and as wanted."""
@@ -99,7 +127,7 @@ class Setting:
     @property
     def effect(self) -> Effect:
         """The effect on the machines."""
-        return EFFECTS[self.key]
+        return version_effect(self.before, self.after) if self.key == VERSION else EFFECTS[self.key]
 
 
 @dataclass(frozen=True)
@@ -115,6 +143,11 @@ class Change:
     def impossible(self) -> tuple[Setting, ...]:
         """The changes for which there is no plan."""
         return self._of("impossible")
+
+    @property
+    def upgraded(self) -> Setting | None:
+        """The change of the Kubernetes version, if there is one that `up` makes."""
+        return next(iter(self._of("upgraded")), None)
 
     @property
     def reconfigured(self) -> tuple[Setting, ...]:

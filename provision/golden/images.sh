@@ -33,6 +33,41 @@ while read -r name; do
 	ctr --address "$socket" --namespace k8s.io images label "$name" io.cri-containerd.pinned=pinned >/dev/null
 done </mnt/payload/images/names.txt
 
+# What lies where, for machines that are upgraded to these images (provision/node/payload.sh): `image NAME DIGEST TYPE`,
+# then a line for each of its layers from the bottom, `layer CHAIN-ID FOLDER`. An image's target leads to its configuration
+# and that to its topmost snapshot by the labels that containerd keeps them by (docs/garbage-collection.md).
+of_images() { ctr --address "$socket" --namespace k8s.io "$@"; }
+topmost_snapshot() {
+	of_images content ls | awk -v target="$1" '
+		{ labels[$1] = $NF }
+		END {
+			queue[count = 1] = target
+			for (i = 1; i <= count; i++) {
+				split(labels[queue[i]], each, ",")
+				for (j in each) {
+					split(each[j], pair, "=")
+					if (pair[1] == "containerd.io/gc.ref.snapshot.overlayfs") { print pair[2]; exit }
+					if (pair[1] ~ /^containerd.io\/gc.ref.content.(m.[0-9]+|config)$/) queue[++count] = pair[2]
+				}
+			}
+		}'
+}
+layers() {
+	local chain=$1 chains=() folders
+	while [[ -n $chain ]]; do
+		chains=("$chain" "${chains[@]}")
+		chain=$(of_images snapshots --snapshotter overlayfs info "$chain" | sed -n 's/^ *"Parent": "\(.*\)",\?$/\1/p')
+	done
+	folders=$(of_images snapshots --snapshotter overlayfs view --target /mnt index "$1" | grep -o "$store/[^:, ]*" | tac)
+	of_images snapshots --snapshotter overlayfs rm index
+	paste -d ' ' <(printf 'layer %s\n' "${chains[@]}") - <<<"$folders"
+}
+while read -r name type digest; do
+	echo "image $name $digest $type"
+	top=$(topmost_snapshot "$digest")
+	layers "$top"
+done < <(of_images images ls | awk 'NR > 1 { print $1, $2, $3 }') >/usr/share/ha-lab/images.txt
+
 # Unpacked is what nodes use. The packed layers are the same bytes a second time, and containerd may be
 # without them (its own option for that is discard_unpacked_layers).
 ctr --address "$socket" --namespace k8s.io content ls --quiet | while read -r digest; do
