@@ -4,9 +4,11 @@
 # run them elsewhere.
 #
 #   drain.sh NAME [--force] [--timeout SECONDS]
+#   drain.sh NAME --undo
 #
 # --force    also deletes pods that have no controller. No controller starts those again, so without it the script
 #            refuses and names them. (kubeadm's own page, "Remove the node", uses --force always.)
+# --undo     the node accepts pods again, unless a user has cordoned it.
 # --timeout  how long it tries, 120 s by default; longer where machines are emulated.
 #
 # When it fails, the node accepts pods again unless a user has cordoned it before. An annotation marks the kit's own
@@ -31,7 +33,7 @@ BUDGETS+='{{"\n"}}{{end}}{{end}}'
 READY='{.status.conditions[?(@.type=="Ready")].status}'
 readonly PODS BUDGETS READY RETRY=5 # seconds, as kubectl waits between two evictions of a pod
 
-name="" force=no timeout=120 cordoned=no # cordoned: by the kit, and this run has not succeeded
+name="" force=no undo=no timeout=120 cordoned=no # cordoned: by the kit, and this run has not succeeded
 
 pods() { as_admin get pods --all-namespaces --field-selector "spec.nodeName=$name" --output "go-template=$PODS"; }
 # The control plane's static pods have their Node as controller.
@@ -101,6 +103,13 @@ drain() {
 	done
 }
 
+end_drain() {
+	log "$name accepts pods again"
+	as_admin uncordon "$name" >/dev/null
+	as_admin annotate node "$name" "$DRAINED_BY-" >/dev/null
+	changed=yes
+}
+
 main() {
 	local found unschedulable by present bare
 	name=${1:-}
@@ -109,6 +118,7 @@ main() {
 	while (($#)); do
 		case $1 in
 		--force) force=yes ;;
+		--undo) undo=yes ;;
 		--timeout)
 			[[ ${2:-} =~ ^[1-9][0-9]*$ ]] || die "--timeout needs a number of seconds"
 			timeout=$2
@@ -127,6 +137,11 @@ main() {
 	}
 	unschedulable=$(as_admin get node "$name" --output 'jsonpath={.spec.unschedulable}')
 	by=$(as_admin get node "$name" --output "jsonpath={.metadata.annotations.$DRAINED_BY}")
+	if [[ $undo == yes ]]; then
+		[[ -z $by ]] || end_drain
+		finish
+		return
+	fi
 	present=$(pods)
 	bare=$(without_controller "$present")
 	[[ $force == yes || -z $bare ]] ||

@@ -2,10 +2,11 @@
 # The load balancer: the packaged HAProxy configuration with the lab's part behind it. Checked before
 # it is used, reloaded only when it changed, so that a second run cuts no connection.
 #
-#   load-balancer.sh [--drain NAME…]
+#   load-balancer.sh [--settle SECONDS] [--drain NAME…]
 #
 # API servers NAME… get no new connections from now on, and those that are open go on. All others get new connections,
 # those too that an earlier run has drained. A NAME that is not in the configuration has no server to drain.
+# --settle  waits until the drained servers have no session left, or these SECONDS have passed: watches have no end.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/haproxy.sh
@@ -97,10 +98,29 @@ drain_only() {
 	done
 }
 
+# Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format").
+sessions_left() {
+	local name left
+	left=$(ask_haproxy "show stat" | awk -F, '$1 == "apiserverbackend" && $5 > 0 { print $2 }') || return 0
+	for name in "$@"; do
+		! grep -qx "$name" <<<"$left" || return 0
+	done
+	return 1
+}
+
+# settle SECONDS NAME…
+settle() {
+	local deadline=$((SECONDS + $1 * LAB_PATIENCE))
+	shift
+	while ((SECONDS < deadline)) && sessions_left "$@"; do sleep "$PAUSE"; done
+}
+
 has_server() { grep -q "^[[:space:]]*server $1 " /etc/haproxy/haproxy.cfg; }
 
 main() {
+	local seconds=0
 	exclusively
+	[[ ${1:-} != --settle ]] || { seconds=$2 && shift 2; }
 	[[ ${1:-} != --drain ]] || shift
 	own_network
 	haproxy_files
@@ -115,6 +135,7 @@ main() {
 	fi
 	wait_for 10 "HAProxy to answer on its administrative socket" answers
 	drain_only "$@"
+	((seconds == 0)) || settle "$seconds" "$@"
 	finish
 }
 

@@ -16,25 +16,16 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
+# shellcheck source=provision/etcd-members.sh
+source "$HERE/etcd-members.sh"
 
 name="" address="" node_only=no
 
-# Members are lines of `ID, status, name, peer URLs, client URLs, is learner`.
-members() { etcd member list --write-out simple; }
 # (`""`: awk would compare what looks like a number as one.)
 members_of_node() {
 	awk -F', ' -v name="$name" -v peer="https://$address:2380" '$3 == name "" || ($3 == "" && $4 == peer)'
 }
-voting_members_without() { awk -F', ' -v id="$1" '$1 != id "" && $6 == "false"'; }
-client_urls() { awk -F', ' '$5 != "" { sub(/,.*/, "", $5); print $5 }'; }
-id_of_url() { awk -F', ' -v url="$1" '$5 == url || index($5, url ",") == 1 { print $1 }'; }
 lines_of() { awk 'NF { n++ } END { print n + 0 }' <<<"$1"; }
-
-# healthy_among URLS: a line for each that answers with the agreement of a majority.
-healthy_among() {
-	[[ -n $1 ]] || return 0
-	{ etcd_at "${1//$'\n'/,}" endpoint health --write-out simple 2>/dev/null || true; } | sed -n 's/ is healthy: .*//p'
-}
 
 # quorum_without ID: prints which members are missing. etcd has a check of its own (--strict-reconfig-check), which says
 # only "unhealthy cluster".
@@ -51,26 +42,6 @@ quorum_without() {
 			"are needed. Not healthy: ${missing//$'\n'/, }; start those first"
 		return 1
 	}
-}
-
-# leads URL: the member at this client URL is etcd's leader.
-leads() {
-	local ids='$1 == "\"MemberID\"" { id = $2 "" } $1 == "\"Leader\"" { leader = $2 "" }'
-	etcd_at "$1" endpoint status --write-out fields 2>/dev/null |
-		awk -F' : ' "$ids"' END { exit !(id != "" && id == leader) }'
-}
-
-# Removing the leader is safe, but nothing can be written during the election that follows (etcd.io, "Runtime
-# reconfiguration"). Where its leadership can't be moved, that is what happens.
-move_leadership() { # MEMBERS MEMBER
-	local url heir
-	url=$(client_urls <<<"$2")
-	if [[ -n $url ]] && leads "$url"; then
-		heir=$(healthy_among "$(voting_members_without "${2%%,*}" <<<"$1" | client_urls)" | head -n 1)
-		if [[ -z $heir ]] || ! etcd_at "$url,$heir" move-leader "$(id_of_url "$heir" <<<"$1")"; then
-			log "etcd's leadership was not moved away from $name; it will elect a new leader"
-		fi
-	fi
 }
 
 # Right after another change etcd refuses for some seconds, until its members have been connected for 5 s.
@@ -93,7 +64,7 @@ remove_members() {
 			[[ -n $(voting_members_without "$id" <<<"$listed") ]] ||
 				die "$name has the only voting member of etcd, so that the cluster would lose all its data"
 			wait_for 30 "a quorum of etcd without $name" quorum_without "$id"
-			move_leadership "$listed" "$member"
+			move_leadership "$listed" "$member" "$name"
 		fi
 		log "removing the etcd member $id of $name"
 		wait_for 60 "etcd to remove $name's member $id" member_removed "$id"

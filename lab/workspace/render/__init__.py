@@ -61,7 +61,8 @@ CREDENTIAL = "ha-lab.authorized_keys"
 """The credential that a virtual machine's unit ha-lab-authorize reads the lab's key from."""
 
 COMMON_SCRIPTS = (
-    *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects", "haproxy"),
+    *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects"),
+    *("etcd-members", "haproxy"),
     "settle",
 )
 """Scripts for every machine; those of each role are in ROLES."""

@@ -1,0 +1,212 @@
+#!/bin/bash
+# Upgrades this machine to another Kubernetes version, whose programs and images it has (payload.sh): first what kubeadm
+# upgrades, then the kubelet (kubernetes.io, "Upgrading kubeadm clusters"). For one machine at a time, whose pods were
+# evicted (drain.sh), and whose API server gets no new connections (load-balancer.sh --drain).
+#
+#   upgrade.sh VERSION ETCD_TAG
+#   upgrade.sh --etcd TAG        only etcd, to the image with this tag, before a version whose etcd asks for that
+#
+# A control plane's API server and etcd are restarted. So this machine's member hands its leadership over first, and its
+# API server ends before its etcd does: its requests are answered, and its watches go on elsewhere (kubeadm#2991).
+#
+# Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its
+# phases, which leave alone what is as it should be.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+# shellcheck source=provision/etcd-members.sh
+source "$HERE/etcd-members.sh"
+
+# Seconds: longer than the API server's own limit for a request (--request-timeout).
+readonly ENDS=75
+readonly OWN=https://127.0.0.1:2379
+readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
+readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
+
+version="" etcd_tag=""
+
+is_control_plane() { [[ $NODE_ROLE == control-plane ]]; }
+has_others() { [[ $ETCD_ENDPOINTS == *,* ]]; }
+
+# image_tag COMPONENT: of its manifest.
+image_tag() { sed -n "s#^ *image: .*/$1:\([^\"]*\).*#\1#p" "$MANIFESTS/$1.yaml"; }
+
+upgraded() {
+	local name
+	[[ $(kubeadm version --output short) == "v$version" && $(kubelet --version) == "Kubernetes v$version" ]] || return 1
+	if is_control_plane; then
+		[[ $(image_tag etcd) == "$etcd_tag" ]] || return 1
+		for name in kube-apiserver kube-controller-manager kube-scheduler; do
+			[[ $(image_tag "$name") == "v$version" ]] || return 1
+		done
+	fi
+	kubelet_reports >/dev/null
+}
+
+kubelet_reports() {
+	local said
+	said=$(as_kubelet get node "$NODE_NAME" --output "jsonpath=$NODE_STATE") || return 1
+	[[ $said == "v$version True" ]] || {
+		echo "the API shows $NODE_NAME with the kubelet ${said% *}, and as ready: ${said##* }"
+		return 1
+	}
+}
+
+# install_program NAME: each is whole at any time. Not every golden machine has all of them.
+install_program() {
+	local from
+	from=$(payload_of "$version")/bin/$1
+	[[ -e $from ]] || return 0
+	cp "$from" "/usr/bin/.$1.new"
+	chmod 755 "/usr/bin/.$1.new"
+	mv "/usr/bin/.$1.new" "/usr/bin/$1"
+	changed=yes
+}
+
+require_payload() {
+	[[ -x $(payload_of "$version")/bin/kubeadm ]] || [[ $(kubeadm version --output short) == "v$version" ]] ||
+		die "$NODE_NAME does not have the programs of Kubernetes $version in $(payload_of "$version"): \`./inv up\` puts" \
+			"them there"
+}
+
+# kubeadm upgrades etcd to the tag in its ClusterConfiguration, if there is one (kubeadm, phases/upgrade/staticpods.go),
+# and uploads that again as it was. A ConfigMap's text is four spaces in.
+publish_etcd_tag() {
+	local found
+	found=$(as_admin --namespace kube-system get configmap kubeadm-config --output yaml)
+	! grep -q "^ *imageTag: $etcd_tag\$" <<<"$found" || return 0
+	sed "/^    etcd:\$/,/^    [^ ]/ { /^ *imageTag: /d; s/^\( *\)dataDir: .*/&\n\1imageTag: $etcd_tag/; }" <<<"$found" |
+		as_admin replace --filename - >/dev/null
+	changed=yes
+}
+
+hand_over_leadership() {
+	local listed member
+	listed=$(members) || return 0
+	member=$(awk -F', ' -v name="$NODE_NAME" '$3 == name ""' <<<"$listed")
+	[[ -z $member ]] || move_leadership "$listed" "$member" "$NODE_NAME"
+}
+
+api_server_ended() {
+	local now
+	now=$(pgrep -x kube-apiserver) || return 0
+	[[ $now != "$1" ]] || {
+		echo "it still answers requests"
+		return 1
+	}
+}
+
+# The kubelet starts it again at once; nothing is sent to it then.
+end_api_server() {
+	local process
+	process=$(pgrep -x kube-apiserver) || return 0
+	pkill -TERM -x kube-apiserver || return 0
+	wait_for "$ENDS" "this machine's API server to end" api_server_ended "$process"
+	changed=yes
+}
+
+own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
+
+# kubeadm moves each manifest away before it puts the new one there. One that was killed in between has left none.
+restore_manifests() {
+	local name kept
+	for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+		[[ ! -e $MANIFESTS/$name.yaml ]] || continue
+		kept=$(find "$KUBEADM_KEEPS" -path "*/kubeadm-backup-manifests-*/$name.yaml" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1)
+		[[ -n $kept ]] || die "$NODE_NAME has no manifest $MANIFESTS/$name.yaml, and kubeadm has kept none in $KUBEADM_KEEPS"
+		repairs "an interrupted upgrade had left no manifest of $name"
+		cp "${kept#* }" "$MANIFESTS/$name.yaml"
+	done
+}
+# Beside manifests, a copy of etcd's data for each upgrade.
+readonly KUBEADM_KEEPS=/etc/kubernetes/tmp
+
+# The first machine takes the cluster with it; that is complete before its kubelet is upgraded.
+kubeadm_command() {
+	local others
+	others=$(as_admin get nodes --selector node-role.kubernetes.io/control-plane --output "jsonpath=$VERSIONS")
+	if awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
+		echo node
+	else
+		echo apply
+	fi
+}
+
+upgrade_with_kubeadm() {
+	local command=node flags=()
+	install_program kubeadm
+	if is_control_plane; then
+		restore_manifests
+		publish_etcd_tag
+		command=$(kubeadm_command)
+		[[ ! -d $HERE/patches ]] || flags+=(--patches "$HERE/patches")
+		if has_others; then
+			hand_over_leadership
+			end_api_server
+		fi
+	fi
+	[[ $command == node ]] || flags=("v$version" --yes "${flags[@]}")
+	log "kubeadm upgrade $command"
+	with_notices "kubeadm upgrade $command" kubeadm upgrade "$command" "${flags[@]}" "$(preflight)"
+	changed=yes
+}
+
+upgrade_kubelet() {
+	local name
+	for name in kubelet kubectl etcdctl etcdutl; do install_program "$name"; done
+	[[ ! -e $(payload_of "$version")/bom.json ]] || install -m 644 "$(payload_of "$version")/bom.json" /usr/share/ha-lab/bom.json
+	systemctl restart kubelet
+}
+
+upgrade() {
+	require_payload
+	upgrade_with_kubeadm
+	upgrade_kubelet
+	if is_control_plane; then
+		wait_for 120 "this machine's etcd" own_member_healthy
+		wait_for 120 "this machine's API server" own_api_server_ready
+	fi
+	wait_for 120 "the API to show the new kubelet" kubelet_reports
+}
+
+# Its manifest is all that kubeadm changes for another image.
+upgrade_etcd() {
+	local manifest=$MANIFESTS/etcd.yaml
+	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
+	publish_etcd_tag
+	if has_others; then
+		hand_over_leadership
+		end_api_server
+	fi
+	place 600 "$manifest" < <(sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$manifest")
+	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
+	wait_for 120 "this machine's API server" own_api_server_ready
+}
+
+etcd_runs_with_tag() {
+	local said
+	said=$(etcd_at "$OWN" endpoint status --write-out fields) || return 1
+	said=$(sed -n 's/^"Version" : "\(.*\)"$/\1/p' <<<"$said")
+	[[ $said == "${etcd_tag%-*}" ]] || {
+		echo "it is still version $said"
+		return 1
+	}
+	own_member_healthy
+}
+
+main() {
+	[[ $# == 2 ]] || die "usage: upgrade.sh VERSION ETCD_TAG, or upgrade.sh --etcd TAG"
+	version=$1 etcd_tag=$2
+	exclusively
+	require_load_balancer
+	if [[ $version == --etcd ]]; then
+		upgrade_etcd
+	elif ! upgraded; then
+		upgrade
+	fi
+	[[ $version == --etcd ]] || rm -rf "$PAYLOADS" "$KUBEADM_KEEPS"
+	finish
+}
+
+main "$@"
