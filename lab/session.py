@@ -105,7 +105,13 @@ def change_of(session: Session, wanted: Lab) -> Change:
         return Change(added=wanted.nodes)
     enforced = provider_of(session.made.lab).enforces_sizes
     manifests = (session.made.manifest, made.manifest_sha256(wanted))
-    found = change(session.made.lab, wanted, sizes_enforced=enforced, manifests=manifests)
+    found = change(
+        session.made.lab,
+        wanted,
+        sizes_enforced=enforced,
+        manifests=manifests,
+        upgrading=session.made.upgrading,
+    )
     # A killed run may have left a machine that it was resizing with either size.
     begun = [n for n in wanted.nodes if n.name in session.made.resizing and n not in found.resized]
     return replace(found, resized=(*found.resized, *begun))

@@ -14,8 +14,11 @@ IDE; the root is found by its UUID, network interfaces are eth0 (DHCP) and eth1 
 from __future__ import annotations
 
 import shutil
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from lab.errors import LabStateError
 from lab.golden import build, debian
 from lab.host.places import disks_folder
 from lab.model import Lab
@@ -25,6 +28,9 @@ from lab.system.progress import Progress
 
 VIRTUAL_GIB = 20
 """The size that machines see; unwritten space uses none on the host."""
+
+PARTITION = 2**20
+"""Where the partition begins, in bytes (provision/vm/disk.sh)."""
 
 DISK, KERNEL, BILL = "disk.qcow2", "vmlinuz", "bom.json"
 
@@ -63,6 +69,31 @@ def keep(ready: Path, mark: str) -> None:
     """Keep a folder with a complete disk, on the cache's own file system, as the disk of that key."""
     ready.chmod(0o755)
     ready.rename(_ready(folder(mark)))
+
+
+def files(mark: str, paths: Sequence[str], target: Path) -> None:
+    """Write files and folders of a kept disk's root to a tar; those that it lacks are left out.
+
+    Without root or a loop device: debugfs reads the partition where it lies. Everything in the tar is root's.
+    """
+    source = folder(mark) / DISK
+    if not source.exists():
+        raise LabStateError(
+            f"{source} does not exist, so nothing can be taken from this golden machine",
+            hint="`./inv bake` makes it again",
+        )
+    with tempfile.TemporaryDirectory(dir=disks_folder(), prefix=".files.") as temporary:
+        raw, root, script = (Path(temporary) / name for name in ("disk.raw", "root", "commands"))
+        root.mkdir()
+        process.run(["qemu-img", "convert", "-O", "raw", source, raw], timeout=900)
+        for path in paths:
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+        lines = [f'rdump "/{path}" "{(root / path).parent}"\n' for path in paths]
+        script.write_text("".join(lines), encoding="utf-8")
+        process.run(["debugfs", "-f", script, f"{raw}?offset={PARTITION}"], timeout=900)
+        there = [path for path in paths if (root / path).exists()]
+        owned = ("--owner=0", "--group=0", "--numeric-owner")
+        process.run(["tar", "-cf", target, *owned, "-C", root, "--", *there], timeout=900)
 
 
 def prune(keep: str) -> list[str]:

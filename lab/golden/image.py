@@ -10,6 +10,7 @@ Other modules call the functions here, which call the lab's provider.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import CommandTimedOut, LabError
@@ -22,8 +23,8 @@ from lab.providers.protocol import GoldenForm
 from lab.system.progress import Progress
 
 __all__ = [
-    *("bake", "bill_of_materials", "exists", "key", "name", "pack", "prune", "settled", "size"),
-    *("unpack", "with_key"),
+    *("bake", "bill_of_materials", "exists", "files", "key", "name", "pack", "prune", "settled"),
+    *("size", "unpack", "with_key"),
 ]
 
 
@@ -59,6 +60,11 @@ def bake(lab: Lab, progress: Progress) -> str:
 def bill_of_materials(lab: Lab, golden_machine: str) -> str:
     """Return the golden machine's bill of materials, as JSON text."""
     return _form(lab).bill_of_materials(golden_machine)
+
+
+def files(lab: Lab, golden_machine: str, paths: Sequence[str], target: Path) -> None:
+    """Write files and folders of a golden machine's root, those that it has, to the file `target`, as a tar."""
+    _form(lab).files(golden_machine, paths, target)
 
 
 def prune(lab: Lab) -> list[str]:

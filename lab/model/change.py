@@ -118,15 +118,24 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Setting:
-    """One changed key of lab.yaml: the value as created, and as wanted."""
+    """One changed key of lab.yaml: the value as created, and as wanted.
+
+    `under_way` is the Kubernetes version that an upgrade under way leads to.
+    """
 
     key: str
     before: str
     after: str
+    under_way: str = ""
 
     @property
     def effect(self) -> Effect:
         """The effect on the machines."""
+        if self.under_way and self.after != self.under_way:
+            return _impossible(
+                f"an upgrade to {self.under_way} is under way, and some machines have that version already",
+                f"set it to {self.under_way}, then `./inv up` completes the upgrade",
+            )
         return version_effect(self.before, self.after) if self.key == VERSION else EFFECTS[self.key]
 
 
@@ -163,21 +172,29 @@ class Change:
         return tuple(setting for setting in self.settings if setting.effect.kind in kinds)
 
 
-def change(made: Lab, wanted: Lab, *, sizes_enforced: bool, manifests: tuple[str, str] = ("", "")) -> Change:
+def change(
+    made: Lab,
+    wanted: Lab,
+    *,
+    sizes_enforced: bool,
+    manifests: tuple[str, str] = ("", ""),
+    upgrading: str = "",
+) -> Change:
     """What has to change in `made` to get `wanted`.
 
     `sizes_enforced`: the provider gives machines exactly the CPUs and the memory in lab.yaml; otherwise another
     size changes nothing. `manifests` are the SHA-256 of the pod network's manifest as last applied and of the
-    present file, each "" if unknown or if there is no file.
+    present file, each "" if unknown or if there is no file. `upgrading` is the Kubernetes version that an
+    upgrade under way leads to, "" if none is.
     """
     before, after = settings(made), settings(wanted)
     if before[POD_NETWORK] == after[POD_NETWORK] and all(manifests) and manifests[0] != manifests[1]:
         for values, sha256 in ((before, manifests[0]), (after, manifests[1])):
             values[POD_NETWORK] += f" (sha256 {sha256[:12]}…)"
     differing = tuple(
-        Setting(key, before[key], after[key])
+        Setting(key, before[key], after[key], upgrading if key == VERSION else "")
         for key in EFFECTS
-        if _differs(key, before.get(key), after.get(key))
+        if _differs(key, before.get(key), after.get(key)) or (key == VERSION and upgrading)
     )
     stay = [(made.node(node.name), node) for node in wanted.nodes]
     return Change(

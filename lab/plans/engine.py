@@ -82,12 +82,12 @@ class Job:
 class Stop:
     """A step before which a plan can stop; you do the rest manually.
 
-    `remaining` names what is left to do; `task` is the handout's task that begins there.
+    `remaining` names what is left to do; `task` is the handout's task that begins there, if there is one.
     """
 
     name: str
     remaining: str
-    task: int
+    task: int | None = None
 
 
 @dataclass(frozen=True)

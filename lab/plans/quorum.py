@@ -5,14 +5,14 @@ The arithmetic is that of etcd's FAQ, "What is failure tolerance?".
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from lab.errors import LabError
 from lab.health.cluster import MemberFact
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT
-from lab.health.facts.machine import Machine, read_sections
+from lab.health.facts.machine import EtcdStatus, Machine, read_sections
 from lab.model import Lab, Node
 from lab.remote import Remote, side_by_side
 
@@ -202,6 +202,30 @@ def lost_problem(found: StoredMembership, left: Collection[str]) -> Problem | No
 def in_order(leaving: Sequence[str], healthy: Collection[str]) -> list[str]:
     """The order in which members leave: those that do not respond first, as they only weaken the majority."""
     return sorted(leaving, key=lambda each: each in healthy)
+
+
+@dataclass(frozen=True)
+class Running:
+    """What etcd's members run: the name of the leader, "" if unknown, and each one's version."""
+
+    leader: str
+    versions: Mapping[str, str]
+
+
+def running(lab: Lab, remote: Remote) -> Running:
+    """Ask each machine's member for its version, and who leads, in parallel. Never raises LabError."""
+    answers = side_by_side("asking etcd", lab.etcd_members, lambda node: _status(remote, node))
+    found = {name: status for name, status in answers.items() if status is not None}
+    leaders = [name for name, status in found.items() if status.member == status.leader]
+    return Running(leaders[0] if leaders else "", {name: each.version for name, each in found.items()})
+
+
+def _status(remote: Remote, node: Node) -> EtcdStatus | None:
+    try:
+        said = remote.run(node, ["sudo", COMMAND, "etcd-status"], timeout=MACHINE_TIMEOUT, accept=None).stdout
+        return Machine(node.name, read_sections(said), 0.0).etcd_status
+    except LabError:
+        return None
 
 
 def _voting(lab: Lab, remote: Remote, node: Node) -> tuple[str, ...] | None:

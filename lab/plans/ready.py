@@ -170,6 +170,21 @@ def cause_of(context: Context, machine: str, said: str) -> Cause | None:
     return next(iter(causes.find(context.lab, facts, [refused])), None)
 
 
+def why_not_back(context: Context, node: Node) -> str | None:
+    """The first failing check about one machine, of those that need no test pods."""
+    facts = gather(
+        context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
+    )
+    for case in cases(context.lab):
+        # Users taint nodes, too, and waiting would not change that; node-ready reports a node that is not
+        # Ready.
+        if case.node == node and not case.check.probes and case.check.name != TAINTS:
+            verdict = case.judge(facts)
+            if not verdict.good:
+                return f"{verdict.title}: {verdict.found}"
+    return None
+
+
 def why_not_healthy(job: Job) -> str | None:
     """The failing checks, the first few with what they found; None when all pass.
 

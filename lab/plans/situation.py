@@ -33,6 +33,24 @@ LOOK_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
+class Upgrade:
+    """An upgrade of machines that exist to the version of `lab`, from the golden machine of that name.
+
+    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `old_etcd` are those
+    whose etcd is too old for the new version's: it is upgraded before, with the image of another golden
+    machine, which is `etcd_golden`, of `etcd_lab`.
+    """
+
+    lab: Lab
+    golden: str
+    control_planes: tuple[Node, ...]
+    workers: tuple[Node, ...]
+    old_etcd: tuple[Node, ...] = ()
+    etcd_lab: Lab | None = None
+    etcd_golden: str = ""
+
+
+@dataclass(frozen=True)
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
@@ -40,7 +58,7 @@ class Situation:
     those that do not exist yet. `first` is where `kubeadm init` runs, or ran. `joined` have joined completely
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
-    `resized` get another size. `until` is the name of the stop before which to end, or "".
+    `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to end, or "".
     """
 
     first: Node
@@ -52,6 +70,7 @@ class Situation:
     leaving: tuple[Node, ...] = ()
     silent: frozenset[str] = frozenset()
     resized: tuple[Node, ...] = ()
+    upgrade: Upgrade | None = None
     until: str = ""
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lab import providers
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.model import Lab, Node
-from lab.plans import ready
+from lab.plans import ready, upgrade
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.script import script
 from lab.plans.situation import Situation, from_nothing
@@ -238,10 +238,10 @@ STOPS: dict[str, Stop] = {step.stop.name: step.stop for step in UP if step.stop}
 
 
 def require_stop(until: str | None) -> None:
-    """Raise ConfigError, with the possible stops, unless it is one of STOPS, or None for all of UP."""
-    if until is not None and until not in STOPS:
+    """Raise ConfigError, with the possible stops, unless `up` knows it, or it is None for everything."""
+    if until is not None and until not in {**STOPS, **upgrade.STOPS}:
         what = f"--until {until}: `up` does not stop there" if until else "--until needs the name of a stop"
-        raise ConfigError([what], hint=f"one of: {', '.join(STOPS)}")
+        raise ConfigError([what], hint=f"one of: {', '.join((*STOPS, *upgrade.STOPS))}")
 
 
 def before(until: str) -> Plan:

@@ -115,6 +115,13 @@ class GoldenForm(Protocol):
         """The golden machine's bill of materials, as JSON text."""
         ...
 
+    def files(self, golden_machine: str, paths: Sequence[str], target: Path, /) -> None:
+        """Write these files and folders of the golden machine's root to the file `target`, as a tar.
+
+        Paths are as in the tar, without a slash in front; those that the root does not have are left out.
+        """
+        ...
+
     def prune(self, lab: Lab) -> list[str]:
         """Remove every golden machine except the lab's and those in use; return the removed names."""
         ...

@@ -95,6 +95,8 @@ def own_golden(session: Session) -> str:
     own = session.made.golden if session.made else ""
     if not own or not session.workspace.has_machines():
         return ""
+    if session.made and session.made.lab.kubernetes.version != session.lab.kubernetes.version:
+        return ""  # they are to be upgraded
     with session.progress.asking("whether the machines' golden machine exists"):
         return own if image.exists(session.lab, own) else ""
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.model import EMULATION_PATIENCE, Lab
-from lab.plans import up
+from lab.plans import up, upgrade
 from lab.system.progress import Progress
 from lab.verbs import durations
 from lab.workspace import Workspace, kubeconfig
@@ -61,6 +61,8 @@ def stopped(
     lab: Lab, workspace: Workspace, progress: Progress, until: str, done: tuple[str, ...]
 ) -> RenderableType:
     """Return what `up --until` prints at its end: machines, what is done and left, the next command."""
+    if until in upgrade.STOPS:
+        return _stopped_in_upgrade(lab, workspace, progress, until)
     kubeconfig = workspace.kubeconfig if workspace.kubeconfig.exists() else "none yet: there is no cluster"
     return Group(
         "",
@@ -73,6 +75,21 @@ def stopped(
         "",
         Text(f"{lab.name}: stopped before {until}; ./inv up does the rest.", style="bold green"),
         Text(f"next: ./inv task {up.STOPS[until].task}"),
+    )
+
+
+def _stopped_in_upgrade(lab: Lab, workspace: Workspace, progress: Progress, until: str) -> RenderableType:
+    """Return the same of an upgrade: how far it is, and where to read what comes next."""
+    return Group(
+        "",
+        _machines(lab),
+        "",
+        Text(f"left        {upgrade.STOPS[until].remaining}; docs/upgrade.md has each command"),
+        Text(f"kubeconfig  {workspace.kubeconfig}"),
+        Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        "",
+        Text(f"{lab.name}: stopped before {until}; ./inv up does the rest.", style="bold green"),
+        Text("next: ./inv status"),
     )
 
 

@@ -17,12 +17,21 @@ from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, Wait
 from lab.golden import image
 from lab.model import Lab, Node
 from lab.model.change import Change, Setting
-from lab.plans import already, engine, quorum
+from lab.plans import already, engine, quorum, upgrade
 from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
 from lab.plans.repair import REPAIR
 from lab.plans.resize import RESIZE
-from lab.plans.situation import JoinState, Situation, from_nothing, has_joined, joined_machines, judge, survey
+from lab.plans.situation import (
+    JoinState,
+    Situation,
+    Upgrade,
+    from_nothing,
+    has_joined,
+    joined_machines,
+    judge,
+    survey,
+)
 from lab.plans.up import START, before
 from lab.providers import MachineState
 from lab.remote import side_by_side
@@ -56,8 +65,8 @@ Around = Callable[[Session, Change, Sequence[Node], Callable[[], None]], None]
 class Request:
     """What the user requested of `up`.
 
-    `consent`: to repairs of the host and to removals, without a question. `until` is a stop of `lab.plans.up`,
-    or "". `replacing` are names of machines.
+    `consent`: to repairs of the host, removals and upgrades, without a question. `until` is a stop of
+    `lab.plans.up`, or of `lab.plans.upgrade`, or "". `replacing` are names of machines.
     """
 
     consent: bool = False
@@ -83,11 +92,12 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
+        require_stop_of(change, wish.until)
         leaving = leaving_machines(session, change, wish.replacing)
-        refusal = quorum_problem(session, change, leaving, wish.replacing)
+        refusal = quorum_problem(session, change, leaving, wish.replacing) or upgrade_problem(session, change)
         if refusal:
             raise LabStateError(refusal.what, hint=refusal.next)
-        asks = bool(change.removed or wish.replacing) and not wish.consent
+        asks = bool(change.removed or wish.replacing or _begins_upgrade(session, change)) and not wish.consent
         if asks and not confirm(question(session, change, wish.replacing)):
             raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
         session.workspace.rotate_logs()
@@ -130,6 +140,34 @@ def require_possible(session: Session, change: Change) -> None:
         raise ConfigError(problems, hint="\n".join(hints_by_keys(instead)))
 
 
+def require_stop_of(change: Change, until: str) -> None:
+    """Raise ConfigError if `up` does not come to that stop with this change."""
+    if not until or (until in upgrade.STOPS) == bool(change.upgraded):
+        return
+    if change.upgraded:
+        raise ConfigError(
+            [f"--until {until}: kubernetes.version changes, and an upgrade does not stop there"],
+            hint=f"one of: {', '.join(upgrade.STOPS)}",
+        )
+    raise ConfigError(
+        [f"--until {until}: no upgrade is to be done"],
+        hint="set kubernetes.version in lab.yaml to the version to upgrade to",
+    )
+
+
+def upgrade_problem(session: Session, change: Change) -> quorum.Problem | None:
+    """Why an upgrade can't begin now, and what to do; None if it can, or is under way, or none is wanted."""
+    if not _begins_upgrade(session, change):
+        return None
+    assert session.made is not None
+    with session.progress.asking("whether the lab is healthy"):
+        return upgrade.problem(session.made.lab, session.workspace, session.remote)
+
+
+def _begins_upgrade(session: Session, change: Change) -> bool:
+    return bool(change.upgraded and session.made and not session.made.upgrading)
+
+
 def hints_by_keys(instead: Mapping[str, str]) -> list[str]:
     """What to do about keys that no plan can change: a line for each hint, with its keys if there are two.
 
@@ -154,9 +192,12 @@ def impossible_message(session: Session, lines: dict[str, int], setting: Setting
 
 
 def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
-    """The question before machines are removed: which ones, and what is lost with them."""
+    """The question before machines are removed or upgraded: which ones, and what is lost."""
     names = [node.name for node in change.removed]
     sentences = [f"{', '.join(names)} will be removed, with all data that is only on them."] if names else []
+    if change.upgraded:
+        versions = f"from {change.upgraded.before} to {change.upgraded.after}"
+        sentences.append(f"Kubernetes will be upgraded {versions}; the only way back is the backup before it.")
     if replacing:
         sentences.append(f"{', '.join(replacing)} will be removed and created again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
@@ -239,6 +280,11 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
             "Vagrant had lost track of machines of this lab; they were found, and lab.yaml differs from them",
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
+    if change.upgraded:
+        session = _upgrade(session, change, golden, wish)
+        if wish.until:
+            _end(session, wish, changed=True)
+            return
     known = workspace.has_machines()
     # Computed before the work, so that a later edit of the file is a change for the next `up`.
     manifest = made.manifest_sha256(lab)
@@ -256,6 +302,36 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     if not wish.until:
         made.write(workspace, record.applied(lab, golden, manifest))
     _end(session, wish, changed=changed)
+
+
+def _upgrade(session: Session, change: Change, golden: str, wish: Request) -> Session:
+    """Upgrade the machines that exist, as they were made; return the session with the new record.
+
+    Their files stay those of the former version until all machines have the new one, since kubeadm's
+    configuration has it, too.
+    """
+    record, workspace = session.made, session.workspace
+    assert record is not None
+    former = of_lab(session, record.lab)
+    render.write(former, record, record.golden)
+    run = Run(former, credentials.new_run_secrets())
+    try:
+        with session.progress.live():
+            run.upgrade(session.lab, golden, wish.until)
+    except LabError:
+        _say_versions(session)
+        raise
+    return dataclasses.replace(session, made=made.read(workspace))
+
+
+def _say_versions(session: Session) -> None:
+    """After a failed upgrade: which machine has which version, as far as that is recorded."""
+    record = made.read(session.workspace)
+    if record is not None and record.upgrading:
+        versions = {n.name: record.machines[n.name].kubernetes for n in record.lab.kubernetes_nodes}
+        session.progress.say(
+            "Kubernetes' versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())
+        )
 
 
 def _end(session: Session, wish: Request, *, changed: bool) -> None:
@@ -301,6 +377,29 @@ class Run:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
+
+    def upgrade(self, wanted: Lab, golden: str, until: str) -> bool:
+        """Upgrade the session's machines to the version of `wanted`, up to a stop; return True."""
+        session, lab = self.session, self.session.lab
+        absent = {node.name for node in _absent(session, lab.nodes)}
+        there = tuple(node for node in lab.nodes if node.name not in absent)
+        self._start(Situation(lab.first, there))
+        control_planes = tuple(node for node in there if node.spec.serves_api)
+        with session.progress.asking("etcd's members for their versions"):
+            running = quorum.running(lab, session.remote)
+        old = upgrade.with_old_etcd(control_planes, running, wanted.kubernetes.version)
+        versioned = lab.model_copy(update={"kubernetes": wanted.kubernetes})
+        plan = Upgrade(
+            lab=versioned,
+            golden=golden,
+            control_planes=upgrade.with_leader_last(control_planes, running),
+            workers=tuple(n for n in there if n.spec.runs_kubelet and not n.spec.serves_api),
+            old_etcd=upgrade.with_leader_last(old, running),
+            etcd_lab=lab if old else None,
+            etcd_golden=image.bake(lab, session.progress) if old else "",
+        )
+        situation = Situation(lab.first, there, upgrade=plan, until=until)
+        return engine.run(upgrade.before(until), self._context(situation))
 
     def _repair_for_majority(self, found: Mapping[str, JoinState], plan: Plan) -> bool:
         """Repair damaged control planes first if the complete ones are not a majority of etcd's members.

@@ -96,6 +96,11 @@ class Workspace:
         """The record of what was created (`lab.workspace.made` reads and writes it)."""
         return self.root / "lab.json"
 
+    @property
+    def payloads(self) -> Path:
+        """What machines take of another Kubernetes version, while an upgrade is under way."""
+        return self.root / "payloads"
+
     def node(self, name: str) -> Path:
         """The folder with one machine's files."""
         return self.root / "nodes" / name

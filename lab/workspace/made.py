@@ -32,7 +32,7 @@ _UPDATING = threading.Lock()
 
 
 class MadeMachine(Frozen):
-    """One machine: the golden machine that it was created from ("" if unknown), and its Kubernetes version."""
+    """One machine: the golden machine that it was created from or upgraded to ("" if unknown), its version."""
 
     golden: str
     kubernetes: str
@@ -50,6 +50,9 @@ class Made(Frozen):
     `complete` are the machines of the lab that was last applied completely: they know one another's names, and
     HAProxy knows their API servers. Empty if none was, and in records of earlier versions.
 
+    `upgrading` is the Kubernetes version that an upgrade under way leads to, from before the first machine is
+    touched until the last one has it; "" if none is. `lab` keeps the former version until then.
+
     `manifest` is the SHA-256 of the pod network's manifest that lab.yaml names, as last applied; "" for
     flannel, and in records of earlier versions.
 
@@ -65,6 +68,7 @@ class Made(Frozen):
     resizing: tuple[str, ...] = ()
     complete: tuple[Node, ...] = ()
     manifest: str = ""
+    upgrading: str = ""
 
     @property
     def golden(self) -> str:
@@ -126,6 +130,21 @@ class Made(Frozen):
             update={"lab": self.lab.model_copy(update={"nodes": nodes}), "resizing": resizing}
         )
 
+    def with_upgrading(self, version: str) -> Made:
+        """The record before the first machine is upgraded."""
+        return self.model_copy(update={"upgrading": version})
+
+    def upgraded(self, name: str, golden: str) -> Made:
+        """The record once a machine has the version of the upgrade under way, from this golden machine."""
+        machine = MadeMachine(golden=golden, kubernetes=self.upgrading)
+        return self.model_copy(update={"machines": self.machines | {name: machine}})
+
+    def with_version(self) -> Made:
+        """The record once all machines have the version of the upgrade that was under way."""
+        kubernetes = self.lab.kubernetes.model_copy(update={"version": self.upgrading})
+        lab = self.lab.model_copy(update={"kubernetes": kubernetes})
+        return self.model_copy(update={"lab": lab, "upgrading": ""})
+
     def applied(self, lab: Lab, golden: str, manifest: str = "") -> Made:
         """The record once `lab` is applied completely, with the manifest of this SHA-256."""
         new = MadeMachine(golden=golden, kubernetes=lab.kubernetes.version)
@@ -138,6 +157,7 @@ class Made(Frozen):
                 "resizing": (),
                 "complete": lab.nodes,
                 "manifest": manifest,
+                "upgrading": "",
             }
         )
 

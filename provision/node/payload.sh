@@ -16,7 +16,8 @@ images() { ctr --namespace k8s.io images "$@"; }
 snapshots() { ctr --namespace k8s.io snapshots --snapshotter overlayfs "$@"; }
 
 present() {
-	[[ ! -x $(payload_of "$1")/bin/kubeadm ]] || echo program
+	# The kubelet is the last that is installed.
+	[[ ! -x $(payload_of "$1")/bin/kubeadm && $(kubelet --version) != "Kubernetes v$1" ]] || echo program
 	images list --quiet | sed 's/^/image /'
 }
 

@@ -4,6 +4,7 @@
 # evicted (drain.sh), and whose API server gets no new connections (load-balancer.sh --drain).
 #
 #   upgrade.sh VERSION ETCD_TAG
+#   upgrade.sh --asked VERSION ETCD_TAG    prints `upgraded` if this machine is; changes nothing
 #   upgrade.sh --etcd TAG        only etcd, to the image with this tag, before a version whose etcd asks for that
 #
 # A control plane's API server and etcd are restarted. So this machine's member hands its leadership over first, and its
@@ -196,6 +197,11 @@ etcd_runs_with_tag() {
 }
 
 main() {
+	[[ ${1:-} != --asked ]] || {
+		version=$2 etcd_tag=$3
+		! upgraded || echo upgraded
+		return
+	}
 	[[ $# == 2 ]] || die "usage: upgrade.sh VERSION ETCD_TAG, or upgrade.sh --etcd TAG"
 	version=$1 etcd_tag=$2
 	exclusively

@@ -34,7 +34,9 @@ class Release:
     local_path: str
     crictl: str
     helm: str
-    go: str
+    etcd_from: str = "0.0.0"
+    """The oldest etcd whose members this one's may join, by etcd's upgrade guide."""
+    go: str = ""
     """The Go toolchain that builds all of it."""
 
     def pins(self) -> dict[str, Path]:

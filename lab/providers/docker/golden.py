@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.golden import build, debian
@@ -43,6 +44,16 @@ def bill_of_materials(image: str) -> str:
     """Return the golden machine's bill of materials, as JSON text."""
     words = ("run", "--rm", "--network", "none", "--entrypoint", "cat")
     return client.run(*words, image, f"/{build.BILL}", timeout=60).stdout
+
+
+PRINT_FILES = 'cd / && exec tar -cf - --numeric-owner $(ls -d -- "$@" 2>/dev/null)'
+"""A tar of those of these files that exist, on standard output."""
+
+
+def files(image: str, paths: Sequence[str], target: Path) -> None:
+    """Write files and folders of the golden machine's root to a tar."""
+    words = ("run", "--rm", "--network", "none", "--entrypoint", "sh", image, "-c", PRINT_FILES, "sh")
+    client.run(*words, *paths, timeout=900, output=target)
 
 
 def baked() -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.golden import build, disk
@@ -49,6 +50,11 @@ def make(lab: Lab, progress: Progress) -> None:
 def bill_of_materials(box: str) -> str:
     """Return the golden disk's bill of materials, as JSON text."""
     return boxes.bill_of_materials(box, "libvirt")
+
+
+def files(box: str, paths: Sequence[str], target: Path) -> None:
+    """Write files and folders of the golden disk's root to a tar."""
+    disk.files(boxes.key(box), paths, target)
 
 
 def prune(lab: Lab) -> list[str]:

@@ -16,6 +16,7 @@ import hashlib
 import json
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.golden import build, disk
@@ -65,6 +66,11 @@ def make(lab: Lab, progress: Progress) -> None:
 def bill_of_materials(box: str) -> str:
     """Return the box's bill of materials, as JSON text."""
     return boxes.bill_of_materials(box, "virtualbox")
+
+
+def files(box: str, paths: Sequence[str], target: Path) -> None:
+    """Write files and folders of the golden disk's root to a tar."""
+    disk.files(boxes.key(box), paths, target)
 
 
 def prune(lab: Lab) -> list[str]:

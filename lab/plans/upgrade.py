@@ -1,0 +1,285 @@
+"""UPGRADE: another Kubernetes version for machines that run, one at a time, while the lab is used.
+
+The order is kubeadm's ("Upgrading kubeadm clusters"), with what that page leaves to you: new connections go to
+the other API servers first, sessions get time to end, and etcd's leader is last. Programs and images come from
+the new version's golden machine, without a network. Each machine is asked what it runs, so that a run that was
+killed is continued by the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+
+from lab import providers
+from lab.errors import LabError
+from lab.golden import payload
+from lab.golden.supply.releases import release
+from lab.model import Lab, Node
+from lab.plans import already, ready
+from lab.plans import script as scripts
+from lab.plans.engine import Job, Plan, Step, Stop
+from lab.plans.quorum import Problem, Running
+from lab.plans.situation import Situation, Upgrade
+from lab.remote import RUN, Remote
+from lab.workspace import Workspace, made
+
+PAYLOAD = "/opt/ha-lab/payload.sh"
+SCRIPT = "/opt/ha-lab/upgrade.sh"
+
+UPGRADED = "upgraded"
+"""What SCRIPT prints with --asked on a machine that has the version."""
+
+PAYLOAD_TIMEOUT = 900.0
+"""Seconds for a machine to take its payload: up to 700 MB, which all machines get at once."""
+
+SETTLE = 5
+"""Seconds for sessions of a drained API server to end by themselves. Watches don't; they end with it."""
+
+BACK_TIMEOUT = 180.0
+"""Seconds until all checks about an upgraded machine pass; most pass at once."""
+
+NAMED = 3
+"""How many problems a refusal names."""
+
+_WRITING = threading.Lock()
+
+
+def problem(lab: Lab, workspace: Workspace, remote: Remote) -> Problem | None:
+    """Why an upgrade of the lab as it was made can't begin, and what to do; None if it can."""
+    former = f"set kubernetes.version back to {lab.kubernetes.version} in lab.yaml for now"
+    states = providers.states(lab, workspace)
+    off = [f"{node.name} is {states[node.name]}" for node in lab.nodes if states[node.name] != "running"]
+    if off:
+        return Problem(
+            f"an upgrade begins on a healthy lab, and {', '.join(off)}", f"{former}; then `./inv up` starts it"
+        )
+    reason = remote.route_problem()
+    if reason:
+        return Problem(f"an upgrade begins on a healthy lab, and {reason}", f"{former}; then `./inv up`")
+    found = already.problems(lab, workspace, remote)
+    # A restarting pod or a leader change is soon over.
+    again = already.problems(lab, workspace, remote) if found else ()
+    wrong = [each for each in again if each in found]
+    if not wrong:
+        return None
+    more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+    return Problem(
+        f"an upgrade begins on a healthy lab: {'; '.join(wrong[:NAMED])}{more}",
+        f"`./inv verify` explains the failing checks; {former}, and `./inv up` repairs what it can",
+    )
+
+
+def with_leader_last(control_planes: Sequence[Node], running: Running) -> tuple[Node, ...]:
+    """The order in which control planes are upgraded."""
+    return tuple(sorted(control_planes, key=lambda node: node.name == running.leader))
+
+
+def with_old_etcd(control_planes: Sequence[Node], running: Running, version: str) -> tuple[Node, ...]:
+    """The control planes whose etcd has to be upgraded before that of this Kubernetes version may join it."""
+    oldest = _numbers(release(version).etcd_from)
+    return tuple(
+        node
+        for node in control_planes
+        if node.name in running.versions and _numbers(running.versions[node.name]) < oldest
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in version.split("."))
+
+
+def _upgrade(situation: Situation) -> Upgrade:
+    assert situation.upgrade is not None
+    return situation.upgrade
+
+
+def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return (*_upgrade(situation).control_planes, *_upgrade(situation).workers)
+
+
+def _control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return _upgrade(situation).control_planes
+
+
+def _workers(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return _upgrade(situation).workers
+
+
+def _old_etcd(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return _upgrade(situation).old_etcd
+
+
+def _take_payload(job: Job) -> bool:
+    upgrade = _upgrade(job.context.situation)
+    return _take(job, upgrade.lab, upgrade.golden, upgrade.lab.kubernetes.version)
+
+
+def _take_etcd_payload(job: Job) -> bool:
+    upgrade = _upgrade(job.context.situation)
+    assert upgrade.etcd_lab is not None
+    tag = release(upgrade.etcd_lab.kubernetes.version).etcd_tag
+    return _take(job, upgrade.etcd_lab, upgrade.etcd_golden, f"etcd-{tag}", only=(f"/etcd:{tag}",))
+
+
+def _take(job: Job, lab: Lab, golden: str, name: str, only: tuple[str, ...] = ("",)) -> bool:
+    """Give a machine the programs and images that it lacks; `only` images with such an end of their names."""
+    context, node = job.context, job.node
+    there = context.remote.run(node, ["sudo", PAYLOAD, "--present", name], timeout=60).stdout.splitlines()
+    with _WRITING:  # machines of one role lack the same
+        known = [each for each in payload.images(lab, golden) if each.name.endswith(only)]
+        lacks = payload.missing(node, known, (line.removeprefix("image ") for line in there))
+        if not lacks and ("program" in there or only != ("",)):
+            return False
+        mark = hashlib.sha256(" ".join([golden, *(each.name for each in lacks)]).encode()).hexdigest()[:12]
+        archive = context.workspace.payloads / f"{mark}.tar"
+        if not archive.exists():
+            job.shown.note = f"taken from {golden}"
+            payload.write(lab, golden, lacks, archive)
+    job.shown.note = f"{archive.stat().st_size // 2**20} MiB"
+    command = ["sudo", "env", f"HA_LAB_RUN={RUN}", PAYLOAD, name, *(each.name for each in lacks)]
+    context.remote.run(node, command, source=archive, timeout=PAYLOAD_TIMEOUT, log=job.log)
+    return True
+
+
+def _remove_archives(job: Job) -> bool:
+    shutil.rmtree(job.context.workspace.payloads, ignore_errors=True)
+    return False
+
+
+def _begin(job: Job) -> bool:
+    version = _upgrade(job.context.situation).lab.kubernetes.version
+    made.update(job.context.workspace, lambda record: record.with_upgrading(version))
+    return False
+
+
+def _upgrade_etcd(job: Job) -> bool:
+    upgrade = _upgrade(job.context.situation)
+    assert upgrade.etcd_lab is not None
+    tag = release(upgrade.etcd_lab.kubernetes.version).etcd_tag
+    with _drained(job):
+        changed = scripts.run(job, "upgrade", job.node, words=("--etcd", tag))
+        _wait_until_back(job)
+    return changed
+
+
+def _upgrade_machine(job: Job) -> bool:
+    context, node = job.context, job.node
+    upgrade = _upgrade(context.situation)
+    version = upgrade.lab.kubernetes.version
+    words = (version, release(version).etcd_tag)
+    helper = next((each for each in context.lab.control_planes if each != node), node)
+    changed = False
+    if not _is_upgraded(job, words):
+        with _drained(job):
+            job.shown.note = "its pods are evicted"
+            scripts.run(job, "drain", helper, words=(node.name,))
+            job.shown.note = f"to {version}"
+            changed = scripts.run(job, "upgrade", node, words=words)
+            _wait_until_back(job)
+    changed = scripts.run(job, "drain", helper, words=(node.name, "--undo")) or changed
+    made.update(context.workspace, lambda record: record.upgraded(node.name, upgrade.golden))
+    return changed
+
+
+def _is_upgraded(job: Job, words: Sequence[str]) -> bool:
+    """Whether a machine has the new version, by an earlier run or manually, and is well."""
+    asked = ["sudo", SCRIPT, "--asked", *words]
+    said = job.context.remote.run(job.node, asked, timeout=60, accept=None).stdout
+    return said.strip() == UPGRADED and ready.why_not_back(job.context, job.node) is None
+
+
+def _wait_until_back(job: Job) -> None:
+    job.wait_until(
+        lambda: ready.why_not_back(job.context, job.node),
+        what=f"{job.node.name} to be back with its new version",
+        timeout=BACK_TIMEOUT,
+        hint="`./inv verify` explains the failing checks; `./inv up` continues",
+    )
+
+
+@contextlib.contextmanager
+def _drained(job: Job) -> Iterator[None]:
+    """Let a control plane's API server get no new connections meanwhile, if there is another one."""
+    lab, node = job.context.lab, job.node
+    balancers = lab.balancers if node.spec.serves_api and len(lab.control_planes) > 1 else ()
+    for balancer in balancers:
+        job.shown.note = "HAProxy drains it"
+        scripts.run(job, "load-balancer", balancer, words=("--settle", str(SETTLE), "--drain", node.name))
+    try:
+        yield
+    except LabError:
+        # HAProxy itself asks whether it is well. The error of the upgrade is the one to show.
+        with contextlib.suppress(LabError):
+            _undrain(job, balancers)
+        raise
+    _undrain(job, balancers)
+
+
+def _undrain(job: Job, balancers: Sequence[Node]) -> None:
+    for balancer in balancers:
+        scripts.run(job, "load-balancer", balancer)
+
+
+def _complete(job: Job) -> bool:
+    made.update(job.context.workspace, lambda record: record.with_version())
+    return False
+
+
+UPGRADE: Plan = (
+    # Nothing that runs is touched: programs are kept aside, and images are beside the others. All machines need
+    # them before the first is upgraded, since pods of the new kube-proxy and CoreDNS start on every one.
+    Step("payload", "programs and images of the new version", _take_payload, _machines),
+    Step("etcd-payload", "the image of etcd in between", _take_etcd_payload, _old_etcd),
+    Step("payload-archives", "remove the archives", _remove_archives, after=("payload", "etcd-payload")),
+    # From here on there is no way back but the backup.
+    Step(
+        "upgrade-begins",
+        "the upgrade begins",
+        _begin,
+        after=("payload", "etcd-payload"),
+    ),
+    # etcd first where the new version's etcd can't join members as old as these.
+    Step(
+        "upgrade-etcd",
+        "etcd, before the new version's",
+        _upgrade_etcd,
+        _old_etcd,
+        after=("upgrade-begins",),
+        one_at_a_time=True,
+        stop=Stop("upgrade-control-planes", "the upgrade of control planes and workers"),
+    ),
+    # One by one, each back with its checks before the next, so that etcd and the API keep all others.
+    Step(
+        "upgrade-control-plane",
+        "kubeadm upgrade, and the kubelet",
+        _upgrade_machine,
+        _control_planes,
+        after=("upgrade-begins", "upgrade-etcd"),
+        one_at_a_time=True,
+    ),
+    # Kubelets must not be newer than the API servers, so workers are last.
+    Step(
+        "upgrade-worker",
+        "kubeadm upgrade, and the kubelet",
+        _upgrade_machine,
+        _workers,
+        after=("upgrade-control-plane",),
+        one_at_a_time=True,
+        stop=Stop("upgrade-workers", "the upgrade of workers"),
+    ),
+    Step("upgrade-complete", "all machines have the new version", _complete, after=("upgrade-worker",)),
+)
+
+STOPS: dict[str, Stop] = {step.stop.name: step.stop for step in UPGRADE if step.stop}
+"""Where `up --until` can stop in an upgrade, in order: before the step of that name."""
+
+
+def before(until: str) -> Plan:
+    """The steps of UPGRADE before a stop; all of them for ""."""
+    stops = [index for index, step in enumerate(UPGRADE) if until and step.stop and step.stop.name == until]
+    return UPGRADE[: stops[0]] if stops else UPGRADE
+
