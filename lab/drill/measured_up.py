@@ -34,7 +34,10 @@ class Measured:
             work,
             keep=keep,
             off=off,
-            exemptions=_exemptions(session.lab, (*leaving, *change.resized)),
+            exemptions=(
+                *_exemptions(session.lab, (*leaving, *change.resized)),
+                *_exemptions_of_upgrade(session.lab, change),
+            ),
         )
 
 
@@ -53,6 +56,7 @@ def _title(change: Change, leaving: Sequence[Node]) -> Title:
         "removed": [node.name for node in change.removed],
         "replaced": [node.name for node in leaving if node.name not in removed],
         "resized": [node.name for node in change.resized],
+        "upgraded": [change.upgraded.after] if change.upgraded else [],
         "changed": [setting.key for setting in change.reconfigured],
     }
     return Title(**words.change_title(parts)._asdict())
@@ -71,3 +75,11 @@ def _exemptions(lab: Lab, off: Sequence[Node]) -> tuple[Exemption, ...]:
         for node in lab.balancers
         if node.name in names
     )
+
+
+def _exemptions_of_upgrade(lab: Lab, change: Change) -> tuple[Exemption, ...]:
+    """The limits that can't hold while the only API server restarts."""
+    if not change.upgraded or len(lab.control_planes) > 1:
+        return ()
+    words_of_it = words.only_control_plane(lab.first.name)
+    return (Exemption(figure="connections.failed", **words_of_it._asdict()),)

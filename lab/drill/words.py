@@ -14,6 +14,7 @@ from lab.texts import Bilingual
 _PLACEHOLDERS = {
     "change": ("parts",),
     "only_balancer": ("machine",),
+    "only_control_plane": ("machine",),
     "whole_again": ("component",),
     "until": ("noticed",),
     "measured": ("probe", "measure"),
@@ -29,7 +30,7 @@ _PLACEHOLDERS = {
     "unseen": ("count", "runs"),
 }
 _WITH_A_MACHINE = ("taken_out", "not_ready", "behind_load_balancer", "api_server")
-_CHANGE_PARTS = ("added", "removed", "replaced", "resized", "changed")
+_CHANGE_PARTS = ("added", "removed", "replaced", "resized", "upgraded", "changed")
 _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
     (
@@ -99,6 +100,11 @@ def change_title(parts: Mapping[str, Sequence[str]]) -> Bilingual:
 def only_balancer(machine: str) -> Bilingual:
     """Return why new connections have no limit in a change: the only load balancer is off during it."""
     return SENTENCES["only_balancer"].fill(machine=machine)
+
+
+def only_control_plane(machine: str) -> Bilingual:
+    """Return why new connections have no limit in an upgrade of the only control plane."""
+    return SENTENCES["only_control_plane"].fill(machine=machine)
 
 
 def number(value: float) -> str:

@@ -52,6 +52,7 @@ class MachineStatus:
     """One machine: whether it answers, and what the cluster says (`-` for one that is no node of it).
 
     `state` is the provider's for one that does not answer since it does not run, such as "paused"; else "".
+    `version` is its kubelet's, as the cluster shows it; "" for a machine that is no node.
     """
 
     name: str
@@ -60,6 +61,7 @@ class MachineStatus:
     answers: bool
     cluster: str
     state: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Status:
 
     `causes` are common causes of failing checks, `problems` the checks that fail for another reason and what
     they found (of a lab that is down one line for each check), `losses` what would stop a degraded lab.
+    `upgrading` is the Kubernetes version that an upgrade under way leads to; "" if none is.
     """
 
     lab: str
@@ -78,6 +81,12 @@ class Status:
     problems: tuple[str, ...] = ()
     losses: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
+    upgrading: str = ""
+
+    @property
+    def versions_differ(self) -> bool:
+        """Whether machines have more than one Kubernetes version."""
+        return len({machine.version for machine in self.machines if machine.version}) > 1
 
     @property
     def all_ready(self) -> bool:
@@ -116,7 +125,17 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
     )
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
-    return Status(lab.name, lab.api.url, health, machines, problem or "", problems, losses, causes=known)
+    return Status(
+        lab.name,
+        lab.api.url,
+        health,
+        machines,
+        problem or "",
+        problems,
+        losses,
+        causes=known,
+        upgrading=facts.upgrading,
+    )
 
 
 def to_json(status: Status) -> str:
@@ -127,18 +146,23 @@ def to_json(status: Status) -> str:
 
 def shown(status: Status) -> RenderableType:
     """Return the status as a table for people."""
-    table = Table("machine", "role", "address", "answers", "cluster", box=None, pad_edge=False)
+    columns = ["machine", "role", "address", "answers", "cluster"]
+    table = Table(*columns, *(["version"] if status.versions_differ else []), box=None, pad_edge=False)
     for machine in status.machines:
         why = f": {machine.state}" if machine.state else ""
         answers = Text("yes", "green") if machine.answers else Text(f"no{why}", "red")
         colour = "green" if machine.cluster in ("Ready", "-") else "red"
-        table.add_row(machine.name, machine.role, machine.address, answers, Text(machine.cluster, colour))
+        version = [machine.version or "-"] if status.versions_differ else []
+        cluster = Text(machine.cluster, colour)
+        table.add_row(machine.name, machine.role, machine.address, answers, cluster, *version)
     return Group(table, "", *(Text(line, COLOURS[status.health]) for line in _lines(status)))
 
 
 def _lines(status: Status) -> list[str]:
+    under_way = f"an upgrade to Kubernetes {status.upgrading} is under way; `./inv up` continues it"
     if status.health == "healthy":
-        return [f"{status.lab}: healthy; the API is {status.api}"]
+        said = [f"{status.lab}: healthy; the API is {status.api}"]
+        return [*said, under_way] if status.upgrading else said
     known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
         by_hand = ", or manually: ./inv task" if status.problem == NO_CLUSTER else ""
@@ -149,6 +173,7 @@ def _lines(status: Status) -> list[str]:
     lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
     lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]
+    lines += [under_way] if status.upgrading else []
     return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains failing checks"]
 
 
@@ -184,6 +209,7 @@ def _down(lab: Lab, reason: str) -> Status:
 def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
     nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
     missing = "unknown" if isinstance(facts.api.nodes, Unknown) else "not a node"
+    versions = {node.name: node.version for node in nodes}
     said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
     # For 40 s after its kubelet has ended, the API still calls a node Ready.
     said |= {name: "unknown" for name in facts.off if said.get(name) == "Ready"}
@@ -195,6 +221,7 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             _answers(facts.machines[node.name]),
             said.get(node.name, missing) if node in lab.kubernetes_nodes else "-",
             facts.off.get(node.name, ""),
+            versions.get(node.name, ""),
         )
         for node in lab.nodes
     )

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from lab import providers
-from lab.errors import LabError
+from lab.errors import LabError, LabStateError
 from lab.golden import payload
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node
-from lab.plans import already, ready
+from lab.plans import already, quorum, ready
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.quorum import Problem, Running
@@ -166,6 +166,20 @@ def _upgrade_etcd(job: Job) -> bool:
     return changed
 
 
+def _require_etcd(job: Job) -> bool:
+    context = job.context
+    version = _upgrade(context.situation).lab.kubernetes.version
+    running = quorum.running(context.lab, context.remote)
+    old = with_old_etcd(context.lab.control_planes, running, version)
+    if old:
+        said = ", ".join(f"{node.name} runs etcd {running.versions[node.name]}" for node in old)
+        raise LabStateError(
+            f"the etcd of Kubernetes {version} can't join members older than {release(version).etcd_from}: {said}",
+            hint="`./inv up` upgrades etcd first",
+        )
+    return False
+
+
 def _upgrade_machine(job: Job) -> bool:
     context, node = job.context, job.node
     upgrade = _upgrade(context.situation)
@@ -252,13 +266,15 @@ UPGRADE: Plan = (
         one_at_a_time=True,
         stop=Stop("upgrade-control-planes", "the upgrade of control planes and workers"),
     ),
+    # Once for the lab, so that no control plane is upgraded before all of etcd is ready for it.
+    Step("etcd-ready", "all of etcd is ready for the new version", _require_etcd, after=("upgrade-begins", "upgrade-etcd")),
     # One by one, each back with its checks before the next, so that etcd and the API keep all others.
     Step(
         "upgrade-control-plane",
         "kubeadm upgrade, and the kubelet",
         _upgrade_machine,
         _control_planes,
-        after=("upgrade-begins", "upgrade-etcd"),
+        after=("etcd-ready",),
         one_at_a_time=True,
     ),
     # Kubelets must not be newer than the API servers, so workers are last.
@@ -267,11 +283,16 @@ UPGRADE: Plan = (
         "kubeadm upgrade, and the kubelet",
         _upgrade_machine,
         _workers,
-        after=("upgrade-control-plane",),
+        after=("etcd-ready", "upgrade-control-plane"),
         one_at_a_time=True,
         stop=Stop("upgrade-workers", "the upgrade of workers"),
     ),
-    Step("upgrade-complete", "all machines have the new version", _complete, after=("upgrade-worker",)),
+    Step(
+        "upgrade-complete",
+        "all machines have the new version",
+        _complete,
+        after=("etcd-ready", "upgrade-control-plane", "upgrade-worker"),
+    ),
 )
 
 STOPS: dict[str, Stop] = {step.stop.name: step.stop for step in UPGRADE if step.stop}

@@ -14,6 +14,7 @@ from lab.model import Lab
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
 from lab.plans.up import UP
+from lab.plans.upgrade import UPGRADE
 from lab.system.progress import StepTime
 from lab.workspace import Workspace
 
@@ -42,6 +43,11 @@ MEASURED: Mapping[str, float] = {
     "forget": 2,
     "remove": 2,
     "resize": 60,
+    "payload": 40,
+    "etcd-payload": 10,
+    "upgrade-etcd": 40,
+    "upgrade-control-plane": 75,
+    "upgrade-worker": 30,
 }
 """Seconds that a step takes on one machine when it changes something."""
 
@@ -51,7 +57,7 @@ ON_THE_HOST = frozenset({"bake"})
 WAITS = frozenset({"nodes-ready", "kubelet-certificates", "pods-ready", "healthy"})
 """Steps that change little or nothing and last until the preceding changes have taken effect."""
 
-_TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE)}
+_TITLES = {step.name: step.title for step in (*UP, *REMOVE, *RESIZE, *UPGRADE)}
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,21 @@ from lab.plans import already, engine, quorum
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
-from lab.plans.situation import JoinReport, Situation, ask_one, unfinished
+from lab.plans.situation import JoinReport, Situation, Upgrade, ask_one, unfinished
 from lab.plans.up import UP
+from lab.plans.upgrade import UPGRADE
 from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import bake, durations
-from lab.verbs.up import hints_by_keys, impossible_message, leaving_machines, quorum_problem
+from lab.verbs.up import (
+    hints_by_keys,
+    impossible_message,
+    leaving_machines,
+    quorum_problem,
+    upgrade_problem,
+)
 
 _Left = Mapping[str, tuple[str, ...]]
 """The steps that are left to do, each with its reasons."""
@@ -66,8 +73,9 @@ class Forecast:
     `problems` are failing checks of a lab for which no step is left to do: `up` repairs what it can. `seconds`
     is how long everything takes; steps in parallel count once. `notice` is what users of the lab notice, a
     sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores.
-    `differs` are changed keys that affect no machine. `refused` is why `up` would not remove machines now: etcd
-    would lose its majority.
+    `differs` are changed keys that affect no machine. `refused` is why `up` would not remove machines now, as
+    etcd would lose its majority, or not upgrade them, as the lab is not healthy. `upgraded` is the version that
+    machines have and the one they get.
     """
 
     lab: str
@@ -82,6 +90,7 @@ class Forecast:
     repairs: tuple[str, ...] = ()
     not_asked: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    upgraded: tuple[str, str] | None = None
 
     @property
     def exit_code(self) -> int:
@@ -110,7 +119,9 @@ def look(session: Session) -> Forecast:
     # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
     there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
-    refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
+    refused = None
+    if not (impossibles or there.problem):
+        refused = quorum_problem(session, change, leaving) or upgrade_problem(session, change)
     parts = [] if impossibles or refused else _parts(session, change, there)
     figures = durations.of_lab(session.lab, session.workspace)
     golden = [_golden(figures)] if parts and bake.is_missing(session) else []
@@ -130,6 +141,7 @@ def look(session: Session) -> Forecast:
         there.repairs,
         tuple(f"{name} is {state}: not asked" for name, state in there.off.items()),
         () if steps or impossibles or refused or there.problem else _problems(session, there),
+        (change.upgraded.before, change.upgraded.after) if change.upgraded else None,
     )
 
 
@@ -275,7 +287,7 @@ OF_MEMBERS = ("drain", "leave", "forget")
 def _parts(session: Session, change: Change, there: _Observed) -> list[_Part]:
     """The plans that `up` would run, in order."""
     lab = session.lab
-    found: list[_Part] = []
+    found: list[_Part] = [_upgrade(session, there)] if change.upgraded else []
     leaving = (*change.removed, *_half_removed(session, change))
     if leaving:
         names = {node.name for node in leaving}
@@ -297,6 +309,26 @@ def _parts(session: Session, change: Change, there: _Observed) -> list[_Part]:
         found.append(_Part(RESIZE, situation, {s.name: _on(s, lab, situation) for s in RESIZE}))
     last = _up(session, change, there, {node.name for node in leaving})
     return [*found, last] if any(last.targets.values()) else found
+
+
+def _upgrade(session: Session, there: _Observed) -> _Part:
+    """The upgrade of the machines that exist, without those that a run before has upgraded."""
+    record = session.made
+    assert record is not None
+    version = session.lab.kubernetes.version
+    left = [
+        node
+        for node in record.lab.kubernetes_nodes
+        if not _to_be_made(node, there) and record.machines[node.name].kubernetes != version
+    ]
+    upgrade = Upgrade(
+        lab=session.lab,
+        golden="",
+        control_planes=tuple(node for node in left if node.spec.serves_api),
+        workers=tuple(node for node in left if not node.spec.serves_api),
+    )
+    situation = Situation(record.lab.first, record.lab.nodes, upgrade=upgrade)
+    return _Part(UPGRADE, situation, {s.name: _on(s, record.lab, situation) for s in UPGRADE if s.on})
 
 
 def _half_removed(session: Session, change: Change) -> list[Node]:
@@ -390,6 +422,8 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         yield "the API answers again once the load balancer is back"
     if lost:
         yield f"{', '.join(node.name for node in lost)} available again"
+    if change.upgraded:
+        yield from _notice_of_upgrade(lab)
     if change.added:
         yield "nothing while machines are added"
     if any(node.spec.serves_api for node in change.removed):
@@ -427,6 +461,18 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
     smaller = quorum.loss(session.made.lab, lab) if session.made else None
     if smaller:
         yield smaller
+
+
+def _notice_of_upgrade(lab: Lab) -> Iterator[str]:
+    """What users notice while machines are upgraded one by one."""
+    if len(lab.control_planes) > 1:
+        yield (
+            "each API server in turn gets no new connections and ends its open ones in an orderly way; new ones "
+            "go to the others, and none fails"
+        )
+    else:
+        yield "the only API server restarts: for about a minute requests fail"
+    yield "pods are evicted from each machine in turn and start on others"
 
 
 def _notice_of_addons(made: Lab, wanted: Lab) -> Iterator[str]:
@@ -491,7 +537,9 @@ def shown(forecast: Forecast) -> RenderableType:
     if forecast.impossible or forecast.refused:
         parts.append(Text(f"{forecast.lab}: `up` would refuse this lab.yaml and change nothing.", "bold red"))
     elif forecast.steps:
-        ask = f"; it asks before it removes {', '.join(forecast.removed)}" if forecast.removed else ""
+        asks = [f"removes {', '.join(forecast.removed)}"] if forecast.removed else []
+        asks += [f"upgrades Kubernetes {' → '.join(forecast.upgraded)}"] if forecast.upgraded else []
+        ask = f"; it asks before it {' and '.join(asks)}" if asks else ""
         parts.append(Text(f"{forecast.lab}: `./inv up` takes about {forecast.seconds:.0f} s{ask}.", "bold"))
     elif forecast.problems:
         says = "lab.yaml has no change, but there are problems; `./inv up` repairs what it can."

@@ -312,7 +312,7 @@ def _upgrade(session: Session, change: Change, golden: str, wish: Request) -> Se
     """
     record, workspace = session.made, session.workspace
     assert record is not None
-    former = of_lab(session, record.lab)
+    former = dataclasses.replace(session, lab=record.lab)
     render.write(former, record, record.golden)
     run = Run(former, credentials.new_run_secrets())
     try:

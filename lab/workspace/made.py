@@ -143,7 +143,12 @@ class Made(Frozen):
         """The record once all machines have the version of the upgrade that was under way."""
         kubernetes = self.lab.kubernetes.model_copy(update={"version": self.upgrading})
         lab = self.lab.model_copy(update={"kubernetes": kubernetes})
-        return self.model_copy(update={"lab": lab, "upgrading": ""})
+        # Load balancers have nothing of Kubernetes, and keep their golden machine.
+        machines = {
+            name: machine.model_copy(update={"kubernetes": self.upgrading})
+            for name, machine in self.machines.items()
+        }
+        return self.model_copy(update={"lab": lab, "machines": machines, "upgrading": ""})
 
     def applied(self, lab: Lab, golden: str, manifest: str = "") -> Made:
         """The record once `lab` is applied completely, with the manifest of this SHA-256."""

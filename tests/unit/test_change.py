@@ -14,7 +14,7 @@ from lab import config
 from lab.config import Choice, shape
 from lab.config.shape import File
 from lab.model import Lab, Node
-from lab.model.change import EFFECTS, Change, Setting, change, settings
+from lab.model.change import EFFECTS, Change, Setting, change, settings, version_effect
 from lab.workspace.made import Made
 from tests.unit.fakes import MANIFEST
 
@@ -47,7 +47,7 @@ class Case(NamedTuple):
 CASES: dict[str, Case] = {
     "name": Case("", "name: other", "ha-lab", "other", "impossible"),
     "provider": Case("provider: docker", "provider: libvirt", "docker", "libvirt", "impossible"),
-    "kubernetes.version": Case("", "kubernetes: {version: 1.37.2}", "1.36.3", "1.37.2", "impossible"),
+    "kubernetes.version": Case("", "kubernetes: {version: 1.37.2}", "1.36.3", "1.37.2", "upgraded"),
     "kubernetes.source": Case("", "kubernetes: {source: modules}", "auto", "modules", "none"),
     "network.subnet": Case(
         ADDRESSES,
@@ -415,3 +415,46 @@ def test_another_manifest_is_named_by_its_path_alone(folder: Path) -> None:
     before, after = load(folder, ""), load(folder, "network: {pod_network: mine.yaml}")
     [setting] = change(before, after, sizes_enforced=True, manifests=("a1", "b2")).settings
     assert (setting.before, setting.after) == ("flannel", str(folder / "mine.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "kind", "words"),
+    [
+        ("1.35.4", "1.36.3", "upgraded", ""),
+        ("1.36.3", "1.37.2", "upgraded", ""),
+        ("1.35.4", "1.35.9", "upgraded", ""),
+        ("1.9.11", "1.10.0", "upgraded", ""),  # as numbers, not as text
+        ("1.35.4", "1.37.2", "impossible", "one minor version at a time"),
+        ("1.36.3", "1.35.4", "impossible", "can't be downgraded"),
+        ("1.36.3", "1.36.2", "impossible", "can't be downgraded"),
+        ("1.10.0", "1.9.11", "impossible", "can't be downgraded"),
+    ],
+)
+def test_kubernetes_goes_on_by_one_minor_version_and_never_back(
+    before: str, after: str, kind: str, words: str
+) -> None:
+    effect = version_effect(before, after)
+    assert effect.kind == kind
+    assert words in effect.why
+
+
+def test_two_minor_versions_are_refused_with_the_one_between() -> None:
+    assert "1.36 first" in version_effect("1.35.4", "1.37.2").instead
+
+
+def of_versions(folder: Path, made: str, wanted: str, upgrading: str) -> Change:
+    labs = [load(folder, f"kubernetes: {{version: {version}}}") for version in (made, wanted)]
+    return change(*labs, sizes_enforced=True, upgrading=upgrading)
+
+
+def test_an_upgrade_under_way_is_continued_even_where_lab_yaml_differs_in_nothing_else(folder: Path) -> None:
+    found = of_versions(folder, "1.35.4", "1.36.3", "1.36.3")
+    assert found.upgraded == Setting("kubernetes.version", "1.35.4", "1.36.3", "1.36.3")
+    assert found.impossible == ()
+
+
+@pytest.mark.parametrize("wanted", ["1.35.4", "1.37.2"])
+def test_an_upgrade_under_way_can_go_nowhere_else(folder: Path, wanted: str) -> None:
+    [refused] = of_versions(folder, "1.35.4", wanted, "1.36.3").impossible
+    assert "an upgrade to 1.36.3 is under way" in refused.effect.why
+    assert "set it to 1.36.3" in refused.effect.instead

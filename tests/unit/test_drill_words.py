@@ -49,6 +49,7 @@ SPOKEN = {
     "whole": words.figure("whole_s.etcd cp2"),
     "change": words.SENTENCES["change"],
     "only balancer": words.only_balancer("lb1"),
+    "only control plane": words.only_control_plane("cp1"),
     "no change": words.SENTENCES["no_change"],
 }
 SAME_IN_BOTH = {"PROBES watch"}

@@ -216,9 +216,9 @@ def test_a_machine_of_another_size_is_not_waited_for_because_of_taints(
     with recorded.context.progress.step("resize", "resize", "w1") as shown:
         job = Job(recorded.context, shown, lambda step: False, w1)
         recorded.found = node("w1", taints=("mine",))(facts())
-        assert resize._why_not_back(job) is None
+        assert ready.why_not_back(job.context, job.node) is None
         recorded.found = node("w1", ready=False, reason="no")(facts())
-        assert resize._why_not_back(job) == "node-ready[w1]: not Ready: no"
+        assert ready.why_not_back(job.context, job.node) == "node-ready[w1]: not Ready: no"
 
 
 def test_a_taint_that_goes_by_itself_is_waited_for(recorded: Lab) -> None:

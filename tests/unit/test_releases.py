@@ -1,3 +1,4 @@
+import itertools
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -44,6 +45,24 @@ def test_every_version_is_a_bare_string(version: str) -> None:
     wanted = release(version)
     for field in fields(wanted):
         assert re.fullmatch(r"\d+\.\d+\.\d+(-0)?", getattr(wanted, field.name)), field.name
+
+
+@pytest.mark.parametrize("version", supported())
+def test_etcd_is_none_with_a_published_hole(version: str) -> None:
+    # GHSA-6vch-q96h-7gc3: fixed in 3.6.14 and 3.7.1 (etcd's blog, 2026-07-23).
+    found = tuple(int(number) for number in release(version).etcd.split("."))
+    assert found >= ((3, 7, 1) if found[:2] == (3, 7) else (3, 6, 14))
+
+
+def test_each_etcd_may_follow_that_of_the_version_before() -> None:
+    # etcd's guide, "Upgrading etcd from v3.6 to v3.7": every member at 3.6.11 or later first.
+    assert release("1.37.2").etcd_from == "3.6.11"
+    versions = supported()
+    for newer, older in itertools.pairwise(versions):
+        def numbers(text: str) -> list[int]:
+            return [int(number) for number in text.split(".")]
+
+        assert numbers(release(older).etcd) >= numbers(release(newer).etcd_from)
 
 
 @pytest.mark.parametrize("version", supported())

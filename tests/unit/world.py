@@ -20,12 +20,15 @@ import pytest
 
 from lab import config, providers, session
 from lab.errors import LabError, LabStateError
-from lab.golden import image
+from lab.golden import image, payload
+from lab.golden.payload import GoldenImage
+from lab.golden.supply.releases import release
 from lab.health.facts.gather import COMMAND
-from lab.model import Lab, Node
-from lab.plans import already, ready, resize
-from lab.plans.engine import Context, Job
+from lab.model import Kubernetes, Lab, Node
+from lab.plans import already, ready
+from lab.plans.engine import Context
 from lab.plans.situation import PROBE, UNFINISHED
+from lab.plans.upgrade import PAYLOAD, SCRIPT, UPGRADED
 from lab.providers import MachineState, docker
 from lab.session import Session
 from lab.system import process
@@ -51,7 +54,8 @@ class KilledError(BaseException):
 class Machine:
     """One machine. `has` is what it has of Kubernetes; a load balancer that is configured has `joined`.
 
-    `delivered`: it has the kit's scripts. `names` are the machines whose names it knows.
+    `delivered`: it has the kit's scripts. `names` are the machines whose names it knows. `version` is the
+    Kubernetes that it runs, `payloads` are the versions whose programs and images it has, `etcd` its member's.
     """
 
     state: MachineState = "absent"
@@ -61,6 +65,14 @@ class Machine:
     cpus: int = 0
     hangs: bool = False
     api_aside: bool = False
+    version: str = ""
+    payloads: tuple[str, ...] = ()
+    etcd: str = ""
+
+
+def golden_of(lab: Lab) -> str:
+    """The name of a lab's golden machine."""
+    return GOLDEN if lab.kubernetes == Kubernetes() else f"ha-lab/golden:{lab.kubernetes.version}"
 
 
 def lab_of(
@@ -72,6 +84,7 @@ def lab_of(
     profile: str = "tuned",
     balancer_cpus: int | None = None,
     addons: Sequence[str] = (),
+    version: str = "",
 ) -> Lab:
     """A lab.yaml with these numbers, as the kit reads it."""
     path = folder / "lab.yaml"
@@ -83,6 +96,7 @@ def lab_of(
         f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
         + (f"  load_balancers: {{cpus: {balancer_cpus}}}\n" if balancer_cpus else "")
         + (f"addons: [{', '.join(addons)}]\n" if addons else "")
+        + (f"kubernetes: {{version: {version}}}\n" if version else "")
     )
     return config.load(path)
 
@@ -116,6 +130,7 @@ class World:
         self.dead = False
         self.enforces_sizes = False
         self.baked = True
+        self.leader = 1  # the number of the control plane whose member leads etcd
         self._lock = threading.RLock()
 
     # What tests do.
@@ -186,6 +201,9 @@ class World:
         running = {name for name, machine in self.machines.items() if machine.state == "running"}
         joined = {name for name in running if self.machines[name].has == "joined"}
         found = []
+        for node in lab.kubernetes_nodes:
+            if self.machine(node.name).version != lab.kubernetes.version:
+                found.append(f"{node.name} runs {self.machine(node.name).version}")
         if self.addons != lab.addons:
             found.append(f"add-ons: {self.addons} instead of {lab.addons}")
         for what, is_now, should_be in (
@@ -214,9 +232,11 @@ class World:
         record = self.record
         assert record.lab == lab
         assert set(record.machines) == {node.name for node in lab.nodes}
-        assert record.leaving == ()
+        assert (record.leaving, record.upgrading) == ((), "")
+        assert {machine.kubernetes for machine in record.machines.values()} == {lab.kubernetes.version}
         assert (self.pod_network, self.token) == (True, False)
-        assert {machine.golden for machine in record.machines.values()} == {GOLDEN}
+        goldens = {record.machines[node.name].golden for node in lab.kubernetes_nodes}
+        assert goldens == {golden_of(lab)}
 
     def _differs(self, node: Node) -> bool:
         return node.name in self.machines and self.machines[node.name].cpus != node.cpus
@@ -287,7 +307,8 @@ class World:
 
             def make(name: str = name, cpus: int = cpus) -> None:
                 assert self.machine(name).state == "absent"
-                self.machines[name] = Machine("running", cpus=cpus)
+                version = self.wanted.kubernetes.version
+                self.machines[name] = Machine("running", cpus=cpus, version=version, etcd=release(version).etcd)
                 workspace.write(workspace.root / f".vagrant/machines/{name}/docker/id", "1")
 
             self.touch(f"boot {name}", make)
@@ -334,8 +355,7 @@ class World:
             raise LabError(f"ssh to {node.name} failed")
         subject = next((word for word in words if not word.startswith("-")), "")
         label = f"{name} {subject if name in ('drain', 'remove-member') else node.name}"
-        if "--node-only" in words:
-            label += " --node-only"
+        label += "".join(f" {flag}" for flag in ("--node-only", "--undo", "--etcd") if flag in words)
         self.words[label] = words
         work: Callable[[Node, tuple[str, ...]], bool] = getattr(self, f"_{name.replace('-', '_')}")
         return self.touch(label, lambda: work(node, words))
@@ -352,7 +372,7 @@ class World:
     def _load_balancer(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
         before = (self.haproxy_drained, machine.has, machine.names)
-        self.haproxy_drained = set(words[1:])
+        self.haproxy_drained = set(words[words.index("--drain") + 1 :] if "--drain" in words else ())
         machine.has = "joined"
         machine.names = tuple(each.name for each in self.wanted.nodes if each.spec.etcd_member)
         return before != (self.haproxy_drained, machine.has, machine.names)
@@ -445,10 +465,44 @@ class World:
         name = words[0]
         if name not in self.nodes:
             return False
+        if "--undo" in words:
+            was, self.nodes[name] = self.nodes[name], "" if self.nodes[name] == "up" else self.nodes[name]
+            return was == "up"
         if name in self.blocked:
             raise LabError(f"{name}: not drained after 120 s: blocked by PodDisruptionBudget shop/web")
         self.nodes[name] = self.nodes[name] or "up"
         return True
+
+    def _upgrade(self, node: Node, words: tuple[str, ...]) -> bool:
+        self.require_api()
+        machine, control_planes = self.machine(node.name), self.wanted.control_planes
+        version = words[1] if words[0] == "--etcd" else words[0]
+        payload = f"etcd-{version}" if words[0] == "--etcd" else version
+        assert self.record.upgrading, "the upgrade is not recorded"
+        assert payload in machine.payloads or machine.version == version, f"{node.name} has no {payload}"
+        if node in control_planes and len(control_planes) > 1:
+            assert self.haproxy_drained == {node.name}
+            assert self.healthy_members() >= self.members - {node.name}, "two members would be away"
+        if words[0] == "--etcd":
+            before, machine.etcd = machine.etcd, version.removesuffix("-0")
+            return before != machine.etcd
+        assert self.nodes[node.name] == "up", f"{node.name} is upgraded with its pods"
+        if node not in control_planes:
+            assert {self.machine(each.name).version for each in control_planes} == {version}
+        before, machine.version = machine.version, version
+        machine.etcd = release(version).etcd
+        return before != version
+
+    def _payload(self, node: Node, words: tuple[str, ...]) -> str:
+        machine = self.machine(node.name)
+        if words[0] == "--present":
+            return "program\n" if words[1] in (*machine.payloads, machine.version) else ""
+
+        def take() -> str:
+            machine.payloads = (*machine.payloads, words[0])
+            return ""
+
+        return self.touch(f"payload {node.name}", take)
 
     def _leave(self, node: Node, words: tuple[str, ...]) -> bool:
         self.machine(node.name).api_aside = True
@@ -495,6 +549,17 @@ class World:
                 [{"Status": {"header": {"member_id": 1}, "raftIndex": self.indices[node.name]}}]
             )
             return f"== etcd-status 0\n{status}\n== etcd-stored-members 0\n{self._listed()}\n"
+        if command == ("sudo", COMMAND, "etcd-status"):
+            status = {
+                "header": {"member_id": int(node.name[-1])},
+                "leader": self.leader,
+                "version": machine.etcd,
+            }
+            return f"== etcd-status 0\n{json.dumps([{'Status': status}])}\n"
+        if PAYLOAD in command:
+            return self._payload(node, command[command.index(PAYLOAD) + 1 :])
+        if command[:3] == ("sudo", SCRIPT, "--asked"):
+            return UPGRADED if machine.version == command[3] else ""
         raise AssertionError(f"not told of {command}")
 
     def _listed(self) -> str:
@@ -601,9 +666,10 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
     monkeypatch.setattr(session, "provider_of", row)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
-    monkeypatch.setattr(bake, "bake", lambda session, consent: GOLDEN)
+    monkeypatch.setattr(bake, "bake", lambda session, consent: golden_of(session.lab))
+    monkeypatch.setattr(image, "bake", lambda lab, progress: golden_of(lab))
     monkeypatch.setattr(bake, "is_baked", lambda session: world.baked)
-    monkeypatch.setattr(image, "exists", lambda lab, golden: world.baked and golden == GOLDEN)
+    monkeypatch.setattr(image, "exists", lambda lab, golden: world.baked)
     monkeypatch.setattr(image, "bill_of_materials", lambda lab, golden: "{}")
     monkeypatch.setattr(made, "write", record)
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
@@ -612,12 +678,24 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(already, "problems", lambda lab, workspace, remote: world.failing)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
-    monkeypatch.setattr(resize, "_why_not_back", lambda job: _unwell(world, job))
+    monkeypatch.setattr(ready, "why_not_back", lambda context, node: _unwell(world, node))
+    monkeypatch.setattr(payload, "images", lambda lab, golden: IMAGES)
+    monkeypatch.setattr(payload, "write", write_payload)
     return world
 
 
-def _unwell(world: World, job: Job) -> str | None:
-    node = job.node
+IMAGES = tuple(
+    GoldenImage(f"registry.k8s.io/{name}", ()) for name in ("etcd:3.6.16-0", "kube-apiserver:v1", "kube-proxy:v1")
+)
+
+
+def write_payload(lab: Lab, golden: str, wanted: Sequence[GoldenImage], target: Path) -> None:
+    """Write what would be taken from a golden machine."""
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(" ".join([golden, *(each.name for each in wanted)]))
+
+
+def _unwell(world: World, node: Node) -> str | None:
     if node.spec.runs_kubelet and world.machine(node.name).has != "joined":
         raise LabStateError(f"{node.name} will never be a Ready node")
     return None

@@ -88,10 +88,14 @@ def node_ready(lab: Lab, facts: Facts, node: Node) -> Finding:
 
 def node_as_declared(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = _node(facts, node)
-    declared = _described(node in lab.control_planes, f"v{lab.kubernetes.version}", (str(node.address),))
+    control_plane, addresses = node in lab.control_planes, (str(node.address),)
+    declared = _described(control_plane, f"v{lab.kubernetes.version}", addresses)
     if found is None:
         return Finding(declared, "the cluster has no such node", "fails")
-    return expect(declared, _described(found.control_plane, found.version, found.internal_ips))
+    seen = _described(found.control_plane, found.version, found.internal_ips)
+    if facts.upgrading and seen == _described(control_plane, f"v{facts.upgrading}", addresses):
+        return Finding(declared, f"{seen}: an upgrade is under way", "holds")
+    return expect(declared, seen)
 
 
 def _described(control_plane: bool, version: str, addresses: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ from lab.model import Lab, Node
 from lab.providers import MachineState
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote
 from lab.unknown import CouldNotAsk, Unknown, asked, known
-from lab.workspace import Workspace
+from lab.workspace import Workspace, made
 from lab.workspace.kubeconfig import client_validity
 from lab.workspace.render import credentials
 from lab.workspace.render.credentials import Validity
@@ -81,7 +81,8 @@ class Facts:
     """All that is known of a running lab, at one moment.
 
     `off` are machines that do not answer since they do not run, with the state in which the provider has them,
-    `obstacle` is what on this host keeps machines from reaching one another, where they do not.
+    `obstacle` is what on this host keeps machines from reaching one another, where they do not, `upgrading` the
+    Kubernetes version that an upgrade under way leads to, "" if none is.
     """
 
     machines: Mapping[str, Machine | Unknown]
@@ -91,6 +92,7 @@ class Facts:
     admission: AdmissionFacts | Unknown = NOT_ASKED
     off: Mapping[str, MachineState] = field(default_factory=dict)
     obstacle: Obstacle | None = None
+    upgrading: str = ""
 
     def machine(self, node: Node) -> Machine:
         """One machine's own answers. Raises CouldNotAsk when it gave none."""
@@ -137,7 +139,8 @@ def gather(
         found = seen.result() if seen else Unknown("pods were not asked")
         admitted = admits.result() if admits else NOT_ASKED
     obstacle = ask_obstacle(lab, machines)
-    return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle)
+    upgrading = _upgrading(workspace)
+    return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle, upgrading)
 
 
 def by_ssh(remote: Remote, *answers: str) -> Asker:
@@ -157,6 +160,14 @@ def ask_machine(remote: Remote, node: Node, *answers: str) -> Machine:
     asked = time.time()
     said = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None).stdout
     return read_machine(node.name, said, asked, time.time())
+
+
+def _upgrading(workspace: Workspace) -> str:
+    try:
+        record = made.read(workspace)
+    except LabError:  # verbs report it
+        return ""
+    return record.upgrading if record else ""
 
 
 def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
