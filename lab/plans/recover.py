@@ -18,7 +18,7 @@ from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation, Source
-from lab.remote import Remote, side_by_side
+from lab.remote import SILENT_SSH, Remote, side_by_side
 from lab.unknown import CouldNotAsk
 from lab.workspace import backup
 from lab.workspace.render import credentials
@@ -145,17 +145,14 @@ def _run(job: Job, *words: str, more: Mapping[str, str] | None = None) -> bool:
 
 
 def _require_quiet(job: Job) -> bool:
-    """Ask each machine again: one part of the cluster that goes on would write to what is about to be
-    replaced."""
+    """Ask each machine again: no part of the cluster may go on beside what is about to be restored."""
     remote = job.context.remote
 
     def ask(node: Node) -> None:
         said = remote.run(node, ["sudo", SCRIPT, "quiet"], timeout=60, accept=None)
         if not said.ok:
             raise LabStateError(
-                (said.stdout + said.stderr).strip().splitlines()[-1]
-                if said.stdout + said.stderr
-                else "no answer",
+                (said.stdout + said.stderr).strip() or SILENT_SSH,
                 hint="nothing was restored yet; run the same command again",
             )
 

@@ -138,7 +138,7 @@ def question(
 def _state(session: Session, names: Sequence[str]) -> str:
     with session.progress.asking("etcd's members"):
         found = quorum.membership(session.lab, session.remote)
-    healthy = [name for name in found.members if name in found.healthy]
+    healthy = sorted(name for name in found.members if name in found.healthy)
     if len(healthy) == len(found.members):
         return "etcd is healthy, so nothing has to be recovered."
     if len(healthy) >= quorum.needed(len(found.members)):
@@ -213,8 +213,8 @@ def _require_possible(backup: Backup, scene: Scene) -> None:
     if problems:
         raise LabStateError(
             "this backup can't be restored here:\n" + "\n".join(problems),
-            hint="the backup of a newer etcd needs a lab with that Kubernetes version; `./inv up` repairs files that "
-            "are missing or broken",
+            hint="the backup of a newer etcd needs a lab with that Kubernetes version; `./inv up` repairs files "
+            "that are missing or broken",
         )
     needed = 2 * about.size + 2 * WAL
     small = {name: found.free for name, found in scene.found.items() if found.free < needed}
@@ -303,8 +303,7 @@ def _answering_workers(session: Session) -> tuple[Node, ...]:
 
 
 def _complete(run: Run) -> None:
-    """Let `up` repair what is not as the lab was made, and wait until all checks hold that need no test
-    pods."""
+    """Let `up` repair what the backup lacks, and wait for all checks that need no test pods."""
     try:
         with run.session.progress.live():
             run.up(known=True, until="", change=Change())

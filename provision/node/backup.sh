@@ -10,8 +10,8 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# On a disk, as a snapshot may be large, and not etcd's folder, which has to be empty when a machine joins.
-readonly FOLDER=/var/tmp/ha-lab-backup OWN=https://127.0.0.1:2379
+# On a disk, as a snapshot may be large, and not in etcd's folder, which has to be empty when a machine joins.
+readonly FOLDER=/var/lib/ha-lab-backup OWN=https://127.0.0.1:2379
 readonly SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 
 keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --write-out json "$@"; }

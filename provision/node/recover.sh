@@ -93,7 +93,7 @@ receive() {
 	umask 077
 	rm -rf "$STAGE"
 	mkdir -p "$STAGE"
-	tar -xf - -C "$STAGE" --no-same-owner snapshot.db
+	tar -xf - -C "$STAGE" --no-same-owner --no-same-permissions snapshot.db
 	cat >/dev/null
 	sum=$(hash_of "$STAGE/snapshot.db")
 	[[ $sum == "$1" ]] || die "the snapshot did not arrive on $NODE_NAME as it was sent"
@@ -188,7 +188,7 @@ main() {
 		return
 	}
 	[[ ${1:-} != quiet ]] || {
-		ended
+		ended || exit 1
 		return
 	}
 	if [[ ${1:-} == receive ]]; then # its standard input is no secrets' tar
