@@ -10,6 +10,7 @@ from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote, side_by_side
 from lab.unknown import Unknown
+from lab.workspace.backup import Backup
 
 JoinState = Literal["fresh", "partial", "damaged", "joined"]
 """Whether a machine has joined (`provision/node/probe.sh`).
@@ -51,6 +52,20 @@ class Upgrade:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The backup that etcd is restored from, and the token of the new cluster.
+
+    `common_keys`: the control planes get those of the backup. `restored`: each member was restored with this
+    token, by a run that was interrupted.
+    """
+
+    backup: Backup
+    token: str
+    common_keys: bool
+    restored: bool = False
+
+
+@dataclass(frozen=True)
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
@@ -58,7 +73,8 @@ class Situation:
     those that do not exist yet. `first` is where `kubeadm init` runs, or ran. `joined` have joined completely
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
-    `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to end, or "".
+    `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to
+    end, or "". `recovery` is what etcd's members are restored from.
     """
 
     first: Node
@@ -72,6 +88,7 @@ class Situation:
     resized: tuple[Node, ...] = ()
     upgrade: Upgrade | None = None
     until: str = ""
+    recovery: Source | None = None
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""

@@ -8,6 +8,8 @@
   merged.json                               the user's kubeconfigs that this lab was merged into
   drill/  drills/DATE-NAME/                 the fault that a drill has yet to revert; reports of drills
   conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
+  backups/DATE.tar                          backups without a name of their own
+  recovery.json                             the recovery that was begun and is not complete
   tasks.json                                how often each task of the handout was checked
   logs/NN-step.log  report.json  bom.json   the last run; the golden machine's contents
 """
@@ -85,6 +87,16 @@ class Workspace:
     def drill(self) -> Path:
         """What a failure drill has changed and not reverted yet; empty or missing if nothing."""
         return self.root / "drill"
+
+    @property
+    def backups(self) -> Path:
+        """The folder for backups without a name of their own; missing if there are none."""
+        return self.root / "backups"
+
+    @property
+    def recovery(self) -> Path:
+        """The recovery that was begun and is not complete (`lab.workspace.recovery`); missing if none."""
+        return self.root / "recovery.json"
 
     @property
     def tasks(self) -> Path:

@@ -607,6 +607,31 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+# etcd's data as a whole: a snapshot is the file that the test gives.
+"etcdctl "*" snapshot save /var/lib/ha-lab-backup/snapshot.db")
+	! has no-quorum || exit 1
+	cp "$state/snapshot" "${*: -1}"
+	;;
+"etcdctl "*" get /registry/ --prefix --keys-only --write-out json --rev 12" | \
+	"etcdctl "*" get /registry/ --prefix --keys-only --write-out json --consistency s") cat "$state/keys" ;;
+"etcdctl "*" endpoint health")
+	! has no-majority && [[ -e $kubernetes/manifests/etcd.yaml ]] || {
+		echo "https://127.0.0.1:2379 is unhealthy: failed to commit proposal: context deadline exceeded" >&2
+		exit 1
+	}
+	;;
+"etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
+"etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;
+"etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1000000000 --mark-compacted")
+	[[ ! -e /var/lib/etcd/recovery/restored ]] || refuse "a data folder that is there"
+	[[ ! -e $kubernetes/manifests/etcd.yaml ]] || refuse "a restore beside a running etcd"
+	mkdir -p /var/lib/etcd/recovery/restored/member/{snap,wal}
+	cp "$3" /var/lib/etcd/recovery/restored/member/snap/db
+	;;
+"pgrep -x kube-controller") [[ -e $kubernetes/manifests/kube-controller-manager.yaml ]] ;;
+"pgrep -x kube-scheduler") [[ -e $kubernetes/manifests/kube-scheduler.yaml ]] ;;
+*" --request-timeout 10s get nodes --output name") tr ' ' '\n' <"$state/names" | sed 's|.|node/&|' ;;
+
 # Of all that it could be asked, only where a join is refused.
 "openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -startdate" | \
 	"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -enddate") PATH=${PATH#*:} exec openssl "$@" ;;
