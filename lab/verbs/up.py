@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from lab import config, providers
 from lab.config import choice
@@ -36,8 +37,9 @@ from lab.plans.up import START, before
 from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
+from lab.system import quoting
 from lab.system.wait import wait_until
-from lab.verbs import bake, render, report
+from lab.verbs import backup, bake, render, report
 from lab.workspace import kubeconfig, made, recovery
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
@@ -318,11 +320,20 @@ def _upgrade(session: Session, change: Change, golden: str, wish: Request) -> Se
     run = Run(former, credentials.new_run_secrets())
     try:
         with session.progress.live():
+            if not record.upgrading:
+                _keep_backup(former, session.lab.kubernetes.version)
             run.upgrade(session.lab, golden, wish.until)
     except LabError:
         _say_versions(session)
         raise
     return dataclasses.replace(session, made=made.read(workspace))
+
+
+def _keep_backup(session: Session, version: str) -> None:
+    """Keep a backup from before the upgrade, and say where it is."""
+    target = session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-before-{version}.tar"
+    kept = backup.write(session, target).path
+    session.progress.say(f"backup      {kept}: `./inv recover {quoting.word(kept)}` goes back to its data")
 
 
 def _say_versions(session: Session) -> None:
@@ -401,7 +412,7 @@ class Run:
             etcd_golden=image.bake(lab, session.progress) if old else "",
         )
         situation = Situation(lab.first, there, upgrade=plan, until=until)
-        return engine.run(upgrade.before(until), self._context(situation))
+        return engine.run(upgrade.before(until), self.context(situation))
 
     def _repair_for_majority(self, found: Mapping[str, JoinState], plan: Plan) -> bool:
         """Repair damaged control planes first if the complete ones are not a majority of etcd's members.

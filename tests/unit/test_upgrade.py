@@ -70,6 +70,27 @@ def test_each_machine_is_drained_before_and_takes_pods_again_after(world: World)
     assert world.words["upgrade w1"] == ("1.36.3", "3.6.16-0")
 
 
+def test_a_backup_is_kept_before_anything_is_touched_and_its_place_is_shown(world: World) -> None:
+    made(world)
+    world.wanted = lab(world, "1.36.3")
+    session = world.session(world.wanted)
+    bring_up.up(session, bring_up.Request(consent=True), lambda question: False)
+    first = min(world.touches.index(touch) for touch in world.touches if not touch.startswith("deliver"))
+    assert world.touches[first] == "backup"
+    assert world.touches.count("backup") == 1
+    said = session.progress.console.file.getvalue()  # type: ignore[attr-defined]
+    assert "-before-1.36.3.tar: `./inv recover" in " ".join(said.split())
+
+
+def test_an_upgrade_that_goes_on_keeps_no_second_backup(world: World) -> None:
+    made(world)
+    world.break_at("upgrade cp2", "before", LabError("it failed"))
+    with pytest.raises(LabError):
+        world.up(lab(world, "1.36.3"))
+    world.up(lab(world, "1.36.3"))
+    assert world.touches.count("backup") == 1
+
+
 def test_a_node_that_a_user_has_cordoned_stays_so(world: World) -> None:
     made(world)
     world.nodes["w1"] = "user"

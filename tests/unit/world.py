@@ -32,10 +32,11 @@ from lab.plans.upgrade import PAYLOAD, SCRIPT, UPGRADED
 from lab.providers import MachineState, docker
 from lab.session import Session
 from lab.system import process
-from lab.verbs import bake, render
+from lab.verbs import backup, bake, render
 from lab.verbs import up as bring_up
 from lab.verbs.up import Request
 from lab.workspace import Workspace, kubeconfig, made
+from lab.workspace.backup import Backup, Manifest
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
 from tests.unit.fakes import FakeRemote, progress
@@ -635,6 +636,12 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     def record(workspace: Workspace, record: Made) -> None:
         world.touch("record", lambda: WRITE(workspace, record))
 
+    def keep_backup(session: Session, target: Path) -> Backup:
+        versions = {world.machine(node.name).version for node in session.lab.kubernetes_nodes}
+        assert versions == {session.lab.kubernetes.version}, "too late"
+        about = Manifest(session.lab.name, "", "", "cp1", session.lab.kubernetes.version, "")
+        return world.touch("backup", lambda: Backup(target, about, {}, {}, "", ""))
+
     def configure(session: Session) -> None:
         for balancer in session.lab.balancers:
             session.remote.script(balancer, "load-balancer", log=world.workspace.logs)
@@ -672,6 +679,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(image, "exists", lambda lab, golden: world.baked)
     monkeypatch.setattr(image, "bill_of_materials", lambda lab, golden: "{}")
     monkeypatch.setattr(made, "write", record)
+    monkeypatch.setattr(backup, "write", keep_backup)
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(already, "is_up", is_up)
