@@ -59,8 +59,7 @@ install_program() {
 	local from
 	from=$(payload_of "$version")/bin/$1
 	[[ -e $from ]] || return 0
-	cp "$from" "/usr/bin/.$1.new"
-	chmod 755 "/usr/bin/.$1.new"
+	install -m 755 "$from" "/usr/bin/.$1.new"
 	mv "/usr/bin/.$1.new" "/usr/bin/$1"
 	changed=yes
 }

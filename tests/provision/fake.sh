@@ -5,6 +5,8 @@ set -u
 umask 077 # kubeadm's keys and kubeconfigs are for root only
 name=${0##*/} state=$WORLD/state
 kubernetes=/etc/kubernetes
+# /usr/bin is this host's; all other folders that these two write to are the machine's.
+[[ $name != @(mv|install) || $* == */usr/bin/* ]] || PATH=${PATH#*:} exec "$name" "$@"
 echo "$name $*" >>"$state/calls"
 mapfile -d '' -t environment </proc/$$/environ
 printf '%s\n' "${environment[@]}" >>"$state/environments"
@@ -292,7 +294,10 @@ case "$name $*" in
 		curl_fails
 	}
 	;;
-"pgrep -x kube-apiserver") has runs-kube-apiserver ;;
+"pgrep -x kube-apiserver")
+	! has api-server || { cat "$state/api-server" && exit; }
+	has runs-kube-apiserver
+	;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"
@@ -506,7 +511,12 @@ case "$name $*" in
 "openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
 *" --request-timeout 10s replace --filename -")
-	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read
+	changed=$(cat) # all of it, as what is replaced may still be read
+	if [[ $changed == *ClusterConfiguration* ]]; then
+		echo "$changed" >"$state/kubeadm-config"
+		exit
+	fi
+	changed=$(sed 's/^    //' <<<"$changed")
 	echo "$changed" >"$state/kube-proxy"
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
@@ -581,7 +591,14 @@ case "$name $*" in
 	;;
 *" uncordon "*) rm "$state/cordoned" ;;
 
+"etcdctl "*" --endpoints https://127.0.0.1:2379 endpoint status --write-out fields")
+	echo "\"Version\" : \"$(sed -n 's#.*/etcd:\([0-9.]*\)-0.*#\1#p' $kubernetes/manifests/etcd.yaml)\""
+	;;
 "etcdctl "*" endpoint health --write-out simple")
+	[[ ${10} != https://127.0.0.1:2379 ]] || {
+		echo "https://127.0.0.1:2379 is healthy: successfully committed proposal: took = 9.1ms"
+		exit
+	}
 	unhealthy=0
 	urls=${10}
 	for url in ${urls//,/ }; do
@@ -704,5 +721,29 @@ case "$name $*" in
 "ip link set veth"*" master cni0") sed -i "s/ $3@[^ ]*/& master cni0/" "$state/veths" ;;
 "ip link set veth"*" type bridge_slave hairpin on") grep -q " $3@.* master cni0" "$state/veths" ;;
 "ip link delete "*) exit 1 ;;
+# An upgrade. Programs report the version of the file in `payload` that was installed.
+"kubeadm version --output short") echo "v$(cat "$state/kubeadm-version")" ;;
+"kubelet --version") echo "Kubernetes v$(cat "$state/kubelet-version")" ;;
+"install -m 755 /var/lib/containerd/ha-lab-upgrade/1.36.3/bin/"*" /usr/bin/."*.new) [[ -e $3 ]] ;;
+"mv /usr/bin/."*".new /usr/bin/"*)
+	! has "${2##*/}-version" || echo 1.36.3 >"$state/${2##*/}-version"
+	;;
+*" --namespace kube-system get configmap kubeadm-config --output yaml") cat "$state/kubeadm-config" ;;
+*" get nodes --selector node-role.kubernetes.io/control-plane --output jsonpath="*) cat "$state/kubelets" ;;
+"pkill -TERM -x kube-apiserver") echo $(($(cat "$state/api-server") + 1)) >"$state/api-server" ;;
+"kubeadm upgrade apply v1.36.3 --yes "* | "kubeadm upgrade node "*)
+	[[ $(cat "$state/kubeadm-version") == 1.36.3 ]] || refuse "kubeadm of another version"
+	! fails upgrade || exit 1
+	[[ -e $kubernetes/manifests ]] || exit 0
+	[[ -e $kubernetes/manifests/kube-apiserver.yaml ]] || refuse "kubeadm upgrade without a manifest"
+	tag=$(sed -n '/etcd:/,$ s/^ *imageTag: //p' "$state/kubeadm-config")
+	sed -i "s#/etcd:.*#/etcd:$tag#" $kubernetes/manifests/etcd.yaml
+	for component in kube-apiserver kube-controller-manager kube-scheduler; do
+		sed -i "s#/$component:.*#/$component:v1.36.3#" "$kubernetes/manifests/$component.yaml"
+	done
+	;;
+*"/kubelet.conf "*" get node "*" --output jsonpath={.status.nodeInfo.kubeletVersion} "*)
+	echo "v$(cat "$state/kubelet-version") $(has not-ready && echo False || echo True)"
+	;;
 *) refuse "$*" ;;
 esac

@@ -45,6 +45,7 @@ FAKED = (
     "iptables-restore",
     "ipset",
     "etcdutl",
+    *("kubelet", "pkill", "mv", "install"),
     "openssl",  # for each certificate it takes more CPU than a look at all files: refused
 )
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
@@ -57,7 +58,7 @@ READING = re.compile(
     r"|ctr .* tasks list$"
     r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
-    r"|ctr .* images list |iptables-save |ipset list "
+    r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "

@@ -487,7 +487,7 @@ class World:
         if words[0] == "--etcd":
             before, machine.etcd = machine.etcd, version.removesuffix("-0")
             return before != machine.etcd
-        assert self.nodes[node.name] == "up", f"{node.name} is upgraded with its pods"
+        assert self.nodes[node.name], f"{node.name} is upgraded with its pods"
         if node not in control_planes:
             assert {self.machine(each.name).version for each in control_planes} == {version}
         before, machine.version = machine.version, version

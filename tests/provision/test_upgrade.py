@@ -1,0 +1,214 @@
+"""upgrade.sh, run for real on machines of scratch folders (world.py)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.provision.world import World
+
+OLD, NEW = "1.35.4", "1.36.3"
+TAG = "3.6.16-0"
+MEMBERS = (
+    "11e1, started, cp1, https://192.168.56.11:2380, https://192.168.56.11:2379, false\n"
+    "22e2, started, cp2, https://192.168.56.12:2380, https://192.168.56.12:2379, false\n"
+)
+CONFIGURATION = """apiVersion: v1
+data:
+  ClusterConfiguration: |
+    clusterName: ha-lab
+    dns:
+      imageTag: v1.13.1
+    etcd:
+      local:
+        dataDir: /var/lib/etcd
+        imageTag: 3.6.6-0
+    kubernetesVersion: v1.35.4
+kind: ConfigMap
+"""
+
+
+def manifest(name: str, tag: str) -> str:
+    container = f"  - command:\n    - {name}\n    image: registry.k8s.io/{name}:{tag}\n    name: {name}\n"
+    return f"kind: Pod\nspec:\n  containers:\n{container}status: {{}}\n"
+
+
+def machine(folder: Path, name: str) -> World:
+    """A machine with the old version, and the payload of the new one."""
+    world = World(folder / name, name)
+    world.let(
+        kubeadm_version=OLD,
+        kubelet_version=OLD,
+        kubelets=f"cp1 v{OLD}\ncp2 v{OLD}\n",
+        own_api="",
+        api="",
+        api_server="4711\n",
+    )
+    programs = world.path(f"/var/lib/containerd/ha-lab-upgrade/{NEW}/bin")
+    programs.mkdir(parents=True)
+    for program in ("kubeadm", "kubelet", "kubectl", "etcdctl"):
+        (programs / program).write_text("")
+        (programs / program).chmod(0o755)
+    (programs.parent / "bom.json").write_text("{}")
+    return world
+
+
+@pytest.fixture
+def cp1(tmp_path: Path) -> World:
+    """The first of two control planes, whose member leads etcd."""
+    world = machine(tmp_path, "cp1")
+    world.let(
+        members=MEMBERS,
+        healthy="https://192.168.56.11:2379\nhttps://192.168.56.12:2379\n",
+        leader="https://192.168.56.11:2379\n",
+        kubeadm_config=CONFIGURATION,
+    )
+    manifests = world.path("/etc/kubernetes/manifests")
+    manifests.mkdir(parents=True)
+    (manifests / "etcd.yaml").write_text(manifest("etcd", "3.6.6-0"))
+    for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
+        (manifests / f"{name}.yaml").write_text(manifest(name, f"v{OLD}"))
+    return world
+
+
+def state(world: World, name: str) -> str:
+    return (world.root / "state" / name).read_text()
+
+
+def order(calls: list[str], *words: str) -> bool:
+    """Whether calls with these words happened, in this order."""
+    indices = [next(i for i, call in enumerate(calls) if word in call) for word in words]
+    return indices == sorted(indices)
+
+
+def test_a_control_plane_hands_over_ends_its_api_server_and_is_upgraded(cp1: World) -> None:
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert order(
+        ran.calls,
+        "mv /usr/bin/.kubeadm.new",
+        "replace --filename -",
+        "move-leader 22e2",
+        "pkill -TERM -x kube-apiserver",
+        f"kubeadm upgrade apply v{NEW} --yes",
+        "mv /usr/bin/.kubelet.new",
+        "systemctl restart kubelet",
+    )
+    assert not cp1.has("/var/lib/containerd/ha-lab-upgrade")
+    again = cp1.run("upgrade", NEW, TAG)
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_kubeadm_s_target_for_etcd_is_changed_and_nothing_else_of_its_configuration(cp1: World) -> None:
+    assert cp1.run("upgrade", NEW, TAG).code == 0
+    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG)
+
+
+def test_a_configuration_without_a_tag_gets_one(cp1: World) -> None:
+    cp1.let(kubeadm_config=CONFIGURATION.replace("        imageTag: 3.6.6-0\n", ""))
+    assert cp1.run("upgrade", NEW, TAG).code == 0
+    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG)
+
+
+def test_the_first_machine_takes_the_cluster_along_and_the_others_follow(cp1: World) -> None:
+    cp1.let(kubelets=f"cp1 v{OLD}\ncp2 v{NEW}\n")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 0, ran.said
+    assert any(call.startswith("kubeadm upgrade node ") for call in ran.calls)
+    assert not any(call.startswith("kubeadm upgrade apply") for call in ran.calls)
+
+
+def test_a_first_machine_that_was_interrupted_takes_the_cluster_along_again(cp1: World) -> None:
+    """Its own kubelet may be new already: the cluster is complete once another machine's is."""
+    cp1.let(kubelets=f"cp1 v{NEW}\ncp2 v{OLD}\n")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert any(call.startswith("kubeadm upgrade apply") for call in ran.calls), ran.said
+
+
+def test_the_only_control_plane_keeps_its_api_server_for_kubeadm(cp1: World) -> None:
+    env = cp1.root / "opt/node.env"
+    text = "".join(
+        "ETCD_ENDPOINTS=https://192.168.56.11:2379\n" if line.startswith("ETCD_ENDPOINTS=") else line
+        for line in env.read_text().splitlines(keepends=True)
+    )
+    env.write_text(text)
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 0, ran.said
+    assert not any(call.startswith("pkill") or "move-leader" in call for call in ran.calls)
+
+
+def test_a_failed_upgrade_leaves_the_kubelet_and_the_payload_and_is_repeated(cp1: World) -> None:
+    cp1.let(failing_upgrade="1")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 1
+    assert state(cp1, "kubelet-version").strip() == OLD
+    assert cp1.has(f"/var/lib/containerd/ha-lab-upgrade/{NEW}/bin/kubelet")
+    assert cp1.run("upgrade", NEW, TAG).code == 0
+
+
+@pytest.mark.parametrize("at", ["kubeadm upgrade", "mv /usr/bin/.kubelet.new", "systemctl restart kubelet"])
+def test_an_upgrade_that_was_killed_is_completed_by_the_next_run(cp1: World, at: str) -> None:
+    cp1.let(killed_at=at)
+    assert cp1.run("upgrade", NEW, TAG).code != 0
+    (cp1.root / "state/killed-at").unlink()
+    asked = cp1.run("upgrade", "--asked", NEW, TAG)
+    assert "upgraded" not in asked.said.split(), asked.said
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert cp1.run("upgrade", "--asked", NEW, TAG).said == "upgraded\n"
+
+
+def test_a_manifest_that_kubeadm_had_moved_away_when_it_was_killed_comes_back(cp1: World) -> None:
+    kept = cp1.path("/etc/kubernetes/tmp/kubeadm-backup-manifests-2026-01-01")
+    kept.mkdir(parents=True)
+    manifests = cp1.path("/etc/kubernetes/manifests")
+    (manifests / "kube-apiserver.yaml").rename(kept / "kube-apiserver.yaml")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 0, ran.said
+    assert "repairs: an interrupted upgrade had left no manifest of kube-apiserver" in ran.said
+    assert not cp1.has("/etc/kubernetes/tmp"), "a copy of etcd's data is there"
+
+
+def test_without_its_payload_nothing_is_touched(cp1: World) -> None:
+    for file in cp1.path(f"/var/lib/containerd/ha-lab-upgrade/{NEW}/bin").iterdir():
+        file.unlink()
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert "does not have the programs of Kubernetes 1.36.3" in ran.said
+
+
+def test_nothing_is_touched_without_a_way_to_the_load_balancer(cp1: World) -> None:
+    cp1.let(apart="")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+
+
+def test_etcd_alone_gets_its_image_and_kubeadm_s_target(cp1: World) -> None:
+    ran = cp1.run("upgrade", "--etcd", TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert order(ran.calls, "replace --filename -", "move-leader 22e2", "pkill -TERM -x kube-apiserver")
+    assert cp1.path("/etc/kubernetes/manifests/etcd.yaml").read_text() == manifest("etcd", TAG)
+    assert state(cp1, "kubelet-version").strip() == OLD
+    assert not any("kubeadm upgrade" in call for call in ran.calls)
+    again = cp1.run("upgrade", "--etcd", TAG)
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_a_worker_is_upgraded_by_kubeadm_and_gets_its_kubelet(tmp_path: Path) -> None:
+    w1 = machine(tmp_path, "w1")
+    ran = w1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert order(ran.calls, "mv /usr/bin/.kubeadm.new", "kubeadm upgrade node", "systemctl restart kubelet")
+    assert not any(call.startswith(("pkill", "etcdctl")) or "admin.conf" in call for call in ran.calls)
+    again = w1.run("upgrade", NEW, TAG)
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_a_kubelet_that_is_not_ready_is_not_upgraded_yet(tmp_path: Path) -> None:
+    w1 = machine(tmp_path, "w1")
+    w1.let(not_ready="")
+    ran = w1.run("upgrade", NEW, TAG)
+    assert ran.code == 1
+    assert f"the API shows w1 with the kubelet v{NEW}, and as ready: False" in ran.said
+    assert w1.run("upgrade", "--asked", NEW, TAG).said == ""
