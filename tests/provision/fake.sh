@@ -202,6 +202,14 @@ haproxy_answers() {
 		awk '{ print "3 apiserverbackend", NR, $1, "192.168.56.1" NR, 2, $2, "1 1 8 6 3 4 6 0 0 0 - 6443 - 0 0 - - 0" }' "$state/servers"
 		echo
 		;;
+	"show stat")
+		# Column 5 is a server's current sessions; the next question finds one less.
+		echo "# pxname,svname,qcur,qmax,scur,smax"
+		echo "apiserverbackend,cp2,0,0,$(cat "$state/sessions"),9"
+		echo "apiserverbackend,cp3,0,0,7,9"
+		fails sessions-left && echo $(($(cat "$state/sessions") - 1)) >"$state/sessions"
+		echo
+		;;
 	"set server apiserverbackend/"*" state drain" | "set server apiserverbackend/"*" state ready")
 		server=${1#*/} server=${server%% *}
 		if has refusal; then
@@ -266,6 +274,7 @@ case "$name $*" in
 	;;
 "systemctl restart "* | "systemctl start "*)
 	touch "$state/active-$2"
+	[[ $2 != kubelet ]] || ! has kubelet-version || cp "$state/kubelet-version" "$state/running-kubelet"
 	# With a certificate in its kubeconfig a kubelet stores that as its own when it starts.
 	if [[ $2 == kubelet && ! -e $state/kubelet-broken ]] && grep -qs client-key-data $kubernetes/kubelet.conf; then
 		mkdir -p /var/lib/kubelet/pki
@@ -743,7 +752,7 @@ case "$name $*" in
 	done
 	;;
 *"/kubelet.conf "*" get node "*" --output jsonpath={.status.nodeInfo.kubeletVersion} "*)
-	echo "v$(cat "$state/kubelet-version") $(has not-ready && echo False || echo True)"
+	echo "v$(cat "$state/running-kubelet") $(has not-ready && echo False || echo True)"
 	;;
 *) refuse "$*" ;;
 esac

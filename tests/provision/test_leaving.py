@@ -58,6 +58,19 @@ def test_a_node_is_drained_with_its_daemonsets_left_alone_and_once(cp1: World) -
     assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
 
 
+def test_a_drain_is_undone_unless_a_user_has_cordoned_the_node(cp1: World) -> None:
+    cp1.run("drain", "w1")
+    ran = cp1.run("drain", "w1", "--undo")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert not (cp1.root / "state/cordoned").exists()
+    assert state(cp1, "drained-by") == ""
+    again = cp1.run("drain", "w1", "--undo")
+    assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+    cp1.let(cordoned="")  # by a user
+    ran = cp1.run("drain", "w1", "--undo")
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
+
+
 def test_a_node_that_the_cluster_does_not_have_is_unchanged(cp1: World) -> None:
     ran = cp1.run("drain", "w9")
     assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said

@@ -212,6 +212,24 @@ def test_haproxy_drains_exactly_the_servers_that_are_named_and_once(lb1: World) 
     assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
 
 
+def asked_for_sessions(calls: list[str]) -> int:
+    return count(calls, "admin.sock show stat")
+
+
+def test_drained_servers_get_time_for_their_sessions_until_none_is_left(lb1: World) -> None:
+    lb1.let(sessions="3\n", failing_sessions_left="9")
+    ran = lb1.run("load-balancer", "--settle", "600", "--drain", "cp2")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert asked_for_sessions(ran.calls) == 4, "those of cp3 are not waited for"
+
+
+def test_sessions_without_an_end_are_not_waited_for_longer_than_that(lb1: World) -> None:
+    lb1.let(sessions="3\n")
+    ran = lb1.run("load-balancer", "--settle", "5", "--drain", "cp2")
+    assert (ran.code, servers(lb1)["cp2"]) == (0, "8"), ran.said
+    assert 1 <= asked_for_sessions(ran.calls) <= 20
+
+
 def test_servers_that_an_earlier_run_drained_are_ready_again(lb1: World) -> None:
     lb1.run("load-balancer", "--drain", "cp2")
     ran = lb1.run("load-balancer", "--drain", "cp3")

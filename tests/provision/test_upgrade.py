@@ -40,6 +40,7 @@ def machine(folder: Path, name: str) -> World:
     world.let(
         kubeadm_version=OLD,
         kubelet_version=OLD,
+        running_kubelet=OLD,
         kubelets=f"cp1 v{OLD}\ncp2 v{OLD}\n",
         own_api="",
         api="",
