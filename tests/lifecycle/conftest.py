@@ -72,5 +72,8 @@ class LivingLab:
 @pytest.fixture(scope="session")
 def living() -> Iterator[LivingLab]:
     nodes = {"control_planes": {"count": 1}, "workers": {"count": 1}}
-    with only_lab("ha-lab-lifecycle", network={"subnet": "192.168.58.0/24"}, nodes=nodes) as made:
+    kubernetes = {"version": "1.35.4"}  # it is upgraded on the way
+    with only_lab(
+        "ha-lab-lifecycle", kubernetes=kubernetes, network={"subnet": "192.168.58.0/24"}, nodes=nodes
+    ) as made:
         yield LivingLab(made)

@@ -66,6 +66,32 @@ def test_it_grows_to_three_control_planes_and_users_notice_nothing(living: Livin
     living.verified()
 
 
+def versions(living: LivingLab) -> set[str]:
+    status = json.loads(living.lab.succeed("status", "--json").out)
+    return {machine["version"] for machine in status["machines"] if machine["version"]}
+
+
+def test_two_minor_versions_at_once_are_refused(living: LivingLab) -> None:
+    living.change(kubernetes={"version": "1.37.2"})
+    code, plan = living.plan()
+    assert code == IMPOSSIBLE
+    assert "one minor version at a time" in plan["impossible"][0]["message"]
+
+
+def test_it_is_upgraded_one_machine_at_a_time_and_users_notice_nothing(living: LivingLab) -> None:
+    living.change(kubernetes={"version": "1.36.3"})
+    code, plan = living.plan()
+    assert code == CHANGES
+    assert plan["upgraded"] == ["1.35.4", "1.36.3"]
+    assert versions(living) == {"v1.35.4"}
+    figures = living.measured("up")
+    assert figures["connections.failed"] == figures["writes.lost"] == 0
+    assert versions(living) == {"v1.36.3"}
+    assert list((living.lab.folder / ".lab" / "backups").glob("*-before-1.36.3.tar"))
+    assert living.plan()[0] == 0
+    living.verified()
+
+
 @pytest.mark.whole
 def test_it_grows_to_five_control_planes_and_shrinks_to_three(living: LivingLab) -> None:
     for count in (5, 3):

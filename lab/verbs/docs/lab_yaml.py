@@ -44,6 +44,7 @@ This page is generated from `lab/config/shape.py`, `lab/model/change.py` and `la
 
 CHANGES = {
     "members": "adds or removes machines",
+    "upgraded": "upgrades Kubernetes, one minor version at a time",
     "resized": "resizes machines, where the provider enforces sizes",
     "load-balancer": "reloads HAProxy with another configuration",
     "pod-network": "applies the manifest",
