@@ -223,7 +223,10 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | CONFIRM_HELP
     | MEASURE_HELP
-    | {"until": "stop before this step (load-balancer, control-plane, pod-network, joins); you do the rest"},
+    | {
+        "until": "stop before this step (load-balancer, control-plane, pod-network, joins; in an upgrade "
+        "upgrade-control-planes, upgrade-workers); you do the rest"
+    },
 )
 def up(
     c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False

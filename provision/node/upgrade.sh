@@ -116,8 +116,15 @@ restore_manifests() {
 		kept=$(find "$KUBEADM_KEEPS" -path "*/kubeadm-backup-manifests-*/$name.yaml" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1)
 		[[ -n $kept ]] || die "$NODE_NAME has no manifest $MANIFESTS/$name.yaml, and kubeadm has kept none in $KUBEADM_KEEPS"
 		repairs "an interrupted upgrade had left no manifest of $name"
-		cp "${kept#* }" "$MANIFESTS/$name.yaml"
+		put_manifest "$name" <"${kept#* }"
 	done
+}
+
+# put_manifest NAME: the kubelet reads every file of that folder whose name does not begin with a dot.
+put_manifest() {
+	(umask 077 && cat >"$MANIFESTS/.$1.new")
+	mv "$MANIFESTS/.$1.new" "$MANIFESTS/$1.yaml"
+	changed=yes
 }
 # Beside manifests, a copy of etcd's data for each upgrade.
 readonly KUBEADM_KEEPS=/etc/kubernetes/tmp
@@ -172,14 +179,13 @@ upgrade() {
 
 # Its manifest is all that kubeadm changes for another image.
 upgrade_etcd() {
-	local manifest=$MANIFESTS/etcd.yaml
 	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
 	publish_etcd_tag
 	if has_others; then
 		hand_over_leadership
 		end_api_server
 	fi
-	place 600 "$manifest" < <(sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$manifest")
+	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
 	wait_for 120 "this machine's API server" own_api_server_ready
 }
