@@ -730,6 +730,38 @@ case "$name $*" in
 "ip link set veth"*" master cni0") sed -i "s/ $3@[^ ]*/& master cni0/" "$state/veths" ;;
 "ip link set veth"*" type bridge_slave hairpin on") grep -q " $3@.* master cni0" "$state/veths" ;;
 "ip link delete "*) exit 1 ;;
+# Images that containerd takes unpacked. A snapshot's own folder is below /var/lib/containerd, on top of its parent's.
+"ctr --namespace k8s.io images list --quiet") cat "$state/images" ;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs info "*) grep -qxF "${*: -1}" "$state/snapshots" ;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs rm ha-lab-upgrade") rm -f "$state/prepared" ;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs prepare ha-lab-upgrade"*)
+	[[ $# -lt 8 ]] || grep -qxF "$8" "$state/snapshots" || refuse "a parent that is not there: $8"
+	number=$(($(wc -l <"$state/snapshots") + 1))
+	mkdir -p "/var/lib/containerd/snapshots/$number/fs"
+	echo "$number ${8-}" >"$state/prepared"
+	;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs mounts /mnt ha-lab-upgrade")
+	read -r number parent <"$state/prepared"
+	own=/var/lib/containerd/snapshots/$number
+	if [[ -n $parent ]]; then
+		echo "mount -t overlay overlay /mnt -o index=off,workdir=$own/work,upperdir=$own/fs,lowerdir=/var/lib/containerd/snapshots/1/fs"
+	else
+		echo "mount -t bind $own/fs /mnt -o rw,rbind"
+	fi
+	;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs commit "*" ha-lab-upgrade")
+	! fails commit || exit 1
+	echo "$7" >>"$state/snapshots"
+	rm "$state/prepared"
+	;;
+"ctr --namespace k8s.io images import --local --snapshotter overlayfs -")
+	mkdir "$state/imported"
+	tar -xf - -C "$state/imported"
+	sed 's/}},{/}}\n{/g' "$state/imported/index.json" |
+		sed -n 's/.*"io.containerd.image.name":"\([^"]*\)".*/\1/p' >>"$state/images"
+	;;
+"ctr --namespace k8s.io images label "*" io.cri-containerd.pinned=pinned") echo "$5" >>"$state/pinned" ;;
+
 # An upgrade. Programs report the version of the file in `payload` that was installed.
 "kubeadm version --output short") echo "v$(cat "$state/kubeadm-version")" ;;
 "kubelet --version") echo "Kubernetes v$(cat "$state/kubelet-version")" ;;

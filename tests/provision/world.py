@@ -188,13 +188,13 @@ class World:
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
 
-    def run(self, script: str, *words: str, secrets: bool = False, up: str = "") -> Ran:
+    def run(self, script: str, *words: str, secrets: bool = False, up: str = "", given: bytes = b"") -> Ran:
         """Run one script as root; with secrets as the kit gives them, on standard input.
 
-        `up` marks the run of `up` that it belongs to.
+        `up` marks the run of `up` that it belongs to; `given` is what it gets on standard input instead.
         """
         flags = ["--stdin"] if secrets else []
-        ran = self._ran([script, *flags, *words], self._secrets() if secrets else b"", subprocess.STDOUT, up)
+        ran = self._ran([script, *flags, *words], self._secrets() if secrets else given, subprocess.STDOUT, up)
         return self._read(ran.returncode, ran.stdout.decode())
 
     def stream(self, script: str, *words: str, stdin: bytes = b"") -> tuple[Ran, bytes]:
