@@ -21,10 +21,11 @@ ANOTHER_LAB = "change it back; or create the other lab beside this one, with a l
 class Effect:
     """The effect of a changed key on existing machines.
 
-    `members`: machines are added or removed. `upgraded`: machines get another version of Kubernetes, one by one.
-    `resized`: a machine is stopped, changed and started, if its provider enforces sizes. `load-balancer`, `pod-network`, `network-policy` and `addons`: configuration that
-    `up` applies. `none`: no machine is affected. `impossible`: there is no plan for it. `why` is the reason why
-    it is impossible or affects no machine. `instead` is what to do.
+    `members`: machines are added or removed. `upgraded`: machines get another version of Kubernetes, one by
+    one. `resized`: a machine is stopped, changed and started, if its provider enforces sizes. `load-balancer`,
+    `pod-network`, `network-policy` and `addons`: configuration that `up` applies. `none`: no machine is
+    affected. `impossible`: there is no plan for it. `why` is the reason why it is impossible or affects no
+    machine. `instead` is what to do.
     """
 
     kind: Literal[

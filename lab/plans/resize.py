@@ -27,7 +27,10 @@ def _resize(job: Job) -> bool:
     providers.resize(context.lab, node)
     providers.power_on(context.lab, [node])
     job.wait_until(
-        lambda: context.remote.why_not_reachable(node) or (ready.why_not_back(context, node) if _had_joined(job) else None),
+        lambda: (
+            context.remote.why_not_reachable(node)
+            or (ready.why_not_back(context, node) if _had_joined(job) else None)
+        ),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` continues; `./inv replace {node.name}` creates this machine again",

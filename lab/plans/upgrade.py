@@ -174,7 +174,7 @@ def _require_etcd(job: Job) -> bool:
     if old:
         said = ", ".join(f"{node.name} runs etcd {running.versions[node.name]}" for node in old)
         raise LabStateError(
-            f"the etcd of Kubernetes {version} can't join members older than {release(version).etcd_from}: {said}",
+            f"the etcd of Kubernetes {version} can't join members before {release(version).etcd_from}: {said}",
             hint="`./inv up` upgrades etcd first",
         )
     return False
@@ -267,7 +267,12 @@ UPGRADE: Plan = (
         stop=Stop("upgrade-control-planes", "the upgrade of control planes and workers"),
     ),
     # Once for the lab, so that no control plane is upgraded before all of etcd is ready for it.
-    Step("etcd-ready", "all of etcd is ready for the new version", _require_etcd, after=("upgrade-begins", "upgrade-etcd")),
+    Step(
+        "etcd-ready",
+        "all of etcd is ready for the new version",
+        _require_etcd,
+        after=("upgrade-begins", "upgrade-etcd"),
+    ),
     # One by one, each back with its checks before the next, so that etcd and the API keep all others.
     Step(
         "upgrade-control-plane",
@@ -303,4 +308,3 @@ def before(until: str) -> Plan:
     """The steps of UPGRADE before a stop; all of them for ""."""
     stops = [index for index, step in enumerate(UPGRADE) if until and step.stop and step.stop.name == until]
     return UPGRADE[: stops[0]] if stops else UPGRADE
-

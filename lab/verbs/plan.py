@@ -467,8 +467,8 @@ def _notice_of_upgrade(lab: Lab) -> Iterator[str]:
     """What users notice while machines are upgraded one by one."""
     if len(lab.control_planes) > 1:
         yield (
-            "each API server in turn gets no new connections and ends its open ones in an orderly way; new ones "
-            "go to the others, and none fails"
+            "each API server in turn gets no new connections and ends its open ones in an orderly way; new "
+            "ones go to the others, and none fails"
         )
     else:
         yield "the only API server restarts: for about a minute requests fail"

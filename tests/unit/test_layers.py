@@ -27,7 +27,15 @@ ORDER = (
     ),
     *("workspace", "model.roles", "model", "model.selectors", "workspace.made", "model.change"),
     *("golden.supply", "config", "texts", "workspace.render", "host", "config.choice", "remote"),
-    *("workspace.kubeconfig", "host.doctor", "golden", "providers", "golden.image", "golden.payload", "golden.bundle"),
+    *(
+        "workspace.kubeconfig",
+        "host.doctor",
+        "golden",
+        "providers",
+        "golden.image",
+        "golden.payload",
+        "golden.bundle",
+    ),
     *(
         "host.doctor.examination",
         "session",

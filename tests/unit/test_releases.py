@@ -59,6 +59,7 @@ def test_each_etcd_may_follow_that_of_the_version_before() -> None:
     assert release("1.37.2").etcd_from == "3.6.11"
     versions = supported()
     for newer, older in itertools.pairwise(versions):
+
         def numbers(text: str) -> list[int]:
             return [int(number) for number in text.split(".")]
 

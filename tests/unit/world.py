@@ -202,9 +202,8 @@ class World:
         running = {name for name, machine in self.machines.items() if machine.state == "running"}
         joined = {name for name in running if self.machines[name].has == "joined"}
         found = []
-        for node in lab.kubernetes_nodes:
-            if self.machine(node.name).version != lab.kubernetes.version:
-                found.append(f"{node.name} runs {self.machine(node.name).version}")
+        runs = {node.name: self.machine(node.name).version for node in lab.kubernetes_nodes}
+        found += [f"{name} runs {each}" for name, each in runs.items() if each != lab.kubernetes.version]
         if self.addons != lab.addons:
             found.append(f"add-ons: {self.addons} instead of {lab.addons}")
         for what, is_now, should_be in (
@@ -693,7 +692,8 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 IMAGES = tuple(
-    GoldenImage(f"registry.k8s.io/{name}", ()) for name in ("etcd:3.6.16-0", "kube-apiserver:v1", "kube-proxy:v1")
+    GoldenImage(f"registry.k8s.io/{name}", ())
+    for name in ("etcd:3.6.16-0", "kube-apiserver:v1", "kube-proxy:v1")
 )
 
 

@@ -32,9 +32,14 @@ def run(
     output: Path | None = None,
     hint: str = "",
 ) -> process.Result:
-    """Run docker's client; with `output`, what it prints goes to that file, byte for byte. Raises CommandFailed; after a timeout, with what to do about the daemon."""
+    """Run docker's client; with `output`, what it prints goes to that file, byte for byte.
+
+    Raises CommandFailed; after a timeout, with what to do about the daemon.
+    """
     try:
-        return process.run(["docker", *words], accept=accept, timeout=timeout, log=log, output=output, hint=hint)
+        return process.run(
+            ["docker", *words], accept=accept, timeout=timeout, log=log, output=output, hint=hint
+        )
     except CommandTimedOut as error:
         what = f"did not end within {timeout:.0f} s: docker's daemon does not respond, or is very slow"
         raise CommandTimedOut(error.argv, what, tail=error.tail, hint=NO_ANSWER, log=log) from error
