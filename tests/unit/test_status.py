@@ -368,3 +368,37 @@ def test_in_a_lab_with_one_of_each_the_loss_of_either_is_named() -> None:
     assert "the loss of cp1: no other API server is well" in losses
     assert "the loss of w1: no other worker is Ready" in losses
     assert any(loss.startswith("the loss of cp1: etcd needs 1 of its 1 members") for loss in losses)
+
+
+# An upgrade.
+
+
+def with_version(name: str, version: str) -> Alter:
+    return api(
+        nodes=tuple(
+            replace(node, version=version) if node.name == name else node
+            for node in known(facts().api.nodes)
+        )
+    )
+
+
+def under_way(version: str) -> Alter:
+    return lambda found: replace(found, upgrading=version)
+
+
+def test_versions_are_shown_while_they_differ_and_an_upgrade_under_way_is_no_fault() -> None:
+    assert "version" not in shown(looked())
+    found = looked(with_version("cp1", "v1.37.2"), under_way("1.37.2"))
+    assert (found.health, found.versions_differ) == ("healthy", True)
+    said = shown(found)
+    assert "v1.37.2" in said
+    assert "v1.36.3" in said
+    assert "an upgrade to Kubernetes 1.37.2 is under way; `./inv up` continues it" in said
+    assert json.loads(status.to_json(found))["upgrading"] == "1.37.2"
+
+
+@pytest.mark.parametrize("upgrading", ["", "1.36.9"])
+def test_another_version_without_such_an_upgrade_is_drift(upgrading: str) -> None:
+    found = looked(with_version("cp1", "v1.37.2"), under_way(upgrading))
+    assert found.health == "degraded"
+    assert any("node-as-declared[cp1]" in each and "v1.37.2" in each for each in found.problems)

@@ -803,3 +803,53 @@ def test_a_removal_that_costs_etcd_its_majority_is_refused_as_up_refuses_it(worl
     assert found.refused is not None
     assert found.refused.what.startswith("cp2 can't leave now: of etcd's 3 members cp1 does not answer")
     assert f"impossible now: {found.refused.what}\n  next: {found.refused.next}" in text(found)
+
+
+# Another version of Kubernetes.
+
+
+def test_an_upgrade_is_planned_machine_by_machine_and_what_users_notice_is_said(world: World) -> None:
+    world.up(lab_of(world.folder, version="1.35.4"))
+    found = look(world, lab_of(world.folder, version="1.36.3"))
+    kubernetes = ("cp1", "cp2", "cp3", "w1", "w2")
+    assert steps(found) == {
+        "payload": kubernetes,
+        "upgrade-control-plane": ("cp1", "cp2", "cp3"),
+        "upgrade-worker": ("w1", "w2"),
+    }
+    assert (found.exit_code, found.upgraded) == (CHANGES, ("1.35.4", "1.36.3"))
+    # One machine after the other, behind the payload of all.
+    assert found.seconds == 40 + 3 * 75 + 2 * 30
+    assert "none fails" in found.notice[0]
+    assert "it asks before it upgrades Kubernetes 1.35.4 → 1.36.3" in text(found)
+    assert json.loads(plan.to_json(found))["upgraded"] == ["1.35.4", "1.36.3"]
+
+
+def test_an_upgrade_whose_golden_machine_is_missing_bakes_it_first(world: World) -> None:
+    world.up(lab_of(world.folder, version="1.35.4"))
+    world.baked = False
+    assert "bake" in steps(look(world, lab_of(world.folder, version="1.36.3")))
+
+
+def test_what_is_left_of_an_upgrade_is_planned(world: World) -> None:
+    world.up(lab_of(world.folder, version="1.35.4"))
+    world.break_at("upgrade w1", "before", KilledError())
+    with pytest.raises(KilledError):
+        world.up(lab_of(world.folder, version="1.36.3"))
+    found = look(world, lab_of(world.folder, version="1.36.3"))
+    assert steps(found)["upgrade-worker"] == ("w1", "w2")
+    assert "upgrade-control-plane" not in steps(found)
+
+
+def test_an_upgrade_of_a_lab_that_is_not_healthy_is_refused_in_the_plan(world: World) -> None:
+    world.up(lab_of(world.folder, version="1.35.4"))
+    world.failing = ("etcd-health[cp2]: unhealthy",)
+    found = look(world, lab_of(world.folder, version="1.36.3"))
+    assert (found.exit_code, found.steps) == (IMPOSSIBLE, ())
+    assert "impossible now: an upgrade begins on a healthy lab: etcd-health[cp2]: unhealthy" in text(found)
+
+
+def test_the_only_api_server_is_said_to_be_away_during_an_upgrade(world: World) -> None:
+    world.up(lab_of(world.folder, version="1.35.4", control_planes=1))
+    found = look(world, lab_of(world.folder, version="1.36.3", control_planes=1))
+    assert "requests fail" in found.notice[0]
