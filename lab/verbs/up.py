@@ -284,7 +284,8 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
             hint="`./inv plan` shows what `up` would change; then `./inv up` again",
         )
     if change.upgraded:
-        session = _upgrade(session, change, golden, wish)
+        session = _upgrade(session, change, golden, leaving, wish)
+        leaving = ()  # they are removed by now
         if wish.until:
             _end(session, wish, changed=True)
             return
@@ -307,11 +308,13 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     _end(session, wish, changed=changed)
 
 
-def _upgrade(session: Session, change: Change, golden: str, wish: Request) -> Session:
+def _upgrade(
+    session: Session, change: Change, golden: str, leaving: tuple[Node, ...], wish: Request
+) -> Session:
     """Upgrade the machines that exist, as they were made; return the session with the new record.
 
-    Their files stay those of the former version until all machines have the new one, since kubeadm's
-    configuration has it, too.
+    Machines that leave are removed first: one of them may be why an upgrade could not go on. Files stay those
+    of the former version until all machines have the new one, since kubeadm's configuration has it, too.
     """
     record, workspace = session.made, session.workspace
     assert record is not None
@@ -322,6 +325,11 @@ def _upgrade(session: Session, change: Change, golden: str, wish: Request) -> Se
         with session.progress.live():
             if not record.upgrading:
                 _keep_backup(former, session.lab.kubernetes.version)
+            if leaving:
+                run.remove(leaving, wish.replacing, change)
+                record = made.read(workspace)
+                assert record is not None
+                run = dataclasses.replace(run, session=dataclasses.replace(former, lab=record.lab, made=record))
             run.upgrade(session.lab, golden, wish.until)
     except LabError:
         _say_versions(session)

@@ -230,6 +230,38 @@ def test_a_machine_that_lost_its_power_meanwhile_is_started_and_upgraded(world: 
     assert "start cp2" in world.touches
 
 
+@pytest.mark.parametrize("name", ["cp3", "w2"])
+def test_a_machine_that_hangs_meanwhile_is_replaced_and_made_with_the_new_version(
+    world: World, name: str
+) -> None:
+    made(world)
+    world.break_at("upgrade cp2", "after", KilledError())
+    with pytest.raises(KilledError):
+        world.up(lab(world, "1.36.3"))
+    world.machine(name).hangs = True
+    world.up(lab(world, "1.36.3"), replacing=(name,))
+    world.require_applied(world.wanted)
+    assert order(world, f"remove {name}", "upgrade cp1", f"boot {name}")
+    assert world.touches.count(f"upgrade {name}") == 0
+
+
+def test_fewer_machines_and_another_version_at_once(world: World) -> None:
+    made(world)
+    wanted = lab(world, "1.36.3", workers=1)
+    world.up(wanted)
+    world.require_applied(wanted)
+    assert order(world, "remove w2", "upgrade cp2", "upgrade w1")
+    assert "upgrade w2" not in world.touches
+
+
+def test_more_machines_and_another_version_at_once(world: World) -> None:
+    made(world, workers=1)
+    wanted = lab(world, "1.36.3", workers=2)
+    world.up(wanted)
+    world.require_applied(wanted)
+    assert order(world, "upgrade w1", "boot w2")
+
+
 def test_what_is_upgraded_already_is_not_drained_again(world: World) -> None:
     made(world)
     world.break_at("upgrade w1", "before", LabError("it failed"))
