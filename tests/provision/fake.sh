@@ -733,7 +733,10 @@ case "$name $*" in
 # Images that containerd takes unpacked. A snapshot's own folder is below /var/lib/containerd, on top of its parent's.
 "ctr --namespace k8s.io images list --quiet") cat "$state/images" ;;
 "ctr --namespace k8s.io snapshots --snapshotter overlayfs info "*) grep -qxF "${*: -1}" "$state/snapshots" ;;
-"ctr --namespace k8s.io snapshots --snapshotter overlayfs rm ha-lab-upgrade") rm -f "$state/prepared" ;;
+"ctr --namespace k8s.io snapshots --snapshotter overlayfs rm ha-lab-upgrade")
+	! has prepared || rm -rf "/var/lib/containerd/snapshots/$(cut -d' ' -f1 "$state/prepared")"
+	rm -f "$state/prepared"
+	;;
 "ctr --namespace k8s.io snapshots --snapshotter overlayfs prepare ha-lab-upgrade"*)
 	[[ $# -lt 8 ]] || grep -qxF "$8" "$state/snapshots" || refuse "a parent that is not there: $8"
 	number=$(($(wc -l <"$state/snapshots") + 1))

@@ -474,7 +474,9 @@ def test_what_a_script_has_made_good_is_shown_with_its_step(
 def test_a_stop_that_there_is_not_is_refused_with_those_there_are(wrong: str) -> None:
     with pytest.raises(ConfigError) as caught:
         up.require_stop(wrong)
-    assert caught.value.hint == "one of: load-balancer, control-plane, pod-network, joins"
+    assert caught.value.hint == (
+        "one of: load-balancer, control-plane, pod-network, joins, upgrade-control-planes, upgrade-workers"
+    )
 
 
 @pytest.mark.parametrize("right", [None, *STEPS])

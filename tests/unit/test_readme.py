@@ -122,6 +122,7 @@ def test_decisions_are_numbered_in_a_row() -> None:
 
 SPOKEN = {
     "members": "adds or removes",
+    "upgraded": "upgrades Kubernetes",
     "resized": "resizes",
     "load-balancer": "HAProxy",
     "pod-network": "manifest",

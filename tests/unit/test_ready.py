@@ -13,7 +13,7 @@ from lab.health.checks import cases, security
 from lab.health.facts.gather import Facts
 from lab.host.doctor.forwarding import LOOK
 from lab.model import Libvirt
-from lab.plans import ready, resize
+from lab.plans import ready
 from lab.plans.engine import Context, Job
 from lab.plans.situation import from_nothing
 from lab.system.wait import wait_until
@@ -211,7 +211,7 @@ def test_a_control_plane_that_takes_all_pods_is_a_user_s_doing(recorded: Lab) ->
 def test_a_machine_of_another_size_is_not_waited_for_because_of_taints(
     recorded: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(resize, "gather", lambda *words, **named: recorded.found)
+    monkeypatch.setattr(ready, "gather", lambda *words, **named: recorded.found)
     w1 = lab().node("w1")
     with recorded.context.progress.step("resize", "resize", "w1") as shown:
         job = Job(recorded.context, shown, lambda step: False, w1)

@@ -357,6 +357,7 @@ def test_status_for_programs_says_the_same() -> None:
         "answers": True,
         "cluster": "Ready",
         "state": "",
+        "version": "v1.36.3",
     }
 
 
@@ -376,8 +377,7 @@ def test_in_a_lab_with_one_of_each_the_loss_of_either_is_named() -> None:
 def with_version(name: str, version: str) -> Alter:
     return api(
         nodes=tuple(
-            replace(node, version=version) if node.name == name else node
-            for node in known(facts().api.nodes)
+            replace(node, version=version) if node.name == name else node for node in known(facts().api.nodes)
         )
     )
 

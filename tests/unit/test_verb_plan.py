@@ -692,6 +692,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "repairs",
             "not_asked",
             "problems",
+            "upgraded",
             "changes",
         ),
     }
