@@ -211,7 +211,9 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     with session.workspace.lock():
         # Another run may have changed it before the lock was taken.
         session = dataclasses.replace(session, made=made.read(session.workspace))
-        bring_up.require_possible(session, change_of(session, session.lab))
+        change = change_of(session, session.lab)
+        bring_up.require_possible(session, change)
+        bring_up.require_no_upgrade(change)
         with session.progress.asking("the name of the golden machine"):
             golden = baking.own_golden(session) or image.name(session.lab)
         rendering.record_and_write(session, golden)
@@ -225,15 +227,22 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     | MEASURE_HELP
     | {
         "until": "stop before this step (load-balancer, control-plane, pod-network, joins; in an upgrade "
-        "upgrade-control-planes, upgrade-workers); you do the rest"
+        "upgrade-control-planes, upgrade-workers); you do the rest",
+        "plain": "upgrade as kubeadm's page has it, without HAProxy's part, to compare: users notice more",
     },
 )
 def up(
-    c: Context, lab: str = DEFAULT_LAB, yes: bool = False, until: str | None = None, measure: bool = False
+    c: Context,
+    lab: str = DEFAULT_LAB,
+    yes: bool = False,
+    until: str | None = None,
+    measure: bool = False,
+    plain: bool = False,
 ) -> None:
     """Bring the lab from any state to what lab.yaml describes: all nodes Ready behind HAProxy.
 
-    Creates, starts, changes, repairs and removes machines; asks before removing one. See `plan` first.
+    Creates, starts, changes, upgrades, repairs and removes machines; asks before removing or upgrading one. See
+    `plan` first.
     """
     from lab.errors import ConfigError
     from lab.plans.up import require_stop
@@ -244,7 +253,7 @@ def up(
     if until and measure:
         raise ConfigError(["--until and --measure can't be combined"], hint="choose one")
     _revert_drill(session)
-    _up(session, bring_up.Request(consent=yes, until=until or ""), "up", measure)
+    _up(session, bring_up.Request(consent=yes, until=until or "", plain=plain), "up", measure)
 
 
 @verb(
@@ -800,7 +809,7 @@ def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
     from lab.drill import measure as measuring
     from lab.drill.measured_up import Measured
 
-    measured = Measured()
+    measured = Measured(plain=wish.plain)
     bring_up.up(session, wish, _confirmed(command), measured)
     assert measured.report is not None
     assert measured.folder is not None

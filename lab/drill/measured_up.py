@@ -16,8 +16,9 @@ from lab.session import Session
 class Measured:
     """Runs the probes during one `up`. `report` and `folder` are set once it has ended."""
 
-    def __init__(self) -> None:
-        """Measure nothing yet."""
+    def __init__(self, *, plain: bool = False) -> None:
+        """Measure nothing yet; an upgrade is `plain` (`lab.plans.upgrade`)."""
+        self.plain = plain
         self.report: Report | None = None
         self.folder: Path | None = None
 
@@ -30,7 +31,7 @@ class Measured:
         keep = tuple(node for node in session.lab.nodes if node.spec.balances or node.name not in away)
         self.report, self.folder = measure.measured(
             session,
-            _title(change, leaving),
+            _title(change, leaving, self.plain),
             work,
             keep=keep,
             off=off,
@@ -48,15 +49,16 @@ def _off(session: Session) -> set[str]:
     return {name for name, state in states if state != "running"}
 
 
-def _title(change: Change, leaving: Sequence[Node]) -> Title:
+def _title(change: Change, leaving: Sequence[Node], plain: bool) -> Title:
     """A short title of the change."""
+    how = " (--plain)" if plain else ""
     removed = {node.name for node in change.removed}
     parts = {
         "added": [node.name for node in change.added],
         "removed": [node.name for node in change.removed],
         "replaced": [node.name for node in leaving if node.name not in removed],
         "resized": [node.name for node in change.resized],
-        "upgraded": [change.upgraded.after] if change.upgraded else [],
+        "upgraded": [f"{change.upgraded.after}{how}"] if change.upgraded else [],
         "changed": [setting.key for setting in change.reconfigured],
     }
     return Title(**words.change_title(parts)._asdict())

@@ -39,7 +39,8 @@ class Upgrade:
 
     `control_planes` are in the order in which they are upgraded, the leader of etcd last. `old_etcd` are those
     whose etcd is too old for the new version's: it is upgraded before, with the image of another golden
-    machine, which is `etcd_golden`, of `etcd_lab`.
+    machine, which is `etcd_golden`, of `etcd_lab`. `plain`: as kubeadm's page has it, which leaves out the load
+    balancer, etcd's leader and the API server's clients; for comparison.
     """
 
     lab: Lab
@@ -49,6 +50,7 @@ class Upgrade:
     old_etcd: tuple[Node, ...] = ()
     etcd_lab: Lab | None = None
     etcd_golden: str = ""
+    plain: bool = False
 
 
 @dataclass(frozen=True)

@@ -184,10 +184,11 @@ def _upgrade_machine(job: Job) -> bool:
     context, node = job.context, job.node
     upgrade = _upgrade(context.situation)
     version = upgrade.lab.kubernetes.version
-    words = (version, release(version).etcd_tag)
+    asked = (version, release(version).etcd_tag)
+    words = (*asked, *(("--plain",) if upgrade.plain else ()))
     helper = next((each for each in context.lab.control_planes if each != node), node)
     changed = False
-    if not _is_upgraded(job, words):
+    if not _is_upgraded(job, asked):
         with _drained(job):
             job.shown.note = "its pods are evicted"
             scripts.run(job, "drain", helper, words=(node.name,))
@@ -219,7 +220,8 @@ def _wait_until_back(job: Job) -> None:
 def _drained(job: Job) -> Iterator[None]:
     """Let a control plane's API server get no new connections meanwhile, if there is another one."""
     lab, node = job.context.lab, job.node
-    balancers = lab.balancers if node.spec.serves_api and len(lab.control_planes) > 1 else ()
+    drains = node.spec.serves_api and len(lab.control_planes) > 1 and not _upgrade(job.context.situation).plain
+    balancers = lab.balancers if drains else ()
     for balancer in balancers:
         job.shown.note = "HAProxy drains it"
         scripts.run(job, "load-balancer", balancer, words=("--settle", str(SETTLE), "--drain", node.name))

@@ -68,11 +68,13 @@ class Request:
     """What the user requested of `up`.
 
     `consent`: to repairs of the host, removals and upgrades, without a question. `until` is a stop of
-    `lab.plans.up`, or of `lab.plans.upgrade`, or "". `replacing` are names of machines.
+    `lab.plans.up`, or of `lab.plans.upgrade`, or "". `plain`: an upgrade goes in kubeadm's plain order.
+    `replacing` are names of machines.
     """
 
     consent: bool = False
     until: str = ""
+    plain: bool = False
     replacing: tuple[str, ...] = ()
 
 
@@ -96,6 +98,11 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
         change = change_of(session, session.lab)
         require_possible(session, change)
         require_stop_of(change, wish.until)
+        if wish.plain and not change.upgraded:
+            raise ConfigError(
+                ["--plain: no upgrade is to be done"],
+                hint="set kubernetes.version in lab.yaml to the version to upgrade to",
+            )
         leaving = leaving_machines(session, change, wish.replacing)
         refusal = quorum_problem(session, change, leaving, wish.replacing) or upgrade_problem(session, change)
         if refusal:
@@ -156,6 +163,16 @@ def require_stop_of(change: Change, until: str) -> None:
         [f"--until {until}: no upgrade is to be done"],
         hint="set kubernetes.version in lab.yaml to the version to upgrade to",
     )
+
+
+def require_no_upgrade(change: Change) -> None:
+    """Raise LabStateError if machines have another Kubernetes version than the one in lab.yaml."""
+    if change.upgraded:
+        raise LabStateError(
+            f"machines have Kubernetes {change.upgraded.before}, and files of {change.upgraded.after} are not "
+            "for them; nothing was written",
+            hint="`./inv up` upgrades the machines, then writes their files",
+        )
 
 
 def upgrade_problem(session: Session, change: Change) -> quorum.Problem | None:
@@ -330,7 +347,7 @@ def _upgrade(
                 record = made.read(workspace)
                 assert record is not None
                 run = dataclasses.replace(run, session=dataclasses.replace(former, lab=record.lab, made=record))
-            run.upgrade(session.lab, golden, wish.until)
+            run.upgrade(session.lab, golden, wish)
     except LabError:
         _say_versions(session)
         raise
@@ -399,7 +416,7 @@ class Run:
             changed = engine.run(RESIZE, self.context(situation)) or changed
         return engine.run(plan[len(START) :], self.context(situation)) or changed
 
-    def upgrade(self, wanted: Lab, golden: str, until: str) -> bool:
+    def upgrade(self, wanted: Lab, golden: str, wish: Request) -> bool:
         """Upgrade the session's machines to the version of `wanted`, up to a stop; return True."""
         session, lab = self.session, self.session.lab
         absent = {node.name for node in _absent(session, lab.nodes)}
@@ -413,14 +430,17 @@ class Run:
         plan = Upgrade(
             lab=versioned,
             golden=golden,
-            control_planes=upgrade.with_leader_last(control_planes, running),
+            control_planes=control_planes
+            if wish.plain
+            else upgrade.with_leader_last(control_planes, running),
             workers=tuple(n for n in there if n.spec.runs_kubelet and not n.spec.serves_api),
             old_etcd=upgrade.with_leader_last(old, running),
             etcd_lab=lab if old else None,
             etcd_golden=image.bake(lab, session.progress) if old else "",
+            plain=wish.plain,
         )
-        situation = Situation(lab.first, there, upgrade=plan, until=until)
-        return engine.run(upgrade.before(until), self.context(situation))
+        situation = Situation(lab.first, there, upgrade=plan, until=wish.until)
+        return engine.run(upgrade.before(wish.until), self.context(situation))
 
     def _repair_for_majority(self, found: Mapping[str, JoinState], plan: Plan) -> bool:
         """Repair damaged control planes first if the complete ones are not a majority of etcd's members.

@@ -3,9 +3,11 @@
 # upgrades, then the kubelet (kubernetes.io, "Upgrading kubeadm clusters"). For one machine at a time, whose pods were
 # evicted (drain.sh), and whose API server gets no new connections (load-balancer.sh --drain).
 #
-#   upgrade.sh VERSION ETCD_TAG
+#   upgrade.sh VERSION ETCD_TAG [--plain]
 #   upgrade.sh --asked VERSION ETCD_TAG    prints `upgraded` if this machine is; changes nothing
 #   upgrade.sh --etcd TAG        only etcd, to the image with this tag, before a version whose etcd asks for that
+#
+# --plain  only what kubeadm's page has, for comparison: neither leadership nor the API server's clients are cared for.
 #
 # A control plane's API server and etcd are restarted. So this machine's member hands its leadership over first, and its
 # API server ends before its etcd does: its requests are answered, and its watches go on elsewhere (kubeadm#2991).
@@ -25,7 +27,7 @@ readonly OWN=https://127.0.0.1:2379
 readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
 readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
 
-version="" etcd_tag=""
+version="" etcd_tag="" plain=no
 
 is_control_plane() { [[ $NODE_ROLE == control-plane ]]; }
 has_others() { [[ $ETCD_ENDPOINTS == *,* ]]; }
@@ -148,7 +150,7 @@ upgrade_with_kubeadm() {
 		publish_etcd_tag
 		command=$(kubeadm_command)
 		[[ ! -d $HERE/patches ]] || flags+=(--patches "$HERE/patches")
-		if has_others; then
+		if has_others && [[ $plain == no ]]; then
 			hand_over_leadership
 			end_api_server
 		fi
@@ -207,7 +209,8 @@ main() {
 		! upgraded || echo upgraded
 		return
 	}
-	[[ $# == 2 ]] || die "usage: upgrade.sh VERSION ETCD_TAG, or upgrade.sh --etcd TAG"
+	[[ ${3:-} != --plain ]] || plain=yes
+	(($# == 2)) || [[ $plain == yes ]] || die "usage: upgrade.sh VERSION ETCD_TAG [--plain], or upgrade.sh --etcd TAG"
 	version=$1 etcd_tag=$2
 	exclusively
 	require_load_balancer

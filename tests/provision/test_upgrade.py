@@ -127,6 +127,13 @@ def test_a_first_machine_that_was_interrupted_takes_the_cluster_along_again(cp1:
     assert any(call.startswith("kubeadm upgrade apply") for call in ran.calls), ran.said
 
 
+def test_a_plain_upgrade_is_kubeadm_s_alone(cp1: World) -> None:
+    ran = cp1.run("upgrade", NEW, TAG, "--plain")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert not any(call.startswith("pkill") or "move-leader" in call for call in ran.calls)
+    assert any(call.startswith("kubeadm upgrade apply") for call in ran.calls)
+
+
 def test_the_only_control_plane_keeps_its_api_server_for_kubeadm(cp1: World) -> None:
     env = cp1.root / "opt/node.env"
     text = "".join(

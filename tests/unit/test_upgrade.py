@@ -127,6 +127,25 @@ def test_versions_of_etcd_are_compared_as_numbers() -> None:
     assert upgrade.with_old_etcd(control_planes, said, "1.36.3") == ()
 
 
+def test_a_plain_upgrade_leaves_haproxy_out_and_goes_by_name(world: World) -> None:
+    made(world)
+    world.leader, world.wanted = 1, lab(world, "1.36.3")
+    bring_up.up(
+        world.session(world.wanted), bring_up.Request(consent=True, plain=True), lambda question: False
+    )
+    world.require_applied(world.wanted)
+    assert upgrades(world)[:3] == ["upgrade cp1", "upgrade cp2", "upgrade cp3"]
+    assert world.words["upgrade cp1"] == ("1.36.3", "3.6.16-0", "--plain")
+
+
+def test_plain_is_refused_where_nothing_is_upgraded(world: World) -> None:
+    made(world)
+    with pytest.raises(ConfigError, match="--plain: no upgrade"):
+        bring_up.up(
+            world.session(world.wanted), bring_up.Request(consent=True, plain=True), lambda question: False
+        )
+
+
 # Refused.
 
 
