@@ -34,24 +34,23 @@ def backup(session: Session, path: Path | None) -> Backup:
     require_up(session)
     with session.workspace.lock():
         recovery.require_none(session.workspace)
-        return write(session, target)
+        return write(session, target, _healthy_member(session))
 
 
-def write(session: Session, target: Path) -> Backup:
-    """The same with the lab's lock held, to a file that does not exist."""
+def write(session: Session, target: Path, member: Node) -> Backup:
+    """The same from one member, which needs no majority, with the lab's lock held. `target` must not exist."""
     record, lab = session.made, session.lab
     if record is None:
         raise LabStateError(
             "the lab has no machines, so there is nothing to back up", hint="`./inv up` creates them"
         )
-    member = _healthy_member(session)
+    render.write(session, record, record.golden)
+    session.remote.deliver(member)
     status = ask_machine(session.remote, member, "etcd-status").etcd_status
     backups.require_room(target.parent, status.size)
-    render.write(session, record, record.golden)
     part = backups.begin(target)
     try:
         with session.progress.step("backup", "etcd's snapshot, and the common keys", member.name) as step:
-            session.remote.deliver(member)
             said = session.remote.run(
                 member,
                 ["sudo", "env", f"HA_LAB_RUN={RUN}", SCRIPT],

@@ -612,8 +612,8 @@ case "$name $*" in
 	! has no-quorum || exit 1
 	cp "$state/snapshot" "${*: -1}"
 	;;
-"etcdctl "*" get /registry/ --prefix --keys-only --write-out json --rev 12" | \
-	"etcdctl "*" get /registry/ --prefix --keys-only --write-out json --consistency s") cat "$state/keys" ;;
+"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json --rev 12" | \
+	"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json") cat "$state/keys" ;;
 "etcdctl "*" endpoint health")
 	! has no-majority && [[ -e $kubernetes/manifests/etcd.yaml ]] || {
 		echo "https://127.0.0.1:2379 is unhealthy: failed to commit proposal: context deadline exceeded" >&2

@@ -1,4 +1,4 @@
-"""`backup` and `recover` on a lab that lives in memory: any number of members, any loss, broken off anywhere."""
+"""`backup` and `recover` on a lab that lives in memory: any members, any loss, broken off anywhere."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ from tests.unit.world import KilledError, When, lab_of, live
 from tests.whole import rows
 
 CP = ("cp1", "cp2", "cp3", "cp4", "cp5")
+PARTS = (
+    *("stop", "receive", "restore", "start etcd", "start kube-apiserver"),
+    *("start kube-controller-manager", "start kube-scheduler", "finish"),
+)
+"""What is done on each control plane, in order."""
 
 
 @pytest.fixture
@@ -95,8 +100,7 @@ def test_a_quorum_that_is_gone_for_good_is_recovered_without_the_lost_data(
 def test_everything_stops_before_the_first_is_restored_and_starts_in_order(world: Recoveries) -> None:
     _, backup = backed_up(world)
     recover(world, backup.path)
-    parts = ("stop", "receive", "restore", "start etcd", "start kube-apiserver")
-    parts += ("start kube-controller-manager", "start kube-scheduler", "nodes", "finish")
+    parts = (*PARTS[:-1], "nodes", PARTS[-1])
     of = {
         part: [i for i, touch in enumerate(world.touches) if touch.rpartition(" ")[0] == part] for part in parts
     }
@@ -131,7 +135,7 @@ def test_three_clusters_of_one_member_each_would_be_found(
 ) -> None:
     _, backup = backed_up(world)
     monkeypatch.setattr(world, "part", alone(world))
-    with pytest.raises(WaitTimedOut, match="cp1's etcd lists these members: cp1 at .*; and not cp1=.*,cp3="):
+    with pytest.raises(WaitTimedOut, match=r"cp1's etcd lists these members: cp1 at .*; and not cp1=.*,cp3="):
         recover(world, backup.path)
     assert not [touch for touch in world.touches if touch.startswith("start kube-")]
 
@@ -202,9 +206,7 @@ FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("be
 
 def moments() -> list[tuple[str, int]]:
     """Every change of a recovery of three members that can be broken off."""
-    names = ("stop", "receive", "restore", "start etcd", "start kube-apiserver")
-    names += ("start kube-controller-manager", "start kube-scheduler", "finish")
-    found = [(f"{name} {cp}", 1) for name in names for cp in CP[:3]]
+    found = [(f"{part} {name}", 1) for part in PARTS for name in CP[:3]]
     return [*found, ("nodes cp1", 1)]
 
 
@@ -303,8 +305,9 @@ def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_chang
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert question == (
-        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps (shop/orders). "
-        "Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 goes back to "
+        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps "
+        "(shop/orders). Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
+        "goes back to "
         f"{backup.manifest.taken} (revision 12), and the API stops meanwhile. Continue? [y/N] "
     )
     assert world.planes == before

@@ -32,6 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
 VERBS = (
     *(
+        "backup",
         "bake",
         "bench",
         "completion",
@@ -47,6 +48,7 @@ VERBS = (
         "lock",
         "logs",
         "plan",
+        "recover",
         "render",
         "replace",
         "ssh",
