@@ -28,13 +28,18 @@ def backup(session: Session, path: Path | None) -> Backup:
     Raises ConfigError for a file that exists or can't be written, LabStateError if no etcd member is healthy,
     HostNotFit for a full disk; nothing is written then.
     """
-    target = path.absolute() if path else session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
+    target = path.absolute() if path else new_file(session)
     if path:
         backups.require_new(target)
     require_up(session)
     with session.workspace.lock():
         recovery.require_none(session.workspace)
         return write(session, target, _healthy_member(session))
+
+
+def new_file(session: Session) -> Path:
+    """The path of a new file in `.lab/backups`, named after the time in UTC."""
+    return session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
 
 
 def write(session: Session, target: Path, member: Node) -> Backup:

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from lab.drill import survivor
+from lab.drill.scene import Scene
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
 from lab.plans import recover as plans
 from lab.session import Session
@@ -512,3 +514,63 @@ def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
         with pytest.raises(LabStateError, match="what cp1 sent is no complete backup"):
             backing_up.backup(session, world.folder / "mine.tar")
         assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
+
+
+# The drill that loses the quorum for good.
+
+
+def lost(world: Recoveries, *names: str) -> Scene:
+    """A drill's scene, whose fault was injected into these machines."""
+    world.wipe(*names)
+    session = world.session(world.wanted)
+    nodes = tuple(node for node in session.lab.etcd_members if node.name in names)
+    return Scene(session, nodes, lambda kind, what: None)
+
+
+def heal(scene: Scene) -> None:
+    with scene.session.workspace.lock():
+        survivor.recover(scene)
+
+
+@pytest.mark.parametrize(("members", "wiped"), [(3, ("cp1", "cp3")), (5, ("cp1", "cp2", "cp4"))])
+def test_a_lost_quorum_comes_back_with_all_that_the_survivor_has(
+    world: Recoveries, members: int, wiped: tuple[str, ...]
+) -> None:
+    backed_up(world, members)
+    now = dict(world.keys("cp2" if members == 3 else "cp5"))
+    heal(lost(world, *wiped))
+    world.recovered(*CP[:members])
+    assert world.keys("cp1") == now
+    assert "/registry/configmaps/shop/orders" in now
+
+
+def test_without_a_survivor_the_newest_backup_is_restored(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    heal(lost(world, *CP[:3]))
+    as_in(world, backup, *CP[:3])
+
+
+def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_it_is_said(world: Recoveries) -> None:
+    begun(world)
+    with pytest.raises(LabStateError, match="no etcd member has its data, and there is no backup") as caught:
+        heal(lost(world, *CP[:3]))
+    assert "`./inv destroy`, then `./inv up`" in caught.value.hint
+
+
+def test_a_healthy_etcd_is_left_alone_so_that_a_fault_may_be_reverted_twice(world: Recoveries) -> None:
+    begun(world)
+    before = world.remember_planes()
+    heal(lost(world))
+    assert world.planes == before
+
+
+def test_a_revert_that_was_killed_goes_on_with_the_same_backup(world: Recoveries) -> None:
+    begun(world)
+    scene = lost(world, "cp1", "cp3")
+    world.break_at("restore cp2", "after", KilledError())
+    with pytest.raises(KilledError):
+        heal(scene)
+    world.fault, world.dead = None, False
+    heal(lost(world))
+    world.recovered(*CP[:3])
+    assert len(list(world.workspace.backups.glob("*.tar"))) == 1
