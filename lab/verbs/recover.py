@@ -175,7 +175,8 @@ def _look(session: Session) -> Scene:
 
 def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
     """Start those that do not run; return those that do not respond within a minute."""
-    off = [node for node in nodes if states[node.name] in ("stopped", "paused")]
+    # The load balancer, too: the API is asked through it.
+    off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
     if off:
         with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
             for node in off:
@@ -221,12 +222,13 @@ def _require_possible(backup: Backup, scene: Scene) -> None:
             "files that are missing or broken",
         )
     needed = 2 * about.size + 2 * WAL
-    small = {name: found.free for name, found in scene.found.items() if found.free < needed}
+    free = {node.name: scene.found[node.name].free for node in scene.members}
+    small = {name: space for name, space in free.items() if space < needed}
     if small:
         raise HostNotFit(
             "\n".join(
-                f"{name} has {free // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
-                for name, free in small.items()
+                f"{name} has {space // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
+                for name, space in small.items()
             ),
             hint="free some on this host (`./inv bake --prune`) or on these machines",
         )

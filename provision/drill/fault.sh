@@ -135,7 +135,7 @@ has_quota() {
 # Each write of a key keeps the former value until it is compacted. The way back is etcd's ("Maintenance"): compact, which
 # frees pages; defragment, which returns them; disarm the alarm, which nothing else does.
 etcd_space_filled() {
-	local written revision url
+	local written revision url found
 	case $1 in
 	inject)
 		for ((written = 0; written < 100; written++)); do
@@ -147,7 +147,8 @@ etcd_space_filled() {
 		}
 		;;
 	heal)
-		[[ -n $(own_etcd get "$FILLING" --keys-only)$(own_etcd alarm list) ]] || return 0
+		found=$(own_etcd get "$FILLING" --keys-only && own_etcd alarm list)
+		[[ -n $found ]] || return 0
 		own_etcd del "$FILLING" >/dev/null
 		revision=$(own_etcd endpoint status --write-out json | sed 's/.*"revision":\([0-9]*\).*/\1/')
 		own_etcd compact "$revision" >/dev/null || true # an API server may have compacted it just now
@@ -160,21 +161,22 @@ etcd_space_filled() {
 # The member is removed with its data, and a new one is added for this machine: as a learner that is promoted once it has
 # caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is away meanwhile.
 etcd_member_replaced() {
-	local pod id
+	local pod own
 	if [[ $1 == inject ]]; then
 		mkdir -p "$PARKED"
 		for pod in kube-apiserver etcd; do
 			[[ ! -e $MANIFESTS/$pod.yaml ]] || mv "$MANIFESTS/$pod.yaml" "$PARKED/"
 			within 90 "$pod ends" not_running "$pod"
 		done
-		id=$(own_member | cut -d' ' -f1)
-		[[ -z $id ]] || other_members member remove "$id"
+		own=$(own_member)
+		[[ -z $own ]] || other_members member remove "${own%% *}"
 		rm -rf "$ETCD_DATA"
 		return
 	fi
 	if [[ -e $PARKED/etcd.yaml ]]; then
-		# What a removed member has stored is of no use.
-		[[ -n $(own_member) ]] || rm -rf "$ETCD_DATA"
+		# What a removed member has stored is of no use. No answer ends this here.
+		own=$(own_member)
+		[[ -n $own ]] || rm -rf "$ETCD_DATA"
 		[[ -d $ETCD_DATA ]] || join_as_learner
 		mv "$PARKED/etcd.yaml" "$ETCD_MANIFEST"
 	fi
@@ -185,7 +187,7 @@ etcd_member_replaced() {
 
 join_as_learner() {
 	local cluster
-	[[ -n $(own_member) ]] ||
+	[[ -n $own ]] ||
 		other_members member add "$(own_name)" --learner --peer-urls "$(own_peer)" >/dev/null
 	# One that was added and never started has no name yet.
 	cluster=$(members | awk -v name="$(own_name)" '{ print ($2 == "-" ? name : $2) "=" $4 }' | paste -sd ,)

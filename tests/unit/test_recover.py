@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lab.drill import survivor
 from lab.drill.scene import Scene
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
+from lab.health.facts.machine import Section
 from lab.plans import recover as plans
 from lab.session import Session
 from lab.verbs import backup as backing_up
@@ -23,6 +28,7 @@ from lab.verbs.up import Request
 from lab.workspace import backup as backups
 from lab.workspace import recovery
 from lab.workspace.backup import Backup
+from tests.unit import recorded_facts
 from tests.unit.recoveries import Recoveries
 from tests.unit.world import KilledError, When, lab_of, live
 from tests.whole import rows
@@ -182,6 +188,34 @@ def test_an_api_server_that_goes_on_over_a_dead_etcd_is_found_before_anything_is
     assert not [touch for touch in world.touches if touch.startswith(("receive", "restore"))]
 
 
+def test_a_real_cluster_of_three_is_one_and_what_people_restore_is_none() -> None:
+    members = recorded_facts.lab().etcd_members
+    well = {node.name: recorded_facts.facts().machine(node) for node in members}
+    assert plans.cluster_problem(members, well, 1) is None
+    assert "and the backup at 1000000000000" in (plans.cluster_problem(members, well, 10**12) or "")
+    listed = json.loads(well["cp2"].text("etcd-members"))
+
+    def altered(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> str:
+        section = Section(0, json.dumps(listed | {"members": change(copy.deepcopy(listed["members"]))}))
+        other = replace(well["cp2"], sections={**well["cp2"].sections, "etcd-members": section})
+        return plans.cluster_problem(members, well | {"cp2": other}, 1) or ""
+
+    def at_localhost(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [each | {"peerURLs": ["http://localhost:2380"]} for each in found]
+
+    assert "http://localhost:2380" in altered(at_localhost)
+    assert "cp2's etcd lists these members: cp2 at" in altered(
+        lambda found: [each for each in found if each["name"] == "cp2"]
+    )
+    assert "are members of different clusters" in altered(
+        lambda found: [each | {"ID": each["ID"] + 1} for each in found]
+    )
+    silent = replace(well["cp3"], sections={**well["cp3"].sections, "etcd-status": Section(1, "refused")})
+    assert "cp3 could not report etcd-status" in (
+        plans.cluster_problem(members, well | {"cp3": silent}, 1) or ""
+    )
+
+
 def test_keys_that_are_not_those_of_the_backup_would_be_found(
     world: Recoveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +233,23 @@ def test_keys_that_are_not_those_of_the_backup_would_be_found(
     ):
         recover(world, backup.path)
     assert not [touch for touch in world.touches if touch.startswith("start kube-")]
+
+
+def test_keys_with_a_time_to_live_may_be_gone_and_no_others() -> None:
+    lease, event = "/registry/masterleases/192.168.56.11", "/registry/events/shop/web.1"
+    backup = {lease: 3, event: 4, "/registry/leases/kube-node-lease/cp1": 5}
+    assert plans.difference(backup, dict(backup)) is None
+    assert plans.difference(backup, {"/registry/leases/kube-node-lease/cp1": 5}) is None
+    for etcd in ({lease: 3, event: 4}, backup | {lease: 9}, backup | {"/registry/pods/a/new": 6}):
+        assert plans.difference(backup, etcd)
+
+
+def test_a_stopped_load_balancer_is_started_as_the_api_is_asked_through_it(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    world.machine("lb1").state = "stopped"
+    recover(world, backup.path)
+    assert world.touches.index("start lb1") < world.touches.index("nodes cp1")
+    as_in(world, backup, *CP[:3])
 
 
 # Broken off.
