@@ -387,7 +387,7 @@ def backup(c: Context, file: str | None = None, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | {
         "file": "the backup",
-        "yes": "agree to losing what was written since, and to removing dead control planes",
+        "yes": "agree to losing later writes, and to removing dead control planes",
     },
 )
 def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
@@ -397,7 +397,9 @@ def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) ->
     """
     from lab.verbs import recover as recovering
 
-    found = recovering.recover(_made(lab), Path(file), consent=yes, confirm=_confirmed(f"recover {file}"))
+    found = recovering.recover(
+        _made(lab), Path(file), consent=yes, confirm=_confirmed(f"recover {quoting.word(file)}")
+    )
     console.print(f"etcd is as in {file}\nnext: {recovering.next_step(found)}", soft_wrap=True)
 
 

@@ -28,30 +28,34 @@ def backup(session: Session, path: Path | None) -> Backup:
     Raises ConfigError for a file that exists or can't be written, LabStateError if no etcd member is healthy,
     HostNotFit for a full disk; nothing is written then.
     """
-    target = path.absolute() if path else session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
+    target = path.absolute() if path else new_file(session)
     if path:
         backups.require_new(target)
     require_up(session)
     with session.workspace.lock():
         recovery.require_none(session.workspace)
-        return write(session, target)
+        return write(session, target, healthy_member(session))
 
 
-def write(session: Session, target: Path) -> Backup:
-    """The same with the lab's lock held, to a file that does not exist."""
+def new_file(session: Session) -> Path:
+    """The path of a new file in `.lab/backups`, named after the time in UTC."""
+    return session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
+
+
+def write(session: Session, target: Path, member: Node) -> Backup:
+    """The same from one member, which needs no majority, with the lab's lock held. `target` must not exist."""
     record, lab = session.made, session.lab
     if record is None:
         raise LabStateError(
             "the lab has no machines, so there is nothing to back up", hint="`./inv up` creates them"
         )
-    member = _healthy_member(session)
+    render.write(session, record, record.golden)
+    session.remote.deliver(member)
     status = ask_machine(session.remote, member, "etcd-status").etcd_status
     backups.require_room(target.parent, status.size)
-    render.write(session, record, record.golden)
     part = backups.begin(target)
     try:
         with session.progress.step("backup", "etcd's snapshot, and the common keys", member.name) as step:
-            session.remote.deliver(member)
             said = session.remote.run(
                 member,
                 ["sudo", "env", f"HA_LAB_RUN={RUN}", SCRIPT],
@@ -84,7 +88,7 @@ def reason(error: CommandFailed) -> str:
     return (own or said or [error.message])[-1]
 
 
-def _healthy_member(session: Session) -> Node:
+def healthy_member(session: Session) -> Node:
     """A control plane whose etcd member is healthy, so that it has every acknowledged write."""
     with session.progress.asking("etcd's members"):
         found = quorum.membership(session.lab, session.remote)

@@ -76,26 +76,30 @@ def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) ->
     Raises ConfigError for a file that is no backup or damaged, LabStateError for that of another lab or of
     a newer etcd, HostNotFit for a full disk: nothing is touched then.
     """
-    path = path.absolute()
-    backup = backups.read(path)
+    backup = backups.read(path.absolute())
     if session.made is None or not has_machines(session):
         raise LabStateError("the lab has no machines, so none can be recovered", hint="`./inv up` creates them")
     with session.workspace.lock():
-        record = made.read(session.workspace)
-        assert record is not None
-        session = replace(session, made=record)
-        require_own(backup, record)
         session.workspace.rotate_logs()
-        render.write(session, record, record.golden)
-        run = Run(session, credentials.new_run_secrets())
-        scene = _look(session)
-        _require_possible(backup, scene)
-        earlier = recovery.read(session.workspace)
-        with session.progress.asking("what etcd has now"):
-            before = earlier.before if earlier else _inventory(session, scene.members)
-        if not consent and not confirm(question(session, backup, scene, before, earlier)):
-            raise LabStateError("nothing was restored", hint="`./inv status` shows how the lab is")
-        return _carry_out(run, backup, scene, before, earlier)
+        return restore(session, backup, consent=consent, confirm=confirm)
+
+
+def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> Recovered:
+    """The same from a backup that was read, with the lab's lock held."""
+    record = made.read(session.workspace)
+    assert record is not None
+    session = replace(session, made=record)
+    require_own(backup, record)
+    render.write(session, record, record.golden)
+    run = Run(session, credentials.new_run_secrets())
+    scene = _look(session)
+    _require_possible(backup, scene)
+    earlier = recovery.read(session.workspace)
+    with session.progress.asking("what etcd has now"):
+        before = earlier.before if earlier else _inventory(session, scene.members)
+    if not consent and not confirm(question(session, backup, scene, before, earlier)):
+        raise LabStateError("nothing was restored", hint="`./inv status` shows how the lab is")
+    return _carry_out(run, backup, scene, before, earlier)
 
 
 def require_own(backup: Backup, record: Made) -> None:
@@ -171,7 +175,8 @@ def _look(session: Session) -> Scene:
 
 def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
     """Start those that do not run; return those that do not respond within a minute."""
-    off = [node for node in nodes if states[node.name] in ("stopped", "paused")]
+    # The load balancer, too: the API is asked through it.
+    off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
     if off:
         with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
             for node in off:
@@ -213,16 +218,17 @@ def _require_possible(backup: Backup, scene: Scene) -> None:
     if problems:
         raise LabStateError(
             "this backup can't be restored here:\n" + "\n".join(problems),
-            hint="the backup of a newer etcd needs a lab with that Kubernetes version; `./inv up` repairs files "
-            "that are missing or broken",
+            hint="the backup of a newer etcd needs a lab with that Kubernetes version; `./inv up` repairs "
+            "files that are missing or broken",
         )
     needed = 2 * about.size + 2 * WAL
-    small = {name: found.free for name, found in scene.found.items() if found.free < needed}
+    free = {node.name: scene.found[node.name].free for node in scene.members}
+    small = {name: space for name, space in free.items() if space < needed}
     if small:
         raise HostNotFit(
             "\n".join(
-                f"{name} has {free // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
-                for name, free in small.items()
+                f"{name} has {space // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
+                for name, space in small.items()
             ),
             hint="free some on this host (`./inv bake --prune`) or on these machines",
         )

@@ -357,7 +357,7 @@ def _upgrade(
 def _keep_backup(session: Session, version: str) -> None:
     """Keep a backup from before the upgrade, and say where it is."""
     target = session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}-before-{version}.tar"
-    kept = backup.write(session, target).path
+    kept = backup.write(session, target, backup.healthy_member(session)).path
     session.progress.say(f"backup      {kept}: `./inv recover {quoting.word(kept)}` goes back to its data")
 
 

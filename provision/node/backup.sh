@@ -4,7 +4,7 @@
 # common. lab/workspace/backup.py describes the file.
 #
 #   backup.sh           the tar
-#   backup.sh --keys    only the keys that this machine's member has stored, as JSON; needs no majority
+#   backup.sh --keys    only the keys, as JSON
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -14,7 +14,8 @@ source "$HERE/kubernetes.sh"
 readonly FOLDER=/var/lib/ha-lab-backup OWN=https://127.0.0.1:2379
 readonly SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 
-keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --write-out json "$@"; }
+# From what this machine's member has stored, which has the snapshot's revision, and needs no majority.
+keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --consistency s --write-out json "$@"; }
 
 # The database may grow while it is sent.
 require_room() {
@@ -29,7 +30,7 @@ require_room() {
 main() {
 	local revision
 	if [[ ${1:-} == --keys ]]; then
-		keys --consistency s
+		keys
 		return
 	fi
 	exec 3>&1 1>&2

@@ -97,7 +97,8 @@ def test_a_backup_has_the_verified_snapshot_its_keys_and_the_common_keys(cp2: Wo
 
 def test_the_keys_are_those_of_the_snapshot_s_own_revision(cp2: World) -> None:
     ran, _ = cp2.stream("backup")
-    assert [call for call in ran.calls if " get /registry/ " in call][0].endswith("--rev 12")
+    [asked] = [call for call in ran.calls if " get /registry/ " in call]
+    assert asked.endswith("--rev 12")
 
 
 def test_a_backup_leaves_nothing_where_etcd_does_not_send_it(cp2: World) -> None:
@@ -117,7 +118,7 @@ def test_a_backup_without_one_of_the_common_keys_is_none(cp2: World) -> None:
 def test_the_keys_alone_need_no_majority(cp2: World) -> None:
     ran, output = cp2.stream("backup", "--keys")
     assert (ran.code, output.decode(), ran.changes) == (0, KEYS, [])
-    assert ran.calls[-1].endswith("--consistency s")
+    assert "--consistency s" in ran.calls[-1]
 
 
 # What a machine has.

@@ -158,7 +158,8 @@ def test_only_the_owner_reads_it_from_the_first_byte_on(tmp_path: Path) -> None:
 RECORDED = (
     '{"header":{"cluster_id":12101053776118486841,"member_id":15985099378392235387,"revision":6,"raft_term":2},'
     '"kvs":[{"key":"L3JlZ2lzdHJ5L2FwcHMvZGVwbG95bWVudHM=","create_revision":4,"mod_revision":4,"version":1},'
-    '{"key":"L3JlZ2lzdHJ5L2NvbmZpZ21hcHMvZGVmYXVsdC9h","create_revision":2,"mod_revision":5,"version":2}],"count":2}\n'
+    '{"key":"L3JlZ2lzdHJ5L2NvbmZpZ21hcHMvZGVmYXVsdC9h","create_revision":2,"mod_revision":5,"version":2}],'
+    '"count":2}\n'
 )
 """What `etcdctl get /registry/ --prefix --keys-only --write-out json` printed (3.6.8)."""
 
@@ -205,6 +206,7 @@ def test_losses_are_what_came_what_changed_and_what_went() -> None:
 def test_what_the_cluster_writes_by_itself_is_counted_and_many_names_are_cut() -> None:
     now = {f"/registry/events/a/{n}": n for n in range(40)} | {f"/registry/pods/a/p{n}": n for n in range(7)}
     assert in_words(losses({}, now)) == [
-        "Created since, and gone then: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), 40 of the cluster's own records."
+        "Created since, and gone then: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), "
+        "40 of the cluster's own records."
     ]
     assert in_words(losses(now, now)) == []

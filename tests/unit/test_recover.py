@@ -1,16 +1,23 @@
-"""`backup` and `recover` on a lab that lives in memory: any number of members, any loss, broken off anywhere."""
+"""`backup` and `recover` on a lab that lives in memory: any members, any loss, broken off anywhere."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from lab.drill import survivor
+from lab.drill.scene import Scene
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
+from lab.health.facts.machine import Section
 from lab.plans import recover as plans
 from lab.session import Session
 from lab.verbs import backup as backing_up
@@ -21,11 +28,17 @@ from lab.verbs.up import Request
 from lab.workspace import backup as backups
 from lab.workspace import recovery
 from lab.workspace.backup import Backup
+from tests.unit import recorded_facts
 from tests.unit.recoveries import Recoveries
 from tests.unit.world import KilledError, When, lab_of, live
 from tests.whole import rows
 
 CP = ("cp1", "cp2", "cp3", "cp4", "cp5")
+PARTS = (
+    *("stop", "receive", "restore", "start etcd", "start kube-apiserver"),
+    *("start kube-controller-manager", "start kube-scheduler", "finish"),
+)
+"""What is done on each control plane, in order."""
 
 
 @pytest.fixture
@@ -95,8 +108,7 @@ def test_a_quorum_that_is_gone_for_good_is_recovered_without_the_lost_data(
 def test_everything_stops_before_the_first_is_restored_and_starts_in_order(world: Recoveries) -> None:
     _, backup = backed_up(world)
     recover(world, backup.path)
-    parts = ("stop", "receive", "restore", "start etcd", "start kube-apiserver")
-    parts += ("start kube-controller-manager", "start kube-scheduler", "nodes", "finish")
+    parts = (*PARTS[:-1], "nodes", PARTS[-1])
     of = {
         part: [i for i, touch in enumerate(world.touches) if touch.rpartition(" ")[0] == part] for part in parts
     }
@@ -131,7 +143,7 @@ def test_three_clusters_of_one_member_each_would_be_found(
 ) -> None:
     _, backup = backed_up(world)
     monkeypatch.setattr(world, "part", alone(world))
-    with pytest.raises(WaitTimedOut, match="cp1's etcd lists these members: cp1 at .*; and not cp1=.*,cp3="):
+    with pytest.raises(WaitTimedOut, match=r"cp1's etcd lists these members: cp1 at .*; and not cp1=.*,cp3="):
         recover(world, backup.path)
     assert not [touch for touch in world.touches if touch.startswith("start kube-")]
 
@@ -176,6 +188,34 @@ def test_an_api_server_that_goes_on_over_a_dead_etcd_is_found_before_anything_is
     assert not [touch for touch in world.touches if touch.startswith(("receive", "restore"))]
 
 
+def test_a_real_cluster_of_three_is_one_and_what_people_restore_is_none() -> None:
+    members = recorded_facts.lab().etcd_members
+    well = {node.name: recorded_facts.facts().machine(node) for node in members}
+    assert plans.cluster_problem(members, well, 1) is None
+    assert "and the backup at 1000000000000" in (plans.cluster_problem(members, well, 10**12) or "")
+    listed = json.loads(well["cp2"].text("etcd-members"))
+
+    def altered(change: Callable[[list[dict[str, Any]]], list[dict[str, Any]]]) -> str:
+        section = Section(0, json.dumps(listed | {"members": change(copy.deepcopy(listed["members"]))}))
+        other = replace(well["cp2"], sections={**well["cp2"].sections, "etcd-members": section})
+        return plans.cluster_problem(members, well | {"cp2": other}, 1) or ""
+
+    def at_localhost(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [each | {"peerURLs": ["http://localhost:2380"]} for each in found]
+
+    assert "http://localhost:2380" in altered(at_localhost)
+    assert "cp2's etcd lists these members: cp2 at" in altered(
+        lambda found: [each for each in found if each["name"] == "cp2"]
+    )
+    assert "are members of different clusters" in altered(
+        lambda found: [each | {"ID": each["ID"] + 1} for each in found]
+    )
+    silent = replace(well["cp3"], sections={**well["cp3"].sections, "etcd-status": Section(1, "refused")})
+    assert "cp3 could not report etcd-status" in (
+        plans.cluster_problem(members, well | {"cp3": silent}, 1) or ""
+    )
+
+
 def test_keys_that_are_not_those_of_the_backup_would_be_found(
     world: Recoveries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +235,23 @@ def test_keys_that_are_not_those_of_the_backup_would_be_found(
     assert not [touch for touch in world.touches if touch.startswith("start kube-")]
 
 
+def test_keys_with_a_time_to_live_may_be_gone_and_no_others() -> None:
+    lease, event = "/registry/masterleases/192.168.56.11", "/registry/events/shop/web.1"
+    backup = {lease: 3, event: 4, "/registry/leases/kube-node-lease/cp1": 5}
+    assert plans.difference(backup, dict(backup)) is None
+    assert plans.difference(backup, {"/registry/leases/kube-node-lease/cp1": 5}) is None
+    for etcd in ({lease: 3, event: 4}, backup | {lease: 9}, backup | {"/registry/pods/a/new": 6}):
+        assert plans.difference(backup, etcd)
+
+
+def test_a_stopped_load_balancer_is_started_as_the_api_is_asked_through_it(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    world.machine("lb1").state = "stopped"
+    recover(world, backup.path)
+    assert world.touches.index("start lb1") < world.touches.index("nodes cp1")
+    as_in(world, backup, *CP[:3])
+
+
 # Broken off.
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))
@@ -202,9 +259,7 @@ FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("be
 
 def moments() -> list[tuple[str, int]]:
     """Every change of a recovery of three members that can be broken off."""
-    names = ("stop", "receive", "restore", "start etcd", "start kube-apiserver")
-    names += ("start kube-controller-manager", "start kube-scheduler", "finish")
-    found = [(f"{name} {cp}", 1) for name in names for cp in CP[:3]]
+    found = [(f"{part} {name}", 1) for part in PARTS for name in CP[:3]]
     return [*found, ("nodes cp1", 1)]
 
 
@@ -303,8 +358,9 @@ def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_chang
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert question == (
-        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps (shop/orders). "
-        "Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 goes back to "
+        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps "
+        "(shop/orders). Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
+        "goes back to "
         f"{backup.manifest.taken} (revision 12), and the API stops meanwhile. Continue? [y/N] "
     )
     assert world.planes == before
@@ -509,3 +565,63 @@ def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
         with pytest.raises(LabStateError, match="what cp1 sent is no complete backup"):
             backing_up.backup(session, world.folder / "mine.tar")
         assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
+
+
+# The drill that loses the quorum for good.
+
+
+def lost(world: Recoveries, *names: str) -> Scene:
+    """A drill's scene, whose fault was injected into these machines."""
+    world.wipe(*names)
+    session = world.session(world.wanted)
+    nodes = tuple(node for node in session.lab.etcd_members if node.name in names)
+    return Scene(session, nodes, lambda kind, what: None)
+
+
+def heal(scene: Scene) -> None:
+    with scene.session.workspace.lock():
+        survivor.recover(scene)
+
+
+@pytest.mark.parametrize(("members", "wiped"), [(3, ("cp1", "cp3")), (5, ("cp1", "cp2", "cp4"))])
+def test_a_lost_quorum_comes_back_with_all_that_the_survivor_has(
+    world: Recoveries, members: int, wiped: tuple[str, ...]
+) -> None:
+    backed_up(world, members)
+    now = dict(world.keys("cp2" if members == 3 else "cp5"))
+    heal(lost(world, *wiped))
+    world.recovered(*CP[:members])
+    assert world.keys("cp1") == now
+    assert "/registry/configmaps/shop/orders" in now
+
+
+def test_without_a_survivor_the_newest_backup_is_restored(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    heal(lost(world, *CP[:3]))
+    as_in(world, backup, *CP[:3])
+
+
+def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_it_is_said(world: Recoveries) -> None:
+    begun(world)
+    with pytest.raises(LabStateError, match="no etcd member has its data, and there is no backup") as caught:
+        heal(lost(world, *CP[:3]))
+    assert "`./inv destroy`, then `./inv up`" in caught.value.hint
+
+
+def test_a_healthy_etcd_is_left_alone_so_that_a_fault_may_be_reverted_twice(world: Recoveries) -> None:
+    begun(world)
+    before = world.remember_planes()
+    heal(lost(world))
+    assert world.planes == before
+
+
+def test_a_revert_that_was_killed_goes_on_with_the_same_backup(world: Recoveries) -> None:
+    begun(world)
+    scene = lost(world, "cp1", "cp3")
+    world.break_at("restore cp2", "after", KilledError())
+    with pytest.raises(KilledError):
+        heal(scene)
+    world.fault, world.dead = None, False
+    heal(lost(world))
+    world.recovered(*CP[:3])
+    assert len(list(world.workspace.backups.glob("*.tar"))) == 1

@@ -32,6 +32,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INVOKE = Path(sys.executable).with_name("invoke")
 VERBS = (
     *(
+        "backup",
         "bake",
         "bench",
         "completion",
@@ -47,6 +48,7 @@ VERBS = (
         "lock",
         "logs",
         "plan",
+        "recover",
         "render",
         "replace",
         "ssh",
@@ -327,6 +329,7 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
         (("--help", "upp"), "error: there is no verb upp\n  next: did you mean `./inv --help up`? `./inv --l"),
         (("ssh",), "error: `ssh` needs: node\n  next: `./inv --help ssh` shows"),
         (("replace",), "error: `replace` needs: node\n  next: `./inv --help replace` shows"),
+        (("recover",), "error: `recover` needs: file\n  next: `./inv --help recover` shows"),
         (("ssh", "cp1", "status"), "error: no other verb can follow `ssh`\n  next: run them as two commands\n"),
         (("ssh", "cp1", "ssh", "cp2", "--", "id"), "error: no other verb can follow `ssh`\n"),
         (
@@ -450,7 +453,7 @@ def test_a_lab_file_that_is_wrong_stops_every_verb_before_anything(
     tmp_path: Path, bin_folder: Path, verb: str, text: str, said: str
 ) -> None:
     (tmp_path / "lab.yaml").write_text(text)
-    words = [verb, "cp1"] if verb in ("ssh", "replace") else [verb]
+    words = [verb, "cp1"] if verb in ("ssh", "replace", "recover") else [verb]
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     assert ran.returncode == USAGE, ran.stderr
     assert "error:" in ran.stderr

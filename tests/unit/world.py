@@ -636,7 +636,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     def record(workspace: Workspace, record: Made) -> None:
         world.touch("record", lambda: WRITE(workspace, record))
 
-    def keep_backup(session: Session, target: Path) -> Backup:
+    def keep_backup(session: Session, target: Path, member: Node) -> Backup:
         versions = {world.machine(node.name).version for node in session.lab.kubernetes_nodes}
         assert versions == {session.lab.kubernetes.version}, "too late"
         about = Manifest(session.lab.name, "", "", "cp1", session.lab.kubernetes.version, "")
