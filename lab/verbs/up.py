@@ -430,9 +430,7 @@ class Run:
         plan = Upgrade(
             lab=versioned,
             golden=golden,
-            control_planes=control_planes
-            if wish.plain
-            else upgrade.with_leader_last(control_planes, running),
+            control_planes=control_planes if wish.plain else upgrade.with_leader_last(control_planes, running),
             workers=tuple(n for n in there if n.spec.runs_kubelet and not n.spec.serves_api),
             old_etcd=upgrade.with_leader_last(old, running),
             etcd_lab=lab if old else None,

@@ -130,9 +130,7 @@ def test_versions_of_etcd_are_compared_as_numbers() -> None:
 def test_a_plain_upgrade_leaves_haproxy_out_and_goes_by_name(world: World) -> None:
     made(world)
     world.leader, world.wanted = 1, lab(world, "1.36.3")
-    bring_up.up(
-        world.session(world.wanted), bring_up.Request(consent=True, plain=True), lambda question: False
-    )
+    bring_up.up(world.session(world.wanted), bring_up.Request(consent=True, plain=True), lambda question: False)
     world.require_applied(world.wanted)
     assert upgrades(world)[:3] == ["upgrade cp1", "upgrade cp2", "upgrade cp3"]
     assert world.words["upgrade cp1"] == ("1.36.3", "3.6.16-0", "--plain")
