@@ -525,7 +525,9 @@ case "$name $*" in
 		echo "$changed" >"$state/kubeadm-config"
 		exit
 	fi
-	changed=$(sed 's/^    //' <<<"$changed")
+	changed=$'\n'$changed
+	changed=${changed//$'\n    '/$'\n'}
+	changed=${changed#$'\n'}
 	echo "$changed" >"$state/kube-proxy"
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
