@@ -97,13 +97,8 @@ NO_API = (
 )
 """What nobody can ask while the API is not reached through the load balancer."""
 
-REFUSED = (
-    *(
-        check
-        for check in NO_API
-        if check not in ("api-through-it", "healthz-answers-ok-through-the-load-balancer")
-    ),
-    "control-plane-metrics[*]",
+REFUSED = tuple(
+    check for check in NO_API if check not in ("api-through-it", "healthz-answers-ok-through-the-load-balancer")
 )
 """What nobody can ask while the API lets the administrator do nothing. It says to anyone that it is healthy."""
 
