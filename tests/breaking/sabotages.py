@@ -686,6 +686,7 @@ SABOTAGES = (
         until=("cp1", "none as_admin -n kube-system get pods -l k8s-app=metrics-server -o name"),
         contained=True,
         addons=("metrics-server", "local-path"),
+        whole=True,
     ),
     Sabotage(
         "local-path's provisioner deleted",
@@ -697,6 +698,7 @@ SABOTAGES = (
         until=("cp1", "none as_admin -n local-path-storage get pods -l app=local-path-provisioner -o name"),
         contained=True,
         addons=("metrics-server", "local-path"),
+        whole=True,
     ),
     # ---- host facts
     Sabotage(
