@@ -1,8 +1,8 @@
-"""What the rest of the kit knows about a provider: a record, and two Protocols.
+"""What the rest of the kit knows about a provider: a record, and three Protocols.
 
-`Machines` is for the machines of one lab, `GoldenForm` for the golden machines that this host keeps for all
-labs. Modules implement them, since a provider has no state: mypy checks the signatures of its `machines.py` and
-`golden.py` where its record is created.
+`Machines` is for the machines of one lab, `Checkpoints` for what is saved of them, `GoldenForm` for the golden
+machines that this host keeps for all labs. Modules implement them, since a provider has no state: mypy checks
+the signatures of its `machines.py`, `checkpoints.py` and `golden.py` where its record is created.
 """
 
 from __future__ import annotations
@@ -89,6 +89,47 @@ class Machines(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Room:
+    """Disk space for a checkpoint: what the machines take now, and what is free where it is saved, in MiB."""
+
+    taken: int
+    free: int
+
+
+class Checkpoints(Protocol):
+    """Saves the states of a lab's machines under a name, and loads them. Every function can raise CommandFailed.
+
+    A state is all of a machine that lasts without power. `name` is a checkpoint's.
+    """
+
+    def room(self, lab: Lab, workspace: Workspace) -> Room:
+        """The disk space that saving all machines takes at most, and what is free.
+
+        Raises LabStateError if the machines' states can't be saved on this host.
+        """
+        ...
+
+    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
+        """Save the state of a stopped machine; return the MiB that it takes.
+
+        Replaces what an interrupted run has saved under that name.
+        """
+        ...
+
+    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+        """Give a stopped machine its state that was saved under that name. What came after is lost. Idempotent."""
+        ...
+
+    def has(self, lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
+        """Whether a state of that machine is saved under that name."""
+        ...
+
+    def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
+        """Remove what is saved under that name of the lab's machines. Idempotent."""
+        ...
+
+
 class GoldenForm(Protocol):
     """The golden machine as an image or a box. Every function can raise LabError.
 
@@ -145,6 +186,7 @@ class Provider:
     """
 
     machines: Machines
+    checkpoints: Checkpoints
     golden: GoldenForm
     checks: tuple[Check, ...]
     tools: tuple[Tool, ...]

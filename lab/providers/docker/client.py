@@ -19,6 +19,9 @@ ASK_TIMEOUT = 20.0
 CHANGE_TIMEOUT = 120.0
 """Seconds to start, remove or disconnect one object; a few are usual, more for all machines at once."""
 
+NO_SUCH = "no such"
+"""Part of docker's error for a missing object; lower case, since versions differ."""
+
 NO_ANSWER = (
     "`./inv doctor` shows whether docker's daemon responds, and how to restart it; then repeat this command"
 )

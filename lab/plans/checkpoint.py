@@ -1,0 +1,64 @@
+"""SAVE and RESTORE: all machines of a lab as they are at one instant, saved under a name and restored from there.
+
+Both end with all machines off. What starts them again is the rest of `up`, or only its beginning, START.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lab import providers
+from lab.model import Lab, Node
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.situation import Situation
+from lab.plans.stop import STOP
+from lab.workspace import checkpoints
+
+
+def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return situation.machines
+
+
+def _save(job: Job) -> bool:
+    context, name = job.context, job.context.situation.checkpoint
+    saving = providers.checkpoints_of(context.lab)
+    mib = saving.save(context.lab, context.workspace, job.node, name, job.log)
+    checkpoints.saved(context.workspace, name, job.node.name, mib)
+    job.shown.note = f"{mib} MiB"
+    return True
+
+
+def _create(job: Job) -> bool:
+    absent = job.context.situation.absent
+    providers.boot(job.context.workspace, job.log, [node.name for node in absent])
+    return True
+
+
+def _cut(job: Job) -> bool:
+    lab, node = job.context.lab, job.node
+    if providers.state(lab, node) == "stopped":
+        return False
+    providers.resume(lab, node)
+    providers.power_off(lab, [node], lambda: None)
+    return True
+
+
+def _load(job: Job) -> bool:
+    context, name = job.context, job.context.situation.checkpoint
+    providers.checkpoints_of(context.lab).load(context.lab, context.workspace, job.node, name, job.log)
+    return True
+
+
+SAVE: Plan = (
+    *STOP,
+    # Only once all are off, so that all states are of one instant.
+    Step("save", "its state is saved", _save, _machines, after=tuple(step.name for step in STOP)),
+)
+
+RESTORE: Plan = (
+    # Only if machines are missing: they get their saved states, too, if the provider keeps these elsewhere.
+    Step("create", "create missing machines", _create),
+    # Not shut down: everything that it would still write is replaced.
+    Step("cut", "its power is cut", _cut, _machines, after=("create",)),
+    Step("load", "its state is restored", _load, _machines, after=("cut",)),
+)
