@@ -1,4 +1,4 @@
-"""SAVE and RESTORE: all machines of a lab as they are at one instant, saved under a name and restored from there.
+"""SAVE and RESTORE: all machines of a lab as they are at one instant, saved under a name and restored.
 
 Both end with all machines off. What starts them again is the rest of `up`, or only its beginning, START.
 """

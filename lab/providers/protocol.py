@@ -98,9 +98,9 @@ class Room:
 
 
 class Checkpoints(Protocol):
-    """Saves the states of a lab's machines under a name, and loads them. Every function can raise CommandFailed.
+    """Saves the states of a lab's machines under a checkpoint's name, and loads them.
 
-    A state is all of a machine that lasts without power. `name` is a checkpoint's.
+    A state is all of a machine that lasts without power. Every function can raise CommandFailed.
     """
 
     def room(self, lab: Lab, workspace: Workspace) -> Room:
@@ -118,7 +118,10 @@ class Checkpoints(Protocol):
         ...
 
     def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
-        """Give a stopped machine its state that was saved under that name. What came after is lost. Idempotent."""
+        """Give a stopped machine the state that was saved under that name; what came after is lost.
+
+        Idempotent.
+        """
         ...
 
     def has(self, lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:

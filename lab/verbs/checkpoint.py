@@ -12,6 +12,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -124,24 +125,28 @@ def listed(session: Session) -> RenderableType:
 
 def to_json(session: Session) -> str:
     """The same as JSON. `problem` is null for a checkpoint that can be restored now."""
-    rows = [
-        {
-            "name": name,
-            "taken": found.taken.isoformat(timespec="seconds"),
-            "machines": list(found.mib),
-            "mib": found.size,
-            "healthy": found.healthy,
-            "problem": _remark(session, found) or None,
-        }
-        if isinstance(found, Checkpoint)
-        else {"name": name, "taken": None, "machines": [], "mib": None, "healthy": None, "problem": found}
-        for name, found in _all(session).items()
-    ]
+    rows = [_row(session, name, found) for name, found in _all(session).items()]
     return json.dumps({"checkpoints": rows}, indent=2)
 
 
+def _row(session: Session, name: str, found: Checkpoint | str) -> dict[str, Any]:
+    if isinstance(found, str):
+        return {"name": name, "taken": None, "machines": [], "mib": None, "healthy": None, "problem": found}
+    return {
+        "name": name,
+        "taken": found.taken.isoformat(timespec="seconds"),
+        "machines": list(found.mib),
+        "mib": found.size,
+        "healthy": found.healthy,
+        "problem": _remark(session, found) or None,
+    }
+
+
 def remove(session: Session, name: str) -> None:
-    """Remove a checkpoint, complete or not. Raises ConfigError if there is none, LabStateError if it is needed."""
+    """Remove a checkpoint, complete or not.
+
+    Raises ConfigError if there is none, LabStateError if an interrupted restore needs it.
+    """
     _require_known(session, name)
     with session.workspace.lock():
         session = _as_recorded(session)
@@ -235,7 +240,7 @@ def _health(session: Session, begun: Checkpoint | None) -> bool:
 
 
 def _require_room(session: Session, replacing: Checkpoint | None = None) -> None:
-    """Raise HostNotFit if the disk has too little space: to save all machines, or to restore that checkpoint."""
+    """Raise HostNotFit if the disk has too little space to save all machines, or to restore that checkpoint."""
     with session.progress.asking("the sizes of the machines' states"):
         room = providers.checkpoints_of(session.lab).room(session.lab, session.workspace)
     # What a restore replaces is removed first.
@@ -244,8 +249,8 @@ def _require_room(session: Session, replacing: Checkpoint | None = None) -> None
         raise HostNotFit(
             f"{grows} MiB are needed, with {SPARE_MIB} MiB to spare, and {room.free} MiB are free where "
             f"{session.lab.provider} keeps machines",
-            hint="free some: `./inv checkpoints` shows what checkpoints take, `./inv checkpoints --remove NAME` "
-            "removes one, `./inv bake --prune` removes old golden machines",
+            hint="free some: `./inv checkpoints` shows what checkpoints take, and `--remove NAME` removes one; "
+            "`./inv bake --prune` removes old golden machines",
         )
 
 
@@ -278,8 +283,8 @@ def _require_same_lab(session: Session, found: Checkpoint) -> None:
 
 
 _WAY_BACK = (
-    "set lab.yaml back to the checkpoint's values, the first of each pair; if machines were added or removed since, "
-    "`./inv up` then removes or creates them. Repeat the command after that"
+    "set lab.yaml back to the checkpoint's values, the first of each pair, then repeat the command; if "
+    "machines were added or removed since, `./inv up` first removes or creates them"
 )
 
 
@@ -327,7 +332,7 @@ def _require_saved(session: Session, found: Checkpoint) -> None:
         ]
     if lost:
         raise LabStateError(
-            f"the checkpoint {found.name} has no state of {', '.join(lost)}: it was removed, with its machine or by hand",
+            f"the checkpoint {found.name} has no state of {', '.join(lost)}: it was removed with its machine",
             hint=f"`./inv checkpoints --remove {found.name}` removes the rest",
         )
 

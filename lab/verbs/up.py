@@ -186,7 +186,7 @@ def restore_problem(session: Session) -> quorum.Problem | None:
         return None
     return quorum.Problem(
         f"restoring the checkpoint {name} was interrupted: some machines may have its state, and others not",
-        f"`./inv restore {name}` completes it; `./inv restore` with another checkpoint, or `./inv destroy`, work too",
+        f"`./inv restore {name}` completes it; so does `./inv restore` with another checkpoint",
     )
 
 

@@ -33,8 +33,8 @@ _UPDATING = threading.Lock()
 class Checkpoint(Frozen):
     """One checkpoint. `made` is the record of the lab that it is of.
 
-    `healthy`: all checks passed before, so that they have to pass after a restore, too. `complete`: all machines
-    are saved. `mib` is what each machine's state takes on the disk, in MiB, by name.
+    `healthy`: all checks passed before, so that they have to pass after a restore, too. `complete`: all
+    machines are saved. `mib` is what each machine's state takes on the disk, in MiB, by name.
     """
 
     name: str

@@ -33,10 +33,10 @@ LAYER = "layer"
 """The folder with a container's own layer; the other folders are named after their volumes' places."""
 
 # `trusted.` attributes, such as those that mark a folder of the overlay as opaque, are only visible with
-# CAP_SYS_ADMIN (xattr(7)).
+# CAP_SYS_ADMIN (xattr(7)). SELinux would refuse one container the files of another.
 HELPER = (
-    *("run", "--rm", "--network", "none", "--cap-add", "SYS_ADMIN", "--entrypoint", "/bin/sh"),
-    *("--security-opt", "label=disable", "--security-opt", "apparmor=unconfined"),
+    *("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh"),
+    *("--cap-add", "SYS_ADMIN", "--security-opt", "label=disable"),
 )
 
 COPY = "cp --archive --preserve=xattr --reflink=auto --sparse=auto"
@@ -50,8 +50,14 @@ sync --file-system /checkpoint
 du --summarize --block-size=1M "/checkpoint/$1"
 """
 
-# The folders themselves are mounts, so they are emptied and filled.
+# The folders themselves are mounts, so they are emptied and filled, once all copies are known to exist.
 LOAD = f"""set -eu
+for folder in /machine/*; do
+	[ -d "/checkpoint/$1/${{folder##*/}}" ] || {{
+		echo "the checkpoint has no copy of ${{folder##*/}}" >&2
+		exit 1
+	}}
+done
 for folder in /machine/*; do
 	find "$folder" -mindepth 1 -delete
 	{COPY} "/checkpoint/$1/${{folder##*/}}/." "$folder/"
@@ -179,7 +185,7 @@ def _container(lab: Lab, node: Node) -> _Container | None:
 
 
 def _mounts(container: _Container, below: str, *, readonly: bool = False) -> Sequence[str]:
-    """docker's options that mount the folders of a machine's state below that folder."""
+    """The options that mount the folders of a machine's state below that folder."""
     words: list[str] = []
     for name, source in container.folders.items():
         kind = "bind" if source.startswith("/") else "volume"

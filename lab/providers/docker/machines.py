@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.errors import CommandFailed
+from lab.errors import CommandFailed, LabError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
 from lab.providers.docker import checkpoints, client
@@ -42,14 +42,15 @@ def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) ->
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine, the lab's network and its checkpoints, also machines that Vagrant has lost track of.
+    """Remove every machine, the network and the checkpoints, also machines that Vagrant has lost track of.
 
     Continues after a refused removal. Raises LabStateError with all refusals at the end.
     """
     if _was_never_used(workspace):
         return
     # First, and in parallel: Vagrant would stop them one after another.
-    refused, kept = _removal_failures(own_containers(workspace), log), ""
+    refused: list[LabError] = [*_removal_failures(own_containers(workspace), log)]
+    kept = ""
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
         try:
             LoggedVagrant(workspace, log).destroy()

@@ -1,7 +1,7 @@
 """The states of libvirt's machines, as internal snapshots of their disks.
 
-A snapshot of a machine that is shut off has its disks and its settings. It is in the disk's own file (qcow2), takes
-a second, and shares all data with the disk until the disk changes. It goes when its machine is removed.
+A snapshot of a machine that is shut off has its disks and its settings. It is in the disk's own file (qcow2),
+takes a second, and shares all data with the disk until the disk changes. It goes when its machine is removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lab.providers.protocol import Room
 from lab.workspace import Workspace
 
 SNAPSHOT_TIMEOUT = 300.0
-"""Seconds to take, revert to or delete a snapshot; one is usual, deleting one of a running machine takes longer."""
+"""Seconds to take, revert to or delete a snapshot; one is usual, a few to delete one of a running machine."""
 
 PREFIX = "ha-lab-"
 """The beginning of a snapshot's name, so that those of yours are never touched."""

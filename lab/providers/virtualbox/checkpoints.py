@@ -1,8 +1,8 @@
 """The states of VirtualBox's machines, as its snapshots.
 
-A snapshot of a machine that is off has its disks and its settings. From then on the machine writes to another disk
-file, which has only what differs. It goes when its machine is removed. As in `machines`, VBoxManage's options
-and output are from its manual and source.
+A snapshot of a machine that is off has its disks and its settings. From then on the machine writes to another
+disk file, which has only what differs. It goes when its machine is removed. As in `machines`, VBoxManage's
+options and output are from its manual and source.
 """
 
 from __future__ import annotations

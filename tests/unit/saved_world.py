@@ -1,0 +1,81 @@
+"""Checkpoints of a lab that lives in memory, in place of docker's."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from lab import providers
+from lab.model import Lab, Node
+from lab.providers.protocol import Room
+from lab.workspace import Workspace
+from tests.unit.world import Machine, World
+
+
+@dataclass
+class SavedWorld:
+    """What is saved of a world: by checkpoint and machine. The cluster's data is part of each control plane."""
+
+    world: World
+    free: int = 10_000
+    saved: dict[tuple[str, str], tuple[Machine, set[str], dict[str, str], bool]] = field(default_factory=dict)
+
+    def room(self, lab: Lab, workspace: Workspace) -> Room:
+        """100 MiB for each machine."""
+        return Room(100 * sum(machine.state != "absent" for machine in self.world.machines.values()), self.free)
+
+    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
+        """Save a machine while all are off."""
+        running = [each for each, machine in self.world.machines.items() if machine.state != "stopped"]
+        assert running == [], "states of different instants"
+        world = self.world
+        state = (copy.copy(world.machine(node.name)), set(world.members), dict(world.nodes), world.pod_network)
+        world.touch(f"save {node.name}", lambda: self.saved.update({(name, node.name): state}))
+        return 100
+
+    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+        """Restore a machine that is off; the record says meanwhile that the machines differ."""
+        assert self.world.machine(node.name).state == "stopped"
+        assert self.world.record.restoring == name
+        machine, members, nodes, pod_network = self.saved[name, node.name]
+
+        def load() -> None:
+            self.world.machines[node.name] = copy.copy(machine)
+            if node.spec.etcd_member:
+                self.world.members, self.world.nodes = set(members), dict(nodes)
+                self.world.pod_network = pod_network
+
+        self.world.touch(f"load {node.name}", load)
+
+    def has(self, lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
+        """Whether that was saved."""
+        return (name, node.name) in self.saved
+
+    def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
+        """Forget a checkpoint."""
+        for key in [key for key in self.saved if key[0] == name]:
+            self.world.touch(f"discard {key[1]}", lambda key=key: self.saved.pop(key))  # type: ignore[misc]
+
+    def names(self) -> set[str]:
+        """The checkpoints of which something is saved."""
+        return {name for name, _ in self.saved}
+
+
+def live(world: World, monkeypatch: pytest.MonkeyPatch) -> SavedWorld:
+    """Put it in the place of the provider's checkpoints."""
+    saved = SavedWorld(world)
+
+    def power_off(lab: Lab, nodes: Iterable[Node], silent: object) -> None:
+        for node in nodes:
+            assert world.machine(node.name).state == "running"
+            world.touch(
+                f"cut {node.name}", lambda name=node.name: setattr(world.machine(name), "state", "stopped")
+            )  # type: ignore[misc]
+
+    monkeypatch.setattr(providers, "checkpoints_of", lambda lab: saved)
+    monkeypatch.setattr(providers, "power_off", power_off)
+    return saved
