@@ -592,7 +592,7 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
 
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Remove the lab's machines, network, kubeconfig context and .lab/ folder, and nothing else."""
+    """Remove the lab's machines, network, checkpoints, kubeconfig context and .lab/, and nothing else."""
     from lab.verbs import destroy as destroying
     from lab.verbs.checkpoint import destroyed_with
 

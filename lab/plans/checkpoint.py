@@ -22,9 +22,9 @@ def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
 def _save(job: Job) -> bool:
     context, name = job.context, job.context.situation.checkpoint
     saving = providers.checkpoints_of(context.lab)
-    mib = saving.save(context.lab, context.workspace, job.node, name, job.log)
-    checkpoints.saved(context.workspace, name, job.node.name, mib)
-    job.shown.note = f"{mib} MiB"
+    saved = saving.save(context.lab, context.workspace, job.node, name, job.log)
+    checkpoints.add(context.workspace, name, job.node.name, saved)
+    job.shown.note = f"{saved.mib} MiB"
     return True
 
 
@@ -45,7 +45,10 @@ def _cut(job: Job) -> bool:
 
 def _load(job: Job) -> bool:
     context, name = job.context, job.context.situation.checkpoint
-    providers.checkpoints_of(context.lab).load(context.lab, context.workspace, job.node, name, job.log)
+    found = checkpoints.find(context.workspace, name)
+    assert found is not None
+    saving, saved = providers.checkpoints_of(context.lab), found.machines[job.node.name]
+    saving.load(context.lab, context.workspace, job.node, name, saved, job.log)
     return True
 
 

@@ -18,6 +18,7 @@ from lab.host.doctor.tools import Tool
 from lab.model import Lab, Node
 from lab.system.progress import Progress
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
 """`paused`: it has power, but nothing on it runs. `stopped`: it exists without power. `absent`: it does not
@@ -110,22 +111,22 @@ class Checkpoints(Protocol):
         """
         ...
 
-    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
-        """Save the state of a stopped machine; return the MiB that it takes.
+    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
+        """Save the state of a stopped machine.
 
         Replaces what an interrupted run has saved under that name.
         """
         ...
 
-    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
         """Give a stopped machine the state that was saved under that name; what came after is lost.
 
-        Idempotent.
+        Idempotent. Raises LabStateError if there is a `problem`.
         """
         ...
 
-    def has(self, lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
-        """Whether a state of that machine is saved under that name."""
+    def problem(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+        """Why that state can't be loaded, as a phrase; None if it can. The machine may not exist."""
         ...
 
     def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:

@@ -72,6 +72,8 @@ def save(session: Session, name: str) -> Checkpoint:
             _undo(session, name, healthy=healthy)
             raise
         done = checkpoints.complete(session.workspace, name)
+        took = session.progress.seconds
+        session.progress.say(f"the checkpoint {name} is complete after {took:.0f} s; the machines start again")
         _start(session, healthy=healthy)
     return done
 
@@ -135,7 +137,7 @@ def _row(session: Session, name: str, found: Checkpoint | str) -> dict[str, Any]
     return {
         "name": name,
         "taken": found.taken.isoformat(timespec="seconds"),
-        "machines": list(found.mib),
+        "machines": list(found.machines),
         "mib": found.size,
         "healthy": found.healthy,
         "problem": _remark(session, found) or None,
@@ -182,9 +184,10 @@ def question(session: Session, found: Checkpoint) -> str:
         if isinstance(each, Checkpoint) and each.taken > found.taken
     ]
     kept = f" The checkpoints that were taken since stay ({', '.join(others)})." if others else ""
+    when = f"{_moment(found)} ({_age(found)} ago)"
     return (
-        f"All {len(found.mib)} machines of {session.lab.name} go back to {found.name}, of {_moment(found)} "
-        f"({_age(found)} ago). All that was done since on the machines and in the cluster will be lost.{kept} "
+        f"All {len(found.machines)} machines of {session.lab.name} go back to {found.name}, of {when}. "
+        f"All that was done since on the machines and in the cluster will be lost.{kept} "
         "Continue? [y/N] "
     )
 
@@ -301,12 +304,7 @@ def _difference(session: Session, found: Checkpoint) -> str:
     then = found.made.machines
     more = [f"{name} was created since" for name in now if name not in then]
     less = [f"{name} was removed since" for name in then if name not in now]
-    other = [
-        f"{name} was created again since, from another golden machine"
-        for name in then
-        if name in now and now[name].golden != then[name].golden
-    ]
-    return "; ".join([*differing, *more, *less, *other])
+    return "; ".join([*differing, *more, *less])
 
 
 def _that_matter(changed: Change) -> list[Setting]:
@@ -322,18 +320,18 @@ def _manifest(session: Session) -> str:
 
 
 def _require_saved(session: Session, found: Checkpoint) -> None:
-    """Raise LabStateError with the machines whose states are not there."""
-    saved = providers.checkpoints_of(session.lab)
+    """Raise LabStateError with the machines whose states can't be loaded, and why."""
+    lab, workspace, saving = session.lab, session.workspace, providers.checkpoints_of(session.lab)
     with session.progress.asking("the machines' saved states"):
-        lost = [
-            node.name
-            for node in session.lab.nodes
-            if not saved.has(session.lab, session.workspace, node, found.name)
-        ]
-    if lost:
+        problems = {
+            node.name: saving.problem(lab, workspace, node, found.name, found.machines[node.name])
+            for node in lab.nodes
+        }
+    said = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if said:
         raise LabStateError(
-            f"the checkpoint {found.name} has no state of {', '.join(lost)}: it was removed with its machine",
-            hint=f"`./inv checkpoints --remove {found.name}` removes the rest",
+            f"the checkpoint {found.name} can't be restored: {'; '.join(said)}",
+            hint=f"`./inv checkpoints` lists the others; `--remove {found.name}` removes this one",
         )
 
 
@@ -394,7 +392,7 @@ def _remark(session: Session, found: Checkpoint) -> str:
 
 
 def _machines(found: Checkpoint) -> str:
-    return f"{len(found.mib)}" if found.healthy else f"{len(found.mib)}, not healthy then"
+    return f"{len(found.machines)}" if found.healthy else f"{len(found.machines)}, not healthy then"
 
 
 def _with_size(session: Session, name: str) -> str:

@@ -30,11 +30,21 @@ RECORD, SECRETS, KUBECONFIG = "checkpoint.json", "secrets", "kubeconfig"
 _UPDATING = threading.Lock()
 
 
+class Saved(Frozen):
+    """One machine's saved state: what it takes on the disk, in MiB, and what it can be restored onto.
+
+    `base` is the provider's own word for what is not in the state, such as the image; "" if there is nothing.
+    """
+
+    mib: int
+    base: str = ""
+
+
 class Checkpoint(Frozen):
     """One checkpoint. `made` is the record of the lab that it is of.
 
-    `healthy`: all checks passed before, so that they have to pass after a restore, too. `complete`: all
-    machines are saved. `mib` is what each machine's state takes on the disk, in MiB, by name.
+    `healthy`: all checks passed before, so that they have to pass after a restore, too. `machines` are those
+    that are saved so far, by name. `complete`: all are.
     """
 
     name: str
@@ -42,12 +52,12 @@ class Checkpoint(Frozen):
     made: Made
     healthy: bool
     complete: bool = False
-    mib: dict[str, int] = Field(default_factory=dict)
+    machines: dict[str, Saved] = Field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """The MiB that all machines' states take."""
-        return sum(self.mib.values())
+        return sum(machine.mib for machine in self.machines.values())
 
 
 def require_name(name: str) -> None:
@@ -95,11 +105,11 @@ def begin(workspace: Workspace, checkpoint: Checkpoint) -> None:
     _write(workspace, checkpoint)
 
 
-def saved(workspace: Workspace, name: str, machine: str, mib: int) -> None:
+def add(workspace: Workspace, name: str, machine: str, saved: Saved) -> None:
     """Record that a machine's state is saved. Machines are saved in parallel."""
     with _UPDATING:
         found = _known(workspace, name)
-        _write(workspace, found.model_copy(update={"mib": found.mib | {machine: mib}}))
+        _write(workspace, found.model_copy(update={"machines": found.machines | {machine: saved}}))
 
 
 def complete(workspace: Workspace, name: str) -> Checkpoint:

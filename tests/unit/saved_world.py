@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from lab import providers
 from lab.model import Lab, Node
 from lab.providers.protocol import Room
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 from tests.unit.world import Machine, World
 
 
@@ -28,16 +30,16 @@ class SavedWorld:
         """100 MiB for each machine."""
         return Room(100 * sum(machine.state != "absent" for machine in self.world.machines.values()), self.free)
 
-    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
+    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
         """Save a machine while all are off."""
         running = [each for each, machine in self.world.machines.items() if machine.state != "stopped"]
         assert running == [], "states of different instants"
         world = self.world
         state = (copy.copy(world.machine(node.name)), set(world.members), dict(world.nodes), world.pod_network)
         world.touch(f"save {node.name}", lambda: self.saved.update({(name, node.name): state}))
-        return 100
+        return Saved(mib=100, base=world.record.machines[node.name].golden)
 
-    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
         """Restore a machine that is off; the record says meanwhile that the machines differ."""
         assert self.world.machine(node.name).state == "stopped"
         assert self.world.record.restoring == name
@@ -51,9 +53,12 @@ class SavedWorld:
 
         self.world.touch(f"load {node.name}", load)
 
-    def has(self, lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
-        """Whether that was saved."""
-        return (name, node.name) in self.saved
+    def problem(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+        """Whether that was not saved, or is of another golden machine."""
+        if (name, node.name) not in self.saved:
+            return "nothing is saved of it"
+        same = self.world.record.machines[node.name].golden == saved.base
+        return None if same else "it is another machine"
 
     def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
         """Forget a checkpoint."""
@@ -71,10 +76,9 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> SavedWorld:
 
     def power_off(lab: Lab, nodes: Iterable[Node], silent: object) -> None:
         for node in nodes:
-            assert world.machine(node.name).state == "running"
-            world.touch(
-                f"cut {node.name}", lambda name=node.name: setattr(world.machine(name), "state", "stopped")
-            )  # type: ignore[misc]
+            machine = world.machine(node.name)
+            assert machine.state == "running"
+            world.touch(f"cut {node.name}", functools.partial(setattr, machine, "state", "stopped"))
 
     monkeypatch.setattr(providers, "checkpoints_of", lambda lab: saved)
     monkeypatch.setattr(providers, "power_off", power_off)

@@ -14,16 +14,18 @@ import pytest
 
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
+from lab.model import Lab, Node
 from lab.providers.docker import checkpoints
 from lab.providers.protocol import Room
 from lab.system import process
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 from tests.unit.fakes import keep_made
 from tests.unit.hosts import FakeRun
 
 LAB = default()
-[LB1] = LAB.balancers
 CP1 = LAB.first
+SAVED = Saved(mib=123, base="sha256:90")
 UPPER = "/var/lib/docker/overlay2/5f2a/diff"
 
 
@@ -74,7 +76,7 @@ def log(workspace: Workspace) -> Path:
 def test_a_machine_is_copied_to_the_checkpoint_s_own_volume(run: FakeRun, workspace: Workspace) -> None:
     run.tell("docker volume create")
     run.tell("docker run", "123\t/checkpoint/cp1\n")
-    assert checkpoints.save(LAB, workspace, CP1, "start", log(workspace)) == 123
+    assert checkpoints.save(LAB, workspace, CP1, "start", log(workspace)) == SAVED
     [created] = asked(run, "volume")
     volume = created.split()[-1]
     assert volume.startswith("ha-lab-")
@@ -100,13 +102,17 @@ def test_a_helper_of_a_killed_run_is_ended_before_another_one_copies(
     run: FakeRun, workspace: Workspace
 ) -> None:
     run.tell("docker run", "1\t/checkpoint/cp1\n")
-    checkpoints.load(LAB, workspace, CP1, "start", log(workspace))
+    checkpoints.load(LAB, workspace, CP1, "start", SAVED, log(workspace))
     verbs = [words[1] for words in run.asked]
     assert verbs.index("rm") < verbs.index("run")
     assert "--name ha-lab-cp1-checkpoint" in asked(run, "run")[0]
 
 
-@pytest.mark.parametrize("act", [checkpoints.save, checkpoints.load])
+def load(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+    checkpoints.load(lab, workspace, node, name, SAVED, log)
+
+
+@pytest.mark.parametrize("act", [checkpoints.save, load])
 def test_a_machine_that_runs_is_not_copied(run: FakeRun, workspace: Workspace, act: Any) -> None:
     run.tell("docker volume create")
     run.tell("docker inspect --type container ha-lab-cp1", container(running=True))
@@ -149,9 +155,12 @@ def test_room_counts_the_machines_that_there_are(run: FakeRun, workspace: Worksp
 
 def test_what_is_saved_is_asked_and_removed_by_its_volume(run: FakeRun, workspace: Workspace) -> None:
     run.tell("docker volume inspect", "ha-lab-x\n")
-    assert checkpoints.has(LAB, workspace, CP1, "start")
-    run.tell("docker volume inspect", code=1, stderr="Error: No such volume")
-    assert not checkpoints.has(LAB, workspace, CP1, "start")
+    assert checkpoints.problem(LAB, workspace, CP1, "start", SAVED) is None
+    run.tell("docker volume inspect", code=1, stderr="Error: No such volume: x")
+    assert "-checkpoint-start is gone" in (checkpoints.problem(LAB, workspace, CP1, "start", SAVED) or "")
+    run.tell("docker volume inspect", code=1, stderr="Cannot connect to the Docker daemon")
+    with pytest.raises(CommandFailed, match="Cannot connect"):
+        checkpoints.problem(LAB, workspace, CP1, "start", SAVED)
     label = f"ha-lab.workspace.checkpoint={workspace.root}"
     run.tell(f"docker ps --all --quiet --filter label={label}", "hhh\n")
     run.tell("docker rm --force hhh")
@@ -159,6 +168,23 @@ def test_what_is_saved_is_asked_and_removed_by_its_volume(run: FakeRun, workspac
     checkpoints.discard(LAB, workspace, "start", log(workspace))
     assert asked(run, "volume")[-1].endswith("-checkpoint-start")
     assert "docker rm --force hhh" in asked(run, "rm")
+
+
+def test_a_state_is_not_loaded_onto_another_image(run: FakeRun, workspace: Workspace) -> None:
+    other = SAVED.model_copy(update={"base": "sha256:91"})
+    said = checkpoints.problem(LAB, workspace, CP1, "start", other)
+    assert said == "the machine was created again since, from another golden machine"
+    with pytest.raises(LabStateError, match="cp1: the machine was created again since"):
+        checkpoints.load(LAB, workspace, CP1, "start", other, log(workspace))
+    assert asked(run, "run") == []
+
+
+def test_a_state_of_a_machine_that_is_gone_can_be_loaded_once_it_is_created(
+    run: FakeRun, workspace: Workspace
+) -> None:
+    run.tell("docker inspect --type container ha-lab-cp1", "[]", code=1, stderr="No such container")
+    run.tell("docker volume inspect", "ha-lab-x\n")
+    assert checkpoints.problem(LAB, workspace, CP1, "start", SAVED) is None
 
 
 def test_all_of_a_lab_s_checkpoints_go_with_it_and_refusals_are_reported(
@@ -182,7 +208,7 @@ def test_labs_of_one_name_have_volumes_of_their_own(run: FakeRun, workspace: Wor
     other = Workspace(tmp_path / "other" / ".lab")
     keep_made(other, LAB)
     for each in (workspace, other):
-        checkpoints.has(LAB, each, LB1, "start")
+        checkpoints.problem(LAB, each, CP1, "start", SAVED)
     first, second = asked(run, "volume")
     assert first != second
 

@@ -1,4 +1,4 @@
-"""`checkpoint`, `checkpoints`, `restore` and `destroy` as they are typed, and the commands of docs/checkpoints.md."""
+"""Verbs about checkpoints as a person types them, and the commands of docs/checkpoints.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lab import config
 from lab.exit_codes import FAILED, USAGE
 from lab.system.paths import REPOSITORY
 from lab.workspace import Workspace, checkpoints
-from lab.workspace.checkpoints import Checkpoint
+from lab.workspace.checkpoints import Checkpoint, Saved
 from tests.unit.fakes import keep_made, program
 from tests.unit.sessions import let_exist
 from tests.unit.typed import typed
@@ -33,7 +33,9 @@ def folder(tmp_path: Path) -> Path:
     workspace, lab = Workspace(tmp_path / ".lab"), config.default()
     record = keep_made(workspace, lab)
     let_exist(workspace, *(node.name for node in lab.nodes))
-    found = Checkpoint(name="start", taken=datetime.now(UTC), made=record, healthy=True, mib={"cp1": 812})
+    found = Checkpoint(
+        name="start", taken=datetime.now(UTC), made=record, healthy=True, machines={"cp1": Saved(mib=812)}
+    )
     checkpoints.begin(workspace, found)
     checkpoints.complete(workspace, "start")
     return tmp_path

@@ -14,6 +14,7 @@ from lab.providers.protocol import Room
 from lab.providers.virtualbox import checkpoints as virtualbox
 from lab.system import process
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 from tests.unit.hosts import FakeRun
 
 VIRSH = "virsh --connect qemu:///system"
@@ -97,7 +98,7 @@ def test_libvirt_takes_a_snapshot_and_says_what_it_may_take(
     run.tell(f"{VIRSH} snapshot-create-as ha-lab-cp1")
     run.tell(f"{VIRSH} domblklist ha-lab-cp1 --details", DISKS)
     run.tell(f"{VIRSH} domblkinfo ha-lab-cp1 vda", BLOCK)
-    assert libvirt.save(LAB, workspace, CP1, "start", log) == 1024
+    assert libvirt.save(LAB, workspace, CP1, "start", log) == Saved(mib=1024)
     assert changed(run, "snapshot-create-as", "snapshot-delete") == [
         "snapshot-create-as ha-lab-cp1 --name ha-lab-start"
     ]
@@ -116,13 +117,13 @@ def test_libvirt_replaces_the_snapshot_of_an_interrupted_run(
 
 def test_libvirt_reverts_and_discards_only_its_own(run: FakeRun, workspace: Workspace, log: Path) -> None:
     run.tell(f"{VIRSH} snapshot-revert ha-lab-cp1 ha-lab-start")
-    libvirt.load(LAB, workspace, CP1, "start", log)
+    libvirt.load(LAB, workspace, CP1, "start", Saved(mib=1), log)
     run.tell(f"{VIRSH} snapshot-list ha-lab-cp1 --name", "yours\nha-lab-start\n\n")
     run.tell(
         f"{VIRSH} snapshot-list ha-lab-lb1 --name", code=1, stderr="error: failed to get domain 'ha-lab-lb1'"
     )
-    assert libvirt.has(LAB, workspace, CP1, "start")
-    assert not libvirt.has(LAB, workspace, LB1, "start")
+    assert libvirt.problem(LAB, workspace, CP1, "start", Saved(mib=1)) is None
+    assert "went with the machine" in (libvirt.problem(LAB, workspace, LB1, "start", Saved(mib=1)) or "")
     run.tell(f"{VIRSH} snapshot-delete ha-lab-cp1 ha-lab-start")
     libvirt.discard(LAB, workspace, "start", log)
     assert changed(run, "snapshot-delete") == ["snapshot-delete ha-lab-cp1 ha-lab-start"]
@@ -149,7 +150,7 @@ def test_virtualbox_takes_a_snapshot_and_says_what_it_may_take(
     run.tell(about, ABOUT.replace("\n", "\r\n"))
     run.tell("VBoxManage showmediuminfo disk 11111111-2222-3333-4444-555555555555", MEDIUM)
     run.tell("VBoxManage snapshot ha-lab-cp1 take ha-lab-start")
-    assert virtualbox.save(BOX, workspace, CP1, "start", log) == 1024
+    assert virtualbox.save(BOX, workspace, CP1, "start", log) == Saved(mib=1024)
     run.tell("VBoxManage snapshot ha-lab-cp1 list", SNAPSHOTS)
     run.tell("VBoxManage snapshot ha-lab-cp1 delete ha-lab-start")
     virtualbox.save(BOX, workspace, CP1, "start", log)
@@ -162,19 +163,21 @@ def test_virtualbox_takes_a_snapshot_and_says_what_it_may_take(
 
 def test_virtualbox_restores_and_discards_only_its_own(run: FakeRun, workspace: Workspace, log: Path) -> None:
     run.tell("VBoxManage snapshot ha-lab-cp1 restore ha-lab-start")
-    virtualbox.load(BOX, workspace, CP1, "start", log)
+    virtualbox.load(BOX, workspace, CP1, "start", Saved(mib=1), log)
     run.tell("VBoxManage snapshot ha-lab-cp1 list", SNAPSHOTS)
     missing = "VBoxManage: error: Could not find a registered machine named 'ha-lab-lb1'"
     run.tell("VBoxManage snapshot ha-lab-lb1 list", code=1, stderr=missing)
-    assert virtualbox.has(BOX, workspace, CP1, "start")
-    assert not virtualbox.has(BOX, workspace, CP1, "later"), "the current one is listed by its own line, too"
-    assert not virtualbox.has(BOX, workspace, LB1, "start")
+    assert virtualbox.problem(BOX, workspace, CP1, "start", Saved(mib=1)) is None
+    assert "went with the machine" in (virtualbox.problem(BOX, workspace, CP1, "later", Saved(mib=1)) or ""), (
+        "the current one is listed by its own line, too"
+    )
+    assert "went with the machine" in (virtualbox.problem(BOX, workspace, LB1, "start", Saved(mib=1)) or "")
     run.tell("VBoxManage snapshot ha-lab-cp1 delete ha-lab-start")
     virtualbox.discard(BOX, workspace, "start", log)
     assert changed(run, "delete") == ["snapshot ha-lab-cp1 delete ha-lab-start"]
     run.tell("VBoxManage snapshot ha-lab-cp1 list", code=1, stderr="E_ACCESSDENIED")
     with pytest.raises(CommandFailed, match="E_ACCESSDENIED"):
-        virtualbox.has(BOX, workspace, CP1, "start")
+        virtualbox.problem(BOX, workspace, CP1, "start", Saved(mib=1))
 
 
 def test_virtualbox_s_room_is_that_of_its_folder(run: FakeRun, workspace: Workspace, tmp_path: Path) -> None:

@@ -23,11 +23,14 @@ from lab.model import LABEL, Lab, Node, machine_name
 from lab.providers.docker import client
 from lab.providers.protocol import Room
 from lab.workspace import Workspace, made
+from lab.workspace.checkpoints import Saved
 
 COPY_TIMEOUT = 900.0
 """Seconds for one machine's state; 5 are usual for all of seven machines."""
 
 FULL = "docker's disk may be full: `./inv checkpoints` shows what its checkpoints take"
+
+OTHER_IMAGE = "the machine was created again since, from another golden machine"
 
 LAYER = "layer"
 """The folder with a container's own layer; the other folders are named after their volumes' places."""
@@ -62,7 +65,7 @@ for folder in /machine/*; do
 	find "$folder" -mindepth 1 -delete
 	{COPY} "/checkpoint/$1/${{folder##*/}}/." "$folder/"
 done
-sync --file-system "$folder"
+sync --file-system /machine/*
 """
 
 # Running machines remove files meanwhile, which du reports as errors.
@@ -96,22 +99,36 @@ def room(lab: Lab, workspace: Workspace) -> Room:
     return Room(taken=int(said[1]), free=int(said[0]))
 
 
-def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
-    """Copy a stopped machine's layer and volumes to the checkpoint's volume; return the MiB of the copy."""
+def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
+    """Copy a stopped machine's layer and volumes to the checkpoint's volume. They are based on its image."""
+    container = _stopped(lab, node)
     words = ("volume", "create", "--label", _label(workspace), _volume(lab, workspace, name))
     client.run(*words, timeout=client.CHANGE_TIMEOUT)
-    return int(_help(lab, workspace, node, name, SAVE).split()[0])
+    said = _help(lab, workspace, node, container, name, SAVE)
+    return Saved(mib=int(said.split()[0]), base=container.image)
 
 
-def load(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+def load(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
     """Replace a stopped machine's layer and the contents of its volumes by their copies."""
-    _help(lab, workspace, node, name, LOAD)
+    container = _stopped(lab, node)
+    if container.image != saved.base:
+        raise LabStateError(f"{node.name}: {OTHER_IMAGE}", hint="`./inv checkpoints` lists the others")
+    _help(lab, workspace, node, container, name, LOAD)
 
 
-def has(lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
-    """Whether the checkpoint's volume exists; a complete checkpoint has all machines in it."""
-    words = ("volume", "inspect", "--format", "{{.Name}}", _volume(lab, workspace, name))
-    return client.run(*words, accept=None, timeout=client.ASK_TIMEOUT).ok
+def problem(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+    """Whether the machine has another image, or the volume is gone, which has all machines in it."""
+    container, volume = _container(lab, node), _volume(lab, workspace, name)
+    if container and container.image != saved.base:
+        return OTHER_IMAGE
+    words = ("volume", "inspect", "--format", "{{.Name}}", volume)
+    try:
+        client.run(*words, timeout=client.ASK_TIMEOUT)
+    except CommandFailed as error:
+        if client.NO_SUCH in error.tail.lower():
+            return f"docker's volume {volume} is gone"
+        raise
+    return None
 
 
 def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
@@ -138,14 +155,19 @@ def removal_failures(workspace: Workspace, log: Path) -> list[LabError]:
     return failures
 
 
-def _help(lab: Lab, workspace: Workspace, node: Node, name: str, script: str) -> str:
-    """Run a script in a helper container beside a stopped machine; return what it prints.
-
-    Raises LabStateError if the machine runs or does not exist.
-    """
+def _help(lab: Lab, workspace: Workspace, node: Node, container: _Container, name: str, script: str) -> str:
+    """Run a script in a helper container beside a stopped machine; return what it prints."""
     helper = f"{machine_name(lab, node)}-checkpoint"
     # That of a killed run may still be copying: ending docker's client does not end the container.
     client.run("rm", "--force", helper, accept=None, timeout=client.CHANGE_TIMEOUT)
+    volume = f"type=volume,source={_volume(lab, workspace, name)},target=/checkpoint"
+    words = (*HELPER, "--name", helper, "--label", _label(workspace), *_mounts(container, "/machine"))
+    command = ("--mount", volume, container.image, "-c", script, "checkpoint", node.name)
+    return client.run(*words, *command, timeout=COPY_TIMEOUT, hint=FULL).stdout.strip()
+
+
+def _stopped(lab: Lab, node: Node) -> _Container:
+    """A stopped machine's container. Raises LabStateError if it runs or does not exist."""
     container = _container(lab, node)
     if container is None or container.running:
         state = "does not exist" if container is None else "runs again"
@@ -153,10 +175,7 @@ def _help(lab: Lab, workspace: Workspace, node: Node, name: str, script: str) ->
             f"{node.name} {state}, so its files can't be copied",
             hint="`docker ps --all` shows it; then try again",
         )
-    volume = f"type=volume,source={_volume(lab, workspace, name)},target=/checkpoint"
-    words = (*HELPER, "--name", helper, "--label", _label(workspace), *_mounts(container, "/machine"))
-    command = ("--mount", volume, container.image, "-c", script, "checkpoint", node.name)
-    return client.run(*words, *command, timeout=COPY_TIMEOUT, hint=FULL).stdout.strip()
+    return container
 
 
 def _container(lab: Lab, node: Node) -> _Container | None:

@@ -16,6 +16,7 @@ from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import TABLE_HEAD
 from lab.providers.protocol import Room
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 
 SNAPSHOT_TIMEOUT = 300.0
 """Seconds to take, revert to or delete a snapshot; one is usual, a few to delete one of a running machine."""
@@ -42,21 +43,28 @@ def room(lab: Lab, workspace: Workspace) -> Room:
     return Room(taken=sum(_taken(lab, node) for node in lab.nodes), free=int(free[1]) // 2**20)
 
 
-def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
-    """Take a snapshot; return the MiB of the machine's disks, which it takes at most."""
-    if has(lab, workspace, node, name):
+def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
+    """Take a snapshot. It takes at most what the machine's disks take now."""
+    if _has(lab, node, name):
         _snapshot(lab, "snapshot-delete", node, name)
     settings, words = virsh.settings_of(lab), (machine_name(lab, node), "--name", f"{PREFIX}{name}")
     virsh.ask(settings, "snapshot-create-as", *words, timeout=SNAPSHOT_TIMEOUT)
-    return _taken(lab, node)
+    return Saved(mib=_taken(lab, node))
 
 
-def load(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+def load(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
     """Revert a stopped machine to its snapshot; it stays off, since the snapshot was taken of one that was."""
     _snapshot(lab, "snapshot-revert", node, name)
 
 
-def has(lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
+def problem(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+    """Whether the machine lacks that snapshot."""
+    return (
+        None if _has(lab, node, name) else "its snapshot went with the machine, which was created again since"
+    )
+
+
+def _has(lab: Lab, node: Node, name: str) -> bool:
     """Whether a machine has that snapshot; False if there is no such machine."""
     said = virsh.ask_domain(virsh.settings_of(lab), "snapshot-list", machine_name(lab, node), "--name")
     return f"{PREFIX}{name}" in (said or "").split()
@@ -65,7 +73,7 @@ def has(lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
 def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
     """Delete that snapshot of all machines that have it."""
     for node in lab.nodes:
-        if has(lab, workspace, node, name):
+        if _has(lab, node, name):
             _snapshot(lab, "snapshot-delete", node, name)
 
 

@@ -18,6 +18,7 @@ from lab.providers.protocol import Room
 from lab.providers.virtualbox.machines import NO_MACHINE
 from lab.system import process
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 
 SNAPSHOT_TIMEOUT = 900.0
 """Seconds to take, restore or delete a snapshot; to delete one, VirtualBox merges disk files."""
@@ -50,21 +51,28 @@ def room(lab: Lab, workspace: Workspace) -> Room:
     return Room(sum(map(_taken, about)), shutil.disk_usage(Path(settings[0]).parent).free // 2**20)
 
 
-def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> int:
-    """Take a snapshot; return the MiB of the machine's disk, which it takes at most."""
-    if has(lab, workspace, node, name):
+def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
+    """Take a snapshot. It takes at most what the machine's disk takes now."""
+    if _has(lab, node, name):
         _snapshot(lab, "delete", node, name, log)
     taken = _taken(_ask("showvminfo", machine_name(lab, node), "--machinereadable"))
     _snapshot(lab, "take", node, name, log)
-    return taken
+    return Saved(mib=taken)
 
 
-def load(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> None:
+def load(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
     """Restore a stopped machine's snapshot; it stays off."""
     _snapshot(lab, "restore", node, name, log)
 
 
-def has(lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
+def problem(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+    """Whether the machine lacks that snapshot."""
+    return (
+        None if _has(lab, node, name) else "its snapshot went with the machine, which was created again since"
+    )
+
+
+def _has(lab: Lab, node: Node, name: str) -> bool:
     """Whether a machine has that snapshot; False if there is no such machine."""
     said = _ask("snapshot", machine_name(lab, node), "list", "--machinereadable")
     return f"{PREFIX}{name}" in NAME.findall(said)
@@ -73,7 +81,7 @@ def has(lab: Lab, workspace: Workspace, node: Node, name: str) -> bool:
 def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
     """Delete that snapshot of all machines that have it."""
     for node in lab.nodes:
-        if has(lab, workspace, node, name):
+        if _has(lab, node, name):
             _snapshot(lab, "delete", node, name, log)
 
 
