@@ -56,6 +56,9 @@ def save(session: Session, name: str) -> Checkpoint:
             )
         _require_no_change_under_way(session)
         healthy = _health(session, begun)
+        if begun:
+            # Incomplete, and in the way of another attempt on a small disk.
+            _discard(session, name)
         _require_room(session)
         checkpoints.begin(
             session.workspace,
@@ -156,9 +159,8 @@ def remove(session: Session, name: str) -> None:
             problem = restore_problem(session)
             assert problem is not None
             raise LabStateError(problem.what, hint=problem.next)
-        with session.progress.step("remove", f"remove the checkpoint {name}") as step:
-            providers.checkpoints_of(session.lab).discard(session.lab, session.workspace, name, step.log)
-            checkpoints.remove(session.workspace, name)
+        _discard(session, name)
+        checkpoints.remove(session.workspace, name)
 
 
 def removal_question(session: Session, name: str) -> str:
@@ -357,12 +359,16 @@ def _start(session: Session, *, healthy: bool) -> None:
 def _undo(session: Session, name: str, *, healthy: bool) -> None:
     """After a failure to save: remove what was saved, and start the machines. Only the failure is reported."""
     with contextlib.suppress(LabError):
-        providers.checkpoints_of(session.lab).discard(
-            session.lab, session.workspace, name, session.workspace.logs / "undo.log"
-        )
+        _discard(session, name)
         checkpoints.remove(session.workspace, name)
     with contextlib.suppress(LabError):
         _start(session, healthy=healthy)
+
+
+def _discard(session: Session, name: str) -> None:
+    """Remove the machines' states that are saved under that name, complete or not."""
+    with session.progress.step("discard", f"remove the saved states of {name}") as step:
+        providers.checkpoints_of(session.lab).discard(session.lab, session.workspace, name, step.log)
 
 
 _INCOMPLETE = "incomplete: saving it was interrupted"

@@ -186,7 +186,8 @@ def restore_problem(session: Session) -> quorum.Problem | None:
         return None
     return quorum.Problem(
         f"restoring the checkpoint {name} was interrupted: some machines may have its state, and others not",
-        f"`./inv restore {name}` completes it; so does `./inv restore` with another checkpoint",
+        f"`./inv restore {name}` completes it, and so does `./inv restore` with another checkpoint; if none "
+        "can be used, `./inv destroy` removes the lab",
     )
 
 

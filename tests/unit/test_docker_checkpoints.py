@@ -84,18 +84,18 @@ def test_a_machine_is_copied_to_the_checkpoint_s_own_volume(run: FakeRun, worksp
     assert f"--label ha-lab.workspace.checkpoint={workspace.root} " in created
     [copied] = asked(run, "run")
     for words in (
-        "--rm --network none",
+        "--rm --interactive --network none",
         "--cap-add SYS_ADMIN",
         f"type=bind,source={UPPER},target=/machine/layer",
         "type=volume,source=e7cd,target=/machine/var-lib-etcd",
         "type=volume,source=c0d1,target=/machine/var-lib-containerd",
         "type=volume,source=4b1e,target=/machine/var-lib-kubelet",
-        f"type=volume,source={volume},target=/checkpoint sha256:90 -c ",
+        f"type=volume,source={volume},target=/checkpoint sha256:90 -s ",
     ):
         assert words in copied
     assert "/yours" not in copied
     assert "--label ha-lab.workspace=" not in copied, "helpers would count as machines"
-    assert copied.endswith(" checkpoint cp1")
+    assert copied.endswith(" -s cp1")
 
 
 def test_a_helper_of_a_killed_run_is_ended_before_another_one_copies(
@@ -220,7 +220,7 @@ def script(text: str, folder: Path, name: str) -> subprocess.CompletedProcess[st
     """Run a script of the helper where its folders are below another one."""
     for place in ("/machines", "/machine", "/checkpoint"):
         text = text.replace(place, f"{folder}{place}") if f"{folder}{place}" not in text else text
-    return subprocess.run(["sh", "-c", text, "checkpoint", name], capture_output=True, text=True, check=False)
+    return subprocess.run(["sh", "-s", name], input=text, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture

@@ -38,14 +38,15 @@ LAYER = "layer"
 # `trusted.` attributes, such as those that mark a folder of the overlay as opaque, are only visible with
 # CAP_SYS_ADMIN (xattr(7)). SELinux would refuse one container the files of another.
 HELPER = (
-    *("run", "--rm", "--network", "none", "--entrypoint", "/bin/sh"),
+    *("run", "--rm", "--interactive", "--network", "none", "--entrypoint", "/bin/sh"),
     *("--cap-add", "SYS_ADMIN", "--security-opt", "label=disable"),
 )
 
 COPY = "cp --archive --preserve=xattr --reflink=auto --sparse=auto"
 
-# $1 is the machine's name; below /machine are the folders of its state, below /checkpoint those of all
-# machines. A checkpoint counts as complete only once it is on disk (syncfs).
+# The scripts go to the helper's standard input, so that an error does not show them. $1 is the machine's name;
+# below /machine are the folders of its state, below /checkpoint those of all machines. A checkpoint counts as
+# complete only once it is on disk (syncfs).
 SAVE = f"""set -eu
 rm -rf "/checkpoint/$1"
 {COPY} /machine "/checkpoint/$1"
@@ -95,7 +96,7 @@ def room(lab: Lab, workspace: Workspace) -> Room:
         for word in _mounts(container, f"/machines/{name}", readonly=True)
     ]
     image = next(iter(found.values())).image
-    said = client.run(*HELPER, *mounts, image, "-c", ROOM, timeout=client.CHANGE_TIMEOUT).stdout.split()
+    said = client.run(*HELPER, *mounts, image, "-s", stdin=ROOM, timeout=client.CHANGE_TIMEOUT).stdout.split()
     return Room(taken=int(said[1]), free=int(said[0]))
 
 
@@ -162,8 +163,8 @@ def _help(lab: Lab, workspace: Workspace, node: Node, container: _Container, nam
     client.run("rm", "--force", helper, accept=None, timeout=client.CHANGE_TIMEOUT)
     volume = f"type=volume,source={_volume(lab, workspace, name)},target=/checkpoint"
     words = (*HELPER, "--name", helper, "--label", _label(workspace), *_mounts(container, "/machine"))
-    command = ("--mount", volume, container.image, "-c", script, "checkpoint", node.name)
-    return client.run(*words, *command, timeout=COPY_TIMEOUT, hint=FULL).stdout.strip()
+    command = ("--mount", volume, container.image, "-s", node.name)
+    return client.run(*words, *command, stdin=script, timeout=COPY_TIMEOUT, hint=FULL).stdout.strip()
 
 
 def _stopped(lab: Lab, node: Node) -> _Container:
