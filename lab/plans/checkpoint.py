@@ -14,6 +14,9 @@ from lab.plans.situation import Situation
 from lab.plans.stop import STOP
 from lab.workspace import checkpoints
 
+NO_PATIENCE = 0.0
+"""Seconds for a machine to shut down before a restore cuts its power: what it would still write is replaced."""
+
 
 def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
     return situation.machines
@@ -38,8 +41,7 @@ def _cut(job: Job) -> bool:
     lab, node = job.context.lab, job.node
     if providers.state(lab, node) == "stopped":
         return False
-    providers.resume(lab, node)
-    providers.power_off(lab, [node], lambda: None)
+    providers.stop(lab, node, NO_PATIENCE)  # not `power_off`, which asks a docker machine for something first
     return True
 
 
@@ -61,7 +63,7 @@ SAVE: Plan = (
 RESTORE: Plan = (
     # Only if machines are missing: they get their saved states, too, if the provider keeps these elsewhere.
     Step("create", "create missing machines", _create),
-    # Not shut down: everything that it would still write is replaced.
+    # Works for a machine that hangs, too.
     Step("cut", "its power is cut", _cut, _machines, after=("create",)),
     Step("load", "its state is restored", _load, _machines, after=("cut",)),
 )

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,13 +71,5 @@ class SavedWorld:
 def live(world: World, monkeypatch: pytest.MonkeyPatch) -> SavedWorld:
     """Put it in the place of the provider's checkpoints."""
     saved = SavedWorld(world)
-
-    def power_off(lab: Lab, nodes: Iterable[Node], silent: object) -> None:
-        for node in nodes:
-            machine = world.machine(node.name)
-            assert machine.state == "running"
-            world.touch(f"cut {node.name}", functools.partial(setattr, machine, "state", "stopped"))
-
     monkeypatch.setattr(providers, "checkpoints_of", lambda lab: saved)
-    monkeypatch.setattr(providers, "power_off", power_off)
     return saved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import stat
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lab import providers
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, NodeFailed
+from lab.model import Lab, Node
 from lab.plans import already
 from lab.session import Session
 from lab.verbs import checkpoint, plan
@@ -67,7 +70,14 @@ def shown(of: Session) -> str:
     return out.getvalue()
 
 
-def test_all_machines_are_saved_once_all_are_off_and_run_again(world: World, saved: SavedWorld) -> None:
+def test_all_machines_are_saved_once_all_are_off_and_run_again(
+    world: World, saved: SavedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(lab: Lab, node: Node, timeout: float) -> bool:
+        time.sleep(0.05)  # so that a state that is saved too early is seen
+        return world.stop(lab, node, timeout)
+
+    monkeypatch.setattr(providers, "stop", stop)
     found = save(world)
     kinds = [touch.split()[0] for touch in world.touches if touch.split()[0] in ("stop", "save", "start")]
     names = {node.name for node in world.record.lab.nodes}
@@ -88,7 +98,7 @@ def test_what_came_after_a_checkpoint_is_gone_once_it_is_restored(world: World, 
     assert world.nodes["w2"] == ""
     assert world.machine("cp2").has == "joined"
     assert world.record == before
-    assert not any(touch.startswith(("boot", "stop")) for touch in world.touches)
+    assert not any(touch.startswith("boot") for touch in world.touches)
     assert kubeconfig.read_text() == "yes"
     world.require_applied(restored.made.lab)
 
@@ -321,7 +331,7 @@ def test_a_restore_that_was_killed_anywhere_is_completed_and_up_says_so(
     world.touches.clear()
     restore(world)
     half = 0
-    for touch, nth in _touched(world, ("record", "cut", "load", "start")):
+    for touch, nth in _touched(world, ("record", "stop", "load", "start")):
         world.nodes["w2"] = "user"
         world.touches.clear()
         world.break_at(touch, when, KilledError(), nth=nth)
