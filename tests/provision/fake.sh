@@ -503,7 +503,8 @@ case "$name $*" in
 		sed -i "/^name $word\$/,/^end\$/d" "$state/requests"
 	done
 	;;
-"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
+"openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
+	"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
 *" --request-timeout 10s replace --filename -")
 	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read

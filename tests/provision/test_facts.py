@@ -35,7 +35,7 @@ TOLD = {
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"unfinished", "etcd-alarms", "programs", "images", "ca-key", "endpoint", "metrics"},
+    | {"etcd-alarms", "programs", "images", "ca-key", "endpoint", "metrics"},
 }
 DOCS = REPOSITORY / "docs" / "handout"
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"
@@ -62,6 +62,12 @@ def test_rules_of_kube_router_are_looked_for_where_it_is_not_wanted(tmp_path: Pa
     sections = read_sections(world.run("facts").said)
     assert set(sections) == TOLD[name] | {"policy-chains"}
     assert sections["policy-chains"].text.split() == ["KUBE-ROUTER-INPUT"]
+
+
+@pytest.mark.parametrize("answer", ["unfinished", "etcd-stored-members"])
+def test_what_all_control_planes_would_say_is_told_on_request_only(tmp_path: Path, answer: str) -> None:
+    ran = machine(tmp_path, "cp2").run("facts", answer)
+    assert set(read_sections(ran.said)) == {"script", answer, "clock"}
 
 
 @pytest.mark.parametrize("name", TOLD)
