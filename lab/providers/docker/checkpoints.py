@@ -3,7 +3,7 @@
 A machine's state is its container's own layer (the upper directory of docker's overlay) and its volumes. The
 container itself stays, with its id, its address and its settings. A helper container of the same image, started
 for each copy, has these folders mounted, so that the user who runs this needs no access to docker's folders,
-and the copies stay as private as docker's data. docs/decisions/0031 has the reasons.
+and the copies stay as private as docker's data. docs/decisions/0030 has the reasons.
 
 The layer may be changed while its overlay is not mounted (the kernel's overlayfs.rst, "Changes to underlying
 filesystems"), which docker mounts only while the container runs.
