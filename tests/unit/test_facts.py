@@ -331,13 +331,20 @@ def test_one_control_plane_says_what_is_unfinished_and_the_others_if_it_can_t(
 ) -> None:
     ask = OneAnswer(endpoint, unfinished)
     workspace = Workspace(tmp_path)
-    found = gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+    found = gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False)
     assert sorted(ask.asked) == asked
     codes = {node.name: found.machine(node).sections.get("unfinished") for node in lab().control_planes}
     assert {name: section.code for name, section in codes.items() if section} == {
         name: unfinished.get(name, 0) for name in asked
     }
     assert all("endpoint" in found.machine(node).sections for node in lab().control_planes)
+
+
+def test_who_does_not_ask_about_the_cluster_asks_nobody_what_is_unfinished(tmp_path: Path) -> None:
+    ask = OneAnswer({}, {})
+    workspace = Workspace(tmp_path)
+    gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+    assert ask.asked == []
 
 
 def test_who_asks_for_a_few_answers_is_given_those(tmp_path: Path) -> None:

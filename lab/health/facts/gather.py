@@ -121,11 +121,12 @@ def gather(
     """Ask everything once. Never raises LabError: what can't be asked is Unknown.
 
     The caller has made sure that the lab's network is up. Machines are asked for these answers; for all where
-    none is named, OF_ONE then of one control plane only. With `probes`, pods are run on every node, which
-    takes most of the time; without, what they would report is Unknown. So is what other machines than `of`
-    would, and what the API would where `cluster` is false. With `admission`, the API is also asked what may
-    keep pods from being created. Whether a machine that does not answer runs, the provider is asked;
-    what keeps machines from reaching one another, where they do not, this host's firewall.
+    none is named, OF_ONE then of one control plane only, and not where `cluster` is false. With `probes`,
+    pods are run on every node, which takes most of the time; without, what they would report is Unknown. So
+    is what other machines than `of` would, and what the API would where `cluster` is false. With `admission`,
+    the API is also asked what may keep pods from being created. Whether a machine that does not answer runs,
+    the provider is asked; what keeps machines from reaching one another, where they do not, this host's
+    firewall.
     """
     files = _host_files(workspace)
     unasked = Unknown("the API was not asked")
@@ -145,7 +146,7 @@ def gather(
         said = of_api.result()
         # Pods start once the machines have answered: both at once keep etcd from answering on two cores.
         seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
-        if not answers:
+        if cluster and not answers:
             machines |= _ask_one(pool, lab, asker, machines)
         found = seen.result() if seen else Unknown("pods were not asked")
         admitted = admits.result() if admits else NOT_ASKED
