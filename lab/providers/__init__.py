@@ -5,6 +5,7 @@
                      golden.py, its image or box; doctor.py, its checks; host.py, facts about this host
     vagrant.py       the only import of python-vagrant; explained.py    what its errors mean
     shutdown.py      how virtual machines are shut down; boxes.py       Vagrant's boxes
+    snapshots.py     what snapshots of virtual machines are called
 
 Another provider needs a folder, templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), a name in
 `lab.model.Provider` and a row in PROVIDERS.

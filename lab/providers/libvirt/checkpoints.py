@@ -15,14 +15,12 @@ from lab.model import Lab, Node, machine_name
 from lab.providers.libvirt import virsh
 from lab.providers.libvirt.host import TABLE_HEAD
 from lab.providers.protocol import Room
+from lab.providers.snapshots import GONE, snapshot_name
 from lab.workspace import Workspace
 from lab.workspace.checkpoints import Saved
 
 SNAPSHOT_TIMEOUT = 300.0
 """Seconds to take, revert to or delete a snapshot; one is usual, a few to delete one of a running machine."""
-
-PREFIX = "ha-lab-"
-"""The beginning of a snapshot's name, so that those of yours are never touched."""
 
 ALLOCATION = re.compile(r"^Allocation:\s*([0-9]+)", re.MULTILINE)
 AVAILABLE = re.compile(r"^Available:\s*([0-9]+)", re.MULTILINE)
@@ -47,7 +45,7 @@ def save(lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Sa
     """Take a snapshot. It takes at most what the machine's disks take now."""
     if _has(lab, node, name):
         _snapshot(lab, "snapshot-delete", node, name)
-    settings, words = virsh.settings_of(lab), (machine_name(lab, node), "--name", f"{PREFIX}{name}")
+    settings, words = virsh.settings_of(lab), (machine_name(lab, node), "--name", snapshot_name(name))
     virsh.ask(settings, "snapshot-create-as", *words, timeout=SNAPSHOT_TIMEOUT)
     return Saved(mib=_taken(lab, node))
 
@@ -59,15 +57,13 @@ def load(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, lo
 
 def problem(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
     """Whether the machine lacks that snapshot."""
-    return (
-        None if _has(lab, node, name) else "its snapshot went with the machine, which was created again since"
-    )
+    return None if _has(lab, node, name) else GONE
 
 
 def _has(lab: Lab, node: Node, name: str) -> bool:
     """Whether a machine has that snapshot; False if there is no such machine."""
     said = virsh.ask_domain(virsh.settings_of(lab), "snapshot-list", machine_name(lab, node), "--name")
-    return f"{PREFIX}{name}" in (said or "").split()
+    return snapshot_name(name) in (said or "").split()
 
 
 def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
@@ -78,7 +74,7 @@ def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
 
 
 def _snapshot(lab: Lab, verb: str, node: Node, name: str) -> None:
-    words = (verb, machine_name(lab, node), f"{PREFIX}{name}")
+    words = (verb, machine_name(lab, node), snapshot_name(name))
     virsh.ask(virsh.settings_of(lab), *words, timeout=SNAPSHOT_TIMEOUT)
 
 

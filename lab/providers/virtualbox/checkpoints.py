@@ -15,6 +15,7 @@ from lab.errors import CommandFailed, LabStateError
 from lab.host.ask import ENVIRONMENT
 from lab.model import Lab, Node, machine_name
 from lab.providers.protocol import Room
+from lab.providers.snapshots import GONE, snapshot_name
 from lab.providers.virtualbox.machines import NO_MACHINE
 from lab.system import process
 from lab.workspace import Workspace
@@ -22,9 +23,6 @@ from lab.workspace.checkpoints import Saved
 
 SNAPSHOT_TIMEOUT = 900.0
 """Seconds to take, restore or delete a snapshot; to delete one, VirtualBox merges disk files."""
-
-PREFIX = "ha-lab-"
-"""The beginning of a snapshot's name, so that those of yours are never touched."""
 
 NO_SNAPSHOTS = "does not have any snapshots"
 """What VBoxManage prints, with exit code 1, about a machine without snapshots."""
@@ -67,15 +65,13 @@ def load(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, lo
 
 def problem(lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
     """Whether the machine lacks that snapshot."""
-    return (
-        None if _has(lab, node, name) else "its snapshot went with the machine, which was created again since"
-    )
+    return None if _has(lab, node, name) else GONE
 
 
 def _has(lab: Lab, node: Node, name: str) -> bool:
     """Whether a machine has that snapshot; False if there is no such machine."""
     said = _ask("snapshot", machine_name(lab, node), "list", "--machinereadable")
-    return f"{PREFIX}{name}" in NAME.findall(said)
+    return snapshot_name(name) in NAME.findall(said)
 
 
 def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
@@ -86,7 +82,7 @@ def discard(lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
 
 
 def _snapshot(lab: Lab, verb: str, node: Node, name: str, log: Path) -> None:
-    words = ["VBoxManage", "snapshot", machine_name(lab, node), verb, f"{PREFIX}{name}"]
+    words = ["VBoxManage", "snapshot", machine_name(lab, node), verb, snapshot_name(name)]
     process.run(words, log=log, timeout=SNAPSHOT_TIMEOUT, env=ENVIRONMENT)
 
 
