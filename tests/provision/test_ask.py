@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.system.paths import PROVISION
+from tests.unit.fakes import program
 
 
 def asked(tmp_path: Path, *, lost: int) -> dict[str, str]:
@@ -19,9 +20,7 @@ def asked(tmp_path: Path, *, lost: int) -> dict[str, str]:
         "perl": "exit 0",
     }
     for name, body in programs.items():
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        program(tmp_path, name, body)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "NODE": "w1", "ASK_UNDER_POLICY": "", "PAYLOAD": "x"}
     words = ["sh", str(PROVISION / "pod" / "ask.sh"), "10.96.0.9", "30000", ""]
     said = subprocess.run(

@@ -12,6 +12,7 @@ import yaml
 
 from lab import config
 from lab.model.roles import NETWORK_POLICY
+from tests.unit.fakes import program
 from tests.unit.test_render import texts
 
 
@@ -34,9 +35,7 @@ def start(tmp_path: Path, *, succeeds_at: int) -> Started:
         "kube-router": 'echo "$*" >ran',
     }
     for name, body in programs.items():
-        path = tmp_path / name
-        path.write_text(f"#!/bin/sh\n{body}\n")
-        path.chmod(0o755)
+        program(tmp_path, name, body)
     words = [*container["command"], *container["args"]]
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     subprocess.run(words, cwd=tmp_path, env=env, check=True, timeout=60)

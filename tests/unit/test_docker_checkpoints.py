@@ -17,7 +17,6 @@ from lab.errors import CommandFailed, LabStateError
 from lab.model import Lab, Node
 from lab.providers.docker import checkpoints
 from lab.providers.protocol import Room
-from lab.system import process
 from lab.workspace import Workspace
 from lab.workspace.checkpoints import Saved
 from tests.unit.fakes import keep_made
@@ -57,12 +56,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    told = FakeRun()
-    monkeypatch.setattr(process, "run", told)
-    told.tell("docker rm --force ha-lab-cp1-checkpoint", code=1, stderr="Error: No such container")
-    told.tell("docker inspect --type container ha-lab-cp1", container())
-    return told
+def run(run: FakeRun) -> FakeRun:
+    """docker, with one machine and no helper."""
+    run.tell("docker rm --force ha-lab-cp1-checkpoint", code=1, stderr="Error: No such container")
+    run.tell("docker inspect --type container ha-lab-cp1", container())
+    return run
 
 
 def asked(run: FakeRun, verb: str) -> list[str]:

@@ -12,7 +12,6 @@ from lab.model import Libvirt
 from lab.providers.libvirt import checkpoints as libvirt
 from lab.providers.protocol import Room
 from lab.providers.virtualbox import checkpoints as virtualbox
-from lab.system import process
 from lab.workspace import Workspace
 from lab.workspace.checkpoints import Saved
 from tests.unit.hosts import FakeRun
@@ -66,13 +65,6 @@ SnapshotName-1="ha-lab-start"
 SnapshotUUID-1="33333333-2222-3333-4444-555555555555"
 CurrentSnapshotName="ha-lab-later"
 """
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    told = FakeRun()
-    monkeypatch.setattr(process, "run", told)
-    return told
 
 
 @pytest.fixture
