@@ -40,7 +40,8 @@ class Situation:
     those that do not exist yet. `first` is where `kubeadm init` runs, or ran. `joined` have joined completely
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
-    `resized` get another size. `until` is the name of the stop before which to end, or "".
+    `resized` get another size. `until` is the name of the stop before which to end, or "". `checkpoint` is the
+    name of the checkpoint that is saved or restored, or "".
     """
 
     first: Node
@@ -53,6 +54,7 @@ class Situation:
     silent: frozenset[str] = frozenset()
     resized: tuple[Node, ...] = ()
     until: str = ""
+    checkpoint: str = ""
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""

@@ -26,7 +26,13 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import bake, durations
-from lab.verbs.up import hints_by_keys, impossible_message, leaving_machines, quorum_problem
+from lab.verbs.up import (
+    hints_by_keys,
+    impossible_message,
+    leaving_machines,
+    quorum_problem,
+    restore_problem,
+)
 
 _Left = Mapping[str, tuple[str, ...]]
 """The steps that are left to do, each with its reasons."""
@@ -66,8 +72,8 @@ class Forecast:
     `problems` are failing checks of a lab for which no step is left to do: `up` repairs what it can. `seconds`
     is how long everything takes; steps in parallel count once. `notice` is what users of the lab notice, a
     sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores.
-    `differs` are changed keys that affect no machine. `refused` is why `up` would not remove machines now: etcd
-    would lose its majority.
+    `differs` are changed keys that affect no machine. `refused` is why `up` would not do it now: etcd
+    would lose its majority, or a restore was interrupted.
     """
 
     lab: str
@@ -110,7 +116,9 @@ def look(session: Session) -> Forecast:
     # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
     there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
-    refused = None if impossibles or there.problem else quorum_problem(session, change, leaving)
+    refused = restore_problem(session)
+    if not (refused or impossibles or there.problem):
+        refused = quorum_problem(session, change, leaving)
     parts = [] if impossibles or refused else _parts(session, change, there)
     figures = durations.of_lab(session.lab, session.workspace)
     golden = [_golden(figures)] if parts and bake.is_missing(session) else []

@@ -83,6 +83,9 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
+        half_restored = restore_problem(session)
+        if half_restored:
+            raise LabStateError(half_restored.what, hint=half_restored.next)
         leaving = leaving_machines(session, change, wish.replacing)
         refusal = quorum_problem(session, change, leaving, wish.replacing)
         if refusal:
@@ -174,6 +177,18 @@ def leaving_machines(session: Session, change: Change, replacing: Sequence[str])
         return ()
     names = {*(node.name for node in change.removed), *replacing, *record.leaving}
     return tuple(node for node in record.lab.nodes if node.name in names)
+
+
+def restore_problem(session: Session) -> quorum.Problem | None:
+    """Why the machines may not be of one instant, and what to do: a restore was interrupted. None if not."""
+    name = session.made.restoring if session.made else ""
+    if not name:
+        return None
+    return quorum.Problem(
+        f"restoring the checkpoint {name} was interrupted: some machines may have its state, and others not",
+        f"`./inv restore {name}` completes it, and so does `./inv restore` with another checkpoint; if none "
+        "can be used, `./inv destroy` removes the lab",
+    )
 
 
 def quorum_problem(
@@ -301,6 +316,10 @@ class Run:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self._context(situation)) or changed
         return engine.run(plan[len(START) :], self._context(situation)) or changed
+
+    def start(self) -> None:
+        """Start all machines, and copy this checkout's scripts; change nothing else on them."""
+        self._start(from_nothing(self.session.lab))
 
     def _repair_for_majority(self, found: Mapping[str, JoinState], plan: Plan) -> bool:
         """Repair damaged control planes first if the complete ones are not a majority of etcd's members.

@@ -34,6 +34,8 @@ VERBS = (
     *(
         "bake",
         "bench",
+        "checkpoint",
+        "checkpoints",
         "completion",
         "conformance",
         "destroy",
@@ -49,6 +51,7 @@ VERBS = (
         "plan",
         "render",
         "replace",
+        "restore",
         "ssh",
         "status",
         "stop",
@@ -450,7 +453,7 @@ def test_a_lab_file_that_is_wrong_stops_every_verb_before_anything(
     tmp_path: Path, bin_folder: Path, verb: str, text: str, said: str
 ) -> None:
     (tmp_path / "lab.yaml").write_text(text)
-    words = [verb, "cp1"] if verb in ("ssh", "replace") else [verb]
+    words = [verb, "cp1"] if verb in ("ssh", "replace", "checkpoint", "restore") else [verb]
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     assert ran.returncode == USAGE, ran.stderr
     assert "error:" in ran.stderr
