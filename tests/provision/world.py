@@ -62,7 +62,7 @@ READING = re.compile(
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
     r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
-    r"|etcdctl .* (member list|endpoint (health|status)|get /registry/)"
+    r"|etcdctl .* (member list|endpoint (health|status)|get /|alarm list)"
     r"|etcdutl (version|snapshot status )"
 )
 
