@@ -387,6 +387,27 @@ def test_task_tells_that_what_does_not_hold_may_be_meant(
     )
 
 
+@pytest.mark.parametrize("verb", ["status", "plan"])
+def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
+    tmp_path: Path, bin_folder: Path, verb: str
+) -> None:
+    (tmp_path / ".lab").mkdir()
+    record = {"file": "/home/ada/my backup.tar", "sha256": "", "token": "", "members": [], "before": None}
+    (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
+    ran = typed(tmp_path, verb, "--lab", "lab.yaml")
+    assert (
+        "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on" in ran.stderr
+    )
+
+
+def test_a_backup_that_is_none_is_refused_with_what_to_do(tmp_path: Path, bin_folder: Path) -> None:
+    for file, said in (("none.tar", "there is no file"), ("lab.yaml", "is not a backup")):
+        ran = typed(tmp_path, "recover", file, "--lab", "lab.yaml")
+        assert ran.returncode == USAGE
+        assert said in ran.stderr
+        assert "next:" in ran.stderr
+
+
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
 def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     tmp_path: Path, bin_folder: Path, pairs: str
