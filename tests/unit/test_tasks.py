@@ -396,7 +396,8 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
     (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
     ran = typed(tmp_path, verb, "--lab", "lab.yaml")
     assert (
-        "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on" in ran.stderr
+        "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on"
+        in ran.stderr
     )
 
 
