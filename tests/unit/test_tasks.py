@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +67,7 @@ import sys
 import tasks
 from lab.errors import *
 from pathlib import Path
+from typing import Any
 
 @tasks.verb(interrupted=tasks.GOES_ON)
 def body(c):
@@ -392,7 +394,7 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
     tmp_path: Path, bin_folder: Path, verb: str
 ) -> None:
     (tmp_path / ".lab").mkdir()
-    record = {"file": "/home/ada/my backup.tar", "sha256": "", "token": "", "members": [], "before": None}
+    record: dict[str, Any] = {"file": "/home/ada/my backup.tar", "sha256": "", "token": "", "members": [], "before": None}
     (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
     ran = typed(tmp_path, verb, "--lab", "lab.yaml")
     assert (
