@@ -394,7 +394,13 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
     tmp_path: Path, bin_folder: Path, verb: str
 ) -> None:
     (tmp_path / ".lab").mkdir()
-    record: dict[str, Any] = {"file": "/home/ada/my backup.tar", "sha256": "", "token": "", "members": [], "before": None}
+    record: dict[str, Any] = {
+        "file": "/home/ada/my backup.tar",
+        "sha256": "",
+        "token": "",
+        "members": [],
+        "before": None,
+    }
     (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
     ran = typed(tmp_path, verb, "--lab", "lab.yaml")
     assert (
