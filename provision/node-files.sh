@@ -266,6 +266,15 @@ restore_ca_certificate() {
 		place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
 }
 
+# With the configuration that `fill` has put there.
+repair_certificates() {
+	local name
+	for name in "${SIGNED[@]}"; do
+		[[ -z $(signed_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
+	done
+	init_phase certs all # makes those that are missing
+}
+
 # Makes the files of a control plane again that are missing or broken, with kubeadm's own phases; all others stay as they
 # are. What the machine still has (CAs, etcd's data) is enough for that.
 repair_control_plane() {
@@ -276,10 +285,7 @@ repair_control_plane() {
 	# If this is interrupted, what it leaves is not half a join.
 	note_complete
 	fill "$HERE/kubeadm-init.yaml"
-	for name in "${SIGNED[@]}"; do
-		[[ -z $(signed_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
-	done
-	init_phase certs all # makes those that are missing
+	repair_certificates
 	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do
 		if [[ -n $(kubeconfig_problem "/etc/kubernetes/$name.conf") ]]; then
 			rm -f "/etc/kubernetes/$name.conf"

@@ -112,7 +112,8 @@ def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
         wait_until(lambda: _why_not_green(session), what="all checks to pass again", timeout=GREEN)
         observed.mark("whole", "verify")
         observed.require_workload(session.lab, f"after-{drill.name}-{number}")
-        observed.leader_changes = etcd(session).term - term
+        # A recovery makes a new cluster, whose terms begin again.
+        observed.leader_changes = max(0, etcd(session).term - term)
 
     observed.attempt(recover)
     recording = observed.recording(drill.name, run=number, victims=victims)

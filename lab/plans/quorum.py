@@ -159,7 +159,7 @@ def _sole_member(name: str, then: str) -> str:
     )
 
 
-_WITHOUT_DATA = "Without the data: `./inv destroy`, then `./inv up`"
+_WITHOUT_DATA = "With a backup: `./inv recover FILE`. Without the data: `./inv destroy`, then `./inv up`"
 
 
 def stored_membership(lab: Lab, remote: Remote, nodes: Iterable[Node]) -> StoredMembership | None:

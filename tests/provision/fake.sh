@@ -608,6 +608,71 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+# etcd's data as a whole: a snapshot is the file that the test gives.
+"etcdctl "*" snapshot save /var/lib/ha-lab-backup/snapshot.db")
+	! has no-quorum || exit 1
+	cp "$state/snapshot" "${*: -1}"
+	;;
+"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json --rev 12" | \
+	"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json") cat "$state/keys" ;;
+"etcdctl "*" endpoint health")
+	if has no-majority || [[ ! -e $kubernetes/manifests/etcd.yaml ]]; then
+		echo "https://127.0.0.1:2379 is unhealthy: failed to commit proposal: context deadline exceeded" >&2
+		exit 1
+	fi
+	;;
+# The drills' faults in etcd, which name their endpoints before the command.
+"pkill -KILL -x etcd") ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 put /ha-lab-drill/filling")
+	size=$(cat "$state/filled" 2>/dev/null || echo 0)
+	if ((size + $(wc -c) > 16 * 1048576)); then
+		touch "$state/no-space"
+		echo "Error: etcdserver: mvcc: database space exceeded" >&2
+		exit 1
+	fi
+	echo $((size + 1000000)) >"$state/filled"
+	;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 alarm list") ! has no-space || echo "memberID:2 alarm:NOSPACE " ;;
+"etcdctl "*" get /ha-lab-drill/filling --keys-only") ! has filled || echo /ha-lab-drill/filling ;;
+"etcdctl "*" del /ha-lab-drill/filling") rm -f "$state/filled" ;;
+"etcdctl "*" endpoint status --write-out json") echo '[{"Status":{"header":{"member_id":2,"revision":77},"version":"3.6.8"}}]' ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 compact 77") touch "$state/compacted" ;;
+"etcdctl "*" --endpoints https://192.168.56.1"?":2379 --command-timeout 60s defrag")
+	has compacted || refuse "nothing is freed before the compaction"
+	echo "$8" >>"$state/defragmented"
+	;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 alarm disarm")
+	has defragmented || refuse "an alarm that would be raised again"
+	rm "$state/no-space"
+	;;
+"pgrep -f -- ^etcd .*--quota-backend-bytes="*)
+	wanted=${*: -1} wanted=${wanted#*bytes=}
+	grep -qs -- "- --quota-backend-bytes=$wanted" $kubernetes/manifests/etcd.yaml
+	;;
+"etcdctl "*" member add cp2 --learner --peer-urls https://192.168.56.12:2380")
+	[[ $* == *" --endpoints https://192.168.56.11:2379,https://192.168.56.13:2379 "* ]] || refuse "a question for the learner: $*"
+	echo "9999, unstarted, , https://192.168.56.12:2380, , true" >>"$state/members"
+	;;
+"etcdctl "*" member promote 9999")
+	! fails promote || {
+		echo "Error: etcdserver: can only promote a learner member which is in sync with leader" >&2
+		exit 1
+	}
+	[[ -e $kubernetes/manifests/etcd.yaml ]] || refuse "a learner that does not run"
+	sed -i 's/^9999.*/9999, started, cp2, https:\/\/192.168.56.12:2380, https:\/\/192.168.56.12:2379, false/' "$state/members"
+	;;
+"etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
+"etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;
+"etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1000000000 --mark-compacted")
+	[[ ! -e /var/lib/etcd/recovery/restored ]] || refuse "a data folder that is there"
+	[[ ! -e $kubernetes/manifests/etcd.yaml ]] || refuse "a restore beside a running etcd"
+	mkdir -p /var/lib/etcd/recovery/restored/member/{snap,wal}
+	cp "$3" /var/lib/etcd/recovery/restored/member/snap/db
+	;;
+"pgrep -x kube-controller") [[ -e $kubernetes/manifests/kube-controller-manager.yaml ]] ;;
+"pgrep -x kube-scheduler") [[ -e $kubernetes/manifests/kube-scheduler.yaml ]] ;;
+*" --request-timeout 10s get nodes --output name") tr ' ' '\n' <"$state/names" | sed 's|.|node/&|' ;;
+
 # Of all that it could be asked, only where a join is refused.
 "openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -startdate" | \
 	"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -enddate") PATH=${PATH#*:} exec openssl "$@" ;;
