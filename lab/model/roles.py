@@ -114,7 +114,7 @@ ROLES: Mapping[Role, RoleSpec] = {
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "addons"),
             *("kubelet-certificates", "revoke"),
-            *("drain", "leave", "remove-member", "repair", "sole-member"),
+            *("drain", "leave", "remove-member", "repair", "sole-member", "renew-certificates"),
         ),
         secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
         first_secrets=frozenset({"cluster-ca-key"}),

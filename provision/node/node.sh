@@ -90,7 +90,7 @@ serving_certificate() {
 	[[ -e $current || -L $current ]] || return 0
 	curl --silent --max-time $((3 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$NODE_ADDRESS:10250/healthz" ||
 		code=$?
-	[[ $code == 60 || -n $(certificate_problem "$current")$(expiry_problem "$current") ]] || return 0
+	[[ $code == 60 || -n $(certificate_problem "$current")$(validity_problem "$current") ]] || return 0
 	repairs "the kubelet's serving certificate was not one that the cluster's CA has signed for this machine"
 	rm -f "$(readlink -f "$current")" "$current"
 	systemctl try-restart kubelet

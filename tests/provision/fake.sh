@@ -293,6 +293,32 @@ case "$name $*" in
 	}
 	;;
 "pgrep -x kube-apiserver") has runs-kube-apiserver ;;
+# Static pods that run: `process-NAME` has its number and for how many seconds it has run. The kubelet starts one again that
+# has ended, and that of a manifest that is back.
+"pgrep -o -x "*)
+	if [[ $3 == kube-apiserver && ! -e $kubernetes/manifests/kube-apiserver.yaml ]]; then exit 1; fi
+	read -r process _ < <(cat "$state/process-$3"* 2>/dev/null) || exit 1
+	if [[ -e $state/terminated-$process ]]; then
+		has kubelet-hangs && exit 1
+		process=$((process + 100))
+		echo "$process 0" >"$(echo "$state/process-$3"*)"
+	fi
+	echo "$process"
+	;;
+"ps -o etimes= -p "*) sed -n "s/^$4 //p" "$state"/process-* ;;
+"pkill -TERM -o -x "*)
+	read -r process _ < <(cat "$state/process-$4"* 2>/dev/null) || exit 1
+	touch "$state/terminated-$process"
+	;;
+"kubeadm certs renew all")
+	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
+	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
+	if fails renew; then exit 1; fi
+	certificates
+	for name in admin controller-manager scheduler super-admin; do
+		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"
+	done
+	;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"

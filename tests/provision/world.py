@@ -41,6 +41,7 @@ FAKED = (
     "socat",
     "ss",
     "pgrep",
+    "pkill",
     "iptables-save",
     "iptables-restore",
     "ipset",

@@ -517,7 +517,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         ),
         (EXPIRED.problem(NOW) or "").replace("the lab's CA", "the client certificate"),
         "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true\n"
-        "./inv ssh cp1 -- sudo ",
+        "./inv up ",
         {"kubeconfig-expiry", "api-through-it", "node-ready[w1]"},
     ),
     "a CA that can't be read": (

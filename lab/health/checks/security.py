@@ -224,8 +224,8 @@ CHECKS = (
         "kubeconfig-expiry",
         kubeconfig_expiry,
         means="outside that period the API rejects users of .lab/kubeconfig, and so this kit",
-        hint="compare the clock (`date -u`). If it is right: `kubeadm certs renew admin.conf` on the first "
-        "control plane, then `./inv up`, which fetches the kubeconfig again",
+        hint="compare the clock (`date -u`). If it is right: `./inv up` renews control planes' certificates "
+        "and fetches the kubeconfig again",
     ),
     LabCheck(
         "secrets-private",
@@ -266,7 +266,7 @@ CHECKS = (
         every_machine,
         certificate_expiry,
         means="outside that period all others reject this machine's part of the cluster",
-        hint="compare the clocks (`date -u`, there and on this host). If they are right: `kubeadm certs renew "
-        "all` on each control plane, then restart its static pods. Another CA: `./inv destroy`, `./inv up`",
+        hint="compare the clocks (`date -u`, there and on this host). If they are right: `./inv up` renews a "
+        "control plane's certificates. A CA that ends: `./inv drill rotate-ca`. A worker: `./inv replace NODE`",
     ),
 )  # fmt: skip
