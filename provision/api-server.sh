@@ -32,9 +32,17 @@ api_server_closed() {
 	}
 }
 
+# What follows end_api_server was interrupted, and the machine stays after all.
+restore_api_server() {
+	[[ -e $API_SERVER_ASIDE ]] || return 0
+	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
+	# shellcheck disable=SC2034  # for `finish`
+	changed=yes
+}
+
 # Ends this machine's API server. After SIGTERM it accepts no more connections and answers what it was asked (Kubernetes,
-# "API server shutdown"); killed, it would cut that off. Its manifest is aside and not away: where what follows is
-# interrupted and the machine stays, node.sh puts it back.
+# "API server shutdown"); killed, it would cut that off. Its manifest is aside and not away: restore_api_server
+# puts it back.
 end_api_server() {
 	if [[ -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		mv "$MANIFESTS/kube-apiserver.yaml" "$API_SERVER_ASIDE"

@@ -7,14 +7,16 @@ server no new connections meanwhile, and etcd has a majority without this machin
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from lab.errors import LabStateError, WaitTimedOut
 from lab.health.checks.security import SOON
-from lab.model import Node
+from lab.model import Lab, Node
 from lab.plans import quorum, ready
 from lab.plans import script as scripts
-from lab.plans.engine import Job
+from lab.plans.engine import Job, Step
+from lab.plans.situation import Situation
 from lab.remote import Remote
 from lab.workspace import Workspace, kubeconfig
 
@@ -33,12 +35,12 @@ BACK_TIMEOUT = 180.0
 """Seconds until all checks about a machine pass again."""
 
 
-def left(node: Node, remote: Remote) -> tuple[str, ...]:
+def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
     """Ask a control plane what it has to renew or to restart, and why: a phrase for each reason.
 
     Raises LabError if it can't be asked.
     """
-    said = remote.run(node, ["sudo", SCRIPT, "--list", DAYS], timeout=LOOK_TIMEOUT).stdout
+    said = remote.run(node, ["sudo", SCRIPT, "--list", days], timeout=LOOK_TIMEOUT).stdout
     found: dict[str, list[str]] = {}
     for line in said.splitlines():
         why, _, what = line.partition(": ")
@@ -46,16 +48,24 @@ def left(node: Node, remote: Remote) -> tuple[str, ...]:
     return tuple(f"{', '.join(names)} ({why})" for why, names in found.items())
 
 
-def renew(job: Job) -> bool:
+def step(
+    on: Callable[[Lab, Situation], Sequence[Node]], *, days: str = DAYS, after: tuple[str, ...] = ()
+) -> Step:
+    """The step that renews what ends within `days` days, on one control plane after the other."""
+    title = "certificates are renewed before they end"
+    return Step("renew-certificates", title, lambda job: _renew(job, days), on, after=after, one_at_a_time=True)
+
+
+def _renew(job: Job, days: str) -> bool:
     """Renew one control plane's certificates if they have to be, and wait until it is well again."""
     context, node = job.context, job.node
-    reasons = left(node, context.remote)
+    reasons = left(node, context.remote, days)
     if not reasons:
         return False
     _wait_for_majority(job)
     for balancer in context.lab.balancers:
         scripts.run(job, "load-balancer", balancer, words=("--drain", node.name))
-    scripts.run(job, "renew-certificates", node, words=(DAYS,))
+    scripts.run(job, "renew-certificates", node, words=(days,))
     for balancer in context.lab.balancers:
         scripts.run(job, "load-balancer", balancer)
     if _kubeconfig_ends_soon(context.workspace):  # later checks ask with it

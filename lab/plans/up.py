@@ -200,13 +200,9 @@ UP: Plan = (
     script("addons", "add-ons", _first, after=("pod-network",)),
     # After all joins, since restarting a member would disturb a learner. Control planes that have just joined
     # have new certificates.
-    Step(
-        "renew-certificates",
-        "certificates are renewed before they end",
-        renew.renew,
+    renew.step(
         lambda lab, situation: [node for node in lab.control_planes if node.name in situation.joined],
         after=("kubeconfig", "control-plane-init", "control-plane-join"),
-        one_at_a_time=True,
     ),
     Step(
         "nodes-ready",

@@ -121,8 +121,10 @@ def refresh(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
 
     Raises LabStateError if one can't be written.
     """
-    ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
     files = [Path(each) for each in _merged_into(workspace)]
+    if not files:
+        return ()
+    ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
     outdated = [file for file in files if _is_outdated(file, ours, lab, workspace)]
     return tuple(merge(lab, workspace, file) for file in outdated)
 

@@ -3,9 +3,11 @@
 # static pods, which read their certificates when they start (kubernetes.io, "Certificate Management with kubeadm").
 # Where an earlier run was interrupted between the two, the pods are older than their files, and only they are left.
 #
-#   renew-certificates.sh [--list] DAYS
+#   renew-certificates.sh [--list | --files] DAYS
 #
 # --list   only prints what there is to do: `WHY: WHAT`, a line each
+# --files  restarts nothing. etcd and the API server read most of their certificates again by themselves, so where all
+#          have expired, etcd has a majority again once this was done on most machines.
 #
 # The caller sees to it that etcd has a majority without this machine's member. The kubelet renews its own certificates.
 # shellcheck source=provision/lib.sh
@@ -117,7 +119,7 @@ restart() {
 		wait_for 120 "${name% *} to start again" is_another "${name% *}" "${name#* }"
 	done
 	if [[ $api_server == yes ]]; then
-		mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
+		restore_api_server
 		wait_for 180 "this API server to be ready" own_api_server_ready
 	fi
 	changed=yes
@@ -132,6 +134,10 @@ renew() {
 		with_notices "kubeadm certs renew" kubeadm certs renew all
 		changed=yes
 	fi
+}
+
+restart_pods() {
+	local found
 	found=$(pods_to_restart)
 	[[ -n $found ]] || return 0
 	start_kubelet
@@ -141,17 +147,19 @@ renew() {
 }
 
 main() {
-	local list=no
-	[[ ${1:-} != --list ]] || { list=yes && shift; }
+	local only=""
+	[[ ${1:-} != --* ]] || { only=${1#--} && shift; }
 	days=${1:-}
-	[[ $days =~ ^[0-9]+$ ]] || die "usage: renew-certificates.sh [--list] DAYS"
-	if [[ $list == yes ]]; then
+	[[ $days =~ ^[0-9]+$ && $only =~ ^(|list|files)$ ]] || die "usage: renew-certificates.sh [--list | --files] DAYS"
+	if [[ $only == list ]]; then
 		certificates_to_renew
 		pods_to_restart
 		return
 	fi
 	exclusively
+	restore_api_server
 	renew
+	[[ $only == files ]] || restart_pods
 	finish
 }
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import datetime
 import os
+import shutil
 import time
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lab.system.paths import PROVISION
 from tests.provision.test_certificate import certificate
 from tests.provision.test_repair import EXPIRED, KUBERNETES, NOT_YET_VALID, made
 from tests.provision.world import Ran, World
@@ -198,3 +201,42 @@ def test_a_pod_that_does_not_come_back_is_named_and_the_api_server_s_manifest_is
 def test_a_call_without_days_is_refused(tmp_path: Path) -> None:
     ran = running(tmp_path).run("renew-certificates", "soon")
     assert (ran.code, "usage: renew-certificates.sh" in ran.said) == (1, True)
+
+
+def test_files_can_be_renewed_apart_where_no_member_could_be_restarted(tmp_path: Path) -> None:
+    world = running(tmp_path, age=600)
+    put(world, "pki/etcd/server.crt", EXPIRED)
+    assert world.run("probe").last == "damaged"
+    ran = world.run("renew-certificates", "--files", DAYS)
+    assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: changed", [RENEW]), ran.said
+    assert world.run("probe").last == "joined"
+    assert {line.partition(": ")[0] for line in listed(world)} == {
+        "started before its certificates were written"
+    }
+    assert restarted(world.run("renew-certificates", DAYS)) == ["etcd", "kube-controller", "kube-scheduler"]
+
+
+def test_an_api_server_that_an_interrupted_run_left_ended_is_started_again(tmp_path: Path) -> None:
+    world = running(tmp_path)
+    manifest = world.path(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
+    manifest.rename(world.path(f"{KUBERNETES}/kube-apiserver.yaml.left"))
+    assert world.run("renew-certificates", DAYS).last == "ha-lab: changed"
+    assert manifest.exists()
+
+
+def test_the_drill_s_certificates_are_kubeadm_s_with_another_period_and_its_file_is_gone(
+    tmp_path: Path,
+) -> None:
+    world = running(tmp_path)
+    shutil.copy(PROVISION / "drill/fault.sh", world.root / "opt/fault.sh")
+    ran = world.run("fault", "certificates_short_lived", "inject", "240")
+    assert ran.code == 0, ran.said
+    assert yaml.safe_load((world.root / "state/renewed-with").read_text()) == {
+        "apiVersion": "kubeadm.k8s.io/v1beta4",
+        "kind": "ClusterConfiguration",
+        "kubernetesVersion": "v1.36.3",
+        "certificateValidityPeriod": "240s",
+    }
+    assert not list(world.path("/run/x").parent.glob("kubeadm.*"))
+    ran = world.run("fault", "certificates_short_lived", "heal")
+    assert (ran.code, ran.calls) == (0, [])

@@ -43,15 +43,9 @@ WRITE = made.write
 GOLDEN = "ha-lab/golden:0123456789abcdef"
 
 
-ENDS_SOON = "".join(
-    f"{why}: {what}\n"
-    for why, what in (
-        ("valid until 2026-12-01", "apiserver"),
-        ("valid until 2026-12-01", "admin.conf"),
-        ("started before its certificates were written", "etcd"),
-    )
-)
-"""What renew-certificates.sh lists on a control plane whose certificates have to be renewed."""
+ENDS_SOON = "valid until 2026-12-01: apiserver\nvalid until 2026-12-01: admin.conf\n"
+OUTDATED = "started before its certificates were written: etcd\n"
+"""What renew-certificates.sh lists where certificates have to be renewed, or are newer than a pod."""
 
 
 class KilledError(BaseException):
@@ -117,6 +111,7 @@ class World:
         self.addons: tuple[str, ...] = ()
         self.certified: set[str] = set()  # nodes whose kubelets have serving certificates
         self.ends_soon: set[str] = set()  # control planes whose certificates have to be renewed
+        self.outdated: set[str] = set()  # those whose static pods are older than their certificates
         self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
         self.broken: dict[str, str] = {}  # what probe.sh says of machines that are damaged or partial
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
@@ -161,13 +156,13 @@ class World:
         machines, members, nodes = copy.deepcopy(self.machines), set(self.members), dict(self.nodes)
         drained, files = set(self.haproxy_drained), self._files()
         pod_network, token, addons = self.pod_network, self.token, self.addons
-        certified, ends_soon = set(self.certified), set(self.ends_soon)
+        certified, ends_soon, outdated = set(self.certified), set(self.ends_soon), set(self.outdated)
 
         def restore() -> None:
             self.machines, self.members, self.nodes = copy.deepcopy(machines), set(members), dict(nodes)
             self.haproxy_drained, self.touches, self.asked, self.fault = set(drained), [], [], None
             self.pod_network, self.token, self.addons = pod_network, token, addons
-            self.certified, self.ends_soon = set(certified), set(ends_soon)
+            self.certified, self.ends_soon, self.outdated = set(certified), set(ends_soon), set(outdated)
             for path in self._files().keys() - files.keys():
                 path.unlink()
             for path, content in files.items():
@@ -211,7 +206,7 @@ class World:
             ("etcd", self.members, {n.name for n in lab.etcd_members}),
             ("Nodes", set(self.nodes), {n.name for n in lab.kubernetes_nodes}),
             ("cordoned", {n for n, by in self.nodes.items() if by == "up"}, set()),
-            ("certificates that end soon", set(self.ends_soon), set()),
+            ("certificates that end soon", self.ends_soon | self.outdated, set()),
             ("no API server", {n for n, m in self.machines.items() if m.api_aside}, set()),
             ("drained in HAProxy", self.haproxy_drained, set()),
         ):
@@ -468,14 +463,18 @@ class World:
         return True
 
     def _renew_certificates(self, node: Node, words: tuple[str, ...]) -> bool:
+        if "--files" in words:
+            self.outdated |= self.ends_soon & {node.name}
+            self.ends_soon -= {node.name}
+            return True
         others = self.members - {node.name}
         assert len(self.healthy_members() & others) >= min(len(self.members) // 2 + 1, len(others)), (
             f"etcd loses its majority while {node.name} restarts"
         )
         assert self.haproxy_drained == {node.name}, "connections to its API server would fail"
-        before = set(self.ends_soon)
         self.ends_soon -= {node.name}
-        return before != self.ends_soon
+        self.outdated -= {node.name}
+        return True
 
     def _remove_member(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api(node.name)
@@ -518,10 +517,12 @@ class World:
                 [{"Status": {"header": {"member_id": 1}, "raftIndex": self.indices[node.name]}}]
             )
             return f"== etcd-status 0\n{status}\n== etcd-stored-members 0\n{self._listed()}\n"
-        if command == ("sudo", renew.SCRIPT, "--list", "30"):
+        if command[:3] == ("sudo", renew.SCRIPT, "--list"):
             if not machine.delivered:
                 raise LabError(f"sudo: {renew.SCRIPT}: command not found")
-            return ENDS_SOON if node.name in self.ends_soon else ""
+            ends = (node.name in self.ends_soon and command[3] == "30") or int(command[3]) > 30
+            outdated = node.name in self.outdated | self.ends_soon
+            return ENDS_SOON * ends + OUTDATED * outdated
         raise AssertionError(f"not told of {command}")
 
     def _listed(self) -> str:
