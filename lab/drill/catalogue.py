@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lab.drill import certificates, workload
+from lab.drill import certificates, rotation, workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
 from lab.model.selectors import Selector, balancers, control_planes, every_machine
@@ -246,5 +246,14 @@ DRILLS = (
         seconds=30,
         prepares=300,
         limits={"whole_s.the API": 60},
+    ),
+    Drill(
+        "rotate-ca",
+        _all(every_machine),
+        rotation.rotate,
+        rotation.finish,
+        seconds=5,
+        prepares=480,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
     ),
 )

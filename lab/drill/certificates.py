@@ -14,7 +14,7 @@ from lab.health.facts.certificates import CertificateFact
 from lab.health.facts.gather import ask_machine
 from lab.model import Node
 from lab.plans import engine, renew
-from lab.plans.engine import Context
+from lab.plans.engine import Context, Plan
 from lab.plans.situation import Situation
 from lab.remote import side_by_side
 from lab.system.wait import wait_until
@@ -23,8 +23,8 @@ from lab.workspace.render import credentials
 VALID = 240.0
 """Seconds that short-lived certificates are valid: three control planes restart in about 100."""
 
-ALL, NONE = str(100 * 365), "0"
-"""Days within which certificates end that are renewed: all of them, and none that are valid."""
+ALL = str(100 * 365)
+"""Days within which all certificates end."""
 
 RENEWED = "all certificates are renewed"
 """The mark for the time when only the restarts are left."""
@@ -56,7 +56,7 @@ def expire(scene: Scene) -> None:
             f"the certificates would end at {ends:%Y-%m-%d %H:%M} UTC: kubeadm has not made short-lived ones",
             hint="`./inv drill --heal` renews them",
         )
-    _renew(scene, NONE)
+    _renew(scene, renew.ONLY_RESTART)
     with scene.session.progress.step("expiry", "certificates end while probes run") as shown:
         wait_until(
             lambda: _why_not_over(ends),
@@ -87,8 +87,12 @@ def bring_back(scene: Scene) -> None:
 
 
 def _renew(scene: Scene, days: str) -> None:
+    carry_out(scene, (renew.step(lambda lab, situation: scene.victims, days=days),))
+
+
+def carry_out(scene: Scene, plan: Plan) -> None:
+    """Run a plan on a lab that is up. Raises LabError if a step failed."""
     session = scene.session
-    plan = (renew.step(lambda lab, situation: scene.victims, days=days),)
     situation = Situation(session.lab.first, session.lab.nodes)
     secrets = credentials.new_run_secrets()
     context = Context(session.lab, session.workspace, session.remote, session.progress, secrets, situation)

@@ -25,6 +25,9 @@ SCRIPT = "/opt/ha-lab/renew-certificates.sh"
 DAYS = str(SOON.days)
 """What ends within this many days is renewed: from the day on that `verify` warns of it."""
 
+ONLY_RESTART = "0"
+"""Days within which no certificate ends that is valid."""
+
 LOOK_TIMEOUT = 30.0
 """Seconds for a machine to look at its certificates; it only reads files."""
 
@@ -57,15 +60,32 @@ def step(
 
 
 def _renew(job: Job, days: str) -> bool:
-    """Renew one control plane's certificates if they have to be, and wait until it is well again."""
+    """Renew one control plane's certificates if they have to be."""
     context, node = job.context, job.node
     reasons = left(node, context.remote, days)
     if not reasons:
         return False
+
+    def work() -> None:
+        scripts.run(job, "renew-certificates", node, words=(days,))
+
+    spared(job, work)
+    job.shown.note = "; ".join(reasons)
+    return True
+
+
+def restart_outdated(job: Job) -> None:
+    """Restart the static pods on this machine that are older than their certificates; renew none."""
+    scripts.run(job, "renew-certificates", job.node, words=(ONLY_RESTART,))
+
+
+def spared(job: Job, work: Callable[[], None]) -> None:
+    """Do some work on a control plane that etcd and HAProxy spare meanwhile; wait until it is well again."""
+    context, node = job.context, job.node
     _wait_for_majority(job)
     for balancer in context.lab.balancers:
         scripts.run(job, "load-balancer", balancer, words=("--drain", node.name))
-    scripts.run(job, "renew-certificates", node, words=(days,))
+    work()
     for balancer in context.lab.balancers:
         scripts.run(job, "load-balancer", balancer)
     if _kubeconfig_ends_soon(context.workspace):  # later checks ask with it
@@ -76,8 +96,6 @@ def _renew(job: Job, days: str) -> bool:
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` continues; `./inv verify -k {node.name}` shows what is wrong there",
     )
-    job.shown.note = "; ".join(reasons)
-    return True
 
 
 def _kubeconfig_ends_soon(workspace: Workspace) -> bool:

@@ -143,7 +143,7 @@ restart_pods() {
 	start_kubelet
 	# Names, a line each.
 	# shellcheck disable=SC2046
-	restart $(sed 's/.*: //' <<<"$found")
+	restart $(cut -d: -f2 <<<"$found")
 }
 
 main() {

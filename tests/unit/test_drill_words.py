@@ -13,7 +13,7 @@ DRILLS = (
     *("kill-control-plane", "stop-api-server", "freeze-api-server", "kill-etcd-leader", "slow-etcd-disk"),
     *("partition-control-plane", "partition-from-peers", "lose-quorum", "reload-load-balancer"),
     *("restart-load-balancer", "kill-load-balancer", "kill-worker", "power-off-all", "renew-certificates"),
-    "certificates-expire",
+    *("certificates-expire", "rotate-ca"),
 )
 HANGUL = re.compile("[가-힣]")
 

@@ -21,6 +21,7 @@ from lab.model import Lab, Node
 from lab.model.roles import ROLES
 from lab.model.selectors import every_machine, kubernetes_nodes
 from lab.unknown import known
+from lab.workspace.render.keys import CERTIFICATE
 
 PKI = "/etc/kubernetes/pki"
 KUBELET_SERVING = "/var/lib/kubelet/pki/kubelet-server-current.pem"
@@ -138,10 +139,12 @@ def kubelet_certificate(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = [each for each in facts.machine(node).certificates if each.path == KUBELET_SERVING]
     if not found:
         return Finding(expected, "the kubelet has none", "fails")
-    certificate, ca = found[0], known(facts.files).ca
+    # There are two while the CA is rotated.
+    certificate, cas = found[0], CERTIFICATE.findall(known(facts.files).ca)
     names = ", ".join(sorted(certificate.names)) or "no name"
     bad = [] if certificate.names == {node.name, str(node.address)} else [f"it is for {names}"]
-    if not read(f"{node.name}'s {KUBELET_SERVING}", certificate.pem, lambda pem: is_signed_by(pem, ca)):
+    title = f"{node.name}'s {KUBELET_SERVING}"
+    if not read(title, certificate.pem, lambda pem: any(is_signed_by(pem, ca) for ca in cas)):
         bad.append("the cluster's CA has not signed it")
     return expect_none(expected, bad)
 
