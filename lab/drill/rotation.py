@@ -1,8 +1,9 @@
-"""The drill that rolls a new CA through a running lab: both are trusted, then the new one signs, then it is alone.
+"""The drill that rolls a new CA through a running lab: both are trusted, the new one signs, then it is alone.
 
-The order is that of kubernetes.io, "Manual Rotation of CA Certificates". The kit's CA is made on the host, so the
-host's `ca.crt` says how far it is: it has the CAs that are trusted, and the first of them signs. Machines are made
-so by `provision/node/rotate-ca.sh`, control planes one at a time. The CAs of etcd and of the front proxy stay.
+The order is that of kubernetes.io, "Manual Rotation of CA Certificates". The kit's CA is made on the host, so
+the host's `ca.crt` says how far it is: it has the CAs that are trusted, and the first of them signs.
+`provision/node/rotate-ca.sh` makes machines so, control planes one at a time. The CAs of etcd and of the front
+proxy stay.
 """
 
 from __future__ import annotations
@@ -31,18 +32,20 @@ from lab.workspace.render.keys import CERTIFICATE, ca_files
 class Stage:
     """A stage: which CAs are trusted, and the first of them signs; `mark` is shown once that is so everywhere.
 
-    `restarts`: the cluster's pods, which may trust the earlier CAs only.
+    `restarts`: the cluster's pods, which may trust the earlier CAs only. `reissues`: kubelets' serving
+    certificates, which the cluster itself signs.
     """
 
     mark: str
     trusted: tuple[str, ...]
-    restarts: bool
+    restarts: bool = False
+    reissues: bool = False
 
 
 OLD, NEW = "old", "new"
 STAGES = (
     Stage("both CAs are trusted", (OLD, NEW), restarts=True),
-    Stage("the new CA signs", (NEW, OLD), restarts=False),
+    Stage("the new CA signs", (NEW, OLD), reissues=True),
     Stage("only the new CA is trusted", (NEW,), restarts=True),
 )
 
@@ -54,7 +57,7 @@ def rotate(scene: Scene) -> None:
 
 
 def finish(scene: Scene) -> None:
-    """Complete a rotation that was interrupted; there is no way back once a certificate of the new CA is used."""
+    """Complete a rotation that was interrupted: there is no way back once the new CA has signed."""
     if _next_files(scene.session.workspace)[0].exists():
         _roll(scene)
 
@@ -140,11 +143,12 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
         def work() -> None:
             machine(job)
             renew.restart_outdated(job)
-            if len(stage.trusted) == 1:  # its kubelet asks for a serving certificate of the new CA
-                job.context.remote.script(job.context.situation.first, "kubelet-certificates", log=job.log)
 
         renew.spared(job, work)
         return True
+
+    def kubelet(job: Job) -> bool:
+        return job.context.remote.script(job.node, "rotate-ca", ("--kubelet",), log=job.log)
 
     def objects(job: Job) -> bool:
         words = ("--objects", *(["--restart"] if stage.restarts else []))
@@ -164,18 +168,25 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
             after=("deliver", "load-balancer", "rotate-ca"),
             one_at_a_time=True,
         ),
-        # Workers' kubelets, too, have serving certificates before metrics-server trusts only the new CA.
+        # Once every controller manager signs with the new CA.
+        Step(
+            "rotate-serving",
+            f"{stage.mark}: the kubelet asks for another serving certificate",
+            kubelet,
+            lambda lab, _: lab.kubernetes_nodes if stage.reissues else (),
+            after=("rotate-control-plane",),
+        ),
         script(
             "kubelet-certificates",
             "kubelets' serving certificates",
-            lambda lab, situation: (situation.first,),
-            after=("rotate-control-plane",),
+            _first,
+            after=("rotate-control-plane", "rotate-serving"),
         ),
         Step(
             "rotate-objects",
             f"{stage.mark}: the cluster's pods",
             objects,
-            lambda lab, situation: (situation.first,),
+            _first,
             after=("kubelet-certificates",),
         ),
     )
@@ -183,6 +194,10 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
 
 def _all(lab: Lab, situation: Situation) -> Sequence[Node]:
     return lab.nodes
+
+
+def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return (situation.first,)
 
 
 def _deliver(job: Job) -> bool:

@@ -5,6 +5,7 @@
 #
 #   rotate-ca.sh --stdin       on standard input: ca.key, the key of the first CA (control planes only), and kubelet.pem, a
 #                              client certificate for this node's kubelet, signed by that CA
+#   rotate-ca.sh --kubelet     gives a kubelet whose serving certificate another CA has signed a new one
 #   rotate-ca.sh --objects [--restart]     on one control plane, once all machines are so: what is in the cluster
 #
 # --restart  also restarts the kit's pods, since many programs read the CA only when they start
@@ -92,11 +93,13 @@ kubelet_client() {
 	mv -T "$KUBELET_CERTIFICATE.new" "$KUBELET_CERTIFICATE"
 }
 
-# Without one the kubelet asks the cluster for another, which kubelet-certificates.sh approves. While the old CA is still
-# trusted, a controller manager may sign with it.
+# Without one the kubelet asks the cluster for another, which kubelet-certificates.sh approves. The caller sees to it that
+# every controller manager signs with the first CA.
 kubelet_serving() {
-	! trusts_two && [[ -e $SERVING ]] && ! signed_by_first <"$SERVING" || return 1
+	[[ -e $SERVING ]] && ! signed_by_first <"$SERVING" || return 0
 	rm -f "$(readlink -f "$SERVING")" "$SERVING"
+	systemctl restart kubelet
+	changed=yes
 }
 
 machine() {
@@ -105,7 +108,6 @@ machine() {
 	[[ $NODE_ROLE != control-plane ]] || control_plane
 	! trust_in "$KUBELET" || restart=yes
 	! kubelet_client || restart=yes
-	! kubelet_serving || restart=yes
 	[[ $restart == no ]] || {
 		systemctl restart kubelet
 		changed=yes
@@ -171,8 +173,9 @@ main() {
 		read_secrets
 		machine
 		;;
+	--kubelet) kubelet_serving ;;
 	--objects) objects "${@:2}" ;;
-	*) die "usage: rotate-ca.sh --stdin | --objects [--restart]" ;;
+	*) die "usage: rotate-ca.sh --stdin | --kubelet | --objects [--restart]" ;;
 	esac
 	finish
 }

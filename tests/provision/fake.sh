@@ -313,6 +313,7 @@ case "$name $*" in
 "kubeadm version --output short") echo v1.36.3 ;;
 "kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
 "kubeadm certs renew all")
+	! has renews-nothing || exit 0
 	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
 	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
 	if fails renew; then exit 1; fi
@@ -531,11 +532,27 @@ case "$name $*" in
 		sed -i "/^name $word\$/,/^end\$/d" "$state/requests"
 	done
 	;;
-"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
+"openssl req "* | "openssl verify -no_check_time -CAfile "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
+*" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
+*" --namespace kube-public get configmap cluster-info --output yaml")
+	printf '%s\n' "data:" "  kubeconfig: |" "      certificate-authority-data: b2xk" "      server: https://192.168.56.10:6443"
+	;;
+*" get daemonsets,deployments --output name")
+	[[ $* != *" kube-system "* ]] || printf '%s\n' daemonset.apps/kube-proxy deployment.apps/coredns
+	[[ $* != *" kube-flannel "* ]] || echo daemonset.apps/kube-flannel-ds
+	;;
+*" rollout restart daemonset.apps/"* | *" rollout restart deployment.apps/"*) ;;
+*" rollout status "*" --watch=false")
+	if fails rollout; then echo "Waiting for daemon set \"kube-proxy\" rollout to finish"; else echo "it was successfully rolled out"; fi
+	;;
 *" --request-timeout 10s replace --filename -")
-	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read
-	echo "$changed" >"$state/kube-proxy"
+	changed=$(cat) # all of it, as what is replaced may still be read
+	if [[ $changed == data:* ]]; then
+		echo "$changed" >"$state/replaced"
+	else
+		sed 's/^    //' <<<"$changed" >"$state/kube-proxy"
+	fi
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")

@@ -52,7 +52,7 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"openssl (x509|req) "
+    r"openssl (x509|req|verify) "
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
     r"|ctr .* tasks list$"
     r"|ip -(brief|oneline) "
@@ -60,7 +60,7 @@ READING = re.compile(
     r"|ctr .* images list |iptables-save |ipset list "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?(get|rollout status) "
     r"|etcdctl .* (member list|endpoint (health|status)) "
 )
 
