@@ -38,7 +38,8 @@ key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVAT
 
 kubeconfig() { # FILE
 	[[ -n ${certificate_data-} ]] || certificate_data=$(certificate | base64 -w 0) key_data=$(key | base64 -w 0)
-	echo "    server: https://192.168.56.10:6443" >"$1"
+	echo "    certificate-authority-data: $certificate_data" >"$1"
+	echo "    server: https://192.168.56.10:6443" >>"$1"
 	echo "    client-certificate-data: $certificate_data" >>"$1"
 	echo "    client-key-data: $key_data" >>"$1"
 }

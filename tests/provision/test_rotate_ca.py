@@ -29,11 +29,8 @@ def ready(tmp_path: Path, name: str = "cp2") -> tuple[World, str]:
         manifest.write_text(
             manifest.read_text().replace("command:\n", f"command:\n    - {FLAG}{KUBERNETES}/pki/ca.crt\n")
         )
-        for file in world.path(f"{KUBERNETES}/x").parent.glob("*.conf"):
-            file.write_text(file.read_text() + "    certificate-authority-data: b2xk\n")
-    else:
-        file = world.path(f"{KUBERNETES}/kubelet.conf")
-        file.write_text(file.read_text() + "    certificate-authority-data: b2xk\n")
+    kubelet = world.path(f"{KUBERNETES}/kubelet.conf")
+    kubelet.write_text(kubelet.read_text() + "    certificate-authority-data: b2xk\n")
     return world, (world.root / "opt/ca.crt").read_text()
 
 

@@ -139,12 +139,12 @@ def kubelet_certificate(lab: Lab, facts: Facts, node: Node) -> Finding:
     found = [each for each in facts.machine(node).certificates if each.path == KUBELET_SERVING]
     if not found:
         return Finding(expected, "the kubelet has none", "fails")
-    # There are two while the CA is rotated.
-    certificate, cas = found[0], CERTIFICATE.findall(known(facts.files).ca)
+    certificate, ca = found[0], known(facts.files).ca
+    cas = CERTIFICATE.findall(ca) or [ca]  # two while the CA is rotated
     names = ", ".join(sorted(certificate.names)) or "no name"
     bad = [] if certificate.names == {node.name, str(node.address)} else [f"it is for {names}"]
     title = f"{node.name}'s {KUBELET_SERVING}"
-    if not read(title, certificate.pem, lambda pem: any(is_signed_by(pem, ca) for ca in cas)):
+    if not read(title, certificate.pem, lambda pem: any(is_signed_by(pem, each) for each in cas)):
         bad.append("the cluster's CA has not signed it")
     return expect_none(expected, bad)
 
