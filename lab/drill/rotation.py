@@ -67,7 +67,9 @@ def _roll(scene: Scene) -> None:
     new = _new_ca(workspace)
     for stage in STAGES[_reached(workspace, new) :]:
         signing = _write(scene.session, stage, new)
-        carry_out(scene, _plan(scene, stage, signing))
+        # One after the other, each on all machines: a step waits for another on its own machine only.
+        for plan in _plans(stage, signing):
+            carry_out(scene, plan)
         _fetch_kubeconfig(scene)
         scene.mark("detect", stage.mark)
     for file in _next_files(workspace):
@@ -124,8 +126,8 @@ def _write(session: Session, stage: Stage, new: str) -> Pair:
     return Pair(trusted[0], key.read_text(encoding="utf-8"))
 
 
-def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
-    """The steps of one stage."""
+def _plans(stage: Stage, signing: Pair) -> tuple[Plan, ...]:
+    """The plans of one stage."""
 
     def machine(job: Job) -> None:
         node = job.node
@@ -155,7 +157,7 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
         job.context.remote.script(job.node, "rotate-ca", words, log=job.log)
         return True
 
-    return (
+    machines: Plan = (
         Step("deliver", f"{stage.mark}: files", _deliver, _all),
         # A reload cuts no connection. HAProxy's ca-file may have several.
         script("load-balancer", f"{stage.mark}: HAProxy", lambda lab, _: lab.balancers, after=("deliver",)),
@@ -168,20 +170,12 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
             after=("deliver", "load-balancer", "rotate-ca"),
             one_at_a_time=True,
         ),
-        # Once every controller manager signs with the new CA.
-        Step(
-            "rotate-serving",
-            f"{stage.mark}: the kubelet asks for another serving certificate",
-            kubelet,
-            lambda lab, _: lab.kubernetes_nodes if stage.reissues else (),
-            after=("rotate-control-plane",),
-        ),
-        script(
-            "kubelet-certificates",
-            "kubelets' serving certificates",
-            _first,
-            after=("rotate-control-plane", "rotate-serving"),
-        ),
+    )
+    # Once every controller manager signs with the new CA.
+    asks = f"{stage.mark}: the kubelet asks for another serving certificate"
+    serving: Plan = (Step("rotate-serving", asks, kubelet, lambda lab, _: lab.kubernetes_nodes),)
+    cluster: Plan = (
+        script("kubelet-certificates", "kubelets' serving certificates", _first),
         Step(
             "rotate-objects",
             f"{stage.mark}: the cluster's pods",
@@ -190,6 +184,7 @@ def _plan(scene: Scene, stage: Stage, signing: Pair) -> Plan:
             after=("kubelet-certificates",),
         ),
     )
+    return (machines, serving, cluster) if stage.reissues else (machines, cluster)
 
 
 def _all(lab: Lab, situation: Situation) -> Sequence[Node]:

@@ -198,10 +198,12 @@ UP: Plan = (
     ),
     # Beside the joins: their pods start on the first nodes that there are.
     script("addons", "add-ons", _first, after=("pod-network",)),
-    # After all joins, since restarting a member would disturb a learner. Control planes that have just joined
-    # have new certificates.
+    # After all joins, since restarting a member would disturb a learner: the first of them, which does not join
+    # itself, waits for all. Control planes that have just joined have new certificates.
     renew.step(
-        lambda lab, situation: [node for node in lab.control_planes if node.name in situation.joined],
+        lambda lab, situation: [
+            node for node in (situation.first, *situation.joining(lab)) if node.name in situation.joined
+        ],
         after=("kubeconfig", "control-plane-init", "control-plane-join"),
     ),
     Step(

@@ -90,11 +90,14 @@ class Rolled:
             self.require_pairs(node, part.given[0], secrets)
             part.trusts, part.signed_by = part.given, {part.given[0]}
         elif name == "rotate-ca" and words == ("--kubelet",):
-            signing = {self.parts[each.name].given[0] for each in self.lab.control_planes}
+            signing = set().union(*(self.parts[each.name].signed_by for each in self.lab.control_planes))
             assert len(signing) == 1, "which controller manager leads is not known"
             [self.serving[node.name]] = signing
-        elif name == "rotate-ca" and "--restart" in words:
-            self.parts["pods"].trusts = part.given
+        elif name == "rotate-ca" and "--objects" in words:
+            trusted = [self.parts[each.name].trusts for each in self.lab.kubernetes_nodes]
+            assert trusted == [part.given] * len(trusted), "not all machines are so far"
+            if "--restart" in words:
+                self.parts["pods"].trusts = part.given
         self.require_all_accept_one_another()
 
     def require_pairs(self, node: Node, ca: str, secrets: Mapping[str, str]) -> None:

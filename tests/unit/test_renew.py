@@ -48,6 +48,19 @@ def test_only_who_has_something_to_renew_is_touched(world: World) -> None:
     assert [touch for touch in world.touches if touch.startswith("renew")] == ["renew-certificates cp2"]
 
 
+def test_no_member_is_restarted_while_another_control_plane_joins(world: World) -> None:
+    with_an_end(world, "cp2", "cp3")
+    world.lose("cp1")
+    world.up(world.wanted)
+    order = [touch for touch in world.touches if touch.startswith(("renew", "control-plane-join"))]
+    assert order == [
+        "control-plane-join cp1",
+        "control-plane-join cp3",
+        "renew-certificates cp2",
+        "renew-certificates cp3",
+    ]
+
+
 def test_a_new_lab_has_nothing_to_renew(world: World) -> None:
     world.up(lab_of(world.folder))
     assert not any(touch.startswith("renew") for touch in world.touches)
