@@ -27,7 +27,7 @@ from tests.unit.world import KilledError, World, WorldRemote, lab_of, live
 
 @dataclass
 class Part:
-    """A machine, the cluster's pods or the users: the CAs it was given, those it trusts, and who signed for it."""
+    """A machine, the cluster's pods or the users: the CAs it was given, those it trusts, and who signed."""
 
     given: list[str] = field(default_factory=list)
     trusts: list[str] = field(default_factory=list)
