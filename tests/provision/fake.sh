@@ -38,10 +38,8 @@ key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVAT
 
 kubeconfig() { # FILE
 	[[ -n ${certificate_data-} ]] || certificate_data=$(certificate | base64 -w 0) key_data=$(key | base64 -w 0)
-	echo "    certificate-authority-data: $certificate_data" >"$1"
-	echo "    server: https://192.168.56.10:6443" >>"$1"
-	echo "    client-certificate-data: $certificate_data" >>"$1"
-	echo "    client-key-data: $key_data" >>"$1"
+	printf '    %s\n' "certificate-authority-data: $certificate_data" "server: https://192.168.56.10:6443" \
+		"client-certificate-data: $certificate_data" "client-key-data: $key_data" >"$1"
 }
 
 names_certificate() {
@@ -552,7 +550,7 @@ case "$name $*" in
 	if [[ $changed == data:* ]]; then
 		echo "$changed" >"$state/replaced"
 	else
-		sed 's/^    //' <<<"$changed" >"$state/kube-proxy"
+		printf '%s\n' "$changed" | sed 's/^    //' >"$state/kube-proxy"
 	fi
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
