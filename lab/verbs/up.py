@@ -565,12 +565,18 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def keep_kubeconfig(session: Session) -> bool:
-    """Fetch the kubeconfig from the first control plane that has one; False if none has."""
-    return any(
+    """Fetch the kubeconfig from the first control plane that has one; False if none has.
+
+    A kubeconfig that the lab was merged into gets its present certificates.
+    """
+    found = any(
         kubeconfig.fetch(session.lab, session.workspace, session.remote, node)
         for node in session.lab.control_planes
         if not session.remote.why_not_reachable(node)
     )
+    for file in kubeconfig.refresh(session.lab, session.workspace) if found else ():
+        session.progress.say(f"{file}: the context {session.lab.name} has the lab's present certificates")
+    return found
 
 
 def _states(session: Session, lab: Lab) -> dict[str, MachineState]:

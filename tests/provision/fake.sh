@@ -38,9 +38,8 @@ key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVAT
 
 kubeconfig() { # FILE
 	[[ -n ${certificate_data-} ]] || certificate_data=$(certificate | base64 -w 0) key_data=$(key | base64 -w 0)
-	echo "    server: https://192.168.56.10:6443" >"$1"
-	echo "    client-certificate-data: $certificate_data" >>"$1"
-	echo "    client-key-data: $key_data" >>"$1"
+	printf '    %s\n' "certificate-authority-data: $certificate_data" "server: https://192.168.56.10:6443" \
+		"client-certificate-data: $certificate_data" "client-key-data: $key_data" >"$1"
 }
 
 names_certificate() {
@@ -293,6 +292,35 @@ case "$name $*" in
 	}
 	;;
 "pgrep -x kube-apiserver") has runs-kube-apiserver ;;
+# Static pods that run: `process-NAME` has its number and for how many seconds it has run. The kubelet starts one again that
+# has ended, and that of a manifest that is back.
+"pgrep -o -x "*)
+	if [[ $3 == kube-apiserver && ! -e $kubernetes/manifests/kube-apiserver.yaml ]]; then exit 1; fi
+	read -r process _ < <(cat "$state/process-$3"* 2>/dev/null) || exit 1
+	if [[ -e $state/terminated-$process ]]; then
+		has kubelet-hangs && exit 1
+		process=$((process + 100))
+		echo "$process 0" >"$(echo "$state/process-$3"*)"
+	fi
+	echo "$process"
+	;;
+"ps -o etimes= -p "*) sed -n "s/^$4 //p" "$state"/process-* ;;
+"pkill -TERM -o -x "*)
+	read -r process _ < <(cat "$state/process-$4"* 2>/dev/null) || exit 1
+	touch "$state/terminated-$process"
+	;;
+"kubeadm version --output short") echo v1.36.3 ;;
+"kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
+"kubeadm certs renew all")
+	! has renews-nothing || exit 0
+	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
+	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
+	if fails renew; then exit 1; fi
+	certificates
+	for name in admin controller-manager scheduler super-admin; do
+		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"
+	done
+	;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"
@@ -504,11 +532,27 @@ case "$name $*" in
 	done
 	;;
 "openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
-	"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
+	"openssl req "* | "openssl verify -no_check_time -CAfile "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
+*" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
+*" --namespace kube-public get configmap cluster-info --output yaml")
+	printf '%s\n' "data:" "  kubeconfig: |" "      certificate-authority-data: b2xk" "      server: https://192.168.56.10:6443"
+	;;
+*" get daemonsets,deployments --output name")
+	[[ $* != *" kube-system "* ]] || printf '%s\n' daemonset.apps/kube-proxy deployment.apps/coredns
+	[[ $* != *" kube-flannel "* ]] || echo daemonset.apps/kube-flannel-ds
+	;;
+*" rollout restart daemonset.apps/"* | *" rollout restart deployment.apps/"*) ;;
+*" rollout status "*" --watch=false")
+	if fails rollout; then echo "Waiting for daemon set \"kube-proxy\" rollout to finish"; else echo "it was successfully rolled out"; fi
+	;;
 *" --request-timeout 10s replace --filename -")
-	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read
-	echo "$changed" >"$state/kube-proxy"
+	changed=$(cat) # all of it, as what is replaced may still be read
+	if [[ $changed == data:* ]]; then
+		echo "$changed" >"$state/replaced"
+	else
+		printf '%s\n' "$changed" | sed 's/^    //' >"$state/kube-proxy"
+	fi
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")

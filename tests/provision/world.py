@@ -41,6 +41,7 @@ FAKED = (
     "socat",
     "ss",
     "pgrep",
+    "pkill",
     "iptables-save",
     "iptables-restore",
     "ipset",
@@ -61,7 +62,7 @@ READING = re.compile(
     r"|ctr .* images list |iptables-save |ipset list "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?(get|rollout status) "
     r"|etcdctl .* (member list|endpoint (health|status)|get /|alarm list)"
     r"|etcdutl (version|snapshot status )"
 )
