@@ -56,7 +56,7 @@ class Situation:
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
     `resized` get another size. `until` is the name of the stop before which to end, or "". `checkpoint` is the
-    name of the checkpoint that is saved or restored, or "". `recovery` is what etcd's members are restored from.
+    name of the checkpoint that is saved or restored, or "". `recovery` is what etcd is restored from.
     """
 
     first: Node

@@ -38,8 +38,8 @@ def start(tmp_path: Path, *, succeeds_at: int) -> Started:
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
     words = [*container["command"], *container["args"]]
-    path = f"{tmp_path}:{os.environ['PATH']}"
-    subprocess.run(words, cwd=tmp_path, env={"PATH": path}, check=True, timeout=60)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(words, cwd=tmp_path, env=env, check=True, timeout=60)
     return Started(len((tmp_path / "asked").read_text().splitlines()), (tmp_path / "ran").read_text().strip())
 
 
