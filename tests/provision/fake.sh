@@ -667,6 +667,7 @@ case "$name $*" in
 	;;
 # The drills' faults in etcd, which name their endpoints before the command.
 "pkill -KILL -x etcd") ;;
+"pkill -KILL -x kube-apiserver") rm -f "$state/runs-kube-apiserver" ;;
 "etcdctl "*" --endpoints https://127.0.0.1:2379 put /ha-lab-drill/filling")
 	size=$(cat "$state/filled" 2>/dev/null || echo 0)
 	if ((size + $(wc -c) > 16 * 1048576)); then
