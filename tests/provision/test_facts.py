@@ -198,6 +198,15 @@ def test_haproxy_is_asked_until_its_state_has_settled(passing: str, tmp_path: Pa
     assert len((world.root / "n").read_text().splitlines()) == 4
 
 
+def test_connections_are_made_once_haproxy_s_state_has_settled(tmp_path: Path) -> None:
+    counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
+    world = machine(tmp_path, "lb1")
+    socat = world.root / "bin" / "socat"
+    socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 3 ] && echo 'a,UP,L7OK' || echo 'a,DOWN,1,L7TOUT,'\n")
+    told = read_sections(world.run("facts", "spread").said)["spread"].text.split()
+    assert told == ["a,UP,L7OK", "--", "after", "a,UP,L7OK"]
+
+
 def test_haproxy_has_as_long_to_answer_as_any_other_program(tmp_path: Path) -> None:
     world = machine(tmp_path, "lb1")
     socat = world.root / "bin" / "socat"
