@@ -274,6 +274,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     found = planning.look(session)
     _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     _warn_of_another_run(session)
+    _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -376,6 +377,7 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
     _warn_of_another_run(session)
     _warn_of_a_drill(session)
+    _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -411,8 +413,50 @@ def verify(
     else:
         console.print(lab_checks.shown(outcome))
     _warn_of_a_drill(session)
+    _warn_of_a_recovery(session)
     if not outcome.green:
         raise Exit(code=exit_codes.CHECKS_FAIL)
+
+
+@verb(
+    interrupted="run the same command again; nothing was written",
+    positional=["file"],
+    optional=["file"],
+    help=LAB_HELP | {"file": "the file to write, which must not exist (default: a new one in .lab/backups)"},
+)
+def backup(c: Context, file: str | None = None, lab: str = DEFAULT_LAB) -> None:
+    """Write etcd's data and the control planes' common keys to one private file, verified. Keep it safe."""
+    from lab.verbs import backup as backing_up
+
+    written = backing_up.backup(_made(lab), Path(file) if file else None)
+    about = written.manifest
+    console.print(
+        f"{written.path} has {about.keys} keys of etcd at revision {about.revision}, from {about.member}\n"
+        f"next: keep it where only you can read it; ./inv recover {quoting.word(written.path)} goes back to it",
+        soft_wrap=True,
+    )
+
+
+@verb(
+    interrupted=GOES_ON,
+    positional=["file"],
+    help=LAB_HELP
+    | {
+        "file": "the backup",
+        "yes": "agree to losing later writes, and to removing dead control planes",
+    },
+)
+def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Restore etcd on all control planes from a backup, also when its quorum is gone for good.
+
+    Shows what would be lost, and asks first. If it is interrupted, the same command goes on.
+    """
+    from lab.verbs import recover as recovering
+
+    found = recovering.recover(
+        _made(lab), Path(file), consent=yes, confirm=_confirmed(f"recover {quoting.word(file)}")
+    )
+    console.print(f"etcd is as in {file}\nnext: {recovering.next_step(found)}", soft_wrap=True)
 
 
 @verb(
@@ -736,6 +780,19 @@ def _require_no_drill(session: Any) -> None:
     left = undo.pending(session)
     if left:
         raise LabStateError(f"a drill's fault is in the lab: {left}", hint="`./inv drill --heal` reverts it")
+
+
+def _warn_of_a_recovery(session: Any) -> None:
+    """Warn that a recovery was interrupted, which explains why the API is down."""
+    from lab.workspace import recovery
+
+    left = recovery.read(session.workspace)
+    if left:
+        errors_console.print(
+            f"a recovery was interrupted; `./inv recover {quoting.word(left.file)}` goes on",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 def _interrupted(*_: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lab.drill import workload
+from lab.drill import certificates, rotation, survivor, workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
 from lab.model.selectors import Selector, balancers, control_planes, every_machine
@@ -27,8 +27,8 @@ SILENT = {
 class Drill:
     """One drill. `seconds` pass between fault and revert, unless `until` (why not yet, or None) ends it sooner.
 
-    `heal` reverts the fault, and is safe if there is none. `limits`: figure → its maximum in the profile
-    `tuned`.
+    `prepares` is how many seconds it takes at most until the fault is in. `heal` reverts the fault, and is safe
+    if there is none. `limits`: figure → its maximum in the profile `tuned`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Drill:
     heal: Callable[[Scene], None]
     seconds: float = 15.0  # the write-up's load balancer takes up to 12 to notice
     until: Callable[[Scene], str | None] | None = None
+    prepares: float = 0.0
     control_planes: int = 3
     workers: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -67,6 +68,13 @@ def _majority(session: Session) -> tuple[Node, ...]:
     leader = etcd(session).leader
     others = [node for node in session.lab.etcd_members if node != leader]
     return (leader, *others[: len(session.lab.etcd_members) // 2])
+
+
+def _majority_of_followers(session: Session) -> tuple[Node, ...]:
+    """More members than etcd can lose, without the leader, which has every acknowledged write."""
+    leader = etcd(session).leader
+    others = [node for node in session.lab.etcd_members if node != leader]
+    return tuple(others[: len(session.lab.etcd_members) // 2 + 1])
 
 
 def _worker(session: Session) -> tuple[Node, ...]:
@@ -105,11 +113,31 @@ def _cut_off_from_peers(scene: Scene) -> None:
     scene.fault("partitioned", "inject", *others)
 
 
-def _renew(scene: Scene) -> None:
-    """One control plane at a time, as kubeadm's page on certificates says."""
+def _lose_data(scene: Scene) -> None:
     scene.injected()
-    for node in scene.victims:
-        Scene(scene.session, (node,), scene.mark).fault("certificates_renewed", "inject")
+    scene.fault("etcd_data_lost", "inject")
+
+
+def _fill(scene: Scene) -> None:
+    """A small quota on one member after the other, so that etcd keeps its majority; then fill it."""
+    for each in _one_by_one(scene):
+        each.fault("etcd_quota_small", "inject")
+    scene.injected()
+    _on_the_first(scene).fault("etcd_space_filled", "inject")
+
+
+def _make_space(scene: Scene) -> None:
+    _on_the_first(scene).fault("etcd_space_filled", "heal")
+    for each in _one_by_one(scene):
+        each.fault("etcd_quota_small", "heal")
+
+
+def _one_by_one(scene: Scene) -> list[Scene]:
+    return [Scene(scene.session, (node,), scene.mark) for node in scene.victims]
+
+
+def _on_the_first(scene: Scene) -> Scene:
+    return _one_by_one(scene)[0]
 
 
 def _why_not_rescheduled(scene: Scene) -> str | None:
@@ -190,6 +218,35 @@ DRILLS = (
     ),
     Drill("lose-quorum", _majority, _power, _power_on, limits={"whole_s.the API": 30}),
     Drill(
+        "lose-quorum-for-good",
+        _majority_of_followers,
+        _lose_data,
+        survivor.recover,
+        # The rest is ALWAYS: what the survivor has acknowledged is not lost, and a watch sees all of it.
+        limits={"whole_s.the API": 180},
+    ),
+    Drill(
+        "etcd-no-space",
+        _all(control_planes),
+        _fill,
+        _make_space,
+        # Reads go on, and so do connections.
+        limits={"connections.failed": 0, "connections.slowest_s": 4},
+    ),
+    Drill(
+        "replace-etcd-member",
+        _follower,
+        _fault("etcd_member_replaced", "inject"),
+        _fault("etcd_member_replaced", "heal"),
+        seconds=5,
+        limits={
+            "connections.longest_gap_s": 2,
+            "connections.slowest_s": 4,
+            "writes.longest_gap_s": 6,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill(
         "reload-load-balancer",
         _all(balancers),
         lambda scene: scene.haproxy("reload"),
@@ -238,9 +295,28 @@ DRILLS = (
     Drill(
         "renew-certificates",
         _all(control_planes),
-        _renew,
-        _fault("certificates_renewed", "heal"),
+        certificates.renew_all,
+        certificates.finish,
         seconds=5,
-        limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+        prepares=240,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+    ),
+    Drill(
+        "certificates-expire",
+        _all(control_planes),
+        certificates.expire,
+        certificates.bring_back,
+        seconds=30,
+        prepares=300,
+        limits={"whole_s.the API": 60},
+    ),
+    Drill(
+        "rotate-ca",
+        _all(every_machine),
+        rotation.rotate,
+        rotation.finish,
+        seconds=5,
+        prepares=480,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
     ),
 )

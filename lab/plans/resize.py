@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from lab import providers
-from lab.health.checks import cases
-from lab.health.facts.gather import by_ssh, gather
 from lab.model import Lab, Node
+from lab.plans import ready
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
-from lab.plans.ready import TAINTS
 from lab.plans.situation import Situation
 from lab.workspace import made
 
@@ -29,7 +27,7 @@ def _resize(job: Job) -> bool:
     providers.resize(context.lab, node)
     providers.power_on(context.lab, [node])
     job.wait_until(
-        lambda: context.remote.why_not_reachable(node) or (_why_not_back(job) if _had_joined(job) else None),
+        lambda: context.remote.why_not_reachable(node) or _why_not_well(job),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` continues; `./inv replace {node.name}` creates this machine again",
@@ -41,26 +39,14 @@ def _resize(job: Job) -> bool:
     return True
 
 
+def _why_not_well(job: Job) -> str | None:
+    return ready.why_not_well(job.context, job.node, drained=True) if _had_joined(job) else None
+
+
 def _had_joined(job: Job) -> bool:
     """Whether the machine had joined. One that has yet to join may need the new size to do so."""
     joined, node = job.context.situation.joined, job.node
     return node.name in joined if node.spec.runs_kubelet else bool(joined)
-
-
-def _why_not_back(job: Job) -> str | None:
-    """The first failing check about this machine, of those that need no test pods."""
-    context, node = job.context, job.node
-    facts = gather(
-        context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
-    )
-    for case in cases(context.lab):
-        # Users taint nodes, too, and waiting would not change that; node-ready reports a node that is not
-        # Ready.
-        if case.node == node and not case.check.probes and case.check.name != TAINTS:
-            verdict = case.judge(facts)
-            if not verdict.good:
-                return f"{verdict.title}: {verdict.found}"
-    return None
 
 
 def _resized(lab: Lab, situation: Situation) -> tuple[Node, ...]:

@@ -10,6 +10,7 @@ from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote, side_by_side
 from lab.unknown import Unknown
+from lab.workspace.backup import Backup
 
 JoinState = Literal["fresh", "partial", "damaged", "joined"]
 """Whether a machine has joined (`provision/node/probe.sh`).
@@ -33,6 +34,20 @@ LOOK_TIMEOUT = 20.0
 
 
 @dataclass(frozen=True)
+class Source:
+    """The backup that etcd is restored from, and the token of the new cluster.
+
+    `common_keys`: the control planes get those of the backup. `restored`: each member was restored with this
+    token, by a run that was interrupted.
+    """
+
+    backup: Backup
+    token: str
+    common_keys: bool
+    restored: bool = False
+
+
+@dataclass(frozen=True)
 class Situation:
     """Where the cluster is, and which machines this run is about.
 
@@ -41,7 +56,7 @@ class Situation:
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
     `resized` get another size. `until` is the name of the stop before which to end, or "". `checkpoint` is the
-    name of the checkpoint that is saved or restored, or "".
+    name of the checkpoint that is saved or restored, or "". `recovery` is what etcd is restored from.
     """
 
     first: Node
@@ -55,6 +70,7 @@ class Situation:
     resized: tuple[Node, ...] = ()
     until: str = ""
     checkpoint: str = ""
+    recovery: Source | None = None
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""

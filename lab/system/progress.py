@@ -97,8 +97,8 @@ class Progress:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Show a live list of running steps while inside; no effect without a terminal."""
-        if not (self.console.is_terminal and self.console.is_interactive):
+        """Show a live list of running steps while inside; no effect without a terminal, or inside another."""
+        if not (self.console.is_terminal and self.console.is_interactive) or self._live is not None:
             yield
             return
         with Live(

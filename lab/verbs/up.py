@@ -29,7 +29,7 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system.wait import wait_until
 from lab.verbs import bake, render, report
-from lab.workspace import kubeconfig, made
+from lab.workspace import kubeconfig, made, recovery
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
 
@@ -80,6 +80,7 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
     """
     with session.workspace.lock():
         session = dataclasses.replace(session, made=made.read(session.workspace))
+        recovery.require_none(session.workspace)
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
@@ -291,7 +292,8 @@ class Run:
     session: Session
     secrets: credentials.RunSecrets
 
-    def _context(self, situation: Situation) -> Context:
+    def context(self, situation: Situation) -> Context:
+        """What the steps of one of its plans share."""
         session = self.session
         return Context(
             session.lab, session.workspace, session.remote, session.progress, self.secrets, situation
@@ -303,7 +305,7 @@ class Run:
         nothing = from_nothing(lab, until)
         if not known:
             # If all machines are new, their state is known, and no step has to wait for all of them.
-            return engine.run(plan, self._context(nothing))
+            return engine.run(plan, self.context(nothing))
         resized = self._resized(change) if not until else ()
         changed = self._require_majority()
         changed = self._start(nothing) or changed
@@ -314,8 +316,8 @@ class Run:
         self._require_majority_for_rejoining(found, situation, plan)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
-            changed = engine.run(RESIZE, self._context(situation)) or changed
-        return engine.run(plan[len(START) :], self._context(situation)) or changed
+            changed = engine.run(RESIZE, self.context(situation)) or changed
+        return engine.run(plan[len(START) :], self.context(situation)) or changed
 
     def start(self) -> None:
         """Start all machines, and copy this checkout's scripts; change nothing else on them."""
@@ -335,7 +337,7 @@ class Run:
         stay = [name for name in listed.healthy if found.get(name) == "joined"]
         if len(stay) >= quorum.needed(len(listed.members)):
             return False
-        return engine.run(REPAIR, self._context(Situation(damaged[0], damaged)))
+        return engine.run(REPAIR, self.context(Situation(damaged[0], damaged)))
 
     def _require_majority_for_rejoining(
         self, found: Mapping[str, JoinState], situation: Situation, plan: Plan
@@ -454,7 +456,7 @@ class Run:
         first = serving[0] if serving else lab.first
         situation = Situation(first, staying, joined=joined, leaving=leaving, silent=silent)
         try:
-            return engine.run(REMOVE, self._context(situation))
+            return engine.run(REMOVE, self.context(situation))
         except LabError:
             if _members(leaving):
                 self._restore_haproxy()
@@ -501,7 +503,7 @@ class Run:
         off = _off(self.session, situation.machines)
         start = tuple(step for step in START if off or step.name == "deliver")
         absent = _absent(self.session, off)
-        engine.run(start, self._context(dataclasses.replace(situation, off=off, absent=absent)))
+        engine.run(start, self.context(dataclasses.replace(situation, off=off, absent=absent)))
         return bool(off)
 
     def _silent(self, leaving: tuple[Node, ...], replacing: Sequence[str]) -> frozenset[str]:
@@ -563,12 +565,18 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def keep_kubeconfig(session: Session) -> bool:
-    """Fetch the kubeconfig from the first control plane that has one; False if none has."""
-    return any(
+    """Fetch the kubeconfig from the first control plane that has one; False if none has.
+
+    A kubeconfig that the lab was merged into gets its present certificates.
+    """
+    found = any(
         kubeconfig.fetch(session.lab, session.workspace, session.remote, node)
         for node in session.lab.control_planes
         if not session.remote.why_not_reachable(node)
     )
+    for file in kubeconfig.refresh(session.lab, session.workspace) if found else ():
+        session.progress.say(f"{file}: the context {session.lab.name} has the lab's present certificates")
+    return found
 
 
 def _states(session: Session, lab: Lab) -> dict[str, MachineState]:

@@ -9,6 +9,8 @@
   merged.json                               the user's kubeconfigs that this lab was merged into
   drill/  drills/DATE-NAME/                 the fault that a drill has yet to revert; reports of drills
   conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
+  backups/DATE.tar                          backups without a name of their own
+  recovery.json                             the recovery that was begun and is not complete
   tasks.json                                how often each task of the handout was checked
   logs/NN-step.log  report.json  bom.json   the last run; the golden machine's contents
 """
@@ -91,6 +93,16 @@ class Workspace:
     def checkpoints(self) -> Path:
         """What belongs to each checkpoint besides the machines (`lab.workspace.checkpoints`)."""
         return self.root / "checkpoints"
+
+    @property
+    def backups(self) -> Path:
+        """The folder for backups without a name of their own; missing if there are none."""
+        return self.root / "backups"
+
+    @property
+    def recovery(self) -> Path:
+        """The recovery that was begun and is not complete (`lab.workspace.recovery`); missing if none."""
+        return self.root / "recovery.json"
 
     @property
     def tasks(self) -> Path:

@@ -5,6 +5,10 @@ set -euo pipefail
 
 readonly MANIFESTS=/etc/kubernetes/manifests PARKED=/etc/kubernetes/parked-by-drill
 readonly CHAIN=HA-LAB-DRILL WRITES=4
+readonly ETCD_MANIFEST=$MANIFESTS/etcd.yaml ETCD_DATA=/var/lib/etcd/member
+# Where recover.sh looks for manifests.
+readonly FOR_RECOVERY=/etc/kubernetes/aside-by-recovery
+readonly QUOTA_ROOM=$((16 * 1048576)) FILLING=/ha-lab-drill/filling # bytes; a key that no API server reads
 
 # The kubelet stops a static pod whose manifest is gone, and starts it when it is back (kubernetes.io,
 # "Create static Pods").
@@ -70,36 +74,141 @@ partitioned() {
 	done
 }
 
-# Renews all certificates, then restarts the static pods, since each reads its certificate only when it starts
-# (kubernetes.io, "Certificate Management with kubeadm"). The API server is stopped first and started last: without
-# etcd it would answer with errors until the load balancer has detected that.
-certificates_renewed() {
-	local before pod
-	if [[ $1 == inject ]]; then
-		before=$(serial_numbers)
-		kubeadm certs renew all >/dev/null
-		[[ -z $(comm -12 <(sort <<<"$before") <(serial_numbers | sort)) ]] || {
-			echo "a certificate has the serial number that it had before it was renewed" >&2
-			exit 1
-		}
-		mkdir -p "$PARKED"
-		for pod in kube-apiserver kube-scheduler kube-controller-manager etcd; do
-			mv "$MANIFESTS/$pod.yaml" "$PARKED/"
-			within 90 "$pod ends" not_running "$pod"
-		done
-	fi
-	for pod in etcd kube-controller-manager kube-scheduler kube-apiserver; do
-		[[ ! -e $PARKED/$pod.yaml ]] || mv "$PARKED/$pod.yaml" "$MANIFESTS/"
-	done
-	[[ $1 == heal ]] || within 180 "the API server here is ready again" answers
+# Certificates that end $2 seconds from now, in place of those that kubeadm has made here
+# (kubeadm-config.v1beta4, certificateValidityPeriod). The cluster's own configuration stays, and so renewing them reverts
+# this: renew-certificates.sh.
+certificates_short_lived() {
+	local config
+	[[ $1 == inject ]] || return 0
+	config=$(mktemp /run/kubeadm.XXXXXX)
+	# shellcheck disable=SC2064 # this very file
+	trap "rm -f '$config'" EXIT
+	# Without a version kubeadm would ask the network for the newest.
+	printf '%s\n' "apiVersion: kubeadm.k8s.io/v1beta4" "kind: ClusterConfiguration" \
+		"kubernetesVersion: $(kubeadm version --output short)" "certificateValidityPeriod: $2s" >"$config"
+	kubeadm certs renew all --config "$config" >/dev/null
 }
 
-serial_numbers() {
-	local file
-	for file in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do
-		[[ $file == *ca.crt ]] || echo "$file $(openssl x509 -noout -serial -in "$file")"
-	done
+# etcd ends and its data is gone, as with a broken disk. Only a recovery brings that back.
+etcd_data_lost() {
+	[[ $1 == inject ]] || return 0
+	mkdir -p "$FOR_RECOVERY"
+	[[ ! -e $ETCD_MANIFEST ]] || mv "$ETCD_MANIFEST" "$FOR_RECOVERY/"
+	pkill -KILL -x etcd || true
+	within 90 "etcd ends" not_running etcd
+	rm -rf "$ETCD_DATA"
 }
+
+# The database may grow by this much, on one member after the other (etcd, "Maintenance", space quota).
+etcd_quota_small() {
+	local quota=
+	[[ $1 == heal ]] || quota=$(($(stat --format %s "$ETCD_DATA/snap/db") + QUOTA_ROOM))
+	sed '/--quota-backend-bytes=/d' "$ETCD_MANIFEST" >/etc/kubernetes/etcd.yaml.drill
+	[[ -z $quota ]] ||
+		sed -i "s/^\( *\)- etcd\$/&\n\1- --quota-backend-bytes=$quota/" /etc/kubernetes/etcd.yaml.drill
+	if ! cmp -s /etc/kubernetes/etcd.yaml.drill "$ETCD_MANIFEST"; then
+		chmod 600 /etc/kubernetes/etcd.yaml.drill
+		mv /etc/kubernetes/etcd.yaml.drill "$ETCD_MANIFEST"
+		within 90 "etcd starts with that quota" has_quota "$quota"
+		within 90 "etcd here is healthy again" own_etcd endpoint health
+	fi
+	rm -f /etc/kubernetes/etcd.yaml.drill
+}
+
+has_quota() {
+	if [[ -n $1 ]]; then
+		pgrep -f -- "^etcd .*--quota-backend-bytes=$1" >/dev/null
+	else
+		pgrep -x etcd >/dev/null && ! pgrep -f -- '^etcd .*--quota-backend-bytes=' >/dev/null
+	fi
+}
+
+# Each write of a key keeps the former value until it is compacted. The way back is etcd's ("Maintenance"): compact, which
+# frees pages; defragment, which returns them; disarm the alarm, which nothing else does.
+etcd_space_filled() {
+	local written revision url found
+	case $1 in
+	inject)
+		for ((written = 0; written < 100; written++)); do
+			head -c 1000000 /dev/urandom | own_etcd put "$FILLING" >/dev/null 2>&1 || break
+		done
+		[[ $(own_etcd alarm list) == *NOSPACE* ]] || {
+			echo "etcd raised no alarm NOSPACE after $written MB" >&2
+			exit 1
+		}
+		;;
+	heal)
+		found=$(own_etcd get "$FILLING" --keys-only && own_etcd alarm list)
+		[[ -n $found ]] || return 0
+		own_etcd del "$FILLING" >/dev/null
+		revision=$(own_etcd endpoint status --write-out json | sed 's/.*"revision":\([0-9]*\).*/\1/')
+		own_etcd compact "$revision" >/dev/null || true # an API server may have compacted it just now
+		for url in $(members | cut -d' ' -f3); do etcd_at "$url" --command-timeout 60s defrag >/dev/null; done
+		own_etcd alarm disarm >/dev/null
+		;;
+	esac
+}
+
+# The member is removed with its data, and a new one is added for this machine: as a learner that is promoted once it has
+# caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is away meanwhile.
+etcd_member_replaced() {
+	local pod own
+	if [[ $1 == inject ]]; then
+		mkdir -p "$PARKED"
+		for pod in kube-apiserver etcd; do
+			[[ ! -e $MANIFESTS/$pod.yaml ]] || mv "$MANIFESTS/$pod.yaml" "$PARKED/"
+			within 90 "$pod ends" not_running "$pod"
+		done
+		own=$(own_member)
+		[[ -z $own ]] || other_members member remove "${own%% *}"
+		rm -rf "$ETCD_DATA"
+		return
+	fi
+	if [[ -e $PARKED/etcd.yaml ]]; then
+		# What a removed member has stored is of no use. No answer ends this here.
+		own=$(own_member)
+		[[ -n $own ]] || rm -rf "$ETCD_DATA"
+		[[ -d $ETCD_DATA ]] || join_as_learner
+		mv "$PARKED/etcd.yaml" "$ETCD_MANIFEST"
+	fi
+	within 120 "the new member votes" promoted
+	[[ ! -e $PARKED/kube-apiserver.yaml ]] || mv "$PARKED/kube-apiserver.yaml" "$MANIFESTS/"
+	within 180 "the API server here is ready again" answers
+}
+
+join_as_learner() {
+	local cluster
+	[[ -n $own ]] ||
+		other_members member add "$(own_name)" --learner --peer-urls "$(own_peer)" >/dev/null
+	# One that was added and never started has no name yet.
+	cluster=$(members | awk -v name="$(own_name)" '{ print ($2 == "-" ? name : $2) "=" $4 }' | paste -sd ,)
+	sed -i "/--initial-cluster-state=/d
+		s#--initial-cluster=.*#--initial-cluster=$cluster#
+		s/^\( *\)- etcd\$/&\n\1- --initial-cluster-state=existing/" "$PARKED/etcd.yaml"
+}
+
+promoted() {
+	local id learner
+	read -r id learner < <(own_member) || return 1
+	[[ $learner == false ]] || other_members member promote "$id" >/dev/null 2>&1
+}
+
+etcd_at() {
+	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt --cert /etc/kubernetes/pki/etcd/healthcheck-client.crt \
+		--key /etc/kubernetes/pki/etcd/healthcheck-client.key --endpoints "$@"
+}
+own_etcd() { etcd_at https://127.0.0.1:2379 "$@"; }
+# A learner answers no such question.
+other_members() { etcd_at "$(setting ETCD_ENDPOINTS | tr , '\n' | grep -vF "//$(setting NODE_ADDRESS):" | paste -sd ,)" "$@"; }
+setting() { sed -n "s/^$1=//p" /opt/ha-lab/node.env | tr -d "'"; }
+own_name() { setting NODE_NAME; }
+own_peer() { echo "https://$(setting NODE_ADDRESS):2380"; }
+# ID, name or -, client URL or -, peer URL, learner: a line for each member.
+members() {
+	other_members member list --write-out simple |
+		awk -F', ' '{ print $1, ($3 == "" ? "-" : $3), ($5 == "" ? "-" : $5), $4, $6 }'
+}
+own_member() { members | awk -v name="$(own_name)" -v peer="$(own_peer)" '$2 == name || $4 == peer { print $1, $5 }'; }
 
 not_running() { ! pgrep -x "${1:0:15}" >/dev/null; } # the kernel keeps 15 characters of a name
 

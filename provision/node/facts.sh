@@ -87,7 +87,7 @@ kubelet_error() {
 }
 
 left_by_runs() {
-	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
+	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf -o -name kubelet.pem \) 2>/dev/null || true
 	find "${MANUAL_FILES[@]}" 2>/dev/null || true
 }
 

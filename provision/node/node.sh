@@ -166,13 +166,6 @@ delete_pod_network_agent() {
 	as_kubelet --namespace kube-flannel delete pods --field-selector "spec.nodeName=$NODE_NAME" --wait=false
 }
 
-# A removal that was interrupted had ended it (leave.sh), and the machine stays after all.
-restore_api_server() {
-	[[ -e $API_SERVER_ASIDE ]] || return 0
-	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
-	changed=yes
-}
-
 container_runtime() {
 	systemctl is-enabled --quiet containerd || systemctl enable --quiet containerd
 	systemctl is-active --quiet containerd || {

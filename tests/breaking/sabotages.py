@@ -641,20 +641,21 @@ SABOTAGES = (
     Sabotage(
         "a certificate that expires soon",
         "cp2",
-        "cd $PKI; cp front-proxy-client.crt /root/; "
+        # With their dates, so that the API server is not taken for older than its files.
+        "cd $PKI; cp -p front-proxy-client.{crt,key} /root/; "
         "openssl req -new -key front-proxy-client.key -subj /CN=front-proxy-client | "
         "openssl x509 -req -days 10 -CA front-proxy-ca.crt -CAkey front-proxy-ca.key -set_serial 7 "
         "-out front-proxy-client.crt",
-        "mv /root/front-proxy-client.crt $PKI/",
+        "mv /root/front-proxy-client.{crt,key} $PKI/",
         ("certificate-expiry[cp2]",),
-        up=Says("certificate-expiry[cp2]", "kubeadm certs renew", warns=True),
+        up=Repairs("renews all certificates of that control plane, and restarts its static pods"),
         contained=True,
     ),
     Sabotage(
         "a certificate without its names",
         "cp2",
         # The file only: it does not match its key, so the server keeps what it has.
-        "cd $PKI; cp apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
+        "cd $PKI; cp -p apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
         "mv /root/apiserver.crt $PKI/",
         ("certificate-names[cp2]",),
         up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),

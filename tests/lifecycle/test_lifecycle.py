@@ -109,6 +109,33 @@ def test_a_second_control_plane_is_not_replaced_while_the_first_is_down(living: 
     living.verified()
 
 
+def kubectl(living: LivingLab, *words: str) -> str:
+    session = living.lab.session
+    command = ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf", *words]
+    return session.remote.run(session.lab.first, command).stdout
+
+
+def test_a_backup_brings_a_lab_back_whose_quorum_is_gone_for_good(living: LivingLab) -> None:
+    kubectl(living, "create", "configmap", "before", "--from-literal=is=kept")
+    backup = living.lab.folder / "before.tar"
+    backed = living.lab.succeed("backup", str(backup))
+    assert backup.stat().st_mode & 0o777 == 0o600
+    assert "exists, and a backup overwrites nothing" in living.lab.inv("backup", str(backup)).said
+    kubectl(living, "create", "configmap", "after", "--from-literal=is=lost")
+    for name in ("cp2", "cp3"):
+        docker("exec", f"{PREFIX}-{name}", "sh", "-c", "pkill -9 -x etcd; rm -rf /var/lib/etcd/member")
+    asked = living.lab.inv("recover", str(backup))
+    assert asked.code == 2, "standard input is no terminal"
+    assert "configmaps (default/after)" in asked.said
+    recovered = living.lab.succeed("recover", str(backup), "--yes")
+    living.verified()
+    left = kubectl(living, "get", "configmaps", "--output", "name").split()
+    assert "configmap/before" in left
+    assert "configmap/after" not in left
+    kubectl(living, "delete", "configmap", "before")
+    print(f"backup {backed.seconds:.0f} s, recover {recovered.seconds:.0f} s")
+
+
 def test_the_load_balancer_is_replaced(living: LivingLab) -> None:
     living.lab.succeed("replace", "lb1", "--yes")
     living.verified()

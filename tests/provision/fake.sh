@@ -38,9 +38,8 @@ key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVAT
 
 kubeconfig() { # FILE
 	[[ -n ${certificate_data-} ]] || certificate_data=$(certificate | base64 -w 0) key_data=$(key | base64 -w 0)
-	echo "    server: https://192.168.56.10:6443" >"$1"
-	echo "    client-certificate-data: $certificate_data" >>"$1"
-	echo "    client-key-data: $key_data" >>"$1"
+	printf '    %s\n' "certificate-authority-data: $certificate_data" "server: https://192.168.56.10:6443" \
+		"client-certificate-data: $certificate_data" "client-key-data: $key_data" >"$1"
 }
 
 names_certificate() {
@@ -293,6 +292,35 @@ case "$name $*" in
 	}
 	;;
 "pgrep -x kube-apiserver") has runs-kube-apiserver ;;
+# Static pods that run: `process-NAME` has its number and for how many seconds it has run. The kubelet starts one again that
+# has ended, and that of a manifest that is back.
+"pgrep -o -x "*)
+	if [[ $3 == kube-apiserver && ! -e $kubernetes/manifests/kube-apiserver.yaml ]]; then exit 1; fi
+	read -r process _ < <(cat "$state/process-$3"* 2>/dev/null) || exit 1
+	if [[ -e $state/terminated-$process ]]; then
+		has kubelet-hangs && exit 1
+		process=$((process + 100))
+		echo "$process 0" >"$(echo "$state/process-$3"*)"
+	fi
+	echo "$process"
+	;;
+"ps -o etimes= -p "*) sed -n "s/^$4 //p" "$state"/process-* ;;
+"pkill -TERM -o -x "*)
+	read -r process _ < <(cat "$state/process-$4"* 2>/dev/null) || exit 1
+	touch "$state/terminated-$process"
+	;;
+"kubeadm version --output short") echo v1.36.3 ;;
+"kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
+"kubeadm certs renew all")
+	! has renews-nothing || exit 0
+	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
+	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
+	if fails renew; then exit 1; fi
+	certificates
+	for name in admin controller-manager scheduler super-admin; do
+		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"
+	done
+	;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"
@@ -504,11 +532,27 @@ case "$name $*" in
 	done
 	;;
 "openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
-	"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
+	"openssl req "* | "openssl verify -no_check_time -CAfile "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
+*" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
+*" --namespace kube-public get configmap cluster-info --output yaml")
+	printf '%s\n' "data:" "  kubeconfig: |" "      certificate-authority-data: b2xk" "      server: https://192.168.56.10:6443"
+	;;
+*" get daemonsets,deployments --output name")
+	[[ $* != *" kube-system "* ]] || printf '%s\n' daemonset.apps/kube-proxy deployment.apps/coredns
+	[[ $* != *" kube-flannel "* ]] || echo daemonset.apps/kube-flannel-ds
+	;;
+*" rollout restart daemonset.apps/"* | *" rollout restart deployment.apps/"*) ;;
+*" rollout status "*" --watch=false")
+	if fails rollout; then echo "Waiting for daemon set \"kube-proxy\" rollout to finish"; else echo "it was successfully rolled out"; fi
+	;;
 *" --request-timeout 10s replace --filename -")
-	changed=$(sed 's/^    //') # all of it, as what is replaced may still be read
-	echo "$changed" >"$state/kube-proxy"
+	changed=$(cat) # all of it, as what is replaced may still be read
+	if [[ $changed == data:* ]]; then
+		echo "$changed" >"$state/replaced"
+	else
+		printf '%s\n' "$changed" | sed 's/^    //' >"$state/kube-proxy"
+	fi
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")
@@ -608,6 +652,72 @@ case "$name $*" in
 	}
 	sed -i "/^${*: -1},/d" "$state/members"
 	;;
+# etcd's data as a whole: a snapshot is the file that the test gives.
+"etcdctl "*" snapshot save /var/lib/ha-lab-backup/snapshot.db")
+	! has no-quorum || exit 1
+	cp "$state/snapshot" "${*: -1}"
+	;;
+"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json --rev 12" | \
+	"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json") cat "$state/keys" ;;
+"etcdctl "*" endpoint health")
+	if has no-majority || [[ ! -e $kubernetes/manifests/etcd.yaml ]]; then
+		echo "https://127.0.0.1:2379 is unhealthy: failed to commit proposal: context deadline exceeded" >&2
+		exit 1
+	fi
+	;;
+# The drills' faults in etcd, which name their endpoints before the command.
+"pkill -KILL -x etcd") ;;
+"pkill -KILL -x kube-apiserver") rm -f "$state/runs-kube-apiserver" ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 put /ha-lab-drill/filling")
+	size=$(cat "$state/filled" 2>/dev/null || echo 0)
+	if ((size + $(wc -c) > 16 * 1048576)); then
+		touch "$state/no-space"
+		echo "Error: etcdserver: mvcc: database space exceeded" >&2
+		exit 1
+	fi
+	echo $((size + 1000000)) >"$state/filled"
+	;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 alarm list") ! has no-space || echo "memberID:2 alarm:NOSPACE " ;;
+"etcdctl "*" get /ha-lab-drill/filling --keys-only") ! has filled || echo /ha-lab-drill/filling ;;
+"etcdctl "*" del /ha-lab-drill/filling") rm -f "$state/filled" ;;
+"etcdctl "*" endpoint status --write-out json") echo '[{"Status":{"header":{"member_id":2,"revision":77},"version":"3.6.8"}}]' ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 compact 77") touch "$state/compacted" ;;
+"etcdctl "*" --endpoints https://192.168.56.1"?":2379 --command-timeout 60s defrag")
+	has compacted || refuse "nothing is freed before the compaction"
+	echo "$8" >>"$state/defragmented"
+	;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 alarm disarm")
+	has defragmented || refuse "an alarm that would be raised again"
+	rm "$state/no-space"
+	;;
+"pgrep -f -- ^etcd .*--quota-backend-bytes="*)
+	wanted=${*: -1} wanted=${wanted#*bytes=}
+	grep -qs -- "- --quota-backend-bytes=$wanted" $kubernetes/manifests/etcd.yaml
+	;;
+"etcdctl "*" member add cp2 --learner --peer-urls https://192.168.56.12:2380")
+	[[ $* == *" --endpoints https://192.168.56.11:2379,https://192.168.56.13:2379 "* ]] || refuse "a question for the learner: $*"
+	echo "9999, unstarted, , https://192.168.56.12:2380, , true" >>"$state/members"
+	;;
+"etcdctl "*" member promote 9999")
+	! fails promote || {
+		echo "Error: etcdserver: can only promote a learner member which is in sync with leader" >&2
+		exit 1
+	}
+	[[ -e $kubernetes/manifests/etcd.yaml ]] || refuse "a learner that does not run"
+	sed -i 's/^9999.*/9999, started, cp2, https:\/\/192.168.56.12:2380, https:\/\/192.168.56.12:2379, false/' "$state/members"
+	;;
+"etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
+"etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;
+"etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1000000000 --mark-compacted")
+	[[ ! -e /var/lib/etcd/recovery/restored ]] || refuse "a data folder that is there"
+	[[ ! -e $kubernetes/manifests/etcd.yaml ]] || refuse "a restore beside a running etcd"
+	mkdir -p /var/lib/etcd/recovery/restored/member/{snap,wal}
+	cp "$3" /var/lib/etcd/recovery/restored/member/snap/db
+	;;
+"pgrep -x kube-controller") [[ -e $kubernetes/manifests/kube-controller-manager.yaml ]] ;;
+"pgrep -x kube-scheduler") [[ -e $kubernetes/manifests/kube-scheduler.yaml ]] ;;
+*" --request-timeout 10s get nodes --output name") tr ' ' '\n' <"$state/names" | sed 's|.|node/&|' ;;
+
 # Of all that it could be asked, only where a join is refused.
 "openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -startdate" | \
 	"openssl x509 -in /var/lib/kubelet/pki/kubelet-client-current.pem -noout -enddate") PATH=${PATH#*:} exec openssl "$@" ;;

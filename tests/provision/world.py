@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,11 @@ FAKED = (
     "socat",
     "ss",
     "pgrep",
+    "pkill",
     "iptables-save",
     "iptables-restore",
     "ipset",
+    "etcdutl",
     "openssl",  # for each certificate it takes more CPU than a look at all files: refused
 )
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
@@ -59,8 +61,9 @@ READING = re.compile(
     r"|ctr .* images list |iptables-save |ipset list "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
-    r"|etcdctl .* (member list|endpoint (health|status)) "
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?(get|rollout status) "
+    r"|etcdctl .* (member list|endpoint (health|status)|get /|alarm list)"
+    r"|etcdutl (version|snapshot status )"
 )
 
 ENTER = """
@@ -190,40 +193,46 @@ class World:
 
         `up` marks the run of `up` that it belongs to.
         """
+        flags = ["--stdin"] if secrets else []
+        ran = self._ran([script, *flags, *words], self._secrets() if secrets else b"", subprocess.STDOUT, up)
+        return self._read(ran.returncode, ran.stdout.decode())
+
+    def stream(self, script: str, *words: str, stdin: bytes = b"") -> tuple[Ran, bytes]:
+        """Run one script that reads or prints bytes: what it said on standard error, and its output."""
+        ran = self._ran([script, *words], stdin, subprocess.PIPE)
+        return self._read(ran.returncode, ran.stderr.decode()), ran.stdout
+
+    def _ran(
+        self, words: Sequence[str], stdin: bytes, stderr: int, up: str = ""
+    ) -> subprocess.CompletedProcess[bytes]:
         state = self.root / "state"
         for file in ("calls", "environments", "refused"):
             (state / file).write_text("")
         (self.root / "fstab").write_text(self._mounts())
         namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-        flags = ["--stdin"] if secrets else []
-        argv = [
-            *namespace,
-            "sh",
-            "-c",
-            ENTER,
-            "enter",
-            str(self.root / "opt" / f"{script}.sh"),
-            *flags,
-            *words,
-        ]
-        ran = subprocess.run(
-            argv,
-            input=self._secrets() if secrets else b"",
+        script, *rest = words
+        path = str(self.root / "opt" / f"{script}.sh")
+        return subprocess.run(
+            [*namespace, "sh", "-c", ENTER, "enter", path, *rest],
+            input=stdin,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")}
             | ({"HA_LAB_RUN": up} if up else {}),
             timeout=60,
             check=False,
         )
-        said = ran.stdout.decode()
+
+    def _read(self, code: int, said: str) -> Ran:
+        """What came of a run: no call was refused, and no secret is in sight."""
+        state = self.root / "state"
         calls = (state / "calls").read_text().splitlines()
         refused = (state / "refused").read_text()
         assert refused == "", f"a call that this test was not told of: {refused}"
         for place in (said, (state / "calls").read_text(), (state / "environments").read_text()):
             for secret in (TOKEN, TOKEN[7:], CERTIFICATE_KEY, CA_KEY.splitlines()[1]):
                 assert secret not in place, f"a secret in sight:\n{place}"
-        return Ran(ran.returncode, said, calls)
+        return Ran(code, said, calls)
 
     def secrets_left(self) -> list[str]:
         """Every file of the machine's scratch folders that still holds one of this run's secrets."""

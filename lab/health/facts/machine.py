@@ -79,7 +79,10 @@ class MetricsFact:
 
 @dataclass(frozen=True)
 class EtcdStatus:
-    """One etcd member of itself: ids as numbers, `version` of the server."""
+    """One etcd member of itself: ids as numbers, `version` of the server.
+
+    `revision` is the store's, `size` that of the database in bytes.
+    """
 
     member: int
     leader: int
@@ -87,6 +90,8 @@ class EtcdStatus:
     index: int
     learner: bool
     version: str
+    revision: int = 0
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -354,6 +359,8 @@ def _etcd_status(said: str) -> EtcdStatus:
         number(status.get("raftIndex", 0)),
         bool(status.get("isLearner", False)),
         text(status.get("version", "")),
+        number(status["header"].get("revision", 0)),
+        number(status.get("dbSize", 0)),
     )
 
 

@@ -1,0 +1,311 @@
+"""RECOVER: restores etcd on all of its members from one backup, and starts what uses it, in order.
+
+The order is that of kubernetes.io ("Restoring an etcd cluster") and etcd ("Disaster recovery"): all API
+servers and members stop before the first is restored, since an API server without its etcd goes on
+answering from its cache; all members are restored from one snapshot, into one new cluster, each with its
+own name and address; all are one cluster before the first API server starts; what has watched through it
+starts last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from lab.errors import LabError, LabStateError
+from lab.health.facts.gather import ask_machine
+from lab.health.facts.machine import Machine
+from lab.model import Lab, Node
+from lab.plans.engine import Job, Plan, Step
+from lab.plans.situation import Situation, Source
+from lab.remote import SILENT_SSH, Remote, side_by_side
+from lab.unknown import CouldNotAsk
+from lab.workspace import backup
+from lab.workspace.render import credentials
+
+SCRIPT = "/opt/ha-lab/recover.sh"
+KEYS = ("sudo", "/opt/ha-lab/backup.sh", "--keys")
+
+LOOK_TIMEOUT = 60.0
+"""Seconds for a control plane to say what it has; 1 s is usual."""
+
+SEND_TIMEOUT = 600.0
+"""Seconds for the snapshot to arrive on a machine; less than 1 for that of a new lab."""
+
+EXPIRE = ("/registry/events/", "/registry/masterleases/", "/registry/peerserverleases/")
+"""Keys that etcd deletes by itself some time after it has started (kube-apiserver gives them a TTL)."""
+
+CLUSTER_TIMEOUT = 60.0
+"""Seconds until the restored members are one cluster, once each answers; 1 s is usual."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a control plane has, as `recover.sh check` prints it.
+
+    `member`: it belongs to a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
+    space for etcd's data, in bytes. `token` is the one with which its data was restored, or "none". `problems`
+    are what keeps it from being recovered.
+    """
+
+    member: bool
+    etcd: str
+    free: int
+    token: str
+    problems: tuple[str, ...]
+
+
+def look(remote: Remote, node: Node) -> Found:
+    """Ask one control plane. Raises LabError where it does not answer."""
+    said = remote.run(node, ["sudo", SCRIPT, "check"], timeout=LOOK_TIMEOUT).stdout
+    lines = [line.partition(" ")[::2] for line in said.splitlines()]
+    known = dict(lines)
+    try:
+        return Found(
+            known["member"] == "yes",
+            known.get("etcd", ""),
+            int(known["free"]),
+            known["token"],
+            tuple(text for name, text in lines if name == "problem"),
+        )
+    except (KeyError, ValueError) as error:
+        raise LabStateError(
+            f"{node.name} has not said what it has of etcd", hint="run the same command again"
+        ) from error
+
+
+def peer(node: Node) -> str:
+    """The address at which a member's peers reach it, as kubeadm has it."""
+    return f"https://{node.address}:2380"
+
+
+def initial_cluster(members: Sequence[Node]) -> str:
+    """All members, as etcd's --initial-cluster names them."""
+    return ",".join(f"{node.name}={peer(node)}" for node in members)
+
+
+def cluster_problem(
+    members: Sequence[Node], answers: Mapping[str, Machine], backup_revision: int
+) -> str | None:
+    """Why restored members are not the one cluster of all of them; None if they are.
+
+    Each has to list all members, by the same ids, with the addresses at which the others reach them: a
+    member that was restored alone lists only itself, and one without --initial-advertise-peer-urls is at
+    localhost.
+    """
+    expected = {node.name: (peer(node),) for node in members}
+    ids: dict[frozenset[int], str] = {}
+    for name in expected:
+        machine = answers[name]
+        try:
+            listed, status, health = machine.etcd_members, machine.etcd_status, machine.etcd_health
+        except CouldNotAsk as error:
+            return error.message
+        has = {member.name: member.peer_urls for member in listed}
+        if has != expected:
+            shown = ", ".join(
+                f"{each or 'one without a name'} at {' '.join(urls)}" for each, urls in has.items()
+            )
+            return f"{name}'s etcd lists these members: {shown}; and not {initial_cluster(members)}"
+        if health != "healthy":
+            return f"etcd on {name} is not healthy: {health}"
+        if status.revision <= backup_revision:
+            return f"etcd on {name} is at revision {status.revision}, and the backup at {backup_revision}"
+        ids[frozenset(member.id for member in listed)] = name
+    if len(ids) > 1:
+        return f"{' and '.join(ids.values())} are members of different clusters"
+    return None
+
+
+def difference(backup: backup.Inventory, etcd: backup.Inventory) -> str | None:
+    """How restored keys differ from those of the backup; None if they do not. Those that EXPIRE may be gone."""
+    gone = {key for key in backup.keys() - etcd.keys() if key.startswith(EXPIRE)}
+    wrong = [key for key in sorted({*backup, *etcd} - gone) if backup.get(key) != etcd.get(key)]
+    if not wrong:
+        return None
+    return f"{len(wrong)} of {len(backup)} keys are not as in the backup, such as {wrong[0]}"
+
+
+def _source(job: Job) -> Source:
+    source = job.context.situation.recovery
+    assert source is not None
+    return source
+
+
+def _part(name: str, *words: str) -> Callable[[Job], bool]:
+    """What runs one part of recover.sh, with this run's secrets."""
+
+    def do(job: Job) -> bool:
+        return _run(job, name, *words)
+
+    return do
+
+
+def _run(job: Job, *words: str, more: Mapping[str, str] | None = None) -> bool:
+    context, node = job.context, job.node
+    files = credentials.secret_files(node, context.lab, context.secrets, credentials.ca_key(context.workspace))
+    given = {"secrets": files["secrets"], **(more or {})}
+    return context.remote.script(node, "recover", words, secrets=given, log=job.log)
+
+
+def _require_quiet(job: Job) -> bool:
+    """Ask each machine again: no part of the cluster may go on beside what is about to be restored."""
+    remote = job.context.remote
+
+    def ask(node: Node) -> None:
+        said = remote.run(node, ["sudo", SCRIPT, "quiet"], timeout=60, accept=None)
+        if not said.ok:
+            raise LabStateError(
+                (said.stdout + said.stderr).strip() or SILENT_SSH,
+                hint="nothing was restored yet; run the same command again",
+            )
+
+    side_by_side("stopping etcd and what uses it", _members(job.context.lab, job.context.situation), ask)
+    return False
+
+
+def _restore(job: Job) -> bool:
+    context, source, node = job.context, _source(job), job.node
+    context.remote.run(
+        node,
+        ["sudo", SCRIPT, "receive", source.backup.snapshot_sha256],
+        source=source.backup.path,
+        timeout=SEND_TIMEOUT,
+        log=job.log,
+    )
+    keys = {f"pki/{name}": text for name, text in source.backup.pki.items()} if source.common_keys else {}
+    members = _members(context.lab, context.situation)
+    return _run(job, "restore", source.token, initial_cluster(members), more=keys)
+
+
+def _require_restored(job: Job) -> bool:
+    """Ask each machine whether its data is that of the new cluster: from here on there is no way back."""
+    remote, token = job.context.remote, _source(job).token
+
+    def ask(node: Node) -> None:
+        found = look(remote, node)
+        if found.token != token:
+            raise LabStateError(
+                "its data is not that of the new cluster",
+                hint="no member was started; run the same command again",
+            )
+
+    side_by_side("restoring etcd", _members(job.context.lab, job.context.situation), ask)
+    return False
+
+
+def _require_one_cluster(job: Job) -> bool:
+    context, source = job.context, _source(job)
+    members = _members(context.lab, context.situation)
+    revision = source.backup.manifest.revision
+
+    def ask(node: Node) -> Machine:
+        return ask_machine(context.remote, node, "etcd-members", "etcd-status", "etcd-health")
+
+    def why_not() -> str | None:
+        try:
+            return cluster_problem(members, side_by_side("asking etcd", members, ask), revision)
+        except LabError as error:
+            return error.message
+
+    job.wait_until(
+        why_not,
+        what="the restored members to be one cluster",
+        timeout=CLUSTER_TIMEOUT,
+        hint="no API server was started; run the same command again, and `./inv logs` if that fails, too",
+    )
+    if not source.restored:  # otherwise API servers may have written since
+        said = context.remote.run(context.situation.first, KEYS, timeout=60).stdout
+        differs = difference(source.backup.inventory, backup.inventory(said))
+        if differs:
+            raise LabStateError(
+                f"etcd was restored, but {differs}",
+                hint="no API server was started; run the same command again",
+            )
+    return False
+
+
+def _restart_kubelet(job: Job) -> bool:
+    job.context.remote.run(job.node, ["sudo", "systemctl", "restart", "kubelet"], timeout=90, log=job.log)
+    return True
+
+
+def _deliver(job: Job) -> bool:
+    job.context.remote.deliver(job.node)
+    return False
+
+
+def _members(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in situation.machines if node.spec.etcd_member]
+
+
+def _kubelets(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in situation.machines if node.spec.runs_kubelet]
+
+
+def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return (situation.first,)
+
+
+RESTORE: Plan = (
+    Step("recovery-stop", "etcd and what uses it stop", _part("stop"), _members),
+    # On every machine, before the first is restored.
+    Step("recovery-quiet", "no API server and no etcd member runs", _require_quiet, after=("recovery-stop",)),
+    Step("recovery-restore", "etcd's data from the backup", _restore, _members, after=("recovery-quiet",)),
+    # All of them, before the first starts.
+    Step("recovery-restored", "every member is restored", _require_restored, after=("recovery-restore",)),
+)
+
+START: Plan = (
+    # All at once: each needs a majority of the others to answer.
+    Step("recovery-etcd", "etcd starts", _part("start", "etcd"), _members, after=("recovery-restored",)),
+    Step(
+        "recovery-cluster",
+        "the restored members are one cluster",
+        _require_one_cluster,
+        after=("recovery-etcd",),
+    ),
+    Step(
+        "recovery-api",
+        "the API server starts",
+        _part("start", "kube-apiserver"),
+        _members,
+        after=("recovery-cluster",),
+    ),
+    Step(
+        "recovery-controllers",
+        "the controller manager starts",
+        _part("start", "kube-controller-manager"),
+        _members,
+        after=("recovery-api",),
+    ),
+    Step(
+        "recovery-scheduler",
+        "the scheduler starts",
+        _part("start", "kube-scheduler"),
+        _members,
+        after=("recovery-controllers",),
+    ),
+    Step(
+        "recovery-nodes",
+        "Nodes of no machine of the lab are deleted",
+        _part("nodes"),
+        _first,
+        after=("recovery-scheduler",),
+    ),
+    # On workers, too: they register Nodes that the backup does not have.
+    Step(
+        "recovery-kubelet", "the kubelet starts again", _restart_kubelet, _kubelets, after=("recovery-nodes",)
+    ),
+)
+
+RECOVER: Plan = (*RESTORE, *START)
+"""All of it; START alone where each member is restored already."""
+
+FINISH: Plan = (
+    # Once nothing can be interrupted any more.
+    Step("recovery-finish", "what the recovery has left is removed", _part("finish"), _members),
+)
+
+DELIVER: Plan = (Step("deliver", "scripts and configuration", _deliver, _kubelets),)
+"""This checkout's scripts, of which an earlier version's machines have no recover.sh."""

@@ -1,0 +1,331 @@
+"""Recovers a lab from a backup: etcd on all control planes, also where its quorum is gone for good.
+
+What can be refused is refused before anything is touched; what will be lost is shown, and needs consent. A
+recovery is recorded before the first control plane is stopped, so that the same command goes on after an
+interruption.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import RenderableType
+
+from lab import providers
+from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
+from lab.model import Node
+from lab.model.change import Change
+from lab.plans import engine, quorum
+from lab.plans import recover as plans
+from lab.plans.recover import Found
+from lab.plans.situation import Situation, Source
+from lab.providers import MachineState
+from lab.remote import side_by_side
+from lab.session import Session, has_machines
+from lab.system.wait import wait_until
+from lab.verbs import losses, render
+from lab.verbs.up import Run, keep_kubeconfig
+from lab.workspace import backup as backups
+from lab.workspace import made, recovery
+from lab.workspace.backup import Backup, Inventory
+from lab.workspace.made import Made
+from lab.workspace.recovery import Recovery
+from lab.workspace.render import credentials
+
+ANSWER_TIMEOUT = 60.0
+"""Seconds until a control plane has to respond; after that it counts as dead, and its data as lost."""
+
+KEYS_TIMEOUT = 20.0
+"""Seconds for a member to list its keys; less than 1 is usual."""
+
+WAL = 64 * 2**20
+"""Bytes of the log that etcd allocates for a new data folder (etcd, server/storage/wal, SegmentSizeBytes)."""
+
+Confirm = Callable[[str], bool]
+"""Asks the user; True means yes. Raises if standard input is not a terminal."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The control planes as they were found.
+
+    `members` are recovered. `silent` exist and do not respond, and are removed: with their former data they
+    would be another cluster. `absent` do not exist, or never joined; `up` makes them join.
+    """
+
+    members: tuple[Node, ...]
+    silent: tuple[Node, ...]
+    absent: tuple[Node, ...]
+    found: Mapping[str, Found]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A recovery that was completed: its table, and the machines that `up` has yet to make."""
+
+    table: RenderableType
+    missing: tuple[Node, ...]
+
+
+def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) -> Recovered:
+    """Recover the lab from a backup, and show what is as in it and what is gone.
+
+    Raises ConfigError for a file that is no backup or damaged, LabStateError for that of another lab or of
+    a newer etcd, HostNotFit for a full disk: nothing is touched then.
+    """
+    backup = backups.read(path.absolute())
+    if session.made is None or not has_machines(session):
+        raise LabStateError("the lab has no machines, so none can be recovered", hint="`./inv up` creates them")
+    with session.workspace.lock():
+        session.workspace.rotate_logs()
+        return restore(session, backup, consent=consent, confirm=confirm)
+
+
+def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> Recovered:
+    """The same from a backup that was read, with the lab's lock held."""
+    record = made.read(session.workspace)
+    assert record is not None
+    session = replace(session, made=record)
+    require_own(backup, record)
+    render.write(session, record, record.golden)
+    run = Run(session, credentials.new_run_secrets())
+    scene = _look(session)
+    _require_possible(backup, scene)
+    earlier = recovery.read(session.workspace)
+    with session.progress.asking("what etcd has now"):
+        before = earlier.before if earlier else _inventory(session, scene.members)
+    if not consent and not confirm(question(session, backup, scene, before, earlier)):
+        raise LabStateError("nothing was restored", hint="`./inv status` shows how the lab is")
+    return _carry_out(run, backup, scene, before, earlier)
+
+
+def require_own(backup: Backup, record: Made) -> None:
+    """Raise LabStateError if the backup is of another lab: its keys and nodes are not this one's."""
+    if backup.manifest.owner != record.owner:
+        same = " with the same name" if backup.manifest.lab == record.lab.name else ""
+        raise LabStateError(
+            f"{backup.path} is of another lab{same}: {backup.manifest.lab}, {backup.manifest.owner}; this one "
+            f"is {record.lab.name}, {record.owner}",
+            hint="a lab that was destroyed and made again is another one; .lab/backups has this lab's own",
+        )
+
+
+def question(
+    session: Session, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
+) -> str:
+    """The question before anything is touched: how etcd is, and what will be lost."""
+    about = backup.manifest
+    names = [node.name for node in scene.members]
+    sentences = [] if earlier else [_state(session, names)]
+    if earlier:
+        sentences.append(f"A recovery from {earlier.file} was interrupted.")
+    if before is None:
+        sentences.append(
+            f"No etcd member could be asked what it has: whatever was written since {about.taken} is lost."
+        )
+    else:
+        said = losses.in_words(losses.losses(backup.inventory, before))
+        sentences += said or [f"Nothing in etcd has changed since {about.taken}."]
+    if scene.silent:
+        silent = ", ".join(node.name for node in scene.silent)
+        sentences.append(f"{silent} will be removed, with all data on it: it does not respond.")
+    sentences.append(
+        f"etcd on {', '.join(names)} goes back to {about.taken} (revision {about.revision}), and the API stops "
+        "meanwhile."
+    )
+    return " ".join([*sentences, "Continue? [y/N] "])
+
+
+def _state(session: Session, names: Sequence[str]) -> str:
+    with session.progress.asking("etcd's members"):
+        found = quorum.membership(session.lab, session.remote)
+    healthy = sorted(name for name in found.members if name in found.healthy)
+    if len(healthy) == len(found.members):
+        return "etcd is healthy, so nothing has to be recovered."
+    if len(healthy) >= quorum.needed(len(found.members)):
+        return f"etcd has a majority ({', '.join(healthy)}), so `./inv up` can repair it without a loss."
+    return "etcd has no majority."
+
+
+def _look(session: Session) -> Scene:
+    """Start the control planes that exist, and ask each what it has."""
+    lab = session.lab
+    with session.progress.asking("what state the machines are in"):
+        states = providers.states(lab, session.workspace)
+    exist = tuple(node for node in lab.etcd_members if states[node.name] not in ("absent", "incomplete"))
+    silent = _start(session, exist, states)
+    there = [node for node in exist if node not in silent]
+    if not there:
+        raise LabStateError(
+            "no control plane responds, so none can be recovered",
+            hint="`./inv status` shows why; `./inv up` starts or makes machines",
+        )
+    with session.progress.asking("each control plane to say what it has"):
+        side_by_side("copying scripts", there, session.remote.deliver)
+        found = side_by_side("asking the control planes", there, lambda node: plans.look(session.remote, node))
+    members = tuple(node for node in there if found[node.name].member)
+    others = tuple(node for node in lab.etcd_members if node not in (*members, *silent))
+    if not members:
+        raise LabStateError("no control plane belongs to a cluster yet", hint="`./inv up` initialises one")
+    return Scene(members, silent, others, found)
+
+
+def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
+    """Start those that do not run; return those that do not respond within a minute."""
+    # The load balancer, too: the API is asked through it.
+    off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
+    if off:
+        with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
+            for node in off:
+                providers.resume(session.lab, node)
+            providers.power_on(session.lab, [n for n in off if states[n.name] == "stopped"])
+
+    def why_not(node: Node) -> str | None:
+        if not off and session.remote.why_not_reachable(node) is None:
+            return None
+        with session.progress.step("machine", "starts and answers", node.name) as shown:
+            try:
+                wait_until(
+                    lambda: session.remote.why_not_reachable(node),
+                    what=f"{node.name} to answer by ssh",
+                    timeout=ANSWER_TIMEOUT * session.lab.patience,
+                    log=shown.log,
+                )
+            except WaitTimedOut as error:
+                shown.note = "does not respond"
+                return error.reason
+        return None
+
+    with session.progress.asking("an answer of each control plane"):
+        answers = side_by_side("asking the control planes", nodes, why_not)
+    return tuple(node for node in nodes if answers[node.name])
+
+
+def _require_possible(backup: Backup, scene: Scene) -> None:
+    """Raise with every reason why these machines can't be recovered from this backup."""
+    about = backup.manifest
+    problems = []
+    for node in scene.members:
+        found = scene.found[node.name]
+        problems += [f"{node.name}: {each}" for each in found.problems]
+        if found.etcd and _minor(about.etcd) > _minor(found.etcd):
+            problems.append(
+                f"{node.name} has etcd {found.etcd}, and the backup is of etcd {about.etcd}, which is newer"
+            )
+    if problems:
+        raise LabStateError(
+            "this backup can't be restored here:\n" + "\n".join(problems),
+            hint="the backup of a newer etcd needs a lab with that Kubernetes version; `./inv up` repairs "
+            "files that are missing or broken",
+        )
+    needed = 2 * about.size + 2 * WAL
+    free = {node.name: scene.found[node.name].free for node in scene.members}
+    small = {name: space for name, space in free.items() if space < needed}
+    if small:
+        raise HostNotFit(
+            "\n".join(
+                f"{name} has {space // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
+                for name, space in small.items()
+            ),
+            hint="free some on this host (`./inv bake --prune`) or on these machines",
+        )
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    """The numbers of a version that say whether it can read another one's data: `3.6.8` → (3, 6)."""
+    try:
+        return tuple(int(part) for part in version.split(".")[:2])
+    except ValueError as error:
+        raise ConfigError([f"{version!r} is no version of etcd"]) from error
+
+
+def _inventory(session: Session, members: Sequence[Node]) -> Inventory | None:
+    """What etcd has now, from the member with the newest data that answers; None if none does."""
+    found: list[dict[str, int]] = []
+
+    def ask(node: Node) -> None:
+        try:
+            said = session.remote.run(node, plans.KEYS, timeout=KEYS_TIMEOUT).stdout
+            found.append(backups.inventory(said))
+        except (LabError, ValueError, KeyError, TypeError):
+            return
+
+    side_by_side("asking etcd", members, ask)
+    return max(found, key=lambda keys: max(keys.values(), default=0), default=None)
+
+
+def _carry_out(
+    run: Run, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
+) -> Recovered:
+    session, names = run.session, tuple(node.name for node in scene.members)
+    goes_on = (
+        earlier is not None
+        and (earlier.sha256, earlier.members) == (backup.sha256, names)
+        and all(scene.found[name].token == earlier.token for name in names)
+    )
+    token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
+    recovery.write(session.workspace, Recovery(str(backup.path), backup.sha256, token, names, before))
+    with session.progress.live():
+        if scene.silent:
+            _remove(session, scene.silent)
+        source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
+        machines = (*scene.members, *_answering_workers(session))
+        situation = Situation(scene.members[0], machines, recovery=source)
+        engine.run(plans.START if goes_on else plans.RECOVER, run.context(situation))
+        recovery.remove(session.workspace)
+        engine.run(plans.FINISH, run.context(situation))
+    shown = losses.table(losses.losses(backup.inventory, before if before is not None else backup.inventory))
+    session.progress.say(shown)
+    missing = (*scene.silent, *scene.absent)
+    if not missing:
+        _complete(run)
+    return Recovered(shown, missing)
+
+
+def _remove(session: Session, silent: Sequence[Node]) -> None:
+    """Remove machines that do not respond: should they start again, their members would be another cluster."""
+    with session.progress.step("recovery-remove", "machines that do not respond are removed") as step:
+        for node in silent:
+            record = made.read(session.workspace)
+            assert record is not None
+            providers.remove_machines(record.lab, session.workspace, [node.name], step.log)
+            made.write(session.workspace, record.without(node.name, node))
+
+
+def _has_the_ca(session: Session, backup: Backup) -> bool:
+    """Whether the backup's CA is still the lab's; with another one its other keys are of no use."""
+    return backup.pki["ca.crt"].strip() == credentials.ca_certificate(session.workspace).strip()
+
+
+def _answering_workers(session: Session) -> tuple[Node, ...]:
+    """The workers whose kubelets can be restarted; those of others start with their machines."""
+    workers = session.lab.workers
+    with session.progress.asking("an answer of each worker"):
+        reasons = side_by_side("ssh", workers, session.remote.why_not_reachable)
+    return tuple(node for node in workers if not reasons[node.name])
+
+
+def _complete(run: Run) -> None:
+    """Let `up` repair what the backup lacks, and wait for all checks that need no test pods."""
+    try:
+        with run.session.progress.live():
+            run.up(known=True, until="", change=Change())
+        keep_kubeconfig(run.session)
+    except LabError as error:
+        raise LabStateError(
+            f"etcd is recovered, but the lab is not healthy yet: {error.message}",
+            hint=f"`./inv up` goes on from here; {error.hint}"
+            if error.hint
+            else "`./inv up` goes on from here",
+            log=error.log,
+        ) from error
+
+
+def next_step(found: Recovered) -> str:
+    """What to do after a recovery."""
+    if found.missing:
+        return f"./inv up makes {', '.join(node.name for node in found.missing)} again, and they join"
+    return "./inv verify"

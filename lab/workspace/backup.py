@@ -1,0 +1,291 @@
+"""The file of `./inv backup`: one tar with etcd's snapshot, and what is needed besides to recover the lab.
+
+    status.json    what `etcdutl snapshot status` found
+    keys.json      etcd's keys with their revisions
+    pki/           the control planes' common CAs and keys
+    snapshot.db    of `etcdctl snapshot save`: the database, with its SHA-256 after it
+    lab.json       the record of what was made (`lab.workspace.made`)
+    manifest.json  which lab, when, versions, and the SHA-256 of every other file
+
+A control plane prints the tar without the last two (provision/node/backup.sh); they are appended on this host.
+The cluster's secrets are in it, so only its owner may read it.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from lab.errors import ConfigError, HostNotFit, LabStateError
+from lab.workspace import PRIVATE_FILE, PRIVATE_FOLDER
+
+FORMAT = 1
+MANIFEST, SNAPSHOT, STATUS, KEYS, RECORD = (
+    "manifest.json",
+    "snapshot.db",
+    "status.json",
+    "keys.json",
+    "lab.json",
+)
+
+SHARED_PKI = (
+    *("ca.crt", "ca.key", "front-proxy-ca.crt", "front-proxy-ca.key"),
+    *("etcd/ca.crt", "etcd/ca.key", "sa.key", "sa.pub"),
+)
+"""Files of /etc/kubernetes/pki that all control planes share (kubeadm, "Manual certificate distribution")."""
+
+SPARE = 20 * 2**20
+"""Bytes of disk space beside the snapshot: the rest of the file, and how the database may grow meanwhile."""
+
+CHUNK = 2**20
+REGISTRY = "/registry/"
+"""Before every key of the API server."""
+
+Inventory = Mapping[str, int]
+"""etcd's keys, and the revision at which each last changed."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a backup is of.
+
+    `owner` is the label value of the lab (`lab.workspace.made`). `taken` is in UTC, as ISO 8601. `member`
+    is the control plane whose etcd member it was taken from. `hash`, `revision`, `keys` and `size` (bytes)
+    are those of `etcdutl snapshot status`.
+    """
+
+    lab: str
+    owner: str
+    taken: str
+    member: str
+    kubernetes: str
+    etcd: str
+    hash: int = 0
+    revision: int = 0
+    keys: int = 0
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Backup:
+    """A backup that was read and is undamaged. `sha256` is that of its manifest, so of all that it has."""
+
+    path: Path
+    manifest: Manifest
+    inventory: Inventory
+    pki: Mapping[str, str]
+    snapshot_sha256: str
+    sha256: str
+
+
+def require_new(target: Path) -> None:
+    """Raise ConfigError unless a file of that name can be written: its folder exists, and it does not."""
+    problems = []
+    if os.path.lexists(target):
+        problems.append(f"{target} exists, and a backup overwrites nothing")
+    elif not target.parent.is_dir():
+        problems.append(f"{target}: there is no folder {target.parent}")
+    elif not os.access(target.parent, os.W_OK):
+        problems.append(f"{target}: you may not write to {target.parent}")
+    if problems:
+        raise ConfigError(problems, hint="name another file; without one, `./inv backup` chooses it")
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raise HostNotFit unless the disk has room for a snapshot of so many bytes."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    needed, free = size + SPARE, shutil.disk_usage(there).free
+    if free < needed:
+        raise HostNotFit(
+            f"the backup needs {_mib(needed)} MiB of disk space at {folder}, and {_mib(free)} MiB are free",
+            hint="free some (`./inv bake --prune`), or name a file on another disk",
+        )
+
+
+def begin(target: Path) -> Path:
+    """Create the empty file, for its owner only, that becomes `target` once it is complete."""
+    target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.part")
+    part.unlink(missing_ok=True)  # of a run that was killed
+    os.close(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE))
+    return part
+
+
+def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
+    """Verify what a control plane has printed, append the manifest, and give the file its name.
+
+    `about` lacks what is in the file, `record` is the text of lab.json. Raises LabStateError if the file is
+    not complete, ConfigError if `target` was created meanwhile.
+    """
+    try:
+        with tarfile.open(part, "r:") as archive:
+            members = {each.name: each for each in archive.getmembers() if each.isfile()}
+            problem = _missing(members) or snapshot_problem(_file(archive, SNAPSHOT))
+            if problem:
+                raise tarfile.TarError(problem)
+            sums = {name: _sha256(_file(archive, name)) for name in members}
+            status = json.load(_file(archive, STATUS))
+        manifest = replace(
+            about,
+            hash=int(status["hash"]),
+            revision=int(status["revision"]),
+            keys=int(status["totalKey"]),
+            size=int(status["totalSize"]),
+        )
+        if not manifest.keys:
+            raise tarfile.TarError("its snapshot has no keys")
+    except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
+        raise LabStateError(
+            f"what {about.member} sent is no complete backup: {error}", hint="run the same command again"
+        ) from error
+    content = record.encode()
+    sums[RECORD] = hashlib.sha256(content).hexdigest()
+    said = json.dumps({"format": FORMAT, **asdict(manifest), "files": sums}, indent=2).encode()
+    with tarfile.open(part, "a:") as archive:
+        for name, text in ((RECORD, content), (MANIFEST, said)):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(text), PRIVATE_FILE
+            archive.addfile(member, io.BytesIO(text))
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    _name(part, target)
+    return read(target)
+
+
+def read(path: Path) -> Backup:
+    """Read a backup and verify every byte of it. Raises ConfigError if it is none, or damaged."""
+    try:
+        with tarfile.open(path, "r:") as archive:
+            members = {each.name for each in archive.getmembers() if each.isfile()}
+            if MANIFEST not in members:
+                raise _refused(path, f"{path} is not a backup of this kit: it has no {MANIFEST}")
+            text = _file(archive, MANIFEST).read()
+            said = json.loads(text)
+            if said["format"] != FORMAT:
+                raise _refused(
+                    path,
+                    f"{path} was written by a later version of the kit (format {said['format']}, not {FORMAT})",
+                )
+            sums = said["files"]
+            damaged = [
+                name for name in sums if name not in members or _sha256(_file(archive, name)) != sums[name]
+            ]
+            damaged += [
+                name for name in (SNAPSHOT, KEYS, *(f"pki/{each}" for each in SHARED_PKI)) if name not in sums
+            ]
+            if damaged:
+                raise _refused(
+                    path, *(f"{path} is damaged: {name} is not as it was written" for name in damaged)
+                )
+            problem = snapshot_problem(_file(archive, SNAPSHOT))
+            if problem:
+                raise _refused(path, f"{path} is damaged: {problem}")
+            manifest = Manifest(**{key: said[key] for key in Manifest.__dataclass_fields__})
+            keys = inventory(_file(archive, KEYS).read())
+            pki = {name: _file(archive, f"pki/{name}").read().decode() for name in SHARED_PKI}
+    except FileNotFoundError as error:
+        raise ConfigError(
+            [f"there is no file {path}"],
+            hint="`./inv backup` writes one; .lab/backups has those without a name",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            [f"{path} can't be read: {error.strerror}"], hint="make it readable for you"
+        ) from error
+    except tarfile.TarError as error:
+        raise _refused(path, f"{path} is not a backup, or is cut short: {error}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        # What a parser says may quote the file.
+        raise _refused(
+            path, f"{path} is damaged: its {MANIFEST} can't be read ({type(error).__name__})"
+        ) from None
+    return Backup(path, manifest, keys, pki, sums[SNAPSHOT], hashlib.sha256(text).hexdigest())
+
+
+def snapshot_problem(snapshot: IO[bytes]) -> str | None:
+    """Why the snapshot is not what etcd sent: it ends with the SHA-256 of the rest; None if it is.
+
+    `etcdutl snapshot status` does not look at that hash, and finds neither a cut nor a changed byte in
+    every page. (etcdutl, snapshot/v3_snapshot.go, `hasChecksum` and `Status`.)
+    """
+    size = snapshot.seek(0, io.SEEK_END)
+    own = hashlib.sha256().digest_size
+    if size % 512 != own:
+        return f"{SNAPSHOT} does not end with its hash, so it was cut short"
+    snapshot.seek(0)
+    if _sha256(snapshot, size - own) != snapshot.read(own).hex():
+        return f"{SNAPSHOT} does not match the hash at its end"
+    return None
+
+
+def inventory(text: str | bytes) -> dict[str, int]:
+    """Read what `etcdctl get --prefix /registry/ --keys-only --write-out json` printed: key → revision.
+
+    Raises ValueError, KeyError or TypeError where it is something else.
+    """
+    found: Any = json.loads(text)
+    return {base64.b64decode(kv["key"]).decode(): int(kv["mod_revision"]) for kv in found.get("kvs") or []}
+
+
+def newest(folder: Path) -> Path | None:
+    """The backup of a folder that was completed last; None if it has none."""
+    with contextlib.suppress(FileNotFoundError):
+        found = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
+        return max(found, key=lambda path: path.stat().st_mtime, default=None)
+    return None
+
+
+def _missing(members: Mapping[str, object]) -> str | None:
+    needed = (STATUS, KEYS, SNAPSHOT, *(f"pki/{name}" for name in SHARED_PKI))
+    missing = [name for name in needed if name not in members]
+    return f"it lacks {', '.join(missing)}" if missing else None
+
+
+def _file(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    file = archive.extractfile(name)
+    assert file is not None, f"{name} is no file"
+    return file
+
+
+def _sha256(file: IO[bytes], size: int | None = None) -> str:
+    """The hash of a file from where it is, to its end or of that many bytes."""
+    digest = hashlib.sha256()
+    while size is None or size > 0:
+        part = file.read(CHUNK if size is None else min(CHUNK, size))
+        if not part:
+            break
+        digest.update(part)
+        size = None if size is None else size - len(part)
+    return digest.hexdigest()
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give the complete file its name, unless that is taken."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        part.unlink()
+        require_new(target)
+    except OSError:  # a file system without links
+        require_new(target)
+        part.rename(target)
+    else:
+        part.unlink()
+
+
+def _refused(path: Path, *problems: str) -> ConfigError:
+    return ConfigError(problems, hint=f"use another backup: `ls -l` shows those beside {path.name}")
+
+
+def _mib(size: int) -> int:
+    return -(-size // 2**20)

@@ -1,0 +1,65 @@
+"""The record of a recovery that is under way or was interrupted: `.lab/recovery.json`, until its end.
+
+While it exists, the control planes may have been stopped, and their etcd members may have data of two
+clusters. So `up` refuses, and `./inv recover` goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from lab.errors import LabStateError
+from lab.system import quoting
+from lab.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """One recovery.
+
+    `file` is the backup's path, `sha256` identifies its content. `token` is etcd's new initial-cluster
+    token, with which all of `members` are restored. `before` is what etcd had before; None if no member
+    could be asked.
+    """
+
+    file: str
+    sha256: str
+    token: str
+    members: tuple[str, ...]
+    before: Mapping[str, int] | None
+
+
+def read(workspace: Workspace) -> Recovery | None:
+    """The recovery that was begun and not completed; None if there is none."""
+    try:
+        found = json.loads(workspace.recovery.read_text(encoding="utf-8"))
+        return Recovery(**(found | {"members": tuple(found["members"])}))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LabStateError(
+            f"{workspace.recovery} can't be read ({type(error).__name__})",
+            hint=f"`rm {quoting.word(workspace.recovery)}`, then `./inv recover FILE` begins again",
+        ) from None
+
+
+def write(workspace: Workspace, recovery: Recovery) -> None:
+    """Record it. Keys of etcd are names of the cluster's objects, so only its owner may read it."""
+    workspace.write_secret(workspace.recovery, json.dumps(asdict(recovery), indent=1) + "\n")
+
+
+def remove(workspace: Workspace) -> None:
+    """Forget it: it is complete."""
+    workspace.recovery.unlink(missing_ok=True)
+
+
+def require_none(workspace: Workspace) -> None:
+    """Raise LabStateError if a recovery was interrupted: only that, or another one, may go on then."""
+    found = read(workspace)
+    if found:
+        raise LabStateError(
+            f"a recovery from {found.file} was interrupted, and etcd's members may have different data",
+            hint=f"`./inv recover {quoting.word(found.file)}` goes on; so does another backup of this lab",
+        )

@@ -1,0 +1,224 @@
+#!/bin/bash
+# The parts of a recovery from a backup on one control plane, in the order of lab/plans/recover.py (etcd, "Disaster
+# recovery"; kubernetes.io, "Restoring an etcd cluster"). Each part can be repeated.
+#
+#   recover.sh check                    prints what this machine has, a line each: `member yes|no`, `etcd VERSION`,
+#                                       `free BYTES`, `token TOKEN`, `problem REASON`
+#   recover.sh stop                     moves the manifests of etcd and of what uses it aside, until all have ended
+#   recover.sh quiet                    fails with what still runs
+#   recover.sh receive SHA256           the tar of the backup is on standard input; puts its snapshot beside etcd's data
+#   recover.sh restore TOKEN CLUSTER    makes a new data folder from the snapshot, for the member of this machine;
+#                                       `--stdin`: with this run's secrets, and the control planes' common keys
+#   recover.sh start NAME               puts one manifest back, and waits for what it starts
+#   recover.sh nodes                    deletes Nodes that are not of the lab
+#   recover.sh finish                   removes what a recovery has left here
+#
+# The data as it was before is kept in /var/lib/etcd/before-recovery until the next recovery.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
+
+readonly DATA=/var/lib/etcd OWN=https://127.0.0.1:2379 ASIDE=/etc/kubernetes/aside-by-recovery
+# On the disk of etcd's data, so that each is moved as a whole.
+readonly STAGE=$DATA/recovery BEFORE=$DATA/before-recovery
+# In the data itself, so that it is there as long as that data is.
+readonly MARK=member/recovery-token
+# What watches saw before the recovery has lower revisions than everything after it (etcd, "Restoring with revision bump").
+readonly BUMP=1000000000
+readonly GIVEN=/run/ha-lab/pki SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
+
+check() {
+	local folder
+	if [[ -e $KUBELET || -e $ONCE_COMPLETE ]]; then
+		echo "member yes"
+		{
+			kubelet_problem
+			kubelet_settings_problem
+		} | sed 's/^/problem /'
+	else
+		echo "member no"
+	fi
+	if command -v etcdutl >/dev/null; then
+		etcdutl version | sed -n 's/^etcdutl version: */etcd /p'
+	else
+		echo "problem it has no etcdutl: its golden machine has none (kubernetes.source: upstream)"
+	fi
+	folder=$DATA
+	[[ -d $folder ]] || folder=${DATA%/*}
+	echo "free $(df --output=avail --block-size=1 "$folder" | tail -n 1)"
+	echo "token $(token)"
+}
+
+token() { cat "$DATA/$MARK" 2>/dev/null || echo none; }
+
+running() {
+	local name
+	for name in "${COMPONENTS[@]}"; do
+		! pgrep -x "${name:0:15}" >/dev/null || echo "$name" # the kernel keeps 15 characters of a name
+	done
+}
+
+ended() {
+	local left
+	left=$(running)
+	[[ -z $left ]] || {
+		echo "${left//$'\n'/, } still on $NODE_NAME"
+		return 1
+	}
+}
+
+# After 20 s what still runs is killed: an API server without its etcd takes minutes to end, and nothing that it has is kept.
+ended_or_killed() {
+	local name
+	! ended || return 0
+	((SECONDS < kill_at)) || for name in $(running); do pkill -KILL -x "${name:0:15}" || true; done
+	return 1
+}
+
+# An API server goes on without its etcd, and answers from its cache.
+stop() {
+	local name kill_at=$((SECONDS + 20 * LAB_PATIENCE))
+	mkdir -p "$ASIDE"
+	[[ ! -e $API_SERVER_ASIDE ]] || mv "$API_SERVER_ASIDE" "$ASIDE/kube-apiserver.yaml"
+	for name in "${COMPONENTS[@]}"; do
+		[[ ! -e $MANIFESTS/$name.yaml ]] || {
+			mv "$MANIFESTS/$name.yaml" "$ASIDE/$name.yaml"
+			changed=yes
+		}
+	done
+	start_kubelet # which stops them
+	wait_for 120 "the kubelet to stop etcd and what uses it" ended_or_killed
+	# It waits longer and longer before it starts a pod again that has failed, as API servers without etcd do.
+	[[ $changed == no ]] || systemctl restart kubelet
+}
+
+# The stream ends with the tar: the rest of it is read, too, or the sender would fail.
+receive() {
+	local sum
+	umask 077
+	rm -rf "$STAGE"
+	mkdir -p "$STAGE"
+	tar -xf - -C "$STAGE" --no-same-owner --no-same-permissions snapshot.db
+	cat >/dev/null
+	sum=$(hash_of "$STAGE/snapshot.db")
+	[[ $sum == "$1" ]] || die "the snapshot did not arrive on $NODE_NAME as it was sent"
+	changed=yes
+}
+
+restore() { # TOKEN CLUSTER
+	[[ $(token) != "$1" ]] || return 0
+	ended || die "etcd, or what uses it, runs on $NODE_NAME, so its data was not touched"
+	[[ ! -d $GIVEN ]] || install_common_keys
+	fill "$HERE/kubeadm-init.yaml"
+	repair_certificates
+	rm -rf "$STAGE/restored"
+	with_notices "etcdutl to restore the snapshot" etcdutl snapshot restore "$STAGE/snapshot.db" --name "$NODE_NAME" \
+		--initial-cluster "$2" --initial-cluster-token "$1" --initial-advertise-peer-urls "https://$NODE_ADDRESS:2380" \
+		--data-dir "$STAGE/restored" --bump-revision "$BUMP" --mark-compacted
+	echo "$1" >"$STAGE/restored/$MARK"
+	chmod 700 "$STAGE/restored/member"
+	sync --file-system "$STAGE"
+	keep_data
+	mv "$STAGE/restored/member" "$DATA/member"
+	rm -rf "$STAGE"
+	changed=yes
+}
+
+# What a recovery that was interrupted has put there is not worth keeping beside what was there before it.
+keep_data() {
+	[[ -e $DATA/member ]] || return 0
+	if [[ -e $DATA/$MARK && -e $BEFORE/member ]]; then
+		rm -rf "$DATA/member"
+	else
+		rm -rf "$BEFORE"
+		mkdir -m 700 "$BEFORE"
+		mv "$DATA/member" "$BEFORE/member"
+	fi
+}
+
+# Machines that were made again since the backup have other keys than it, and service accounts' tokens of then would be
+# worth nothing. What these CAs have signed is made again.
+install_common_keys() {
+	local file leaf
+	cmp -s "$GIVEN/front-proxy-ca.crt" "$PKI/front-proxy-ca.crt" || rm -f "$PKI"/front-proxy-client.{crt,key}
+	cmp -s "$GIVEN/etcd/ca.crt" "$PKI/etcd/ca.crt" ||
+		for leaf in etcd/{server,peer,healthcheck-client} apiserver-etcd-client; do rm -f "$PKI/$leaf".{crt,key}; done
+	for file in "${SHARED[@]}"; do
+		place "$([[ $file == *.key ]] && echo 600 || echo 644)" "$PKI/$file" <"$GIVEN/$file" || true
+	done
+}
+
+start() { # NAME
+	[[ ! -e $ASIDE/$1.yaml ]] || {
+		mv "$ASIDE/$1.yaml" "$MANIFESTS/$1.yaml"
+		changed=yes
+	}
+	[[ -z $(manifest_problem "$1") ]] || {
+		repairs "$(manifest_problem "$1")"
+		fill "$HERE/kubeadm-init.yaml"
+		write_manifest "$1"
+		changed=yes
+	}
+	case $1 in
+	etcd) wait_for 180 "etcd to answer with a majority of the restored members" etcd_at "$OWN" endpoint health ;;
+	kube-apiserver) wait_for 180 "the API server of $NODE_NAME" own_api_server_ready ;;
+	*) wait_for 120 "$1 to run" runs "$1" ;;
+	esac
+}
+
+runs() { pgrep -x "${1:0:15}" >/dev/null || echo_and_fail "it does not run"; }
+echo_and_fail() {
+	echo "$1"
+	return 1
+}
+
+# Those of machines that were removed since the backup. Kubelets register those that came since again.
+only_nodes_of_the_lab() {
+	local names name
+	names=$(as_admin get nodes --output name) || {
+		echo "$names"
+		return 1
+	}
+	for name in $names; do
+		name=${name#node/}
+		[[ " $KUBERNETES_NODES " != *" $name "* ]] || continue
+		as_admin delete node "$name" --wait=false --ignore-not-found || return 1
+	done
+}
+
+main() {
+	local step
+	[[ ${1:-} != check ]] || {
+		check
+		return
+	}
+	[[ ${1:-} != quiet ]] || {
+		ended || exit 1
+		return
+	}
+	if [[ ${1:-} == receive ]]; then # its standard input is no secrets' tar
+		exclusively
+		receive "$2"
+		finish
+		return
+	fi
+	exclusively
+	trap 'remove_secrets; rm -rf "$GIVEN"' EXIT
+	[[ ${1:-} != --stdin ]] || { read_secrets && shift; }
+	step=$1
+	shift
+	case $step in
+	stop) stop ;;
+	restore) restore "$@" ;;
+	start) start "$@" ;;
+	nodes) wait_for 120 "the API to delete Nodes of no machine of the lab" only_nodes_of_the_lab ;;
+	finish) rm -rf "$ASIDE" "$STAGE" "${DATA:?}/$MARK" ;;
+	*) die "recover.sh does not know the part $step" ;;
+	esac
+	finish
+}
+
+main "$@"
