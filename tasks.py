@@ -286,6 +286,7 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     found = planning.look(session)
     _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     _warn_of_another_run(session)
+    _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -308,6 +309,73 @@ def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
         console.print(f"{', '.join(node.name for node in stopped)} stopped\nnext: ./inv up starts them again")
     else:
         console.print("these machines were not running; nothing was changed")
+
+
+@verb(
+    interrupted="the same command goes on; `./inv up` starts the machines without it",
+    positional=["name"],
+    help=LAB_HELP | {"name": "the checkpoint's name, such as chapter-9"},
+)
+def checkpoint(c: Context, name: str, lab: str = DEFAULT_LAB) -> None:
+    """Save the states of all machines, as they are at one instant, under a name; `restore` goes back to it.
+
+    The machines are shut down together for that, and started again. Never overwrites a checkpoint.
+    """
+    from lab.verbs import checkpoint as saving
+
+    session = _made(lab)
+    _require_no_drill(session)
+    saved = saving.save(session, name)
+    took = f"{saved.size} MiB; it took {session.progress.seconds:.0f} s"
+    console.print(
+        f"saved the checkpoint {name}: {took}\nnext: ./inv restore {name} goes back to it", soft_wrap=True
+    )
+
+
+@verb(
+    interrupted=GOES_ON,
+    help=LAB_HELP
+    | {
+        "remove": "remove the checkpoint of this name, after asking",
+        "yes": "don't ask",
+        "json": "as JSON, for programs",
+    },
+)
+def checkpoints(
+    c: Context, lab: str = DEFAULT_LAB, remove: str = "", yes: bool = False, json: bool = False
+) -> None:
+    """List the lab's checkpoints, with their sizes; remove one."""
+    from lab.verbs import checkpoint as saving
+
+    session = _made(lab, errors_console if json else console)
+    if remove:
+        if not yes and not _confirmed(f"checkpoints --remove {remove}")(
+            saving.removal_question(session, remove)
+        ):
+            raise Exit("nothing was removed", code=exit_codes.FAILED)
+        saving.remove(session, remove)
+        console.print(f"removed the checkpoint {remove}")
+        return
+    _print_json(saving.to_json(session)) if json else console.print(saving.listed(session), soft_wrap=True)
+
+
+@verb(
+    interrupted=GOES_ON,
+    positional=["name"],
+    help=LAB_HELP | {"name": "which checkpoint (see `checkpoints`)", "yes": "don't ask"},
+)
+def restore(c: Context, name: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
+    """Give all machines the states of a checkpoint. What came after it is lost; asks first."""
+    from lab.verbs import checkpoint as saving
+
+    session = _wanted(lab)
+    _require_no_drill(session)
+    restored = saving.restore(session, name, consent=yes, confirm=_confirmed(f"restore {name}"))
+    console.print(
+        f"{restored.made.lab.name} is as it was at {name}; it took {session.progress.seconds:.0f} s\n"
+        f"next: ./inv {'verify' if restored.healthy else 'status'}",
+        soft_wrap=True,
+    )
 
 
 @verb(help=LAB_HELP | {"json": "as JSON, for programs"})
@@ -580,11 +648,13 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
 
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Remove the lab's machines, network, kubeconfig context and .lab/ folder, and nothing else."""
+    """Remove the lab's machines, network, checkpoints, kubeconfig context and .lab/, and nothing else."""
     from lab.verbs import destroy as destroying
+    from lab.verbs.checkpoint import destroyed_with
 
     session = _made(lab, lenient=True)
-    question = f"Remove all machines of {session.lab.name}? [y/N] "
+    kept = destroyed_with(session)
+    question = f"Remove all machines of {session.lab.name}{f' {kept}' if kept else ''}? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)
@@ -712,6 +782,16 @@ def _warn_of_a_drill(session: Any) -> None:
                 style="yellow",
                 soft_wrap=True,
             )
+
+
+def _require_no_drill(session: Any) -> None:
+    """Raise LabStateError while a drill's fault is in the lab: its record would not agree with the machines."""
+    from lab.drill import undo
+    from lab.errors import LabStateError
+
+    left = undo.pending(session)
+    if left:
+        raise LabStateError(f"a drill's fault is in the lab: {left}", hint="`./inv drill --heal` reverts it")
 
 
 def _warn_of_a_recovery(session: Any) -> None:

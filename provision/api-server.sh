@@ -23,6 +23,35 @@ healthy() {
 api_ready() { healthy "https://$API_ENDPOINT/readyz"; }
 own_api_server_ready() { healthy "https://$NODE_ADDRESS:6443/readyz"; }
 
+api_server_closed() {
+	local listening
+	listening=$(ss --no-header --listening --tcp --numeric "sport = :6443") || return 1
+	[[ -z $listening ]] || {
+		echo "it still takes connections"
+		return 1
+	}
+}
+
+# What follows end_api_server was interrupted, and the machine stays after all.
+restore_api_server() {
+	[[ -e $API_SERVER_ASIDE ]] || return 0
+	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
+	# shellcheck disable=SC2034  # for `finish`
+	changed=yes
+}
+
+# Ends this machine's API server. After SIGTERM it accepts no more connections and answers what it was asked (Kubernetes,
+# "API server shutdown"); killed, it would cut that off. Its manifest is aside and not away: restore_api_server
+# puts it back.
+end_api_server() {
+	if [[ -e $MANIFESTS/kube-apiserver.yaml ]]; then
+		mv "$MANIFESTS/kube-apiserver.yaml" "$API_SERVER_ASIDE"
+		# shellcheck disable=SC2034  # for `finish`
+		changed=yes
+	fi
+	wait_for 60 "this API server to take no more connections" api_server_closed
+}
+
 # connection_problem CODE WORDS URL SECONDS: what curl's exit code and words mean, in the words of
 # lab/health/connecting.py. With `mode tcp`, HAProxy accepts a connection and ends it where no API server is up.
 connection_problem() {

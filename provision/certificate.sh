@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What bash itself can read of a certificate: whether it is complete, and until when it is valid. openssl takes 20 ms of
+# What bash itself can read of a certificate: whether it is complete, from when on and until when it is valid. openssl takes 20 ms of
 # CPU for each, and a control plane has a dozen. Signatures are for those who are shown the certificate.
 # Sourced.
 
@@ -13,22 +13,22 @@ fill_sextets() {
 fill_sextets
 readonly SEXTETS
 
-# The end of each certificate that was read before, by its digits: of most, one function asks whether they are complete
-# and another until when they are valid.
-declare -A ENDS
+# The dates of each certificate that was read before, by its digits: of most, one function asks whether they are complete
+# and another when they are valid.
+declare -A DATES
 
-# certificate_ends TEXT: puts the end of the first certificate in TEXT (PEM) into `ends`, in seconds since 1970. Fails
-# where TEXT has no complete one: a certificate says how many bytes it has, and its lines must have as many.
-certificate_ends() {
-	local LC_ALL=C encoded padding size at=0 content next byte length expected group=-1 bits
+# certificate_dates TEXT: puts the dates of the first certificate in TEXT (PEM) into `begins` and `ends`, in seconds since
+# 1970. Fails where TEXT has no complete one: a certificate says how many bytes it has, and its lines must have as many.
+certificate_dates() {
+	local LC_ALL=C encoded padding size at=0 content next byte length expected group=-1 bits seconds
 	local begin="-----BEGIN CERTIFICATE-----" end="-----END CERTIFICATE-----"
 	[[ $1 == *"$begin"*"$end"* ]] || return 1
 	encoded=${1#*"$begin"}
 	encoded=${encoded%%"$end"*}
 	encoded=${encoded//[$' \r\n']/}
-	if [[ -n $encoded && -n ${ENDS[$encoded]-} ]]; then
+	if [[ -n $encoded && -n ${DATES[$encoded]-} ]]; then
 		# shellcheck disable=SC2034 # for the caller
-		ends=${ENDS[$encoded]}
+		begins=${DATES[$encoded]% *} ends=${DATES[$encoded]#* }
 		return 0
 	fi
 	padding=${encoded##*[!=]}
@@ -49,8 +49,10 @@ certificate_ends() {
 	der_value 0x30 || return 1
 	at=$content
 	der_time || return 1
-	at=$next
-	der_time && ENDS[$encoded]=$ends
+	begins=$seconds at=$next
+	der_time || return 1
+	ends=$seconds
+	DATES[$encoded]="$begins $ends"
 }
 
 # der_value TAG: succeeds if a value with this tag begins at byte `at`. Its content begins at `content` and has `length`
@@ -73,7 +75,7 @@ der_value() {
 	((next <= size))
 }
 
-# der_time: puts the time at byte `at` into `ends`: a UTCTime or a GeneralizedTime, both in UTC (RFC 5280, 4.1.2.5).
+# der_time: puts the time at byte `at` into `seconds`: a UTCTime or a GeneralizedTime, both in UTC (RFC 5280, 4.1.2.5).
 der_time() {
 	local digits=0 place year month day
 	if der_value 0x17; then
@@ -91,8 +93,7 @@ der_time() {
 	# The number of the day since 1970, in years that begin in March.
 	((month > 2)) || year=$((year - 1)) month=$((month + 12))
 	day=$((day + 365 * year + year / 4 - year / 100 + year / 400 + (153 * (month - 3) + 2) / 5 - 719469))
-	# shellcheck disable=SC2034 # for the caller
-	ends=$((86400 * day + 3600 * (digits / 10000 % 100) + 60 * (digits / 100 % 100) + digits % 100))
+	seconds=$((86400 * day + 3600 * (digits / 10000 % 100) + 60 * (digits / 100 % 100) + digits % 100))
 }
 
 # Puts byte number $1 of what `encoded` encodes into `byte`, or -1 behind its end. Four digits are three bytes: those of

@@ -139,14 +139,19 @@ show_notice() {
 # with_notices WHAT COMMAND…: runs COMMAND, and prints the notices of wait_for while it prints nothing itself, with the
 # last line that it has printed.
 with_notices() {
-	local what=$1 began=$SECONDS notice=FIRST_NOTICE output running code part line="" last=""
+	local what=$1 began=$SECONDS notice=FIRST_NOTICE pipe output running code part line="" last=""
 	shift
-	exec {output}< <(
+	# Not <(…): of one in some thousand such processes that end at once, `wait` of bash 5.2 returns no exit code but 255.
+	pipe=$(mktemp -u)
+	mkfifo -m 600 "$pipe"
+	(
 		set +e
 		trap - ERR
 		"$@" 2>&1
-	)
+	) <&0 >"$pipe" &
 	running=$!
+	exec {output}<"$pipe"
+	rm "$pipe"
 	while true; do
 		code=0
 		IFS= read -r -t "$FIRST_NOTICE" -u "$output" part || code=$?

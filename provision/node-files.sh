@@ -45,21 +45,26 @@ file_problem() {
 }
 
 certificate_problem() {
-	local text ends
+	local text begins ends
 	if [[ ! -s $1 ]]; then
 		file_problem "$1"
 		return
 	fi
 	read_text "$1" || true
-	certificate_ends "$text" || echo "$1 has no complete certificate"
+	certificate_dates "$text" || echo "$1 has no complete certificate"
 }
 
 # Apart from certificate_problem, since a clock that is wrong does this, too: it is no reason to reset a machine.
-expiry_problem() {
-	local text ends
+validity_problem() {
+	local text begins ends
 	[[ -s $1 ]] || return 0
 	read_text "$1" || true
-	! certificate_ends "$text" || ((ends >= EPOCHSECONDS)) || echo "the certificate in $1 has expired"
+	certificate_dates "$text" || return 0
+	if ((ends < EPOCHSECONDS)); then
+		echo "the certificate in $1 has expired"
+	elif ((begins > EPOCHSECONDS)); then
+		echo "the certificate in $1 is not valid yet"
+	fi
 }
 
 # dates_problem FILE: prints by which date the certificate in FILE is not valid now, and what the clock has.
@@ -102,7 +107,7 @@ kubeconfig_problem() {
 # kubeconfig_text_problem FILE, whose content is in `text`. A kubeconfig has a certificate and a key in itself, or names
 # the files that have them.
 kubeconfig_text_problem() {
-	local value ends
+	local value begins ends
 	value_of server
 	if [[ $value != https://* ]]; then
 		echo "$1 names no server"
@@ -117,7 +122,7 @@ kubeconfig_text_problem() {
 		return
 	fi
 	value_of client-certificate-data
-	if ! certificate_ends "$(base64 -d 2>/dev/null <<<"$value")" || ((ends < EPOCHSECONDS)); then
+	if ! certificate_dates "$(base64 -d 2>/dev/null <<<"$value")" || ((ends < EPOCHSECONDS || begins > EPOCHSECONDS)); then
 		echo "$1 has no valid certificate"
 		return
 	fi
@@ -179,7 +184,7 @@ pair_problem() {
 
 signed_problem() {
 	pair_problem "$1"
-	expiry_problem "$PKI/$1.crt"
+	validity_problem "$PKI/$1.crt"
 }
 
 # kubeadm init lets kubelet.conf name the kubelet's own certificate at its end.
@@ -192,7 +197,7 @@ kubelet_problem() {
 		echo "$KUBELET does not name the kubelet's own certificate"
 	elif [[ $NODE_ROLE == control-plane ]]; then
 		# It makes another one, valid from the CA's first day on (kubeadm, pki_helpers.go), so that a wrong clock does no harm.
-		expiry_problem "$KUBELET_CERTIFICATE"
+		validity_problem "$KUBELET_CERTIFICATE"
 	fi
 }
 

@@ -18,6 +18,7 @@ from rich.console import Console
 from lab.health.cluster import FLANNEL_ADDRESS, Api
 from lab.health.facts.admission import REGISTRATION
 from lab.health.facts.gather import by_ssh, gather
+from lab.health.facts.machine import read_sections
 from lab.model import Node
 from lab.session import open_made, require_up
 from lab.unknown import known
@@ -46,9 +47,14 @@ def main(path: Path) -> None:
     folder.mkdir(exist_ok=True)
     ask = by_ssh(session.remote)
 
-    def keep(node: Node) -> str:
-        text = ask(node)
-        (folder / f"{node.name}.txt").write_text(text, encoding="utf-8")
+    def keep(node: Node, *answers: str) -> str:
+        text, file = ask(node, *answers), folder / f"{node.name}.txt"
+        if answers:  # asked after all the others: it belongs before the clock
+            sections = read_sections(text)
+            also = "".join(f"== {name} {sections[name].code}\n{sections[name].text}\n" for name in answers)
+            file.write_text(file.read_text(encoding="utf-8").replace("== clock", f"{also}== clock"))
+        else:
+            file.write_text(text, encoding="utf-8")
         return text
 
     facts = gather(session.lab, session.workspace, session.remote, keep, probes=True)

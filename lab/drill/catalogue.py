@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lab.drill import survivor, workload
+from lab.drill import certificates, rotation, survivor, workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
 from lab.model.selectors import Selector, balancers, control_planes, every_machine
@@ -27,8 +27,8 @@ SILENT = {
 class Drill:
     """One drill. `seconds` pass between fault and revert, unless `until` (why not yet, or None) ends it sooner.
 
-    `heal` reverts the fault, and is safe if there is none. `limits`: figure → its maximum in the profile
-    `tuned`.
+    `prepares` is how many seconds it takes at most until the fault is in. `heal` reverts the fault, and is safe
+    if there is none. `limits`: figure → its maximum in the profile `tuned`.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Drill:
     heal: Callable[[Scene], None]
     seconds: float = 15.0  # the write-up's load balancer takes up to 12 to notice
     until: Callable[[Scene], str | None] | None = None
+    prepares: float = 0.0
     control_planes: int = 3
     workers: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
@@ -110,13 +111,6 @@ def _cut_off_from_peers(scene: Scene) -> None:
     """Cut off from the other etcd members."""
     others = [str(node.address) for node in scene.session.lab.etcd_members if node not in scene.victims]
     scene.fault("partitioned", "inject", *others)
-
-
-def _renew(scene: Scene) -> None:
-    """One control plane at a time, as kubeadm's page on certificates says."""
-    scene.injected()
-    for each in _one_by_one(scene):
-        each.fault("certificates_renewed", "inject")
 
 
 def _lose_data(scene: Scene) -> None:
@@ -301,9 +295,28 @@ DRILLS = (
     Drill(
         "renew-certificates",
         _all(control_planes),
-        _renew,
-        _fault("certificates_renewed", "heal"),
+        certificates.renew_all,
+        certificates.finish,
         seconds=5,
-        limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+        prepares=240,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+    ),
+    Drill(
+        "certificates-expire",
+        _all(control_planes),
+        certificates.expire,
+        certificates.bring_back,
+        seconds=30,
+        prepares=300,
+        limits={"whole_s.the API": 60},
+    ),
+    Drill(
+        "rotate-ca",
+        _all(every_machine),
+        rotation.rotate,
+        rotation.finish,
+        seconds=5,
+        prepares=480,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
     ),
 )

@@ -151,7 +151,8 @@ def workload_runs(
         yield node_port
     except BaseException:
         with process.defer_interrupts(), contextlib.suppress(LabError), session.progress.asking(REMOVAL):
-            workload.remove(api)
+            workload.remove(Api(session.workspace.kubeconfig))
         raise
     with process.defer_interrupts(), session.progress.asking(REMOVAL):
-        workload.remove(api)
+        # With the kubeconfig as it is now: a drill may have rotated the CA.
+        workload.remove(Api(session.workspace.kubeconfig))

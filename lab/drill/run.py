@@ -125,8 +125,8 @@ def _break(observed: Observation, drill: Drill, victims: tuple[Node, ...], node_
     """Inject the fault and revert it while the probes run. After an interrupt the fault is reverted, too."""
     session = observed.session
     via = service_nodes(session.lab, [node for node in session.lab.nodes if node not in victims])
-    scene = Scene(session, victims, observed.mark)
-    limit = BEFORE + drill.seconds + RECOVERY + 120
+    scene = Scene(session, victims, observed.mark, observed.api.read_again)
+    limit = BEFORE + drill.prepares + drill.seconds + RECOVERY + 120
     with observed.probing(via=via, node_port=node_port, limit=limit):
         with undo.fault(scene, drill):
             observed.attempt(lambda: _let_happen(observed, scene, drill))

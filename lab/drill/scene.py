@@ -23,11 +23,15 @@ FAULTS = PROVISION / "drill" / "fault.sh"
 
 @dataclass(frozen=True)
 class Scene:
-    """A lab with the machines that this run breaks. `mark` sets a mark on the recording's clock."""
+    """A lab with the machines that this run breaks.
+
+    `mark` sets a mark on the recording's clock. `users_read_again` makes the probes read the kubeconfig again.
+    """
 
     session: Session
     victims: tuple[Node, ...]
     mark: Callable[[Kind, str], None]
+    users_read_again: Callable[[], None] = lambda: None
 
     @property
     def victim(self) -> Node:

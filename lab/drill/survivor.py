@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab.errors import LabError, LabStateError
+from lab.errors import LabStateError
 from lab.plans import quorum
 from lab.session import Session
 from lab.verbs import backup as backing_up
@@ -45,7 +45,7 @@ def _of_a_survivor(session: Session) -> Backup | None:
         return None
     try:
         return backing_up.write(session, backing_up.new_file(session), member)
-    except LabError as error:
+    except LabStateError as error:
         session.progress.say(f"{member.name} has data, but gives no snapshot: {error.message}")
         return None
 

@@ -129,12 +129,30 @@ class Api:
     def __init__(self, kubeconfig: Path, timeout: float = 10.0) -> None:
         """Load who we are and whom we trust (`context`). Raises LabStateError where it is no kubeconfig."""
         self.timeout = timeout
+        self._kubeconfig = kubeconfig
+        self.context = self._load(None)
+
+    def read_again(self) -> None:
+        """Read the kubeconfig again: new connections are its user's, and trust its CAs besides earlier ones.
+
+        Raises LabStateError where it is no kubeconfig.
+        """
+        self._load(self.context)
+
+    def _load(self, context: ssl.SSLContext | None) -> ssl.SSLContext:
+        """Set `ca` and `server`, and return this context, or a new one, with what the kubeconfig says."""
+        kubeconfig = self._kubeconfig
         try:
             config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
             cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
             self.ca = base64.b64decode(cluster["certificate-authority-data"]).decode()
             self.server = str(cluster["server"])
-            self.context = _context(self.ca, user)
+            if context is None:
+                context = _trusting(self.ca)
+            else:
+                context.load_verify_locations(cadata=self.ca)
+            _become(context, user)
+            return context
         except OSError as error:
             raise LabStateError(f"{kubeconfig} can't be used: {error}", hint=AGAIN) from error
         except (LookupError, TypeError, ValueError, yaml.YAMLError) as error:
@@ -367,9 +385,8 @@ def _trusting(ca: str) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=ca)
 
 
-def _context(ca: str, user: dict[str, str]) -> ssl.SSLContext:
-    """Trust the CA and be the user. OpenSSL takes keys from files only: one of ours, 0600, gone at once."""
-    context = _trusting(ca)
+def _become(context: ssl.SSLContext, user: dict[str, str]) -> None:
+    """Be the user. OpenSSL takes keys from files only: one of ours, 0600, gone at once."""
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as file:
@@ -378,4 +395,3 @@ def _context(ca: str, user: dict[str, str]) -> ssl.SSLContext:
         context.load_cert_chain(path)
     finally:
         Path(path).unlink()
-    return context

@@ -1,7 +1,7 @@
 """Whether a lab is already in the state that `up` would bring it to: one check instead of every step.
 
-It is when each machine has the files that this checkout and this host would give it, and every check of
-`verify` that needs no test pods passes (docs/decisions/0024).
+It is when each machine has the files that this checkout and this host would give it, every check of `verify`
+that needs no test pods passes (docs/decisions/0024), and no certificate has to be renewed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab, Node
-from lab.remote import Remote
+from lab.plans import renew
+from lab.remote import Remote, side_by_side
 from lab.unknown import CouldNotAsk
 from lab.workspace import Workspace
 
@@ -28,9 +29,16 @@ def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
     if any(states[node.name] != "running" for node in lab.nodes) or remote.route_problem():
         return False
     facts, judged = _look(lab, workspace, remote, admission=False)
-    return all(_files_match(workspace, facts, node) for node in lab.nodes) and all(
-        verdict.outcome == "holds" for verdict in judged
+    return (
+        all(_files_match(workspace, facts, node) for node in lab.nodes)
+        and all(verdict.outcome == "holds" for verdict in judged)
+        # No check of `verify` knows of pods that are older than their certificates.
+        and not any(_renewals(lab, remote).values())
     )
+
+
+def _renewals(lab: Lab, remote: Remote) -> dict[str, tuple[str, ...]]:
+    return side_by_side("asking for certificates", lab.control_planes, lambda node: renew.left(node, remote))
 
 
 def problems(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:

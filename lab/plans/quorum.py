@@ -106,6 +106,25 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
     return None
 
 
+def restart_problem(members: Sequence[str], healthy: Collection[str], name: str) -> Problem | None:
+    """Why this member can't be restarted now; None if it can.
+
+    Meanwhile the others have to be a majority. One or two members have none to spare, so the others only have
+    to respond.
+    """
+    others = [each for each in members if each != name]
+    silent = [each for each in others if each not in healthy]
+    enough = min(needed(len(members)), len(others))
+    if len(others) - len(silent) >= enough:
+        return None
+    return Problem(
+        f"{name}'s etcd member can't be restarted now: of etcd's {len(members)} members {', '.join(silent)} "
+        f"{'do' if len(silent) > 1 else 'does'} not answer, and without {name} {len(others) - len(silent)} "
+        f"would, where {enough} are needed",
+        f"bring {', '.join(silent)} back first: `./inv up`, or `./inv replace {silent[0]}`",
+    )
+
+
 def rejoin_problem(members: Sequence[str], healthy: Collection[str], again: Sequence[str]) -> Problem | None:
     """Why these members can't be removed and join again one by one; None if they can.
 

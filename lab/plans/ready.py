@@ -52,6 +52,9 @@ PODS = NODES | {
 TAINTS = "node-taints"
 """The check of taints, which users may change; `up` does not revert them."""
 
+BACKENDS = frozenset({"backend-up", "backend-belief", "backend-takes-connections"})
+"""Names of the checks of HAProxy's view of an API server."""
+
 STEADY = frozenset(
     (
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
@@ -170,21 +173,6 @@ def cause_of(context: Context, machine: str, said: str) -> Cause | None:
     return next(iter(causes.find(context.lab, facts, [refused])), None)
 
 
-def why_not_back(context: Context, node: Node) -> str | None:
-    """The first failing check about one machine, of those that need no test pods."""
-    facts = gather(
-        context.lab, context.workspace, context.remote, by_ssh(context.remote), probes=False, of=(node,)
-    )
-    for case in cases(context.lab):
-        # Users taint nodes, too, and waiting would not change that; node-ready reports a node that is not
-        # Ready.
-        if case.node == node and not case.check.probes and case.check.name != TAINTS:
-            verdict = case.judge(facts)
-            if not verdict.good:
-                return f"{verdict.title}: {verdict.found}"
-    return None
-
-
 def why_not_healthy(job: Job) -> str | None:
     """The failing checks, the first few with what they found; None when all pass.
 
@@ -203,6 +191,24 @@ def why_not_healthy(job: Job) -> str | None:
             hint="\n".join(hints),
         )
     return _in_words(bad)
+
+
+def why_not_well(context: Context, node: Node, *, drained: bool) -> str | None:
+    """The first failing check about one machine, of those that need no test pods; None if all pass.
+
+    `drained`: HAProxy gives it no connections now, so its view of the machine does not count.
+    """
+    lab, ask = context.lab, by_ssh(context.remote)
+    of = (node,) if drained else (node, *lab.balancers)
+    facts = gather(lab, context.workspace, context.remote, ask, probes=False, of=of)
+    # Users taint nodes, too, and waiting would not change that; node-ready reports a node that is not Ready.
+    skipped = {TAINTS} | (BACKENDS if drained else set())
+    for case in cases(lab):
+        if case.node == node and not case.check.probes and case.check.name not in skipped:
+            verdict = case.judge(facts)
+            if not verdict.good:
+                return f"{verdict.title}: {verdict.found}"
+    return None
 
 
 def _warnings(verdicts: Sequence[Verdict]) -> list[str]:

@@ -27,10 +27,7 @@ def _resize(job: Job) -> bool:
     providers.resize(context.lab, node)
     providers.power_on(context.lab, [node])
     job.wait_until(
-        lambda: (
-            context.remote.why_not_reachable(node)
-            or (ready.why_not_back(context, node) if _had_joined(job) else None)
-        ),
+        lambda: context.remote.why_not_reachable(node) or _why_not_well(job),
         what=f"{node.name} to be back with its new size",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` continues; `./inv replace {node.name}` creates this machine again",
@@ -40,6 +37,10 @@ def _resize(job: Job) -> bool:
             scripts.run(job, "load-balancer", balancer)
     made.update(context.workspace, lambda record: record.resized(node))
     return True
+
+
+def _why_not_well(job: Job) -> str | None:
+    return ready.why_not_well(job.context, job.node, drained=True) if _had_joined(job) else None
 
 
 def _had_joined(job: Job) -> bool:

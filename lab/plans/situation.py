@@ -76,7 +76,8 @@ class Situation:
     and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
     `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to
-    end, or "". `recovery` is what etcd's members are restored from.
+    end, or "". `checkpoint` is the name of the checkpoint that is saved or restored, or "". `recovery` is what
+    etcd is restored from.
     """
 
     first: Node
@@ -90,6 +91,7 @@ class Situation:
     resized: tuple[Node, ...] = ()
     upgrade: Upgrade | None = None
     until: str = ""
+    checkpoint: str = ""
     recovery: Source | None = None
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:

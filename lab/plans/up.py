@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from lab import providers
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.model import Lab, Node
-from lab.plans import ready, upgrade
+from lab.plans import ready, renew, upgrade
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.script import script
 from lab.plans.situation import Situation, from_nothing
@@ -198,11 +198,19 @@ UP: Plan = (
     ),
     # Beside the joins: their pods start on the first nodes that there are.
     script("addons", "add-ons", _first, after=("pod-network",)),
+    # After all joins, since restarting a member would disturb a learner: the first of them, which does not join
+    # itself, waits for all. Control planes that have just joined have new certificates.
+    renew.step(
+        lambda lab, situation: [
+            node for node in (situation.first, *situation.joining(lab)) if node.name in situation.joined
+        ],
+        after=("kubeconfig", "control-plane-init", "control-plane-join"),
+    ),
     Step(
         "nodes-ready",
         "all nodes are Ready",
         ready.wait_for_nodes,
-        after=("kubeconfig", "pod-network", "worker-join", "control-plane-join"),
+        after=("kubeconfig", "pod-network", "worker-join", "control-plane-join", "renew-certificates"),
     ),
     # kube-router leaves its rules behind, and they still deny.
     script(

@@ -15,11 +15,11 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from lab import providers
-from lab.errors import LabError, LabStateError
+from lab.errors import LabStateError
 from lab.golden import payload
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node
-from lab.plans import already, quorum, ready
+from lab.plans import already, quorum, ready, spare
 from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.quorum import Problem, Running
@@ -160,10 +160,8 @@ def _upgrade_etcd(job: Job) -> bool:
     upgrade = _upgrade(job.context.situation)
     assert upgrade.etcd_lab is not None
     tag = release(upgrade.etcd_lab.kubernetes.version).etcd_tag
-    with _drained(job):
-        changed = scripts.run(job, "upgrade", job.node, words=("--etcd", tag))
-        _wait_until_back(job)
-    return changed
+    with _spared(job):
+        return scripts.run(job, "upgrade", job.node, words=("--etcd", tag))
 
 
 def _require_etcd(job: Job) -> bool:
@@ -189,12 +187,11 @@ def _upgrade_machine(job: Job) -> bool:
     helper = next((each for each in context.lab.control_planes if each != node), node)
     changed = False
     if not _is_upgraded(job, asked):
-        with _drained(job):
+        with _spared(job):
             job.shown.note = "its pods are evicted"
             scripts.run(job, "drain", helper, words=(node.name,))
             job.shown.note = f"to {version}"
             changed = scripts.run(job, "upgrade", node, words=words)
-            _wait_until_back(job)
     changed = scripts.run(job, "drain", helper, words=(node.name, "--undo")) or changed
     made.update(context.workspace, lambda record: record.upgraded(node.name, upgrade.golden))
     return changed
@@ -204,40 +201,32 @@ def _is_upgraded(job: Job, words: Sequence[str]) -> bool:
     """Whether a machine has the new version, by an earlier run or manually, and is well."""
     asked = ["sudo", SCRIPT, "--asked", *words]
     said = job.context.remote.run(job.node, asked, timeout=60, accept=None).stdout
-    return said.strip() == UPGRADED and ready.why_not_back(job.context, job.node) is None
+    return said.strip() == UPGRADED and ready.why_not_well(job.context, job.node, drained=False) is None
 
 
-def _wait_until_back(job: Job) -> None:
+@contextlib.contextmanager
+def _spared(job: Job) -> Iterator[None]:
+    """Let a machine have no load while inside, as far as others can take it; then wait until it is back."""
+    context, node = job.context, job.node
+    plain = _upgrade(context.situation).plain
+    if node.spec.serves_api and len(context.lab.control_planes) > 1 and not plain:
+        spare.wait_for_majority(job)
+        job.shown.note = "HAProxy drains it"
+        with spare.drained(job, SETTLE):
+            yield
+            _wait_until_back(job, drained=True)
+    else:
+        yield
+    _wait_until_back(job, drained=False)
+
+
+def _wait_until_back(job: Job, *, drained: bool) -> None:
     job.wait_until(
-        lambda: ready.why_not_back(job.context, job.node),
+        lambda: ready.why_not_well(job.context, job.node, drained=drained),
         what=f"{job.node.name} to be back with its new version",
         timeout=BACK_TIMEOUT,
         hint="`./inv verify` explains the failing checks; `./inv up` continues",
     )
-
-
-@contextlib.contextmanager
-def _drained(job: Job) -> Iterator[None]:
-    """Let a control plane's API server get no new connections meanwhile, if there is another one."""
-    lab, node = job.context.lab, job.node
-    drains = node.spec.serves_api and len(lab.control_planes) > 1 and not _upgrade(job.context.situation).plain
-    balancers = lab.balancers if drains else ()
-    for balancer in balancers:
-        job.shown.note = "HAProxy drains it"
-        scripts.run(job, "load-balancer", balancer, words=("--settle", str(SETTLE), "--drain", node.name))
-    try:
-        yield
-    except LabError:
-        # HAProxy itself asks whether it is well. The error of the upgrade is the one to show.
-        with contextlib.suppress(LabError):
-            _undrain(job, balancers)
-        raise
-    _undrain(job, balancers)
-
-
-def _undrain(job: Job, balancers: Sequence[Node]) -> None:
-    for balancer in balancers:
-        scripts.run(job, "load-balancer", balancer)
 
 
 def _complete(job: Job) -> bool:

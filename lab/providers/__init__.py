@@ -1,10 +1,11 @@
 """Providers create, start, stop and remove machines.
 
-    protocol.py      a provider's record, and the two Protocols that its folder implements
-    docker/  libvirt/  virtualbox/       one provider each: machines.py; golden.py, its image or box; doctor.py,
-                     its checks; host.py, facts about this host
+    protocol.py      a provider's record, and the three Protocols that its folder implements
+    docker/  libvirt/  virtualbox/       one provider each: machines.py; checkpoints.py, their saved states;
+                     golden.py, its image or box; doctor.py, its checks; host.py, facts about this host
     vagrant.py       the only import of python-vagrant; explained.py    what its errors mean
     shutdown.py      how virtual machines are shut down; boxes.py       Vagrant's boxes
+    snapshots.py     what snapshots of virtual machines are called
 
 Another provider needs a folder, templates (`_all.NAME.rb.j2`, `_one.NAME.rb.j2`), a name in
 `lab.model.Provider` and a row in PROVIDERS.
@@ -23,7 +24,7 @@ from lab import model
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.providers import docker, libvirt, vagrant, virtualbox
-from lab.providers.protocol import Machines, MachineState, Provider
+from lab.providers.protocol import Checkpoints, Machines, MachineState, Provider
 from lab.providers.vagrant import known as known_to_vagrant
 from lab.workspace import Workspace, made
 
@@ -33,6 +34,7 @@ __all__ = [
     "Provider",
     "adopt",
     "boot",
+    "checkpoints_of",
     "known_to_vagrant",
     "power_off",
     "power_on",
@@ -62,6 +64,11 @@ this.
 def provider_of(lab: Lab) -> Provider:
     """The row of a lab's provider."""
     return PROVIDERS[lab.provider]
+
+
+def checkpoints_of(lab: Lab) -> Checkpoints:
+    """What saves and loads the states of a lab's machines."""
+    return provider_of(lab).checkpoints
 
 
 def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""What the rest of the kit knows about a provider: a record, and two Protocols.
+"""What the rest of the kit knows about a provider: a record, and three Protocols.
 
-`Machines` is for the machines of one lab, `GoldenForm` for the golden machines that this host keeps for all
-labs. Modules implement them, since a provider has no state: mypy checks the signatures of its `machines.py` and
-`golden.py` where its record is created.
+`Machines` is for the machines of one lab, `Checkpoints` for what is saved of them, `GoldenForm` for the golden
+machines that this host keeps for all labs. Modules implement them, since a provider has no state: mypy checks
+the signatures of its `machines.py`, `checkpoints.py` and `golden.py` where its record is created.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from lab.host.doctor.tools import Tool
 from lab.model import Lab, Node
 from lab.system.progress import Progress
 from lab.workspace import Workspace
+from lab.workspace.checkpoints import Saved
 
 MachineState = Literal["running", "paused", "stopped", "incomplete", "absent"]
 """`paused`: it has power, but nothing on it runs. `stopped`: it exists without power. `absent`: it does not
@@ -89,6 +90,50 @@ class Machines(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Room:
+    """Disk space for a checkpoint: what the machines take now, and what is free where it is saved, in MiB."""
+
+    taken: int
+    free: int
+
+
+class Checkpoints(Protocol):
+    """Saves the states of a lab's machines under a checkpoint's name, and loads them.
+
+    A state is all of a machine that lasts without power. Every function can raise CommandFailed.
+    """
+
+    def room(self, lab: Lab, workspace: Workspace) -> Room:
+        """The disk space that saving all machines takes at most, and what is free.
+
+        Raises LabStateError if the machines' states can't be saved on this host.
+        """
+        ...
+
+    def save(self, lab: Lab, workspace: Workspace, node: Node, name: str, log: Path) -> Saved:
+        """Save the state of a stopped machine.
+
+        Replaces what an interrupted run has saved under that name.
+        """
+        ...
+
+    def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
+        """Give a stopped machine the state that was saved under that name; what came after is lost.
+
+        Idempotent. Raises LabStateError if there is a `problem`.
+        """
+        ...
+
+    def problem(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved) -> str | None:
+        """Why that state can't be loaded, as a phrase; None if it can. The machine may not exist."""
+        ...
+
+    def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:
+        """Remove what is saved under that name of the lab's machines. Idempotent."""
+        ...
+
+
 class GoldenForm(Protocol):
     """The golden machine as an image or a box. Every function can raise LabError.
 
@@ -152,6 +197,7 @@ class Provider:
     """
 
     machines: Machines
+    checkpoints: Checkpoints
     golden: GoldenForm
     checks: tuple[Check, ...]
     tools: tuple[Tool, ...]

@@ -21,7 +21,7 @@ from lab.system.paths import COMMAND
 # The verbs that take --lab, as hints show them. A command that is pasted must not act on another lab.
 ABOUT_A_LAB = re.compile(
     r"\./inv (init|up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
-    r"|backup|recover|conformance|handout|bench|lock)\b(?! --lab)"
+    r"|backup|recover|checkpoints?|restore|conformance|handout|bench|lock)\b(?! --lab)"
 )
 NAMES_THE_KIT = re.compile(r"\./inv\b")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 
 from lab.errors import CommandFailed, LabStateError
@@ -39,7 +40,10 @@ def backup(session: Session, path: Path | None) -> Backup:
 
 def new_file(session: Session) -> Path:
     """The path of a new file in `.lab/backups`, named after the time in UTC."""
-    return session.workspace.backups / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.tar"
+    name = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    names = chain([name], (f"{name}-{number}" for number in count(2)))  # two in one second
+    paths = (session.workspace.backups / f"{each}.tar" for each in names)
+    return next(path for path in paths if not path.exists())
 
 
 def write(session: Session, target: Path, member: Node) -> Backup:

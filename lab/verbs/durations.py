@@ -32,6 +32,7 @@ MEASURED: Mapping[str, float] = {
     "kubeconfig": 0.5,
     "worker-join": 6,
     "control-plane-join": 16,
+    "renew-certificates": 25,
     "nodes-ready": 6,
     "policy-rules": 1,
     "pods-ready": 6,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -15,7 +15,7 @@ from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.model.addons import ADDONS
 from lab.model.change import Change
-from lab.plans import already, engine, quorum
+from lab.plans import already, engine, quorum, renew
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
 from lab.plans.resize import RESIZE
@@ -23,7 +23,7 @@ from lab.plans.situation import JoinReport, Situation, Upgrade, ask_one, unfinis
 from lab.plans.up import UP
 from lab.plans.upgrade import UPGRADE
 from lab.providers import MachineState
-from lab.remote import side_by_side
+from lab.remote import Remote, side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import bake, durations
@@ -32,6 +32,7 @@ from lab.verbs.up import (
     impossible_message,
     leaving_machines,
     quorum_problem,
+    restore_problem,
     upgrade_problem,
 )
 
@@ -72,10 +73,11 @@ class Forecast:
     `not_asked` are machines that do not run, a phrase each: they are assumed to be as `up` left them.
     `problems` are failing checks of a lab for which no step is left to do: `up` repairs what it can. `seconds`
     is how long everything takes; steps in parallel count once. `notice` is what users of the lab notice, a
-    sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores.
-    `differs` are changed keys that affect no machine. `refused` is why `up` would not remove machines now, as
-    etcd would lose its majority, or not upgrade them, as the lab is not healthy. `upgraded` is the version that
-    machines have and the one they get.
+    sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores;
+    `renewals` are certificates that it renews, and pods that it restarts for them, on one machine each.
+    `differs` are changed keys that affect no machine. `refused` is why `up` would not do it now: etcd
+    would lose its majority, the lab is not healthy enough for an upgrade, or a restore was interrupted.
+    `upgraded` is the version that machines have and the one they get.
     """
 
     lab: str
@@ -90,6 +92,7 @@ class Forecast:
     repairs: tuple[str, ...] = ()
     not_asked: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    renewals: tuple[str, ...] = ()
     upgraded: tuple[str, str] | None = None
 
     @property
@@ -119,8 +122,8 @@ def look(session: Session) -> Forecast:
     # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
     there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
-    refused = None
-    if not (impossibles or there.problem):
+    refused = restore_problem(session)
+    if not (refused or impossibles or there.problem):
         refused = quorum_problem(session, change, leaving) or upgrade_problem(session, change)
     parts = [] if impossibles or refused else _parts(session, change, there)
     figures = durations.of_lab(session.lab, session.workspace)
@@ -141,6 +144,7 @@ def look(session: Session) -> Forecast:
         there.repairs,
         tuple(f"{name} is {state}: not asked" for name, state in there.off.items()),
         () if steps or impossibles or refused or there.problem else _problems(session, there),
+        tuple(f"{name}: {'; '.join(reasons)}" for name, reasons in there.renewals.items()),
         (change.upgraded.before, change.upgraded.after) if change.upgraded else None,
     )
 
@@ -156,7 +160,8 @@ class _Observed:
 
     `damaged` are control planes that restore their own files, `partial` those that have yet to join and are
     reset first. `unfinished` are steps besides joins that an interrupted run left to do, or that restore what
-    was deleted since. `repairs` are the reasons.
+    was deleted since. `repairs` are the reasons. `renewals` has the control planes whose certificates have to
+    be renewed, each with the reasons.
 
     Machines that can't be asked (`problem` names them, and why) are assumed to be as `up` left them: running
     and joined. `silent` are those of them that run.
@@ -170,6 +175,7 @@ class _Observed:
     silent: frozenset[str] = frozenset()
     problem: str | None = None
     partial: frozenset[str] = frozenset()
+    renewals: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def off(self) -> dict[str, MachineState]:
@@ -192,16 +198,19 @@ def _ask(session: Session) -> _Observed:
         return _Observed(states, silent=frozenset(node.name for node in running), problem=reason)
     first = next((node for node in running if node.spec.serves_api), None)
 
-    def ask(node: Node) -> tuple[JoinReport | Unknown, _Left | Unknown | None]:
-        """Whether a machine has joined, and from those that know, what is left to do."""
+    def ask(node: Node) -> tuple[JoinReport | Unknown, _Left | Unknown | None, tuple[str, ...]]:
+        """Whether a machine has joined, and from those that know, what is left to do and to renew."""
         has = ask_one(node, remote)
+        if not _is_complete(has):
+            return has, None, ()
         knows = node == first or node.spec.balances
-        return has, unfinished(node, remote) if knows and _is_complete(has) else None
+        ends = _renewals(node, remote) if node.spec.serves_api else ()
+        return has, unfinished(node, remote) if knows else None, ends
 
     with session.progress.asking("the machines to report whether they have joined"):
         said = side_by_side("asking machines whether they have joined", running, ask)
-        answers = {name: has for name, (has, _) in said.items()}
-        to_do = {name: left for name, (_, left) in said.items() if left is not None}
+        answers = {name: has for name, (has, _, _) in said.items()}
+        to_do = {name: left for name, (_, left, _) in said.items() if left is not None}
         if first and first.name not in to_do:
             others = [node for node in running if node.spec.serves_api and _is_complete(answers[node.name])]
             to_do |= {node.name: unfinished(node, remote) for node in others[:1]}
@@ -217,7 +226,16 @@ def _ask(session: Session) -> _Observed:
         silent=frozenset(why_not),
         problem="; ".join(f"{name}: {why}" for name, why in why_not.items()) or None,
         partial=frozenset(name for name, said in has.items() if said.found == "partial"),
+        renewals={name: ends for name, (_, _, ends) in said.items() if ends},
     )
+
+
+def _renewals(node: Node, remote: Remote) -> tuple[str, ...]:
+    """What a control plane has to renew; nothing if it has an earlier version's scripts, which can't say."""
+    try:
+        return renew.left(node, remote)
+    except LabError:
+        return ()
 
 
 def _problems(session: Session, there: _Observed) -> tuple[str, ...]:
@@ -395,6 +413,7 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
         targets["addons"] = [first.name]
     if joining or "revoke" in there.unfinished:  # which comes after it
         targets["kubelet-certificates"] = [first.name]
+    targets["renew-certificates"] = [node.name for node in lab.control_planes if node.name in there.renewals]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
         node.name for node in lab.control_planes if node.name in joining | there.damaged and node != first
@@ -447,6 +466,7 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         yield f"NetworkPolicies {what} from then on"
     yield from _notice_of_addons(session.made.lab if session.made else lab, lab)
     yield from _notice_of_joins(lab, there)
+    yield from _notice_of_renewals(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:
         if node.spec.balances:
@@ -502,6 +522,18 @@ def _notice_of_joins(lab: Lab, there: _Observed) -> Iterator[str]:
         yield f"nothing while machines join that have not joined yet: {fresh}"
 
 
+def _notice_of_renewals(lab: Lab, there: _Observed) -> Iterator[str]:
+    """What users notice while control planes restart with renewed certificates."""
+    names = [node.name for node in lab.control_planes if node.name in there.renewals]
+    if names and len(lab.control_planes) == 1:
+        yield f"the API can't be reached while {names[0]} restarts it with renewed certificates"
+    elif names:
+        yield (
+            f"{', '.join(names)}: the API server restarts with renewed certificates, one machine at a time; "
+            "new connections go to the others"
+        )
+
+
 def to_json(forecast: Forecast) -> str:
     """Return the forecast as JSON text."""
     return json.dumps(asdict(forecast) | {"changes": bool(forecast.steps or forecast.problems)}, indent=2)
@@ -531,6 +563,7 @@ def shown(forecast: Forecast) -> RenderableType:
             table.add_row(step.title, " ".join(step.machines) or "the lab", f"{step.seconds:.0f}")
         parts += [table, ""]
     parts += [Text(f"up repairs: {line}") for line in forecast.repairs]
+    parts += [Text(f"up renews: {line}") for line in forecast.renewals]
     parts += [Text(f"problem: {line}") for line in forecast.problems]
     parts += [Text(f"users notice: {sentence}") for sentence in forecast.notice]
     parts += [Text(f"affects no machine: {line}", "dim") for line in forecast.differs]

@@ -97,6 +97,9 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
+        half_restored = restore_problem(session)
+        if half_restored:
+            raise LabStateError(half_restored.what, hint=half_restored.next)
         require_stop_of(change, wish.until)
         if wish.plain and not change.upgraded:
             raise ConfigError(
@@ -235,6 +238,18 @@ def leaving_machines(session: Session, change: Change, replacing: Sequence[str])
         return ()
     names = {*(node.name for node in change.removed), *replacing, *record.leaving}
     return tuple(node for node in record.lab.nodes if node.name in names)
+
+
+def restore_problem(session: Session) -> quorum.Problem | None:
+    """Why the machines may not be of one instant, and what to do: a restore was interrupted. None if not."""
+    name = session.made.restoring if session.made else ""
+    if not name:
+        return None
+    return quorum.Problem(
+        f"restoring the checkpoint {name} was interrupted: some machines may have its state, and others not",
+        f"`./inv restore {name}` completes it, and so does `./inv restore` with another checkpoint; if none "
+        "can be used, `./inv destroy` removes the lab",
+    )
 
 
 def quorum_problem(
@@ -415,6 +430,10 @@ class Run:
             situation = dataclasses.replace(situation, resized=resized)
             changed = engine.run(RESIZE, self.context(situation)) or changed
         return engine.run(plan[len(START) :], self.context(situation)) or changed
+
+    def start(self) -> None:
+        """Start all machines, and copy this checkout's scripts; change nothing else on them."""
+        self._start(from_nothing(self.session.lab))
 
     def upgrade(self, wanted: Lab, golden: str, wish: Request) -> bool:
         """Upgrade the session's machines to the version of `wanted`, up to a stop; return True."""
@@ -682,12 +701,18 @@ def _off(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:
 
 
 def keep_kubeconfig(session: Session) -> bool:
-    """Fetch the kubeconfig from the first control plane that has one; False if none has."""
-    return any(
+    """Fetch the kubeconfig from the first control plane that has one; False if none has.
+
+    A kubeconfig that the lab was merged into gets its present certificates.
+    """
+    found = any(
         kubeconfig.fetch(session.lab, session.workspace, session.remote, node)
         for node in session.lab.control_planes
         if not session.remote.why_not_reachable(node)
     )
+    for file in kubeconfig.refresh(session.lab, session.workspace) if found else ():
+        session.progress.say(f"{file}: the context {session.lab.name} has the lab's present certificates")
+    return found
 
 
 def _states(session: Session, lab: Lab) -> dict[str, MachineState]:

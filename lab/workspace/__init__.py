@@ -5,6 +5,7 @@
   secrets/                                  0700: keys, token, certificate key; never in `logs`
   kubeconfig                                0600: its server is the load balancer
   lab.json                                  what was created: the lab as last applied, its machines, its label
+  checkpoints/NAME/                         0700: the record and secrets of each checkpoint, without machines
   merged.json                               the user's kubeconfigs that this lab was merged into
   drill/  drills/DATE-NAME/                 the fault that a drill has yet to revert; reports of drills
   conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
@@ -87,6 +88,11 @@ class Workspace:
     def drill(self) -> Path:
         """What a failure drill has changed and not reverted yet; empty or missing if nothing."""
         return self.root / "drill"
+
+    @property
+    def checkpoints(self) -> Path:
+        """What belongs to each checkpoint besides the machines (`lab.workspace.checkpoints`)."""
+        return self.root / "checkpoints"
 
     @property
     def backups(self) -> Path:

@@ -18,6 +18,7 @@ from lab.remote import Remote
 from lab.system import quoting
 from lab.workspace import Workspace, yaml_entries
 from lab.workspace.render.credentials import CLOCK, Validity
+from lab.workspace.render.keys import CERTIFICATE
 
 KINDS = ("clusters", "users", "contexts")
 CURRENT = "current-context"
@@ -77,8 +78,7 @@ def client_validity(workspace: Workspace) -> Validity | None:
 
 def client_hint(lab: Lab) -> str:
     """Commands that renew a client certificate that is not valid now, or not for long."""
-    renew = f"./inv ssh {lab.first.name} -- sudo kubeadm certs renew admin.conf"
-    return f"{CLOCK}\n{renew}\n./inv up   # fetches the kubeconfig again"
+    return f"{CLOCK}\n./inv up   # renews the certificates on {lab.first.name}, fetches the kubeconfig again"
 
 
 def export(workspace: Workspace) -> str:
@@ -114,6 +114,28 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
     workspace.write(workspace.merged, json.dumps(files, indent=2) + "\n")
     writer.write_secret(target, after)
     return target
+
+
+def refresh(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
+    """Give user's kubeconfigs that the lab was merged into its present certificates; return the changed files.
+
+    Raises LabStateError if one can't be written.
+    """
+    files = [Path(each) for each in _merged_into(workspace)]
+    if not files:
+        return ()
+    ours = yaml.safe_load(workspace.kubeconfig.read_text(encoding="utf-8"))
+    outdated = [file for file in files if _is_outdated(file, ours, lab, workspace)]
+    return tuple(merge(lab, workspace, file) for file in outdated)
+
+
+def _is_outdated(file: Path, ours: Any, lab: Lab, workspace: Workspace) -> bool:
+    """Whether a kubeconfig contains this lab, but not as the lab's own kubeconfig does."""
+    try:
+        theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return _is_in(theirs, lab, workspace) and not all(ours[kind][0] in theirs[kind] for kind in KINDS)
+    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError):
+        return False  # not a kubeconfig that the lab was merged into
 
 
 def unmerge(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
@@ -157,13 +179,21 @@ def _unmerge_from(file: Path, lab: Lab, workspace: Workspace) -> bool:
 
 
 def _is_in(theirs: Any, lab: Lab, workspace: Workspace) -> bool:
-    """Whether a kubeconfig contains this lab: a cluster with its name that trusts its CA."""
-    ca = (workspace.secrets / "ca.crt").read_text(encoding="utf-8").strip()
+    """Whether a kubeconfig contains this lab: a cluster with its name that trusts its CA.
+
+    While the CA is rotated, the lab and the kubeconfig may each trust two.
+    """
+    ca = _certificates((workspace.secrets / "ca.crt").read_text(encoding="utf-8"))
     return any(
         each["name"] == lab.name
-        and base64.b64decode(each["cluster"].get("certificate-authority-data", "")).decode().strip() == ca
+        and _certificates(base64.b64decode(each["cluster"].get("certificate-authority-data", "")).decode()) & ca
         for each in theirs.get("clusters") or []
     )
+
+
+def _certificates(text: str) -> set[str]:
+    """The PEM certificates in a text, without their line ends."""
+    return {"".join(each.split()) for each in CERTIFICATE.findall(text)}
 
 
 def _merged_into(workspace: Workspace) -> list[str]:

@@ -56,6 +56,9 @@ class Made(Frozen):
     `manifest` is the SHA-256 of the pod network's manifest that lab.yaml names, as last applied; "" for
     flannel, and in records of earlier versions.
 
+    `restoring` is the name of the checkpoint whose restore was begun: some machines may have its state and
+    others not. "" otherwise.
+
     `owner` is the value of the label on the lab's machines. It never changes, even when the folder is moved;
     `root` is where `.lab/` was when files with its path were last rendered.
     """
@@ -69,6 +72,7 @@ class Made(Frozen):
     complete: tuple[Node, ...] = ()
     manifest: str = ""
     upgrading: str = ""
+    restoring: str = ""
 
     @property
     def golden(self) -> str:
@@ -188,11 +192,15 @@ def owner(workspace: Workspace) -> str:
 def read(workspace: Workspace) -> Made | None:
     """The lab's record; None if nothing was ever rendered.
 
-    A pod network's manifest beside lab.yaml moves with it. Raises LabStateError, with what to do, when the
-    record can't be used.
+    Raises LabStateError, with what to do, when the record can't be used.
     """
     record = _read(workspace)
-    if record is None or record.root == str(workspace.root):
+    return None if record is None else where_it_is(workspace, record)
+
+
+def where_it_is(workspace: Workspace, record: Made) -> Made:
+    """The record for the folder's present place: a pod network's manifest beside lab.yaml moves with it."""
+    if record.root == str(workspace.root):
         return record
     manifest, former = Path(record.lab.network.pod_network), Path(record.root).parent
     if former not in manifest.parents:

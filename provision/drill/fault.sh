@@ -74,28 +74,19 @@ partitioned() {
 	done
 }
 
-# Renews all certificates, then restarts the static pods, since each reads its certificate only when it starts
-# (kubernetes.io, "Certificate Management with kubeadm"). The API server is stopped first and started last: without
-# etcd it would answer with errors until the load balancer has detected that.
-certificates_renewed() {
-	local before pod
-	if [[ $1 == inject ]]; then
-		before=$(serial_numbers)
-		kubeadm certs renew all >/dev/null
-		[[ -z $(comm -12 <(sort <<<"$before") <(serial_numbers | sort)) ]] || {
-			echo "a certificate has the serial number that it had before it was renewed" >&2
-			exit 1
-		}
-		mkdir -p "$PARKED"
-		for pod in kube-apiserver kube-scheduler kube-controller-manager etcd; do
-			mv "$MANIFESTS/$pod.yaml" "$PARKED/"
-			within 90 "$pod ends" not_running "$pod"
-		done
-	fi
-	for pod in etcd kube-controller-manager kube-scheduler kube-apiserver; do
-		[[ ! -e $PARKED/$pod.yaml ]] || mv "$PARKED/$pod.yaml" "$MANIFESTS/"
-	done
-	[[ $1 == heal ]] || within 180 "the API server here is ready again" answers
+# Certificates that end $2 seconds from now, in place of those that kubeadm has made here
+# (kubeadm-config.v1beta4, certificateValidityPeriod). The cluster's own configuration stays, and so renewing them reverts
+# this: renew-certificates.sh.
+certificates_short_lived() {
+	local config
+	[[ $1 == inject ]] || return 0
+	config=$(mktemp /run/kubeadm.XXXXXX)
+	# shellcheck disable=SC2064 # this very file
+	trap "rm -f '$config'" EXIT
+	# Without a version kubeadm would ask the network for the newest.
+	printf '%s\n' "apiVersion: kubeadm.k8s.io/v1beta4" "kind: ClusterConfiguration" \
+		"kubernetesVersion: $(kubeadm version --output short)" "certificateValidityPeriod: $2s" >"$config"
+	kubeadm certs renew all --config "$config" >/dev/null
 }
 
 # etcd ends and its data is gone, as with a broken disk. Only a recovery brings that back.
@@ -218,13 +209,6 @@ members() {
 		awk -F', ' '{ print $1, ($3 == "" ? "-" : $3), ($5 == "" ? "-" : $5), $4, $6 }'
 }
 own_member() { members | awk -v name="$(own_name)" -v peer="$(own_peer)" '$2 == name || $4 == peer { print $1, $5 }'; }
-
-serial_numbers() {
-	local file
-	for file in /etc/kubernetes/pki/*.crt /etc/kubernetes/pki/etcd/*.crt; do
-		[[ $file == *ca.crt ]] || echo "$file $(openssl x509 -noout -serial -in "$file")"
-	done
-}
 
 not_running() { ! pgrep -x "${1:0:15}" >/dev/null; } # the kernel keeps 15 characters of a name
 

@@ -87,7 +87,7 @@ kubelet_error() {
 }
 
 left_by_runs() {
-	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf \) 2>/dev/null || true
+	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf -o -name kubelet.pem \) 2>/dev/null || true
 	find "${MANUAL_FILES[@]}" 2>/dev/null || true
 }
 
@@ -167,11 +167,12 @@ haproxy_at_rest() {
 	echo "$said"
 }
 
-# HAProxy's counts before and after a dozen new connections through it. A server may be out for a moment, for example
-# where its machine has just booted: one that is up by then and took none is given another dozen, twice at most.
+# HAProxy's counts before and after a dozen new connections through it, once it is at rest. A server may be out for a
+# moment, for example where its machine has just booted: one that is up by then and took none is given another dozen,
+# twice at most.
 connections_spread() {
 	local before after dozen
-	before=$(haproxy_says) || {
+	before=$(haproxy_at_rest) || {
 		echo "$before"
 		return 1
 	}
@@ -284,7 +285,6 @@ kubernetes_node() {
 }
 
 control_plane() {
-	tell unfinished unfinished
 	tell programs programs
 	tell images images
 	tell ca-key find "$PKI/ca.key"
@@ -297,7 +297,9 @@ control_plane() {
 	tell etcd-status own_member_says endpoint status
 	tell etcd-health own_member_says endpoint health
 	tell etcd-alarms own_member_says alarm list
-	# Only on request: from what this member has stored itself, for when etcd has no majority that could agree on a list.
+	# Only on request: it takes a second of CPU, and all control planes would say the same.
+	((${#WANTED[@]} == 0)) || tell unfinished unfinished
+	# Only on request, too: from what this member has stored itself, for when etcd has no majority that could agree on a list.
 	((${#WANTED[@]} == 0)) || tell etcd-stored-members own_member_says member list --consistency s
 }
 

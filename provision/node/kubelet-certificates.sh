@@ -76,7 +76,10 @@ approve_requests() {
 			;;
 		esac
 	done < <(as_admin get certificatesigningrequests --field-selector "spec.signerName=$SIGNER" --output "go-template=$REQUESTS")
-	[[ ${#fitting[@]} == 0 ]] || as_admin certificate approve "${fitting[@]}" >/dev/null
+	[[ ${#fitting[@]} == 0 ]] || {
+		as_admin certificate approve "${fitting[@]}" >/dev/null
+		changed=yes
+	}
 }
 
 # Which kubelets do not serve with a certificate of this CA for their address, and why: a line each. One process, since all
@@ -99,6 +102,9 @@ all_have_certificates() {
 
 main() {
 	all_nodes_joined >/dev/null 2>&1 || wait_for 1800 "all nodes to join" all_nodes_joined
+	# A kubelet whose certificate has a tenth to a third of its life left asks for the next one (kubernetes.io, "Certificate
+	# Rotation"), and again until it is approved.
+	approve_requests
 	all_have_certificates >/dev/null 2>&1 || {
 		wait_for 120 "each kubelet to serve with a certificate that the cluster's CA has signed" all_have_certificates
 		changed=yes

@@ -83,14 +83,15 @@ own_kubelet_settings() {
 	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
 }
 
-# A kubelet keeps the certificate that it has, no matter who signed it, and asks for one if it has none. curl's exit code 60:
-# the certificate is not of this CA, or not for this address, or has expired.
+# A kubelet keeps the certificate that it has, no matter who signed it, and asks for one if it has none. It need not serve
+# what is in the file, or may not serve now, so both are asked. curl's exit code 60: the certificate is not of this CA, or not
+# for this address, or has expired.
 serving_certificate() {
 	local current=/var/lib/kubelet/pki/kubelet-server-current.pem code=0
 	[[ -e $current || -L $current ]] || return 0
 	curl --silent --max-time $((3 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" --output /dev/null "https://$NODE_ADDRESS:10250/healthz" ||
 		code=$?
-	[[ $code == 60 || -n $(certificate_problem "$current")$(expiry_problem "$current") ]] || return 0
+	((code == 60)) || ! openssl verify -CAfile "$HERE/ca.crt" -verify_ip "$NODE_ADDRESS" "$current" >/dev/null 2>&1 || return 0
 	repairs "the kubelet's serving certificate was not one that the cluster's CA has signed for this machine"
 	rm -f "$(readlink -f "$current")" "$current"
 	systemctl try-restart kubelet
@@ -163,13 +164,6 @@ pod_network_interface() {
 # Its DaemonSet makes another one.
 delete_pod_network_agent() {
 	as_kubelet --namespace kube-flannel delete pods --field-selector "spec.nodeName=$NODE_NAME" --wait=false
-}
-
-# A removal that was interrupted had ended it (leave.sh), and the machine stays after all.
-restore_api_server() {
-	[[ -e $API_SERVER_ASIDE ]] || return 0
-	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
-	changed=yes
 }
 
 container_runtime() {

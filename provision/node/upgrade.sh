@@ -99,8 +99,8 @@ api_server_ended() {
 	}
 }
 
-# The kubelet starts it again at once; nothing is sent to it then.
-end_api_server() {
+# The kubelet starts it again at once; HAProxy sends it nothing then.
+restart_api_server() {
 	local process
 	process=$(pgrep -x kube-apiserver) || return 0
 	pkill -TERM -x kube-apiserver || return 0
@@ -152,7 +152,7 @@ upgrade_with_kubeadm() {
 		[[ ! -d $HERE/patches ]] || flags+=(--patches "$HERE/patches")
 		if has_others && [[ $plain == no ]]; then
 			hand_over_leadership
-			end_api_server
+			restart_api_server
 		fi
 	fi
 	[[ $command == node ]] || flags=("v$version" --yes "${flags[@]}")
@@ -185,7 +185,7 @@ upgrade_etcd() {
 	publish_etcd_tag
 	if has_others; then
 		hand_over_leadership
-		end_api_server
+		restart_api_server
 	fi
 	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag

@@ -12,6 +12,7 @@ from functools import partial
 
 import pytest
 import yaml
+from _pytest.mark import ParameterSet
 
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.health import verify
@@ -79,7 +80,7 @@ def rounds(sabotages: Sequence[Sabotage], *, each_alone: bool) -> list[tuple[Sab
 def _fits(sabotage: Sabotage, others: list[Sabotage]) -> bool:
     taken = {check for other in others for check in _checks(other)}
     contained = all(each.contained for each in (sabotage, *others))
-    alike = {(each.in_the_way, each.addons) for each in (sabotage, *others)}
+    alike = {(each.in_the_way, each.addons, each.whole) for each in (sabotage, *others)}
     return contained and len(alike) == 1 and not taken & _checks(sabotage)
 
 
@@ -90,7 +91,12 @@ def _checks(sabotage: Sabotage) -> set[str]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "together" in metafunc.fixturenames:
         chosen = rounds(SABOTAGES, each_alone=metafunc.config.getoption("--whole"))
-        metafunc.parametrize("together", chosen, ids=_names)
+        metafunc.parametrize("together", [_round(each) for each in chosen])
+
+
+def _round(together: tuple[Sabotage, ...]) -> ParameterSet:
+    marks = [pytest.mark.whole] if any(each.whole for each in together) else []
+    return pytest.param(together, id=_names(together), marks=marks)
 
 
 def _names(together: tuple[Sabotage, ...]) -> str:

@@ -46,6 +46,7 @@ def _children(pid: int) -> list[int]:
     return found
 
 
+@pytest.mark.whole
 def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
     request: pytest.FixtureRequest,
 ) -> None:

@@ -271,6 +271,56 @@ def test_all_machines_are_stopped_in_the_evening_and_started_in_the_morning(livi
     print(f"stop {stopped.seconds:.0f} s, up {started.seconds:.0f} s")
 
 
+def configmaps(living: LivingLab, *change: str) -> str:
+    """The names of the ConfigMaps in the default namespace, after a change of them if there is one."""
+    session = living.lab.session
+    kubectl = ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"]
+    if change:
+        session.remote.run(session.lab.first, [*kubectl, *change])
+    return session.remote.run(session.lab.first, [*kubectl, "get", "configmap", "-o", "name"]).stdout
+
+
+def host_keys(living: LivingLab) -> dict[str, str]:
+    session = living.lab.session
+    key = ["cat", "/etc/ssh/ssh_host_ed25519_key.pub", "/etc/machine-id"]
+    return {node.name: session.remote.run(node, key).stdout for node in session.lab.nodes}
+
+
+def test_a_checkpoint_is_restored_and_what_came_after_it_is_gone(living: LivingLab) -> None:
+    containers, keys = living.lab.containers(), host_keys(living)
+    configmaps(living, "create", "configmap", "from-before")
+    saved = living.lab.succeed("checkpoint", "start")
+    living.verified()
+    assert "there is a checkpoint start already" in living.lab.inv("checkpoint", "start").said
+    configmaps(living, "delete", "configmap", "from-before")
+    configmaps(living, "create", "configmap", "from-after")
+    living.edit(workers=2)
+    other = living.lab.inv("restore", "start", "--yes")
+    assert other.code == 2
+    assert "nodes.workers.count: 1 → 2" in other.said
+    living.edit(workers=1)
+    asked = living.lab.inv("restore", "start")
+    assert asked.code == 2
+    assert "will be lost" in asked.said
+    assert "from-after" in configmaps(living), "nothing was restored without consent"
+    restored = living.lab.succeed("restore", "start", "--yes")
+    living.verified()
+    assert "from-before" in configmaps(living)
+    assert "from-after" not in configmaps(living)
+    assert (living.lab.containers(), host_keys(living)) == (containers, keys)
+    assert living.plan()[0] == 0
+    listed = json.loads(living.lab.succeed("checkpoints", "--json").out)["checkpoints"]
+    assert [(each["name"], each["problem"]) for each in listed] == [("start", None)]
+    print(f"checkpoint {saved.seconds:.0f} s, restore {restored.seconds:.0f} s, {listed[0]['mib']} MiB")
+
+
+@pytest.mark.whole
+def test_a_machine_that_was_replaced_since_gets_its_saved_state(living: LivingLab) -> None:
+    living.lab.succeed("replace", "w1", "--yes")
+    living.lab.succeed("restore", "start", "--yes")
+    living.verified()
+
+
 def test_paused_machines_go_on(living: LivingLab) -> None:
     docker("pause", f"{PREFIX}-cp2", f"{PREFIX}-w1")
     time.sleep(3)
@@ -295,8 +345,10 @@ def test_it_shrinks_to_one_control_plane(living: LivingLab) -> None:
 
 def test_destroy_leaves_nothing(living: LivingLab) -> None:
     sockets = control_folder(living.lab.session.workspace)
+    assert "and its checkpoint start (" in living.lab.inv("destroy").said
     living.lab.succeed("destroy", "--yes")
     assert living.lab.containers() == {}
     assert not (living.lab.folder / ".lab").exists()
     assert not sockets.exists()
     assert "192.168.58.0" not in docker("network", "ls")
+    assert docker("volume", "ls", "--quiet", "--filter", f"name={PREFIX}") == ""

@@ -157,7 +157,7 @@ def by_testinfra(session: Session) -> Asker:
     """Run facts.sh through testinfra's ssh host: one command, one round trip, bounded on both sides."""
     patience = MACHINE_TIMEOUT * session.lab.patience
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
         machine = testinfra.get_host(
             f"ssh://{node.name}",
             ssh_config=str(session.workspace.ssh_config),
@@ -165,7 +165,7 @@ def by_testinfra(session: Session) -> Asker:
             sudo=True,
         )
         try:
-            answer = machine.run(f"timeout --kill-after 1 {patience:.0f} {COMMAND}")
+            answer = machine.run(f"timeout --kill-after 1 {patience:.0f} {' '.join((COMMAND, *answers))}")
         except RuntimeError as error:  # ssh's own failure: testinfra wraps the whole result
             raise LabStateError(_last_line(str(error.args[0].stderr))) from error
         if answer.rc in TIMED_OUT:

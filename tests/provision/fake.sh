@@ -40,9 +40,8 @@ key() { printf -- '-----BEGIN RSA PRIVATE KEY-----\nits key\n-----END RSA PRIVAT
 
 kubeconfig() { # FILE
 	[[ -n ${certificate_data-} ]] || certificate_data=$(certificate | base64 -w 0) key_data=$(key | base64 -w 0)
-	echo "    server: https://192.168.56.10:6443" >"$1"
-	echo "    client-certificate-data: $certificate_data" >>"$1"
-	echo "    client-key-data: $key_data" >>"$1"
+	printf '    %s\n' "certificate-authority-data: $certificate_data" "server: https://192.168.56.10:6443" \
+		"client-certificate-data: $certificate_data" "client-key-data: $key_data" >"$1"
 }
 
 names_certificate() {
@@ -307,6 +306,35 @@ case "$name $*" in
 	! has api-server || { cat "$state/api-server" && exit; }
 	has runs-kube-apiserver
 	;;
+# Static pods that run: `process-NAME` has its number and for how many seconds it has run. The kubelet starts one again that
+# has ended, and that of a manifest that is back.
+"pgrep -o -x "*)
+	if [[ $3 == kube-apiserver && ! -e $kubernetes/manifests/kube-apiserver.yaml ]]; then exit 1; fi
+	read -r process _ < <(cat "$state/process-$3"* 2>/dev/null) || exit 1
+	if [[ -e $state/terminated-$process ]]; then
+		has kubelet-hangs && exit 1
+		process=$((process + 100))
+		echo "$process 0" >"$(echo "$state/process-$3"*)"
+	fi
+	echo "$process"
+	;;
+"ps -o etimes= -p "*) sed -n "s/^$4 //p" "$state"/process-* ;;
+"pkill -TERM -o -x "*)
+	read -r process _ < <(cat "$state/process-$4"* 2>/dev/null) || exit 1
+	touch "$state/terminated-$process"
+	;;
+"kubeadm version --output short") echo "v$(cat "$state/kubeadm-version" 2>/dev/null || echo 1.36.3)" ;;
+"kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
+"kubeadm certs renew all")
+	! has renews-nothing || exit 0
+	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
+	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
+	if fails renew; then exit 1; fi
+	certificates
+	for name in admin controller-manager scheduler super-admin; do
+		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"
+	done
+	;;
 
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"
@@ -517,18 +545,30 @@ case "$name $*" in
 		sed -i "/^name $word\$/,/^end\$/d" "$state/requests"
 	done
 	;;
-"openssl req "*) PATH=${PATH#*:} exec openssl "$@" ;;
+"openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
+	"openssl req "* | "openssl verify -no_check_time -CAfile "*) PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
+*" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
+*" --namespace kube-public get configmap cluster-info --output yaml")
+	printf '%s\n' "data:" "  kubeconfig: |" "      certificate-authority-data: b2xk" "      server: https://192.168.56.10:6443"
+	;;
+*" get daemonsets,deployments --output name")
+	[[ $* != *" kube-system "* ]] || printf '%s\n' daemonset.apps/kube-proxy deployment.apps/coredns
+	[[ $* != *" kube-flannel "* ]] || echo daemonset.apps/kube-flannel-ds
+	;;
+*" rollout restart daemonset.apps/"* | *" rollout restart deployment.apps/"*) ;;
+*" rollout status "*" --watch=false")
+	if fails rollout; then echo "Waiting for daemon set \"kube-proxy\" rollout to finish"; else echo "it was successfully rolled out"; fi
+	;;
 *" --request-timeout 10s replace --filename -")
 	changed=$(cat) # all of it, as what is replaced may still be read
-	if [[ $changed == *ClusterConfiguration* ]]; then
+	if [[ $changed == data:* ]]; then
+		echo "$changed" >"$state/replaced"
+	elif [[ $changed == *ClusterConfiguration* ]]; then
 		echo "$changed" >"$state/kubeadm-config"
-		exit
+	else
+		printf '%s\n' "$changed" | sed 's/^    //' >"$state/kube-proxy"
 	fi
-	changed=$'\n'$changed
-	changed=${changed//$'\n    '/$'\n'}
-	changed=${changed#$'\n'}
-	echo "$changed" >"$state/kube-proxy"
 	;;
 *" --namespace kube-system rollout restart daemonset kube-proxy") ;;
 *"--kubeconfig /run/ha-lab/token.conf "*" get node "*" --output jsonpath={.metadata.labels}")
@@ -643,13 +683,14 @@ case "$name $*" in
 "etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json --rev 12" | \
 	"etcdctl "*" get /registry/ --prefix --keys-only --consistency s --write-out json") cat "$state/keys" ;;
 "etcdctl "*" endpoint health")
-	! has no-majority && [[ -e $kubernetes/manifests/etcd.yaml ]] || {
+	if has no-majority || [[ ! -e $kubernetes/manifests/etcd.yaml ]]; then
 		echo "https://127.0.0.1:2379 is unhealthy: failed to commit proposal: context deadline exceeded" >&2
 		exit 1
-	}
+	fi
 	;;
 # The drills' faults in etcd, which name their endpoints before the command.
 "pkill -KILL -x etcd") ;;
+"pkill -KILL -x kube-apiserver") rm -f "$state/runs-kube-apiserver" ;;
 "etcdctl "*" --endpoints https://127.0.0.1:2379 put /ha-lab-drill/filling")
 	size=$(cat "$state/filled" 2>/dev/null || echo 0)
 	if ((size + $(wc -c) > 16 * 1048576)); then
@@ -688,7 +729,6 @@ case "$name $*" in
 	[[ -e $kubernetes/manifests/etcd.yaml ]] || refuse "a learner that does not run"
 	sed -i 's/^9999.*/9999, started, cp2, https:\/\/192.168.56.12:2380, https:\/\/192.168.56.12:2379, false/' "$state/members"
 	;;
-"curl --silent --fail --max-time 3 --cacert /etc/kubernetes/pki/ca.crt --output /dev/null https://"*":6443/readyz") has own-api ;;
 "etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
 "etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;
 "etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1000000000 --mark-compacted")
@@ -809,7 +849,6 @@ case "$name $*" in
 "ctr --namespace k8s.io images label "*" io.cri-containerd.pinned=pinned") echo "$5" >>"$state/pinned" ;;
 
 # An upgrade. Programs report the version of the file in `payload` that was installed.
-"kubeadm version --output short") echo "v$(cat "$state/kubeadm-version")" ;;
 "kubelet --version") echo "Kubernetes v$(cat "$state/kubelet-version")" ;;
 "install -m 755 /var/lib/containerd/ha-lab-upgrade/1.36.3/bin/"*" /usr/bin/."*.new) [[ -e $3 ]] ;;
 "mv /usr/bin/."*".new /usr/bin/"*)

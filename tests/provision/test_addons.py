@@ -216,11 +216,18 @@ def approved(calls: Sequence[str]) -> list[str]:
     return [name for call in calls if " certificate approve " in call for name in call.split()[7:]]
 
 
-def test_where_all_kubelets_have_certificates_nothing_is_asked_of_the_api_but_its_nodes(cp1: World) -> None:
+def test_where_all_kubelets_have_certificates_only_their_requests_are_looked_at(cp1: World) -> None:
     lacks(cp1)
     ran = cp1.run("kubelet-certificates")
     assert (ran.code, ran.last, ran.changes) == (0, "ha-lab: unchanged", []), ran.said
-    assert not [call for call in ran.calls if "certificatesigningrequests" in call]
+    assert len([call for call in ran.calls if "certificatesigningrequests" in call]) == 1
+
+
+def test_a_kubelet_that_asks_for_its_next_certificate_gets_it_while_it_still_has_one(cp1: World) -> None:
+    lacks(cp1)
+    cp1.let(requests=request("csr-next", csr()))
+    ran = cp1.run("kubelet-certificates")
+    assert (ran.code, ran.last, approved(ran.calls)) == (0, "ha-lab: changed", ["csr-next"]), ran.said
 
 
 def test_requests_of_the_lab_s_own_nodes_are_approved(cp1: World) -> None:

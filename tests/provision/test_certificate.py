@@ -40,7 +40,7 @@ def read(folder: Path, text: str) -> str:
     file.write_text(text)
     script = (
         f"set -Eeuo pipefail; source {PROVISION / 'certificate.sh'}; "
-        'if certificate_ends "$(<"$1")"; then echo "$ends"; else echo no; fi'
+        'if certificate_dates "$(<"$1")"; then echo "$ends"; else echo no; fi'
     )
     ran = subprocess.run(["bash", "-c", script, "read", str(file)], capture_output=True, text=True, check=True)
     assert ran.stderr == ""
@@ -65,6 +65,17 @@ def test_the_end_of_a_certificate_is_read_to_the_second(tmp_path: Path, ends: st
     assert read(tmp_path, certificate(ends)) == str(int(at.timestamp()))
 
 
+def test_the_beginning_of_a_certificate_is_read_as_well(tmp_path: Path) -> None:
+    (tmp_path / "read.pem").write_text(certificate("2030-01-01T00:00:00", begins="2028-02-29T23:00:01"))
+    script = (
+        f"set -Eeuo pipefail; source {PROVISION / 'certificate.sh'}; "
+        'for _ in 1 2; do begins=0 ends=0; certificate_dates "$(<"$1")"; echo "$begins $ends"; done'
+    )
+    words = ["bash", "-c", script, "read", str(tmp_path / "read.pem")]
+    ran = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines() == ["1835478001 1893456000"] * 2
+
+
 @pytest.mark.parametrize("letters", range(1, 60, 7))
 def test_it_is_read_whatever_the_length_of_the_issuer_s_name(tmp_path: Path, letters: int) -> None:
     assert read(tmp_path, certificate("2030-01-01T00:00:00", "a" * letters)) == "1893456000"
@@ -82,7 +93,7 @@ def test_a_certificate_is_read_once_and_another_one_has_its_own_end(tmp_path: Pa
         (tmp_path / str(number)).write_text(certificate(ends))
     script = (
         f"set -Eeuo pipefail; source {PROVISION / 'certificate.sh'}; cd {tmp_path}; "
-        'show() { ends=0; if certificate_ends "$(<"$1")"; then echo "$ends"; else echo no; fi; }; '
+        'show() { ends=0; if certificate_dates "$(<"$1")"; then echo "$ends"; else echo no; fi; }; '
         "show 0; show 1; show 0; der_value() { return 1; }; show 1; show 0; show 2"
     )
     ran = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)

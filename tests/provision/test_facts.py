@@ -35,7 +35,7 @@ TOLD = {
     "w1": NODES,
     "cp2": NODES
     | {"admin-server", "open-keys", "service-account-key", "etcd-members", "etcd-status", "etcd-health"}
-    | {"unfinished", "etcd-alarms", "programs", "images", "ca-key", "endpoint", "metrics"},
+    | {"etcd-alarms", "programs", "images", "ca-key", "endpoint", "metrics"},
 }
 DOCS = REPOSITORY / "docs" / "handout"
 KEY = "-----BEGIN RSA PRIVATE KEY-----\nsecretsecretsecret\n-----END RSA PRIVATE KEY-----\n"
@@ -62,6 +62,12 @@ def test_rules_of_kube_router_are_looked_for_where_it_is_not_wanted(tmp_path: Pa
     sections = read_sections(world.run("facts").said)
     assert set(sections) == TOLD[name] | {"policy-chains"}
     assert sections["policy-chains"].text.split() == ["KUBE-ROUTER-INPUT"]
+
+
+@pytest.mark.parametrize("answer", ["unfinished", "etcd-stored-members"])
+def test_what_all_control_planes_would_say_is_told_on_request_only(tmp_path: Path, answer: str) -> None:
+    ran = machine(tmp_path, "cp2").run("facts", answer)
+    assert set(read_sections(ran.said)) == {"script", answer, "clock"}
 
 
 @pytest.mark.parametrize("name", TOLD)
@@ -190,6 +196,15 @@ def test_haproxy_is_asked_until_its_state_has_settled(passing: str, tmp_path: Pa
     # This section alone: connections_spread asks at the same time, and would be counted, too.
     assert read_sections(world.run("facts", "backends").said)["backends"].text.strip() == "a,UP,L7OK"
     assert len((world.root / "n").read_text().splitlines()) == 4
+
+
+def test_connections_are_made_once_haproxy_s_state_has_settled(tmp_path: Path) -> None:
+    counting = 'cat >/dev/null; echo >>"$WORLD/n"; n=$(wc -l <"$WORLD/n")'
+    world = machine(tmp_path, "lb1")
+    socat = world.root / "bin" / "socat"
+    socat.write_text(f"#!/bin/sh\n{counting}\n[ $n -gt 3 ] && echo 'a,UP,L7OK' || echo 'a,DOWN,1,L7TOUT,'\n")
+    told = read_sections(world.run("facts", "spread").said)["spread"].text.split()
+    assert told == ["a,UP,L7OK", "--", "after", "a,UP,L7OK"]
 
 
 def test_haproxy_has_as_long_to_answer_as_any_other_program(tmp_path: Path) -> None:

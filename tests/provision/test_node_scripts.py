@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
@@ -1119,6 +1126,27 @@ def with_serving_certificate(world: World, text: str) -> World:
     return world
 
 
+def issue(of: x509.Name, signed_by: x509.Name, key: ec.EllipticCurvePrivateKey, address: str = "") -> str:
+    """A certificate as PEM, with this key's signature and, without a second one, for this key."""
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        signed_by, of, key.public_key(), x509.random_serial_number(), now - timedelta(1), now + timedelta(1)
+    ).add_extension(x509.BasicConstraints(ca=not address, path_length=None), critical=True)
+    if address:
+        alternative = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address(address))])
+        builder = builder.add_extension(alternative, critical=False)
+    return builder.sign(key, SHA256()).public_bytes(Encoding.PEM).decode()
+
+
+def signed_by_the_cluster(world: World, address: str = "192.168.56.21") -> str:
+    """A serving certificate for an address, from a CA that becomes the lab's."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    node = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "system:node:w1")])
+    key = ec.generate_private_key(ec.SECP256R1())
+    (world.root / "opt/ca.crt").write_text(issue(name, name, key))
+    return issue(node, name, key, address)
+
+
 def test_a_kubelet_asks_the_cluster_for_its_serving_certificate(done: Done) -> None:
     drop_in = done("w1", "node").path("/etc/kubernetes/kubelet.conf.d/10-node.conf").read_text()
     assert "serverTLSBootstrap: true" in drop_in.splitlines()
@@ -1126,16 +1154,30 @@ def test_a_kubelet_asks_the_cluster_for_its_serving_certificate(done: Done) -> N
 
 @pytest.mark.parametrize("code", [0, 7, 28, 35])
 def test_a_serving_certificate_that_is_accepted_or_not_asked_for_is_kept(done: Done, code: int) -> None:
-    world = with_serving_certificate(done("w1", "node"), (done("w2", "node").root / "opt/ca.crt").read_text())
+    world = done("w1", "node")
+    with_serving_certificate(world, signed_by_the_cluster(world))
     world.let(serving=str(code))
     ran = world.run("node")
     assert (ran.last, ran.changes) == ("ha-lab: unchanged", []), ran.said
     assert world.path(SERVING).is_symlink()
 
 
-def test_a_serving_certificate_of_another_ca_is_removed_so_that_the_kubelet_asks_again(done: Done) -> None:
-    world = with_serving_certificate(done("w1", "node"), (done("w2", "node").root / "opt/ca.crt").read_text())
-    world.let(serving="60")
+@pytest.mark.parametrize(
+    ("serves", "address", "another_ca"),
+    [
+        ("60", "192.168.56.21", False),  # the kubelet has read another one
+        ("7", "192.168.56.21", True),  # it does not serve now
+        ("28", "192.168.56.22", False),
+    ],
+)
+def test_a_serving_certificate_that_is_not_the_cluster_s_for_this_machine_is_removed(
+    done: Done, serves: str, address: str, another_ca: bool
+) -> None:
+    world = done("w1", "node")
+    with_serving_certificate(world, signed_by_the_cluster(world, address))
+    if another_ca:
+        signed_by_the_cluster(world)
+    world.let(serving=serves)
     ran = world.run("node")
     assert (ran.last, ran.changes) == ("ha-lab: changed", ["systemctl try-restart kubelet"]), ran.said
     assert "repairs: the kubelet's serving certificate" in ran.said

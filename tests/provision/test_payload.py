@@ -1,6 +1,6 @@
 """payload.sh, run for real on a machine of scratch folders (world.py).
 
-That containerd takes images so was tried with containerd 2.4.2 itself (docs/decisions/0032).
+That containerd takes images so was tried with containerd 2.4.2 itself (docs/decisions/0033).
 """
 
 from __future__ import annotations

@@ -167,13 +167,19 @@ def test_an_api_server_that_goes_on_over_a_dead_etcd_keeps_the_data_from_being_t
     assert (cp2.path(DATA) / "member/snap/db").read_bytes() == DATABASE
 
 
-def test_what_does_not_end_is_named_when_the_wait_for_it_does(cp2: World) -> None:
-    cp2.let(runs_kube_apiserver="", etcd_hangs="")
+def test_an_api_server_that_does_not_end_without_its_etcd_is_killed(cp2: World) -> None:
+    cp2.let(runs_kube_apiserver="")
+    ran = part(cp2, "stop")
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert [call for call in ran.changes if "pkill" in call] == ["pkill -KILL -x kube-apiserver"]
+    assert running(cp2) == []
+
+
+def test_what_can_t_be_killed_either_is_named_when_the_wait_for_it_ends(cp2: World) -> None:
+    cp2.let(etcd_hangs="")
     ran = part(cp2, "stop")
     assert ran.code == 1
-    assert (
-        "waiting for the kubelet to stop etcd and what uses it: etcd, kube-apiserver still on cp2" in ran.said
-    )
+    assert "waiting for the kubelet to stop etcd and what uses it: etcd still on cp2" in ran.said
 
 
 def test_a_kubelet_that_did_not_run_is_started_to_stop_them(cp2: World) -> None:

@@ -41,11 +41,12 @@ FAKED = (
     "socat",
     "ss",
     "pgrep",
+    "pkill",
     "iptables-save",
     "iptables-restore",
     "ipset",
     "etcdutl",
-    *("kubelet", "pkill", "mv", "install"),
+    *("kubelet", "mv", "install"),
     "openssl",  # for each certificate it takes more CPU than a look at all files: refused
 )
 TOKEN = "abcdef.0123456789abcdef"  # noqa: S105  nobody's
@@ -53,7 +54,7 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"openssl (x509|req) "
+    r"openssl (x509|req|verify) "
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
     r"|ctr .* tasks list$"
     r"|ip -(brief|oneline) "
@@ -61,8 +62,8 @@ READING = re.compile(
     r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?get "
-    r"|etcdctl .* (member list|endpoint (health|status)|get /registry/)"
+    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?(get|rollout status) "
+    r"|etcdctl .* (member list|endpoint (health|status)|get /|alarm list)"
     r"|etcdutl (version|snapshot status )"
 )
 

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab import remote
 from lab.host import hypervisor
-from lab.system import wait
+from lab.system import process, wait
+from tests.unit.hosts import FakeRun
 
 NEXT = itertools.cycle(range(3))
 real_key = rsa.generate_private_key
@@ -41,6 +42,14 @@ def keys_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         return key(next(NEXT))
 
     monkeypatch.setattr(rsa, "generate_private_key", generate)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
+    """The host's programs: each answers what a test has told it to, and none that a test has not."""
+    told = FakeRun()
+    monkeypatch.setattr(process, "run", told)
+    return told
 
 
 @pytest.fixture(scope="session")

@@ -93,6 +93,7 @@ class FakeRemote(Remote):
         super().__init__(lab, workspace)
         self.down: set[str] = set()
         self.states = {node.name: "fresh" for node in lab.kubernetes_nodes}
+        self.renewals: dict[str, str] = {}
         self.events: list[str] = []
         self.delivered: list[str] = []
         self.given: dict[str, dict[str, str]] = {}
@@ -123,7 +124,9 @@ class FakeRemote(Remote):
         output: Path | None = None,
         source: Path | None = None,
     ) -> process.Result:
-        """Answer the probe and nothing else."""
+        """Answer the probe, and what has to be renewed; nothing else."""
+        if tuple(command) == ("sudo", "/opt/ha-lab/renew-certificates.sh", "--list", "30"):
+            return process.Result(tuple(command), 0, self.renewals.get(node.name, ""), "", 0.0)
         assert tuple(command) == ("sudo", "/opt/ha-lab/probe.sh"), f"not told of {command}"
         return process.Result(tuple(command), 0, f"{self.states[node.name]}\n", "", 0.0)
 

@@ -78,6 +78,11 @@ def test_a_lab_that_is_well_and_has_what_is_rendered_is_up(it: Up) -> None:
     assert it.is_up
 
 
+def test_a_static_pod_that_is_older_than_its_certificates_keeps_the_lab_from_being_up(it: Up) -> None:
+    it.remote.renewals["cp3"] = "started before its certificates were written: kube-scheduler\n"
+    assert not it.is_up
+
+
 @pytest.mark.parametrize("state", ["paused", "stopped", "absent", "incomplete"])
 def test_a_machine_that_does_not_run_is_not_asked(it: Up, state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     it.states["w2"] = state

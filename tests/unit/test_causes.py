@@ -516,8 +516,7 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
             api(nodes=Unknown(REFUSED), health=dict.fromkeys(facts().api.health, (401, "Unauthorized"))),
         ),
         (EXPIRED.problem(NOW) or "").replace("the lab's CA", "the client certificate"),
-        "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true\n"
-        "./inv ssh cp1 -- sudo ",
+        "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true\n./inv up ",
         {"kubeconfig-expiry", "api-through-it", "node-ready[w1]"},
     ),
     "a CA that can't be read": (

@@ -20,7 +20,7 @@ from lab.health.cluster import PodFact
 from lab.health.facts.gather import Facts
 from lab.model import Lab
 from lab.unknown import Unknown, known
-from lab.workspace.render.credentials import Validity
+from lab.workspace.render.credentials import Validity, new_ca
 from tests.breaking.sabotages import SABOTAGES
 from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer
@@ -730,6 +730,13 @@ def test_a_difference_is_told_even_where_somebody_has_not_answered() -> None:
     altered = told_otherwise("cp2", "etcd-members", '"ID":', '"ID":1')(silent("cp3")(facts()))
     assert "etcd-same-members" in judged(altered, "fails")
     assert "etcd-same-members" in judged(silent("cp3")(facts()), "could-not-ask")
+
+
+def test_while_the_ca_is_rotated_either_ca_may_have_signed_a_kubelet_s_certificate() -> None:
+    ours, other = known(facts().files).ca, new_ca().certificate
+    for cas, outcome in ((other + ours, "holds"), (ours + other, "holds"), (other, "fails")):
+        case = next(c for c in cases(lab()) if c.check.name == "kubelet-certificate")
+        assert case.judge(files(ca=cas)(facts())).outcome == outcome
 
 
 def test_a_certificate_that_ends_soon_is_a_warning() -> None:

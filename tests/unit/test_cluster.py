@@ -21,6 +21,7 @@ from lab.health.cluster import (
     read_nodes,
     read_pods,
 )
+from lab.workspace.render.credentials import Pair, kubelet_client, new_ca
 from tests.unit.fakes import CA, recorded
 
 
@@ -110,6 +111,31 @@ def test_a_file_that_is_no_kubeconfig_is_an_error(tmp_path: Path, content: str) 
     path.write_text(content)
     with pytest.raises(LabStateError, match="can't be used"):
         Api(path)
+
+
+def test_a_kubeconfig_that_is_read_again_adds_its_ca_and_keeps_the_context_that_others_have(
+    tmp_path: Path,
+) -> None:
+    path, cas = tmp_path / "kubeconfig", [new_ca(), new_ca()]
+
+    def write(ca: Pair) -> None:
+        client = kubelet_client("cp1", ca)
+        parts = {"ca": ca.certificate, "crt": client.certificate, "key": client.key}
+        data = {name: base64.b64encode(text.encode()).decode() for name, text in parts.items()}
+        cluster = {"server": "https://192.168.56.10:6443", "certificate-authority-data": data["ca"]}
+        user = {"client-certificate-data": data["crt"], "client-key-data": data["key"]}
+        path.write_text(yaml.safe_dump({"clusters": [{"cluster": cluster}], "users": [{"user": user}]}))
+
+    write(cas[0])
+    api = Api(path)
+    context = api.context
+    write(cas[1])
+    api.read_again()
+    assert (api.ca, api.context) == (cas[1].certificate, context)
+    assert len(context.get_ca_certs()) == 2
+    path.write_text("{")
+    with pytest.raises(LabStateError, match="no kubeconfig"):
+        api.read_again()
 
 
 def test_a_missing_kubeconfig_is_an_error(tmp_path: Path) -> None:

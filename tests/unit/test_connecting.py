@@ -100,7 +100,8 @@ def test_a_port_at_which_nothing_listens_is_said_as_such() -> None:
 
 
 def test_the_api_is_asked_through_the_load_balancer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_context", lambda ca, user: ssl.create_default_context())
+    monkeypatch.setattr(cluster, "_trusting", lambda ca: ssl.create_default_context())
+    monkeypatch.setattr(cluster, "_become", lambda context, user: None)
     kubeconfig = tmp_path / "kubeconfig"
     with listening(closes) as port:
         kubeconfig.write_text(
@@ -117,7 +118,8 @@ def test_the_api_is_asked_through_the_load_balancer(tmp_path: Path, monkeypatch:
 def test_what_changes_nothing_is_asked_once_more_where_the_connection_was_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, times: int
 ) -> None:
-    monkeypatch.setattr(cluster, "_context", lambda ca, user: ssl.create_default_context())
+    monkeypatch.setattr(cluster, "_trusting", lambda ca: ssl.create_default_context())
+    monkeypatch.setattr(cluster, "_become", lambda context, user: None)
     came: list[int] = []
 
     def closes_once(client: socket.socket) -> None:

@@ -14,6 +14,7 @@ DRILLS = (
     *("partition-control-plane", "partition-from-peers", "lose-quorum"),
     *("lose-quorum-for-good", "etcd-no-space", "replace-etcd-member", "reload-load-balancer"),
     *("restart-load-balancer", "kill-load-balancer", "kill-worker", "power-off-all", "renew-certificates"),
+    *("certificates-expire", "rotate-ca"),
 )
 HANGUL = re.compile("[가-힣]")
 

@@ -16,7 +16,7 @@ from lab.health.facts import probes as probing
 from lab.health.facts.api import ask_api, read_endpoints, read_leases
 from lab.health.facts.certificates import read_certificates
 from lab.health.facts.gather import Facts, by_ssh, gather
-from lab.health.facts.machine import Machine, Section, read_machine, read_sections
+from lab.health.facts.machine import Machine, Section, own_scripts, read_machine, read_sections
 from lab.health.facts.probes import ask_probes, read_why_not_ready
 from lab.host import firewall, network
 from lab.host.facts import Forwarding, Way
@@ -162,7 +162,7 @@ def provider(monkeypatch: pytest.MonkeyPatch, **states: MachineState) -> list[st
 def test_gathering_never_fails_and_keeps_each_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     provider(monkeypatch, w1="running")
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
         if node.name == "w1":
             raise CommandFailed(["ssh", "w1"], "did not end within 14 s")
         return told(node.name)
@@ -191,7 +191,7 @@ def test_why_a_machine_does_not_answer_the_provider_is_asked(
     asked = provider(monkeypatch, w1=state, w2="paused")
     silent = {"w1"}
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
         if node.name in silent:
             raise LabStateError("no answer")
         return told(node.name)
@@ -224,7 +224,7 @@ def test_this_host_s_firewall_is_asked_where_machines_do_not_reach_one_another(
     workspace = Workspace(tmp_path)
 
     def look() -> Facts:
-        def ask(node: Node) -> str:
+        def ask(node: Node, *answers: str) -> str:
             return told(node.name).replace(reached, answer)
 
         return gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
@@ -243,7 +243,7 @@ def test_when_the_ca_is_valid_is_among_this_host_s_files(tmp_path: Path) -> None
     workspace = Workspace(tmp_path / ".lab")
     credentials.ca_certificate(workspace)
     found = gather(
-        lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, cluster=False, of=()
+        lab(), workspace, FakeRemote(lab(), workspace), lambda node, *_: "", probes=False, cluster=False, of=()
     )
     assert known(found.files).ca_valid == credentials.ca_validity(workspace)
 
@@ -253,7 +253,7 @@ def test_a_kubeconfig_that_can_t_be_read_leaves_its_dates_unknown(tmp_path: Path
     credentials.ca_certificate(workspace)
     workspace.write_secret(workspace.kubeconfig, "server: https://x\n")
     found = gather(
-        lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, cluster=False, of=()
+        lab(), workspace, FakeRemote(lab(), workspace), lambda node, *_: "", probes=False, cluster=False, of=()
     )
     client = known(found.files).client_valid
     assert isinstance(client, Unknown)
@@ -266,7 +266,7 @@ def test_a_provider_that_can_t_be_asked_leaves_the_reason_as_it_is(
     def fails(*_: object) -> dict[str, MachineState]:
         raise CommandFailed(["docker", "ps"], "ended with exit code 1")
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
         raise LabStateError("no answer")
 
     monkeypatch.setattr(providers, "states", fails)
@@ -281,7 +281,9 @@ def test_emulated_machines_are_asked_one_after_the_other(tmp_path: Path) -> None
     barrier = threading.Barrier(2, timeout=0.1)
     alone: list[str] = []
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
+        if answers:  # what one is asked in the end
+            return ""
         try:
             barrier.wait()
         except threading.BrokenBarrierError:
@@ -295,6 +297,67 @@ def test_emulated_machines_are_asked_one_after_the_other(tmp_path: Path) -> None
     alone.clear()
     gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
     assert len(alone) < len(lab().nodes)
+
+
+class OneAnswer:
+    """Machines of which each control plane says only how its API server and unfinished.sh end."""
+
+    def __init__(self, endpoint: dict[str, int], unfinished: dict[str, int]) -> None:
+        """Take exit codes by machine."""
+        self.endpoint, self.unfinished = endpoint, unfinished
+        self.asked: list[str] = []
+
+    def __call__(self, node: Node, *answers: str) -> str:
+        """Answer one question, or all but that one."""
+        script = f"== script 0\n{own_scripts()}  -\n"
+        if not answers:
+            return f"{script}== endpoint {self.endpoint.get(node.name, 0)}\nlb1:6443\n"
+        assert answers == ("unfinished",)
+        self.asked.append(node.name)
+        return f"{script}== unfinished {self.unfinished.get(node.name, 0)}\nrevoke\n"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "unfinished", "asked"),
+    [
+        ({}, {}, ["cp1"]),
+        ({"cp1": 1}, {}, ["cp2"]),
+        ({}, {"cp1": 124}, ["cp1", "cp2", "cp3"]),
+        ({"cp1": 1, "cp2": 1, "cp3": 1}, {"cp1": 1, "cp2": 1, "cp3": 1}, ["cp1", "cp2", "cp3"]),
+    ],
+)
+def test_one_control_plane_says_what_is_unfinished_and_the_others_if_it_can_t(
+    tmp_path: Path, endpoint: dict[str, int], unfinished: dict[str, int], asked: list[str]
+) -> None:
+    ask = OneAnswer(endpoint, unfinished)
+    workspace = Workspace(tmp_path)
+    found = gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False)
+    assert sorted(ask.asked) == asked
+    codes = {node.name: found.machine(node).sections.get("unfinished") for node in lab().control_planes}
+    assert {name: section.code for name, section in codes.items() if section} == {
+        name: unfinished.get(name, 0) for name in asked
+    }
+    assert all("endpoint" in found.machine(node).sections for node in lab().control_planes)
+
+
+def test_who_does_not_ask_about_the_cluster_asks_nobody_what_is_unfinished(tmp_path: Path) -> None:
+    ask = OneAnswer({}, {})
+    workspace = Workspace(tmp_path)
+    gather(lab(), workspace, FakeRemote(lab(), workspace), ask, probes=False, cluster=False)
+    assert ask.asked == []
+
+
+def test_who_asks_for_a_few_answers_is_given_those(tmp_path: Path) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def ask(node: Node, *answers: str) -> str:
+        asked.append(answers)
+        return f"== script 0\n{own_scripts()}  -\n== endpoint 0\n"
+
+    workspace = Workspace(tmp_path)
+    remote = FakeRemote(lab(), workspace)
+    gather(lab(), workspace, remote, ask, probes=False, cluster=False, answers=("endpoint",))
+    assert asked == [("endpoint",)] * len(lab().nodes)
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    told = FakeRun()
-    monkeypatch.setattr(process, "run", told)
-    return told
-
-
 def add_box(home: Path, name: str, bill: str = "{}") -> None:
     folder = home / "vagrant.d" / "boxes" / name.replace("/", "-VAGRANTSLASH-") / "0" / "libvirt"
     folder.mkdir(parents=True)

@@ -17,6 +17,8 @@ from lab.workspace import Workspace, kubeconfig
 from lab.workspace.render import credentials
 
 LAB = default()
+CA = "-----BEGIN CERTIFICATE-----\nQ0E=\n-----END CERTIFICATE-----\n"
+NEXT_CA = CA.replace("Q0E=", "bmV4dA==")
 THEIRS = """\
 apiVersion: v1
 kind: Config
@@ -215,9 +217,9 @@ def test_a_folder_in_the_file_s_place_is_refused(workspace: Workspace, tmp_path:
 @pytest.fixture
 def known(workspace: Workspace) -> Workspace:
     """A lab whose kubeconfig trusts its own CA."""
-    workspace.write_secret(workspace.secrets / "ca.crt", "CA\n")
+    workspace.write_secret(workspace.secrets / "ca.crt", CA)
     own = load(workspace.kubeconfig)
-    own["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(b"CA\n").decode()
+    own["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(CA.encode()).decode()
     workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(own))
     return workspace
 
@@ -256,6 +258,54 @@ def test_what_the_user_wrote_since_stays_byte_for_byte(known: Workspace, home: P
     assert own in said
     assert said.endswith('current-context: ""\n# the end\n')
     assert "ha-lab" not in said
+
+
+def present(workspace: Workspace, ca: str, client: str) -> None:
+    """Let the lab's own kubeconfig have this CA and this client certificate."""
+    own = load(workspace.kubeconfig)
+    own["clusters"][0]["cluster"]["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
+    own["users"][0]["user"]["client-certificate-data"] = base64.b64encode(client.encode()).decode()
+    workspace.write_secret(workspace.kubeconfig, yaml.safe_dump(own))
+
+
+def test_a_kubeconfig_that_the_lab_was_merged_into_gets_its_renewed_certificate(
+    known: Workspace, home: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    for file in (home, other):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(THEIRS)
+        kubeconfig.merge(LAB, known, file)
+    other.unlink()
+    assert kubeconfig.refresh(LAB, known) == ()
+    present(known, CA, "renewed")
+    assert kubeconfig.refresh(LAB, known) == (home,)
+    assert load(known.kubeconfig)["users"][0] in load(home)["users"]
+    assert (load(home)["current-context"], load(home)["users"][0]["name"]) == ("work", "work")
+    assert kubeconfig.refresh(LAB, known) == ()
+
+
+def test_a_merged_kubeconfig_follows_a_ca_that_is_rotated_and_can_still_be_removed(
+    known: Workspace, home: Path
+) -> None:
+    kubeconfig.merge(LAB, known, home)
+    for ca in (CA + NEXT_CA, NEXT_CA):
+        known.write_secret(known.secrets / "ca.crt", ca)
+        present(known, ca, "mine")
+        assert kubeconfig.refresh(LAB, known) == (home,)
+        assert load(home)["clusters"] == load(known.kubeconfig)["clusters"]
+    assert kubeconfig.unmerge(LAB, known) == (home,)
+
+
+def test_a_kubeconfig_that_now_has_another_lab_of_that_name_is_not_refreshed(
+    known: Workspace, home: Path
+) -> None:
+    kubeconfig.merge(LAB, known, home)
+    before = home.read_text()
+    known.write_secret(known.secrets / "ca.crt", NEXT_CA)
+    present(known, NEXT_CA, "mine")
+    assert kubeconfig.refresh(LAB, known) == ()
+    assert home.read_text() == before
 
 
 def test_another_lab_of_the_same_name_is_left_alone(known: Workspace, tmp_path: Path, home: Path) -> None:

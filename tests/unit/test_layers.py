@@ -26,6 +26,7 @@ ORDER = (
         "system.progress",
     ),
     *("workspace", "model.roles", "model", "model.selectors", "workspace.made", "model.change"),
+    "workspace.checkpoints",
     *("golden.supply", "config", "texts", "workspace.render", "host", "config.choice", "remote"),
     *(
         "workspace.kubeconfig",

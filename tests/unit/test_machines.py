@@ -166,8 +166,9 @@ def test_booting_waits_for_a_killed_run_s_vagrant(
 def test_removing_takes_containers_and_the_network_and_nothing_else(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    networks = "[ $2 = rm ] || echo 5f2a"
-    seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm="true", network=networks)
+    networks, volumes = "[ $2 = rm ] || echo 5f2a", "[ $2 = rm ] || echo a-checkpoint"
+    told = {"ps": "echo aaa; echo bbb", "rm": "true", "network": networks, "volume": volumes}
+    seen = tell(workspace, monkeypatch, "docker", **told)
     vagrant = tell(workspace, monkeypatch, "vagrant", destroy="true")
     made(workspace, "cp1", "aaa")
     machines.remove(workspace, log)
@@ -176,6 +177,8 @@ def test_removing_takes_containers_and_the_network_and_nothing_else(
         assert f"rm --force --volumes {container}" in asked
     assert f"network ls --quiet --filter label=ha-lab.workspace={workspace.root}\n" in asked
     assert "network rm 5f2a\n" in asked
+    assert f"volume ls --quiet --filter label=ha-lab.workspace.checkpoint={workspace.root}\n" in asked
+    assert "volume rm a-checkpoint\n" in asked
     assert vagrant.read_text().split()[:2] == ["destroy", "--force"]
 
 
@@ -184,7 +187,9 @@ def test_what_docker_refuses_to_remove_keeps_nothing_else(
 ) -> None:
     removing = "[ $4 != aaa ] || { echo 'device or resource busy' >&2; exit 1; }"
     networks = "[ $2 = rm ] && { echo 'network has active endpoints' >&2; exit 1; } || echo 5f2a"
-    seen = tell(workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm=removing, network=networks)
+    seen = tell(
+        workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm=removing, network=networks, volume="true"
+    )
     vagrant = tell(workspace, monkeypatch, "vagrant", destroy="exit 1")
     made(workspace, "cp1", "aaa")
     with pytest.raises(LabStateError, match="docker did not remove everything of this lab") as caught:
@@ -202,7 +207,15 @@ def test_networks_that_docker_does_not_list_hide_no_other_refusal(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     busy = "echo 'device or resource busy' >&2; exit 1"
-    tell(workspace, monkeypatch, "docker", ps="echo aaa", rm=busy, network="echo 'no answer' >&2; exit 1")
+    tell(
+        workspace,
+        monkeypatch,
+        "docker",
+        ps="echo aaa",
+        rm=busy,
+        network="echo 'no answer' >&2; exit 1",
+        volume="true",
+    )
     with pytest.raises(LabStateError, match="docker did not remove everything of this lab") as caught:
         machines.remove(workspace, log)
     assert "device or resource busy" in caught.value.message
@@ -214,7 +227,7 @@ def test_a_vagrant_that_fails_without_machines_does_not_matter(
 ) -> None:
     once = f"[ -e {workspace.root}/asked ] || echo aaa; touch {workspace.root}/asked"
     networks = "[ $2 = rm ] || echo 5f2a"
-    seen = tell(workspace, monkeypatch, "docker", ps=once, rm="true", network=networks)
+    seen = tell(workspace, monkeypatch, "docker", ps=once, rm="true", network=networks, volume="true")
     tell(workspace, monkeypatch, "vagrant", destroy="exit 1")
     made(workspace, "cp1", "aaa")
     machines.remove(workspace, log)
@@ -225,14 +238,14 @@ def test_a_machine_that_went_meanwhile_is_as_good_as_removed(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = "echo 'Error response from daemon: No such container: aaa' >&2; exit 1"
-    tell(workspace, monkeypatch, "docker", ps="echo aaa", rm=gone, network="true")
+    tell(workspace, monkeypatch, "docker", ps="echo aaa", rm=gone, network="true", volume="true")
     machines.remove(workspace, log)
 
 
 def test_removing_where_nothing_is_asks_vagrant_nothing(
     workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = tell(workspace, monkeypatch, "docker", ps="true", network="true")
+    seen = tell(workspace, monkeypatch, "docker", ps="true", network="true", volume="true")
     vagrant = tell(workspace, monkeypatch, "vagrant")
     machines.remove(workspace, log)
     assert "rm" not in seen.read_text().split()

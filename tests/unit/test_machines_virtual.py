@@ -28,13 +28,6 @@ def workspace(tmp_path: Path) -> Workspace:
     return made
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    told = FakeRun()
-    monkeypatch.setattr(process, "run", told)
-    return told
-
-
 def made(workspace: Workspace, name: str, mark: str) -> None:
     workspace.write(workspace.root / ".vagrant" / "machines" / name / "libvirt" / "id", mark)
 

@@ -313,3 +313,37 @@ def test_members_are_asked_for_what_they_have_stored_and_the_newest_counts(tmp_p
     assert set(asked) == {("sudo", COMMAND, "etcd-status", "etcd-stored-members")}
     silent = Stored(tmp_path, lambda name: "== etcd-status 1\nError\n\n== etcd-stored-members 1\nError\n")
     assert quorum.stored_membership(LAB, silent, LAB.etcd_members) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "silent", "name"),
+    [
+        (3, (), "cp1"),
+        (3, ("cp2",), "cp2"),
+        (5, ("cp1",), "cp5"),
+        (5, ("cp1", "cp5"), "cp5"),
+        (2, (), "cp1"),
+        (1, ("cp1",), "cp1"),
+    ],
+)
+def test_a_member_may_be_restarted_while_the_others_are_a_majority(
+    members: int, silent: Sequence[str], name: str
+) -> None:
+    assert quorum.restart_problem(CP[:members], set(CP) - set(silent), name) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "silent", "name", "what"),
+    [
+        (3, ("cp2",), "cp1", "3 members cp2 does not answer, and without cp1 1 would, where 2 are needed"),
+        (5, ("cp2", "cp3"), "cp1", "5 members cp2, cp3 do not answer, and without cp1 2 would, where 3 are"),
+        (2, ("cp2",), "cp1", "2 members cp2 does not answer, and without cp1 0 would, where 1 are needed"),
+    ],
+)
+def test_no_member_is_restarted_where_the_others_would_be_no_majority(
+    members: int, silent: Sequence[str], name: str, what: str
+) -> None:
+    found = quorum.restart_problem(CP[:members], set(CP) - set(silent), name)
+    assert found is not None
+    assert f"{name}'s etcd member can't be restarted now: of etcd's {what}" in found.what
+    assert "`./inv replace cp2`" in found.next

@@ -310,7 +310,7 @@ def test_a_ca_that_can_t_be_read_keeps_its_checks_from_being_judged(
 def test_files_that_are_no_text_are_unknown(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write(workspace.kubeconfig, b"\xff")
-    found = gather(lab(), workspace, FakeRemote(lab(), workspace), lambda node: "", probes=False, of=())
+    found = gather(lab(), workspace, FakeRemote(lab(), workspace), lambda node, *_: "", probes=False, of=())
     assert isinstance(found.files, Unknown)
     assert isinstance(found.api.nodes, Unknown)
 

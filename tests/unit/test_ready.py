@@ -208,17 +208,23 @@ def test_a_control_plane_that_takes_all_pods_is_a_user_s_doing(recorded: Lab) ->
         recorded.wait("health")
 
 
-def test_a_machine_of_another_size_is_not_waited_for_because_of_taints(
-    recorded: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ready, "gather", lambda *words, **named: recorded.found)
+def test_a_machine_that_was_restarted_is_not_waited_for_because_of_taints(recorded: Lab) -> None:
     w1 = lab().node("w1")
-    with recorded.context.progress.step("resize", "resize", "w1") as shown:
-        job = Job(recorded.context, shown, lambda step: False, w1)
-        recorded.found = node("w1", taints=("mine",))(facts())
-        assert ready.why_not_back(job.context, job.node) is None
-        recorded.found = node("w1", ready=False, reason="no")(facts())
-        assert ready.why_not_back(job.context, job.node) == "node-ready[w1]: not Ready: no"
+    assert w1 is not None
+    recorded.found = node("w1", taints=("mine",))(facts())
+    assert ready.why_not_well(recorded.context, w1, drained=False) is None
+    recorded.found = node("w1", ready=False, reason="no")(facts())
+    assert ready.why_not_well(recorded.context, w1, drained=False) == "node-ready[w1]: not Ready: no"
+
+
+def test_haproxy_s_view_counts_only_of_a_machine_that_it_gives_connections(recorded: Lab) -> None:
+    cp2 = lab().node("cp2")
+    assert cp2 is not None
+    recorded.found = told_otherwise("lb1", "backends", ",UP,1,1,0,", ",DOWN,1,1,0,")(facts())
+    assert ready.why_not_well(recorded.context, cp2, drained=True) is None
+    found = ready.why_not_well(recorded.context, cp2, drained=False)
+    assert found is not None
+    assert found.startswith("backend-up[cp2]: DOWN")
 
 
 def test_a_taint_that_goes_by_itself_is_waited_for(recorded: Lab) -> None:
@@ -254,11 +260,11 @@ def test_certificates_that_end_soon_are_named_with_what_to_do_and_not_waited_for
     assert cordoned.startswith("w1 is cordoned")
     assert more.startswith("and ")
     assert {each.partition("[")[0] for each in expiry if "[" in each} == {"certificate-expiry"}
-    assert "`kubeadm certs renew all`" in hint
+    assert "`./inv up` renews a control plane's certificates" in hint
     recorded.found = api(secrets=(("bootstrap-token-abcdef", "bootstrap.kubernetes.io/token"),))(facts())
     with pytest.raises(LabStateError, match="no-bootstrap-token"):
         recorded.wait("health")
-    assert "`kubeadm certs renew all`" in recorded.notes["health"], "beside what `up` fails for"
+    assert "`./inv up` renews" in recorded.notes["health"], "beside what `up` fails for"
 
 
 def test_a_user_s_bootstrap_token_ends_up_at_once(recorded: Lab) -> None:

@@ -530,6 +530,12 @@ def test_a_backup_without_a_name_is_beside_the_others_and_the_newest_is_found(wo
     assert backups.newest(session.workspace.backups) == made.path
 
 
+def test_two_backups_in_one_second_are_two_files(world: Recoveries) -> None:
+    session = begun(world)
+    paths = {backing_up.backup(session, None).path for _ in range(4)}
+    assert len(paths) == 4
+
+
 def test_a_backup_overwrites_nothing(world: Recoveries) -> None:
     session = begun(world)
     (world.folder / "mine.tar").write_text("mine")

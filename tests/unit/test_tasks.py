@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,8 @@ VERBS = (
         "backup",
         "bake",
         "bench",
+        "checkpoint",
+        "checkpoints",
         "completion",
         "conformance",
         "destroy",
@@ -51,6 +54,7 @@ VERBS = (
         "recover",
         "render",
         "replace",
+        "restore",
         "ssh",
         "status",
         "stop",
@@ -66,6 +70,7 @@ import sys
 import tasks
 from lab.errors import *
 from pathlib import Path
+from typing import Any
 
 @tasks.verb(interrupted=tasks.GOES_ON)
 def body(c):
@@ -387,6 +392,34 @@ def test_task_tells_that_what_does_not_hold_may_be_meant(
     )
 
 
+@pytest.mark.parametrize("verb", ["status", "plan"])
+def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
+    tmp_path: Path, bin_folder: Path, verb: str
+) -> None:
+    (tmp_path / ".lab").mkdir()
+    record: dict[str, Any] = {
+        "file": "/home/ada/my backup.tar",
+        "sha256": "",
+        "token": "",
+        "members": [],
+        "before": None,
+    }
+    (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
+    ran = typed(tmp_path, verb, "--lab", "lab.yaml")
+    assert (
+        "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on"
+        in ran.stderr
+    )
+
+
+def test_a_backup_that_is_none_is_refused_with_what_to_do(tmp_path: Path, bin_folder: Path) -> None:
+    for file, said in (("none.tar", "there is no file"), ("lab.yaml", "is not a backup")):
+        ran = typed(tmp_path, "recover", file, "--lab", "lab.yaml")
+        assert ran.returncode == USAGE
+        assert said in ran.stderr
+        assert "next:" in ran.stderr
+
+
 @pytest.mark.parametrize("pairs", ["x", "0", "-1", "51"])
 def test_a_number_of_pairs_that_is_none_is_told_before_anything(
     tmp_path: Path, bin_folder: Path, pairs: str
@@ -453,7 +486,7 @@ def test_a_lab_file_that_is_wrong_stops_every_verb_before_anything(
     tmp_path: Path, bin_folder: Path, verb: str, text: str, said: str
 ) -> None:
     (tmp_path / "lab.yaml").write_text(text)
-    words = [verb, "cp1"] if verb in ("ssh", "replace", "recover") else [verb]
+    words = [verb, "cp1"] if verb in ("ssh", "replace", "checkpoint", "restore", "recover") else [verb]
     ran = typed(tmp_path, *words, "--lab", "lab.yaml")
     assert ran.returncode == USAGE, ran.stderr
     assert "error:" in ran.stderr

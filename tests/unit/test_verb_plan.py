@@ -194,7 +194,10 @@ class Counted:
         return self.ask(node, command)
 
 
-PROBES = [(name, "probe") for name in ("cp1", "cp2", "cp3", "lb1", "w1", "w2")]
+PROBES = [
+    *((name, "probe") for name in ("cp1", "cp2", "cp3", "lb1", "w1", "w2")),
+    *((name, "renew-certificates") for name in ("cp1", "cp2", "cp3")),
+]
 
 
 def test_a_lab_that_is_up_is_asked_each_thing_once_and_in_one_round(
@@ -218,12 +221,57 @@ def test_where_the_first_control_plane_can_t_say_what_is_left_another_one_does(
     world.machine("cp1").has = "partial"
     counted = Counted(world, monkeypatch)
     assert steps(look(world, lab))["revoke"] == ("cp2",)
-    assert sorted(counted.questions) == sorted([*PROBES, ("cp2", "unfinished"), ("lb1", "unfinished")])
+    asked = {*PROBES, ("cp2", "unfinished"), ("lb1", "unfinished")} - {("cp1", "renew-certificates")}
+    assert sorted(counted.questions) == sorted(asked)
     world.machine("cp1").has = "joined"
     world.machine("cp1").hangs = True
     assert steps(look(world, lab)) == {"kubelet-certificates": ("cp1",), "revoke": ("cp1",), **AFTER}, (
         "cp2 says so"
     )
+
+
+def test_certificates_that_end_soon_are_a_change_with_their_names_and_machine(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.ends_soon = {"cp3", "cp1"}
+    found = look(world, lab)
+    assert (found.exit_code, steps(found)) == (CHANGES, {"renew-certificates": ("cp1", "cp3"), **AFTER})
+    assert found.renewals == tuple(
+        f"{name}: apiserver, admin.conf (valid until 2026-12-01); "
+        "etcd (started before its certificates were written)"
+        for name in ("cp1", "cp3")
+    )
+    assert found.notice == (
+        "cp1, cp3: the API server restarts with renewed certificates, one machine at a time; new connections "
+        "go to the others",
+    )
+    assert f"up renews: {found.renewals[0]}\n" in text(found)
+    assert json.loads(plan.to_json(found))["renewals"] == [*found.renewals]
+    world.up(lab)
+    assert look(world, lab).exit_code == 0
+
+
+def test_the_only_control_plane_s_renewal_is_noticed(world: World) -> None:
+    lab = lab_of(world.folder, control_planes=1)
+    world.up(lab)
+    world.ends_soon = {"cp1"}
+    [notice] = look(world, lab).notice
+    assert notice == "the API can't be reached while cp1 restarts it with renewed certificates"
+
+
+def test_a_control_plane_with_an_earlier_version_s_scripts_has_nothing_to_renew(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.ends_soon = {"cp2"}
+    ask = world.ask
+
+    def refuse(node: Node, command: tuple[str, ...]) -> str:
+        if "--list" in command:
+            raise LabError("sudo: /opt/ha-lab/renew-certificates.sh: command not found")
+        return ask(node, command)
+
+    world.ask = refuse  # type: ignore[method-assign]
+    assert look(world, lab).exit_code == 0
 
 
 def test_a_larger_lab(world: World) -> None:
@@ -692,6 +740,7 @@ def test_the_json_has_everything_that_people_are_shown(world: World) -> None:
             "repairs",
             "not_asked",
             "problems",
+            "renewals",
             "upgraded",
             "changes",
         ),

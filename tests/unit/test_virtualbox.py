@@ -15,7 +15,6 @@ from lab.host.doctor.finding import Finding, exit_code
 from lab.host.facts import System
 from lab.providers.virtualbox import host as virtualbox
 from lab.providers.virtualbox.host import VirtualBoxHost
-from lab.system import process
 from tests.unit.hosts import FIT_HOST, FakeRun, folder
 
 LAB = config.default().model_copy(update={"provider": "virtualbox"})
@@ -63,13 +62,6 @@ Default VRDE library:            VBoxVRDP
 ROOM = folder("/home/ada/VirtualBox VMs")
 READY = VirtualBoxHost((7, 0, 20), driver=True, allowed=virtualbox.ALLOWED, folder=ROOM)
 FIT = replace(FIT_HOST, provider=READY, vagrant=(2, 3, 4))
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
-    run = FakeRun()
-    monkeypatch.setattr(process, "run", run)
-    return run
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from lab.golden.payload import GoldenImage
 from lab.golden.supply.releases import release
 from lab.health.facts.gather import COMMAND
 from lab.model import Kubernetes, Lab, Node
-from lab.plans import already, ready
+from lab.plans import already, ready, renew
 from lab.plans.engine import Context
 from lab.plans.situation import PROBE, UNFINISHED
 from lab.plans.upgrade import PAYLOAD, SCRIPT, UPGRADED
@@ -45,6 +45,11 @@ T = TypeVar("T")
 When = Literal["before", "after"]
 WRITE = made.write
 GOLDEN = "ha-lab/golden:0123456789abcdef"
+
+
+ENDS_SOON = "valid until 2026-12-01: apiserver\nvalid until 2026-12-01: admin.conf\n"
+OUTDATED = "started before its certificates were written: etcd\n"
+"""What renew-certificates.sh lists where certificates have to be renewed, or are newer than a pod."""
 
 
 class KilledError(BaseException):
@@ -120,6 +125,8 @@ class World:
         self.token = False  # what could add a machine to the cluster
         self.addons: tuple[str, ...] = ()
         self.certified: set[str] = set()  # nodes whose kubelets have serving certificates
+        self.ends_soon: set[str] = set()  # control planes whose certificates have to be renewed
+        self.outdated: set[str] = set()  # those whose static pods are older than their certificates
         self.blocked: set[str] = set()  # nodes that a PodDisruptionBudget keeps from being drained
         self.broken: dict[str, str] = {}  # what probe.sh says of machines that are damaged or partial
         self.lacks: tuple[str, ...] = ()  # objects that were deleted
@@ -165,13 +172,13 @@ class World:
         machines, members, nodes = copy.deepcopy(self.machines), set(self.members), dict(self.nodes)
         drained, files = set(self.haproxy_drained), self._files()
         pod_network, token, addons = self.pod_network, self.token, self.addons
-        certified = set(self.certified)
+        certified, ends_soon, outdated = set(self.certified), set(self.ends_soon), set(self.outdated)
 
         def restore() -> None:
             self.machines, self.members, self.nodes = copy.deepcopy(machines), set(members), dict(nodes)
             self.haproxy_drained, self.touches, self.asked, self.fault = set(drained), [], [], None
             self.pod_network, self.token, self.addons = pod_network, token, addons
-            self.certified = set(certified)
+            self.certified, self.ends_soon, self.outdated = set(certified), set(ends_soon), set(outdated)
             for path in self._files().keys() - files.keys():
                 path.unlink()
             for path, content in files.items():
@@ -217,6 +224,7 @@ class World:
             ("etcd", self.members, {n.name for n in lab.etcd_members}),
             ("Nodes", set(self.nodes), {n.name for n in lab.kubernetes_nodes}),
             ("cordoned", {n for n, by in self.nodes.items() if by == "up"}, set()),
+            ("certificates that end soon", self.ends_soon | self.outdated, set()),
             ("no API server", {n for n, m in self.machines.items() if m.api_aside}, set()),
             ("drained in HAProxy", self.haproxy_drained, set()),
         ):
@@ -509,6 +517,20 @@ class World:
         self.machine(node.name).api_aside = True
         return True
 
+    def _renew_certificates(self, node: Node, words: tuple[str, ...]) -> bool:
+        if "--files" in words:
+            self.outdated |= self.ends_soon & {node.name}
+            self.ends_soon -= {node.name}
+            return True
+        others = self.members - {node.name}
+        assert len(self.healthy_members() & others) >= min(len(self.members) // 2 + 1, len(others)), (
+            f"etcd loses its majority while {node.name} restarts"
+        )
+        assert self.haproxy_drained == {node.name}, "connections to its API server would fail"
+        self.ends_soon -= {node.name}
+        self.outdated -= {node.name}
+        return True
+
     def _remove_member(self, node: Node, words: tuple[str, ...]) -> bool:
         self.require_api(node.name)
         [name] = [word for word in words if not word.startswith("-")][:1]
@@ -561,6 +583,12 @@ class World:
             return self._payload(node, command[command.index(PAYLOAD) + 1 :])
         if command[:3] == ("sudo", SCRIPT, "--asked"):
             return UPGRADED if machine.version == command[3] else ""
+        if command[:3] == ("sudo", renew.SCRIPT, "--list"):
+            if not machine.delivered:
+                raise LabError(f"sudo: {renew.SCRIPT}: command not found")
+            ends = (node.name in self.ends_soon and command[3] == "30") or int(command[3]) > 30
+            outdated = node.name in self.outdated | self.ends_soon
+            return ENDS_SOON * ends + OUTDATED * outdated
         raise AssertionError(f"not told of {command}")
 
     def _listed(self) -> str:
@@ -686,7 +714,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(already, "problems", lambda lab, workspace, remote: world.failing)
     monkeypatch.setattr(ready, "_why_not", why_not)
     monkeypatch.setattr(ready, "why_not_healthy", lambda job: why_not(job.context))
-    monkeypatch.setattr(ready, "why_not_back", lambda context, node: _unwell(world, node))
+    monkeypatch.setattr(ready, "why_not_well", lambda context, node, drained: _unwell(world, node, drained))
     monkeypatch.setattr(payload, "images", lambda lab, golden: IMAGES)
     monkeypatch.setattr(payload, "write", write_payload)
     return world
@@ -704,7 +732,12 @@ def write_payload(lab: Lab, golden: str, wanted: Sequence[GoldenImage], target: 
     target.write_text(" ".join([golden, *(each.name for each in wanted)]))
 
 
-def _unwell(world: World, node: Node) -> str | None:
+def _unwell(world: World, node: Node, drained: bool) -> str | None:
     if node.spec.runs_kubelet and world.machine(node.name).has != "joined":
         raise LabStateError(f"{node.name} will never be a Ready node")
+    if node.spec.serves_api:
+        if drained:
+            assert node.name in world.haproxy_drained, f"HAProxy gives {node.name} connections"
+        elif node.name in world.haproxy_drained:
+            return f"backend-takes-connections[{node.name}]: HAProxy has drained it"
     return None

@@ -21,6 +21,7 @@ from lab.model import Lab, Node
 from lab.model.roles import ROLES
 from lab.model.selectors import every_machine, kubernetes_nodes
 from lab.unknown import known
+from lab.workspace.render.keys import CERTIFICATE
 
 PKI = "/etc/kubernetes/pki"
 KUBELET_SERVING = "/var/lib/kubelet/pki/kubelet-server-current.pem"
@@ -139,9 +140,11 @@ def kubelet_certificate(lab: Lab, facts: Facts, node: Node) -> Finding:
     if not found:
         return Finding(expected, "the kubelet has none", "fails")
     certificate, ca = found[0], known(facts.files).ca
+    cas = CERTIFICATE.findall(ca) or [ca]  # two while the CA is rotated
     names = ", ".join(sorted(certificate.names)) or "no name"
     bad = [] if certificate.names == {node.name, str(node.address)} else [f"it is for {names}"]
-    if not read(f"{node.name}'s {KUBELET_SERVING}", certificate.pem, lambda pem: is_signed_by(pem, ca)):
+    title = f"{node.name}'s {KUBELET_SERVING}"
+    if not read(title, certificate.pem, lambda pem: any(is_signed_by(pem, each) for each in cas)):
         bad.append("the cluster's CA has not signed it")
     return expect_none(expected, bad)
 
@@ -224,8 +227,8 @@ CHECKS = (
         "kubeconfig-expiry",
         kubeconfig_expiry,
         means="outside that period the API rejects users of .lab/kubeconfig, and so this kit",
-        hint="compare the clock (`date -u`). If it is right: `kubeadm certs renew admin.conf` on the first "
-        "control plane, then `./inv up`, which fetches the kubeconfig again",
+        hint="compare the clock (`date -u`). If it is right: `./inv up` renews control planes' certificates "
+        "and fetches the kubeconfig again",
     ),
     LabCheck(
         "secrets-private",
@@ -266,7 +269,7 @@ CHECKS = (
         every_machine,
         certificate_expiry,
         means="outside that period all others reject this machine's part of the cluster",
-        hint="compare the clocks (`date -u`, there and on this host). If they are right: `kubeadm certs renew "
-        "all` on each control plane, then restart its static pods. Another CA: `./inv destroy`, `./inv up`",
+        hint="compare the clocks (`date -u`, there and on this host). If they are right: `./inv up` renews a "
+        "control plane's certificates. A CA that ends: `./inv drill rotate-ca`. A worker: `./inv replace NODE`",
     ),
 )  # fmt: skip

@@ -11,9 +11,10 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from lab.workspace.render.keys import CERTIFICATE
+
 FILE = re.compile(r"^# (/\S+)$", re.MULTILINE)
 FORMS = (x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType)
-PEM = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def read_certificates(text: str) -> tuple[CertificateFact, ...]:
     return tuple(
         read_certificate(path, pem)
         for path, body in zip(parts[1::2], parts[2::2], strict=True)
-        for pem in PEM.findall(body)
+        for pem in CERTIFICATE.findall(body)
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import stat
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from lab import providers
 from lab.errors import LabError, LabStateError
@@ -30,11 +31,16 @@ from lab.workspace.kubeconfig import client_validity
 from lab.workspace.render import credentials
 from lab.workspace.render.credentials import Validity
 
-Asker = Callable[[Node], str]
-"""Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
 
-That is nothing where there is no such script. Raises LabError when the machine does not answer.
-"""
+class Asker(Protocol):
+    """Runs COMMAND on a machine, as root, within MACHINE_TIMEOUT, and returns what it printed.
+
+    That is nothing where there is no such script. Raises LabError when the machine does not answer.
+    """
+
+    def __call__(self, node: Node, *answers: str) -> str:
+        """Ask for these answers, or for all that every machine of its role is asked."""
+
 
 COMMAND = "/opt/ha-lab/facts.sh"
 PROBES_TIMEOUT = 10.0
@@ -43,6 +49,9 @@ PROBES_TIMEOUT = 10.0
 MACHINE_TIMEOUT = 20.0
 """Seconds for a machine to report everything; 1 s is usual."""
 
+
+OF_ONE = "unfinished"
+"""An answer about the cluster that one control plane gives for all of them: it takes a second of CPU."""
 
 NOT_ASKED = Unknown("what admits pods was not asked")
 OFF: Mapping[MachineState, str] = {
@@ -106,17 +115,20 @@ def gather(
     asker: Asker,
     *,
     probes: bool,
+    answers: Collection[str] = (),
     of: Collection[Node] | None = None,
     cluster: bool = True,
     admission: bool = False,
 ) -> Facts:
     """Ask everything once. Never raises LabError: what can't be asked is Unknown.
 
-    The caller has made sure that the lab's network is up. With `probes`, pods are run on every node, which
-    takes most of the time; without, what they would report is Unknown. So is what other machines than `of`
-    would, and what the API would where `cluster` is false. With `admission`, the API is also asked what may
-    keep pods from being created. Whether a machine that does not answer runs, the provider is asked;
-    what keeps machines from reaching one another, where they do not, this host's firewall.
+    The caller has made sure that the lab's network is up. Machines are asked for these answers; for all where
+    none is named, OF_ONE then of one control plane only, and not where `cluster` is false. With `probes`,
+    pods are run on every node, which takes most of the time; without, what they would report is Unknown. So
+    is what other machines than `of` would, and what the API would where `cluster` is false. With `admission`,
+    the API is also asked what may keep pods from being created. Whether a machine that does not answer runs,
+    the provider is asked; what keeps machines from reaching one another, where they do not, this host's
+    firewall.
     """
     files = _host_files(workspace)
     unasked = Unknown("the API was not asked")
@@ -124,8 +136,8 @@ def gather(
     ca = unasked if not cluster else files if isinstance(files, Unknown) else files.ca
     nodes = lab.nodes if of is None else [node for node in lab.nodes if node in of]
     with ThreadPoolExecutor(max_workers=lab.at_once(len(lab.nodes) + 3)) as pool:
-        asked = {node: pool.submit(_ask_machine, node, asker) for node in nodes}
-        answers = pool.submit(ask_api, lab, api, ca)
+        asked = {node: pool.submit(_ask_machine, node, asker, answers) for node in nodes}
+        of_api = pool.submit(ask_api, lab, api, ca)
         admits = pool.submit(_ask_admission, lab, api) if admission else None
         patient = open_api(workspace.kubeconfig, PROBES_TIMEOUT * lab.patience)
         machines: dict[str, Machine | Unknown] = {n.name: Unknown(f"{n.name} was not asked") for n in lab.nodes}
@@ -133,9 +145,11 @@ def gather(
         silent = [node.name for node, future in asked.items() if _is_silent(future.result())]
         off = _off(lab, workspace, silent)
         machines |= {name: Unknown(f"{name} {OFF[state]}") for name, state in off.items()}
-        said = answers.result()
+        said = of_api.result()
         # Pods start once the machines have answered: both at once keep etcd from answering on two cores.
         seen = pool.submit(_probe, lab, patient, remote, asked) if probes else None
+        if cluster and not answers:
+            machines |= _ask_one(pool, lab, asker, machines)
         found = seen.result() if seen else Unknown("pods were not asked")
         admitted = admits.result() if admits else NOT_ASKED
     obstacle = ask_obstacle(lab, machines)
@@ -143,10 +157,10 @@ def gather(
     return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle, upgrading)
 
 
-def by_ssh(remote: Remote, *answers: str) -> Asker:
-    """The asker of everything but verify: OpenSSH, over the kept connection. All answers, or those named."""
+def by_ssh(remote: Remote) -> Asker:
+    """The asker of everything but verify: OpenSSH, over the kept connection."""
 
-    def ask(node: Node) -> str:
+    def ask(node: Node, *answers: str) -> str:
         answer = remote.run(node, ["sudo", COMMAND, *answers], timeout=MACHINE_TIMEOUT, accept=None)
         if answer.returncode == SSH_FAILED:
             raise LabStateError((answer.stderr.strip().splitlines() or [SILENT_SSH])[-1])
@@ -170,14 +184,42 @@ def _upgrading(workspace: Workspace) -> str:
     return record.upgrading if record else ""
 
 
-def _ask_machine(node: Node, asker: Asker) -> Machine | Unknown:
+def _ask_machine(node: Node, asker: Asker, answers: Collection[str]) -> Machine | Unknown:
     asked = time.time()
     try:
-        return read_machine(node.name, asker(node), asked, time.time())
+        return read_machine(node.name, asker(node, *answers), asked, time.time())
     except CouldNotAsk as error:
         return Unknown(error.message, answered=True)
     except LabError as error:
         return Unknown(f"{node.name} can't be asked: {error.message}")
+
+
+def _ask_one(
+    pool: ThreadPoolExecutor, lab: Lab, asker: Asker, machines: Mapping[str, Machine | Unknown]
+) -> dict[str, Machine]:
+    """Control planes with OF_ONE: one whose API server answers; all the others where that one can't say it."""
+    said_all = {node: machines[node.name] for node in lab.control_planes}
+    there = {node: machine for node, machine in said_all.items() if isinstance(machine, Machine)}
+    first = next((node for node, machine in there.items() if _code(machine, "endpoint") == 0), None)
+    found: dict[str, Machine] = {}
+    for nodes in ([first] if first else [], [node for node in there if node != first]):
+        said = {node: pool.submit(_ask_machine, node, asker, (OF_ONE,)) for node in nodes}
+        for node, future in said.items():
+            found[node.name] = _with_section(there[node], OF_ONE, future.result())
+        if any(_code(machine, OF_ONE) == 0 for machine in found.values()):
+            break
+    return found
+
+
+def _code(machine: Machine, answer: str) -> int | None:
+    section = machine.sections.get(answer)
+    return None if section is None else section.code
+
+
+def _with_section(machine: Machine, answer: str, said: Machine | Unknown) -> Machine:
+    sections = {} if isinstance(said, Unknown) else said.sections
+    also = {answer: sections[answer]} if answer in sections else {}
+    return dataclasses.replace(machine, sections={**machine.sections, **also})
 
 
 def _ask_admission(lab: Lab, api: Api | Unknown) -> AdmissionFacts | Unknown:

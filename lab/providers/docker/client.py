@@ -19,6 +19,9 @@ ASK_TIMEOUT = 20.0
 CHANGE_TIMEOUT = 120.0
 """Seconds to start, remove or disconnect one object; a few are usual, more for all machines at once."""
 
+NO_SUCH = "no such"
+"""Part of docker's error for a missing object; lower case, since versions differ."""
+
 NO_ANSWER = (
     "`./inv doctor` shows whether docker's daemon responds, and how to restart it; then repeat this command"
 )
@@ -27,6 +30,7 @@ NO_ANSWER = (
 def run(
     *words: str | Path,
     timeout: float,
+    stdin: str | None = None,
     accept: Collection[int] | None = (0,),
     log: Path | None = None,
     output: Path | None = None,
@@ -38,7 +42,13 @@ def run(
     """
     try:
         return process.run(
-            ["docker", *words], accept=accept, timeout=timeout, log=log, output=output, hint=hint
+            ["docker", *words],
+            stdin=stdin,
+            accept=accept,
+            timeout=timeout,
+            log=log,
+            output=output,
+            hint=hint,
         )
     except CommandTimedOut as error:
         what = f"did not end within {timeout:.0f} s: docker's daemon does not respond, or is very slow"

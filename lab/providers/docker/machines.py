@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from lab.errors import CommandFailed
+from lab.errors import CommandFailed, LabError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
-from lab.providers.docker import client
+from lab.providers.docker import checkpoints, client
 from lab.providers.explained import raise_refused
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
@@ -19,9 +19,6 @@ from lab.workspace import Workspace, made
 
 TRANSIENT_ERRORS = ("No such object", "No such network")
 """Vagrant inspects every container and network of the host, and fails if one is removed meanwhile."""
-
-NO_SUCH = "no such"
-"""Part of docker's error for a missing container; lower case, since versions differ."""
 
 STATES: dict[str, MachineState] = {
     "created": "stopped",
@@ -45,14 +42,15 @@ def boot(workspace: Workspace, log: Path, names: Sequence[str] | None = None) ->
 
 
 def remove(workspace: Workspace, log: Path) -> None:
-    """Remove every machine and the lab's network, also machines that Vagrant has lost track of.
+    """Remove every machine, the network and the checkpoints, also machines that Vagrant has lost track of.
 
     Continues after a refused removal. Raises LabStateError with all refusals at the end.
     """
     if _was_never_used(workspace):
         return
     # First, and in parallel: Vagrant would stop them one after another.
-    refused, kept = _removal_failures(own_containers(workspace), log), ""
+    refused: list[LabError] = [*_removal_failures(own_containers(workspace), log)]
+    kept = ""
     if workspace.vagrantfile.exists() and vagrant.known(workspace):
         try:
             LoggedVagrant(workspace, log).destroy()
@@ -72,6 +70,7 @@ def remove(workspace: Workspace, log: Path) -> None:
         except CommandFailed as error:
             refused.append(error)
             kept = f"; `docker network inspect {network}` names the containers on it; disconnect yours"
+    refused += checkpoints.removal_failures(workspace, log)
     label = quoting.word(f"label={owner_label(made.owner(workspace))}")
     raise_refused("docker", refused, f"`docker ps --all --filter {label}` shows it{kept}", log)
 
@@ -183,7 +182,7 @@ def _inspect(lab: Lab, node: Node, template: str) -> str | None:
     try:
         return client.run(*words, timeout=client.ASK_TIMEOUT).stdout.strip()
     except CommandFailed as error:
-        if NO_SUCH in error.tail.lower():
+        if client.NO_SUCH in error.tail.lower():
             return None
         raise
 
@@ -212,7 +211,7 @@ def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFaile
         try:
             removal.result()
         except CommandFailed as error:
-            if NO_SUCH not in error.tail.lower():
+            if client.NO_SUCH not in error.tail.lower():
                 failures.append(error)
     return failures
 

@@ -1,10 +1,11 @@
 """VirtualBox: virtual machines on Linux, macOS or Windows."""
 
 from lab.providers.protocol import Provider
-from lab.providers.virtualbox import doctor, golden, host, machines
+from lab.providers.virtualbox import checkpoints, doctor, golden, host, machines
 
 PROVIDER = Provider(
     machines=machines,
+    checkpoints=checkpoints,
     golden=golden,
     checks=doctor.CHECKS,
     tools=doctor.TOOLS,

@@ -99,8 +99,10 @@ def _gathered(session: Session, tasks: Sequence[Task]) -> Facts:
     named = dict.fromkeys(name for each in asks for name in each.answers)
     answers = () if any(not each.answers for each in asks) else tuple(named)
     of = {node for each in asks for node in each.machines(lab)}
-    asker = by_ssh(session.remote, *answers)
-    return gather(lab, session.workspace, session.remote, asker, probes=False, of=of, cluster=cluster)
+    asker = by_ssh(session.remote)
+    return gather(
+        lab, session.workspace, session.remote, asker, probes=False, answers=answers, of=of, cluster=cluster
+    )
 
 
 def _nothing(session: Session) -> Facts:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.errors import LabStateError
 from lab.model import Lab, Node
@@ -37,6 +37,9 @@ from lab.workspace.render.keys import (
 
 CA_YEARS = 10
 """kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
+
+BACKDATE = timedelta(hours=1)
+"""How long before now certificates are valid from: a machine's clock may be slightly behind the host's."""
 
 CLOCK = "date -u   # is this correct? If not, set the clock: sudo timedatectl set-ntp true"
 """The first thing to check when a certificate is not valid now."""
@@ -87,9 +90,9 @@ def ca_certificate(workspace: Workspace) -> str:
     certificate, key = ca_files(workspace)
     _require(ca_problem(workspace))
     if not certificate.exists():
-        key_text, certificate_text = _mint_ca()
-        workspace.write_secret(key, key_text)
-        workspace.write_secret(certificate, certificate_text)
+        pair = new_ca()
+        workspace.write_secret(key, pair.key)
+        workspace.write_secret(certificate, pair.certificate)
     return certificate.read_text(encoding="utf-8")
 
 
@@ -205,11 +208,19 @@ def _require(problem: Unusable | None) -> None:
         raise LabStateError(problem.what, hint=problem.hint)
 
 
-def _mint_ca() -> tuple[str, str]:
+@dataclass(frozen=True)
+class Pair:
+    """A certificate and its private key (PEM)."""
+
+    certificate: str
+    key: str = field(repr=False)
+
+
+def new_ca() -> Pair:
+    """Generate a CA for the cluster, in no file yet."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
-    # A machine's clock may be slightly behind the host's.
-    start = datetime.now(UTC) - timedelta(hours=1)
+    start = datetime.now(UTC) - BACKDATE
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)
@@ -229,7 +240,52 @@ def _mint_ca() -> tuple[str, str]:
         serialization.PrivateFormat.TraditionalOpenSSL,
         serialization.NoEncryption(),
     )
-    return pem.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return Pair(certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode())
+
+
+def kubelet_client(name: str, ca: Pair) -> Pair:
+    """Generate a node's client certificate for its kubelet, as the controller manager signs it.
+
+    The names are those that the node authorizer asks for (kubernetes.io, "Using Node Authorization").
+    """
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = x509.load_pem_x509_certificate(ca.certificate.encode())
+    signing = serialization.load_pem_private_key(ca.key.encode(), None)
+    assert isinstance(signing, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey)
+    start = datetime.now(UTC) - BACKDATE
+    usage = x509.KeyUsage(True, *[False] * 8)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(
+            x509.Name(
+                [
+                    x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:nodes"),
+                    x509.NameAttribute(NameOID.COMMON_NAME, f"system:node:{name}"),
+                ]
+            )
+        )
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=365))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(usage, critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+                issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+            ),
+            critical=False,
+        )
+        .sign(signing, hashes.SHA256())
+    )
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    return Pair(certificate.public_bytes(serialization.Encoding.PEM).decode(), pem.decode())
 
 
 def _ca_usage() -> x509.KeyUsage:

@@ -6,6 +6,7 @@ the simplest way to restore it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
 from lab.errors import LabStateError
 from lab.system import quoting
 from lab.workspace import Workspace, made
+
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+"""One certificate in a text of several (PEM)."""
 
 READABLE = "make it readable for you"
 UNSUPPORTED = (

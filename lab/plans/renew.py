@@ -1,0 +1,102 @@
+"""Renews control planes' certificates before they end: a step of UP, one control plane at a time.
+
+The order is that of kubeadm's page, "Certificate Management with kubeadm": renew, then restart the static pods,
+which read their certificates when they start (`provision/node/renew-certificates.sh`). HAProxy gives the API
+server no new connections meanwhile, and etcd has a majority without this machine's member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from lab.errors import LabStateError
+from lab.health.checks.security import SOON
+from lab.model import Lab, Node
+from lab.plans import ready, spare
+from lab.plans import script as scripts
+from lab.plans.engine import Job, Step
+from lab.plans.situation import Situation
+from lab.remote import Remote
+from lab.workspace import Workspace, kubeconfig
+
+SCRIPT = "/opt/ha-lab/renew-certificates.sh"
+
+DAYS = str(SOON.days)
+"""What ends within this many days is renewed: from the day on that `verify` warns of it."""
+
+ONLY_RESTART = "0"
+"""Days within which no certificate ends that is valid."""
+
+LOOK_TIMEOUT = 30.0
+"""Seconds for a machine to look at its certificates; it only reads files."""
+
+BACK_TIMEOUT = 180.0
+"""Seconds until all checks about a machine pass again."""
+
+
+def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
+    """Ask a control plane what it has to renew or to restart, and why: a phrase for each reason.
+
+    Raises LabError if it can't be asked.
+    """
+    said = remote.run(node, ["sudo", SCRIPT, "--list", days], timeout=LOOK_TIMEOUT).stdout
+    found: dict[str, list[str]] = {}
+    for line in said.splitlines():
+        why, _, what = line.partition(": ")
+        found.setdefault(why, []).append(what)
+    return tuple(f"{', '.join(names)} ({why})" for why, names in found.items())
+
+
+def step(
+    on: Callable[[Lab, Situation], Sequence[Node]], *, days: str = DAYS, after: tuple[str, ...] = ()
+) -> Step:
+    """The step that renews what ends within `days` days, on one control plane after the other."""
+    title = "certificates are renewed before they end"
+    return Step("renew-certificates", title, lambda job: _renew(job, days), on, after=after, one_at_a_time=True)
+
+
+def _renew(job: Job, days: str) -> bool:
+    """Renew one control plane's certificates if they have to be."""
+    context, node = job.context, job.node
+    reasons = left(node, context.remote, days)
+    if not reasons:
+        return False
+
+    def work() -> None:
+        scripts.run(job, "renew-certificates", node, words=(days,))
+
+    spared(job, work)
+    job.shown.note = "; ".join(reasons)
+    return True
+
+
+def restart_outdated(job: Job) -> None:
+    """Restart the static pods on this machine that are older than their certificates; renew none."""
+    scripts.run(job, "renew-certificates", job.node, words=(ONLY_RESTART,))
+
+
+def spared(job: Job, work: Callable[[], None]) -> None:
+    """Do some work on a control plane that etcd and HAProxy spare meanwhile; wait until it is well again."""
+    context, node = job.context, job.node
+    spare.wait_for_majority(job)
+    with spare.drained(job):
+        work()
+    if _kubeconfig_ends_soon(context.workspace):  # later checks ask with it
+        kubeconfig.fetch(context.lab, context.workspace, context.remote, node)
+    job.wait_until(
+        lambda: ready.why_not_well(context, node, drained=False),
+        what=f"{node.name} to be well with its new certificates",
+        timeout=BACK_TIMEOUT,
+        hint=f"`./inv up` continues; `./inv verify -k {node.name}` shows what is wrong there",
+    )
+
+
+def _kubeconfig_ends_soon(workspace: Workspace) -> bool:
+    """Whether the host's kubeconfig has to be fetched again, since it ends as soon or is broken."""
+    try:
+        found = kubeconfig.client_validity(workspace)
+    except LabStateError:
+        return True
+    now = datetime.now(UTC)
+    return found is not None and bool(found.problem(now) or found.until - now < SOON)

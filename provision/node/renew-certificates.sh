@@ -1,0 +1,166 @@
+#!/bin/bash
+# Renews this control plane's certificates where one of them is not valid now, or not for DAYS more days, and restarts its
+# static pods, which read their certificates when they start (kubernetes.io, "Certificate Management with kubeadm").
+# Where an earlier run was interrupted between the two, the pods are older than their files, and only they are left.
+#
+#   renew-certificates.sh [--list | --files] DAYS
+#
+# --list   only prints what there is to do: `WHY: WHAT`, a line each
+# --files  restarts nothing. etcd and the API server read most of their certificates again by themselves, so where all
+#          have expired, etcd has a majority again once this was done on most machines.
+#
+# The caller sees to it that etcd has a majority without this machine's member. The kubelet renews its own certificates.
+# shellcheck source=provision/lib.sh
+source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/kubernetes.sh
+source "$HERE/kubernetes.sh"
+# shellcheck source=provision/node-files.sh
+source "$HERE/node-files.sh"
+
+days=""
+
+certificates_to_renew() {
+	local name text value
+	for name in "${SIGNED[@]}"; do
+		[[ -s $PKI/$name.crt ]] || continue
+		read_text "$PKI/$name.crt" || true
+		renewal "$name" "$text"
+	done
+	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}" super-admin; do
+		[[ -s /etc/kubernetes/$name.conf ]] || continue
+		read_text "/etc/kubernetes/$name.conf" || true
+		value_of client-certificate-data
+		renewal "$name.conf" "$(base64 -d 2>/dev/null <<<"$value")"
+	done
+}
+
+# renewal NAME TEXT: `WHY: NAME` where the certificate in TEXT has to be renewed.
+renewal() {
+	local begins ends TZ=UTC
+	certificate_dates "$2" || return 0 # it is broken, and made again in another step
+	if ((begins > EPOCHSECONDS)); then
+		printf 'valid from %(%F)T on: %s\n' "$begins" "$1"
+	elif ((ends - EPOCHSECONDS < days * 86400)); then
+		printf 'valid until %(%F)T: %s\n' "$ends" "$1"
+	fi
+}
+
+pods_to_restart() {
+	local name started file written
+	for name in "${COMPONENTS[@]}"; do
+		started=$(started_at "$name")
+		[[ -n $started ]] || continue # the kubelet starts it, with the files as they are then
+		while read -r file; do
+			written=$(stat --format %Y "$file" 2>/dev/null) || continue
+			# A file from the future says nothing: the clock was ahead.
+			((started < written && written <= EPOCHSECONDS)) || continue
+			echo "started before its certificates were written: $name"
+			break
+		done < <(read_at_start "$name")
+	done
+}
+
+# The files with certificates that a static pod reads when it starts; some of them again later.
+read_at_start() {
+	local kubernetes=/etc/kubernetes
+	case $1 in
+	etcd) printf '%s\n' $PKI/etcd/{ca,server,peer}.crt ;;
+	kube-apiserver)
+		printf '%s\n' $PKI/{ca,front-proxy-ca,etcd/ca}.crt \
+			$PKI/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.crt
+		;;
+	kube-controller-manager | kube-scheduler) printf '%s\n' "$kubernetes/${1#kube-}.conf" $PKI/{ca,front-proxy-ca}.crt ;;
+	esac
+}
+
+# process_of NAME: the number of a static pod's process, or nothing. The kernel keeps 15 characters of a name.
+process_of() { pgrep -o -x "${1:0:15}" || true; }
+
+# started_at NAME: when a static pod's process was started, in seconds since 1970, or nothing.
+started_at() {
+	local process elapsed
+	process=$(process_of "$1")
+	[[ -n $process ]] && elapsed=$(ps -o etimes= -p "$process") || return 0
+	echo $((EPOCHSECONDS - elapsed))
+}
+
+# is_another NAME PROCESS: a process of this name runs, and it is not that one.
+is_another() {
+	local process
+	process=$(process_of "$1")
+	[[ -z $process || $process == "$2" ]] || return 0
+	echo "the kubelet has not started it"
+	return 1
+}
+
+api_server_ended() {
+	[[ -z $(process_of kube-apiserver) ]] || {
+		echo "it still answers what it was asked"
+		return 1
+	}
+}
+
+# restart NAME…: the kubelet starts a static pod's process again when it ends. Without its etcd an API server answers with
+# errors until the load balancer has noticed that, so it ends first and starts last.
+restart() {
+	local name process processes=() api_server=no
+	[[ " $* " != *" etcd "* && " $* " != *" kube-apiserver "* ]] || api_server=yes
+	if [[ $api_server == yes ]]; then
+		end_api_server
+		wait_for 90 "this API server to end" api_server_ended
+	fi
+	for name; do
+		[[ $name != kube-apiserver ]] || continue
+		process=$(process_of "$name")
+		pkill -TERM -o -x "${name:0:15}" || true # it may just have ended
+		processes+=("$name $process")
+	done
+	for name in "${processes[@]}"; do
+		wait_for 120 "${name% *} to start again" is_another "${name% *}" "${name#* }"
+	done
+	if [[ $api_server == yes ]]; then
+		restore_api_server
+		wait_for 180 "this API server to be ready" own_api_server_ready
+	fi
+	changed=yes
+}
+
+renew() {
+	local found
+	found=$(certificates_to_renew)
+	if [[ -n $found ]]; then
+		log "renewing all certificates, since these have to be:"
+		echo "$found"
+		with_notices "kubeadm certs renew" kubeadm certs renew all
+		changed=yes
+	fi
+}
+
+restart_pods() {
+	local found
+	found=$(pods_to_restart)
+	[[ -n $found ]] || return 0
+	start_kubelet
+	# Names, a line each.
+	# shellcheck disable=SC2046
+	restart $(cut -d: -f2 <<<"$found")
+}
+
+main() {
+	local only=""
+	[[ ${1:-} != --* ]] || { only=${1#--} && shift; }
+	days=${1:-}
+	[[ $days =~ ^[0-9]+$ && $only =~ ^(|list|files)$ ]] || die "usage: renew-certificates.sh [--list | --files] DAYS"
+	if [[ $only == list ]]; then
+		certificates_to_renew
+		pods_to_restart
+		return
+	fi
+	exclusively
+	restore_api_server
+	renew
+	[[ $only == files ]] || restart_pods
+	finish
+}
+
+main "$@"
