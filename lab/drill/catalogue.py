@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lab.drill import certificates, rotation, survivor, workload
+from lab.drill import certificates, downgrade, rotation, survivor, workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
 from lab.model.selectors import Selector, balancers, control_planes, every_machine
@@ -28,7 +28,8 @@ class Drill:
     """One drill. `seconds` pass between fault and revert, unless `until` (why not yet, or None) ends it sooner.
 
     `prepares` is how many seconds it takes at most until the fault is in. `heal` reverts the fault, and is safe
-    if there is none. `limits`: figure → its maximum in the profile `tuned`.
+    if there is none. `limits`: figure → its maximum in the profile `tuned`. `unfit` is why a lab that is large
+    enough does not fit, or None. `in_all`: it belongs to `drill all`, so it must fit every lab of that size.
     """
 
     name: str
@@ -41,16 +42,18 @@ class Drill:
     control_planes: int = 3
     workers: int = 0
     limits: Mapping[str, float] = field(default_factory=dict)
+    unfit: Callable[[Lab], str | None] = lambda lab: None
+    in_all: bool = True
 
     def lab_problem(self, lab: Lab) -> str | None:
-        """Why this lab is too small for the drill; None if it is not."""
+        """Why this lab does not fit the drill; None if it does."""
         for role, needed, there in (
             ("control planes", self.control_planes, len(lab.control_planes)),
             ("workers", self.workers, len(lab.workers)),
         ):
             if there < needed:
                 return f"{self.name} needs {needed} {role}, and {lab.name} has {there}"
-        return None
+        return self.unfit(lab)
 
 
 def _follower(session: Session) -> tuple[Node, ...]:
@@ -245,6 +248,17 @@ DRILLS = (
             "writes.longest_gap_s": 6,
             "watch.gap_s": 6,
         },
+    ),
+    Drill(
+        "downgrade-etcd",
+        downgrade.members,
+        downgrade.downgrade,
+        downgrade.finish,
+        seconds=5,
+        prepares=480,
+        limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+        unfit=downgrade.lab_problem,
+        in_all=False,
     ),
     Drill(
         "reload-load-balancer",

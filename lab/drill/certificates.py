@@ -90,10 +90,10 @@ def _renew(scene: Scene, days: str) -> None:
     carry_out(scene, (renew.step(lambda lab, situation: scene.victims, days=days),))
 
 
-def carry_out(scene: Scene, plan: Plan) -> None:
-    """Run a plan on a lab that is up. Raises LabError if a step failed."""
+def carry_out(scene: Scene, plan: Plan, situation: Situation | None = None) -> None:
+    """Run a plan on a lab that is up, about all its machines. Raises LabError if a step failed."""
     session = scene.session
-    situation = Situation(session.lab.first, session.lab.nodes)
+    situation = situation or Situation(session.lab.first, session.lab.nodes)
     secrets = credentials.new_run_secrets()
     context = Context(session.lab, session.workspace, session.remote, session.progress, secrets, situation)
     engine.run(plan, context)

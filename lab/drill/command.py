@@ -86,8 +86,8 @@ def heal(session: Session) -> str:
 
 
 def chosen(name: str) -> tuple[catalogue.Drill, ...]:
-    """The drill of that name, or every drill for `all`. Raises ConfigError with the existing names."""
-    found = tuple(each for each in catalogue.DRILLS if name in (each.name, "all"))
+    """The drill of that name, or those of `all`. Raises ConfigError with the existing names."""
+    found = tuple(each for each in catalogue.DRILLS if name == each.name or (name == "all" and each.in_all))
     if not found:
         names = ", ".join(each.name for each in catalogue.DRILLS)
         what = f"there is no drill {name!r}" if name else "which drill?"

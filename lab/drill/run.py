@@ -67,7 +67,7 @@ def keep(session: Session, drill: Drill) -> tuple[Node, ...]:
 
 
 def require_fit(session: Session, drills: Sequence[Drill]) -> None:
-    """Raise ConfigError with every reason why this lab is too small for the drills."""
+    """Raise ConfigError with every reason why this lab does not fit the drills."""
     reasons = [reason for drill in drills if (reason := drill.lab_problem(session.lab))]
     if reasons:
         raise ConfigError(reasons, hint="`./inv drill --list` lists the drills; lab.yaml has the counts")

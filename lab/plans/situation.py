@@ -37,17 +37,17 @@ LOOK_TIMEOUT = 20.0
 class Upgrade:
     """An upgrade of machines that exist to the version of `lab`, from the golden machine of that name.
 
-    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `old_etcd` are those
-    whose etcd is too old for the new version's: it is upgraded before, with the image of another golden
-    machine, which is `etcd_golden`, of `etcd_lab`. `plain`: as kubeadm's page has it, which leaves out the load
-    balancer, etcd's leader and the API server's clients; for comparison.
+    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `etcd_alone` are those
+    whose etcd gets another version before all else, or nothing but that: that of `etcd_lab`, with the image of
+    its golden machine `etcd_golden`. `plain`: as kubeadm's page has it, which leaves out the load balancer,
+    etcd's leader and the API server's clients; for comparison.
     """
 
     lab: Lab
     golden: str
     control_planes: tuple[Node, ...]
     workers: tuple[Node, ...]
-    old_etcd: tuple[Node, ...] = ()
+    etcd_alone: tuple[Node, ...] = ()
     etcd_lab: Lab | None = None
     etcd_golden: str = ""
     plain: bool = False

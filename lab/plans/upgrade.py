@@ -9,6 +9,7 @@ killed is continued by the next one.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import shutil
 import threading
@@ -109,8 +110,8 @@ def _workers(lab: Lab, situation: Situation) -> Sequence[Node]:
     return _upgrade(situation).workers
 
 
-def _old_etcd(lab: Lab, situation: Situation) -> Sequence[Node]:
-    return _upgrade(situation).old_etcd
+def _etcd_alone(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return _upgrade(situation).etcd_alone
 
 
 def _take_payload(job: Job) -> bool:
@@ -119,20 +120,32 @@ def _take_payload(job: Job) -> bool:
 
 
 def _take_etcd_payload(job: Job) -> bool:
-    upgrade = _upgrade(job.context.situation)
+    context = job.context
+    upgrade = _upgrade(context.situation)
     assert upgrade.etcd_lab is not None
     tag = release(upgrade.etcd_lab.kubernetes.version).etcd_tag
-    return _take(job, upgrade.etcd_lab, upgrade.etcd_golden, f"etcd-{tag}", only=(f"/etcd:{tag}",))
+    if has_etcd(context.remote, job.node, tag):
+        return False  # that golden machine need not exist any more
+    return _take(job, upgrade.etcd_lab, upgrade.etcd_golden, f"etcd-{tag}", only=f"/etcd:{tag}")
 
 
-def _take(job: Job, lab: Lab, golden: str, name: str, only: tuple[str, ...] = ("",)) -> bool:
-    """Give a machine the programs and images that it lacks; `only` images with such an end of their names."""
+def has_etcd(remote: Remote, node: Node, tag: str) -> bool:
+    """Whether a machine has etcd's image with that tag, whether or not it runs it."""
+    return any(line.endswith(f"/etcd:{tag}") for line in _present(remote, node, f"etcd-{tag}"))
+
+
+def _present(remote: Remote, node: Node, name: str) -> list[str]:
+    return remote.run(node, ["sudo", PAYLOAD, "--present", name], timeout=60).stdout.splitlines()
+
+
+def _take(job: Job, lab: Lab, golden: str, name: str, only: str = "") -> bool:
+    """Give a machine the programs and images that it lacks; `only` images whose names end so."""
     context, node = job.context, job.node
-    there = context.remote.run(node, ["sudo", PAYLOAD, "--present", name], timeout=60).stdout.splitlines()
+    there = _present(context.remote, node, name)
     with _WRITING:  # machines of one role lack the same
         known = [each for each in payload.images(lab, golden) if each.name.endswith(only)]
         lacks = payload.missing(node, known, (line.removeprefix("image ") for line in there))
-        if not lacks and ("program" in there or only != ("",)):
+        if not lacks and "program" in there:
             return False
         mark = hashlib.sha256(" ".join([golden, *(each.name for each in lacks)]).encode()).hexdigest()[:12]
         archive = context.workspace.payloads / f"{mark}.tar"
@@ -234,12 +247,26 @@ def _complete(job: Job) -> bool:
     return False
 
 
+_ETCD_PAYLOAD = Step("etcd-payload", "the image of etcd in between", _take_etcd_payload, _etcd_alone)
+_REMOVE_ARCHIVES = Step(
+    "payload-archives", "remove the archives", _remove_archives, after=("payload", "etcd-payload")
+)
+_ETCD = Step(
+    "upgrade-etcd",
+    "etcd, before the new version's",
+    _upgrade_etcd,
+    _etcd_alone,
+    after=("upgrade-begins",),
+    one_at_a_time=True,
+    stop=Stop("upgrade-control-planes", "the upgrade of control planes and workers"),
+)
+
 UPGRADE: Plan = (
     # Nothing that runs is touched: programs are kept aside, and images are beside the others. All machines need
     # them before the first is upgraded, since pods of the new kube-proxy and CoreDNS start on every one.
     Step("payload", "programs and images of the new version", _take_payload, _machines),
-    Step("etcd-payload", "the image of etcd in between", _take_etcd_payload, _old_etcd),
-    Step("payload-archives", "remove the archives", _remove_archives, after=("payload", "etcd-payload")),
+    _ETCD_PAYLOAD,
+    _REMOVE_ARCHIVES,
     # From here on there is no way back but the backup.
     Step(
         "upgrade-begins",
@@ -248,15 +275,7 @@ UPGRADE: Plan = (
         after=("payload", "etcd-payload"),
     ),
     # etcd first where the new version's etcd can't join members as old as these.
-    Step(
-        "upgrade-etcd",
-        "etcd, before the new version's",
-        _upgrade_etcd,
-        _old_etcd,
-        after=("upgrade-begins",),
-        one_at_a_time=True,
-        stop=Stop("upgrade-control-planes", "the upgrade of control planes and workers"),
-    ),
+    _ETCD,
     # Once for the lab, so that no control plane is upgraded before all of etcd is ready for it.
     Step(
         "etcd-ready",
@@ -290,6 +309,10 @@ UPGRADE: Plan = (
         after=("etcd-ready", "upgrade-control-plane", "upgrade-worker"),
     ),
 )
+
+ETCD_IMAGE: Plan = (_ETCD_PAYLOAD, _REMOVE_ARCHIVES)
+ETCD_ALONE: Plan = (dataclasses.replace(_ETCD, title="etcd, with another version"),)
+"""What gives etcd alone another version, one after the other: first its image, then its members."""
 
 STOPS: dict[str, Stop] = {step.stop.name: step.stop for step in UPGRADE if step.stop}
 """Where `up --until` can stop in an upgrade, in order: before the step of that name."""

@@ -451,7 +451,7 @@ class Run:
             golden=golden,
             control_planes=control_planes if wish.plain else upgrade.with_leader_last(control_planes, running),
             workers=tuple(n for n in there if n.spec.runs_kubelet and not n.spec.serves_api),
-            old_etcd=upgrade.with_leader_last(old, running),
+            etcd_alone=upgrade.with_leader_last(old, running),
             etcd_lab=lab if old else None,
             etcd_golden=image.bake(lab, session.progress) if old else "",
             plain=wish.plain,

@@ -149,6 +149,24 @@ etcd_space_filled() {
 	esac
 }
 
+# etcd works as version $2 does, and so members of it may join (etcd, "Downgrade etcd from v3.7 to v3.6"). It ends by itself
+# once all members are of that version; then there is nothing to cancel.
+etcd_downgrade_enabled() {
+	local said
+	case $1 in
+	inject)
+		own_etcd downgrade validate "$2"
+		own_etcd downgrade enable "$2"
+		;;
+	heal)
+		said=$(own_etcd downgrade cancel 2>&1) || [[ $said == *"no inflight downgrade job"* ]] || {
+			echo "$said" >&2
+			exit 1
+		}
+		;;
+	esac
+}
+
 # The member is removed with its data, and a new one is added for this machine: as a learner that is promoted once it has
 # caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is away meanwhile.
 etcd_member_replaced() {

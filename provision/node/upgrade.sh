@@ -5,7 +5,8 @@
 #
 #   upgrade.sh VERSION ETCD_TAG [--plain]
 #   upgrade.sh --asked VERSION ETCD_TAG    prints `upgraded` if this machine is; changes nothing
-#   upgrade.sh --etcd TAG        only etcd, to the image with this tag, before a version whose etcd asks for that
+#   upgrade.sh --etcd TAG        only etcd, to the image with this tag: before a version whose etcd asks for that, or in the
+#                                drill that downgrades it
 #
 # --plain  only what kubeadm's page has, for comparison: neither leadership nor the API server's clients are cared for.
 #
@@ -182,7 +183,6 @@ upgrade() {
 # Its manifest is all that kubeadm changes for another image.
 upgrade_etcd() {
 	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
-	publish_etcd_tag
 	if has_others; then
 		hand_over_leadership
 		restart_api_server
@@ -190,6 +190,8 @@ upgrade_etcd() {
 	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
 	wait_for 120 "this machine's API server" own_api_server_ready
+	# Last: kubeadm is to find the tag of what runs.
+	publish_etcd_tag
 }
 
 etcd_runs_with_tag() {
@@ -219,7 +221,11 @@ main() {
 	elif ! upgraded; then
 		upgrade
 	fi
-	[[ $version == --etcd ]] || rm -rf "$PAYLOADS" "$KUBEADM_KEEPS"
+	if [[ $version == --etcd ]]; then
+		rm -rf "$(payload_of "etcd-$etcd_tag")" # containerd has the image by now
+	else
+		rm -rf "$PAYLOADS" "$KUBEADM_KEEPS"
+	fi
 	finish
 }
 

@@ -713,6 +713,18 @@ case "$name $*" in
 	has defragmented || refuse "an alarm that would be raised again"
 	rm "$state/no-space"
 	;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 downgrade validate 3.6") ! fails downgrade || exit 1 ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 downgrade enable 3.6") touch "$state/downgrade" ;;
+"etcdctl "*" --endpoints https://127.0.0.1:2379 downgrade cancel")
+	if fails downgrade; then
+		echo "Error: context deadline exceeded" >&2
+		exit 1
+	elif ! has downgrade; then
+		echo "Error: etcdserver: no inflight downgrade job" >&2
+		exit 1
+	fi
+	rm "$state/downgrade"
+	;;
 "pgrep -f -- ^etcd .*--quota-backend-bytes="*)
 	wanted=${*: -1} wanted=${wanted#*bytes=}
 	grep -qs -- "- --quota-backend-bytes=$wanted" $kubernetes/manifests/etcd.yaml

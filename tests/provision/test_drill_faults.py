@@ -31,8 +31,8 @@ def cp2(tmp_path: Path) -> World:
     return world
 
 
-def fault(world: World, name: str, action: str) -> Ran:
-    ran = world.run("fault", name, action)
+def fault(world: World, name: str, action: str, *words: str) -> Ran:
+    ran = world.run("fault", name, action, *words)
     assert ran.code == 0, ran.said
     return ran
 
@@ -72,6 +72,26 @@ def test_etcd_is_filled_until_it_raises_its_alarm_and_the_manual_s_way_ends_it(c
     assert state(cp2, "defragmented").splitlines() == [f"https://192.168.56.1{n}:2379" for n in (1, 2, 3)]
     again = fault(cp2, "etcd_space_filled", "heal")
     assert again.changes == []
+
+
+def test_a_downgrade_is_validated_enabled_and_cancelled(cp2: World) -> None:
+    ran = fault(cp2, "etcd_downgrade_enabled", "inject", "3.6")
+    assert [call.split("downgrade ")[1] for call in ran.changes] == ["validate 3.6", "enable 3.6"]
+    fault(cp2, "etcd_downgrade_enabled", "heal")
+    fault(cp2, "etcd_downgrade_enabled", "heal")  # that there is none is no failure
+
+
+def test_a_downgrade_that_etcd_refuses_is_not_enabled(cp2: World) -> None:
+    cp2.let(failing_downgrade="1")
+    ran = cp2.run("fault", "etcd_downgrade_enabled", "inject", "3.6")
+    assert (ran.code, [call for call in ran.changes if "enable" in call]) == (1, [])
+
+
+def test_a_downgrade_that_can_t_be_cancelled_is_a_failure(cp2: World) -> None:
+    cp2.let(failing_downgrade="1")
+    ran = cp2.run("fault", "etcd_downgrade_enabled", "heal")
+    assert ran.code == 1
+    assert "context deadline exceeded" in ran.said
 
 
 def test_a_member_is_replaced_by_a_learner_that_is_promoted(cp2: World) -> None:

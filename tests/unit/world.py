@@ -486,8 +486,9 @@ class World:
         machine, control_planes = self.machine(node.name), self.wanted.control_planes
         version = words[1] if words[0] == "--etcd" else words[0]
         payload = f"etcd-{version}" if words[0] == "--etcd" else version
-        assert self.record.upgrading, "the upgrade is not recorded"
-        assert payload in machine.payloads or machine.version == version, f"{node.name} has no {payload}"
+        assert self.record.upgrading or words[0] == "--etcd", "the upgrade is not recorded"
+        own = version in (machine.version, release(machine.version).etcd_tag)
+        assert payload in machine.payloads or own, f"{node.name} has no {payload}"
         if node in control_planes and len(control_planes) > 1:
             assert self.haproxy_drained == (set() if "--plain" in words else {node.name})
             assert self.healthy_members() >= self.members - {node.name}, "two members would be away"
@@ -505,7 +506,9 @@ class World:
     def _payload(self, node: Node, words: tuple[str, ...]) -> str:
         machine = self.machine(node.name)
         if words[0] == "--present":
-            return "program\n" if words[1] in (*machine.payloads, machine.version) else ""
+            program = "program\n" if words[1] in (*machine.payloads, machine.version) else ""
+            etcd = (each for each in machine.payloads if each.startswith("etcd-"))
+            return program + "".join(f"image registry.k8s.io/{each.replace('-', ':', 1)}\n" for each in etcd)
 
         def take() -> str:
             machine.payloads = (*machine.payloads, words[0])

@@ -81,7 +81,8 @@ class MetricsFact:
 class EtcdStatus:
     """One etcd member of itself: ids as numbers, `version` of the server.
 
-    `revision` is the store's, `size` that of the database in bytes.
+    `revision` is the store's, `size` that of the database in bytes. `storage` is the version of its format, ""
+    before 3.6; `downgrading`: a downgrade of all members was enabled and is not complete.
     """
 
     member: int
@@ -92,6 +93,8 @@ class EtcdStatus:
     version: str
     revision: int = 0
     size: int = 0
+    storage: str = ""
+    downgrading: bool = False
 
 
 @dataclass(frozen=True)
@@ -361,6 +364,8 @@ def _etcd_status(said: str) -> EtcdStatus:
         text(status.get("version", "")),
         number(status["header"].get("revision", 0)),
         number(status.get("dbSize", 0)),
+        text(status.get("storageVersion", "")),
+        bool(mapping(status.get("downgradeInfo", {})).get("enabled", False)),
     )
 
 
