@@ -426,6 +426,7 @@ def verify(
         console.print(lab_checks.shown(outcome))
     _warn_of_a_drill(session)
     _warn_of_a_recovery(session)
+    _warn_of_an_upgrade(session)
     if not outcome.green:
         raise Exit(code=exit_codes.CHECKS_FAIL)
 
@@ -480,10 +481,12 @@ def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) ->
         "name": "which drill, or all",
         "list": "list the drills",
         "repeat": "how often to run each drill",
-        "compare": "run each drill with this profile of the load balancer too, such as reference",
+        "compare": "run each drill with this profile of the load balancer too, such as reference; for upgrade: "
+        "plain, which is kubeadm's order by itself",
         "json": "as JSON, for programs",
         "keep": "inject the fault and leave it in, to explore the lab; measures nothing",
         "heal": "revert the fault that an earlier drill left in the lab",
+        "yes": "agree to what the drill loses, and to repairs of the host that it needs (upgrade)",
     },
 )
 def drill(
@@ -496,6 +499,7 @@ def drill(
     json: bool = False,
     keep: bool = False,
     heal: bool = False,
+    yes: bool = False,
 ) -> None:
     """Break the lab on purpose, measure what users notice, and repair it. Exit 0 within all limits, else 60."""
     from lab.drill import command, report
@@ -505,10 +509,16 @@ def drill(
         return
     session = _made(lab, errors_console if json else console)
     command.require_one_way(keep=keep, heal=heal, repeat=repeat, compare=compare, name=name or "")
-    if heal or keep:
-        console.print(command.heal(session) if heal else command.keep(session, name or ""))
+    if heal:
+        console.print(command.heal(session))
         return
-    found, folder = command.drill(session, name or "", repeat=repeat, compare=compare)
+    confirm = _confirmed(f"drill {name}")
+    if keep:
+        console.print(command.keep(session, name or "", consent=yes, confirm=confirm))
+        return
+    found, folder = command.drill(
+        session, name or "", repeat=repeat, compare=compare, consent=yes, confirm=confirm
+    )
     if json:
         _print_json(command.to_json(found))
     else:
@@ -802,6 +812,16 @@ def _warn_of_a_recovery(session: Any) -> None:
     if left:
         errors_console.print(
             f"a recovery was interrupted; `./inv recover {quoting.word(left.file)}` goes on",
+            style="yellow",
+            soft_wrap=True,
+        )
+
+
+def _warn_of_an_upgrade(session: Any) -> None:
+    """Warn that an upgrade is under way, so that machines may have either version."""
+    if session.made and session.made.upgrading:
+        errors_console.print(
+            f"an upgrade to Kubernetes {session.made.upgrading} is under way; `./inv up` continues it",
             style="yellow",
             soft_wrap=True,
         )

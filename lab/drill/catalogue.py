@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from lab.drill import certificates, downgrade, rotation, survivor, workload
+from lab.drill import certificates, downgrade, rehearsal, rotation, survivor, workload
 from lab.drill.scene import Scene, etcd
 from lab.model import Lab, Node
 from lab.model.selectors import Selector, balancers, control_planes, every_machine
@@ -30,6 +30,7 @@ class Drill:
     `prepares` is how many seconds it takes at most until the fault is in. `heal` reverts the fault, and is safe
     if there is none. `limits`: figure → its maximum in the profile `tuned`. `unfit` is why a lab that is large
     enough does not fit, or None. `in_all`: it belongs to `drill all`, so it must fit every lab of that size.
+    `loss` is what is lost in the lab, which is asked about first; None for nothing.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Drill:
     limits: Mapping[str, float] = field(default_factory=dict)
     unfit: Callable[[Lab], str | None] = lambda lab: None
     in_all: bool = True
+    loss: Callable[[Session], str] | None = None
 
     def lab_problem(self, lab: Lab) -> str | None:
         """Why this lab does not fit the drill; None if it does."""
@@ -332,5 +334,16 @@ DRILLS = (
         seconds=5,
         prepares=480,
         limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+    ),
+    # Measured by lab.drill.measured_upgrade, whose report is that of a change.
+    Drill(
+        rehearsal.NAME,
+        rehearsal.machines,
+        rehearsal.upgrade,
+        rehearsal.put_back,
+        control_planes=1,
+        unfit=rehearsal.lab_problem,
+        in_all=False,
+        loss=rehearsal.loss,
     ),
 )

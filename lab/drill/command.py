@@ -9,11 +9,13 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from lab.config.shape import whole
-from lab.drill import catalogue, report, run, undo
+from lab.drill import catalogue, measured_upgrade, rehearsal, report, run, undo
+from lab.drill.measured_up import PLAIN
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
-from lab.errors import ConfigError
+from lab.errors import ConfigError, LabStateError
 from lab.session import Session, require_up
+from lab.verbs.up import Confirm
 
 SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
 PROFILES = ("tuned", "reference")
@@ -43,29 +45,38 @@ def require_one_way(*, keep: bool, heal: bool, repeat: str, compare: str, name: 
         raise ConfigError(problems, hint="`./inv --help drill` explains them")
 
 
-def drill(session: Session, name: str, *, repeat: str, compare: str) -> tuple[Report, Path]:
+def drill(
+    session: Session, name: str, *, repeat: str, compare: str, consent: bool, confirm: Confirm
+) -> tuple[Report, Path]:
     """Run drills and write their report; return it and its folder.
 
-    Raises ConfigError for an unknown drill or profile or an invalid repeat, before anything is changed.
+    Raises ConfigError for an unknown drill or profile or an invalid repeat, LabStateError if the user does not
+    agree to what is lost, before anything is changed.
     """
     drills = chosen(name)
-    times, profiles = _checked(session, repeat, compare)
+    times, profiles = _checked(session, name, repeat, compare)
     require_up(session)
     run.require_fit(session, drills)
+    _require_consent(session, drills, consent, confirm)
     found = report.begin(session)
     with session.workspace.lock(), session.progress.live():
-        results = run.carry_out(session, drills, repeat=times, profiles=profiles)
-    found = found.model_copy(update={"results": results})
+        if name == rehearsal.NAME:
+            found = measured_upgrade.carry_out(session, repeat=times, compare=compare, consent=consent)
+        else:
+            results = run.carry_out(session, drills, repeat=times, profiles=profiles)
+            found = found.model_copy(update={"results": results})
     folder = report.keep(found, session.workspace, name)
     return found, folder
 
 
-def keep(session: Session, name: str) -> str:
+def keep(session: Session, name: str, *, consent: bool, confirm: Confirm) -> str:
     """Inject one drill's fault and leave it in; return the message."""
     drills = chosen(name)
     if len(drills) > 1:
         raise ConfigError(["--keep leaves one fault in, but `all` means several"], hint="name one drill")
     require_up(session)
+    run.require_fit(session, drills)
+    _require_consent(session, drills, consent, confirm)
     with session.workspace.lock():
         victims = run.keep(session, drills[0])
     where = ", ".join(node.name for node in victims)
@@ -100,14 +111,25 @@ def to_json(found: Report) -> str:
     return found.model_dump_json(indent=2, exclude={"results": {"__all__": {"recording": SAMPLES}}})
 
 
-def _checked(session: Session, repeat: str, compare: str) -> tuple[int, Sequence[str]]:
+def _require_consent(
+    session: Session, drills: Sequence[catalogue.Drill], consent: bool, confirm: Confirm
+) -> None:
+    """Raise LabStateError unless the user agrees to what the drills lose."""
+    losses = [each.loss(session) for each in drills if each.loss]
+    if losses and not consent and not confirm(f"{' '.join(losses)} Continue? [y/N] "):
+        raise LabStateError("nothing was changed", hint="`./inv drill --list` lists the drills")
+
+
+def _checked(session: Session, name: str, repeat: str, compare: str) -> tuple[int, Sequence[str]]:
     problems = []
     times = 0
     try:
         times = whole(repeat, range(1, MAX_REPEATS + 1), f"from 1 to {MAX_REPEATS}")
     except ValueError as error:
         problems.append(f"--repeat: {error}")
-    if compare and compare not in PROFILES:
+    if name == rehearsal.NAME and compare not in ("", PLAIN):
+        problems.append(f"--compare {compare}: an upgrade is compared with {PLAIN}, kubeadm's order by itself")
+    if name != rehearsal.NAME and compare and compare not in PROFILES:
         problems.append(f"--compare {compare}: the load balancer's profiles are {' and '.join(PROFILES)}")
     if problems:
         raise ConfigError(problems, hint="`./inv --help drill` explains them")

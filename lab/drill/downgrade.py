@@ -38,8 +38,8 @@ def lab_problem(lab: Lab) -> str | None:
         return None
     version = lab.kubernetes.version
     return (
-        f"downgrade-etcd needs a lab whose etcd has an earlier minor version among those of the kit: Kubernetes "
-        f"{version} has etcd {release(version).etcd}"
+        "downgrade-etcd needs a lab whose etcd has an earlier minor version among those of the kit, and "
+        f"Kubernetes {version} has etcd {release(version).etcd}"
     )
 
 
@@ -51,8 +51,8 @@ def members(session: Session) -> tuple[Node, ...]:
     lacking = [n.name for n in session.lab.etcd_members if not upgrade.has_etcd(session.remote, n, tag)]
     if lacking and not image.exists(former, image.name(former)):
         raise LabStateError(
-            f"{', '.join(lacking)}: the image etcd:{tag} is missing, and so is the golden machine of Kubernetes "
-            f"{version}, which has it",
+            f"{', '.join(lacking)}: the image etcd:{tag} is missing, and so is the golden machine that has it, "
+            f"of Kubernetes {version}",
             hint=f"`./inv bake --lab FILE` builds it, with a FILE that has kubernetes.version: {version}",
         )
     return session.lab.etcd_members
@@ -85,7 +85,7 @@ def finish(scene: Scene) -> None:
 
 
 def _former(lab: Lab) -> Lab | None:
-    """The lab with the newest Kubernetes version whose etcd is one minor version older; None if there is none."""
+    """The lab with the newest Kubernetes version whose etcd is one minor version older; None without one."""
     major, minor = map(int, _minor(lab).split("."))
     for version in supported():
         kubernetes = lab.kubernetes.model_copy(update={"version": version})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -15,7 +15,7 @@ from lab.drill.catalogue import ALWAYS
 from lab.drill.figures import figures
 from lab.drill.observe import AFTER, Observation, service_nodes, workload_runs
 from lab.drill.probes import LONGEST
-from lab.drill.recording import Exemption, Mark, Report, Result, Title
+from lab.drill.recording import Exemption, Mark, Recording, Report, Result, Title
 from lab.drill.recovery import wait_for_recovery
 from lab.drill.scene import Scene, raft_term
 from lab.errors import LabError, LabStateError
@@ -45,14 +45,19 @@ def measured(
     off: Collection[str] = (),
     exemptions: tuple[Exemption, ...] = (),
     name: str = "up",
+    number: int = 1,
+    limits: Mapping[str, float] = LIMITS,
+    profile: str = "",
 ) -> tuple[Report, Path]:
     """Do some work on a lab while probes run; return the report and its folder.
 
     `keep`: the machines that run before and after; probes of the Service go to these. `off`: the names of
-    machines that do not run at the beginning. `exemptions`: those of LIMITS that this change can't keep.
-    `session` has the lab as it will be afterwards. The caller holds the workspace's lock. However the work
-    ends, the probes are stopped, the report is written with the problem, the workload is removed, and the
-    work's error or interrupt is raised. Raises LabError before the work starts if nothing could be measured.
+    machines that do not run at the beginning. `limits`: figure → its maximum in the profile `tuned`, besides
+    ALWAYS; `exemptions`: those of them that this change can't keep. `name`, `number` and `profile` are what the
+    report calls the run; its usual profile is the load balancer's. `session` has the lab as it will be
+    afterwards. The caller holds the workspace's lock. However the work ends, the probes are stopped, the report
+    is written with the problem, the workload is removed, and the work's error or interrupt is raised. Raises
+    LabError before the work starts if nothing could be measured.
     """
     require_serving(session)
     steady = session.lab.model_copy(update={"nodes": keep})
@@ -67,7 +72,10 @@ def measured(
         failure = _watched(observed, title, work, steady, node_port)
         if failure is not None:
             observed.problem = observed.problem or _why(title, failure)
-        result = _judged(observed, title, name, exemptions)
+        recording = observed.recording(name, run=number, title=title)
+        if profile:
+            recording = recording.model_copy(update={"profile": profile})
+        result = _judged(recording, limits, exemptions, observed.problem)
         found = found.model_copy(update={"results": (result,)})
         folder = report.keep(found, session.workspace, name)
         if failure is not None:
@@ -175,12 +183,13 @@ def _recover(observed: Observation) -> None:
     observed.let_pass(AFTER)
 
 
-def _judged(observed: Observation, title: Title, name: str, exemptions: tuple[Exemption, ...]) -> Result:
-    recording = observed.recording(name, title=title)
-    limits = dict(LIMITS) if recording.profile == "tuned" else {}
-    exempt = tuple(each for each in exemptions if limits.pop(each.figure, None) is not None)
-    found = figures(recording, ALWAYS | limits)
-    return Result(recording=recording, figures=found, problem=observed.problem, exemptions=exempt)
+def _judged(
+    recording: Recording, limits: Mapping[str, float], exemptions: tuple[Exemption, ...], problem: str
+) -> Result:
+    left = dict(limits) if recording.profile == "tuned" else {}
+    exempt = tuple(each for each in exemptions if left.pop(each.figure, None) is not None)
+    found = figures(recording, ALWAYS | left)
+    return Result(recording=recording, figures=found, problem=problem, exemptions=exempt)
 
 
 def _also(failure: BaseException | None, work: Callable[[], None]) -> BaseException | None:

@@ -12,13 +12,23 @@ from lab.model import Lab, Node
 from lab.model.change import Change
 from lab.session import Session
 
+UPGRADE_LIMITS = {"writes.longest_gap_s": 3.0}
+"""Limits of an upgrade, besides those of every change: one machine at a time is away."""
+
+PLAIN = "plain"
+"""In a report, what stands in the place of the load balancer's profile for an upgrade with `--plain`."""
+
 
 class Measured:
     """Runs the probes during one `up`. `report` and `folder` are set once it has ended."""
 
-    def __init__(self, *, plain: bool = False) -> None:
-        """Measure nothing yet; an upgrade is `plain` (`lab.plans.upgrade`)."""
-        self.plain = plain
+    def __init__(self, *, plain: bool = False, name: str = "up", number: int = 1) -> None:
+        """Measure nothing yet.
+
+        An upgrade is `plain` (`lab.plans.upgrade`): it is there to be compared, and so has no limits but those
+        of every drill. `name` is that in the report, `number` the run's.
+        """
+        self.plain, self.name, self.number = plain, name, number
         self.report: Report | None = None
         self.folder: Path | None = None
 
@@ -39,6 +49,10 @@ class Measured:
                 *_exemptions(session.lab, (*leaving, *change.resized)),
                 *_exemptions_of_upgrade(session.lab, change),
             ),
+            name=self.name,
+            number=self.number,
+            limits=measure.LIMITS | (UPGRADE_LIMITS if change.upgraded else {}),
+            profile=PLAIN if self.plain else "",
         )
 
 
@@ -83,5 +97,5 @@ def _exemptions_of_upgrade(lab: Lab, change: Change) -> tuple[Exemption, ...]:
     """The limits that can't hold while the only API server restarts."""
     if not change.upgraded or len(lab.control_planes) > 1:
         return ()
-    words_of_it = words.only_control_plane(lab.first.name)
-    return (Exemption(figure="connections.failed", **words_of_it._asdict()),)
+    words_of_it = words.only_control_plane(lab.first.name)._asdict()
+    return tuple(Exemption(figure=each, **words_of_it) for each in measure.LIMITS | UPGRADE_LIMITS)

@@ -87,9 +87,10 @@ def _drill(drill: Drill, columns: list[str]) -> dict[str, Any]:
 
 
 def _story(drill: Drill) -> Story:
-    """A drill's description; for a change, its title and a general description."""
+    """A drill's description; for a change, its title, with a general description where there is no other."""
     if drill.title:
-        return Story(Bilingual(drill.title.en, drill.title.ko), CHANGE_HEADINGS["unknown"])
+        text = STORIES[drill.name].text if drill.name in STORIES else CHANGE_HEADINGS["unknown"]
+        return Story(Bilingual(drill.title.en, drill.title.ko), text)
     return STORIES.get(drill.name, Story(Bilingual(drill.name, drill.name), HEADINGS["unknown"]))
 
 

@@ -41,7 +41,7 @@ def carry_out(
     """
     require_fit(session, drills)
     # Only once: from here on, changes are this drill's own.
-    patience = _without_leftovers(session)
+    patience = without_leftovers(session)
     results: list[Result] = []
     for profile in profiles:
         with undo.profile(session, profile) as changed, _ready(changed, patience) as node_port:
@@ -75,10 +75,10 @@ def require_fit(session: Session, drills: Sequence[Drill]) -> None:
 
 def require_green(session: Session) -> None:
     """Revert what an earlier drill left in. Raises LabStateError unless all checks pass afterwards."""
-    _settled(session, _without_leftovers(session))
+    settle(session, without_leftovers(session))
 
 
-def _without_leftovers(session: Session) -> float:
+def without_leftovers(session: Session) -> float:
     """Revert what an earlier drill left in; return how many seconds the lab may need until all checks pass."""
     undone = undo.leftovers(session)
     for left in undone:
@@ -86,7 +86,7 @@ def _without_leftovers(session: Session) -> float:
     return GREEN if undone else SETTLED
 
 
-def _settled(session: Session, patience: float) -> None:
+def settle(session: Session, patience: float) -> None:
     """Raise LabStateError unless all checks pass within that many seconds."""
     with session.progress.step("verify", "all checks pass before the drill") as step:
         try:
@@ -157,7 +157,7 @@ def _let_happen(observed: Observation, scene: Scene, drill: Drill) -> None:
 @contextmanager
 def _ready(session: Session, patience: float) -> Iterator[int]:
     """A verified lab with the drills' workload while inside; yields its Service's node port."""
-    _settled(session, patience)
+    settle(session, patience)
     with workload_runs(session, session.lab) as node_port:
         yield node_port
 

@@ -37,10 +37,10 @@ LOOK_TIMEOUT = 20.0
 class Upgrade:
     """An upgrade of machines that exist to the version of `lab`, from the golden machine of that name.
 
-    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `etcd_alone` are those
-    whose etcd gets another version before all else, or nothing but that: that of `etcd_lab`, with the image of
-    its golden machine `etcd_golden`. `plain`: as kubeadm's page has it, which leaves out the load balancer,
-    etcd's leader and the API server's clients; for comparison.
+    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `etcd_alone` are
+    those whose etcd gets another version before all else, or nothing but that: that of `etcd_lab`, with the
+    image of its golden machine `etcd_golden`. `plain`: as kubeadm's page has it, which leaves out the load
+    balancer, etcd's leader and the API server's clients; for comparison.
     """
 
     lab: Lab

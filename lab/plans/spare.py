@@ -1,4 +1,4 @@
-"""Takes load off a control plane before it is restarted: HAProxy sends it nothing new, and etcd can spare it."""
+"""Takes load off a control plane before it restarts: HAProxy sends it nothing new, and etcd can spare it."""
 
 from __future__ import annotations
 

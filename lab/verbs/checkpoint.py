@@ -47,38 +47,57 @@ def save(session: Session, name: str) -> Checkpoint:
     """
     checkpoints.require_name(name)
     with session.workspace.lock():
-        session = _as_recorded(session)
-        begun = checkpoints.find(session.workspace, name)
-        if begun and begun.complete:
-            raise ConfigError(
-                [f"there is a checkpoint {name} already, of {_moment(begun)}"],
-                hint=f"choose another name; or `./inv checkpoints --remove {name}` first",
-            )
-        _require_no_change_under_way(session)
-        healthy = _health(session, begun)
-        if begun:
-            # Incomplete, and in the way of another attempt on a small disk.
-            _discard(session, name)
-        _require_room(session)
-        checkpoints.begin(
-            session.workspace,
-            Checkpoint(name=name, taken=datetime.now(UTC), made=_record(session), healthy=healthy),
+        return take(session, name)
+
+
+def take(session: Session, name: str) -> Checkpoint:
+    """The same; the caller holds the lab's lock."""
+    session = _as_recorded(session)
+    begun = checkpoints.find(session.workspace, name)
+    if begun and begun.complete:
+        raise ConfigError(
+            [f"there is a checkpoint {name} already, of {_moment(begun)}"],
+            hint=f"choose another name; or `./inv checkpoints --remove {name}` first",
         )
-        session.workspace.rotate_logs()
-        close_connections(session)
-        try:
-            with session.progress.live():
-                engine.run(
-                    SAVE, _context(session, Situation(session.lab.first, session.lab.nodes, checkpoint=name))
-                )
-        except LabError:
-            _undo(session, name, healthy=healthy)
-            raise
-        done = checkpoints.complete(session.workspace, name)
-        took = session.progress.seconds
-        session.progress.say(f"the checkpoint {name} is complete after {took:.0f} s; the machines start again")
-        _start(session, healthy=healthy)
+    _require_no_change_under_way(session)
+    healthy = _health(session, begun)
+    if begun:
+        # Incomplete, and in the way of another attempt on a small disk.
+        _discard(session, name)
+    _require_room(session)
+    checkpoints.begin(
+        session.workspace,
+        Checkpoint(name=name, taken=datetime.now(UTC), made=_record(session), healthy=healthy),
+    )
+    session.workspace.rotate_logs()
+    close_connections(session)
+    try:
+        with session.progress.live():
+            engine.run(
+                SAVE, _context(session, Situation(session.lab.first, session.lab.nodes, checkpoint=name))
+            )
+    except LabError:
+        _undo(session, name, healthy=healthy)
+        raise
+    done = checkpoints.complete(session.workspace, name)
+    took = session.progress.seconds
+    session.progress.say(f"the checkpoint {name} is complete after {took:.0f} s; the machines start again")
+    _start(session, healthy=healthy)
     return done
+
+
+def abandon(session: Session, name: str) -> None:
+    """Remove an incomplete checkpoint, and start the machines that were stopped for it.
+
+    The caller holds the lab's lock.
+    """
+    begun = checkpoints.find(session.workspace, name)
+    assert begun is not None
+    assert not begun.complete
+    session = _as_recorded(session)
+    _discard(session, name)
+    checkpoints.remove(session.workspace, name)
+    _start(session, healthy=begun.healthy)
 
 
 def restore(session: Session, name: str, *, consent: bool, confirm: Confirm) -> Checkpoint:
@@ -89,28 +108,33 @@ def restore(session: Session, name: str, *, consent: bool, confirm: Confirm) -> 
     missing or the answer is no, HostNotFit if the disk has too little space.
     """
     with session.workspace.lock():
-        session = dataclasses.replace(session, made=made.read(session.workspace))
-        found = _complete(session, name)
-        _require_same_lab(session, found)
-        session = of_lab(session, found.made.lab)
-        states = _states(session)
-        absent = tuple(node for node in session.lab.nodes if states[node.name] in ("absent", "incomplete"))
-        _require_saved(session, found)
-        _require_room(session, replacing=found)
-        if not consent and not confirm(question(session, found)):
-            raise LabStateError("nothing was changed", hint="`./inv checkpoints` lists the checkpoints")
-        session.workspace.rotate_logs()
-        close_connections(session)
-        if absent:
-            # Vagrant creates them from its file, which may be of a lab.yaml that was rendered since.
-            render.record_and_write(session, found.made.golden)
-        made.update(session.workspace, lambda record: record.model_copy(update={"restoring": name}))
-        situation = Situation(session.lab.first, session.lab.nodes, absent=absent, checkpoint=name)
-        plan = tuple(step for step in RESTORE if absent or step.name != "create")
-        with session.progress.live():
-            engine.run(plan, _context(session, situation))
-        checkpoints.put_back(session.workspace, found)
-        _start(_as_recorded(session), healthy=found.healthy)
+        return bring_back(session, name, consent=consent, confirm=confirm)
+
+
+def bring_back(session: Session, name: str, *, consent: bool, confirm: Confirm) -> Checkpoint:
+    """The same; the caller holds the lab's lock."""
+    session = dataclasses.replace(session, made=made.read(session.workspace))
+    found = _complete(session, name)
+    _require_same_lab(session, found)
+    session = of_lab(session, found.made.lab)
+    states = _states(session)
+    absent = tuple(node for node in session.lab.nodes if states[node.name] in ("absent", "incomplete"))
+    _require_saved(session, found)
+    _require_room(session, replacing=found)
+    if not consent and not confirm(question(session, found)):
+        raise LabStateError("nothing was changed", hint="`./inv checkpoints` lists the checkpoints")
+    session.workspace.rotate_logs()
+    close_connections(session)
+    if absent:
+        # Vagrant creates them from its file, which may be of a lab.yaml that was rendered since.
+        render.record_and_write(session, found.made.golden)
+    made.update(session.workspace, lambda record: record.model_copy(update={"restoring": name}))
+    situation = Situation(session.lab.first, session.lab.nodes, absent=absent, checkpoint=name)
+    plan = tuple(step for step in RESTORE if absent or step.name != "create")
+    with session.progress.live():
+        engine.run(plan, _context(session, situation))
+    checkpoints.put_back(session.workspace, found)
+    _start(_as_recorded(session), healthy=found.healthy)
     return found
 
 
@@ -154,13 +178,18 @@ def remove(session: Session, name: str) -> None:
     """
     _require_known(session, name)
     with session.workspace.lock():
-        session = _as_recorded(session)
-        if session.made and session.made.restoring == name:
-            problem = restore_problem(session)
-            assert problem is not None
-            raise LabStateError(problem.what, hint=problem.next)
-        _discard(session, name)
-        checkpoints.remove(session.workspace, name)
+        discard(session, name)
+
+
+def discard(session: Session, name: str) -> None:
+    """The same for one that there is; the caller holds the lab's lock."""
+    session = _as_recorded(session)
+    if session.made and session.made.restoring == name:
+        problem = restore_problem(session)
+        assert problem is not None
+        raise LabStateError(problem.what, hint=problem.next)
+    _discard(session, name)
+    checkpoints.remove(session.workspace, name)
 
 
 def removal_question(session: Session, name: str) -> str:
@@ -215,6 +244,11 @@ def _require_no_change_under_way(session: Session) -> None:
     problem = restore_problem(session)
     if problem:
         raise LabStateError(problem.what, hint=problem.next)
+    if record.upgrading:
+        raise LabStateError(
+            f"an upgrade to Kubernetes {record.upgrading} is under way, so the lab can't be saved now",
+            hint="`./inv up` completes it",
+        )
     names = dict.fromkeys((*record.leaving, *record.resizing))
     missing = [node.name for node in record.lab.nodes if node.name not in record.machines]
     if names or missing:

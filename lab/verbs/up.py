@@ -92,34 +92,39 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
     continues from there.
     """
     with session.workspace.lock():
-        session = dataclasses.replace(session, made=made.read(session.workspace))
-        recovery.require_none(session.workspace)
-        render.refresh(session)
-        change = change_of(session, session.lab)
-        require_possible(session, change)
-        half_restored = restore_problem(session)
-        if half_restored:
-            raise LabStateError(half_restored.what, hint=half_restored.next)
-        require_stop_of(change, wish.until)
-        if wish.plain and not change.upgraded:
-            raise ConfigError(
-                ["--plain: no upgrade is to be done"],
-                hint="set kubernetes.version in lab.yaml to the version to upgrade to",
-            )
-        leaving = leaving_machines(session, change, wish.replacing)
-        refusal = quorum_problem(session, change, leaving, wish.replacing) or upgrade_problem(session, change)
-        if refusal:
-            raise LabStateError(refusal.what, hint=refusal.next)
-        asks = bool(change.removed or wish.replacing or _begins_upgrade(session, change)) and not wish.consent
-        if asks and not confirm(question(session, change, wish.replacing)):
-            raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
-        session.workspace.rotate_logs()
-        if not (wish.until or leaving) and _is_up(session):
-            around(session, change, leaving, lambda: _end(session, wish, changed=False))
-            return
-        golden = bake.bake(session, consent=wish.consent)
-        settled = _settled(session)
-        around(settled, change, leaving, lambda: _carry_out(settled, change, golden, leaving, wish))
+        apply(session, wish, confirm, around)
+
+
+def apply(session: Session, wish: Request, confirm: Confirm, around: Around = unmeasured) -> None:
+    """The same; the caller holds the lab's lock."""
+    session = dataclasses.replace(session, made=made.read(session.workspace))
+    recovery.require_none(session.workspace)
+    render.refresh(session)
+    change = change_of(session, session.lab)
+    require_possible(session, change)
+    half_restored = restore_problem(session)
+    if half_restored:
+        raise LabStateError(half_restored.what, hint=half_restored.next)
+    require_stop_of(change, wish.until)
+    if wish.plain and not change.upgraded:
+        raise ConfigError(
+            ["--plain: no upgrade is to be done"],
+            hint="set kubernetes.version in lab.yaml to the version to upgrade to",
+        )
+    leaving = leaving_machines(session, change, wish.replacing)
+    refusal = quorum_problem(session, change, leaving, wish.replacing) or upgrade_problem(session, change)
+    if refusal:
+        raise LabStateError(refusal.what, hint=refusal.next)
+    asks = bool(change.removed or wish.replacing or _begins_upgrade(session, change)) and not wish.consent
+    if asks and not confirm(question(session, change, wish.replacing)):
+        raise LabStateError("nothing was changed", hint="`./inv plan` shows what `up` would do")
+    session.workspace.rotate_logs()
+    if not (wish.until or leaving) and _is_up(session):
+        around(session, change, leaving, lambda: _end(session, wish, changed=False))
+        return
+    golden = bake.bake(session, consent=wish.consent)
+    settled = _settled(session)
+    around(settled, change, leaving, lambda: _carry_out(settled, change, golden, leaving, wish))
 
 
 def require_replaceable(session: Session, name: str) -> Node:
@@ -300,8 +305,8 @@ def _is_up(session: Session) -> bool:
 
 
 def _settled(session: Session) -> Session:
-    """The same lab, now that baking has provided a kernel to try KVM with."""
-    if not providers.provider_of(session.lab).may_emulate:
+    """The same lab, now that baking has provided a kernel to try KVM with; existing machines decide that."""
+    if has_machines(session) or not providers.provider_of(session.lab).may_emulate:
         return session
     return of_lab(session, config.load(session.path, lambda file: choice.settle(file, session.workspace)))
 

@@ -35,7 +35,7 @@ class SavedWorld:
         world = self.world
         state = (copy.copy(world.machine(node.name)), set(world.members), dict(world.nodes), world.pod_network)
         world.touch(f"save {node.name}", lambda: self.saved.update({(name, node.name): state}))
-        return Saved(mib=100, base=world.record.machines[node.name].golden)
+        return Saved(mib=100, base=world.machine(node.name).base)
 
     def load(self, lab: Lab, workspace: Workspace, node: Node, name: str, saved: Saved, log: Path) -> None:
         """Restore a machine that is off; the record says meanwhile that the machines differ."""
@@ -55,7 +55,7 @@ class SavedWorld:
         """Whether that was not saved, or is of another golden machine."""
         if (name, node.name) not in self.saved:
             return "nothing is saved of it"
-        same = self.world.record.machines[node.name].golden == saved.base
+        same = self.world.machine(node.name).base in (saved.base, "")
         return None if same else "it is another machine"
 
     def discard(self, lab: Lab, workspace: Workspace, name: str, log: Path) -> None:

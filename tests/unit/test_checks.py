@@ -534,6 +534,17 @@ def verdicts(of: Lab, found: Facts, name: str) -> dict[str, Verdict]:
     return {case.node.name: case.judge(found) for case in cases(of) if case.check.name == name and case.node}
 
 
+def test_during_an_upgrade_a_machine_has_either_version_and_no_third() -> None:
+    below, third = nodes("cp1", version="v1.37.2"), nodes("w1", version="v1.35.4")
+    under_way = replace(below(facts()), upgrading="1.37.2")
+    assert judged(under_way, "fails") == set()
+    found = verdicts(lab(), under_way, "node-as-declared")["cp1"]
+    assert "v1.37.2" in found.found
+    assert "an upgrade is under way" in found.found
+    assert judged(replace(third(below(facts())), upgrading="1.37.2"), "fails") == {"node-as-declared[w1]"}
+    assert judged(below(facts()), "fails") == {"node-as-declared[cp1]"}
+
+
 def everyone_answers(found: Facts) -> Facts:
     """No port is denied to any pod."""
     for node, said in known(found.probes).seen.items():

@@ -136,7 +136,9 @@ def test_a_downgrade_that_is_enabled_only_is_cancelled(drilled: Drilled) -> None
     assert (drilled.done(), drilled.target, drilled.storage) == (["downgrade heal"], "", "3.7.0")
 
 
-@pytest.mark.parametrize("at", ["downgrade inject", *(f"upgrade {name} --etcd" for name in ("cp1", "cp3", "cp2"))])
+@pytest.mark.parametrize(
+    "at", ["downgrade inject", *(f"upgrade {name} --etcd" for name in ("cp1", "cp3", "cp2"))]
+)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_drill_that_was_killed_is_reverted_by_the_next(drilled: Drilled, at: str, when: str) -> None:
     world = drilled.world
@@ -150,7 +152,9 @@ def test_a_drill_that_was_killed_is_reverted_by_the_next(drilled: Drilled, at: s
     assert world.haproxy_drained == set()
 
 
-@pytest.mark.parametrize("at", ["downgrade heal", *(f"upgrade {name} --etcd" for name in ("cp1", "cp3", "cp2"))])
+@pytest.mark.parametrize(
+    "at", ["downgrade heal", *(f"upgrade {name} --etcd" for name in ("cp1", "cp3", "cp2"))]
+)
 def test_a_revert_that_was_killed_is_completed(drilled: Drilled, at: str) -> None:
     downgrade.downgrade(drilled.scene)
     drilled.world.touches.clear()

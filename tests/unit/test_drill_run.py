@@ -29,6 +29,13 @@ from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, progress, recorded, with_a_second_balancer
 
 
+def unasked(question: str) -> bool:
+    raise AssertionError(question)
+
+
+UNASKED: dict[str, Any] = {"consent": False, "confirm": unasked}
+
+
 @pytest.fixture
 def session(tmp_path: Path) -> Session:
     lab = default()
@@ -138,7 +145,7 @@ def test_a_lab_too_small_for_a_drill_is_told_so() -> None:
     assert unfit["lose-quorum"] == "lose-quorum needs 3 control planes, and ha-lab has 1"
     assert unfit["kill-worker"] == "kill-worker needs 2 workers, and ha-lab has 1"
     assert not unfit["reload-load-balancer"]
-    assert not any(drill.lab_problem(lab) for drill in catalogue.DRILLS)
+    assert not any(drill.lab_problem(lab) for drill in command.chosen("all"))
 
 
 def test_a_drill_that_there_isn_t_is_answered_with_those_there_are() -> None:
@@ -146,19 +153,26 @@ def test_a_drill_that_there_isn_t_is_answered_with_those_there_are() -> None:
         command.chosen("kill-everything")
     assert "no drill 'kill-everything'" in told.value.message
     assert "lose-quorum" in told.value.hint
-    assert len(command.chosen("all")) == len(catalogue.DRILLS)
+    assert command.chosen("all") == tuple(drill for drill in catalogue.DRILLS if drill.in_all)
 
 
 def test_what_is_wrong_with_the_words_is_told_all_at_once(session: Session) -> None:
     with pytest.raises(ConfigError) as told:
-        command.drill(session, "lose-quorum", repeat="0", compare="fast")
+        command.drill(session, "lose-quorum", repeat="0", compare="fast", **UNASKED)
     assert len(told.value.problems) == 2
+
+
+def test_an_upgrade_is_compared_with_the_plain_one_and_no_other_drill_is(session: Session) -> None:
+    with pytest.raises(ConfigError, match="--compare reference: an upgrade is compared with plain"):
+        command.drill(session, "upgrade", repeat="1", compare="reference", **UNASKED)
+    with pytest.raises(ConfigError, match="--compare plain: the load balancer's profiles are"):
+        command.drill(session, "lose-quorum", repeat="1", compare="plain", **UNASKED)
 
 
 @pytest.mark.parametrize("repeat", ["x", "-1", "51", ""])
 def test_a_repeat_that_is_no_number_of_runs_is_told(session: Session, repeat: str) -> None:
     with pytest.raises(ConfigError, match="from 1 to 50"):
-        command.drill(session, "lose-quorum", repeat=repeat, compare="")
+        command.drill(session, "lose-quorum", repeat=repeat, compare="", **UNASKED)
 
 
 @pytest.mark.parametrize(
@@ -186,14 +200,14 @@ def test_a_fault_that_is_taken_out_while_somebody_looks_is_none(
 
 def test_a_lab_that_is_not_up_is_not_drilled(session: Session) -> None:
     with pytest.raises(LabError, match="has not been brought up"):
-        command.drill(session, "lose-quorum", repeat="1", compare="")
+        command.drill(session, "lose-quorum", repeat="1", compare="", **UNASKED)
 
 
 def test_a_lab_whose_network_is_down_is_not_drilled(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.workspace.write_secret(session.workspace.kubeconfig, "here")
     monkeypatch.setattr(session.remote, "route_problem", lambda: "the lab's network is not up on this host")
     with pytest.raises(LabError, match="network is not up"):
-        command.drill(session, "lose-quorum", repeat="1", compare="")
+        command.drill(session, "lose-quorum", repeat="1", compare="", **UNASKED)
 
 
 def test_a_lab_that_is_not_green_is_left_as_it_is(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:

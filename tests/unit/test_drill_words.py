@@ -13,8 +13,15 @@ DRILLS = (
     *("kill-control-plane", "stop-api-server", "freeze-api-server", "kill-etcd-leader", "slow-etcd-disk"),
     *("partition-control-plane", "partition-from-peers", "lose-quorum"),
     *("lose-quorum-for-good", "etcd-no-space", "replace-etcd-member", "downgrade-etcd"),
-    *("reload-load-balancer", "restart-load-balancer", "kill-load-balancer", "kill-worker", "power-off-all", "renew-certificates"),
-    *("certificates-expire", "rotate-ca"),
+    *(
+        "reload-load-balancer",
+        "restart-load-balancer",
+        "kill-load-balancer",
+        "kill-worker",
+        "power-off-all",
+        "renew-certificates",
+    ),
+    *("certificates-expire", "rotate-ca", "upgrade"),
 )
 HANGUL = re.compile("[가-힣]")
 

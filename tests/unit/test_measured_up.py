@@ -146,10 +146,26 @@ def test_an_upgrade_is_titled_by_its_version_and_has_all_limits(asked: Asked) ->
     assert asked.title is not None
     assert asked.title.en == "A change of the lab: upgraded Kubernetes to 1.37.2"
     assert asked.exempt == []
+    assert asked.words["limits"] == {"connections.failed": 0, "writes.longest_gap_s": 3}
+    assert (asked.words["name"], asked.words["profile"]) == ("up", "")
     assert asked.stay == ["lb1", "cp1", "cp2", "cp3", "w1", "w2"]
 
 
-def test_new_connections_have_no_limit_while_the_only_api_server_is_upgraded(asked: Asked) -> None:
+def test_there_are_no_limits_while_the_only_api_server_is_upgraded(asked: Asked) -> None:
     asked.up(control_planes=1)
     asked.up(version="1.37.2", control_planes=1)
-    assert asked.exempt == ["connections.failed"]
+    assert asked.exempt == ["connections.failed", "writes.longest_gap_s"]
+
+
+def test_other_changes_have_no_limit_of_writes(asked: Asked) -> None:
+    asked.up(workers=3)
+    assert asked.words["limits"] == {"connections.failed": 0}
+
+
+def test_a_plain_upgrade_stands_beside_the_profiles(asked: Asked) -> None:
+    asked.world.wanted = lab_of(asked.world.folder, version="1.37.2")
+    session = asked.world.session(asked.world.wanted)
+    bring_up.up(session, Request(consent=True, plain=True), lambda question: False, Measured(plain=True))
+    assert asked.words["profile"] == "plain"
+    assert asked.title is not None
+    assert "--plain" in asked.title.en

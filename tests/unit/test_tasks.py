@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -410,6 +411,24 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
         "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on"
         in ran.stderr
     )
+
+
+@pytest.mark.parametrize(
+    ("upgrading", "said"), [("1.37.2", "an upgrade to Kubernetes 1.37.2 is under way; `./inv up` continues it"), ("", "")]
+)
+def test_verify_says_that_an_upgrade_is_under_way(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], upgrading: str, said: str
+) -> None:
+    monkeypatch.setattr(tasks.errors_console, "print", lambda text, **style: print(text))
+    tasks._warn_of_an_upgrade(SimpleNamespace(made=SimpleNamespace(upgrading=upgrading)))
+    tasks._warn_of_an_upgrade(SimpleNamespace(made=None))
+    assert capsys.readouterr().out.strip() == said
+
+
+def test_the_list_has_the_drills_that_all_leaves_out(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "drill", "--lab", "lab.yaml", "--list")
+    assert "Kubernetes is upgraded" in ran.stdout
+    assert "etcd is downgraded" in ran.stdout
 
 
 def test_a_backup_that_is_none_is_refused_with_what_to_do(tmp_path: Path, bin_folder: Path) -> None:

@@ -11,8 +11,8 @@ from lab.config import default
 from lab.errors import ConfigError, LabError, LabStateError
 from lab.golden import payload
 from lab.model import Lab
-from lab.plans import upgrade
-from lab.plans.quorum import Running
+from lab.plans import quorum, spare, upgrade
+from lab.plans.quorum import Membership, Running
 from lab.verbs import up as bring_up
 from tests.unit.test_lifecycle import order
 from tests.unit.world import IMAGES, KilledError, When, World, lab_of, live
@@ -277,6 +277,19 @@ def test_more_machines_and_another_version_at_once(world: World) -> None:
     world.up(wanted)
     world.require_applied(wanted)
     assert order(world, "upgrade w1", "boot w2")
+
+
+def test_no_control_plane_is_upgraded_that_etcd_can_t_do_without(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(world)
+    monkeypatch.setattr(spare, "MAJORITY_TIMEOUT", 0.0)
+    members = ("cp1", "cp2", "cp3")
+    monkeypatch.setattr(quorum, "membership", lambda *_: Membership(members, frozenset({"cp1", "cp2"})))
+    with pytest.raises(LabError, match="cp2's etcd member can't be restarted now: of etcd's 3 members cp3"):
+        world.up(lab(world, "1.36.3"))
+    assert upgrades(world) == []
+    assert world.haproxy_drained == set()
 
 
 def test_what_is_upgraded_already_is_not_drained_again(world: World) -> None:

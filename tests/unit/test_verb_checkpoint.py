@@ -225,11 +225,18 @@ def test_sizes_that_docker_does_not_enforce_make_no_other_lab(world: World, save
     restore(world, cpus=3)
 
 
+def test_a_lab_between_two_versions_is_not_saved(world: World, saved: SavedWorld) -> None:
+    world.up(lab_of(world.folder, version="1.36.3"))
+    world.break_at("upgrade w1", "before", LabError("it failed"))
+    with pytest.raises(LabError):
+        world.up(lab_of(world.folder, version="1.37.2"))
+    with pytest.raises(LabStateError, match=r"an upgrade to Kubernetes 1\.37\.2 is under way"):
+        save(world)
+
+
 def test_a_machine_from_another_golden_machine_can_t_take_the_state(world: World, saved: SavedWorld) -> None:
     save(world)
-    record = world.record
-    other = record.machines["w1"].model_copy(update={"golden": "ha-lab/golden:fedcba9876543210"})
-    made.write(world.workspace, record.model_copy(update={"machines": record.machines | {"w1": other}}))
+    world.machine("w1").base = "ha-lab/golden:fedcba9876543210"
     with pytest.raises(LabStateError, match="start can't be restored: w1: it is another machine"):
         restore(world)
 

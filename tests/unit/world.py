@@ -62,6 +62,7 @@ class Machine:
 
     `delivered`: it has the kit's scripts. `names` are the machines whose names it knows. `version` is the
     Kubernetes that it runs, `payloads` are the versions whose programs and images it has, `etcd` its member's.
+    `base` is the golden machine that it was created from.
     """
 
     state: MachineState = "absent"
@@ -74,6 +75,7 @@ class Machine:
     version: str = ""
     payloads: tuple[str, ...] = ()
     etcd: str = ""
+    base: str = ""
 
 
 def golden_of(lab: Lab) -> str:
@@ -316,7 +318,10 @@ class World:
             def make(name: str = name, cpus: int = cpus) -> None:
                 assert self.machine(name).state == "absent"
                 version = self.wanted.kubernetes.version
-                self.machines[name] = Machine("running", cpus=cpus, version=version, etcd=release(version).etcd)
+                base = record.machines[name].golden
+                self.machines[name] = Machine(
+                    "running", cpus=cpus, version=version, etcd=release(version).etcd, base=base
+                )
                 workspace.write(workspace.root / f".vagrant/machines/{name}/docker/id", "1")
 
             self.touch(f"boot {name}", make)
