@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -14,8 +15,9 @@ from lab.drill.measured_up import PLAIN
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError, LabStateError
-from lab.session import Session, require_up
+from lab.session import Session, of_lab, require_up
 from lab.verbs.up import Confirm
+from lab.workspace import made
 
 SAMPLES = {"connections", "writes", "service", "watch", "streams", "read_back"}
 PROFILES = ("tuned", "reference")
@@ -56,6 +58,7 @@ def drill(
     drills = chosen(name)
     times, profiles = _checked(session, name, repeat, compare)
     require_up(session)
+    session = _without_rehearsal(session)
     run.require_fit(session, drills)
     _require_consent(session, drills, consent, confirm)
     found = report.begin(session)
@@ -75,6 +78,7 @@ def keep(session: Session, name: str, *, consent: bool, confirm: Confirm) -> str
     if len(drills) > 1:
         raise ConfigError(["--keep leaves one fault in, but `all` means several"], hint="name one drill")
     require_up(session)
+    session = _without_rehearsal(session)
     run.require_fit(session, drills)
     _require_consent(session, drills, consent, confirm)
     with session.workspace.lock():
@@ -109,6 +113,16 @@ def chosen(name: str) -> tuple[catalogue.Drill, ...]:
 def to_json(found: Report) -> str:
     """The report as JSON without the single requests, which the file in its folder has."""
     return found.model_dump_json(indent=2, exclude={"results": {"__all__": {"recording": SAMPLES}}})
+
+
+def _without_rehearsal(session: Session) -> Session:
+    """The lab as it is once a rehearsed upgrade that was left in is reverted: its version changes with that."""
+    if not undo.is_pending(session, rehearsal.NAME):
+        return session
+    session.progress.say(heal(session))
+    record = made.read(session.workspace)
+    assert record is not None
+    return replace(of_lab(session, record.lab), made=record)
 
 
 def _require_consent(

@@ -44,7 +44,7 @@ def measured(
     keep: tuple[Node, ...],
     off: Collection[str] = (),
     exemptions: tuple[Exemption, ...] = (),
-    name: str = "up",
+    drill: str = "",
     number: int = 1,
     limits: Mapping[str, float] = LIMITS,
     profile: str = "",
@@ -53,13 +53,15 @@ def measured(
 
     `keep`: the machines that run before and after; probes of the Service go to these. `off`: the names of
     machines that do not run at the beginning. `limits`: figure → its maximum in the profile `tuned`, besides
-    ALWAYS; `exemptions`: those of them that this change can't keep. `name`, `number` and `profile` are what the
-    report calls the run; its usual profile is the load balancer's. `session` has the lab as it will be
-    afterwards. The caller holds the workspace's lock. However the work ends, the probes are stopped, the report
-    is written with the problem, the workload is removed, and the work's error or interrupt is raised. Raises
-    LabError before the work starts if nothing could be measured.
+    ALWAYS; `exemptions`: those of them that this change can't keep. `drill` is the drill that the work is part
+    of, "" for `up`; `number` is that of its run. `profile` is what the report calls the run in place of the load
+    balancer's profile. `session` has the lab as it will be afterwards. The caller holds the workspace's lock.
+    However the work ends, the probes are stopped, the report is written with the problem, the workload is
+    removed, and the work's error or interrupt is raised. Raises LabError before the work starts if nothing could
+    be measured.
     """
-    require_serving(session)
+    require_serving(session, drill)
+    name = drill or "up"
     steady = session.lab.model_copy(update={"nodes": keep})
     if not steady.etcd_members:
         raise LabStateError(
@@ -84,8 +86,11 @@ def measured(
     return found, folder
 
 
-def require_serving(session: Session) -> None:
-    """Raise LabStateError if measuring makes no sense: the API does not serve, or a fault is in the lab."""
+def require_serving(session: Session, drill: str = "") -> None:
+    """Raise LabStateError if measuring makes no sense: the API does not serve, or a fault is in the lab.
+
+    That of the drill of this name is what is measured.
+    """
     lab, workspace = session.lab, session.workspace
     if not workspace.kubeconfig.exists():
         raise LabStateError(
@@ -93,7 +98,7 @@ def require_serving(session: Session) -> None:
             hint="bring it up with `./inv up`, then measure the next change",
         )
     session.remote.require_route()
-    left = undo.pending(session)
+    left = undo.pending(session, besides=drill)
     if left:
         raise LabStateError(
             f"a drill's fault is in the lab ({left}), and would be measured",

@@ -22,13 +22,13 @@ PLAIN = "plain"
 class Measured:
     """Runs the probes during one `up`. `report` and `folder` are set once it has ended."""
 
-    def __init__(self, *, plain: bool = False, name: str = "up", number: int = 1) -> None:
+    def __init__(self, *, plain: bool = False, drill: str = "", number: int = 1) -> None:
         """Measure nothing yet.
 
         An upgrade is `plain` (`lab.plans.upgrade`): it is there to be compared, and so has no limits but those
-        of every drill. `name` is that in the report, `number` the run's.
+        of every drill. `drill` is the drill that this `up` is part of, and `number` that of its run.
         """
-        self.plain, self.name, self.number = plain, name, number
+        self.plain, self.drill, self.number = plain, drill, number
         self.report: Report | None = None
         self.folder: Path | None = None
 
@@ -49,7 +49,7 @@ class Measured:
                 *_exemptions(session.lab, (*leaving, *change.resized)),
                 *_exemptions_of_upgrade(session.lab, change),
             ),
-            name=self.name,
+            drill=self.drill,
             number=self.number,
             limits=measure.LIMITS | (UPGRADE_LIMITS if change.upgraded else {}),
             profile=PLAIN if self.plain else "",

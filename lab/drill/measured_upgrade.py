@@ -12,10 +12,6 @@ from lab.session import Session
 from lab.verbs import bake
 from lab.verbs.up import Request
 
-WAYS = (PLAIN,)
-"""What `--compare` takes for this drill."""
-
-
 def carry_out(session: Session, *, repeat: int, compare: str, consent: bool) -> Report:
     """Upgrade the lab `repeat` times in each way, restored after each time; return one report of all.
 
@@ -32,6 +28,7 @@ def carry_out(session: Session, *, repeat: int, compare: str, consent: bool) -> 
         for number in range(1, repeat + 1):
             run.settle(session, patience)
             reports.append(_round(session, victims=victims, plain=plain, number=number, consent=consent))
+            patience = run.GREEN
     results = tuple(result for each in reports for result in each.results)
     return reports[0].model_copy(update={"results": results})
 
@@ -43,7 +40,7 @@ def drill() -> Drill:
 
 def _round(session: Session, *, victims: tuple[Node, ...], plain: bool, number: int, consent: bool) -> Report:
     scene = Scene(session, victims, lambda kind, what: None)
-    measured = Measured(plain=plain, name=rehearsal.NAME, number=number)
+    measured = Measured(plain=plain, drill=rehearsal.NAME, number=number)
     with undo.fault(scene, drill()):
         rehearsal.save(session)
         run.settle(session, run.GREEN)

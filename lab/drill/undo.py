@@ -72,13 +72,18 @@ def leftovers(session: Session) -> tuple[str, ...]:
     return tuple(undone)
 
 
-def pending(session: Session) -> str:
-    """The fault that a drill has injected and not reverted; "" if none. Reads files only."""
+def pending(session: Session, besides: str = "") -> str:
+    """The fault that a drill besides the named one has left in the lab; "" if none. Reads files only."""
     try:
         left = json.loads(_fault(session).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
-    return f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
+    return "" if left["drill"] == besides else f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
+
+
+def is_pending(session: Session, name: str) -> bool:
+    """Whether the fault of the drill of that name was injected and not reverted. Reads files only."""
+    return bool(pending(session)) and not pending(session, besides=name)
 
 
 def _own_profile(session: Session) -> None:

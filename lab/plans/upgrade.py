@@ -230,7 +230,8 @@ def _spared(job: Job) -> Iterator[None]:
             _wait_until_back(job, drained=True)
     else:
         yield
-    _wait_until_back(job, drained=False)
+    # kubeadm's page asks no load balancer whether it uses this machine again before the next one.
+    _wait_until_back(job, drained=plain)
 
 
 def _wait_until_back(job: Job, *, drained: bool) -> None:

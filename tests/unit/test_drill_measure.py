@@ -393,6 +393,20 @@ def test_a_lab_with_a_drills_fault_in_it_is_not_measured(world: World) -> None:
     assert "drill --heal" in refused(world).hint
 
 
+def test_a_change_that_is_a_drill_s_own_is_measured_under_its_name(world: World) -> None:
+    upgrade = next(each for each in catalogue.DRILLS if each.name == "upgrade")
+    undo.remember(Scene(world.session, world.session.lab.nodes, lambda kind, what: None), upgrade)
+    keep = tuple(node for node in world.session.lab.nodes if node.name in world.keep)
+    found, folder = measure.measured(
+        world.session, TITLE, world.work, keep=keep, drill="upgrade", number=2, profile="plain"
+    )
+    [result] = found.results
+    assert (result.recording.drill, result.recording.run, result.recording.profile) == ("upgrade", 2, "plain")
+    assert folder.name.endswith("-upgrade")
+    assert {figure.name for figure in result.figures if figure.limit is not None} == set(catalogue.ALWAYS)
+    assert "kubeadm&#39;s documented order" in (folder / "report.html").read_text()
+
+
 def test_a_workload_that_does_not_run_keeps_the_work_from_beginning(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,7 +37,7 @@ class Drilled:
         def settle(session: Session, patience: float) -> None:
             self.settled += 1
 
-        for module in (checkpoint, rehearsal):
+        for module in (checkpoint, command, rehearsal):
             monkeypatch.setattr(module, "of_lab", lambda session, lab: self.session(lab))
         monkeypatch.setattr(checkpoint, "close_connections", lambda session: None)
         monkeypatch.setattr(run, "settle", settle)
@@ -60,7 +60,7 @@ class Drilled:
         work()
         self.measured[-1]["versions"] = self.versions
         recording = Recording(
-            drill=words["name"], lab="", profile=words["profile"], run=words["number"], began="", seconds=1
+            drill=words["drill"], lab="", profile=words["profile"], run=words["number"], began="", seconds=1
         )
         began = f"2026-01-01T00:00:0{len(self.measured)}+00:00"
         found = Report(
@@ -163,6 +163,14 @@ def test_it_can_be_left_in_and_reverted_later(drilled: Drilled, monkeypatch: pyt
     assert "the fault is in and stays in" in said
     assert drilled.versions == {NEW}
     command.heal(drilled.session())
+    drilled.require_as_before()
+
+
+def test_the_next_drill_begins_on_the_lab_as_it_was_before_one_that_was_left_in(drilled: Drilled) -> None:
+    command.keep(drilled.session(), "upgrade", consent=True, confirm=lambda question: False)
+    assert drilled.session().lab.kubernetes.version == NEW, "which has no next version"
+    drilled.drill()
+    assert len(drilled.measured) == 1
     drilled.require_as_before()
 
 

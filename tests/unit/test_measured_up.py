@@ -147,7 +147,7 @@ def test_an_upgrade_is_titled_by_its_version_and_has_all_limits(asked: Asked) ->
     assert asked.title.en == "A change of the lab: upgraded Kubernetes to 1.37.2"
     assert asked.exempt == []
     assert asked.words["limits"] == {"connections.failed": 0, "writes.longest_gap_s": 3}
-    assert (asked.words["name"], asked.words["profile"]) == ("up", "")
+    assert (asked.words["drill"], asked.words["profile"]) == ("", "")
     assert asked.stay == ["lb1", "cp1", "cp2", "cp3", "w1", "w2"]
 
 

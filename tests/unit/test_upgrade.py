@@ -13,6 +13,8 @@ from lab.golden import payload
 from lab.model import Lab
 from lab.plans import quorum, spare, upgrade
 from lab.plans.quorum import Membership, Running
+from lab.session import Session
+from lab.verbs import bake
 from lab.verbs import up as bring_up
 from tests.unit.test_lifecycle import order
 from tests.unit.world import IMAGES, KilledError, When, World, lab_of, live
@@ -180,6 +182,19 @@ def test_an_upgrade_does_not_begin_on_a_lab_that_is_not_healthy(
         world.up(lab(world, "1.36.3"))
     assert world.touches == []
     assert "set kubernetes.version back to 1.35.4" in caught.value.hint
+
+
+def test_a_version_that_can_t_be_baked_leaves_the_lab_as_it_is(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(session: Session, *, consent: bool) -> str:
+        raise LabError("there is no network")
+
+    made(world)
+    monkeypatch.setattr(bake, "bake", fail)
+    with pytest.raises(LabError, match="there is no network"):
+        world.up(lab(world, "1.36.3"))
+    assert (world.touches, world.record.upgrading) == ([], "")
 
 
 def test_an_upgrade_is_asked_about_and_a_no_changes_nothing(world: World) -> None:
