@@ -54,11 +54,11 @@ def measured(
     `keep`: the machines that run before and after; probes of the Service go to these. `off`: the names of
     machines that do not run at the beginning. `limits`: figure → its maximum in the profile `tuned`, besides
     ALWAYS; `exemptions`: those of them that this change can't keep. `drill` is the drill that the work is part
-    of, "" for `up`; `number` is that of its run. `profile` is what the report calls the run in place of the load
+    of, "" for `up`; `number` is that of its run. `profile` is what the report has in place of the load
     balancer's profile. `session` has the lab as it will be afterwards. The caller holds the workspace's lock.
     However the work ends, the probes are stopped, the report is written with the problem, the workload is
-    removed, and the work's error or interrupt is raised. Raises LabError before the work starts if nothing could
-    be measured.
+    removed, and the work's error or interrupt is raised. Raises LabError before the work starts if nothing
+    could be measured.
     """
     require_serving(session, drill)
     name = drill or "up"

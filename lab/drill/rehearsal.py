@@ -91,6 +91,8 @@ def put_back(scene: Scene) -> None:
         return
     former = of_lab(session, found.made.lab)
     checkpoint.bring_back(former, CHECKPOINT, consent=True, confirm=lambda question: True)
+    # From here on there is nothing to restore, also if this is killed while half of it is removed.
+    checkpoints.withdraw(session.workspace, CHECKPOINT)
     checkpoint.discard(former, CHECKPOINT)
 
 

@@ -78,7 +78,9 @@ def pending(session: Session, besides: str = "") -> str:
         left = json.loads(_fault(session).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return ""
-    return "" if left["drill"] == besides else f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
+    if left["drill"] == besides:
+        return ""
+    return f"{left['drill']} on {', '.join(left['victims']) or 'no machine'}"
 
 
 def is_pending(session: Session, name: str) -> bool:

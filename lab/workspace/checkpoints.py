@@ -119,6 +119,11 @@ def complete(workspace: Workspace, name: str) -> Checkpoint:
     return done
 
 
+def withdraw(workspace: Workspace, name: str) -> None:
+    """Record that a checkpoint is incomplete from now on, before its machines' states are removed."""
+    _write(workspace, _known(workspace, name).model_copy(update={"complete": False}))
+
+
 def put_back(workspace: Workspace, checkpoint: Checkpoint) -> None:
     """Give the lab the secrets, the kubeconfig and the record that belong to the machines' restored states.
 

@@ -1,4 +1,4 @@
-"""The drill that rehearses an upgrade, on a lab that lives in memory (world.py), saved as saved_world.py does."""
+"""The drill that rehearses an upgrade, on a lab that lives in memory, with its checkpoints (saved_world.py)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from lab.drill import catalogue, command, measure, rehearsal, run, undo
 from lab.drill.recording import Recording, Report, Result, Title
 from lab.drill.scene import Scene
 from lab.errors import ConfigError, LabError, LabStateError
+from lab.model import Lab
 from lab.session import Session
 from lab.verbs import checkpoint
 from lab.workspace import checkpoints
@@ -38,7 +39,7 @@ class Drilled:
             self.settled += 1
 
         for module in (checkpoint, command, rehearsal):
-            monkeypatch.setattr(module, "of_lab", lambda session, lab: self.session(lab))
+            monkeypatch.setattr(module, "of_lab", lambda session, lab: self.of_lab(lab))
         monkeypatch.setattr(checkpoint, "close_connections", lambda session: None)
         monkeypatch.setattr(run, "settle", settle)
         monkeypatch.setattr(command, "require_up", lambda session: None)
@@ -46,11 +47,14 @@ class Drilled:
         self.world.up(lab_of(folder, version=OLD))
         self.world.touches.clear()
 
-    def session(self, lab: Any = None) -> Session:
+    def of_lab(self, lab: Lab) -> Session:
+        self.world.wanted = lab
+        return self.world.session(lab)
+
+    def session(self) -> Session:
+        """That of a new command, on the lab as it was made."""
         self.world.dead = False
-        if lab is not None:
-            self.world.wanted = lab
-        return self.world.session(lab or self.world.record.lab)
+        return self.of_lab(self.world.record.lab)
 
     def measure(
         self, session: Session, title: Title, work: Callable[[], None], **words: Any
@@ -196,7 +200,7 @@ def test_a_lab_with_the_newest_version_has_nothing_to_rehearse(tmp_path: Path) -
 
 def test_the_next_version_is_one_minor_later(drilled: Drilled, tmp_path: Path) -> None:
     lab = lab_of(tmp_path, version="1.35.4")
-    assert rehearsal.wanted(drilled.session(lab)).lab.kubernetes.version == "1.36.3"
+    assert rehearsal.wanted(drilled.of_lab(lab)).lab.kubernetes.version == "1.36.3"
 
 
 def test_it_belongs_to_no_list_of_all_drills() -> None:

@@ -414,7 +414,8 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
 
 
 @pytest.mark.parametrize(
-    ("upgrading", "said"), [("1.37.2", "an upgrade to Kubernetes 1.37.2 is under way; `./inv up` continues it"), ("", "")]
+    ("upgrading", "said"),
+    [("1.37.2", "an upgrade to Kubernetes 1.37.2 is under way; `./inv up` continues it"), ("", "")],
 )
 def test_verify_says_that_an_upgrade_is_under_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], upgrading: str, said: str
