@@ -12,6 +12,7 @@ from lab.session import Session
 from lab.verbs import bake
 from lab.verbs.up import Request
 
+
 def carry_out(session: Session, *, repeat: int, compare: str, consent: bool) -> Report:
     """Upgrade the lab `repeat` times in each way, restored after each time; return one report of all.
 

@@ -96,8 +96,9 @@ def abandon(session: Session, name: str) -> None:
     assert not begun.complete
     session = _as_recorded(session)
     _discard(session, name)
-    checkpoints.remove(session.workspace, name)
     _start(session, healthy=begun.healthy)
+    # Last: as long as it is there, another run finds out that the machines are to be started.
+    checkpoints.remove(session.workspace, name)
 
 
 def restore(session: Session, name: str, *, consent: bool, confirm: Confirm) -> Checkpoint:

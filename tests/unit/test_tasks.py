@@ -420,6 +420,8 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
 def test_verify_says_that_an_upgrade_is_under_way(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], upgrading: str, said: str
 ) -> None:
+    import tasks
+
     monkeypatch.setattr(tasks.errors_console, "print", lambda text, **style: print(text))
     tasks._warn_of_an_upgrade(SimpleNamespace(made=SimpleNamespace(upgrading=upgrading)))
     tasks._warn_of_an_upgrade(SimpleNamespace(made=None))
