@@ -274,7 +274,6 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     found = planning.look(session)
     _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     _warn_of_another_run(session)
-    _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -13,8 +14,9 @@ from lab.plans import quorum
 from lab.remote import RUN
 from lab.session import Session, require_up
 from lab.verbs import render
+from lab.verbs.up import require_not_interrupted
 from lab.workspace import backup as backups
-from lab.workspace import recovery
+from lab.workspace import made
 from lab.workspace.backup import Backup, Manifest
 
 SCRIPT = "/opt/ha-lab/backup.sh"
@@ -34,7 +36,8 @@ def backup(session: Session, path: Path | None) -> Backup:
         backups.require_new(target)
     require_up(session)
     with session.workspace.lock():
-        recovery.require_none(session.workspace)
+        session = replace(session, made=made.read(session.workspace))
+        require_not_interrupted(session)
         return write(session, target, _healthy_member(session))
 
 

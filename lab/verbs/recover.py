@@ -8,7 +8,7 @@ interruption.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from lab.remote import side_by_side
 from lab.session import Session, has_machines
 from lab.system.wait import wait_until
 from lab.verbs import losses, render
-from lab.verbs.up import Run, keep_kubeconfig
+from lab.verbs.up import Confirm, Run, keep_kubeconfig, restore_problem
 from lab.workspace import backup as backups
 from lab.workspace import made, recovery
 from lab.workspace.backup import Backup, Inventory
@@ -43,9 +43,6 @@ KEYS_TIMEOUT = 20.0
 
 WAL = 64 * 2**20
 """Bytes of the log that etcd allocates for a new data folder (etcd, server/storage/wal, SegmentSizeBytes)."""
-
-Confirm = Callable[[str], bool]
-"""Asks the user; True means yes. Raises if standard input is not a terminal."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +86,9 @@ def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm
     record = made.read(session.workspace)
     assert record is not None
     session = replace(session, made=record)
+    problem = restore_problem(session)
+    if problem:
+        raise LabStateError(problem.what, hint=problem.next)
     require_own(backup, record)
     render.write(session, record, record.golden)
     run = Run(session, credentials.new_run_secrets())

@@ -53,13 +53,3 @@ def write(workspace: Workspace, recovery: Recovery) -> None:
 def remove(workspace: Workspace) -> None:
     """Forget it: it is complete."""
     workspace.recovery.unlink(missing_ok=True)
-
-
-def require_none(workspace: Workspace) -> None:
-    """Raise LabStateError if a recovery was interrupted: only that, or another one, may go on then."""
-    found = read(workspace)
-    if found:
-        raise LabStateError(
-            f"a recovery from {found.file} was interrupted, and etcd's members may have different data",
-            hint=f"`./inv recover {quoting.word(found.file)}` goes on; so does another backup of this lab",
-        )

@@ -21,12 +21,13 @@ from lab.health.facts.machine import Section
 from lab.plans import recover as plans
 from lab.session import Session
 from lab.verbs import backup as backing_up
+from lab.verbs import checkpoint, plan
 from lab.verbs import recover as recovering
 from lab.verbs import up as bring_up
 from lab.verbs.recover import Recovered
 from lab.verbs.up import Request
 from lab.workspace import backup as backups
-from lab.workspace import recovery
+from lab.workspace import made, recovery
 from lab.workspace.backup import Backup
 from tests.unit import recorded_facts
 from tests.unit.recoveries import Recoveries
@@ -279,7 +280,7 @@ def test_a_recovery_that_is_broken_off_anywhere_goes_on(
 
 
 @pytest.mark.parametrize("touch", ["stop cp1", "restore cp2", "start etcd cp3", "start kube-scheduler cp1"])
-def test_until_then_up_refuses_and_says_the_way_out(world: Recoveries, touch: str) -> None:
+def test_until_then_others_refuse_and_say_the_way_out(world: Recoveries, touch: str) -> None:
     session, backup = backed_up(world)
     world.break_at(touch, "after", KilledError())
     with pytest.raises(KilledError):
@@ -290,8 +291,15 @@ def test_until_then_up_refuses_and_says_the_way_out(world: Recoveries, touch: st
     ) as caught:
         bring_up.up(world.session(session.lab), Request(consent=True), lambda _: True)
     assert f"./inv recover {backup.path}" in caught.value.hint
-    with pytest.raises(LabStateError, match="was interrupted"):
-        backing_up.backup(world.session(session.lab), None)
+    refused = plan.look(world.session(session.lab)).refused
+    assert refused is not None
+    assert refused.next == caught.value.hint
+    for other in (
+        lambda: backing_up.backup(world.session(session.lab), None),
+        lambda: checkpoint.save(world.session(session.lab), "half"),
+    ):
+        with pytest.raises(LabStateError, match="was interrupted"):
+            other()
     recover(world, backup.path)
     as_in(world, backup, *CP[:3])
 
@@ -501,6 +509,15 @@ def test_a_full_disk_is_found_before_anything_is_touched(world: Recoveries) -> N
     refused(world, backup.path, HostNotFit, "cp1 has 10 MiB of disk space for etcd, and 128 are needed")
 
 
+def test_machines_of_different_times_are_not_recovered_before_the_restore_of_a_checkpoint_is_complete(
+    world: Recoveries,
+) -> None:
+    _, backup = backed_up(world)
+    made.update(world.workspace, lambda record: record.model_copy(update={"restoring": "start"}))
+    error = refused(world, backup.path, LabStateError, "restoring the checkpoint start was interrupted")
+    assert "`./inv restore start` completes it" in error.hint
+
+
 def test_a_lab_without_machines_has_nothing_to_recover(world: Recoveries) -> None:
     _, backup = backed_up(world)
     for path in (world.workspace.root / ".vagrant").rglob("id"):
@@ -514,20 +531,20 @@ def test_a_lab_without_machines_has_nothing_to_recover(world: Recoveries) -> Non
 def test_a_backup_is_one_private_file_that_reads_back(world: Recoveries) -> None:
     session = begun(world)
     target = world.folder / "mine.tar"
-    made = backing_up.backup(session, target)
-    assert made == backups.read(target)
+    written = backing_up.backup(session, target)
+    assert written == backups.read(target)
     assert target.stat().st_mode & 0o777 == 0o600
-    assert (made.manifest.revision, made.manifest.keys, made.manifest.member) == (12, 2, "cp1")
+    assert (written.manifest.revision, written.manifest.keys, written.manifest.member) == (12, 2, "cp1")
     assert [path.name for path in world.folder.iterdir() if "part" in path.name] == []
 
 
 def test_a_backup_without_a_name_is_beside_the_others_and_the_newest_is_found(world: Recoveries) -> None:
     session = begun(world)
     assert backups.newest(session.workspace.backups) is None
-    made = backing_up.backup(session, None)
-    assert made.path.parent == session.workspace.backups
+    written = backing_up.backup(session, None)
+    assert written.path.parent == session.workspace.backups
     assert session.workspace.backups.stat().st_mode & 0o777 == 0o700
-    assert backups.newest(session.workspace.backups) == made.path
+    assert backups.newest(session.workspace.backups) == written.path
 
 
 def test_two_backups_in_one_second_are_two_files(world: Recoveries) -> None:
