@@ -452,10 +452,10 @@ def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) ->
     """
     from lab.verbs import recover as recovering
 
-    found = recovering.recover(
+    missing = recovering.recover(
         _made(lab), Path(file), consent=yes, confirm=_confirmed(f"recover {quoting.word(file)}")
     )
-    console.print(f"etcd is as in {file}\nnext: {recovering.next_step(found)}", soft_wrap=True)
+    console.print(f"etcd is as in {file}\nnext: {recovering.next_step(missing)}", soft_wrap=True)
 
 
 @verb(

@@ -81,6 +81,7 @@ def write(session: Session, target: Path, member: Node) -> Backup:
         )
         return backups.complete(part, target, about, session.workspace.identity.read_text(encoding="utf-8"))
     except CommandFailed as error:
+        backups.require_room(target.parent, status.size - part.stat().st_size)  # the disk may have filled up
         raise LabStateError(
             f"{member.name} could not make the backup: {reason(error)}", hint=error.hint, log=error.log
         ) from error

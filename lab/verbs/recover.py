@@ -12,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import RenderableType
-
 from lab import providers
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
 from lab.model import Node
@@ -59,19 +57,12 @@ class Scene:
     found: Mapping[str, Found]
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """A recovery that was completed: its table, and the machines that `up` has yet to make."""
-
-    table: RenderableType
-    missing: tuple[Node, ...]
-
-
-def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) -> Recovered:
+def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) -> tuple[Node, ...]:
     """Recover the lab from a backup, and show what is as in it and what is gone.
 
-    Raises ConfigError for a file that is no backup or damaged, LabStateError for that of another lab or of
-    a newer etcd, HostNotFit for a full disk: nothing is touched then.
+    Return the machines that `up` has yet to create. Raises ConfigError for a file that is no backup or damaged,
+    LabStateError for that of another lab or of a newer etcd, HostNotFit for a full disk: nothing is touched
+    then.
     """
     backup = backups.read(path.absolute())
     if session.made is None or not has_machines(session):
@@ -81,7 +72,7 @@ def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) ->
         return restore(session, backup, consent=consent, confirm=confirm)
 
 
-def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> Recovered:
+def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> tuple[Node, ...]:
     """The same from a backup that was read, with the lab's lock held."""
     record = made.read(session.workspace)
     assert record is not None
@@ -259,7 +250,7 @@ def _inventory(session: Session, members: Sequence[Node]) -> Inventory | None:
 
 def _carry_out(
     run: Run, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
-) -> Recovered:
+) -> tuple[Node, ...]:
     session, names = run.session, tuple(node.name for node in scene.members)
     goes_on = (
         earlier is not None
@@ -277,12 +268,16 @@ def _carry_out(
         engine.run(plans.START if goes_on else plans.RECOVER, run.context(situation))
         recovery.remove(session.workspace)
         engine.run(plans.FINISH, run.context(situation))
-    shown = losses.table(losses.losses(backup.inventory, before if before is not None else backup.inventory))
-    session.progress.say(shown)
+    if before is None:
+        session.progress.say(
+            f"What was written since {backup.manifest.taken} is lost; no member could list it."
+        )
+    else:
+        session.progress.say(losses.table(losses.losses(backup.inventory, before)))
     missing = (*scene.silent, *scene.absent)
     if not missing:
         _complete(run)
-    return Recovered(shown, missing)
+    return missing
 
 
 def _remove(session: Session, silent: Sequence[Node]) -> None:
@@ -324,8 +319,8 @@ def _complete(run: Run) -> None:
         ) from error
 
 
-def next_step(found: Recovered) -> str:
-    """What to do after a recovery."""
-    if found.missing:
-        return f"./inv up makes {', '.join(node.name for node in found.missing)} again, and they join"
+def next_step(missing: Sequence[Node]) -> str:
+    """What to do after a recovery: the machines that do not exist are still to be created."""
+    if missing:
+        return f"./inv up creates {', '.join(node.name for node in missing)} again"
     return "./inv verify"

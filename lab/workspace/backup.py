@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import ConfigError, HostNotFit, LabStateError
+from lab.system import quoting
 from lab.workspace import PRIVATE_FILE, PRIVATE_FOLDER
 
 FORMAT = 1
@@ -46,6 +47,8 @@ SHARED_PKI = (
 
 SPARE = 20 * 2**20
 """Bytes of disk space beside the snapshot: the rest of the file, and how the database may grow meanwhile."""
+
+MAKE_ROOM = "free some (`./inv bake --prune`), or name a file on another disk"
 
 CHUNK = 2**20
 REGISTRY = "/registry/"
@@ -108,7 +111,7 @@ def require_room(folder: Path, size: int) -> None:
     if free < needed:
         raise HostNotFit(
             f"the backup needs {_mib(needed)} MiB of disk space at {folder}, and {_mib(free)} MiB are free",
-            hint="free some (`./inv bake --prune`), or name a file on another disk",
+            hint=MAKE_ROOM,
         )
 
 
@@ -125,7 +128,7 @@ def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
     """Verify what a control plane has printed, append the manifest, and give the file its name.
 
     `about` lacks what is in the file, `record` is the text of lab.json. Raises LabStateError if the file is
-    not complete, ConfigError if `target` was created meanwhile.
+    not complete, HostNotFit if the disk is full, ConfigError if `target` was created meanwhile.
     """
     try:
         with tarfile.open(part, "r:") as archive:
@@ -151,13 +154,16 @@ def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
     content = record.encode()
     sums[RECORD] = hashlib.sha256(content).hexdigest()
     said = json.dumps({"format": FORMAT, **asdict(manifest), "files": sums}, indent=2).encode()
-    with tarfile.open(part, "a:") as archive:
-        for name, text in ((RECORD, content), (MANIFEST, said)):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(text), PRIVATE_FILE
-            archive.addfile(member, io.BytesIO(text))
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    try:
+        with tarfile.open(part, "a:") as archive:
+            for name, text in ((RECORD, content), (MANIFEST, said)):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(text), PRIVATE_FILE
+                archive.addfile(member, io.BytesIO(text))
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise HostNotFit(f"{target} can't be written: {error.strerror}", hint=MAKE_ROOM) from error
     _name(part, target)
     return read(target)
 
@@ -193,10 +199,11 @@ def read(path: Path) -> Backup:
             manifest = Manifest(**{key: said[key] for key in Manifest.__dataclass_fields__})
             keys = inventory(_file(archive, KEYS).read())
             pki = {name: _file(archive, f"pki/{name}").read().decode() for name in SHARED_PKI}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ConfigError(
-            [f"there is no file {path}"],
-            hint="`./inv backup` writes one; .lab/backups has those without a name",
+            [f"there is no file {path}" if missing else f"{path} is a folder, not a backup"],
+            hint="name a file that `./inv backup` wrote; .lab/backups has those without a name",
         ) from error
     except OSError as error:
         raise ConfigError(
@@ -284,7 +291,7 @@ def _name(part: Path, target: Path) -> None:
 
 
 def _refused(path: Path, *problems: str) -> ConfigError:
-    return ConfigError(problems, hint=f"use another backup: `ls -l` shows those beside {path.name}")
+    return ConfigError(problems, hint=f"use another backup: `ls -l {quoting.word(path.parent)}`")
 
 
 def _mib(size: int) -> int:

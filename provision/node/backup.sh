@@ -12,19 +12,19 @@ source "$HERE/kubernetes.sh"
 
 # On a disk, as a snapshot may be large, and not in etcd's folder, which has to be empty when a machine joins.
 readonly FOLDER=/var/lib/ha-lab-backup OWN=https://127.0.0.1:2379
-readonly SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 
 # From what this machine's member has stored, which has the snapshot's revision, and needs no majority.
 keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --consistency s --write-out json "$@"; }
 
-# The database may grow while it is sent.
+# A quarter more than the database has: it may grow while it is sent.
 require_room() {
-	local size free
+	local size needed free
 	size=$(du --bytes --summarize /var/lib/etcd/member/snap/db | cut -f1)
+	needed=$((size + size / 4))
 	free=$(df --output=avail --block-size=1 "$FOLDER" | tail -n 1)
-	((free > size + size / 4)) ||
-		die "the snapshot of etcd's $((size / 1048576)) MiB needs a quarter more on $NODE_NAME's disk, and" \
-			"$((free / 1048576)) MiB are free"
+	((free > needed)) ||
+		die "the snapshot needs $((needed / 1048576 + 1)) MiB of disk space on $NODE_NAME, and $((free / 1048576)) MiB are" \
+			"free; free some there"
 }
 
 main() {
@@ -48,7 +48,7 @@ main() {
 	etcdutl snapshot status "$FOLDER/snapshot.db" --write-out json >"$FOLDER/status.json"
 	revision=$(sed -n 's/.*"revision":\([0-9]*\).*/\1/p' "$FOLDER/status.json")
 	keys --rev "$revision" >"$FOLDER/keys.json"
-	for file in "${SHARED[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
+	for file in "${SHARED_PKI[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
 	tar -cf - -C "$FOLDER" --owner=0 --group=0 --numeric-owner status.json keys.json pki snapshot.db >&3
 }
 

@@ -28,7 +28,7 @@ readonly STAGE=$DATA/recovery BEFORE=$DATA/before-recovery
 readonly MARK=member/recovery-token
 # What watches saw before the recovery has lower revisions than everything after it (etcd, "Restoring with revision bump").
 readonly BUMP=1000000000
-readonly GIVEN=/run/ha-lab/pki SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
+readonly GIVEN=/run/ha-lab/pki
 
 check() {
 	local folder
@@ -146,7 +146,7 @@ install_common_keys() {
 	cmp -s "$GIVEN/front-proxy-ca.crt" "$PKI/front-proxy-ca.crt" || rm -f "$PKI"/front-proxy-client.{crt,key}
 	cmp -s "$GIVEN/etcd/ca.crt" "$PKI/etcd/ca.crt" ||
 		for leaf in etcd/{server,peer,healthcheck-client} apiserver-etcd-client; do rm -f "$PKI/$leaf".{crt,key}; done
-	for file in "${SHARED[@]}"; do
+	for file in "${SHARED_PKI[@]}"; do
 		place "$([[ $file == *.key ]] && echo 600 || echo 644)" "$PKI/$file" <"$GIVEN/$file" || true
 	done
 }
@@ -169,10 +169,11 @@ start() { # NAME
 	esac
 }
 
-runs() { pgrep -x "${1:0:15}" >/dev/null || echo_and_fail "it does not run"; }
-echo_and_fail() {
-	echo "$1"
-	return 1
+runs() {
+	pgrep -x "${1:0:15}" >/dev/null || {
+		echo "it does not run"
+		return 1
+	}
 }
 
 # Those of machines that were removed since the backup. Kubelets register those that came since again.

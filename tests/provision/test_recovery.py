@@ -115,6 +115,16 @@ def test_a_backup_without_one_of_the_common_keys_is_none(cp2: World) -> None:
     assert "sa.key" in ran.said
 
 
+def test_a_full_disk_of_the_control_plane_is_found_before_etcd_sends_anything(cp2: World) -> None:
+    df = cp2.root / "bin/df"
+    df.write_text(f"#!/bin/sh\necho Avail\necho {len(DATABASE)}\n")
+    df.chmod(0o755)
+    ran, output = cp2.stream("backup")
+    assert (ran.code, output, ran.changes) == (1, b"", [])
+    assert "ERROR: the snapshot needs 1 MiB of disk space on cp2, and 0 MiB are free" in ran.said
+    assert not cp2.has("/var/lib/ha-lab-backup")
+
+
 def test_the_keys_alone_need_no_majority(cp2: World) -> None:
     ran, output = cp2.stream("backup", "--keys")
     assert (ran.code, output.decode(), ran.changes) == (0, KEYS, [])

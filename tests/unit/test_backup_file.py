@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from lab.errors import ConfigError, LabStateError
+from lab.errors import ConfigError, HostNotFit, LabStateError
 from lab.verbs.losses import Object, in_words, losses, of_key, table
 from lab.workspace import backup as backups
 from lab.workspace.backup import MANIFEST, SHARED_PKI, SNAPSHOT, Manifest
@@ -98,7 +100,7 @@ def test_any_other_tar_is_no_backup(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
     assert "there is no file" in problems(tmp_path / "none.tar")
-    assert "can't be read: Is a directory" in problems(tmp_path)
+    assert f"{tmp_path} is a folder, not a backup" in problems(tmp_path)
 
 
 def test_the_backup_of_a_later_version_is_refused(tmp_path: Path) -> None:
@@ -141,6 +143,22 @@ def test_a_file_that_was_created_meanwhile_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists, and a backup overwrites nothing"):
         backups.complete(part, target, ABOUT, "{}")
     assert target.read_text() == "another process's"
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "mine.tar"
+    part = backups.begin(target)
+    part.write_bytes(sent())
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(HostNotFit, match=r"mine\.tar can't be written: No space left on device") as caught:
+        backups.complete(part, target, ABOUT, "{}")
+    assert "name a file on another disk" in caught.value.hint
+    assert not target.exists()
 
 
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:

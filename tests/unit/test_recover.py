@@ -18,18 +18,20 @@ from lab.drill import survivor
 from lab.drill.scene import Scene
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
 from lab.health.facts.machine import Section
+from lab.model import Node
 from lab.plans import recover as plans
 from lab.session import Session
+from lab.system.progress import Progress
 from lab.verbs import backup as backing_up
 from lab.verbs import checkpoint, plan
 from lab.verbs import recover as recovering
 from lab.verbs import up as bring_up
-from lab.verbs.recover import Recovered
 from lab.verbs.up import Request
 from lab.workspace import backup as backups
 from lab.workspace import made, recovery
 from lab.workspace.backup import Backup
 from tests.unit import recorded_facts
+from tests.unit.fakes import printed
 from tests.unit.recoveries import Recoveries
 from tests.unit.world import KilledError, When, lab_of, live
 from tests.whole import rows
@@ -67,7 +69,7 @@ def backed_up(world: Recoveries, members: int = 3) -> tuple[Session, Backup]:
     return session, backup
 
 
-def recover(world: Recoveries, path: Path, *, consent: bool = True, answer: bool = False) -> Recovered:
+def recover(world: Recoveries, path: Path, *, consent: bool = True, answer: bool = False) -> tuple[Node, ...]:
     """Run `recover` as a run of its own; a person answers so."""
     world.dead = False
 
@@ -88,10 +90,10 @@ def as_in(world: Recoveries, backup: Backup, *names: str) -> None:
 @pytest.mark.parametrize("members", [1, 3, 5])
 def test_a_lab_is_recovered_on_all_its_members(world: Recoveries, members: int) -> None:
     session, backup = backed_up(world, members)
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     as_in(world, backup, *CP[:members])
-    assert found.missing == ()
-    assert recovering.next_step(found) == "./inv verify"
+    assert missing == ()
+    assert recovering.next_step(missing) == "./inv verify"
     assert sorted(world.restarted) == sorted(node.name for node in session.lab.kubernetes_nodes)
     assert world.problems(session.lab) == []
 
@@ -375,6 +377,29 @@ def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_chang
     assert recovery.read(session.workspace) is None
 
 
+def test_a_table_shows_what_is_as_in_the_backup_and_what_is_gone(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    rows = [line.split() for line in shown(world, backup)]
+    assert ["configmaps", "1", "1", "1", "·"] in rows
+    assert ["deployments", "1", "·", "·", "·"] in rows
+
+
+def test_no_table_claims_that_nothing_is_gone_where_no_member_could_be_asked(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    world.wipe(*CP[:3])
+    said = shown(world, backup)
+    assert f"What was written since {backup.manifest.taken} is lost; no member could list it." in said
+    assert not any(line.startswith("configmaps") for line in said)
+
+
+def shown(world: Recoveries, backup: Backup) -> list[str]:
+    """What a recovery prints, line by line."""
+    console, text = printed()
+    session = replace(world.session(world.wanted), progress=Progress(console, world.workspace.logs))
+    recovering.recover(session, backup.path, consent=True, confirm=lambda _: False)
+    return text.getvalue().splitlines()
+
+
 def test_a_yes_recovers(world: Recoveries) -> None:
     _, backup = backed_up(world)
     recover(world, backup.path, consent=False, answer=True)
@@ -411,10 +436,10 @@ def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> N
 def test_a_machine_that_is_gone_is_left_to_up(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.lose("cp2")
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     as_in(world, backup, "cp1", "cp3")
-    assert [node.name for node in found.missing] == ["cp2"]
-    assert recovering.next_step(found) == "./inv up makes cp2 again, and they join"
+    assert [node.name for node in missing] == ["cp2"]
+    assert recovering.next_step(missing) == "./inv up creates cp2 again"
 
 
 def test_a_stopped_machine_is_started_since_its_member_must_not_come_back_later(world: Recoveries) -> None:
@@ -434,9 +459,9 @@ def test_a_silent_machine_is_named_and_removed_since_its_member_would_be_another
         recover(world, backup.path, consent=False)
     assert "cp3 will be removed, with all data on it: it does not respond." in world.asked[0]
     assert world.machine("cp3").state == "running"
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     assert world.machine("cp3").state == "absent"
-    assert [node.name for node in found.missing] == ["cp3"]
+    assert [node.name for node in missing] == ["cp3"]
     as_in(world, backup, "cp1", "cp2")
     assert "cp3" not in world.record.machines
 
@@ -578,6 +603,30 @@ def test_a_full_disk_of_this_host_is_found_first(world: Recoveries, monkeypatch:
     with pytest.raises(HostNotFit, match="the backup needs 21 MiB of disk space"):
         backing_up.backup(session, world.folder / "mine.tar")
     assert not (world.folder / "mine.tar").exists()
+
+
+def test_a_disk_of_this_host_that_fills_up_meanwhile_is_the_reason(
+    world: Recoveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begun(world)
+    free = [10**10, 2**20]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.pop(0)))
+    world.refuses_backup = "write: No space left on device"
+    with pytest.raises(HostNotFit, match=r"the backup needs 21 MiB of disk space at .*, and 1 MiB are free"):
+        backing_up.backup(session, world.folder / "mine.tar")
+    assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
+
+
+def test_a_control_plane_that_can_t_make_a_backup_says_why(world: Recoveries) -> None:
+    session = begun(world)
+    world.refuses_backup = "ERROR: the snapshot needs 9 MiB of disk space on cp1\nERROR: exit code 1 in main"
+    with pytest.raises(LabStateError) as caught:
+        backing_up.backup(session, world.folder / "mine.tar")
+    assert (
+        caught.value.message == "cp1 could not make the backup: the snapshot needs 9 MiB of disk space on cp1"
+    )
+    assert caught.value.hint
+    assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
 
 
 def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
