@@ -39,13 +39,17 @@ CLUSTER_TIMEOUT = 60.0
 """Seconds until the restored members are one cluster, once each answers; 1 s is usual."""
 
 
+NO_TOKEN = "none"  # noqa: S105  no secret
+"""What recover.sh prints for data that no recovery has restored, or one that is complete."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What a control plane has, as `recover.sh check` prints it.
 
     `member`: it belongs to a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
-    space for etcd's data, in bytes. `token` is the one with which its data was restored, or "none". `problems`
-    are what keeps it from being recovered.
+    space for etcd's data, in bytes. `token` is the one with which its data was restored, or NO_TOKEN.
+    `problems` are what keeps it from being recovered.
     """
 
     member: bool
@@ -230,11 +234,6 @@ def _restart_kubelet(job: Job) -> bool:
     return True
 
 
-def _deliver(job: Job) -> bool:
-    job.context.remote.deliver(job.node)
-    return False
-
-
 def _members(lab: Lab, situation: Situation) -> Sequence[Node]:
     return [node for node in situation.machines if node.spec.etcd_member]
 
@@ -306,6 +305,3 @@ FINISH: Plan = (
     # Once nothing can be interrupted any more.
     Step("recovery-finish", "what the recovery has left is removed", _part("finish"), _members),
 )
-
-DELIVER: Plan = (Step("deliver", "scripts and configuration", _deliver, _kubelets),)
-"""This checkout's scripts, of which an earlier version's machines have no recover.sh."""

@@ -258,13 +258,16 @@ def _carry_out(
         and all(scene.found[name].token == earlier.token for name in names)
     )
     token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
+    machines = (*scene.members, *_answering_workers(session))
+    source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
+    situation = Situation(scene.members[0], machines, recovery=source)
+    if earlier is None and any(scene.found[name].token != plans.NO_TOKEN for name in names):
+        # Of a recovery that was killed when it was complete. With its token, today's data would not be kept.
+        engine.run(plans.FINISH, run.context(situation))
     recovery.write(session.workspace, Recovery(str(backup.path), backup.sha256, token, names, before))
     with session.progress.live():
         if scene.silent:
             _remove(session, scene.silent)
-        source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
-        machines = (*scene.members, *_answering_workers(session))
-        situation = Situation(scene.members[0], machines, recovery=source)
         engine.run(plans.START if goes_on else plans.RECOVER, run.context(situation))
         recovery.remove(session.workspace)
         engine.run(plans.FINISH, run.context(situation))

@@ -176,19 +176,21 @@ runs() {
 	}
 }
 
-# Those of machines that were removed since the backup. Kubelets register those that came since again.
+# Those of machines that were removed since the backup. Kubelets register those that came since again. Without the load
+# balancer, which may be lost, too: only `up` creates it again, and refuses until the recovery is complete.
 only_nodes_of_the_lab() {
 	local names name
-	names=$(as_admin get nodes --output name) || {
+	names=$(ask_own_api get nodes --output name) || {
 		echo "$names"
 		return 1
 	}
 	for name in $names; do
 		name=${name#node/}
 		[[ " $KUBERNETES_NODES " != *" $name "* ]] || continue
-		as_admin delete node "$name" --wait=false --ignore-not-found || return 1
+		ask_own_api delete node "$name" --wait=false --ignore-not-found || return 1
 	done
 }
+ask_own_api() { as_admin --server "https://$NODE_ADDRESS:6443" "$@"; }
 
 main() {
 	local step

@@ -350,5 +350,5 @@ def test_nodes_of_machines_that_were_removed_since_are_deleted(cp2: World) -> No
     ran = part(cp2, "nodes")
     assert ran.code == 0, ran.said
     assert [call.partition("10s ")[2] for call in ran.changes] == [
-        "delete node w9 --wait=false --ignore-not-found"
+        "--server https://192.168.56.12:6443 delete node w9 --wait=false --ignore-not-found"
     ]

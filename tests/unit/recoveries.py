@@ -201,7 +201,7 @@ class Recoveries(World):
             return True
 
         def nodes() -> bool:
-            self.require_api()
+            self.require_api(node.name)
             return False
 
         done = {"stop": stop, "restore": restore, "start": start, "finish": finish, "nodes": nodes}[part]

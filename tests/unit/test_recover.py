@@ -255,6 +255,14 @@ def test_a_stopped_load_balancer_is_started_as_the_api_is_asked_through_it(world
     as_in(world, backup, *CP[:3])
 
 
+def test_a_load_balancer_that_is_lost_too_does_not_keep_the_recovery_from_its_end(world: Recoveries) -> None:
+    session, backup = backed_up(world)
+    world.lose("lb1")
+    recover(world, backup.path)
+    world.recovered(*CP[:3])
+    assert world.problems(session.lab) == []
+
+
 # Broken off.
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))
@@ -330,6 +338,23 @@ def test_a_member_that_was_restored_starts_again_with_all_others_if_one_was_not(
     as_in(world, backup, *CP[:3])
     restored = Counter(touch for touch in world.touches if touch.startswith("restore"))
     assert restored["restore cp1"] == 2
+
+
+def test_what_a_recovery_left_that_was_killed_when_complete_is_removed_before_the_next(
+    world: Recoveries,
+) -> None:
+    _, backup = backed_up(world)
+    world.break_at("finish cp1", "before", KilledError())
+    with pytest.raises(KilledError):
+        recover(world, backup.path)
+    world.fault = None
+    assert recovery.read(world.workspace) is None
+    assert world.planes["cp1"].token != plans.NO_TOKEN
+    world.touches.clear()
+    recover(world, backup.path)
+    # recover.sh keeps no data beside its mark: it would be what an interrupted recovery has put there.
+    assert world.touches.index("finish cp1") < world.touches.index("stop cp1")
+    as_in(world, backup, *CP[:3])
 
 
 def test_an_interrupted_recovery_may_go_on_with_another_backup(world: Recoveries) -> None:

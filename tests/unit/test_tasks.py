@@ -409,7 +409,7 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
     assert f"a recovery was interrupted; {command}" in typed(tmp_path, "status", "--lab", "lab.yaml").stderr
     planned = typed(tmp_path, "plan", "--lab", "lab.yaml")
     assert planned.returncode == REFUSED_CHANGE
-    assert f"next: {command}" in planned.stdout
+    assert f"next: {command}, and so does `./inv recover --lab lab.yaml` with another" in planned.stdout
 
 
 def test_a_backup_that_is_none_is_refused_with_what_to_do(tmp_path: Path, bin_folder: Path) -> None:
