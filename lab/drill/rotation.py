@@ -111,7 +111,7 @@ def _write(session: Session, stage: Stage, new: str) -> Pair:
     """
     workspace, record = session.workspace, session.made
     if record is None:
-        raise LabStateError("the lab has no machines yet, so there is no CA to rotate", hint="./inv up")
+        raise LabStateError("the lab has no machines yet, so there is no CA to rotate", hint="`./inv up`")
     certificate, key = ca_files(workspace)
     others = [each for each in _trusted(workspace) if each != new]
     trusted = [each for name in stage.trusted for each in ([new] if name == NEW else others)]

@@ -1,8 +1,8 @@
-"""Recovers a lab from a backup: etcd on all control planes, also where its quorum is gone for good.
+"""Recovers a lab from a backup: etcd on all control planes, even after its quorum was lost for good.
 
-What can be refused is refused before anything is touched; what will be lost is shown, and needs consent. A
-recovery is recorded before the first control plane is stopped, so that the same command goes on after an
-interruption.
+Everything that prevents a recovery is found before anything is changed; what will be lost is shown, and needs
+consent. A recovery is recorded before the first control plane is stopped, so that the same command continues
+it after an interruption.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from lab.workspace.recovery import Recovery
 from lab.workspace.render import credentials
 
 ANSWER_TIMEOUT = 60.0
-"""Seconds until a control plane has to respond; after that it counts as dead, and its data as lost."""
+"""Seconds for a control plane to respond; after that it counts as dead, and its data as lost."""
 
 KEYS_TIMEOUT = 20.0
-"""Seconds for a member to list its keys; less than 1 is usual."""
+"""Seconds for a member to list its keys."""
 
 WAL = 64 * 2**20
 """Bytes of the log that etcd allocates for a new data folder (etcd, server/storage/wal, SegmentSizeBytes)."""
@@ -47,8 +47,8 @@ WAL = 64 * 2**20
 class Scene:
     """The control planes as they were found.
 
-    `members` are recovered. `silent` exist and do not respond, and are removed: with their former data they
-    would be another cluster. `absent` do not exist, or never joined; `up` makes them join.
+    `members` are recovered. `silent` exist and do not respond, and are removed: with their old data they would
+    be another cluster. `absent` do not exist, or never joined; `up` lets them join.
     """
 
     members: tuple[Node, ...]
@@ -61,8 +61,8 @@ def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) ->
     """Recover the lab from a backup, and show what is as in it and what is gone.
 
     Return the machines that `up` has yet to create. Raises ConfigError for a file that is no backup or damaged,
-    LabStateError for that of another lab or of a newer etcd, HostNotFit for a full disk: nothing is touched
-    then.
+    LabStateError for that of another lab or of a newer etcd, HostNotFit for a full disk: nothing is changed
+    then, but stopped machines may have been started.
     """
     backup = backups.read(path.absolute())
     if session.made is None or not has_machines(session):
@@ -73,7 +73,7 @@ def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) ->
 
 
 def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> tuple[Node, ...]:
-    """The same from a backup that was read, with the lab's lock held."""
+    """The same from a backup that was read; the caller holds the lab's lock."""
     record = made.read(session.workspace)
     assert record is not None
     session = replace(session, made=record)
@@ -86,7 +86,7 @@ def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm
     scene = _look(session)
     _require_possible(backup, scene)
     earlier = recovery.read(session.workspace)
-    with session.progress.asking("what etcd has now"):
+    with session.progress.asking("etcd's present keys"):
         before = earlier.before if earlier else _inventory(session, scene.members)
     if not consent and not confirm(question(session, backup, scene, before, earlier)):
         raise LabStateError("nothing was restored", hint="`./inv status` shows how the lab is")
@@ -94,20 +94,20 @@ def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm
 
 
 def require_own(backup: Backup, record: Made) -> None:
-    """Raise LabStateError if the backup is of another lab: its keys and nodes are not this one's."""
+    """Raise LabStateError if the backup is of another lab, whose keys and nodes are not this one's."""
     if backup.manifest.owner != record.owner:
         same = " with the same name" if backup.manifest.lab == record.lab.name else ""
         raise LabStateError(
             f"{backup.path} is of another lab{same}: {backup.manifest.lab}, {backup.manifest.owner}; this one "
             f"is {record.lab.name}, {record.owner}",
-            hint="a lab that was destroyed and made again is another one; .lab/backups has this lab's own",
+            hint="a lab that was destroyed and created again is another one; this one's are in .lab/backups",
         )
 
 
 def question(
     session: Session, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
 ) -> str:
-    """The question before anything is touched: how etcd is, and what will be lost."""
+    """The question before anything is changed: the state of etcd, and what will be lost."""
     about = backup.manifest
     names = [node.name for node in scene.members]
     sentences = [] if earlier else [_state(session, names)]
@@ -115,16 +115,17 @@ def question(
         sentences.append(f"A recovery from {earlier.file} was interrupted.")
     if before is None:
         sentences.append(
-            f"No etcd member could be asked what it has: whatever was written since {about.taken} is lost."
+            f"No etcd member can list its keys: whatever was written since {about.taken} will be lost."
         )
     else:
         said = losses.in_words(losses.losses(backup.inventory, before))
         sentences += said or [f"Nothing in etcd has changed since {about.taken}."]
     if scene.silent:
         silent = ", ".join(node.name for node in scene.silent)
-        sentences.append(f"{silent} will be removed, with all data on it: it does not respond.")
+        why = "it does not respond" if len(scene.silent) == 1 else "they do not respond"
+        sentences.append(f"{silent} will be removed, with all data that is only there: {why}.")
     sentences.append(
-        f"etcd on {', '.join(names)} goes back to {about.taken} (revision {about.revision}), and the API stops "
+        f"etcd on {', '.join(names)} goes back to {about.taken} (revision {about.revision}); the API is down "
         "meanwhile."
     )
     return " ".join([*sentences, "Continue? [y/N] "])
@@ -135,14 +136,14 @@ def _state(session: Session, names: Sequence[str]) -> str:
         found = quorum.membership(session.lab, session.remote)
     healthy = sorted(name for name in found.members if name in found.healthy)
     if len(healthy) == len(found.members):
-        return "etcd is healthy, so nothing has to be recovered."
+        return "etcd is healthy, so no recovery is needed."
     if len(healthy) >= quorum.needed(len(found.members)):
-        return f"etcd has a majority ({', '.join(healthy)}), so `./inv up` can repair it without a loss."
+        return f"etcd has a majority ({', '.join(healthy)}), so `./inv up` can repair it without any loss."
     return "etcd has no majority."
 
 
 def _look(session: Session) -> Scene:
-    """Start the control planes that exist, and ask each what it has."""
+    """Start the control planes that exist, and ask each about its etcd."""
     lab = session.lab
     with session.progress.asking("what state the machines are in"):
         states = providers.states(lab, session.workspace)
@@ -152,21 +153,21 @@ def _look(session: Session) -> Scene:
     if not there:
         raise LabStateError(
             "no control plane responds, so none can be recovered",
-            hint="`./inv status` shows why; `./inv up` starts or makes machines",
+            hint="`./inv status` shows why; `./inv up` starts or creates machines",
         )
-    with session.progress.asking("each control plane to say what it has"):
+    with session.progress.asking("each control plane's report on its etcd"):
         side_by_side("copying scripts", there, session.remote.deliver)
         found = side_by_side("asking the control planes", there, lambda node: plans.look(session.remote, node))
     members = tuple(node for node in there if found[node.name].member)
     others = tuple(node for node in lab.etcd_members if node not in (*members, *silent))
     if not members:
-        raise LabStateError("no control plane belongs to a cluster yet", hint="`./inv up` initialises one")
+        raise LabStateError("no control plane has joined a cluster yet", hint="`./inv up` initialises one")
     return Scene(members, silent, others, found)
 
 
 def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
-    """Start those that do not run; return those that do not respond within a minute."""
-    # The load balancer, too: the API is asked through it.
+    """Start those that do not run; return those that do not respond within ANSWER_TIMEOUT."""
+    # The load balancer, too: checks ask the API through it.
     off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
     if off:
         with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
@@ -218,23 +219,23 @@ def _require_possible(backup: Backup, scene: Scene) -> None:
     if small:
         raise HostNotFit(
             "\n".join(
-                f"{name} has {space // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
+                f"{name}'s disk has {space // 2**20} MiB free for etcd, and {needed // 2**20} MiB are needed"
                 for name, space in small.items()
             ),
-            hint="free some on this host (`./inv bake --prune`) or on these machines",
+            hint="free some on these machines; `./inv bake --prune` frees some on this host",
         )
 
 
 def _minor(version: str) -> tuple[int, ...]:
-    """The numbers of a version that say whether it can read another one's data: `3.6.8` → (3, 6)."""
+    """The part of a version that decides whether it can read another one's data: `3.6.8` → (3, 6)."""
     try:
         return tuple(int(part) for part in version.split(".")[:2])
     except ValueError as error:
-        raise ConfigError([f"{version!r} is no version of etcd"]) from error
+        raise ConfigError([f"{version!r} is not a version of etcd"]) from error
 
 
 def _inventory(session: Session, members: Sequence[Node]) -> Inventory | None:
-    """What etcd has now, from the member with the newest data that answers; None if none does."""
+    """The keys of the member with the newest data that answers; None if none does."""
     found: list[dict[str, int]] = []
 
     def ask(node: Node) -> None:
@@ -284,7 +285,7 @@ def _carry_out(
 
 
 def _remove(session: Session, silent: Sequence[Node]) -> None:
-    """Remove machines that do not respond: should they start again, their members would be another cluster."""
+    """Remove machines that do not respond: if one started again, its member would be another cluster."""
     with session.progress.step("recovery-remove", "machines that do not respond are removed") as step:
         for node in silent:
             record = made.read(session.workspace)
@@ -294,12 +295,12 @@ def _remove(session: Session, silent: Sequence[Node]) -> None:
 
 
 def _has_the_ca(session: Session, backup: Backup) -> bool:
-    """Whether the backup's CA is still the lab's; with another one its other keys are of no use."""
+    """Whether the backup's CA is still the lab's; under another one its other keys are useless."""
     return backup.pki["ca.crt"].strip() == credentials.ca_certificate(session.workspace).strip()
 
 
 def _answering_workers(session: Session) -> tuple[Node, ...]:
-    """The workers whose kubelets can be restarted; those of others start with their machines."""
+    """The workers whose kubelets can be restarted now; others start with their machines."""
     workers = session.lab.workers
     with session.progress.asking("an answer of each worker"):
         reasons = side_by_side("ssh", workers, session.remote.why_not_reachable)
@@ -315,9 +316,7 @@ def _complete(run: Run) -> None:
     except LabError as error:
         raise LabStateError(
             f"etcd is recovered, but the lab is not healthy yet: {error.message}",
-            hint=f"`./inv up` goes on from here; {error.hint}"
-            if error.hint
-            else "`./inv up` goes on from here",
+            hint="; ".join(["`./inv up` goes on from here", *([error.hint] if error.hint else [])]),
             log=error.log,
         ) from error
 

@@ -196,8 +196,8 @@ def _recovery_problem(session: Session) -> quorum.Problem | None:
         return None
     return quorum.Problem(
         f"a recovery from {found.file} was interrupted, and etcd's members may have different data",
-        f"`./inv recover {quoting.word(found.file)}` goes on, and so does `./inv recover` with another backup of "
-        "this lab; if none can be used, `./inv destroy` removes the lab",
+        f"`./inv recover {quoting.word(found.file)}` goes on, and so does `./inv recover` with another backup "
+        "of this lab; if none can be used, `./inv destroy` removes the lab",
     )
 
 

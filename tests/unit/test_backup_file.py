@@ -212,9 +212,9 @@ def test_losses_are_what_came_what_changed_and_what_went() -> None:
         {"/registry/pods/a/same": 1, "/registry/pods/a/other": 9, "/registry/pods/a/new": 8},
     )
     assert in_words(found) == [
-        "Created since, and gone then: 1 pods (a/new).",
-        "Changed since, and as before then: 1 pods (a/other).",
-        "Deleted since, and back then: 1 pods (a/gone).",
+        "Created since the backup, so lost: 1 pods (a/new).",
+        "Changed since, so undone: 1 pods (a/other).",
+        "Deleted since, so restored: 1 pods (a/gone).",
     ]
     console, text = printed()
     console.print(table(found))
@@ -224,7 +224,7 @@ def test_losses_are_what_came_what_changed_and_what_went() -> None:
 def test_what_the_cluster_writes_by_itself_is_counted_and_many_names_are_cut() -> None:
     now = {f"/registry/events/a/{n}": n for n in range(40)} | {f"/registry/pods/a/p{n}": n for n in range(7)}
     assert in_words(losses({}, now)) == [
-        "Created since, and gone then: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), "
+        "Created since the backup, so lost: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), "
         "40 of the cluster's own records."
     ]
     assert in_words(losses(now, now)) == []

@@ -378,7 +378,7 @@ def test_what_etcd_had_before_is_remembered_over_an_interruption(world: Recoveri
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert f"A recovery from {backup.path} was interrupted." in question
-    assert "Created since, and gone then: 1 configmaps (shop/orders)." in question
+    assert "Created since the backup, so lost: 1 configmaps (shop/orders)." in question
 
 
 # What is asked.
@@ -393,10 +393,10 @@ def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_chang
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert question == (
-        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps "
-        "(shop/orders). Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
+        "etcd is healthy, so no recovery is needed. Created since the backup, so lost: 1 configmaps "
+        "(shop/orders). Changed since, so undone: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
         "goes back to "
-        f"{backup.manifest.taken} (revision 12), and the API stops meanwhile. Continue? [y/N] "
+        f"{backup.manifest.taken} (revision 12); the API is down meanwhile. Continue? [y/N] "
     )
     assert world.planes == before
     assert recovery.read(session.workspace) is None
@@ -436,7 +436,7 @@ def test_a_majority_that_up_can_use_is_named(world: Recoveries) -> None:
     world.wipe("cp2")
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has a majority (cp1, cp3), so `./inv up` can repair it without a loss." in world.asked[0]
+    assert "etcd has a majority (cp1, cp3), so `./inv up` can repair it without any loss." in world.asked[0]
 
 
 def test_where_no_member_answers_the_loss_is_unknown(world: Recoveries) -> None:
@@ -444,7 +444,7 @@ def test_where_no_member_answers_the_loss_is_unknown(world: Recoveries) -> None:
     world.wipe(*CP[:3])
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has no majority. No etcd member could be asked what it has" in world.asked[0]
+    assert "etcd has no majority. No etcd member can list its keys" in world.asked[0]
 
 
 def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> None:
@@ -452,7 +452,9 @@ def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> N
     world.wipe("cp1", "cp3")
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has no majority. Created since, and gone then: 1 configmaps (shop/orders)." in world.asked[0]
+    assert (
+        "etcd has no majority. Created since the backup, so lost: 1 configmaps (shop/orders)." in world.asked[0]
+    )
 
 
 # Machines that are gone, stopped or silent.
@@ -482,7 +484,7 @@ def test_a_silent_machine_is_named_and_removed_since_its_member_would_be_another
     world.machine("cp3").hangs = True
     with pytest.raises(LabStateError, match="nothing was restored"):
         recover(world, backup.path, consent=False)
-    assert "cp3 will be removed, with all data on it: it does not respond." in world.asked[0]
+    assert "cp3 will be removed, with all data that is only there: it does not respond." in world.asked[0]
     assert world.machine("cp3").state == "running"
     missing = recover(world, backup.path)
     assert world.machine("cp3").state == "absent"
@@ -556,7 +558,7 @@ def test_every_machine_s_problem_is_named_at_once(world: Recoveries) -> None:
 def test_a_full_disk_is_found_before_anything_is_touched(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.free = 10 * 2**20
-    refused(world, backup.path, HostNotFit, "cp1 has 10 MiB of disk space for etcd, and 128 are needed")
+    refused(world, backup.path, HostNotFit, "cp1's disk has 10 MiB free for etcd, and 128 MiB are needed")
 
 
 def test_machines_of_different_times_are_not_recovered_before_the_restore_of_a_checkpoint_is_complete(
