@@ -1,7 +1,7 @@
 #!/bin/bash
 # Prints a backup of the cluster as a tar, and nothing else on standard output: etcd's snapshot from this machine's member,
-# what `etcdutl snapshot status` found, the keys with their revisions, and the CAs and keys that all control planes have in
-# common. lab/workspace/backup.py describes the file.
+# what `etcdutl snapshot status` found, the keys with their revisions, and the CAs and keys that all control planes share.
+# lab/workspace/backup.py describes the file.
 #
 #   backup.sh           the tar
 #   backup.sh --keys    only the keys, as JSON
@@ -10,10 +10,10 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# On a disk, as a snapshot may be large, and not in etcd's folder, which has to be empty when a machine joins.
+# On a disk, since a snapshot may be large, but not in etcd's folder, which has to be empty when a machine joins.
 readonly FOLDER=/var/lib/ha-lab-backup OWN=https://127.0.0.1:2379
 
-# From what this machine's member has stored, which has the snapshot's revision, and needs no majority.
+# From this machine's own member (a serializable read), which has the snapshot's revision, and without a majority.
 keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --consistency s --write-out json "$@"; }
 
 # A quarter more than the database has: it may grow while it is sent.
@@ -37,12 +37,12 @@ main() {
 	exclusively
 	umask 077
 	trap 'rm -rf "$FOLDER"' EXIT
-	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: its golden machine" \
-		"has none (kubernetes.source: upstream). \`./inv bake\` with \`modules\` makes one that has it"
+	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: a golden machine with" \
+		"kubernetes.source: upstream has none. \`./inv bake\` with \`modules\` builds one that has it"
 	rm -rf "$FOLDER" # of a run that was killed
 	mkdir -p "$FOLDER/pki/etcd"
 	require_room
-	# With --command-timeout, as it has none of its own.
+	# `snapshot save` has no deadline of its own.
 	with_notices "etcd to send its snapshot" "${ETCDCTL[@]}" --endpoints "$OWN" \
 		--command-timeout "$((300 * LAB_PATIENCE))s" snapshot save "$FOLDER/snapshot.db"
 	etcdutl snapshot status "$FOLDER/snapshot.db" --write-out json >"$FOLDER/status.json"

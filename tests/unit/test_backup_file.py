@@ -118,7 +118,7 @@ def test_a_manifest_without_its_fields_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["status.json", "keys.json", SNAPSHOT, "pki/sa.key"])
 def test_what_a_control_plane_did_not_send_is_named_and_there_is_no_file(tmp_path: Path, part: str) -> None:
-    with pytest.raises(LabStateError, match=f"what cp1 sent is no complete backup: it lacks {part}"):
+    with pytest.raises(LabStateError, match=f"what cp1 sent is not a complete backup: it lacks {part}"):
         complete(tmp_path, sent(**{part: None}))
     assert not (tmp_path / "mine.tar").exists()
 

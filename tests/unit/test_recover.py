@@ -661,7 +661,7 @@ def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
     whole = world.tar(session.lab.first)
     for cut in (0, 512, len(whole) // 2):
         world.sent = whole[:cut]
-        with pytest.raises(LabStateError, match="what cp1 sent is no complete backup"):
+        with pytest.raises(LabStateError, match="what cp1 sent is not a complete backup"):
             backing_up.backup(session, world.folder / "mine.tar")
         assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
 
