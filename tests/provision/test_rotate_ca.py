@@ -120,7 +120,7 @@ def test_certificates_that_kubeadm_did_not_sign_anew_end_it_before_the_old_ca_is
     world.let(renews_nothing="")
     ran = world.run("rotate-ca", secrets=True)
     assert ran.code == 1
-    assert "kubeadm has renewed the certificates, but the first CA has not signed apiserver, apiserver-kubelet" in ran.said
+    assert "but the first CA has not signed apiserver, apiserver-kubelet-client, admin.conf" in ran.said
 
 
 def test_a_worker_gets_what_its_kubelet_needs_and_nothing_else(tmp_path: Path) -> None:
