@@ -694,6 +694,9 @@ def test(
         from lab.verbs import bake as baking
 
         virtual = _wanted(str(HERE / "tests" / "vm" / "lab.yaml"))
+        if whole:
+            # One of these tests takes docker's golden image along.
+            baking.bake(_wanted(DEFAULT_LAB), consent=yes)
         baking.bake(virtual, consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
     else:

@@ -99,7 +99,7 @@ etcd_data_lost() {
 	rm -rf "$ETCD_DATA"
 }
 
-# The database may grow by this much, on one member after the other (etcd, "Maintenance", space quota).
+# The database of this member may grow by this much (etcd, "Maintenance", space quota).
 etcd_quota_small() {
 	local quota=
 	[[ $1 == heal ]] || quota=$(($(stat --format %s "$ETCD_DATA/snap/db") + QUOTA_ROOM))
