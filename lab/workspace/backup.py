@@ -169,7 +169,7 @@ def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
 
 
 def read(path: Path) -> Backup:
-    """Read a backup and verify every byte of it. Raises ConfigError if it is damaged, or no backup."""
+    """Read a backup and verify each part of it. Raises ConfigError if one is damaged, or if it is no backup."""
     try:
         with tarfile.open(path, "r:") as archive:
             members = {each.name for each in archive.getmembers() if each.isfile()}

@@ -134,7 +134,7 @@ def test_the_keys_alone_need_no_majority(cp2: World) -> None:
 # What a machine has.
 
 
-def test_what_a_control_plane_has_is_said_and_nothing_is_touched(cp2: World) -> None:
+def test_a_control_plane_reports_on_its_etcd_and_nothing_is_changed(cp2: World) -> None:
     ran = cp2.run("recover", "check")
     assert (ran.code, ran.changes) == (0, [])
     lines = dict(line.partition(" ")[::2] for line in ran.said.splitlines())
@@ -234,14 +234,14 @@ def test_data_that_was_lost_is_not_needed(cp2: World) -> None:
     assert db.read_bytes() == SNAPSHOT_FILE
 
 
-def test_the_data_of_before_is_kept_however_often_a_recovery_is_interrupted(cp2: World) -> None:
+def test_the_previous_data_is_kept_however_often_a_recovery_is_interrupted(cp2: World) -> None:
     restored(stopped(cp2))
     received(cp2)
     assert restored(cp2, "recovery-2").code == 0
     assert (cp2.path(DATA) / "before-recovery/member/snap/db").read_bytes() == DATABASE
 
 
-def test_the_next_recovery_keeps_the_data_of_its_own_time(cp2: World) -> None:
+def test_the_next_recovery_keeps_the_data_that_etcd_has_by_then(cp2: World) -> None:
     restored(stopped(cp2))
     assert part(cp2, "finish").code == 0
     received(cp2)

@@ -112,7 +112,7 @@ def test_at_last_only_the_new_one_is_trusted_and_the_manifest_is_kubeadm_s_again
     assert (again.last, again.changes) == ("ha-lab: unchanged", [])
 
 
-def test_certificates_that_kubeadm_did_not_sign_anew_end_it_before_the_old_ca_is_gone(tmp_path: Path) -> None:
+def test_certificates_that_kubeadm_did_not_sign_again_end_it_before_the_old_ca_is_gone(tmp_path: Path) -> None:
     world, old = ready(tmp_path)
     stage(world, old, NEW.certificate)
     (world.root / "opt/ca.crt").write_text(NEW.certificate + old)

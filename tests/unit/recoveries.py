@@ -1,6 +1,6 @@
-"""A lab that lives in memory (tests/unit/world.py), with what etcd's members have stored.
+"""A lab in memory (tests/unit/world.py), with the data of etcd's members.
 
-What recover.sh and backup.sh do on machines is played here, and refused where etcd would refuse it or end.
+It does what recover.sh and backup.sh do on machines, and refuses what etcd would refuse or not survive.
 """
 
 from __future__ import annotations

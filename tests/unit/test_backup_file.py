@@ -1,4 +1,4 @@
-"""The file of a backup: what is damaged, cut, none or a stranger's is refused, and every problem is named."""
+"""The file of a backup: one that is damaged, cut short, or no backup is refused, and every problem is named."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def problems(path: Path) -> str:
     return caught.value.message
 
 
-def test_every_byte_of_a_backup_that_changes_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_byte_in_any_part_of_a_backup_is_noticed(tmp_path: Path) -> None:
     path = complete(tmp_path)
     whole = path.read_bytes()
     with tarfile.open(path) as tar:

@@ -1,4 +1,4 @@
-"""`backup` and `recover` on a lab that lives in memory: any members, any loss, broken off anywhere."""
+"""`backup` and `recover` on a lab in memory: any number of members, any loss, interrupted anywhere."""
 
 from __future__ import annotations
 
@@ -263,20 +263,20 @@ def test_a_load_balancer_that_is_lost_too_does_not_keep_the_recovery_from_its_en
     assert world.problems(session.lab) == []
 
 
-# Broken off.
+# Interrupted.
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))
 
 
 def moments() -> list[tuple[str, int]]:
-    """Every change of a recovery of three members that can be broken off."""
+    """Every change of a recovery of three members that can be interrupted."""
     found = [(f"{part} {name}", 1) for part in PARTS for name in CP[:3]]
     return [*found, ("nodes cp1", 1)]
 
 
 @pytest.mark.parametrize(("touch", "nth"), rows(moments(), usual=moments()[::4]))
 @pytest.mark.parametrize(("when", "error"), FAULTS, ids=["killed", "failed"])
-def test_a_recovery_that_is_broken_off_anywhere_goes_on(
+def test_a_recovery_that_is_interrupted_anywhere_is_completed_by_the_next(
     world: Recoveries, touch: str, nth: int, when: When, error: BaseException
 ) -> None:
     _, backup = backed_up(world)
@@ -384,7 +384,7 @@ def test_what_etcd_had_before_is_remembered_over_an_interruption(world: Recoveri
 # What is asked.
 
 
-def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_changes_nothing(
+def test_a_recovery_of_a_healthy_lab_asks_with_what_will_be_lost_and_a_no_changes_nothing(
     world: Recoveries,
 ) -> None:
     session, backup = backed_up(world)
@@ -425,7 +425,7 @@ def shown(world: Recoveries, backup: Backup) -> list[str]:
     return text.getvalue().splitlines()
 
 
-def test_a_yes_recovers(world: Recoveries) -> None:
+def test_after_a_yes_the_lab_is_recovered(world: Recoveries) -> None:
     _, backup = backed_up(world)
     recover(world, backup.path, consent=False, answer=True)
     as_in(world, backup, *CP[:3])
@@ -447,7 +447,7 @@ def test_where_no_member_answers_the_loss_is_unknown(world: Recoveries) -> None:
     assert "etcd has no majority. No etcd member can list its keys" in world.asked[0]
 
 
-def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> None:
+def test_a_survivor_lists_what_will_be_lost_without_a_majority(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.wipe("cp1", "cp3")
     with pytest.raises(LabStateError):
@@ -656,7 +656,7 @@ def test_a_control_plane_that_can_t_make_a_backup_says_why(world: Recoveries) ->
     assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
 
 
-def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
+def test_an_incomplete_transfer_becomes_no_backup(world: Recoveries) -> None:
     session = begun(world)
     whole = world.tar(session.lab.first)
     for cut in (0, 512, len(whole) // 2):
@@ -700,7 +700,7 @@ def test_without_a_survivor_the_newest_backup_is_restored(world: Recoveries) -> 
     as_in(world, backup, *CP[:3])
 
 
-def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_it_is_said(world: Recoveries) -> None:
+def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_the_message_says_so(world: Recoveries) -> None:
     begun(world)
     with pytest.raises(LabStateError, match="no etcd member has its data, and there is no backup") as caught:
         heal(lost(world, *CP[:3]))
