@@ -636,12 +636,13 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Remove the lab's machines, network, checkpoints, kubeconfig context and .lab/, and nothing else."""
+    from lab.verbs import backup as backing_up
+    from lab.verbs import checkpoint as saving
     from lab.verbs import destroy as destroying
-    from lab.verbs.checkpoint import destroyed_with
 
     session = _made(lab, lenient=True)
-    kept = destroyed_with(session)
-    question = f"Remove all machines of {session.lab.name}{f' {kept}' if kept else ''}? [y/N] "
+    kept = (saving.destroyed_with(session), backing_up.destroyed_with(session))
+    question = " ".join(filter(None, (f"Remove all machines of {session.lab.name}", *kept))) + "? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)

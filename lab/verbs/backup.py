@@ -89,6 +89,14 @@ def write(session: Session, target: Path, member: Node) -> Backup:
         part.unlink(missing_ok=True)
 
 
+def destroyed_with(session: Session) -> str:
+    """The backups that `destroy` would remove, as a phrase; "" if there are none."""
+    number = len(backups.complete_in(session.workspace.backups))
+    if not number:
+        return ""
+    return f"and its {'backup' if number == 1 else f'{number} backups'} in .lab/backups"
+
+
 def _reason(error: CommandFailed) -> str:
     """Why a script of the kit failed, in its own words."""
     said = [line.strip().removeprefix("ERROR: ") for line in error.tail.splitlines() if "ERROR: " in line]

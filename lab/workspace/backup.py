@@ -14,7 +14,6 @@ It contains the cluster's secrets, so only its owner may read it.
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -246,10 +245,12 @@ def inventory(text: str | bytes) -> dict[str, int]:
 
 def newest(folder: Path) -> Path | None:
     """The backup in a folder that was completed last; None if there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        found = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None
+    return max(complete_in(folder), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def complete_in(folder: Path) -> list[Path]:
+    """The complete backups in a folder, which may be missing."""
+    return [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
 
 
 def _missing(members: Mapping[str, object]) -> str | None:

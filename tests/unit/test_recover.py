@@ -599,6 +599,16 @@ def test_a_backup_without_a_name_is_beside_the_others_and_the_newest_is_found(wo
     assert backups.newest(session.workspace.backups) == written.path
 
 
+def test_backups_that_destroy_would_remove_are_named(world: Recoveries) -> None:
+    session = begun(world)
+    backing_up.backup(session, world.folder / "elsewhere.tar")
+    assert backing_up.destroyed_with(session) == ""
+    backing_up.backup(session, None)
+    assert backing_up.destroyed_with(session) == "and its backup in .lab/backups"
+    backing_up.backup(session, None)
+    assert backing_up.destroyed_with(session) == "and its 2 backups in .lab/backups"
+
+
 def test_two_backups_in_one_second_are_two_files(world: Recoveries) -> None:
     session = begun(world)
     paths = {backing_up.backup(session, None).path for _ in range(4)}
