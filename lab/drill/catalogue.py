@@ -71,7 +71,7 @@ def _majority(session: Session) -> tuple[Node, ...]:
 
 
 def _majority_of_followers(session: Session) -> tuple[Node, ...]:
-    """More members than etcd can lose, without the leader, which has every acknowledged write."""
+    """As many members as end etcd's quorum, but not the leader, which has every acknowledged write."""
     leader = etcd(session).leader
     others = [node for node in session.lab.etcd_members if node != leader]
     return tuple(others[: len(session.lab.etcd_members) // 2 + 1])

@@ -29,9 +29,9 @@ from lab.verbs import bake, durations
 from lab.verbs.up import (
     hints_by_keys,
     impossible_message,
+    interrupted_problem,
     leaving_machines,
     quorum_problem,
-    restore_problem,
 )
 
 _Left = Mapping[str, tuple[str, ...]]
@@ -74,7 +74,7 @@ class Forecast:
     sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores;
     `renewals` are certificates that it renews, and pods that it restarts for them, on one machine each.
     `differs` are changed keys that affect no machine. `refused` is why `up` would not do it now: etcd
-    would lose its majority, or a restore was interrupted.
+    would lose its majority, or a restore or a recovery was interrupted.
     """
 
     lab: str
@@ -118,7 +118,7 @@ def look(session: Session) -> Forecast:
     # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
     there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
-    refused = restore_problem(session)
+    refused = interrupted_problem(session)
     if not (refused or impossibles or there.problem):
         refused = quorum_problem(session, change, leaving)
     parts = [] if impossibles or refused else _parts(session, change, there)

@@ -27,6 +27,7 @@ from lab.plans.up import START, before
 from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
+from lab.system import quoting
 from lab.system.wait import wait_until
 from lab.verbs import bake, render, report
 from lab.workspace import kubeconfig, made, recovery
@@ -80,13 +81,10 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
     """
     with session.workspace.lock():
         session = dataclasses.replace(session, made=made.read(session.workspace))
-        recovery.require_none(session.workspace)
         render.refresh(session)
         change = change_of(session, session.lab)
         require_possible(session, change)
-        half_restored = restore_problem(session)
-        if half_restored:
-            raise LabStateError(half_restored.what, hint=half_restored.next)
+        require_not_interrupted(session)
         leaving = leaving_machines(session, change, wish.replacing)
         refusal = quorum_problem(session, change, leaving, wish.replacing)
         if refusal:
@@ -178,6 +176,29 @@ def leaving_machines(session: Session, change: Change, replacing: Sequence[str])
         return ()
     names = {*(node.name for node in change.removed), *replacing, *record.leaving}
     return tuple(node for node in record.lab.nodes if node.name in names)
+
+
+def require_not_interrupted(session: Session) -> None:
+    """Raise LabStateError if a restore or a recovery was interrupted: only these may go on then."""
+    problem = interrupted_problem(session)
+    if problem:
+        raise LabStateError(problem.what, hint=problem.next)
+
+
+def interrupted_problem(session: Session) -> quorum.Problem | None:
+    """Why the machines may have data of different times, and what to do; None if they have not."""
+    return restore_problem(session) or _recovery_problem(session)
+
+
+def _recovery_problem(session: Session) -> quorum.Problem | None:
+    found = recovery.read(session.workspace)
+    if found is None:
+        return None
+    return quorum.Problem(
+        f"a recovery from {found.file} was interrupted, and etcd's members may have different data",
+        f"`./inv recover {quoting.word(found.file)}` goes on, and so does `./inv recover` with another backup "
+        "of this lab; if none can be used, `./inv destroy` removes the lab",
+    )
 
 
 def restore_problem(session: Session) -> quorum.Problem | None:

@@ -79,9 +79,9 @@ class MetricsFact:
 
 @dataclass(frozen=True)
 class EtcdStatus:
-    """One etcd member of itself: ids as numbers, `version` of the server.
+    """An etcd member's own status: ids as numbers, `version` of the server.
 
-    `revision` is the store's, `size` that of the database in bytes.
+    `revision` is that of its data, `size` that of the database in bytes.
     """
 
     member: int
