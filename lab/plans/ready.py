@@ -31,6 +31,9 @@ HEALTHY_TIMEOUT = 120.0
 LOOK_INTERVAL = 5.0
 """Seconds before the first search for a cause, and between two."""
 
+LOOK_SHARE = 2.0
+"""How many times as long as a search the pause after it is at least: what is waited for needs the CPUs, too."""
+
 CAUSE_LASTS = 20.0
 """Seconds after which a cause that is found again counts as permanent."""
 
@@ -117,9 +120,10 @@ class _CauseSearch:
         Raises LabStateError once a cause that waiting does not fix has lasted.
         """
         if time.monotonic() >= self._next:
+            began = time.monotonic()
             found = _causes(self._context, self._names)
-            now = time.monotonic()  # the search takes a while
-            self._next = now + LOOK_INTERVAL * self._context.lab.patience
+            now = time.monotonic()
+            self._next = now + max(LOOK_INTERVAL * self._context.lab.patience, LOOK_SHARE * (now - began))
             self._since = {each.what: self._since.get(each.what, now) for each in found}
             longest = CAUSE_LASTS * self._context.lab.patience
             lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -422,6 +423,25 @@ def test_without_a_cause_the_checks_are_the_reason(recorded: Lab, clock: FakeClo
     recorded.found = NO_PROXY(facts())
     assert recorded.wait("pods") == "kube-proxy[w2]: no pod kube-proxy-… of kube-system is on this node"
     assert clock.now - FakeClock.START >= 300
+
+
+def test_a_search_that_takes_long_is_repeated_after_a_pause_twice_as_long(
+    recorded: Lab, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A search on an emulated machine takes minutes, in which what is waited for goes on more slowly."""
+    recorded.found = NO_PROXY(facts())
+    began: list[float] = []
+
+    def gather(*words: object, **named: Any) -> Facts:
+        if named.get("admission"):
+            began.append(clock.now - FakeClock.START)
+            clock.now += 40
+        return recorded.gather(*words, **named)
+
+    monkeypatch.setattr(ready, "gather", gather)
+    assert recorded.wait("pods") is not None
+    assert len(began) == 3
+    assert all(second - first >= 120 for first, second in pairwise(began))
 
 
 def test_a_lab_that_is_ready_at_once_is_asked_for_no_cause(recorded: Lab, clock: FakeClock) -> None:
