@@ -286,7 +286,6 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     found = planning.look(session)
     _print_json(planning.to_json(found)) if json else console.print(planning.shown(found), soft_wrap=True)
     _warn_of_another_run(session)
-    _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
 
@@ -438,14 +437,14 @@ def verify(
     help=LAB_HELP | {"file": "the file to write, which must not exist (default: a new one in .lab/backups)"},
 )
 def backup(c: Context, file: str | None = None, lab: str = DEFAULT_LAB) -> None:
-    """Write etcd's data and the control planes' common keys to one private file, verified. Keep it safe."""
+    """Write a verified snapshot of etcd, and the keys that control planes share, to one private file."""
     from lab.verbs import backup as backing_up
 
     written = backing_up.backup(_made(lab), Path(file) if file else None)
     about = written.manifest
     console.print(
-        f"{written.path} has {about.keys} keys of etcd at revision {about.revision}, from {about.member}\n"
-        f"next: keep it where only you can read it; ./inv recover {quoting.word(written.path)} goes back to it",
+        f"saved {about.keys} keys of etcd on {about.member}, at revision {about.revision}, to {written.path}\n"
+        f"next: keep this file private; ./inv recover {quoting.word(written.path)} restores it",
         soft_wrap=True,
     )
 
@@ -456,20 +455,20 @@ def backup(c: Context, file: str | None = None, lab: str = DEFAULT_LAB) -> None:
     help=LAB_HELP
     | {
         "file": "the backup",
-        "yes": "agree to losing later writes, and to removing dead control planes",
+        "yes": "agree to losing later writes, and to removing control planes that do not respond",
     },
 )
 def recover(c: Context, file: str, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Restore etcd on all control planes from a backup, also when its quorum is gone for good.
+    """Restore etcd on all control planes from a backup, even after its quorum was lost for good.
 
-    Shows what would be lost, and asks first. If it is interrupted, the same command goes on.
+    Shows what would be lost, and asks first. If it is interrupted, the same command continues it.
     """
     from lab.verbs import recover as recovering
 
-    found = recovering.recover(
+    missing = recovering.recover(
         _made(lab), Path(file), consent=yes, confirm=_confirmed(f"recover {quoting.word(file)}")
     )
-    console.print(f"etcd is as in {file}\nnext: {recovering.next_step(found)}", soft_wrap=True)
+    console.print(f"etcd was restored from {file}\nnext: {recovering.next_step(missing)}", soft_wrap=True)
 
 
 @verb(
@@ -659,12 +658,13 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Remove the lab's machines, network, checkpoints, kubeconfig context and .lab/, and nothing else."""
+    from lab.verbs import backup as backing_up
+    from lab.verbs import checkpoint as saving
     from lab.verbs import destroy as destroying
-    from lab.verbs.checkpoint import destroyed_with
 
     session = _made(lab, lenient=True)
-    kept = destroyed_with(session)
-    question = f"Remove all machines of {session.lab.name}{f' {kept}' if kept else ''}? [y/N] "
+    kept = (saving.destroyed_with(session), backing_up.destroyed_with(session))
+    question = " ".join(filter(None, (f"Remove all machines of {session.lab.name}", *kept))) + "? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)
@@ -717,6 +717,9 @@ def test(
         from lab.verbs import bake as baking
 
         virtual = _wanted(str(HERE / "tests" / "vm" / "lab.yaml"))
+        if whole:
+            # One of these tests takes docker's golden image along.
+            baking.bake(_wanted(DEFAULT_LAB), consent=yes)
         baking.bake(virtual, consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
     else:

@@ -32,7 +32,7 @@ api_server_closed() {
 	}
 }
 
-# What follows end_api_server was interrupted, and the machine stays after all.
+# After end_api_server, also in a run that was interrupted.
 restore_api_server() {
 	[[ -e $API_SERVER_ASIDE ]] || return 0
 	mv "$API_SERVER_ASIDE" "$MANIFESTS/kube-apiserver.yaml"
@@ -40,9 +40,8 @@ restore_api_server() {
 	changed=yes
 }
 
-# Ends this machine's API server. After SIGTERM it accepts no more connections and answers what it was asked (Kubernetes,
-# "API server shutdown"); killed, it would cut that off. Its manifest is aside and not away: restore_api_server
-# puts it back.
+# Ends this machine's API server. After SIGTERM it accepts no more connections and completes open requests (Kubernetes,
+# "API server shutdown"); SIGKILL would cut them off. Its manifest is moved aside, and restore_api_server puts it back.
 end_api_server() {
 	if [[ -e $MANIFESTS/kube-apiserver.yaml ]]; then
 		mv "$MANIFESTS/kube-apiserver.yaml" "$API_SERVER_ASIDE"

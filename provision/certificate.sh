@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What bash itself can read of a certificate: whether it is complete, from when on and until when it is valid. openssl takes 20 ms of
-# CPU for each, and a control plane has a dozen. Signatures are for those who are shown the certificate.
+# What bash itself can read of a certificate: whether it is complete, from when on and until when it is valid. openssl takes
+# 20 ms of CPU for each, and a control plane has a dozen. Signatures are for those who are shown the certificate.
 # Sourced.
 
 # The value of each digit of base64 (RFC 4648); that of padding is 0.

@@ -4,6 +4,8 @@
 # Sourced after lib.sh.
 
 readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
+# What all control planes have in common (kubeadm, "Manual certificate distribution"), in $PKI.
+readonly SHARED_PKI=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 readonly BOOTSTRAP=/etc/kubernetes/bootstrap-kubelet.conf
 readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init, or a control plane's join, was complete. It never means that something is done (the API

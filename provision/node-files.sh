@@ -271,13 +271,13 @@ restore_ca_certificate() {
 		place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
 }
 
-# With the configuration that `fill` has put there.
+# Creates those again that are missing, broken or not valid now. `fill` has written the configuration.
 repair_certificates() {
 	local name
 	for name in "${SIGNED[@]}"; do
 		[[ -z $(signed_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
 	done
-	init_phase certs all # makes those that are missing
+	init_phase certs all # creates only those that are missing
 }
 
 # Makes the files of a control plane again that are missing or broken, with kubeadm's own phases; all others stay as they

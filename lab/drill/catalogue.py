@@ -76,7 +76,7 @@ def _majority(session: Session) -> tuple[Node, ...]:
 
 
 def _majority_of_followers(session: Session) -> tuple[Node, ...]:
-    """More members than etcd can lose, without the leader, which has every acknowledged write."""
+    """As many members as end etcd's quorum, but not the leader, which has every acknowledged write."""
     leader = etcd(session).leader
     others = [node for node in session.lab.etcd_members if node != leader]
     return tuple(others[: len(session.lab.etcd_members) // 2 + 1])
@@ -124,25 +124,15 @@ def _lose_data(scene: Scene) -> None:
 
 
 def _fill(scene: Scene) -> None:
-    """A small quota on one member after the other, so that etcd keeps its majority; then fill it."""
-    for each in _one_by_one(scene):
-        each.fault("etcd_quota_small", "inject")
+    """One member with a small quota is enough: its alarm stops the writes of the whole cluster."""
+    scene.fault("etcd_quota_small", "inject")
     scene.injected()
-    _on_the_first(scene).fault("etcd_space_filled", "inject")
+    scene.fault("etcd_space_filled", "inject")
 
 
 def _make_space(scene: Scene) -> None:
-    _on_the_first(scene).fault("etcd_space_filled", "heal")
-    for each in _one_by_one(scene):
-        each.fault("etcd_quota_small", "heal")
-
-
-def _one_by_one(scene: Scene) -> list[Scene]:
-    return [Scene(scene.session, (node,), scene.mark) for node in scene.victims]
-
-
-def _on_the_first(scene: Scene) -> Scene:
-    return _one_by_one(scene)[0]
+    scene.fault("etcd_space_filled", "heal")
+    scene.fault("etcd_quota_small", "heal")
 
 
 def _why_not_rescheduled(scene: Scene) -> str | None:
@@ -232,9 +222,10 @@ DRILLS = (
     ),
     Drill(
         "etcd-no-space",
-        _all(control_planes),
+        _follower,
         _fill,
         _make_space,
+        prepares=180,
         # Reads go on, and so do connections.
         limits={"connections.failed": 0, "connections.slowest_s": 4},
     ),

@@ -1,4 +1,4 @@
-"""Drills about certificates: they are renewed in time, or they expire and are renewed then.
+"""Drills about certificates: they are renewed in time, or only after they have expired.
 
 Both renew as `up` does (`lab.plans.renew`).
 """
@@ -21,16 +21,16 @@ from lab.system.wait import wait_until
 from lab.workspace.render import credentials
 
 VALID = 240.0
-"""Seconds that short-lived certificates are valid: three control planes restart in about 100."""
+"""Seconds that short-lived certificates are valid: more than three control planes need to restart."""
 
 ALL = str(100 * 365)
 """Days within which all certificates end."""
 
 RENEWED = "all certificates are renewed"
-"""The mark for the time when only the restarts are left."""
+"""The mark for the time from which only restarts are left to do."""
 
 KUBELET = "/var/lib/kubelet/"
-"""Where certificates are that the kubelet renews."""
+"""The folder of certificates that the kubelet renews itself."""
 
 
 def renew_all(scene: Scene) -> None:
@@ -45,9 +45,9 @@ def finish(scene: Scene) -> None:
 
 
 def expire(scene: Scene) -> None:
-    """Give all control planes certificates that end soon, restart what reads them, and wait for their end.
+    """Give all control planes certificates that end soon, restart what reads them, and wait until they expire.
 
-    Raises LabStateError if they would not end soon.
+    Raises LabStateError if they would not expire soon.
     """
     scene.fault("certificates_short_lived", "inject", f"{VALID:.0f}")
     ends = _first_end(scene)
@@ -69,11 +69,11 @@ def expire(scene: Scene) -> None:
 
 
 def bring_back(scene: Scene) -> None:
-    """Renew what has expired or ends soon on all control planes, then restart them one at a time.
+    """Renew expired certificates on all control planes, then restart the static pods, one machine at a time.
 
     All files first: etcd's members and the API servers reject one another until most have valid certificates,
-    and read them again without a restart. The others need one (kubernetes.io, "Certificate Management with
-    kubeadm").
+    and reload them without a restart. Controller managers and schedulers need one (kubernetes.io, "Certificate
+    Management with kubeadm").
     """
     session = scene.session
 

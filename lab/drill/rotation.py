@@ -1,9 +1,9 @@
-"""The drill that rolls a new CA through a running lab: both are trusted, the new one signs, then it is alone.
+"""The drill that replaces a running lab's CA: both are trusted, the new one signs, only the new one is trusted.
 
-The order is that of kubernetes.io, "Manual Rotation of CA Certificates". The kit's CA is made on the host, so
-the host's `ca.crt` says how far it is: it has the CAs that are trusted, and the first of them signs.
-`provision/node/rotate-ca.sh` makes machines so, control planes one at a time. The CAs of etcd and of the front
-proxy stay.
+The order is that of kubernetes.io, "Manual Rotation of CA Certificates". The kit creates the CA on the host, so
+the host's `ca.crt` is the record of the rotation: it lists the trusted CAs, and the first of them signs.
+`provision/node/rotate-ca.sh` applies that on the machines, on one control plane at a time. The CAs of etcd and
+of the front proxy are not replaced.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from lab.workspace.render.keys import CERTIFICATE, ca_files
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage: which CAs are trusted, and the first of them signs; `mark` is shown once that is so everywhere.
+    """A stage. `trusted` are the CAs that are trusted in it, of which the first signs.
 
-    `restarts`: the cluster's pods, which may trust the earlier CAs only. `reissues`: kubelets' serving
-    certificates, which the cluster itself signs.
+    `mark` is set once all machines have it. `restarts`: the kit's pods are restarted, since they may have read
+    only the earlier CAs. `reissues`: kubelets get new serving certificates, which the cluster itself signs.
     """
 
     mark: str
@@ -51,7 +51,7 @@ STAGES = (
 
 
 def rotate(scene: Scene) -> None:
-    """Make a new CA and roll it through the lab."""
+    """Create a new CA, and replace the lab's with it."""
     scene.injected()
     _roll(scene)
 
@@ -77,12 +77,12 @@ def _roll(scene: Scene) -> None:
 
 
 def _next_files(workspace: Workspace) -> tuple[Path, Path]:
-    """The CA that is rolled out, and its key; the certificate exists exactly while a rotation is under way."""
+    """The files of the new CA and its key; the certificate exists exactly while a rotation is under way."""
     return workspace.secrets / "next-ca.crt", workspace.secrets / "next-ca.key"
 
 
 def _new_ca(workspace: Workspace) -> str:
-    """The certificate of the CA that is rolled out; makes it the first time."""
+    """The certificate of the new CA, which is created the first time."""
     certificate, key = _next_files(workspace)
     if not certificate.exists():
         made = credentials.new_ca()
@@ -97,7 +97,7 @@ def _trusted(workspace: Workspace) -> list[str]:
 
 
 def _reached(workspace: Workspace, new: str) -> int:
-    """The stage that the host's files are in, which may not have reached all machines; 0 before the first."""
+    """The index of the stage of the host's files, which machines may not have yet; 0 before the first."""
     trusted = _trusted(workspace)
     if trusted == [new]:
         return len(STAGES) - 1
@@ -111,11 +111,11 @@ def _write(session: Session, stage: Stage, new: str) -> Pair:
     """
     workspace, record = session.workspace, session.made
     if record is None:
-        raise LabStateError("the lab has no machines yet, so there is no CA to rotate", hint="./inv up")
+        raise LabStateError("the lab has no machines yet, so there is no CA to rotate", hint="`./inv up`")
     certificate, key = ca_files(workspace)
     others = [each for each in _trusted(workspace) if each != new]
     trusted = [each for name in stage.trusted for each in ([new] if name == NEW else others)]
-    # What the machines were given no longer counts (lab/workspace/render/keys.py): they get both.
+    # Rendering refuses another CA than the machines were given (lab/workspace/render/keys.py).
     for given in (workspace.root / "nodes").glob("*/ca.crt"):
         given.unlink()
     workspace.write_secret(certificate, "".join(trusted))
@@ -146,7 +146,7 @@ def _plans(stage: Stage, signing: Pair) -> tuple[Plan, ...]:
             machine(job)
             renew.restart_outdated(job)
 
-        renew.spared(job, work)
+        renew.while_drained(job, work)
         return True
 
     def kubelet(job: Job) -> bool:

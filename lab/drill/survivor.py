@@ -1,4 +1,4 @@
-"""Brings a lab back whose etcd quorum is gone for good: from a survivor, else from the newest backup."""
+"""Recovers a lab whose etcd quorum was lost for good: from a survivor, else from the newest backup."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def recover(scene: Scene) -> None:
     """Recover etcd on all members, unless all of them are healthy. The caller holds the lab's lock.
 
-    A survivor's snapshot has every write that it has applied; the leader has applied all that were
+    A survivor's snapshot has every write that the member has applied; a leader has applied all that were
     acknowledged.
     """
     session = scene.session
@@ -46,7 +46,7 @@ def _of_a_survivor(session: Session) -> Backup | None:
     try:
         return backing_up.write(session, backing_up.new_file(session), member)
     except LabStateError as error:
-        session.progress.say(f"{member.name} has data, but gives no snapshot: {error.message}")
+        session.progress.say(f"{member.name} has data, but can't give a snapshot: {error.message}")
         return None
 
 
@@ -55,7 +55,7 @@ def _newest(session: Session) -> Backup:
     if path is None:
         raise LabStateError(
             "no etcd member has its data, and there is no backup in .lab/backups",
-            hint="`./inv recover FILE` with a backup from elsewhere; without one the cluster is lost: "
+            hint="`./inv recover FILE` restores a backup from elsewhere; without one the cluster is lost: "
             "`./inv destroy`, then `./inv up`",
         )
     session.progress.say(f"no etcd member has its data, so the newest backup is restored: {path}")

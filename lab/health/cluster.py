@@ -133,14 +133,14 @@ class Api:
         self.context = self._load(None)
 
     def read_again(self) -> None:
-        """Read the kubeconfig again: new connections are its user's, and trust its CAs besides earlier ones.
+        """Read the kubeconfig again: new connections use its user, and trust its CAs besides the earlier ones.
 
         Raises LabStateError where it is no kubeconfig.
         """
         self._load(self.context)
 
     def _load(self, context: ssl.SSLContext | None) -> ssl.SSLContext:
-        """Set `ca` and `server`, and return this context, or a new one, with what the kubeconfig says."""
+        """Set `ca` and `server` from the kubeconfig; return `context`, or a new one, set up for its user."""
         kubeconfig = self._kubeconfig
         try:
             config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
@@ -386,7 +386,7 @@ def _trusting(ca: str) -> ssl.SSLContext:
 
 
 def _become(context: ssl.SSLContext, user: dict[str, str]) -> None:
-    """Be the user. OpenSSL takes keys from files only: one of ours, 0600, gone at once."""
+    """Authenticate as the user. OpenSSL reads keys from files only: a temporary one, 0600, removed at once."""
     handle, path = tempfile.mkstemp()
     try:
         with os.fdopen(handle, "wb") as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 
 from lab import providers
+from lab.errors import NodeFailed
 from lab.health import causes
 from lab.health.checks import cases
 from lab.health.checks.check import Verdict
@@ -33,12 +34,17 @@ def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
         all(_files_match(workspace, facts, node) for node in lab.nodes)
         and all(verdict.outcome == "holds" for verdict in judged)
         # No check of `verify` knows of pods that are older than their certificates.
-        and not any(_renewals(lab, remote).values())
+        and _nothing_to_renew(lab, remote)
     )
 
 
-def _renewals(lab: Lab, remote: Remote) -> dict[str, tuple[str, ...]]:
-    return side_by_side("asking for certificates", lab.control_planes, lambda node: renew.left(node, remote))
+def _nothing_to_renew(lab: Lab, remote: Remote) -> bool:
+    """Whether every control plane reports so."""
+    try:
+        found = side_by_side("asking for certificates", lab.control_planes, lambda n: renew.left(n, remote))
+    except NodeFailed:  # the steps of `up` repair it, or show why not
+        return False
+    return not any(found.values())
 
 
 def problems(lab: Lab, workspace: Workspace, remote: Remote) -> tuple[str, ...]:

@@ -109,8 +109,8 @@ def problem(members: Sequence[str], healthy: Collection[str], leaving: Sequence[
 def restart_problem(members: Sequence[str], healthy: Collection[str], name: str) -> Problem | None:
     """Why this member can't be restarted now; None if it can.
 
-    Meanwhile the others have to be a majority. One or two members have none to spare, so the others only have
-    to respond.
+    The others have to be a majority meanwhile. Of one or two members they never are: there it is enough that
+    they respond.
     """
     others = [each for each in members if each != name]
     silent = [each for each in others if each not in healthy]
@@ -118,9 +118,8 @@ def restart_problem(members: Sequence[str], healthy: Collection[str], name: str)
     if len(others) - len(silent) >= enough:
         return None
     return Problem(
-        f"{name}'s etcd member can't be restarted now: of etcd's {len(members)} members {', '.join(silent)} "
-        f"{'do' if len(silent) > 1 else 'does'} not answer, and without {name} {len(others) - len(silent)} "
-        f"would, where {enough} are needed",
+        f"{name}'s etcd member can't be restarted now: {enough} of the others must answer meanwhile, and "
+        f"{', '.join(silent)} {'do' if len(silent) > 1 else 'does'} not",
         f"bring {', '.join(silent)} back first: `./inv up`, or `./inv replace {silent[0]}`",
     )
 

@@ -29,7 +29,10 @@ HEALTHY_TIMEOUT = 120.0
 """Seconds until the remaining checks pass once all pods are Ready; most pass at once."""
 
 LOOK_INTERVAL = 5.0
-"""Seconds before the first search for a cause, and between two."""
+"""Seconds before the first search for a cause, and between two, if all machines are asked at the same time."""
+
+LOOK_SHARE = 2.0
+"""How many times as long as a search the pause after it is at least: what is waited for needs the CPUs, too."""
 
 CAUSE_LASTS = 20.0
 """Seconds after which a cause that is found again counts as permanent."""
@@ -110,7 +113,9 @@ class _CauseSearch:
     def __init__(self, context: Context, what: str, names: Collection[str] | None) -> None:
         """Start now."""
         self._context, self._what, self._names = context, what, names
-        self._next = time.monotonic() + LOOK_INTERVAL * context.lab.patience
+        machines = len(context.lab.nodes)
+        self._pause = LOOK_INTERVAL * context.lab.patience * machines / context.lab.at_once(machines)
+        self._next = time.monotonic() + self._pause
         self._since: dict[str, float] = {}
         self._shown = ""
 
@@ -120,9 +125,10 @@ class _CauseSearch:
         Raises LabStateError once a cause that waiting does not fix has lasted.
         """
         if time.monotonic() >= self._next:
+            began = time.monotonic()
             found = _causes(self._context, self._names)
-            now = time.monotonic()  # the search takes a while
-            self._next = now + LOOK_INTERVAL * self._context.lab.patience
+            now = time.monotonic()
+            self._next = now + max(self._pause, LOOK_SHARE * (now - began))
             self._since = {each.what: self._since.get(each.what, now) for each in found}
             longest = CAUSE_LASTS * self._context.lab.patience
             lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]

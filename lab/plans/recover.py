@@ -1,10 +1,9 @@
 """RECOVER: restores etcd on all of its members from one backup, and starts what uses it, in order.
 
-The order is that of kubernetes.io ("Restoring an etcd cluster") and etcd ("Disaster recovery"): all API
-servers and members stop before the first is restored, since an API server without its etcd goes on
-answering from its cache; all members are restored from one snapshot, into one new cluster, each with its
-own name and address; all are one cluster before the first API server starts; what has watched through it
-starts last.
+The order is that of kubernetes.io ("Restoring an etcd cluster") and etcd ("Disaster recovery"). All API servers
+and members stop before the first member is restored, since an API server without its etcd keeps answering from
+its cache. All members are restored from one snapshot into one new cluster, each with its own name and address,
+and they form it before the first API server starts. Kubelets, which watch through API servers, restart last.
 """
 
 from __future__ import annotations
@@ -27,25 +26,29 @@ SCRIPT = "/opt/ha-lab/recover.sh"
 KEYS = ("sudo", "/opt/ha-lab/backup.sh", "--keys")
 
 LOOK_TIMEOUT = 60.0
-"""Seconds for a control plane to say what it has; 1 s is usual."""
+"""Seconds for a control plane to report on its etcd."""
 
 SEND_TIMEOUT = 600.0
-"""Seconds for the snapshot to arrive on a machine; less than 1 for that of a new lab."""
+"""Seconds for the snapshot to arrive on a machine."""
 
 EXPIRE = ("/registry/events/", "/registry/masterleases/", "/registry/peerserverleases/")
-"""Keys that etcd deletes by itself some time after it has started (kube-apiserver gives them a TTL)."""
+"""Keys that etcd deletes by itself when their lease ends (kube-apiserver gives them a TTL)."""
 
 CLUSTER_TIMEOUT = 60.0
-"""Seconds until the restored members are one cluster, once each answers; 1 s is usual."""
+"""Seconds for the restored members to become one cluster, once each answers."""
+
+
+NO_TOKEN = "none"  # noqa: S105  no secret
+"""What recover.sh prints for data that no recovery has restored, or one that is complete."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a control plane has, as `recover.sh check` prints it.
+    """A control plane's report on its etcd (`recover.sh check`).
 
-    `member`: it belongs to a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
-    space for etcd's data, in bytes. `token` is the one with which its data was restored, or "none". `problems`
-    are what keeps it from being recovered.
+    `member`: it has joined a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
+    space for etcd's data, in bytes. `token` is the one with which its data was restored, or NO_TOKEN.
+    `problems` prevent its recovery.
     """
 
     member: bool
@@ -56,7 +59,7 @@ class Found:
 
 
 def look(remote: Remote, node: Node) -> Found:
-    """Ask one control plane. Raises LabError where it does not answer."""
+    """Ask one control plane. Raises LabError if it does not answer."""
     said = remote.run(node, ["sudo", SCRIPT, "check"], timeout=LOOK_TIMEOUT).stdout
     lines = [line.partition(" ")[::2] for line in said.splitlines()]
     known = dict(lines)
@@ -70,7 +73,7 @@ def look(remote: Remote, node: Node) -> Found:
         )
     except (KeyError, ValueError) as error:
         raise LabStateError(
-            f"{node.name} has not said what it has of etcd", hint="run the same command again"
+            f"{node.name} has not reported on its etcd", hint="run the same command again"
         ) from error
 
 
@@ -87,7 +90,7 @@ def initial_cluster(members: Sequence[Node]) -> str:
 def cluster_problem(
     members: Sequence[Node], answers: Mapping[str, Machine], backup_revision: int
 ) -> str | None:
-    """Why restored members are not the one cluster of all of them; None if they are.
+    """Why the restored members are not one cluster of exactly these; None if they are.
 
     Each has to list all members, by the same ids, with the addresses at which the others reach them: a
     member that was restored alone lists only itself, and one without --initial-advertise-peer-urls is at
@@ -118,7 +121,7 @@ def cluster_problem(
 
 
 def difference(backup: backup.Inventory, etcd: backup.Inventory) -> str | None:
-    """How restored keys differ from those of the backup; None if they do not. Those that EXPIRE may be gone."""
+    """How restored keys differ from the backup's; None if they do not. Those that EXPIRE may be missing."""
     gone = {key for key in backup.keys() - etcd.keys() if key.startswith(EXPIRE)}
     wrong = [key for key in sorted({*backup, *etcd} - gone) if backup.get(key) != etcd.get(key)]
     if not wrong:
@@ -133,7 +136,7 @@ def _source(job: Job) -> Source:
 
 
 def _part(name: str, *words: str) -> Callable[[Job], bool]:
-    """What runs one part of recover.sh, with this run's secrets."""
+    """A step that runs one part of recover.sh, with this run's secrets."""
 
     def do(job: Job) -> bool:
         return _run(job, name, *words)
@@ -149,7 +152,7 @@ def _run(job: Job, *words: str, more: Mapping[str, str] | None = None) -> bool:
 
 
 def _require_quiet(job: Job) -> bool:
-    """Ask each machine again: no part of the cluster may go on beside what is about to be restored."""
+    """Ask each machine again: nothing that uses etcd may still run when a member is restored."""
     remote = job.context.remote
 
     def ask(node: Node) -> None:
@@ -179,14 +182,14 @@ def _restore(job: Job) -> bool:
 
 
 def _require_restored(job: Job) -> bool:
-    """Ask each machine whether its data is that of the new cluster: from here on there is no way back."""
+    """Ask each machine whether it has the data of the new cluster: from here on there is no way back."""
     remote, token = job.context.remote, _source(job).token
 
     def ask(node: Node) -> None:
         found = look(remote, node)
         if found.token != token:
             raise LabStateError(
-                "its data is not that of the new cluster",
+                "it does not have the data of the new cluster",
                 hint="no member was started; run the same command again",
             )
 
@@ -230,11 +233,6 @@ def _restart_kubelet(job: Job) -> bool:
     return True
 
 
-def _deliver(job: Job) -> bool:
-    job.context.remote.deliver(job.node)
-    return False
-
-
 def _members(lab: Lab, situation: Situation) -> Sequence[Node]:
     return [node for node in situation.machines if node.spec.etcd_member]
 
@@ -257,7 +255,7 @@ RESTORE: Plan = (
 )
 
 START: Plan = (
-    # All at once: each needs a majority of the others to answer.
+    # All at once: a member answers once it has a majority.
     Step("recovery-etcd", "etcd starts", _part("start", "etcd"), _members, after=("recovery-restored",)),
     Step(
         "recovery-cluster",
@@ -288,24 +286,21 @@ START: Plan = (
     ),
     Step(
         "recovery-nodes",
-        "Nodes of no machine of the lab are deleted",
+        "Nodes of machines that the lab no longer has are deleted",
         _part("nodes"),
         _first,
         after=("recovery-scheduler",),
     ),
-    # On workers, too: they register Nodes that the backup does not have.
+    # On workers, too: they register their Nodes again if the backup lacks them.
     Step(
         "recovery-kubelet", "the kubelet starts again", _restart_kubelet, _kubelets, after=("recovery-nodes",)
     ),
 )
 
 RECOVER: Plan = (*RESTORE, *START)
-"""All of it; START alone where each member is restored already."""
+"""The complete recovery; START alone is enough if each member has been restored."""
 
 FINISH: Plan = (
-    # Once nothing can be interrupted any more.
-    Step("recovery-finish", "what the recovery has left is removed", _part("finish"), _members),
+    # After the record was removed: an interrupted run could not tell restored members without their tokens.
+    Step("recovery-finish", "files of the recovery are removed", _part("finish"), _members),
 )
-
-DELIVER: Plan = (Step("deliver", "scripts and configuration", _deliver, _kubelets),)
-"""This checkout's scripts, of which an earlier version's machines have no recover.sh."""

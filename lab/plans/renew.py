@@ -1,6 +1,6 @@
 """Renews control planes' certificates before they end: a step of UP, one control plane at a time.
 
-The order is that of kubeadm's page, "Certificate Management with kubeadm": renew, then restart the static pods,
+The order is that of kubernetes.io ("Certificate Management with kubeadm"): renew, then restart the static pods,
 which read their certificates when they start (`provision/node/renew-certificates.sh`). HAProxy gives the API
 server no new connections meanwhile, and etcd has a majority without this machine's member.
 """
@@ -23,20 +23,20 @@ from lab.workspace import Workspace, kubeconfig
 SCRIPT = "/opt/ha-lab/renew-certificates.sh"
 
 DAYS = str(SOON.days)
-"""What ends within this many days is renewed: from the day on that `verify` warns of it."""
+"""Certificates that end within this many days are renewed: those of which `verify` warns."""
 
 ONLY_RESTART = "0"
-"""Days within which no certificate ends that is valid."""
+"""Days for which a valid certificate never has to be renewed."""
 
 LOOK_TIMEOUT = 30.0
-"""Seconds for a machine to look at its certificates; it only reads files."""
+"""Seconds for a machine to list its certificates; it only reads files."""
 
 BACK_TIMEOUT = 180.0
 """Seconds until all checks about a machine pass again."""
 
 
 def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
-    """Ask a control plane what it has to renew or to restart, and why: a phrase for each reason.
+    """Ask a control plane what has to be renewed or restarted there, and why: a phrase for each reason.
 
     Raises LabError if it can't be asked.
     """
@@ -57,7 +57,7 @@ def step(
 
 
 def _renew(job: Job, days: str) -> bool:
-    """Renew one control plane's certificates if they have to be."""
+    """Renew one control plane's certificates, and restart its static pods, if anything of that is due."""
     context, node = job.context, job.node
     reasons = left(node, context.remote, days)
     if not reasons:
@@ -66,7 +66,7 @@ def _renew(job: Job, days: str) -> bool:
     def work() -> None:
         scripts.run(job, "renew-certificates", node, words=(days,))
 
-    spared(job, work)
+    while_drained(job, work)
     job.shown.note = "; ".join(reasons)
     return True
 
@@ -76,8 +76,8 @@ def restart_outdated(job: Job) -> None:
     scripts.run(job, "renew-certificates", job.node, words=(ONLY_RESTART,))
 
 
-def spared(job: Job, work: Callable[[], None]) -> None:
-    """Do some work on a control plane that etcd and HAProxy spare meanwhile; wait until it is well again."""
+def while_drained(job: Job, work: Callable[[], None]) -> None:
+    """Do some work while etcd and HAProxy do without a control plane; wait until all its checks pass again."""
     context, node = job.context, job.node
     spare.wait_for_majority(job)
     with spare.drained(job):
@@ -86,14 +86,14 @@ def spared(job: Job, work: Callable[[], None]) -> None:
         kubeconfig.fetch(context.lab, context.workspace, context.remote, node)
     job.wait_until(
         lambda: ready.why_not_well(context, node, drained=False),
-        what=f"{node.name} to be well with its new certificates",
+        what=f"all checks about {node.name} to pass with its new certificates",
         timeout=BACK_TIMEOUT,
         hint=f"`./inv up` continues; `./inv verify -k {node.name}` shows what is wrong there",
     )
 
 
 def _kubeconfig_ends_soon(workspace: Workspace) -> bool:
-    """Whether the host's kubeconfig has to be fetched again, since it ends as soon or is broken."""
+    """Whether the host's kubeconfig has to be fetched again: it ends soon, too, or is broken."""
     try:
         found = kubeconfig.client_validity(workspace)
     except LabStateError:

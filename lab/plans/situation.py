@@ -57,8 +57,8 @@ class Upgrade:
 class Source:
     """The backup that etcd is restored from, and the token of the new cluster.
 
-    `common_keys`: the control planes get those of the backup. `restored`: each member was restored with this
-    token, by a run that was interrupted.
+    `common_keys`: the control planes also get the shared keys of the backup. `restored`: an interrupted run has
+    already restored each member with this token.
     """
 
     backup: Backup

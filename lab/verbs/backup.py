@@ -1,7 +1,8 @@
-"""Writes a backup of the lab: etcd's snapshot, verified, with what is needed besides, in one private file."""
+"""Writes a backup: a verified snapshot of etcd and the keys that control planes share, in one private file."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain, count
 from pathlib import Path
@@ -13,14 +14,15 @@ from lab.plans import quorum
 from lab.remote import RUN
 from lab.session import Session, require_up
 from lab.verbs import render
+from lab.verbs.interrupted import require_not_interrupted
 from lab.workspace import backup as backups
-from lab.workspace import recovery
+from lab.workspace import made
 from lab.workspace.backup import Backup, Manifest
 
 SCRIPT = "/opt/ha-lab/backup.sh"
 
 SNAPSHOT_TIMEOUT = 900.0
-"""Seconds for a control plane to send everything; 2 s are usual."""
+"""Seconds for a control plane to send everything; a backup of a new lab takes 2 in all."""
 
 
 def backup(session: Session, path: Path | None) -> Backup:
@@ -34,7 +36,8 @@ def backup(session: Session, path: Path | None) -> Backup:
         backups.require_new(target)
     require_up(session)
     with session.workspace.lock():
-        recovery.require_none(session.workspace)
+        session = replace(session, made=made.read(session.workspace))
+        require_not_interrupted(session)
         return write(session, target, healthy_member(session))
 
 
@@ -47,7 +50,7 @@ def new_file(session: Session) -> Path:
 
 
 def write(session: Session, target: Path, member: Node) -> Backup:
-    """The same from one member, which needs no majority, with the lab's lock held. `target` must not exist."""
+    """The same from one member, which needs no majority; the caller holds the lab's lock. `target` is new."""
     record, lab = session.made, session.lab
     if record is None:
         raise LabStateError(
@@ -59,7 +62,7 @@ def write(session: Session, target: Path, member: Node) -> Backup:
     backups.require_room(target.parent, status.size)
     part = backups.begin(target)
     try:
-        with session.progress.step("backup", "etcd's snapshot, and the common keys", member.name) as step:
+        with session.progress.step("backup", "etcd's snapshot, and the shared keys", member.name) as step:
             said = session.remote.run(
                 member,
                 ["sudo", "env", f"HA_LAB_RUN={RUN}", SCRIPT],
@@ -78,15 +81,24 @@ def write(session: Session, target: Path, member: Node) -> Backup:
         )
         return backups.complete(part, target, about, session.workspace.identity.read_text(encoding="utf-8"))
     except CommandFailed as error:
+        backups.require_room(target.parent, status.size - part.stat().st_size)  # the disk may have filled up
         raise LabStateError(
-            f"{member.name} could not make the backup: {reason(error)}", hint=error.hint, log=error.log
+            f"{member.name} could not make the backup: {_reason(error)}", hint=error.hint, log=error.log
         ) from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def reason(error: CommandFailed) -> str:
-    """What a script of the kit gave as the reason when it failed."""
+def destroyed_with(session: Session) -> str:
+    """The backups that `destroy` would remove, as a phrase; "" if there are none."""
+    number = len(backups.complete_in(session.workspace.backups))
+    if not number:
+        return ""
+    return f"and its {'backup' if number == 1 else f'{number} backups'} in .lab/backups"
+
+
+def _reason(error: CommandFailed) -> str:
+    """Why a script of the kit failed, in its own words."""
     said = [line.strip().removeprefix("ERROR: ") for line in error.tail.splitlines() if "ERROR: " in line]
     own = [line for line in said if not line.startswith("exit code")]
     return (own or said or [error.message])[-1]

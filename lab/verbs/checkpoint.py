@@ -27,9 +27,10 @@ from lab.plans.situation import Situation
 from lab.providers import MachineState, provider_of
 from lab.session import Session, has_machines, of_lab
 from lab.verbs import render
+from lab.verbs.interrupted import require_not_interrupted, restore_problem
 from lab.verbs.stop import close_connections
-from lab.verbs.up import Confirm, Run, restore_problem
-from lab.workspace import checkpoints, made
+from lab.verbs.up import Confirm, Run
+from lab.workspace import checkpoints, made, recovery
 from lab.workspace.checkpoints import Checkpoint
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
@@ -134,6 +135,7 @@ def bring_back(session: Session, name: str, *, consent: bool, confirm: Confirm) 
     plan = tuple(step for step in RESTORE if absent or step.name != "create")
     with session.progress.live():
         engine.run(plan, _context(session, situation))
+    recovery.remove(session.workspace)  # all members have the checkpoint's data
     checkpoints.put_back(session.workspace, found)
     _start(_as_recorded(session), healthy=found.healthy)
     return found
@@ -240,11 +242,9 @@ def _record(session: Session) -> Made:
 
 
 def _require_no_change_under_way(session: Session) -> None:
-    """Raise LabStateError while a change or a restore is incomplete: the machines are of two labs then."""
+    """Raise LabStateError while a change, a restore or a recovery is incomplete: no state to go back to."""
     record = _record(session)
-    problem = restore_problem(session)
-    if problem:
-        raise LabStateError(problem.what, hint=problem.next)
+    require_not_interrupted(session)
     if record.upgrading:
         raise LabStateError(
             f"an upgrade to Kubernetes {record.upgrading} is under way, so the lab can't be saved now",

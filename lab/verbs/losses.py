@@ -1,4 +1,4 @@
-"""What a recovery takes back: the keys of etcd now, compared with those of a backup."""
+"""What a recovery undoes: the keys that etcd has now, compared with those of a backup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab.workspace.backup import REGISTRY, Inventory
 ROUTINE = frozenset(
     ("events", "leases", "masterleases", "peerserverleases", "endpoints", "endpointslices", "ranges")
 )
-"""Kinds that the cluster itself writes all the time. They are counted, and not named."""
+"""Kinds that the cluster itself writes all the time. They are counted, not named."""
 
 NAMED = 5
 """How many objects of a kind a question names."""
@@ -31,8 +31,8 @@ class Object:
 class Losses:
     """How etcd differs from a backup.
 
-    `kept` are as in the backup now. `created` came since, so they will be gone; `changed` will be as they
-    were; `deleted` will be back.
+    `kept` are as in the backup now. Of those that differ since, a recovery removes the `created`, undoes the
+    changes of the `changed`, and brings back the `deleted`.
     """
 
     kept: tuple[Object, ...]
@@ -60,8 +60,7 @@ def of_key(key: str) -> Object:
     """The object that the API server stores under a key.
 
     `/registry/KIND/…`, `/registry/GROUP/KIND/…` for groups with a dot in their names, and
-    `/registry/services/specs/…`
-    (k8s.io/apiserver, registry/generic).
+    `/registry/services/specs/…` (k8s.io/apiserver, registry/generic).
     """
     parts = key.removeprefix(REGISTRY).split("/")
     if len(parts) > 2 and "." in parts[0]:
@@ -75,19 +74,19 @@ def of_key(key: str) -> Object:
 
 
 def in_words(found: Losses) -> list[str]:
-    """A sentence each about what will be gone, undone and back; none if nothing differs."""
+    """A sentence each about what will be lost, undone and restored; none if nothing differs."""
     sentences = (
-        ("Created since, and gone then", found.created),
-        ("Changed since, and as before then", found.changed),
-        ("Deleted since, and back then", found.deleted),
+        ("Created since the backup, so lost", found.created),
+        ("Changed since, so undone", found.changed),
+        ("Deleted since, so restored", found.deleted),
     )
     return [f"{begin}: {_named(objects)}." for begin, objects in sentences if objects]
 
 
 def table(found: Losses) -> Table:
-    """A row for each kind of object: how many are as in the backup, were undone, are gone and are back."""
+    """A row for each kind: how many objects are as in the backup, and how many of what came since are gone."""
     shown = Table(
-        "kind", "as in the backup", "changed since, undone", "created since, gone", "deleted since, back"
+        "kind", "as in the backup", "changed since: undone", "created since: gone", "deleted since: restored"
     )
     shown.box, shown.pad_edge = None, False
     parts = (found.kept, found.changed, found.created, found.deleted)

@@ -27,12 +27,12 @@ from lab.remote import Remote, side_by_side
 from lab.session import Session, change_of
 from lab.unknown import Unknown
 from lab.verbs import bake, durations
+from lab.verbs.interrupted import interrupted_problem
 from lab.verbs.up import (
     hints_by_keys,
     impossible_message,
     leaving_machines,
     quorum_problem,
-    restore_problem,
     upgrade_problem,
 )
 
@@ -76,8 +76,8 @@ class Forecast:
     sentence each. `repairs` are missing or broken parts of machines or the cluster that `up` restores;
     `renewals` are certificates that it renews, and pods that it restarts for them, on one machine each.
     `differs` are changed keys that affect no machine. `refused` is why `up` would not do it now: etcd
-    would lose its majority, the lab is not healthy enough for an upgrade, or a restore was interrupted.
-    `upgraded` is the version that machines have and the one they get.
+    would lose its majority, the lab is not healthy enough for an upgrade, or a restore or a recovery was
+    interrupted. `upgraded` is the version that machines have and the one they get.
     """
 
     lab: str
@@ -122,7 +122,7 @@ def look(session: Session) -> Forecast:
     # If lab.yaml is refused, machines are not asked: its addresses may belong to another lab.
     there = _Observed({}) if impossibles else _ask(session)
     leaving = leaving_machines(session, change, ())
-    refused = restore_problem(session)
+    refused = interrupted_problem(session)
     if not (refused or impossibles or there.problem):
         refused = quorum_problem(session, change, leaving) or upgrade_problem(session, change)
     parts = [] if impossibles or refused else _parts(session, change, there)

@@ -1,18 +1,16 @@
-"""Recovers a lab from a backup: etcd on all control planes, also where its quorum is gone for good.
+"""Recovers a lab from a backup: etcd on all control planes, even after its quorum was lost for good.
 
-What can be refused is refused before anything is touched; what will be lost is shown, and needs consent. A
-recovery is recorded before the first control plane is stopped, so that the same command goes on after an
-interruption.
+Everything that prevents a recovery is found before anything is changed; what will be lost is shown, and needs
+consent. A recovery is recorded before the first control plane is stopped, so that the same command continues
+it after an interruption.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import RenderableType
 
 from lab import providers
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
@@ -27,7 +25,8 @@ from lab.remote import side_by_side
 from lab.session import Session, has_machines
 from lab.system.wait import wait_until
 from lab.verbs import losses, render
-from lab.verbs.up import Run, keep_kubeconfig
+from lab.verbs.interrupted import restore_problem
+from lab.verbs.up import Confirm, Run, keep_kubeconfig
 from lab.workspace import backup as backups
 from lab.workspace import made, recovery
 from lab.workspace.backup import Backup, Inventory
@@ -36,24 +35,21 @@ from lab.workspace.recovery import Recovery
 from lab.workspace.render import credentials
 
 ANSWER_TIMEOUT = 60.0
-"""Seconds until a control plane has to respond; after that it counts as dead, and its data as lost."""
+"""Seconds for a control plane to respond; after that it counts as dead, and its data as lost."""
 
 KEYS_TIMEOUT = 20.0
-"""Seconds for a member to list its keys; less than 1 is usual."""
+"""Seconds for a member to list its keys."""
 
 WAL = 64 * 2**20
 """Bytes of the log that etcd allocates for a new data folder (etcd, server/storage/wal, SegmentSizeBytes)."""
-
-Confirm = Callable[[str], bool]
-"""Asks the user; True means yes. Raises if standard input is not a terminal."""
 
 
 @dataclass(frozen=True)
 class Scene:
     """The control planes as they were found.
 
-    `members` are recovered. `silent` exist and do not respond, and are removed: with their former data they
-    would be another cluster. `absent` do not exist, or never joined; `up` makes them join.
+    `members` are recovered. `silent` exist and do not respond, and are removed: with their old data they would
+    be another cluster. `absent` do not exist, or never joined; `up` lets them join.
     """
 
     members: tuple[Node, ...]
@@ -62,19 +58,12 @@ class Scene:
     found: Mapping[str, Found]
 
 
-@dataclass(frozen=True)
-class Recovered:
-    """A recovery that was completed: its table, and the machines that `up` has yet to make."""
-
-    table: RenderableType
-    missing: tuple[Node, ...]
-
-
-def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) -> Recovered:
+def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) -> tuple[Node, ...]:
     """Recover the lab from a backup, and show what is as in it and what is gone.
 
-    Raises ConfigError for a file that is no backup or damaged, LabStateError for that of another lab or of
-    a newer etcd, HostNotFit for a full disk: nothing is touched then.
+    Return the machines that `up` has yet to create. Raises ConfigError for a file that is no backup or damaged,
+    LabStateError for that of another lab or of a newer etcd, HostNotFit for a full disk: nothing is changed
+    then, but stopped machines may have been started.
     """
     backup = backups.read(path.absolute())
     if session.made is None or not has_machines(session):
@@ -84,18 +73,21 @@ def recover(session: Session, path: Path, *, consent: bool, confirm: Confirm) ->
         return restore(session, backup, consent=consent, confirm=confirm)
 
 
-def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> Recovered:
-    """The same from a backup that was read, with the lab's lock held."""
+def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm) -> tuple[Node, ...]:
+    """The same from a backup that was read; the caller holds the lab's lock."""
     record = made.read(session.workspace)
     assert record is not None
     session = replace(session, made=record)
+    problem = restore_problem(session)
+    if problem:
+        raise LabStateError(problem.what, hint=problem.next)
     require_own(backup, record)
     render.write(session, record, record.golden)
     run = Run(session, credentials.new_run_secrets())
     scene = _look(session)
     _require_possible(backup, scene)
     earlier = recovery.read(session.workspace)
-    with session.progress.asking("what etcd has now"):
+    with session.progress.asking("etcd's present keys"):
         before = earlier.before if earlier else _inventory(session, scene.members)
     if not consent and not confirm(question(session, backup, scene, before, earlier)):
         raise LabStateError("nothing was restored", hint="`./inv status` shows how the lab is")
@@ -103,20 +95,20 @@ def restore(session: Session, backup: Backup, *, consent: bool, confirm: Confirm
 
 
 def require_own(backup: Backup, record: Made) -> None:
-    """Raise LabStateError if the backup is of another lab: its keys and nodes are not this one's."""
+    """Raise LabStateError if the backup is of another lab, whose keys and nodes are not this one's."""
     if backup.manifest.owner != record.owner:
         same = " with the same name" if backup.manifest.lab == record.lab.name else ""
         raise LabStateError(
             f"{backup.path} is of another lab{same}: {backup.manifest.lab}, {backup.manifest.owner}; this one "
             f"is {record.lab.name}, {record.owner}",
-            hint="a lab that was destroyed and made again is another one; .lab/backups has this lab's own",
+            hint="a lab that was destroyed and created again is another one; this one's are in .lab/backups",
         )
 
 
 def question(
     session: Session, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
 ) -> str:
-    """The question before anything is touched: how etcd is, and what will be lost."""
+    """The question before anything is changed: the state of etcd, and what will be lost."""
     about = backup.manifest
     names = [node.name for node in scene.members]
     sentences = [] if earlier else [_state(session, names)]
@@ -124,16 +116,17 @@ def question(
         sentences.append(f"A recovery from {earlier.file} was interrupted.")
     if before is None:
         sentences.append(
-            f"No etcd member could be asked what it has: whatever was written since {about.taken} is lost."
+            f"No etcd member can list its keys: whatever was written since {about.taken} will be lost."
         )
     else:
         said = losses.in_words(losses.losses(backup.inventory, before))
         sentences += said or [f"Nothing in etcd has changed since {about.taken}."]
     if scene.silent:
         silent = ", ".join(node.name for node in scene.silent)
-        sentences.append(f"{silent} will be removed, with all data on it: it does not respond.")
+        why = "it does not respond" if len(scene.silent) == 1 else "they do not respond"
+        sentences.append(f"{silent} will be removed, with all data that is only there: {why}.")
     sentences.append(
-        f"etcd on {', '.join(names)} goes back to {about.taken} (revision {about.revision}), and the API stops "
+        f"etcd on {', '.join(names)} goes back to {about.taken} (revision {about.revision}); the API is down "
         "meanwhile."
     )
     return " ".join([*sentences, "Continue? [y/N] "])
@@ -144,14 +137,14 @@ def _state(session: Session, names: Sequence[str]) -> str:
         found = quorum.membership(session.lab, session.remote)
     healthy = sorted(name for name in found.members if name in found.healthy)
     if len(healthy) == len(found.members):
-        return "etcd is healthy, so nothing has to be recovered."
+        return "etcd is healthy, so no recovery is needed."
     if len(healthy) >= quorum.needed(len(found.members)):
-        return f"etcd has a majority ({', '.join(healthy)}), so `./inv up` can repair it without a loss."
+        return f"etcd has a majority ({', '.join(healthy)}), so `./inv up` can repair it without any loss."
     return "etcd has no majority."
 
 
 def _look(session: Session) -> Scene:
-    """Start the control planes that exist, and ask each what it has."""
+    """Start the control planes that exist, and ask each about its etcd."""
     lab = session.lab
     with session.progress.asking("what state the machines are in"):
         states = providers.states(lab, session.workspace)
@@ -161,21 +154,21 @@ def _look(session: Session) -> Scene:
     if not there:
         raise LabStateError(
             "no control plane responds, so none can be recovered",
-            hint="`./inv status` shows why; `./inv up` starts or makes machines",
+            hint="`./inv status` shows why; `./inv up` starts or creates machines",
         )
-    with session.progress.asking("each control plane to say what it has"):
+    with session.progress.asking("each control plane's report on its etcd"):
         side_by_side("copying scripts", there, session.remote.deliver)
         found = side_by_side("asking the control planes", there, lambda node: plans.look(session.remote, node))
     members = tuple(node for node in there if found[node.name].member)
     others = tuple(node for node in lab.etcd_members if node not in (*members, *silent))
     if not members:
-        raise LabStateError("no control plane belongs to a cluster yet", hint="`./inv up` initialises one")
+        raise LabStateError("no control plane has joined a cluster yet", hint="`./inv up` initialises one")
     return Scene(members, silent, others, found)
 
 
 def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
-    """Start those that do not run; return those that do not respond within a minute."""
-    # The load balancer, too: the API is asked through it.
+    """Start those that do not run; return those that do not respond within ANSWER_TIMEOUT."""
+    # The load balancer, too: checks ask the API through it.
     off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
     if off:
         with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
@@ -227,23 +220,23 @@ def _require_possible(backup: Backup, scene: Scene) -> None:
     if small:
         raise HostNotFit(
             "\n".join(
-                f"{name} has {space // 2**20} MiB of disk space for etcd, and {needed // 2**20} are needed"
+                f"{name}'s disk has {space // 2**20} MiB free for etcd, and {needed // 2**20} MiB are needed"
                 for name, space in small.items()
             ),
-            hint="free some on this host (`./inv bake --prune`) or on these machines",
+            hint="free some on these machines; `./inv bake --prune` frees some on this host",
         )
 
 
 def _minor(version: str) -> tuple[int, ...]:
-    """The numbers of a version that say whether it can read another one's data: `3.6.8` → (3, 6)."""
+    """The part of a version that decides whether it can read another one's data: `3.6.8` → (3, 6)."""
     try:
         return tuple(int(part) for part in version.split(".")[:2])
     except ValueError as error:
-        raise ConfigError([f"{version!r} is no version of etcd"]) from error
+        raise ConfigError([f"{version!r} is not a version of etcd"]) from error
 
 
 def _inventory(session: Session, members: Sequence[Node]) -> Inventory | None:
-    """What etcd has now, from the member with the newest data that answers; None if none does."""
+    """The keys of the member with the newest data that answers; None if none does."""
     found: list[dict[str, int]] = []
 
     def ask(node: Node) -> None:
@@ -259,7 +252,7 @@ def _inventory(session: Session, members: Sequence[Node]) -> Inventory | None:
 
 def _carry_out(
     run: Run, backup: Backup, scene: Scene, before: Inventory | None, earlier: Recovery | None
-) -> Recovered:
+) -> tuple[Node, ...]:
     session, names = run.session, tuple(node.name for node in scene.members)
     goes_on = (
         earlier is not None
@@ -267,26 +260,33 @@ def _carry_out(
         and all(scene.found[name].token == earlier.token for name in names)
     )
     token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
+    machines = (*scene.members, *_answering_workers(session))
+    source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
+    situation = Situation(scene.members[0], machines, recovery=source)
+    if earlier is None and any(scene.found[name].token != plans.NO_TOKEN for name in names):
+        # Of a recovery that was killed when it was complete. With its token, today's data would not be kept.
+        engine.run(plans.FINISH, run.context(situation))
     recovery.write(session.workspace, Recovery(str(backup.path), backup.sha256, token, names, before))
     with session.progress.live():
         if scene.silent:
             _remove(session, scene.silent)
-        source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
-        machines = (*scene.members, *_answering_workers(session))
-        situation = Situation(scene.members[0], machines, recovery=source)
         engine.run(plans.START if goes_on else plans.RECOVER, run.context(situation))
         recovery.remove(session.workspace)
         engine.run(plans.FINISH, run.context(situation))
-    shown = losses.table(losses.losses(backup.inventory, before if before is not None else backup.inventory))
-    session.progress.say(shown)
+    if before is None:
+        session.progress.say(
+            f"What was written since {backup.manifest.taken} is lost; no member could list it."
+        )
+    else:
+        session.progress.say(losses.table(losses.losses(backup.inventory, before)))
     missing = (*scene.silent, *scene.absent)
     if not missing:
         _complete(run)
-    return Recovered(shown, missing)
+    return missing
 
 
 def _remove(session: Session, silent: Sequence[Node]) -> None:
-    """Remove machines that do not respond: should they start again, their members would be another cluster."""
+    """Remove machines that do not respond: if one started again, its member would be another cluster."""
     with session.progress.step("recovery-remove", "machines that do not respond are removed") as step:
         for node in silent:
             record = made.read(session.workspace)
@@ -296,12 +296,12 @@ def _remove(session: Session, silent: Sequence[Node]) -> None:
 
 
 def _has_the_ca(session: Session, backup: Backup) -> bool:
-    """Whether the backup's CA is still the lab's; with another one its other keys are of no use."""
+    """Whether the backup's CA is still the lab's; under another one its other keys are useless."""
     return backup.pki["ca.crt"].strip() == credentials.ca_certificate(session.workspace).strip()
 
 
 def _answering_workers(session: Session) -> tuple[Node, ...]:
-    """The workers whose kubelets can be restarted; those of others start with their machines."""
+    """The workers whose kubelets can be restarted now; others start with their machines."""
     workers = session.lab.workers
     with session.progress.asking("an answer of each worker"):
         reasons = side_by_side("ssh", workers, session.remote.why_not_reachable)
@@ -317,15 +317,13 @@ def _complete(run: Run) -> None:
     except LabError as error:
         raise LabStateError(
             f"etcd is recovered, but the lab is not healthy yet: {error.message}",
-            hint=f"`./inv up` goes on from here; {error.hint}"
-            if error.hint
-            else "`./inv up` goes on from here",
+            hint="; ".join(["`./inv up` goes on from here", *([error.hint] if error.hint else [])]),
             log=error.log,
         ) from error
 
 
-def next_step(found: Recovered) -> str:
-    """What to do after a recovery."""
-    if found.missing:
-        return f"./inv up makes {', '.join(node.name for node in found.missing)} again, and they join"
+def next_step(missing: Sequence[Node]) -> str:
+    """What to do after a recovery: the machines that do not exist are still to be created."""
+    if missing:
+        return f"./inv up creates {', '.join(node.name for node in missing)} again"
     return "./inv verify"

@@ -40,7 +40,8 @@ from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system import quoting
 from lab.system.wait import wait_until
 from lab.verbs import backup, bake, render, report
-from lab.workspace import kubeconfig, made, recovery
+from lab.verbs.interrupted import require_not_interrupted
+from lab.workspace import kubeconfig, made
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
 
@@ -98,13 +99,10 @@ def up(session: Session, wish: Request, confirm: Confirm, around: Around = unmea
 def apply(session: Session, wish: Request, confirm: Confirm, around: Around = unmeasured) -> None:
     """The same; the caller holds the lab's lock."""
     session = dataclasses.replace(session, made=made.read(session.workspace))
-    recovery.require_none(session.workspace)
     render.refresh(session)
     change = change_of(session, session.lab)
     require_possible(session, change)
-    half_restored = restore_problem(session)
-    if half_restored:
-        raise LabStateError(half_restored.what, hint=half_restored.next)
+    require_not_interrupted(session)
     require_stop_of(change, wish.until)
     if wish.plain and not change.upgraded:
         raise ConfigError(
@@ -243,18 +241,6 @@ def leaving_machines(session: Session, change: Change, replacing: Sequence[str])
         return ()
     names = {*(node.name for node in change.removed), *replacing, *record.leaving}
     return tuple(node for node in record.lab.nodes if node.name in names)
-
-
-def restore_problem(session: Session) -> quorum.Problem | None:
-    """Why the machines may not be of one instant, and what to do: a restore was interrupted. None if not."""
-    name = session.made.restoring if session.made else ""
-    if not name:
-        return None
-    return quorum.Problem(
-        f"restoring the checkpoint {name} was interrupted: some machines may have its state, and others not",
-        f"`./inv restore {name}` completes it, and so does `./inv restore` with another checkpoint; if none "
-        "can be used, `./inv destroy` removes the lab",
-    )
 
 
 def quorum_problem(

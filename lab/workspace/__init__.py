@@ -10,7 +10,7 @@
   drill/  drills/DATE-NAME/                 the fault that a drill has yet to revert; reports of drills
   conformance/DATE/                         log, JUnit file and failures of each run of the conformance suite
   backups/DATE.tar                          backups without a name of their own
-  recovery.json                             the recovery that was begun and is not complete
+  recovery.json                             a recovery that is incomplete
   tasks.json                                how often each task of the handout was checked
   logs/NN-step.log  report.json  bom.json   the last run; the golden machine's contents
 """
@@ -101,7 +101,7 @@ class Workspace:
 
     @property
     def recovery(self) -> Path:
-        """The recovery that was begun and is not complete (`lab.workspace.recovery`); missing if none."""
+        """The record of an incomplete recovery (`lab.workspace.recovery`); missing if there is none."""
         return self.root / "recovery.json"
 
     @property

@@ -1,20 +1,19 @@
-"""The file of `./inv backup`: one tar with etcd's snapshot, and what is needed besides to recover the lab.
+"""The file of `./inv backup`: a tar with etcd's snapshot and what else a recovery of the lab needs.
 
     status.json    what `etcdutl snapshot status` found
     keys.json      etcd's keys with their revisions
-    pki/           the control planes' common CAs and keys
-    snapshot.db    of `etcdctl snapshot save`: the database, with its SHA-256 after it
-    lab.json       the record of what was made (`lab.workspace.made`)
+    pki/           the CAs and keys that control planes share
+    snapshot.db    of `etcdctl snapshot save`: the database, followed by its SHA-256
+    lab.json       the lab's record (`lab.workspace.made`)
     manifest.json  which lab, when, versions, and the SHA-256 of every other file
 
 A control plane prints the tar without the last two (provision/node/backup.sh); they are appended on this host.
-The cluster's secrets are in it, so only its owner may read it.
+It contains the cluster's secrets, so only its owner may read it.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import io
 import json
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lab.errors import ConfigError, HostNotFit, LabStateError
+from lab.system import quoting
 from lab.workspace import PRIVATE_FILE, PRIVATE_FOLDER
 
 FORMAT = 1
@@ -45,14 +45,16 @@ SHARED_PKI = (
 """Files of /etc/kubernetes/pki that all control planes share (kubeadm, "Manual certificate distribution")."""
 
 SPARE = 20 * 2**20
-"""Bytes of disk space beside the snapshot: the rest of the file, and how the database may grow meanwhile."""
+"""Bytes of disk space besides the snapshot: for the rest of the file, and for a database that grows."""
+
+MAKE_ROOM = "free some (`./inv bake --prune`), or name a file on another disk"
 
 CHUNK = 2**20
 REGISTRY = "/registry/"
-"""Before every key of the API server."""
+"""The prefix of every key of the API server."""
 
 Inventory = Mapping[str, int]
-"""etcd's keys, and the revision at which each last changed."""
+"""etcd's keys, each with the revision at which it last changed."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Backup:
-    """A backup that was read and is undamaged. `sha256` is that of its manifest, so of all that it has."""
+    """An undamaged backup. `sha256` is that of its manifest, which identifies its complete content."""
 
     path: Path
     manifest: Manifest
@@ -89,31 +91,31 @@ class Backup:
 
 
 def require_new(target: Path) -> None:
-    """Raise ConfigError unless a file of that name can be written: its folder exists, and it does not."""
+    """Raise ConfigError if that file exists, or its folder does not or can't be written to."""
     problems = []
     if os.path.lexists(target):
         problems.append(f"{target} exists, and a backup overwrites nothing")
     elif not target.parent.is_dir():
         problems.append(f"{target}: there is no folder {target.parent}")
     elif not os.access(target.parent, os.W_OK):
-        problems.append(f"{target}: you may not write to {target.parent}")
+        problems.append(f"{target}: you have no permission to write to {target.parent}")
     if problems:
         raise ConfigError(problems, hint="name another file; without one, `./inv backup` chooses it")
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Raise HostNotFit unless the disk has room for a snapshot of so many bytes."""
+    """Raise HostNotFit if the disk has too little space for a snapshot of that many bytes."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     needed, free = size + SPARE, shutil.disk_usage(there).free
     if free < needed:
         raise HostNotFit(
             f"the backup needs {_mib(needed)} MiB of disk space at {folder}, and {_mib(free)} MiB are free",
-            hint="free some (`./inv bake --prune`), or name a file on another disk",
+            hint=MAKE_ROOM,
         )
 
 
 def begin(target: Path) -> Path:
-    """Create the empty file, for its owner only, that becomes `target` once it is complete."""
+    """Create the empty file that becomes `target` once it is complete; only its owner can read it."""
     target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.part")
     part.unlink(missing_ok=True)  # of a run that was killed
@@ -122,10 +124,10 @@ def begin(target: Path) -> Path:
 
 
 def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
-    """Verify what a control plane has printed, append the manifest, and give the file its name.
+    """Verify what a control plane has printed, append lab.json and the manifest, and rename it to `target`.
 
-    `about` lacks what is in the file, `record` is the text of lab.json. Raises LabStateError if the file is
-    not complete, ConfigError if `target` was created meanwhile.
+    `about` lacks what `status.json` has, `record` is the text of lab.json. Raises LabStateError if the file is
+    not complete, HostNotFit if the disk is full, ConfigError if `target` was created meanwhile.
     """
     try:
         with tarfile.open(part, "r:") as archive:
@@ -146,24 +148,27 @@ def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
             raise tarfile.TarError("its snapshot has no keys")
     except (tarfile.TarError, ValueError, KeyError, TypeError) as error:
         raise LabStateError(
-            f"what {about.member} sent is no complete backup: {error}", hint="run the same command again"
+            f"what {about.member} sent is not a complete backup: {error}", hint="run the same command again"
         ) from error
     content = record.encode()
     sums[RECORD] = hashlib.sha256(content).hexdigest()
     said = json.dumps({"format": FORMAT, **asdict(manifest), "files": sums}, indent=2).encode()
-    with tarfile.open(part, "a:") as archive:
-        for name, text in ((RECORD, content), (MANIFEST, said)):
-            member = tarfile.TarInfo(name)
-            member.size, member.mode = len(text), PRIVATE_FILE
-            archive.addfile(member, io.BytesIO(text))
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
+    try:
+        with tarfile.open(part, "a:") as archive:
+            for name, text in ((RECORD, content), (MANIFEST, said)):
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(text), PRIVATE_FILE
+                archive.addfile(member, io.BytesIO(text))
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise HostNotFit(f"{target} can't be written: {error.strerror}", hint=MAKE_ROOM) from error
     _name(part, target)
     return read(target)
 
 
 def read(path: Path) -> Backup:
-    """Read a backup and verify every byte of it. Raises ConfigError if it is none, or damaged."""
+    """Read a backup and verify each part of it. Raises ConfigError if one is damaged, or if it is no backup."""
     try:
         with tarfile.open(path, "r:") as archive:
             members = {each.name for each in archive.getmembers() if each.isfile()}
@@ -193,10 +198,11 @@ def read(path: Path) -> Backup:
             manifest = Manifest(**{key: said[key] for key in Manifest.__dataclass_fields__})
             keys = inventory(_file(archive, KEYS).read())
             pki = {name: _file(archive, f"pki/{name}").read().decode() for name in SHARED_PKI}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, IsADirectoryError) as error:
+        missing = isinstance(error, FileNotFoundError)
         raise ConfigError(
-            [f"there is no file {path}"],
-            hint="`./inv backup` writes one; .lab/backups has those without a name",
+            [f"there is no file {path}" if missing else f"{path} is a folder, not a backup"],
+            hint="name a file that `./inv backup` wrote; .lab/backups has those without a name",
         ) from error
     except OSError as error:
         raise ConfigError(
@@ -213,10 +219,10 @@ def read(path: Path) -> Backup:
 
 
 def snapshot_problem(snapshot: IO[bytes]) -> str | None:
-    """Why the snapshot is not what etcd sent: it ends with the SHA-256 of the rest; None if it is.
+    """Why the snapshot is not what etcd sent; None if it is. etcd appends the SHA-256 of the rest.
 
-    `etcdutl snapshot status` does not look at that hash, and finds neither a cut nor a changed byte in
-    every page. (etcdutl, snapshot/v3_snapshot.go, `hasChecksum` and `Status`.)
+    `etcdutl snapshot status` ignores that hash: it may accept a snapshot that was cut short, or changed in some
+    page (etcdutl, snapshot/v3_snapshot.go, `hasChecksum` and `Status`).
     """
     size = snapshot.seek(0, io.SEEK_END)
     own = hashlib.sha256().digest_size
@@ -231,18 +237,20 @@ def snapshot_problem(snapshot: IO[bytes]) -> str | None:
 def inventory(text: str | bytes) -> dict[str, int]:
     """Read what `etcdctl get --prefix /registry/ --keys-only --write-out json` printed: key → revision.
 
-    Raises ValueError, KeyError or TypeError where it is something else.
+    Raises ValueError, KeyError or TypeError for anything else.
     """
     found: Any = json.loads(text)
     return {base64.b64decode(kv["key"]).decode(): int(kv["mod_revision"]) for kv in found.get("kvs") or []}
 
 
 def newest(folder: Path) -> Path | None:
-    """The backup of a folder that was completed last; None if it has none."""
-    with contextlib.suppress(FileNotFoundError):
-        found = [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
-        return max(found, key=lambda path: path.stat().st_mtime, default=None)
-    return None
+    """The backup in a folder that was completed last; None if there is none."""
+    return max(complete_in(folder), key=lambda path: path.stat().st_mtime, default=None)
+
+
+def complete_in(folder: Path) -> list[Path]:
+    """The complete backups in a folder, which may be missing."""
+    return [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
 
 
 def _missing(members: Mapping[str, object]) -> str | None:
@@ -258,7 +266,7 @@ def _file(archive: tarfile.TarFile, name: str) -> IO[bytes]:
 
 
 def _sha256(file: IO[bytes], size: int | None = None) -> str:
-    """The hash of a file from where it is, to its end or of that many bytes."""
+    """The hash of a file from its current position: of that many bytes, or to its end."""
     digest = hashlib.sha256()
     while size is None or size > 0:
         part = file.read(CHUNK if size is None else min(CHUNK, size))
@@ -270,7 +278,7 @@ def _sha256(file: IO[bytes], size: int | None = None) -> str:
 
 
 def _name(part: Path, target: Path) -> None:
-    """Give the complete file its name, unless that is taken."""
+    """Rename the complete file. Raises ConfigError if a file of that name exists."""
     try:
         os.link(part, target)
     except FileExistsError:
@@ -284,7 +292,7 @@ def _name(part: Path, target: Path) -> None:
 
 
 def _refused(path: Path, *problems: str) -> ConfigError:
-    return ConfigError(problems, hint=f"use another backup: `ls -l` shows those beside {path.name}")
+    return ConfigError(problems, hint=f"use another backup: `ls -l {quoting.word(path.parent)}`")
 
 
 def _mib(size: int) -> int:

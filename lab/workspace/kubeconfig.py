@@ -117,7 +117,7 @@ def merge(lab: Lab, workspace: Workspace, target: Path | None = None) -> Path:
 
 
 def refresh(lab: Lab, workspace: Workspace) -> tuple[Path, ...]:
-    """Give user's kubeconfigs that the lab was merged into its present certificates; return the changed files.
+    """Write the lab's certificates to the kubeconfigs that it was merged into; return the changed files.
 
     Raises LabStateError if one can't be written.
     """

@@ -1,7 +1,7 @@
-"""The record of a recovery that is under way or was interrupted: `.lab/recovery.json`, until its end.
+"""The record of a recovery that is under way or was interrupted: `.lab/recovery.json`.
 
-While it exists, the control planes may have been stopped, and their etcd members may have data of two
-clusters. So `up` refuses, and `./inv recover` goes on.
+While it exists, control planes may be stopped, and their etcd members may have data of two clusters. So `up`
+refuses, and `./inv recover` continues.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Recovery:
     """One recovery.
 
     `file` is the backup's path, `sha256` identifies its content. `token` is etcd's new initial-cluster
-    token, with which all of `members` are restored. `before` is what etcd had before; None if no member
-    could be asked.
+    token, with which all `members` are restored. `before` are the keys that etcd had before the recovery, with
+    their revisions; None if no member could list them.
     """
 
     file: str
@@ -32,7 +32,7 @@ class Recovery:
 
 
 def read(workspace: Workspace) -> Recovery | None:
-    """The recovery that was begun and not completed; None if there is none."""
+    """The recovery that is incomplete; None if there is none."""
     try:
         found = json.loads(workspace.recovery.read_text(encoding="utf-8"))
         return Recovery(**(found | {"members": tuple(found["members"])}))
@@ -46,20 +46,10 @@ def read(workspace: Workspace) -> Recovery | None:
 
 
 def write(workspace: Workspace, recovery: Recovery) -> None:
-    """Record it. Keys of etcd are names of the cluster's objects, so only its owner may read it."""
+    """Record it. It has the names of the cluster's objects, so only its owner may read it."""
     workspace.write_secret(workspace.recovery, json.dumps(asdict(recovery), indent=1) + "\n")
 
 
 def remove(workspace: Workspace) -> None:
-    """Forget it: it is complete."""
+    """Remove the record, once the recovery is complete or no longer needed."""
     workspace.recovery.unlink(missing_ok=True)
-
-
-def require_none(workspace: Workspace) -> None:
-    """Raise LabStateError if a recovery was interrupted: only that, or another one, may go on then."""
-    found = read(workspace)
-    if found:
-        raise LabStateError(
-            f"a recovery from {found.file} was interrupted, and etcd's members may have different data",
-            hint=f"`./inv recover {quoting.word(found.file)}` goes on; so does another backup of this lab",
-        )

@@ -6,7 +6,7 @@ set -euo pipefail
 readonly MANIFESTS=/etc/kubernetes/manifests PARKED=/etc/kubernetes/parked-by-drill
 readonly CHAIN=HA-LAB-DRILL WRITES=4
 readonly ETCD_MANIFEST=$MANIFESTS/etcd.yaml ETCD_DATA=/var/lib/etcd/member
-# Where recover.sh looks for manifests.
+# Where recover.sh looks for manifests (ASIDE).
 readonly FOR_RECOVERY=/etc/kubernetes/aside-by-recovery
 readonly QUOTA_ROOM=$((16 * 1048576)) FILLING=/ha-lab-drill/filling # bytes; a key that no API server reads
 
@@ -74,22 +74,22 @@ partitioned() {
 	done
 }
 
-# Certificates that end $2 seconds from now, in place of those that kubeadm has made here
-# (kubeadm-config.v1beta4, certificateValidityPeriod). The cluster's own configuration stays, and so renewing them reverts
-# this: renew-certificates.sh.
+# Replaces kubeadm's certificates here with ones that expire $2 seconds from now (kubeadm-config.v1beta4,
+# certificateValidityPeriod). The cluster's own configuration does not change, so renewing them reverts this:
+# renew-certificates.sh.
 certificates_short_lived() {
 	local config
 	[[ $1 == inject ]] || return 0
 	config=$(mktemp /run/kubeadm.XXXXXX)
 	# shellcheck disable=SC2064 # this very file
 	trap "rm -f '$config'" EXIT
-	# Without a version kubeadm would ask the network for the newest.
+	# Without a version, kubeadm would look up the newest on the network.
 	printf '%s\n' "apiVersion: kubeadm.k8s.io/v1beta4" "kind: ClusterConfiguration" \
 		"kubernetesVersion: $(kubeadm version --output short)" "certificateValidityPeriod: $2s" >"$config"
 	kubeadm certs renew all --config "$config" >/dev/null
 }
 
-# etcd ends and its data is gone, as with a broken disk. Only a recovery brings that back.
+# etcd ends and its data is deleted, as if the disk had failed. Only a recovery reverts that.
 etcd_data_lost() {
 	[[ $1 == inject ]] || return 0
 	mkdir -p "$FOR_RECOVERY"
@@ -99,7 +99,7 @@ etcd_data_lost() {
 	rm -rf "$ETCD_DATA"
 }
 
-# The database may grow by this much, on one member after the other (etcd, "Maintenance", space quota).
+# The database of this member may grow by this much (etcd, "Maintenance", space quota).
 etcd_quota_small() {
 	local quota=
 	[[ $1 == heal ]] || quota=$(($(stat --format %s "$ETCD_DATA/snap/db") + QUOTA_ROOM))
@@ -168,7 +168,7 @@ etcd_downgrade_enabled() {
 }
 
 # The member is removed with its data, and a new one is added for this machine: as a learner that is promoted once it has
-# caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is away meanwhile.
+# caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is stopped meanwhile.
 etcd_member_replaced() {
 	local pod own
 	if [[ $1 == inject ]]; then
@@ -183,7 +183,7 @@ etcd_member_replaced() {
 		return
 	fi
 	if [[ -e $PARKED/etcd.yaml ]]; then
-		# What a removed member has stored is of no use. No answer ends this here.
+		# The data of a removed member is useless. If etcd does not answer, the script ends here, and deletes nothing.
 		own=$(own_member)
 		[[ -n $own ]] || rm -rf "$ETCD_DATA"
 		[[ -d $ETCD_DATA ]] || join_as_learner
@@ -216,7 +216,7 @@ etcd_at() {
 		--key /etc/kubernetes/pki/etcd/healthcheck-client.key --endpoints "$@"
 }
 own_etcd() { etcd_at https://127.0.0.1:2379 "$@"; }
-# A learner answers no such question.
+# Of the other members: a learner refuses these requests.
 other_members() { etcd_at "$(setting ETCD_ENDPOINTS | tr , '\n' | grep -vF "//$(setting NODE_ADDRESS):" | paste -sd ,)" "$@"; }
 setting() { sed -n "s/^$1=//p" /opt/ha-lab/node.env | tr -d "'"; }
 own_name() { setting NODE_NAME; }

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Prints a backup of the cluster as a tar, and nothing else on standard output: etcd's snapshot from this machine's member,
-# what `etcdutl snapshot status` found, the keys with their revisions, and the CAs and keys that all control planes have in
-# common. lab/workspace/backup.py describes the file.
+# what `etcdutl snapshot status` found, the keys with their revisions, and the CAs and keys that all control planes share.
+# lab/workspace/backup.py describes the file.
 #
 #   backup.sh           the tar
 #   backup.sh --keys    only the keys, as JSON
@@ -10,21 +10,21 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
-# On a disk, as a snapshot may be large, and not in etcd's folder, which has to be empty when a machine joins.
+# On a disk, since a snapshot may be large, but not in etcd's folder, which has to be empty when a machine joins.
 readonly FOLDER=/var/lib/ha-lab-backup OWN=https://127.0.0.1:2379
-readonly SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 
-# From what this machine's member has stored, which has the snapshot's revision, and needs no majority.
+# From this machine's own member (a serializable read), which has the snapshot's revision, and without a majority.
 keys() { etcd_at "$OWN" get /registry/ --prefix --keys-only --consistency s --write-out json "$@"; }
 
-# The database may grow while it is sent.
+# A quarter more than the database has: it may grow while it is sent.
 require_room() {
-	local size free
+	local size needed free
 	size=$(du --bytes --summarize /var/lib/etcd/member/snap/db | cut -f1)
+	needed=$((size + size / 4))
 	free=$(df --output=avail --block-size=1 "$FOLDER" | tail -n 1)
-	((free > size + size / 4)) ||
-		die "the snapshot of etcd's $((size / 1048576)) MiB needs a quarter more on $NODE_NAME's disk, and" \
-			"$((free / 1048576)) MiB are free"
+	((free > needed)) ||
+		die "the snapshot needs $((needed / 1048576 + 1)) MiB of disk space on $NODE_NAME, and $((free / 1048576)) MiB are" \
+			"free; free some there"
 }
 
 main() {
@@ -37,18 +37,18 @@ main() {
 	exclusively
 	umask 077
 	trap 'rm -rf "$FOLDER"' EXIT
-	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: its golden machine" \
-		"has none (kubernetes.source: upstream). \`./inv bake\` with \`modules\` makes one that has it"
+	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: a golden machine with" \
+		"kubernetes.source: upstream has none. \`./inv bake\` with \`modules\` builds one that has it"
 	rm -rf "$FOLDER" # of a run that was killed
 	mkdir -p "$FOLDER/pki/etcd"
 	require_room
-	# With --command-timeout, as it has none of its own.
+	# `snapshot save` has no deadline of its own.
 	with_notices "etcd to send its snapshot" "${ETCDCTL[@]}" --endpoints "$OWN" \
 		--command-timeout "$((300 * LAB_PATIENCE))s" snapshot save "$FOLDER/snapshot.db"
 	etcdutl snapshot status "$FOLDER/snapshot.db" --write-out json >"$FOLDER/status.json"
 	revision=$(sed -n 's/.*"revision":\([0-9]*\).*/\1/p' "$FOLDER/status.json")
 	keys --rev "$revision" >"$FOLDER/keys.json"
-	for file in "${SHARED[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
+	for file in "${SHARED_PKI[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
 	tar -cf - -C "$FOLDER" --owner=0 --group=0 --numeric-owner status.json keys.json pki snapshot.db >&3
 }
 

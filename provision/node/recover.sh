@@ -2,18 +2,18 @@
 # The parts of a recovery from a backup on one control plane, in the order of lab/plans/recover.py (etcd, "Disaster
 # recovery"; kubernetes.io, "Restoring an etcd cluster"). Each part can be repeated.
 #
-#   recover.sh check                    prints what this machine has, a line each: `member yes|no`, `etcd VERSION`,
-#                                       `free BYTES`, `token TOKEN`, `problem REASON`
-#   recover.sh stop                     moves the manifests of etcd and of what uses it aside, until all have ended
-#   recover.sh quiet                    fails with what still runs
+#   recover.sh check                    prints a report, a line each: `member yes|no`, `etcd VERSION`, `free BYTES`,
+#                                       `token TOKEN`, `problem REASON`
+#   recover.sh stop                     moves the manifests of etcd and of what uses it aside, and waits until all have ended
+#   recover.sh quiet                    fails if one of them still runs, and names it
 #   recover.sh receive SHA256           the tar of the backup is on standard input; puts its snapshot beside etcd's data
-#   recover.sh restore TOKEN CLUSTER    makes a new data folder from the snapshot, for the member of this machine;
-#                                       `--stdin`: with this run's secrets, and the control planes' common keys
+#   recover.sh restore TOKEN CLUSTER    creates a new data folder from the snapshot, for the member of this machine;
+#                                       `--stdin`: with this run's secrets, and the keys that control planes share
 #   recover.sh start NAME               puts one manifest back, and waits for what it starts
-#   recover.sh nodes                    deletes Nodes that are not of the lab
-#   recover.sh finish                   removes what a recovery has left here
+#   recover.sh nodes                    deletes Nodes of machines that the lab no longer has
+#   recover.sh finish                   removes the files of a recovery
 #
-# The data as it was before is kept in /var/lib/etcd/before-recovery until the next recovery.
+# The previous data is kept in /var/lib/etcd/before-recovery until the next recovery.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -22,13 +22,13 @@ source "$HERE/kubernetes.sh"
 source "$HERE/node-files.sh"
 
 readonly DATA=/var/lib/etcd OWN=https://127.0.0.1:2379 ASIDE=/etc/kubernetes/aside-by-recovery
-# On the disk of etcd's data, so that each is moved as a whole.
+# On the disk of etcd's data, so that a folder is moved at once or not at all.
 readonly STAGE=$DATA/recovery BEFORE=$DATA/before-recovery
-# In the data itself, so that it is there as long as that data is.
+# Inside the data, so that it disappears with that data.
 readonly MARK=member/recovery-token
-# What watches saw before the recovery has lower revisions than everything after it (etcd, "Restoring with revision bump").
+# Everything after a recovery has higher revisions than what watches saw before it (etcd, "Restoring with revision bump").
 readonly BUMP=1000000000
-readonly GIVEN=/run/ha-lab/pki SHARED=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
+readonly GIVEN=/run/ha-lab/pki
 
 check() {
 	local folder
@@ -70,7 +70,7 @@ ended() {
 	}
 }
 
-# After 20 s what still runs is killed: an API server without its etcd takes minutes to end, and nothing that it has is kept.
+# What still runs after 20 s is killed: an API server without its etcd takes 100 s to end, and nothing that it has is kept.
 ended_or_killed() {
 	local name
 	! ended || return 0
@@ -78,7 +78,7 @@ ended_or_killed() {
 	return 1
 }
 
-# An API server goes on without its etcd, and answers from its cache.
+# An API server whose etcd has stopped keeps running, and answers from its cache.
 stop() {
 	local name kill_at=$((SECONDS + 20 * LAB_PATIENCE))
 	mkdir -p "$ASIDE"
@@ -91,11 +91,11 @@ stop() {
 	done
 	start_kubelet # which stops them
 	wait_for 120 "the kubelet to stop etcd and what uses it" ended_or_killed
-	# It waits longer and longer before it starts a pod again that has failed, as API servers without etcd do.
+	# Otherwise it would start pods late that have failed before, such as API servers without etcd: it waits longer each time.
 	[[ $changed == no ]] || systemctl restart kubelet
 }
 
-# The stream ends with the tar: the rest of it is read, too, or the sender would fail.
+# The rest of the tar is read, too, or the sender would fail.
 receive() {
 	local sum
 	umask 077
@@ -111,7 +111,7 @@ receive() {
 restore() { # TOKEN CLUSTER
 	[[ $(token) != "$1" ]] || return 0
 	ended || die "etcd, or what uses it, runs on $NODE_NAME, so its data was not touched"
-	[[ ! -d $GIVEN ]] || install_common_keys
+	[[ ! -d $GIVEN ]] || install_shared_keys
 	fill "$HERE/kubeadm-init.yaml"
 	repair_certificates
 	rm -rf "$STAGE/restored"
@@ -127,7 +127,7 @@ restore() { # TOKEN CLUSTER
 	changed=yes
 }
 
-# What a recovery that was interrupted has put there is not worth keeping beside what was there before it.
+# Data that an interrupted recovery has restored is not kept: the previous data is kept already.
 keep_data() {
 	[[ -e $DATA/member ]] || return 0
 	if [[ -e $DATA/$MARK && -e $BEFORE/member ]]; then
@@ -139,14 +139,14 @@ keep_data() {
 	fi
 }
 
-# Machines that were made again since the backup have other keys than it, and service accounts' tokens of then would be
-# worth nothing. What these CAs have signed is made again.
-install_common_keys() {
+# A machine that was created again since the backup has other keys, and would reject service accounts' tokens of that time.
+# Certificates that another CA has signed are removed; repair_certificates creates them again.
+install_shared_keys() {
 	local file leaf
 	cmp -s "$GIVEN/front-proxy-ca.crt" "$PKI/front-proxy-ca.crt" || rm -f "$PKI"/front-proxy-client.{crt,key}
 	cmp -s "$GIVEN/etcd/ca.crt" "$PKI/etcd/ca.crt" ||
 		for leaf in etcd/{server,peer,healthcheck-client} apiserver-etcd-client; do rm -f "$PKI/$leaf".{crt,key}; done
-	for file in "${SHARED[@]}"; do
+	for file in "${SHARED_PKI[@]}"; do
 		place "$([[ $file == *.key ]] && echo 600 || echo 644)" "$PKI/$file" <"$GIVEN/$file" || true
 	done
 }
@@ -169,25 +169,28 @@ start() { # NAME
 	esac
 }
 
-runs() { pgrep -x "${1:0:15}" >/dev/null || echo_and_fail "it does not run"; }
-echo_and_fail() {
-	echo "$1"
-	return 1
+runs() {
+	pgrep -x "${1:0:15}" >/dev/null || {
+		echo "it does not run"
+		return 1
+	}
 }
 
-# Those of machines that were removed since the backup. Kubelets register those that came since again.
+# Deletes those of machines that were removed since the backup. Kubelets register those of later machines again. Without the load
+# balancer, which may be lost, too: only `up` creates it again, and refuses until the recovery is complete.
 only_nodes_of_the_lab() {
 	local names name
-	names=$(as_admin get nodes --output name) || {
+	names=$(ask_own_api get nodes --output name) || {
 		echo "$names"
 		return 1
 	}
 	for name in $names; do
 		name=${name#node/}
 		[[ " $KUBERNETES_NODES " != *" $name "* ]] || continue
-		as_admin delete node "$name" --wait=false --ignore-not-found || return 1
+		ask_own_api delete node "$name" --wait=false --ignore-not-found || return 1
 	done
 }
+ask_own_api() { as_admin --server "https://$NODE_ADDRESS:6443" "$@"; }
 
 main() {
 	local step
@@ -199,7 +202,7 @@ main() {
 		ended || exit 1
 		return
 	}
-	if [[ ${1:-} == receive ]]; then # its standard input is no secrets' tar
+	if [[ ${1:-} == receive ]]; then # its standard input is not the tar of secrets
 		exclusively
 		receive "$2"
 		finish

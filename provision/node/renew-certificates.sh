@@ -1,15 +1,15 @@
 #!/bin/bash
 # Renews this control plane's certificates where one of them is not valid now, or not for DAYS more days, and restarts its
 # static pods, which read their certificates when they start (kubernetes.io, "Certificate Management with kubeadm").
-# Where an earlier run was interrupted between the two, the pods are older than their files, and only they are left.
+# If an earlier run was interrupted between the two, the pods are older than their files, and are only restarted.
 #
 #   renew-certificates.sh [--list | --files] DAYS
 #
-# --list   only prints what there is to do: `WHY: WHAT`, a line each
-# --files  restarts nothing. etcd and the API server read most of their certificates again by themselves, so where all
-#          have expired, etcd has a majority again once this was done on most machines.
+# --list   only prints what is due: `WHY: WHAT`, a line each
+# --files  restarts nothing. etcd and the API server reload most of their certificates by themselves, so if all have
+#          expired, etcd has a majority again once this was done on most machines.
 #
-# The caller sees to it that etcd has a majority without this machine's member. The kubelet renews its own certificates.
+# The caller makes sure that etcd has a majority without this machine's member. The kubelet renews its own certificates.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -37,7 +37,7 @@ certificates_to_renew() {
 # renewal NAME TEXT: `WHY: NAME` where the certificate in TEXT has to be renewed.
 renewal() {
 	local begins ends TZ=UTC
-	certificate_dates "$2" || return 0 # it is broken, and made again in another step
+	certificate_dates "$2" || return 0 # it is broken; another step creates it again
 	if ((begins > EPOCHSECONDS)); then
 		printf 'valid from %(%F)T on: %s\n' "$begins" "$1"
 	elif ((ends - EPOCHSECONDS < days * 86400)); then
@@ -49,10 +49,10 @@ pods_to_restart() {
 	local name started file written
 	for name in "${COMPONENTS[@]}"; do
 		started=$(started_at "$name")
-		[[ -n $started ]] || continue # the kubelet starts it, with the files as they are then
+		[[ -n $started ]] || continue # it does not run; it will read the present files when it starts
 		while read -r file; do
 			written=$(stat --format %Y "$file" 2>/dev/null) || continue
-			# A file from the future says nothing: the clock was ahead.
+			# A date in the future proves nothing: the clock was ahead.
 			((started < written && written <= EPOCHSECONDS)) || continue
 			echo "started before its certificates were written: $name"
 			break
@@ -60,7 +60,7 @@ pods_to_restart() {
 	done
 }
 
-# The files with certificates that a static pod reads when it starts; some of them again later.
+# The files with certificates that a static pod reads when it starts; it reloads some of them later.
 read_at_start() {
 	local kubernetes=/etc/kubernetes
 	case $1 in
@@ -95,13 +95,13 @@ is_another() {
 
 api_server_ended() {
 	[[ -z $(process_of kube-apiserver) ]] || {
-		echo "it still answers what it was asked"
+		echo "it still completes open requests"
 		return 1
 	}
 }
 
-# restart NAME…: the kubelet starts a static pod's process again when it ends. Without its etcd an API server answers with
-# errors until the load balancer has noticed that, so it ends first and starts last.
+# restart NAME…: ends static pods' processes, which the kubelet then starts again. An API server without its etcd returns
+# errors until the load balancer has detected that, so it ends first and starts last.
 restart() {
 	local name process processes=() api_server=no
 	[[ " $* " != *" etcd "* && " $* " != *" kube-apiserver "* ]] || api_server=yes

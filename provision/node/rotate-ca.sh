@@ -1,12 +1,12 @@
 #!/bin/bash
-# One stage of a change of the cluster's CA, on this machine (kubernetes.io, "Manual Rotation of CA Certificates"). It
-# trusts the CAs of the kit's ca.crt, and the first of them signs: the old and the new one, then the new and the old one,
-# then the new one. What is so already is left alone, so that a stage which was interrupted can be repeated.
+# One stage of a rotation of the cluster's CA, on this machine (kubernetes.io, "Manual Rotation of CA Certificates"). The
+# kit's ca.crt lists the CAs that are trusted, and the first of them signs: the old and the new one, then the new and the
+# old one, then the new one. What is done already is left alone, so that an interrupted stage can be repeated.
 #
 #   rotate-ca.sh --stdin       on standard input: ca.key, the key of the first CA (control planes only), and kubelet.pem, a
 #                              client certificate for this node's kubelet, signed by that CA
-#   rotate-ca.sh --kubelet     gives a kubelet whose serving certificate another CA has signed a new one
-#   rotate-ca.sh --objects [--restart]     on one control plane, once all machines are so: what is in the cluster
+#   rotate-ca.sh --kubelet     removes a kubelet's serving certificate that another CA has signed; the kubelet requests one
+#   rotate-ca.sh --objects [--restart]     on one control plane, once all machines have it: updates the cluster's objects
 #
 # --restart  also restarts the kit's pods, since many programs read the CA only when they start
 #
@@ -25,7 +25,7 @@ readonly NAMESPACES=(kube-system kube-flannel local-path-storage)
 first_ca() { sed '/-END CERTIFICATE-/q' "$HERE/ca.crt"; }
 trusts_two() { (($(grep -c -- '-BEGIN CERTIFICATE-' "$HERE/ca.crt") > 1)); }
 
-# signed_by_first: whether the first CA has signed the certificate on standard input; not whether it is valid now.
+# signed_by_first: whether the first CA has signed the certificate on standard input, whatever its dates.
 signed_by_first() { openssl verify -no_check_time -CAfile <(first_ca) /dev/stdin >/dev/null 2>&1; }
 
 # trust_in KUBECONFIG: whether that changed it.
@@ -52,7 +52,7 @@ signing_certificate() {
 	[[ $file == "$SIGNING" ]] || rm -f "$SIGNING"
 }
 
-# What the first CA has not signed yet, of all that the cluster's CA signs on a control plane: a name a line.
+# The certificates of a control plane that the cluster's CA signs, and the first CA has not signed yet: a name per line.
 signed_by_another() {
 	local name text value
 	for name in apiserver apiserver-kubelet-client; do
@@ -75,7 +75,7 @@ control_plane() {
 		with_notices "kubeadm certs renew" kubeadm certs renew all
 		changed=yes
 		found=$(signed_by_another)
-		[[ -z $found ]] || die "the CA that is to sign has not signed ${found//$'\n'/, }, though kubeadm has renewed them"
+		[[ -z $found ]] || die "kubeadm has renewed the certificates, but the first CA has not signed ${found//$'\n'/, }"
 	fi
 	# kubeadm has put only the first CA into them (phases/certs/renewal, readwriter.go).
 	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}" super-admin; do
@@ -83,7 +83,7 @@ control_plane() {
 	done
 }
 
-# The kubelet renews its certificate in time, and not because of another CA. It reads this one when it starts.
+# The kubelet renews its certificate before it ends, not because of another CA. It reads this one when it starts.
 kubelet_client() {
 	local file
 	! signed_by_first <"$KUBELET_CERTIFICATE" || return 1
@@ -93,8 +93,8 @@ kubelet_client() {
 	mv -T "$KUBELET_CERTIFICATE.new" "$KUBELET_CERTIFICATE"
 }
 
-# Without one the kubelet asks the cluster for another, which kubelet-certificates.sh approves. The caller sees to it that
-# every controller manager signs with the first CA.
+# A kubelet without one requests another from the cluster, which kubelet-certificates.sh approves. The caller makes sure
+# that every controller manager signs with the first CA.
 kubelet_serving() {
 	[[ -e $SERVING ]] && ! signed_by_first <"$SERVING" || return 0
 	rm -f "$(readlink -f "$SERVING")" "$SERVING"
@@ -114,7 +114,7 @@ machine() {
 	}
 }
 
-# In kube-root-ca.crt of each namespace, which pods have in /var/run/secrets.
+# In the ConfigMap kube-root-ca.crt of each namespace, which is mounted in pods.
 published() {
 	local said
 	said=$(as_admin --namespace kube-system get configmap kube-root-ca.crt --output 'jsonpath={.data.ca\.crt}') || return 1
@@ -132,7 +132,7 @@ cluster_info() {
 		sed "s#^\( *certificate-authority-data: \).*#\1$data#" | as_admin replace --filename - >/dev/null
 }
 
-# What runs pods in the kit's namespaces: NAMESPACE KIND/NAME, a line each.
+# DaemonSets and Deployments in the kit's namespaces: NAMESPACE KIND/NAME, a line each.
 workloads() {
 	local namespace
 	for namespace in "${NAMESPACES[@]}"; do
@@ -153,14 +153,14 @@ rolled_out() {
 
 objects() {
 	local found namespace name
-	wait_for 120 "the cluster's pods to be given the CA" published
+	wait_for 120 "the controller manager to publish the CA" published
 	cluster_info
 	if [[ ${1:-} == --restart ]]; then
 		found=$(workloads)
 		while read -r namespace name; do
 			as_admin --namespace "$namespace" rollout restart "$name" >/dev/null
 		done <<<"$found"
-		wait_for 240 "pods to be replaced by ones that have read the CA" rolled_out "$found"
+		wait_for 240 "the restarted pods to be available" rolled_out "$found"
 	fi
 	changed=yes
 }

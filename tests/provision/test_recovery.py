@@ -115,6 +115,16 @@ def test_a_backup_without_one_of_the_common_keys_is_none(cp2: World) -> None:
     assert "sa.key" in ran.said
 
 
+def test_a_full_disk_of_the_control_plane_is_found_before_etcd_sends_anything(cp2: World) -> None:
+    df = cp2.root / "bin/df"
+    df.write_text(f"#!/bin/sh\necho Avail\necho {len(DATABASE)}\n")
+    df.chmod(0o755)
+    ran, output = cp2.stream("backup")
+    assert (ran.code, output, ran.changes) == (1, b"", [])
+    assert "ERROR: the snapshot needs 1 MiB of disk space on cp2, and 0 MiB are free" in ran.said
+    assert not cp2.has("/var/lib/ha-lab-backup")
+
+
 def test_the_keys_alone_need_no_majority(cp2: World) -> None:
     ran, output = cp2.stream("backup", "--keys")
     assert (ran.code, output.decode(), ran.changes) == (0, KEYS, [])
@@ -124,7 +134,7 @@ def test_the_keys_alone_need_no_majority(cp2: World) -> None:
 # What a machine has.
 
 
-def test_what_a_control_plane_has_is_said_and_nothing_is_touched(cp2: World) -> None:
+def test_a_control_plane_reports_on_its_etcd_and_nothing_is_changed(cp2: World) -> None:
     ran = cp2.run("recover", "check")
     assert (ran.code, ran.changes) == (0, [])
     lines = dict(line.partition(" ")[::2] for line in ran.said.splitlines())
@@ -224,14 +234,14 @@ def test_data_that_was_lost_is_not_needed(cp2: World) -> None:
     assert db.read_bytes() == SNAPSHOT_FILE
 
 
-def test_the_data_of_before_is_kept_however_often_a_recovery_is_interrupted(cp2: World) -> None:
+def test_the_previous_data_is_kept_however_often_a_recovery_is_interrupted(cp2: World) -> None:
     restored(stopped(cp2))
     received(cp2)
     assert restored(cp2, "recovery-2").code == 0
     assert (cp2.path(DATA) / "before-recovery/member/snap/db").read_bytes() == DATABASE
 
 
-def test_the_next_recovery_keeps_the_data_of_its_own_time(cp2: World) -> None:
+def test_the_next_recovery_keeps_the_data_that_etcd_has_by_then(cp2: World) -> None:
     restored(stopped(cp2))
     assert part(cp2, "finish").code == 0
     received(cp2)
@@ -340,5 +350,5 @@ def test_nodes_of_machines_that_were_removed_since_are_deleted(cp2: World) -> No
     ran = part(cp2, "nodes")
     assert ran.code == 0, ran.said
     assert [call.partition("10s ")[2] for call in ran.changes] == [
-        "delete node w9 --wait=false --ignore-not-found"
+        "--server https://192.168.56.12:6443 delete node w9 --wait=false --ignore-not-found"
     ]

@@ -112,7 +112,7 @@ def test_at_last_only_the_new_one_is_trusted_and_the_manifest_is_kubeadm_s_again
     assert (again.last, again.changes) == ("ha-lab: unchanged", [])
 
 
-def test_certificates_that_kubeadm_did_not_sign_anew_end_it_before_the_old_ca_is_gone(tmp_path: Path) -> None:
+def test_certificates_that_kubeadm_did_not_sign_again_end_it_before_the_old_ca_is_gone(tmp_path: Path) -> None:
     world, old = ready(tmp_path)
     stage(world, old, NEW.certificate)
     (world.root / "opt/ca.crt").write_text(NEW.certificate + old)
@@ -120,7 +120,7 @@ def test_certificates_that_kubeadm_did_not_sign_anew_end_it_before_the_old_ca_is
     world.let(renews_nothing="")
     ran = world.run("rotate-ca", secrets=True)
     assert ran.code == 1
-    assert "the CA that is to sign has not signed apiserver, apiserver-kubelet-client, admin.conf" in ran.said
+    assert "but the first CA has not signed apiserver, apiserver-kubelet-client, admin.conf" in ran.said
 
 
 def test_a_worker_gets_what_its_kubelet_needs_and_nothing_else(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_cluster_s_pods_and_machines_that_join_get_the_ca_and_the_kit_s_pods
         "deployment.apps/coredns",
         "daemonset.apps/kube-flannel-ds",
     ]
-    assert "waiting for pods to be replaced by ones that have read the CA" in ran.said
+    assert "waiting for the restarted pods to be available" in ran.said
     info = yaml.safe_load((world.root / "state/replaced").read_text())["data"]["kubeconfig"]
     assert (
         base64.b64decode(yaml.safe_load(info)["certificate-authority-data"]).decode() == old + NEW.certificate

@@ -62,7 +62,7 @@ READING = re.compile(
     r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "
     r"|socat |admin.sock show "
     r"|kubectl create .*--dry-run=client"
-    r"|kubectl .*--request-timeout \d+s (--namespace \S+ )?(get|rollout status) "
+    r"|kubectl .*--request-timeout \d+s (--(namespace|server) \S+ )?(get|rollout status) "
     r"|etcdctl .* (member list|endpoint (health|status)|get /|alarm list)"
     r"|etcdutl (version|snapshot status )"
 )

@@ -1,6 +1,6 @@
-"""A lab that lives in memory (tests/unit/world.py), with what etcd's members have stored.
+"""A lab in memory (tests/unit/world.py), with the data of etcd's members.
 
-What recover.sh and backup.sh do on machines is played here, and refused where etcd would refuse it or end.
+It does what recover.sh and backup.sh do on machines, and refuses what etcd would refuse or not survive.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.errors import LabError
+from lab.errors import CommandFailed, LabError
 from lab.health.facts.gather import COMMAND
 from lab.health.facts.machine import own_scripts
 from lab.model import Lab, Node
@@ -66,6 +66,7 @@ class Recoveries(World):
         self.restarted: list[str] = []
         self.given: dict[str, dict[str, str]] = {}
         self.sent: bytes | None = None  # instead of the true backup
+        self.refuses_backup = ""  # what backup.sh prints when it fails
 
     def begin(self, lab: Lab) -> None:
         """Let a lab be up whose etcd has a few keys."""
@@ -200,7 +201,7 @@ class Recoveries(World):
             return True
 
         def nodes() -> bool:
-            self.require_api()
+            self.require_api(node.name)
             return False
 
         done = {"stop": stop, "restore": restore, "start": start, "finish": finish, "nodes": nodes}[part]
@@ -325,6 +326,8 @@ class RecoveryRemote(WorldRemote):
         if command[1:2] == ["env"] and command[-1] == BACKUP:
             assert output is not None
             assert output.stat().st_mode & 0o077 == 0, "another user could read what is received"
+            if self.world.refuses_backup:
+                raise CommandFailed(command, "failed", tail=self.world.refuses_backup, hint="log in there")
             output.write_bytes(self.world.tar(node))
             return process.Result(tuple(command), 0, "", "", 0.0)
         if tuple(command[:3]) == ("sudo", plans.SCRIPT, "receive"):

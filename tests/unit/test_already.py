@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from lab import providers
+from lab.errors import CommandFailed
 from lab.health.checks import cases
 from lab.health.facts.gather import Facts
-from lab.plans import already
+from lab.model import Node
+from lab.plans import already, renew
 from lab.unknown import Unknown
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote
@@ -80,6 +82,18 @@ def test_a_lab_that_is_well_and_has_what_is_rendered_is_up(it: Up) -> None:
 
 def test_a_static_pod_that_is_older_than_its_certificates_keeps_the_lab_from_being_up(it: Up) -> None:
     it.remote.renewals["cp3"] = "started before its certificates were written: kube-scheduler\n"
+    assert not it.is_up
+
+
+def test_a_control_plane_that_can_t_list_its_certificates_is_left_to_the_steps(
+    it: Up, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def left(node: Node, remote: object) -> tuple[str, ...]:
+        if node.name == "cp2":
+            raise CommandFailed(["ssh"], "did not end")
+        return ()
+
+    monkeypatch.setattr(renew, "left", left)
     assert not it.is_up
 
 

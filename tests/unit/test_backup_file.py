@@ -1,16 +1,18 @@
-"""The file of a backup: what is damaged, cut, none or a stranger's is refused, and every problem is named."""
+"""The file of a backup: one that is damaged, cut short, or no backup is refused, and every problem is named."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from lab.errors import ConfigError, LabStateError
+from lab.errors import ConfigError, HostNotFit, LabStateError
 from lab.verbs.losses import Object, in_words, losses, of_key, table
 from lab.workspace import backup as backups
 from lab.workspace.backup import MANIFEST, SHARED_PKI, SNAPSHOT, Manifest
@@ -66,7 +68,7 @@ def problems(path: Path) -> str:
     return caught.value.message
 
 
-def test_every_byte_of_a_backup_that_changes_is_noticed(tmp_path: Path) -> None:
+def test_a_changed_byte_in_any_part_of_a_backup_is_noticed(tmp_path: Path) -> None:
     path = complete(tmp_path)
     whole = path.read_bytes()
     with tarfile.open(path) as tar:
@@ -98,7 +100,7 @@ def test_any_other_tar_is_no_backup(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_or_a_folder_is_refused(tmp_path: Path) -> None:
     assert "there is no file" in problems(tmp_path / "none.tar")
-    assert "can't be read: Is a directory" in problems(tmp_path)
+    assert f"{tmp_path} is a folder, not a backup" in problems(tmp_path)
 
 
 def test_the_backup_of_a_later_version_is_refused(tmp_path: Path) -> None:
@@ -116,7 +118,7 @@ def test_a_manifest_without_its_fields_is_damaged(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("part", ["status.json", "keys.json", SNAPSHOT, "pki/sa.key"])
 def test_what_a_control_plane_did_not_send_is_named_and_there_is_no_file(tmp_path: Path, part: str) -> None:
-    with pytest.raises(LabStateError, match=f"what cp1 sent is no complete backup: it lacks {part}"):
+    with pytest.raises(LabStateError, match=f"what cp1 sent is not a complete backup: it lacks {part}"):
         complete(tmp_path, sent(**{part: None}))
     assert not (tmp_path / "mine.tar").exists()
 
@@ -141,6 +143,22 @@ def test_a_file_that_was_created_meanwhile_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="exists, and a backup overwrites nothing"):
         backups.complete(part, target, ABOUT, "{}")
     assert target.read_text() == "another process's"
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_no_file_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    target = tmp_path / "mine.tar"
+    part = backups.begin(target)
+    part.write_bytes(sent())
+    monkeypatch.setattr(tarfile.TarFile, "addfile", full)
+    with pytest.raises(HostNotFit, match=r"mine\.tar can't be written: No space left on device") as caught:
+        backups.complete(part, target, ABOUT, "{}")
+    assert "name a file on another disk" in caught.value.hint
+    assert not target.exists()
 
 
 def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
@@ -194,9 +212,9 @@ def test_losses_are_what_came_what_changed_and_what_went() -> None:
         {"/registry/pods/a/same": 1, "/registry/pods/a/other": 9, "/registry/pods/a/new": 8},
     )
     assert in_words(found) == [
-        "Created since, and gone then: 1 pods (a/new).",
-        "Changed since, and as before then: 1 pods (a/other).",
-        "Deleted since, and back then: 1 pods (a/gone).",
+        "Created since the backup, so lost: 1 pods (a/new).",
+        "Changed since, so undone: 1 pods (a/other).",
+        "Deleted since, so restored: 1 pods (a/gone).",
     ]
     console, text = printed()
     console.print(table(found))
@@ -206,7 +224,7 @@ def test_losses_are_what_came_what_changed_and_what_went() -> None:
 def test_what_the_cluster_writes_by_itself_is_counted_and_many_names_are_cut() -> None:
     now = {f"/registry/events/a/{n}": n for n in range(40)} | {f"/registry/pods/a/p{n}": n for n in range(7)}
     assert in_words(losses({}, now)) == [
-        "Created since, and gone then: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), "
+        "Created since the backup, so lost: 7 pods (a/p0, a/p1, a/p2, a/p3, a/p4 …), "
         "40 of the cluster's own records."
     ]
     assert in_words(losses(now, now)) == []

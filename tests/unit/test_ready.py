@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -428,6 +429,30 @@ def test_without_a_cause_the_checks_are_the_reason(recorded: Lab, clock: FakeClo
     recorded.found = NO_PROXY(facts())
     assert recorded.wait("pods") == "kube-proxy[w2]: no pod kube-proxy-… of kube-system is on this node"
     assert clock.now - FakeClock.START >= 300
+
+
+@pytest.mark.parametrize(("emulated", "first"), [(False, 5), (True, 5 * 10 * 7)])
+def test_a_search_that_takes_long_begins_late_and_is_repeated_after_a_pause_twice_as_long(
+    recorded: Lab, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, emulated: bool, first: int
+) -> None:
+    """Emulated machines are asked one after another, for minutes that what is waited for needs as well."""
+    model = recorded.context.lab.model_copy(update={"libvirt": Libvirt(emulated=emulated)})
+    recorded.context = replace(recorded.context, lab=model)
+    monkeypatch.setattr(ready, "READY_TIMEOUT", first + 300.0)
+    recorded.found = NO_PROXY(facts())
+    began: list[float] = []
+
+    def gather(*words: object, **named: Any) -> Facts:
+        if named.get("admission"):
+            began.append(clock.now - FakeClock.START)
+            clock.now += 40 * model.patience
+        return recorded.gather(*words, **named)
+
+    monkeypatch.setattr(ready, "gather", gather)
+    assert recorded.wait("pods") is not None
+    assert first <= began[0] < first + 2 * model.patience
+    assert all(later - earlier >= 120 * model.patience for earlier, later in pairwise(began))
+    assert emulated or len(began) == 3
 
 
 def test_a_lab_that_is_ready_at_once_is_asked_for_no_cause(recorded: Lab, clock: FakeClock) -> None:

@@ -1,4 +1,4 @@
-"""`backup` and `recover` on a lab that lives in memory: any members, any loss, broken off anywhere."""
+"""`backup` and `recover` on a lab in memory: any number of members, any loss, interrupted anywhere."""
 
 from __future__ import annotations
 
@@ -18,17 +18,20 @@ from lab.drill import survivor
 from lab.drill.scene import Scene
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
 from lab.health.facts.machine import Section
+from lab.model import Node
 from lab.plans import recover as plans
 from lab.session import Session
+from lab.system.progress import Progress
 from lab.verbs import backup as backing_up
+from lab.verbs import checkpoint, plan
 from lab.verbs import recover as recovering
 from lab.verbs import up as bring_up
-from lab.verbs.recover import Recovered
 from lab.verbs.up import Request
 from lab.workspace import backup as backups
-from lab.workspace import recovery
+from lab.workspace import made, recovery
 from lab.workspace.backup import Backup
 from tests.unit import recorded_facts
+from tests.unit.fakes import printed
 from tests.unit.recoveries import Recoveries
 from tests.unit.world import KilledError, When, lab_of, live
 from tests.whole import rows
@@ -66,7 +69,7 @@ def backed_up(world: Recoveries, members: int = 3) -> tuple[Session, Backup]:
     return session, backup
 
 
-def recover(world: Recoveries, path: Path, *, consent: bool = True, answer: bool = False) -> Recovered:
+def recover(world: Recoveries, path: Path, *, consent: bool = True, answer: bool = False) -> tuple[Node, ...]:
     """Run `recover` as a run of its own; a person answers so."""
     world.dead = False
 
@@ -87,10 +90,10 @@ def as_in(world: Recoveries, backup: Backup, *names: str) -> None:
 @pytest.mark.parametrize("members", [1, 3, 5])
 def test_a_lab_is_recovered_on_all_its_members(world: Recoveries, members: int) -> None:
     session, backup = backed_up(world, members)
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     as_in(world, backup, *CP[:members])
-    assert found.missing == ()
-    assert recovering.next_step(found) == "./inv verify"
+    assert missing == ()
+    assert recovering.next_step(missing) == "./inv verify"
     assert sorted(world.restarted) == sorted(node.name for node in session.lab.kubernetes_nodes)
     assert world.problems(session.lab) == []
 
@@ -252,20 +255,28 @@ def test_a_stopped_load_balancer_is_started_as_the_api_is_asked_through_it(world
     as_in(world, backup, *CP[:3])
 
 
-# Broken off.
+def test_a_load_balancer_that_is_lost_too_does_not_keep_the_recovery_from_its_end(world: Recoveries) -> None:
+    session, backup = backed_up(world)
+    world.lose("lb1")
+    recover(world, backup.path)
+    world.recovered(*CP[:3])
+    assert world.problems(session.lab) == []
+
+
+# Interrupted.
 
 FAULTS: tuple[tuple[When, BaseException], ...] = (("after", KilledError()), ("before", LabError("it failed")))
 
 
 def moments() -> list[tuple[str, int]]:
-    """Every change of a recovery of three members that can be broken off."""
+    """Every change of a recovery of three members that can be interrupted."""
     found = [(f"{part} {name}", 1) for part in PARTS for name in CP[:3]]
     return [*found, ("nodes cp1", 1)]
 
 
 @pytest.mark.parametrize(("touch", "nth"), rows(moments(), usual=moments()[::4]))
 @pytest.mark.parametrize(("when", "error"), FAULTS, ids=["killed", "failed"])
-def test_a_recovery_that_is_broken_off_anywhere_goes_on(
+def test_a_recovery_that_is_interrupted_anywhere_is_completed_by_the_next(
     world: Recoveries, touch: str, nth: int, when: When, error: BaseException
 ) -> None:
     _, backup = backed_up(world)
@@ -279,7 +290,7 @@ def test_a_recovery_that_is_broken_off_anywhere_goes_on(
 
 
 @pytest.mark.parametrize("touch", ["stop cp1", "restore cp2", "start etcd cp3", "start kube-scheduler cp1"])
-def test_until_then_up_refuses_and_says_the_way_out(world: Recoveries, touch: str) -> None:
+def test_until_then_others_refuse_and_say_the_way_out(world: Recoveries, touch: str) -> None:
     session, backup = backed_up(world)
     world.break_at(touch, "after", KilledError())
     with pytest.raises(KilledError):
@@ -290,8 +301,15 @@ def test_until_then_up_refuses_and_says_the_way_out(world: Recoveries, touch: st
     ) as caught:
         bring_up.up(world.session(session.lab), Request(consent=True), lambda _: True)
     assert f"./inv recover {backup.path}" in caught.value.hint
-    with pytest.raises(LabStateError, match="was interrupted"):
-        backing_up.backup(world.session(session.lab), None)
+    refused = plan.look(world.session(session.lab)).refused
+    assert refused is not None
+    assert refused.next == caught.value.hint
+    for other in (
+        lambda: backing_up.backup(world.session(session.lab), None),
+        lambda: checkpoint.save(world.session(session.lab), "half"),
+    ):
+        with pytest.raises(LabStateError, match="was interrupted"):
+            other()
     recover(world, backup.path)
     as_in(world, backup, *CP[:3])
 
@@ -322,6 +340,23 @@ def test_a_member_that_was_restored_starts_again_with_all_others_if_one_was_not(
     assert restored["restore cp1"] == 2
 
 
+def test_what_a_recovery_left_that_was_killed_when_complete_is_removed_before_the_next(
+    world: Recoveries,
+) -> None:
+    _, backup = backed_up(world)
+    world.break_at("finish cp1", "before", KilledError())
+    with pytest.raises(KilledError):
+        recover(world, backup.path)
+    world.fault = None
+    assert recovery.read(world.workspace) is None
+    assert world.planes["cp1"].token != plans.NO_TOKEN
+    world.touches.clear()
+    recover(world, backup.path)
+    # recover.sh keeps no data beside its mark: it would be what an interrupted recovery has put there.
+    assert world.touches.index("finish cp1") < world.touches.index("stop cp1")
+    as_in(world, backup, *CP[:3])
+
+
 def test_an_interrupted_recovery_may_go_on_with_another_backup(world: Recoveries) -> None:
     session, earlier = backed_up(world)
     later = backing_up.backup(world.session(session.lab), world.folder / "later.tar")
@@ -343,13 +378,13 @@ def test_what_etcd_had_before_is_remembered_over_an_interruption(world: Recoveri
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert f"A recovery from {backup.path} was interrupted." in question
-    assert "Created since, and gone then: 1 configmaps (shop/orders)." in question
+    assert "Created since the backup, so lost: 1 configmaps (shop/orders)." in question
 
 
 # What is asked.
 
 
-def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_changes_nothing(
+def test_a_recovery_of_a_healthy_lab_asks_with_what_will_be_lost_and_a_no_changes_nothing(
     world: Recoveries,
 ) -> None:
     session, backup = backed_up(world)
@@ -358,16 +393,39 @@ def test_a_recovery_of_a_healthy_lab_is_asked_for_with_what_is_lost_and_no_chang
         recover(world, backup.path, consent=False)
     (question,) = world.asked
     assert question == (
-        "etcd is healthy, so nothing has to be recovered. Created since, and gone then: 1 configmaps "
-        "(shop/orders). Changed since, and as before then: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
+        "etcd is healthy, so no recovery is needed. Created since the backup, so lost: 1 configmaps "
+        "(shop/orders). Changed since, so undone: 1 configmaps (shop/prices). etcd on cp1, cp2, cp3 "
         "goes back to "
-        f"{backup.manifest.taken} (revision 12), and the API stops meanwhile. Continue? [y/N] "
+        f"{backup.manifest.taken} (revision 12); the API is down meanwhile. Continue? [y/N] "
     )
     assert world.planes == before
     assert recovery.read(session.workspace) is None
 
 
-def test_a_yes_recovers(world: Recoveries) -> None:
+def test_a_table_shows_what_is_as_in_the_backup_and_what_is_gone(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    rows = [line.split() for line in shown(world, backup)]
+    assert ["configmaps", "1", "1", "1", "·"] in rows
+    assert ["deployments", "1", "·", "·", "·"] in rows
+
+
+def test_no_table_claims_that_nothing_is_gone_where_no_member_could_be_asked(world: Recoveries) -> None:
+    _, backup = backed_up(world)
+    world.wipe(*CP[:3])
+    said = shown(world, backup)
+    assert f"What was written since {backup.manifest.taken} is lost; no member could list it." in said
+    assert not any(line.startswith("configmaps") for line in said)
+
+
+def shown(world: Recoveries, backup: Backup) -> list[str]:
+    """What a recovery prints, line by line."""
+    console, text = printed()
+    session = replace(world.session(world.wanted), progress=Progress(console, world.workspace.logs))
+    recovering.recover(session, backup.path, consent=True, confirm=lambda _: False)
+    return text.getvalue().splitlines()
+
+
+def test_after_a_yes_the_lab_is_recovered(world: Recoveries) -> None:
     _, backup = backed_up(world)
     recover(world, backup.path, consent=False, answer=True)
     as_in(world, backup, *CP[:3])
@@ -378,7 +436,7 @@ def test_a_majority_that_up_can_use_is_named(world: Recoveries) -> None:
     world.wipe("cp2")
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has a majority (cp1, cp3), so `./inv up` can repair it without a loss." in world.asked[0]
+    assert "etcd has a majority (cp1, cp3), so `./inv up` can repair it without any loss." in world.asked[0]
 
 
 def test_where_no_member_answers_the_loss_is_unknown(world: Recoveries) -> None:
@@ -386,15 +444,17 @@ def test_where_no_member_answers_the_loss_is_unknown(world: Recoveries) -> None:
     world.wipe(*CP[:3])
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has no majority. No etcd member could be asked what it has" in world.asked[0]
+    assert "etcd has no majority. No etcd member can list its keys" in world.asked[0]
 
 
-def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> None:
+def test_a_survivor_lists_what_will_be_lost_without_a_majority(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.wipe("cp1", "cp3")
     with pytest.raises(LabStateError):
         recover(world, backup.path, consent=False)
-    assert "etcd has no majority. Created since, and gone then: 1 configmaps (shop/orders)." in world.asked[0]
+    assert (
+        "etcd has no majority. Created since the backup, so lost: 1 configmaps (shop/orders)." in world.asked[0]
+    )
 
 
 # Machines that are gone, stopped or silent.
@@ -403,10 +463,10 @@ def test_a_survivor_says_what_is_lost_without_a_majority(world: Recoveries) -> N
 def test_a_machine_that_is_gone_is_left_to_up(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.lose("cp2")
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     as_in(world, backup, "cp1", "cp3")
-    assert [node.name for node in found.missing] == ["cp2"]
-    assert recovering.next_step(found) == "./inv up makes cp2 again, and they join"
+    assert [node.name for node in missing] == ["cp2"]
+    assert recovering.next_step(missing) == "./inv up creates cp2 again"
 
 
 def test_a_stopped_machine_is_started_since_its_member_must_not_come_back_later(world: Recoveries) -> None:
@@ -424,11 +484,11 @@ def test_a_silent_machine_is_named_and_removed_since_its_member_would_be_another
     world.machine("cp3").hangs = True
     with pytest.raises(LabStateError, match="nothing was restored"):
         recover(world, backup.path, consent=False)
-    assert "cp3 will be removed, with all data on it: it does not respond." in world.asked[0]
+    assert "cp3 will be removed, with all data that is only there: it does not respond." in world.asked[0]
     assert world.machine("cp3").state == "running"
-    found = recover(world, backup.path)
+    missing = recover(world, backup.path)
     assert world.machine("cp3").state == "absent"
-    assert [node.name for node in found.missing] == ["cp3"]
+    assert [node.name for node in missing] == ["cp3"]
     as_in(world, backup, "cp1", "cp2")
     assert "cp3" not in world.record.machines
 
@@ -498,7 +558,16 @@ def test_every_machine_s_problem_is_named_at_once(world: Recoveries) -> None:
 def test_a_full_disk_is_found_before_anything_is_touched(world: Recoveries) -> None:
     _, backup = backed_up(world)
     world.free = 10 * 2**20
-    refused(world, backup.path, HostNotFit, "cp1 has 10 MiB of disk space for etcd, and 128 are needed")
+    refused(world, backup.path, HostNotFit, "cp1's disk has 10 MiB free for etcd, and 128 MiB are needed")
+
+
+def test_machines_of_different_times_are_not_recovered_before_the_restore_of_a_checkpoint_is_complete(
+    world: Recoveries,
+) -> None:
+    _, backup = backed_up(world)
+    made.update(world.workspace, lambda record: record.model_copy(update={"restoring": "start"}))
+    error = refused(world, backup.path, LabStateError, "restoring the checkpoint start was interrupted")
+    assert "`./inv restore start` completes it" in error.hint
 
 
 def test_a_lab_without_machines_has_nothing_to_recover(world: Recoveries) -> None:
@@ -514,20 +583,30 @@ def test_a_lab_without_machines_has_nothing_to_recover(world: Recoveries) -> Non
 def test_a_backup_is_one_private_file_that_reads_back(world: Recoveries) -> None:
     session = begun(world)
     target = world.folder / "mine.tar"
-    made = backing_up.backup(session, target)
-    assert made == backups.read(target)
+    written = backing_up.backup(session, target)
+    assert written == backups.read(target)
     assert target.stat().st_mode & 0o777 == 0o600
-    assert (made.manifest.revision, made.manifest.keys, made.manifest.member) == (12, 2, "cp1")
+    assert (written.manifest.revision, written.manifest.keys, written.manifest.member) == (12, 2, "cp1")
     assert [path.name for path in world.folder.iterdir() if "part" in path.name] == []
 
 
 def test_a_backup_without_a_name_is_beside_the_others_and_the_newest_is_found(world: Recoveries) -> None:
     session = begun(world)
     assert backups.newest(session.workspace.backups) is None
-    made = backing_up.backup(session, None)
-    assert made.path.parent == session.workspace.backups
+    written = backing_up.backup(session, None)
+    assert written.path.parent == session.workspace.backups
     assert session.workspace.backups.stat().st_mode & 0o777 == 0o700
-    assert backups.newest(session.workspace.backups) == made.path
+    assert backups.newest(session.workspace.backups) == written.path
+
+
+def test_backups_that_destroy_would_remove_are_named(world: Recoveries) -> None:
+    session = begun(world)
+    backing_up.backup(session, world.folder / "elsewhere.tar")
+    assert backing_up.destroyed_with(session) == ""
+    backing_up.backup(session, None)
+    assert backing_up.destroyed_with(session) == "and its backup in .lab/backups"
+    backing_up.backup(session, None)
+    assert backing_up.destroyed_with(session) == "and its 2 backups in .lab/backups"
 
 
 def test_two_backups_in_one_second_are_two_files(world: Recoveries) -> None:
@@ -563,12 +642,36 @@ def test_a_full_disk_of_this_host_is_found_first(world: Recoveries, monkeypatch:
     assert not (world.folder / "mine.tar").exists()
 
 
-def test_what_did_not_arrive_whole_becomes_no_backup(world: Recoveries) -> None:
+def test_a_disk_of_this_host_that_fills_up_meanwhile_is_the_reason(
+    world: Recoveries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = begun(world)
+    free = [10**10, 2**20]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free.pop(0)))
+    world.refuses_backup = "write: No space left on device"
+    with pytest.raises(HostNotFit, match=r"the backup needs 21 MiB of disk space at .*, and 1 MiB are free"):
+        backing_up.backup(session, world.folder / "mine.tar")
+    assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
+
+
+def test_a_control_plane_that_can_t_make_a_backup_says_why(world: Recoveries) -> None:
+    session = begun(world)
+    world.refuses_backup = "ERROR: the snapshot needs 9 MiB of disk space on cp1\nERROR: exit code 1 in main"
+    with pytest.raises(LabStateError) as caught:
+        backing_up.backup(session, world.folder / "mine.tar")
+    assert (
+        caught.value.message == "cp1 could not make the backup: the snapshot needs 9 MiB of disk space on cp1"
+    )
+    assert caught.value.hint
+    assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
+
+
+def test_an_incomplete_transfer_becomes_no_backup(world: Recoveries) -> None:
     session = begun(world)
     whole = world.tar(session.lab.first)
     for cut in (0, 512, len(whole) // 2):
         world.sent = whole[:cut]
-        with pytest.raises(LabStateError, match="what cp1 sent is no complete backup"):
+        with pytest.raises(LabStateError, match="what cp1 sent is not a complete backup"):
             backing_up.backup(session, world.folder / "mine.tar")
         assert [path.name for path in world.folder.iterdir() if "mine" in path.name] == []
 
@@ -607,7 +710,7 @@ def test_without_a_survivor_the_newest_backup_is_restored(world: Recoveries) -> 
     as_in(world, backup, *CP[:3])
 
 
-def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_it_is_said(world: Recoveries) -> None:
+def test_without_a_survivor_and_a_backup_the_cluster_is_lost_and_the_message_says_so(world: Recoveries) -> None:
     begun(world)
     with pytest.raises(LabStateError, match="no etcd member has its data, and there is no backup") as caught:
         heal(lost(world, *CP[:3]))

@@ -42,7 +42,7 @@ def test_each_control_plane_is_drained_renewed_and_given_back_before_the_next(wo
     assert world.words["renew-certificates cp1"] == ("30",)
 
 
-def test_only_who_has_something_to_renew_is_touched(world: World) -> None:
+def test_only_control_planes_with_something_to_renew_are_changed(world: World) -> None:
     with_an_end(world, "cp2")
     world.up(world.wanted)
     assert [touch for touch in world.touches if touch.startswith("renew")] == ["renew-certificates cp2"]
@@ -75,7 +75,7 @@ def test_the_only_control_plane_is_renewed_too(world: World) -> None:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("touch", ["load-balancer lb1", "renew-certificates cp2", "kubeconfig"])
 @pytest.mark.parametrize("error", [KilledError(), LabError("no")])
-def test_a_renewal_that_is_broken_off_is_ended_by_the_next_up(
+def test_an_interrupted_renewal_is_completed_by_the_next_up(
     world: World, touch: str, when: str, error: BaseException
 ) -> None:
     with_an_end(world, "cp1", "cp2", "cp3")
@@ -90,7 +90,7 @@ def test_a_renewal_that_is_broken_off_is_ended_by_the_next_up(
         assert world.haproxy_drained == set()
 
 
-def test_no_member_is_restarted_that_etcd_can_t_do_without(
+def test_no_member_is_restarted_without_which_etcd_has_no_majority(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with_an_end(world, "cp1", "cp2", "cp3")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lab.session import Session
 from lab.system import environment, process
 from lab.system.paths import REPOSITORY
 from lab.verbs import bake, selftest
@@ -88,3 +89,24 @@ def test_every_suite_that_selftest_names_is_there() -> None:
     named |= set(selftest.BREAKING.values())
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
     assert selftest.QUICK[0] in selftest.NEEDS_NO_LAB
+
+
+@pytest.mark.parametrize(("flags", "baked"), [((), ["libvirt"]), (("--whole",), ["docker", "libvirt"])])
+def test_whole_bakes_for_docker_too_beside_virtual_machines(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    pytests: list[list[str]],
+    flags: tuple[str, ...],
+    baked: list[str],
+) -> None:
+    bakes: list[str] = []
+
+    def record(session: Session, *, consent: bool) -> None:
+        assert consent
+        bakes.append(session.lab.provider)
+
+    monkeypatch.setattr(bake, "bake", record)
+    monkeypatch.setattr(bake, "golden_disk", lambda _: tmp_path / "disk")
+    assert typed(tmp_path, "test", "--yes", "--vm", *flags).returncode == 1
+    assert bakes == baked
+    assert [words[:3] for words in pytests] == [["tests/vm", "--disk", f"{tmp_path}/disk"]]

@@ -20,6 +20,7 @@ from lab import config, exit_codes
 from lab.drill import command
 from lab.errors import LabStateError
 from lab.exit_codes import CHANGES, DOWN, TASK_NOT_YET, USAGE
+from lab.exit_codes import IMPOSSIBLE as REFUSED_CHANGE
 from lab.health import verify
 from lab.session import open_wanted
 from lab.system import progress
@@ -393,9 +394,8 @@ def test_task_tells_that_what_does_not_hold_may_be_meant(
     )
 
 
-@pytest.mark.parametrize("verb", ["status", "plan"])
 def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
-    tmp_path: Path, bin_folder: Path, verb: str
+    tmp_path: Path, bin_folder: Path
 ) -> None:
     (tmp_path / ".lab").mkdir()
     record: dict[str, Any] = {
@@ -406,11 +406,11 @@ def test_an_interrupted_recovery_is_named_with_the_command_that_goes_on(
         "before": None,
     }
     (tmp_path / ".lab" / "recovery.json").write_text(json.dumps(record))
-    ran = typed(tmp_path, verb, "--lab", "lab.yaml")
-    assert (
-        "a recovery was interrupted; `./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on"
-        in ran.stderr
-    )
+    command = "`./inv recover --lab lab.yaml '/home/ada/my backup.tar'` goes on"
+    assert f"a recovery was interrupted; {command}" in typed(tmp_path, "status", "--lab", "lab.yaml").stderr
+    planned = typed(tmp_path, "plan", "--lab", "lab.yaml")
+    assert planned.returncode == REFUSED_CHANGE
+    assert f"next: {command}, and so does `./inv recover --lab lab.yaml` with another" in planned.stdout
 
 
 @pytest.mark.parametrize(

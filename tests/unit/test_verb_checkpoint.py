@@ -19,7 +19,8 @@ from lab.model import Lab, Node
 from lab.plans import already
 from lab.session import Session
 from lab.verbs import checkpoint, plan
-from lab.workspace import checkpoints, made
+from lab.workspace import checkpoints, made, recovery
+from lab.workspace.recovery import Recovery
 from tests.unit import saved_world
 from tests.unit.saved_world import SavedWorld
 from tests.unit.world import KilledError, World, lab_of, live
@@ -364,6 +365,17 @@ def test_a_restore_that_was_killed_anywhere_is_completed_and_up_says_so(
         assert world.nodes["w2"] == ""
         world.require_applied(world.record.lab)
     assert half >= 12
+
+
+def test_a_restore_ends_a_recovery_that_was_interrupted(world: World, saved: SavedWorld) -> None:
+    save(world)
+    recovery.write(world.workspace, Recovery("/home/ada/mine.tar", "", "recovery-1", ("cp1",), None))
+    with pytest.raises(LabStateError, match=r"a recovery from /home/ada/mine\.tar was interrupted"):
+        world.up(world.record.lab)
+    world.dead = False
+    restore(world)
+    assert recovery.read(world.workspace) is None
+    world.up(world.record.lab)
 
 
 def test_checkpoints_are_listed_with_their_sizes_and_what_is_against_them(

@@ -270,6 +270,6 @@ CHECKS = (
         certificate_expiry,
         means="outside that period all others reject this machine's part of the cluster",
         hint="compare the clocks (`date -u`, there and on this host). If they are right: `./inv up` renews a "
-        "control plane's certificates. A CA that ends: `./inv drill rotate-ca`. A worker: `./inv replace NODE`",
+        "control plane's certificates. The lab's CA: `./inv drill rotate-ca`. A worker: `./inv replace NODE`",
     ),
 )  # fmt: skip

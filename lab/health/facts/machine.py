@@ -79,10 +79,10 @@ class MetricsFact:
 
 @dataclass(frozen=True)
 class EtcdStatus:
-    """One etcd member of itself: ids as numbers, `version` of the server.
+    """An etcd member's own status: ids as numbers, `version` of the server.
 
-    `revision` is the store's, `size` that of the database in bytes. `storage` is the version of its format, ""
-    before 3.6; `downgrading`: a downgrade of all members was enabled and is not complete.
+    `revision` is that of its data, `size` that of the database in bytes. `storage` is the version of the
+    database's format, "" before 3.6; `downgrading`: a downgrade of all members was enabled and is not complete.
     """
 
     member: int
