@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal, TypeVar
 
 import pytest
@@ -715,7 +716,9 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr(image, "exists", lambda lab, golden: world.baked)
     monkeypatch.setattr(image, "bill_of_materials", lambda lab, golden: "{}")
     monkeypatch.setattr(made, "write", record)
-    monkeypatch.setattr(backup, "write", keep_backup)
+    # Only that of `up`: others are about backups themselves.
+    own = SimpleNamespace(write=keep_backup, healthy_member=backup.healthy_member)
+    monkeypatch.setattr(bring_up, "backup", own)
     monkeypatch.setattr(render, "write", lambda session, record, golden: None)
     monkeypatch.setattr(render, "configure_load_balancers", configure)
     monkeypatch.setattr(already, "is_up", is_up)
