@@ -221,8 +221,8 @@ DRILLS = (
         _fill,
         _make_space,
         prepares=180,
-        # Reads go on, and so do connections. etcd restarts for another quota, and its API server answers with errors
-        # until HAProxy has noticed, so failures have no limit.
+        # Reads go on, and so do connections. The member restarts for its quota, and its API server answers with
+        # errors until HAProxy has noticed, so failures have no limit.
         limits={"connections.longest_gap_s": 2, "connections.slowest_s": 4},
     ),
     Drill(
