@@ -141,9 +141,9 @@ show_notice() {
 with_notices() {
 	local what=$1 began=$SECONDS notice=FIRST_NOTICE pipe output running code part line="" last=""
 	shift
-	# Not <(…): of one in some thousand such processes that end at once, `wait` of bash 5.2 returns no exit code but 255.
+	# Not <(…): on a busy host, `wait` of bash 5.2 sometimes returns 255 instead of the exit code of such a process.
 	pipe=$(mktemp -u)
-	mkfifo -m 600 "$pipe"
+	mkfifo -m 600 "$pipe" || die "$pipe can't be created"
 	(
 		set +e
 		trap - ERR

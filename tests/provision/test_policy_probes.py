@@ -144,14 +144,14 @@ def test_a_port_that_takes_what_is_sent_and_says_nothing_gave_no_answer(
     with socket.create_server((HOST, ports[1])), socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, ports[1]))
         silent.setblocking(False)
-        found = ask(0, ports, f"w1={HOST}", patience="0.6")
+        # A third of that is between two datagrams, which a busy host needs.
+        found = ask(0, ports, f"w1={HOST}", patience="1.5")
         datagrams = 0
         with contextlib.suppress(BlockingIOError):
             while silent.recv(100):
                 datagrams += 1
     assert found[f"policy:w1:udp:{ports[1]}"] == found[f"policy:w1:tcp:{ports[1]}"] == "no answer"
-    # Three, unless the host was so busy that the time was up before the last one.
-    assert datagrams in (2, 3), "one may be lost"
+    assert datagrams == 3, "one may be lost"
 
 
 def test_a_port_that_is_taken_is_an_error_before_anything_is_served(
