@@ -36,6 +36,13 @@ value_of() {
 	! [[ $text =~ $'\n'\ *$1:\ +[\"\']?([^$'\n'\"\'\ ]*) ]] || value=${BASH_REMATCH[1]}
 }
 
+# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it.
+renew_all_certificates() {
+	with_notices "kubeadm certs renew" kubeadm certs renew all ||
+		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. Where it names" \
+			"a certificate, move that and its key from $PKI to another directory: \`./inv up\` makes them again"
+}
+
 file_problem() {
 	if [[ ! -e $1 ]]; then
 		echo "$1 is missing"

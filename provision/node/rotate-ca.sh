@@ -75,7 +75,7 @@ control_plane() {
 	signing_certificate
 	found=$(signed_by_another)
 	if [[ -n $found ]]; then
-		with_notices "kubeadm certs renew" kubeadm certs renew all
+		renew_all_certificates
 		changed=yes
 		found=$(signed_by_another)
 		[[ -z $found ]] || die "kubeadm has renewed the certificates, but the first CA has not signed ${found//$'\n'/, }"

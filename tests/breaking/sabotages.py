@@ -645,7 +645,8 @@ SABOTAGES = (
         "cd $PKI; cp -p front-proxy-client.{crt,key} /root/; "
         "openssl req -new -key front-proxy-client.key -subj /CN=front-proxy-client | "
         "openssl x509 -req -days 10 -CA front-proxy-ca.crt -CAkey front-proxy-ca.key -set_serial 7 "
-        "-out front-proxy-client.crt",
+        # kubeadm renews none without it.
+        "-extfile <(echo extendedKeyUsage=clientAuth) -out front-proxy-client.crt",
         "mv /root/front-proxy-client.{crt,key} $PKI/",
         ("certificate-expiry[cp2]",),
         up=Repairs("renews all certificates of that control plane, and restarts its static pods"),

@@ -315,7 +315,12 @@ case "$name $*" in
 	! has renews-nothing || exit 0
 	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
 	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
-	if fails renew; then exit 1; fi
+	if fails renew; then
+		# what kubeadm 1.36.3 prints for one without an extended key usage
+		echo "error: failed to renew certificate front-proxy-client: must specify at least one ExtKeyUsage" >&2
+		echo "To see the stack trace of this error execute with --v=5 or higher" >&2
+		exit 1
+	fi
 	certificates
 	for name in admin controller-manager scheduler super-admin; do
 		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"

@@ -183,6 +183,11 @@ def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:
     world.let(failing_renew="1")
     ran = world.run("renew-certificates", DAYS)
     assert (ran.code, ran.changes) == (1, [RENEW]), ran.said
+    assert (
+        "ERROR: kubeadm can't renew the certificates of this machine: failed to renew certificate "
+        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that and its key "
+        "from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
+    ) in ran.said
     assert world.has(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
 
 
