@@ -78,7 +78,10 @@ NETWORK_POLICY = "pod-network/kube-router.yaml"
 COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
 """A patch of CoreDNS's Deployment; its name determines what kubeadm patches, and how."""
 
-PROBE_PATCHES = ("patches/etcd+strategic.yaml", "patches/kube-apiserver+strategic.yaml")
+PROBE_PATCHES = tuple(
+    f"patches/{name}+strategic.yaml"
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+)
 """Patches of the probes of static pods, where machines are emulated."""
 
 ROLES: Mapping[Role, RoleSpec] = {
