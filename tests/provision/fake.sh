@@ -608,6 +608,7 @@ case "$name $*" in
 *" patch --namespace kube-system deployment coredns --patch-file "*/patches/corednsdeployment+strategic.yaml)
 	touch "$state/coredns-apart"
 	;;
+*" --namespace kube-system set resources daemonset kube-proxy --requests cpu=100m") touch "$state/proxy-requests-cpu" ;;
 *" scale --namespace kube-system deployment coredns --replicas "*) echo "${*: -1}" >"$state/coredns-replicas" ;;
 *" annotate node "*" ha-lab/drained-by=up --overwrite")
 	! fails annotate || exit 1
