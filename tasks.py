@@ -716,10 +716,10 @@ def test(
     elif vm:
         from lab.verbs import bake as baking
 
-        virtual = _wanted(str(HERE / "tests" / "vm" / "lab.yaml"))
+        suite = HERE / "tests" / "vm"
+        virtual = _wanted(str(suite / "lab.yaml"))
         if whole:
-            # One of these tests takes docker's golden image along.
-            baking.bake(_wanted(DEFAULT_LAB), consent=yes)
+            baking.bake(_wanted(str(suite / "docker_host" / "lab.yaml")), consent=yes)
         baking.bake(virtual, consent=yes)
         code = selftest.run_virtual(virtual, whole=whole, select=k)
     else:

@@ -137,13 +137,14 @@ show_notice() {
 }
 
 # with_notices WHAT COMMAND…: runs COMMAND, and prints the notices of wait_for while it prints nothing itself, with the
-# last line that it has printed.
+# last line that it has printed, which is in `last_line` afterwards.
 with_notices() {
-	local what=$1 began=$SECONDS notice=FIRST_NOTICE pipe output running code part line="" last=""
+	local what=$1 began=$SECONDS notice=FIRST_NOTICE pipe output running code part line=""
 	shift
-	# Not <(…): of one in some thousand such processes that end at once, `wait` of bash 5.2 returns no exit code but 255.
+	last_line=""
+	# Not <(…): on a busy host, `wait` of bash 5.2 sometimes returns 255 instead of the exit code of such a process.
 	pipe=$(mktemp -u)
-	mkfifo -m 600 "$pipe"
+	mkfifo -m 600 "$pipe" || die "$pipe can't be created"
 	(
 		set +e
 		trap - ERR
@@ -159,13 +160,13 @@ with_notices() {
 		if ((code > 128)); then
 			# kubeadm's report on the kernel has colours.
 			# shellcheck disable=SC2001  # bash has such a repetition only with extglob
-			show_notice "$(sed 's/\x1b\[[0-9;]*m//g' <<<"${last:-it has printed nothing yet}")"
+			show_notice "$(sed 's/\x1b\[[0-9;]*m//g' <<<"${last_line:-it has printed nothing yet}")"
 			continue
 		fi
 		[[ $code != 0 && -z $line ]] || printf '%s\n' "$line"
 		((code == 0)) || break
-		# kubeadm warns of the same things in every run.
-		[[ $line == *"[WARNING "* ]] || last=$line
+		# kubeadm warns of the same things in every run, and a line on stack traces follows each of its errors.
+		[[ $line == *"[WARNING "* || $line == "To see the stack trace"* ]] || last_line=$line
 		line=""
 	done
 	exec {output}<&-

@@ -36,6 +36,28 @@ value_of() {
 	! [[ $text =~ $'\n'\ *$1:\ +[\"\']?([^$'\n'\"\'\ ]*) ]] || value=${BASH_REMATCH[1]}
 }
 
+# The servers' certificates that no client would accept from a server: a name per line. kubeadm copies usages and names from
+# the certificate that it renews (cmd/kubeadm/app/phases/certs/renewal), so the new one would be as wrong, and be served.
+not_for_a_server() {
+	local name usage
+	for name in apiserver etcd/server etcd/peer; do
+		usage=$(openssl x509 -in "$PKI/$name.crt" -noout -ext extendedKeyUsage 2>/dev/null) || continue
+		[[ -z $usage || $usage == *"TLS Web Server Authentication"* ]] || echo "$name"
+	done
+}
+
+# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it.
+renew_all_certificates() {
+	local wrong
+	wrong=$(not_for_a_server)
+	[[ -z $wrong ]] ||
+		die "in $PKI the certificate of ${wrong//$'\n'/, } is not for a server, and kubeadm would renew it as it is." \
+			"Move it and its key to another directory: \`./inv up\` makes them again"
+	with_notices "kubeadm certs renew" kubeadm certs renew all ||
+		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. Where it names" \
+			"a certificate, move that and its key from $PKI to another directory: \`./inv up\` makes them again"
+}
+
 file_problem() {
 	if [[ ! -e $1 ]]; then
 		echo "$1 is missing"

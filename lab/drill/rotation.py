@@ -145,6 +145,7 @@ def _plans(stage: Stage, signing: Pair) -> tuple[Plan, ...]:
         def work() -> None:
             machine(job)
             renew.restart_outdated(job)
+            job.context.remote.script(job.node, "rotate-ca", ("--restart",), log=job.log)
 
         renew.while_drained(job, work)
         return True

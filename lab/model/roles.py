@@ -38,7 +38,7 @@ class RoleSpec:
     cluster_ca: where its machines keep the certificate of the cluster's CA.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node, NETWORK_POLICY where
-        lab.yaml wants none.
+        lab.yaml wants none, PROBE_PATCHES where machines are not emulated.
     copies: files of provision/node that its machines get unchanged, besides scripts.
     scripts: scripts of provision/node that its machines get, by name.
     secrets, first_secrets: the secrets of each machine, and the additional ones of the machine that the
@@ -78,6 +78,12 @@ NETWORK_POLICY = "pod-network/kube-router.yaml"
 COREDNS_PATCH = "patches/corednsdeployment+strategic.yaml"
 """A patch of CoreDNS's Deployment; its name determines what kubeadm patches, and how."""
 
+PROBE_PATCHES = tuple(
+    f"patches/{name}+strategic.yaml"
+    for name in ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+)
+"""Patches of the probes of static pods, where machines are emulated."""
+
 ROLES: Mapping[Role, RoleSpec] = {
     Role.LOAD_BALANCER: RoleSpec(
         config_key="load_balancers",
@@ -109,7 +115,8 @@ ROLES: Mapping[Role, RoleSpec] = {
             POD_NETWORK: "kustomization.yaml.j2",
             NETWORK_POLICY: "kube-router.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
-        },
+        }
+        | {path: f"{path.removeprefix('patches/')}.j2" for path in PROBE_PATCHES},
         scripts=(
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "addons"),

@@ -31,7 +31,7 @@ HEALTHY_TIMEOUT = 120.0
 LOOK_INTERVAL = 5.0
 """Seconds before the first search for a cause, and between two, if all machines are asked at the same time."""
 
-LOOK_SHARE = 2.0
+PAUSE_FACTOR = 2.0
 """How many times as long as a search the pause after it is at least: what is waited for needs the CPUs, too."""
 
 CAUSE_LASTS = 20.0
@@ -128,7 +128,7 @@ class _CauseSearch:
             began = time.monotonic()
             found = _causes(self._context, self._names)
             now = time.monotonic()
-            self._next = now + max(self._pause, LOOK_SHARE * (now - began))
+            self._next = now + max(self._pause, PAUSE_FACTOR * (now - began))
             self._since = {each.what: self._since.get(each.what, now) for each in found}
             longest = CAUSE_LASTS * self._context.lab.patience
             lasting = [each for each in found if not each.passes and now - self._since[each.what] >= longest]

@@ -223,8 +223,13 @@ UP: Plan = (
     Step("pods-ready", "all system pods are Ready", ready.wait_for_pods, after=("nodes-ready",)),
     # Each kubelet asks for its serving certificate once it has its Node; kubectl logs and exec need it.
     script("kubelet-certificates", "kubelets' serving certificates", _first, after=("nodes-ready",)),
-    # Remove all credentials that could add a machine.
-    script("revoke", "bootstrap token and uploaded certificates are gone", _first, after=("pods-ready",)),
+    # Remove all credentials that could add a machine. Until then `plan` expects kubelets to lack certificates.
+    script(
+        "revoke",
+        "bootstrap token and uploaded certificates are gone",
+        _first,
+        after=("pods-ready", "kubelet-certificates"),
+    ),
     # The remaining checks, which need answers from the machines.
     Step(
         "healthy",

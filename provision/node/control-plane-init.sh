@@ -56,8 +56,16 @@ init() {
 	install_lab_ca
 	with_notices "kubeadm init" kubeadm init --config "$FILLED" --upload-certs --skip-token-print \
 		--skip-certificate-key-print "$(preflight)"
+	((LAB_PATIENCE == 1)) || wait_for 60 "the API to take the CPU requests of an emulated lab" suit_emulated_cpu
 	note_complete
 	changed=yes
+}
+
+# kubeadm gives kube-proxy no CPU request, so it gets a fortieth of a busy CPU: on an emulated machine it took ten minutes to
+# write its first rule. On a lab's only node, one CoreDNS does (spread_coredns does the same where a lab shrinks to one).
+suit_emulated_cpu() {
+	as_admin --namespace kube-system set resources daemonset kube-proxy --requests cpu=100m >/dev/null || return 1
+	[[ -e $COREDNS_PATCH ]] || as_admin scale --namespace kube-system deployment coredns --replicas 1 >/dev/null
 }
 
 # A cluster that was created here manually is used as it is, or refused if no machine of the lab could join it.

@@ -131,7 +131,7 @@ renew() {
 	if [[ -n $found ]]; then
 		log "renewing all certificates, since these have to be:"
 		echo "$found"
-		with_notices "kubeadm certs renew" kubeadm certs renew all
+		renew_all_certificates
 		changed=yes
 	fi
 }

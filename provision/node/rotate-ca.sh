@@ -5,12 +5,14 @@
 #
 #   rotate-ca.sh --stdin       on standard input: ca.key, the key of the first CA (control planes only), and kubelet.pem, a
 #                              client certificate for this node's kubelet, signed by that CA
+#   rotate-ca.sh --restart     restarts the kubelet of a control plane if it has to read what --stdin has changed
 #   rotate-ca.sh --kubelet     removes a kubelet's serving certificate that another CA has signed; the kubelet requests one
 #   rotate-ca.sh --objects [--restart]     on one control plane, once all machines have it: updates the cluster's objects
 #
 # --restart  also restarts the kit's pods, since many programs read the CA only when they start
 #
-# The static pods are restarted by renew-certificates.sh.
+# The static pods are restarted by renew-certificates.sh, before the kubelet: one that has just started does not end a static
+# pod whose manifest is removed before its volumes are mounted, but waits two minutes for them (seen with 1.36.3).
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -19,6 +21,7 @@ source "$HERE/kubernetes.sh"
 source "$HERE/node-files.sh"
 
 readonly SIGNING=$PKI/ca-signing.crt GIVEN=/run/ha-lab/kubelet.pem
+readonly OUTDATED=/run/ha-lab/kubelet-outdated # exists until the kubelet was restarted
 readonly SERVING=/var/lib/kubelet/pki/kubelet-server-current.pem
 readonly NAMESPACES=(kube-system kube-flannel local-path-storage)
 
@@ -72,7 +75,7 @@ control_plane() {
 	signing_certificate
 	found=$(signed_by_another)
 	if [[ -n $found ]]; then
-		with_notices "kubeadm certs renew" kubeadm certs renew all
+		renew_all_certificates
 		changed=yes
 		found=$(signed_by_another)
 		[[ -z $found ]] || die "kubeadm has renewed the certificates, but the first CA has not signed ${found//$'\n'/, }"
@@ -103,15 +106,18 @@ kubelet_serving() {
 }
 
 machine() {
-	local restart=no
 	place 644 "$PKI/ca.crt" <"$HERE/ca.crt" || true
 	[[ $NODE_ROLE != control-plane ]] || control_plane
-	! trust_in "$KUBELET" || restart=yes
-	! kubelet_client || restart=yes
-	[[ $restart == no ]] || {
-		systemctl restart kubelet
-		changed=yes
-	}
+	! trust_in "$KUBELET" || touch "$OUTDATED"
+	! kubelet_client || touch "$OUTDATED"
+	[[ $NODE_ROLE == control-plane ]] || restart_outdated_kubelet
+}
+
+restart_outdated_kubelet() {
+	[[ -e $OUTDATED ]] || return 0
+	systemctl restart kubelet
+	rm "$OUTDATED"
+	changed=yes
 }
 
 # In the ConfigMap kube-root-ca.crt of each namespace, which is mounted in pods.
@@ -173,9 +179,10 @@ main() {
 		read_secrets
 		machine
 		;;
+	--restart) restart_outdated_kubelet ;;
 	--kubelet) kubelet_serving ;;
 	--objects) objects "${@:2}" ;;
-	*) die "usage: rotate-ca.sh --stdin | --kubelet | --objects [--restart]" ;;
+	*) die "usage: rotate-ca.sh --stdin | --restart | --kubelet | --objects [--restart]" ;;
 	esac
 	finish
 }

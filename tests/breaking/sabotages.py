@@ -645,7 +645,8 @@ SABOTAGES = (
         "cd $PKI; cp -p front-proxy-client.{crt,key} /root/; "
         "openssl req -new -key front-proxy-client.key -subj /CN=front-proxy-client | "
         "openssl x509 -req -days 10 -CA front-proxy-ca.crt -CAkey front-proxy-ca.key -set_serial 7 "
-        "-out front-proxy-client.crt",
+        # kubeadm renews none without it.
+        "-extfile <(echo extendedKeyUsage=clientAuth) -out front-proxy-client.crt",
         "mv /root/front-proxy-client.{crt,key} $PKI/",
         ("certificate-expiry[cp2]",),
         up=Repairs("renews all certificates of that control plane, and restarts its static pods"),
@@ -653,12 +654,12 @@ SABOTAGES = (
     ),
     Sabotage(
         "a certificate without its names",
-        "cp2",
+        "cp3",  # on cp2, `up` would have to renew it as it is, and refuses to
         # The file only: it does not match its key, so the server keeps what it has.
         "cd $PKI; cp -p apiserver.crt /root/; cp apiserver-kubelet-client.crt apiserver.crt",
         "mv /root/apiserver.crt $PKI/",
-        ("certificate-names[cp2]",),
-        up=Says("certificate-names[cp2]", "kubeadm init phase certs apiserver"),
+        ("certificate-names[cp3]",),
+        up=Says("certificate-names[cp3]", "kubeadm init phase certs apiserver"),
         contained=True,
     ),
     # The kubelet has read its certificate, and is not restarted: it would read what others have changed.

@@ -329,7 +329,12 @@ case "$name $*" in
 	! has renews-nothing || exit 0
 	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
 	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
-	if fails renew; then exit 1; fi
+	if fails renew; then
+		# what kubeadm 1.36.3 prints for one without an extended key usage
+		echo "error: failed to renew certificate front-proxy-client: must specify at least one ExtKeyUsage" >&2
+		echo "To see the stack trace of this error execute with --v=5 or higher" >&2
+		exit 1
+	fi
 	certificates
 	for name in admin controller-manager scheduler super-admin; do
 		[[ ! -e $kubernetes/$name.conf ]] || kubeconfig "$kubernetes/$name.conf"
@@ -546,7 +551,8 @@ case "$name $*" in
 	done
 	;;
 "openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
-	"openssl req "* | "openssl verify -no_check_time -CAfile "*) PATH=${PATH#*:} exec openssl "$@" ;;
+	"openssl req "* | "openssl verify -no_check_time -CAfile "* | \
+	"openssl x509 -in /etc/kubernetes/pki/"*" -noout -ext extendedKeyUsage") PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
 *" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
 *" --namespace kube-public get configmap cluster-info --output yaml")
@@ -618,6 +624,7 @@ case "$name $*" in
 *" patch --namespace kube-system deployment coredns --patch-file "*/patches/corednsdeployment+strategic.yaml)
 	touch "$state/coredns-apart"
 	;;
+*" --namespace kube-system set resources daemonset kube-proxy --requests cpu=100m") touch "$state/proxy-requests-cpu" ;;
 *" scale --namespace kube-system deployment coredns --replicas "*) echo "${*: -1}" >"$state/coredns-replicas" ;;
 *" annotate node "*" ha-lab/drained-by=up --overwrite")
 	! fails annotate || exit 1

@@ -11,14 +11,19 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from lab.system.paths import PROVISION
 
 KEY = ec.generate_private_key(ec.SECP256R1())
 
 
-def certificate(ends: str, name: str = "kubernetes", begins: str = "1995-03-01") -> str:
+def certificate(
+    ends: str,
+    name: str = "kubernetes",
+    begins: str = "1995-03-01",
+    usage: x509.ObjectIdentifier = ExtendedKeyUsageOID.SERVER_AUTH,
+) -> str:
     """A certificate as PEM that is valid from and until then, UTC."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     built = (
@@ -29,6 +34,7 @@ def certificate(ends: str, name: str = "kubernetes", begins: str = "1995-03-01")
         .serial_number(x509.random_serial_number())
         .not_valid_before(datetime.datetime.fromisoformat(begins))
         .not_valid_after(datetime.datetime.fromisoformat(ends))
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .sign(KEY, hashes.SHA256())
     )
     return built.public_bytes(serialization.Encoding.PEM).decode()

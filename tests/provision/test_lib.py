@@ -92,6 +92,13 @@ def test_a_command_that_talks_needs_no_notice_and_a_failure_ends_the_script(tmp_
     assert (said.returncode, said.stdout) == (1, "wet\n")
 
 
+def test_a_command_is_not_run_where_its_output_can_t_be_read(tmp_path: Path) -> None:
+    line = f"export TMPDIR={tmp_path}/none; with_notices 'rain' touch {tmp_path}/ran || true; echo on"
+    said = waited(tmp_path, line)
+    assert (said.returncode, said.stdout, (tmp_path / "ran").exists()) == (1, "", False)
+    assert re.search(r"ERROR: \S+ can't be created\n$", said.stderr)
+
+
 def test_a_file_that_can_t_be_written_completely_stays_as_it_is(tmp_path: Path) -> None:
     kept = tmp_path / "config.yaml"
     kept.write_text("all of it\n")

@@ -387,7 +387,7 @@ def test_init_uses_the_ca_from_the_host_and_keeps_that_it_is_done(done: Done) ->
 
 
 @pytest.mark.parametrize("emulated", [False, True])
-def test_kubeadm_bears_one_cpu_where_machines_are_emulated_and_nowhere_else(
+def test_kubeadm_bears_one_cpu_and_kube_proxy_requests_some_where_machines_are_emulated_and_nowhere_else(
     machine: Machine, emulated: bool
 ) -> None:
     world = machine("cp1")
@@ -398,6 +398,18 @@ def test_kubeadm_bears_one_cpu_where_machines_are_emulated_and_nowhere_else(
     assert ran.code == 0, ran.said
     ignored = next(call for call in ran.calls if call.startswith("kubeadm init --config")).rpartition("=")[2]
     assert ("NumCPU" in ignored.split(",")) is emulated
+    assert (world.root / "state/proxy-requests-cpu").exists() is emulated
+    assert (world.root / "state/coredns-replicas").read_text() == "2\n", "they are on two nodes"
+
+
+def test_one_coredns_is_enough_on_an_emulated_lab_s_only_node(machine: Machine) -> None:
+    world = machine("cp1")
+    (world.root / "opt/patches/corednsdeployment+strategic.yaml").unlink()
+    with (world.root / "opt/node.env").open("a") as file:
+        file.write("LAB_PATIENCE=10\n")
+    ran = world.run("control-plane-init", "--alone", secrets=True)
+    assert ran.code == 0, ran.said
+    assert (world.root / "state/coredns-replicas").read_text() == "1\n"
 
 
 def test_half_a_first_control_plane_is_undone_while_it_is_alone(machine: Machine) -> None:

@@ -143,8 +143,13 @@ def test_a_port_that_takes_what_is_sent_and_says_nothing_gave_no_answer(
     serve(f"tcp:{ports[0]}", f"udp:{ports[0]}")
     with socket.create_server((HOST, ports[1])), socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind((HOST, ports[1]))
-        found = ask(0, ports, f"w1={HOST}", patience="0.3")
-        datagrams = len([silent.recv(100) for _ in range(3)])
+        silent.setblocking(False)
+        # A third of that is between two datagrams, which a busy host needs.
+        found = ask(0, ports, f"w1={HOST}", patience="1.5")
+        datagrams = 0
+        with contextlib.suppress(BlockingIOError):
+            while silent.recv(100):
+                datagrams += 1
     assert found[f"policy:w1:udp:{ports[1]}"] == found[f"policy:w1:tcp:{ports[1]}"] == "no answer"
     assert datagrams == 3, "one may be lost"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lab.system.paths import PROVISION
 from tests.provision.test_certificate import certificate
@@ -183,7 +184,24 @@ def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:
     world.let(failing_renew="1")
     ran = world.run("renew-certificates", DAYS)
     assert (ran.code, ran.changes) == (1, [RENEW]), ran.said
+    assert (
+        "ERROR: kubeadm can't renew the certificates of this machine: failed to renew certificate "
+        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that and its key "
+        "from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
+    ) in ran.said
     assert world.has(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
+
+
+def test_a_server_s_certificate_that_is_a_client_s_is_not_renewed_as_it_is(tmp_path: Path) -> None:
+    world = running(tmp_path, age=600)
+    put(world, "pki/front-proxy-client.crt", SOON)
+    put(world, "pki/apiserver.crt", certificate(day(300), usage=ExtendedKeyUsageOID.CLIENT_AUTH))
+    ran = world.run("renew-certificates", DAYS)
+    assert (ran.code, ran.changes) == (1, []), ran.said
+    assert (
+        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would renew it as it "
+        "is. Move it and its key to another directory: `./inv up` makes them again\n"
+    ) in ran.said
 
 
 def test_a_pod_that_does_not_come_back_is_named_and_the_api_server_s_manifest_is_kept(tmp_path: Path) -> None:

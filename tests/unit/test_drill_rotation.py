@@ -89,6 +89,8 @@ class Rolled:
         elif name == "rotate-ca" and not words:
             self.require_pairs(node, part.given[0], secrets)
             part.trusts, part.signed_by = part.given, {part.given[0]}
+        elif name == "rotate-ca" and words == ("--restart",):
+            assert self.world.touches[-2] == f"renew-certificates {node.name}", "static pods restart first"
         elif name == "rotate-ca" and words == ("--kubelet",):
             signing = set().union(*(self.parts[each.name].signed_by for each in self.lab.control_planes))
             assert len(signing) == 1, "which controller manager leads is not known"
@@ -168,11 +170,11 @@ def test_the_test_above_would_notice_a_stage_that_is_left_out(
 def test_control_planes_are_drained_changed_restarted_and_given_back_one_by_one(rolled: Rolled) -> None:
     rotation.rotate(rolled.scene)
     first = [touch for touch in rolled.world.touches if not touch.startswith(("deliver", "kubeconfig"))]
-    one = ["load-balancer lb1", "rotate-ca {}", "renew-certificates {}", "load-balancer lb1"]
+    one = ["load-balancer lb1", "rotate-ca {}", "renew-certificates {}", "rotate-ca {}", "load-balancer lb1"]
     of_control_planes = [each.format(f"cp{number}") for number in (1, 2, 3) for each in one]
     assert sorted(first[:3]) == ["load-balancer lb1", "rotate-ca w1", "rotate-ca w2"]
-    assert first[3:15] == of_control_planes
-    assert first[15:17] == ["kubelet-certificates cp1", "rotate-ca cp1"]
+    assert first[3:18] == of_control_planes
+    assert first[18:20] == ["kubelet-certificates cp1", "rotate-ca cp1"]
 
 
 TOUCHES = (

@@ -260,6 +260,19 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     assert found["InitConfiguration"]["timeouts"]["controlPlaneComponentHealthCheck"] == "60m0s"
     leases = {each["name"]: each["value"] for each in found["ClusterConfiguration"]["scheduler"]["extraArgs"]}
     assert leases["leader-elect-lease-duration"] == "150s"
+    assert found["KubeletConfiguration"]["nodeLeaseDurationSeconds"] == 400
+    assert found["InitConfiguration"]["patches"] == {"directory": "/opt/ha-lab/patches"}
+    probed = {
+        "etcd": {"readinessProbe": {"periodSeconds": 10}},
+        "kube-apiserver": {"readinessProbe": {"periodSeconds": 10}},
+        "kube-controller-manager": {},  # the other two have no readiness probe that a period could be given
+        "kube-scheduler": {},
+    }
+    for name, readiness in probed.items():
+        patch = f"nodes/cp1/patches/{name}+strategic.yaml"
+        [container] = yaml.safe_load(texts(lab)[patch])["spec"]["containers"]
+        assert container == {"name": name, "livenessProbe": {"periodSeconds": 100}} | readiness
+        assert patch not in texts(labs()["libvirt"])
     plain = documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]["scheduler"]["extraArgs"]
     assert [each["name"] for each in plain if each["name"].startswith("leader-elect")] == []
     assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]

@@ -91,7 +91,7 @@ def test_every_suite_that_selftest_names_is_there() -> None:
     assert selftest.QUICK[0] in selftest.NEEDS_NO_LAB
 
 
-@pytest.mark.parametrize(("flags", "baked"), [((), ["libvirt"]), (("--whole",), ["docker", "libvirt"])])
+@pytest.mark.parametrize(("flags", "baked"), [((), ["ha-lab-vm"]), (("--whole",), ["small-lab", "ha-lab-vm"])])
 def test_whole_bakes_for_docker_too_beside_virtual_machines(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -103,7 +103,7 @@ def test_whole_bakes_for_docker_too_beside_virtual_machines(
 
     def record(session: Session, *, consent: bool) -> None:
         assert consent
-        bakes.append(session.lab.provider)
+        bakes.append(session.lab.name)
 
     monkeypatch.setattr(bake, "bake", record)
     monkeypatch.setattr(bake, "golden_disk", lambda _: tmp_path / "disk")

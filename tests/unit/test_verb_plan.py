@@ -492,6 +492,15 @@ def test_after_an_up_that_was_killed_the_plan_is_what_the_next_up_does(
     assert differing == []
 
 
+def test_credentials_stay_until_kubelets_have_certificates_so_that_both_are_planned(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.break_at("kubelet-certificates cp1", "before", LabError("kubectl certificate approve failed"))
+    with pytest.raises(LabError):
+        world.up(lab)
+    assert not any(touch.startswith("revoke") for touch in world.touches)
+    assert {"kubelet-certificates", "revoke"} <= steps(look(world, lab)).keys()
+
+
 def test_the_pod_network_of_an_interrupted_first_up_is_planned(world: World) -> None:
     lab = lab_of(world.folder)
     world.break_at("pod-network cp1", "before", LabError("kubectl apply failed"))

@@ -26,7 +26,8 @@ def disk(request: pytest.FixtureRequest) -> Path:
 
 def _lab(name: str, control_planes: int, workers: int) -> Iterator[TestLab]:
     nodes = {"control_planes": {"count": control_planes}, "workers": {"count": workers}}
-    network = {"subnet": "192.168.61.0/24"}
+    # Without kube-router, which takes more CPU than two cores emulate beside a control plane.
+    network = {"subnet": "192.168.61.0/24", "policy": "none"}
     with only_lab(name, provider="libvirt", network=network, nodes=nodes) as made:
         yield made
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from lab.system import process
 from lab.system.paths import REPOSITORY
@@ -69,8 +68,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 def _bundle(folder: Path) -> Path:
     (folder / "lab").mkdir()
-    smallest = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
-    (folder / "lab" / "lab.yaml").write_text(yaml.safe_dump(smallest), encoding="utf-8")
+    shutil.copy(HERE / "lab.yaml", folder / "lab")
     file = folder / "lab.tar"
     TestLab(folder / "lab").succeed("bake", "--export", str(file))
     return file

@@ -21,7 +21,7 @@ from lab.golden.supply.images import PROBE
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.model.addons import ADDONS
-from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, ROLES, RoleSpec
+from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, PROBE_PATCHES, ROLES, RoleSpec
 from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.workspace.render import disc
@@ -201,6 +201,7 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
     left_out = {
         COREDNS_PATCH: not known["apart"],
         NETWORK_POLICY: lab.network.policy != "kube-router",
+        **dict.fromkeys(PROBE_PATCHES, not lab.emulated),
     }
     files = {
         path: template(name.format(profile=lab.load_balancer.profile), **known)
