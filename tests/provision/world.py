@@ -185,8 +185,8 @@ class World:
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
 
-    def run(self, script: str, *words: str, secrets: bool = False, up: str = "") -> Ran:
-        """Run one script as root; with secrets as the kit gives them, on standard input.
+    def run(self, script: str, *words: str, secrets: bool = False, up: str = "", stdin: bytes = b"") -> Ran:
+        """Run one script as root; with secrets as the kit gives them, on standard input, or with `stdin`.
 
         `up` marks the run of `up` that it belongs to.
         """
@@ -208,7 +208,7 @@ class World:
         ]
         ran = subprocess.run(
             argv,
-            input=self._secrets() if secrets else b"",
+            input=self._secrets() if secrets else stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")}
