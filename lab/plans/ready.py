@@ -200,10 +200,10 @@ def why_not_healthy(job: Job) -> str | None:
 
 
 def why_not_well(context: Context, node: Node, *, drained: bool) -> str | None:
-    """The first failing check about one machine, of those that need no test pods and that waiting can fix, or None.
+    """The first failing check about one machine, of those that waiting can fix and that need no pods; or None.
 
-    `up` reports the others, such as a member of etcd that is not the lab's, when every step is done. `drained`: HAProxy
-    gives it no connections now, so its view of the machine does not count.
+    `up` reports the others, such as a member of etcd that is not the lab's, when every step is done.
+    `drained`: HAProxy gives it no connections now, so its view of the machine does not count.
     """
     lab, ask = context.lab, by_ssh(context.remote)
     of = (node,) if drained else (node, *lab.balancers)

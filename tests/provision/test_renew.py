@@ -186,8 +186,8 @@ def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:
     assert (ran.code, ran.changes) == (1, [RENEW]), ran.said
     assert (
         "ERROR: kubeadm can't renew the certificates of this machine: failed to renew certificate "
-        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that and "
-        "its key from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
+        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that "
+        "and its key from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
     ) in ran.said
     assert world.has(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
 
@@ -199,8 +199,8 @@ def test_a_server_s_certificate_that_is_a_client_s_is_not_renewed_as_it_is(tmp_p
     ran = world.run("renew-certificates", DAYS)
     assert (ran.code, ran.changes) == (1, []), ran.said
     assert (
-        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would renew "
-        "it as it is. Move it and its key to another directory: `./inv up` makes them again\n"
+        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would "
+        "renew it as it is. Move it and its key to another directory: `./inv up` makes them again\n"
     ) in ran.said
 
 
