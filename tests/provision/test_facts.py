@@ -114,8 +114,8 @@ def test_an_emulated_machine_is_asked_with_the_weight_of_pods_and_one_command_at
 
 
 def test_pods_of_an_emulated_lab_are_asked_with_the_weight_of_pods_and_in_turn(tmp_path: Path) -> None:
-    ran = emulated(tmp_path).run("pods", "probes", stdin=b"probe-w1 a\nprobe-w2 b\nprobe-w3 c\n")
-    sections = read_sections(ran.said)
+    _, told = emulated(tmp_path).stream("pods", "probes", stdin=b"probe-w1 a\nprobe-w2 b\nprobe-w3 c\n")
+    sections = read_sections(told.decode())
     assert {name: section.code for name, section in sections.items()} == {
         "probe-w1": 0,
         "probe-w2": 0,

@@ -188,8 +188,8 @@ class World:
                 return self.root / outside / path.removeprefix(f"{inside}/")
         raise AssertionError(f"{path} is not one of the machine's own folders")
 
-    def run(self, script: str, *words: str, secrets: bool = False, up: str = "", stdin: bytes = b"") -> Ran:
-        """Run one script as root; with secrets as the kit gives them, on standard input, or with `stdin`.
+    def run(self, script: str, *words: str, secrets: bool = False, up: str = "") -> Ran:
+        """Run one script as root; with secrets as the kit gives them, on standard input.
 
         `up` marks the run of `up` that it belongs to.
         """
@@ -210,28 +210,11 @@ class World:
             (state / file).write_text("")
         (self.root / "fstab").write_text(self._mounts())
         namespace = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"])]
-<<<<<<< HEAD
         script, *rest = words
         path = str(self.root / "opt" / f"{script}.sh")
         return subprocess.run(
             [*namespace, "sh", "-c", ENTER, "enter", path, *rest],
             input=stdin,
-=======
-        flags = ["--stdin"] if secrets else []
-        argv = [
-            *namespace,
-            "sh",
-            "-c",
-            ENTER,
-            "enter",
-            str(self.root / "opt" / f"{script}.sh"),
-            *flags,
-            *words,
-        ]
-        ran = subprocess.run(
-            argv,
-            input=self._secrets() if secrets else stdin,
->>>>>>> fix
             stdout=subprocess.PIPE,
             stderr=stderr,
             env={"PATH": os.environ["PATH"], "WORLD": str(self.root), "BASH_ENV": str(HERE / "time.sh")}
