@@ -157,6 +157,20 @@ def test_each_pod_is_restarted_for_the_files_that_it_reads(tmp_path: Path, file:
     assert [line.partition(": ")[2] for line in listed(world)] == pods
 
 
+@pytest.mark.parametrize(
+    ("pair", "pod"), [("apiserver", "kube-apiserver"), ("etcd/server", "etcd"), ("etcd/peer", "etcd")]
+)
+def test_a_server_that_would_come_back_with_a_client_s_certificate_is_not_restarted(
+    tmp_path: Path, pair: str, pod: str
+) -> None:
+    world = running(tmp_path, age=600)
+    put(world, f"pki/{pair}.crt", certificate(day(300)))
+    touch(world, f"pki/{pair}.crt")
+    assert listed(world) == [f"started before its certificates were written: {pod}"]
+    put(world, f"pki/{pair}.crt", certificate(day(300), usage=ExtendedKeyUsageOID.CLIENT_AUTH))
+    assert listed(world) == []
+
+
 def test_a_file_of_the_future_restarts_nothing(tmp_path: Path) -> None:
     world = running(tmp_path, age=600)
     touch(world, "scheduler.conf", ago=-9999)
