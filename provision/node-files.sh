@@ -53,6 +53,7 @@ renew_all_certificates() {
 	[[ -z $wrong ]] ||
 		die "in $PKI the certificate of ${wrong//$'\n'/, } is not for a server, and kubeadm would renew it as it is." \
 			"Move it and its key to another directory: \`./inv up\` makes them again"
+	# shellcheck disable=SC2154 # with_notices sets last_line
 	with_notices "kubeadm certs renew" kubeadm certs renew all ||
 		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. Where it names" \
 			"a certificate, move that and its key from $PKI to another directory: \`./inv up\` makes them again"

@@ -200,8 +200,9 @@ def why_not_healthy(job: Job) -> str | None:
 
 
 def why_not_well(context: Context, node: Node, *, drained: bool) -> str | None:
-    """The first failing check about one machine, of those that need no test pods; None if all pass.
+    """The first failing check about one machine, of those that waiting can fix and that need no pods; or None.
 
+    `up` reports the others, such as a member of etcd that is not the lab's, when every step is done.
     `drained`: HAProxy gives it no connections now, so its view of the machine does not count.
     """
     lab, ask = context.lab, by_ssh(context.remote)
@@ -212,7 +213,7 @@ def why_not_well(context: Context, node: Node, *, drained: bool) -> str | None:
     for case in cases(lab):
         if case.node == node and not case.check.probes and case.check.name not in skipped:
             verdict = case.judge(facts)
-            if not verdict.good:
+            if not verdict.good and not _is_steady(lab, facts, verdict):
                 return f"{verdict.title}: {verdict.found}"
     return None
 

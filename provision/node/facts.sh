@@ -11,13 +11,7 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/haproxy.sh
 source "$HERE/haproxy.sh"
 
-# On an emulated machine this script runs with no more weight than all pods have together (kubelet gives kubepods.slice
-# 39 for one CPU). With the 100 of an ssh session it would keep the API server from the CPU for longer than HAProxy's
-# check waits.
-if ((LAB_PATIENCE > 1)) && [[ -z ${HA_LAB_WEIGHED:-} ]]; then
-	export HA_LAB_WEIGHED=yes
-	exec systemd-run --quiet --scope --slice=-.slice --property=CPUWeight=39 -- "$0" "$@"
-fi
+weigh_no_more_than_pods "$@"
 
 readonly PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one command
 ANSWERS=$(mktemp -d)

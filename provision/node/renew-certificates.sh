@@ -46,7 +46,7 @@ renewal() {
 }
 
 pods_to_restart() {
-	local name started file written
+	local name started file written wrong=unknown
 	for name in "${COMPONENTS[@]}"; do
 		started=$(started_at "$name")
 		[[ -n $started ]] || continue # it does not run; it will read the present files when it starts
@@ -54,10 +54,17 @@ pods_to_restart() {
 			written=$(stat --format %Y "$file" 2>/dev/null) || continue
 			# A date in the future proves nothing: the clock was ahead.
 			((started < written && written <= EPOCHSECONDS)) || continue
+			[[ $wrong != unknown ]] || wrong=$(not_for_a_server)
+			# It serves what it has read before, and with this one nobody would accept it. `verify` reports it.
+			! has_wrong_certificate "$name" || break
 			echo "started before its certificates were written: $name"
 			break
 		done < <(read_at_start "$name")
 	done
+}
+
+has_wrong_certificate() {
+	[[ $1 == kube-apiserver && $'\n'$wrong$'\n' == *$'\n'apiserver$'\n'* || $1 == etcd && $wrong == *etcd/* ]]
 }
 
 # The files with certificates that a static pod reads when it starts; it reloads some of them later.

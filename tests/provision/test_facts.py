@@ -89,7 +89,8 @@ def test_a_program_that_hangs_keeps_nobody_else_waiting(tmp_path: Path) -> None:
     assert sections["services"].code == 0
 
 
-def test_an_emulated_machine_is_asked_with_the_weight_of_pods_and_one_command_at_a_time(tmp_path: Path) -> None:
+def emulated(tmp_path: Path) -> World:
+    """An emulated machine whose programs fail where two of them run at once; a line of `scopes` is a scope."""
     one_at_a_time = 'mkdir "$0.runs" || exit 9; sleep 0.05; rmdir "$0.runs"'
     world = machine(tmp_path, "cp2", one_at_a_time.replace("$0", str(tmp_path / "program")))
     with (world.root / "opt/node.env").open("a") as file:
@@ -101,9 +102,25 @@ def test_an_emulated_machine_is_asked_with_the_weight_of_pods_and_one_command_at
         f'echo run >>{tmp_path}/scopes\nshift 5\nexec bash "$@"\n'
     )
     systemd_run.chmod(0o755)
+    return world
+
+
+def test_an_emulated_machine_is_asked_with_the_weight_of_pods_and_one_command_at_a_time(tmp_path: Path) -> None:
+    world = emulated(tmp_path)
     sections = read_sections(world.run("facts", "services", "etcd-members", "etcd-health").said)
     assert set(sections) == {"script", "services", "etcd-members", "etcd-health", "clock"}
     assert {section.code for section in sections.values()} == {0}, sections
+    assert (tmp_path / "scopes").read_text() == "run\n"
+
+
+def test_pods_of_an_emulated_lab_are_asked_with_the_weight_of_pods_and_in_turn(tmp_path: Path) -> None:
+    _, told = emulated(tmp_path).stream("pods", "probes", stdin=b"probe-w1 a\nprobe-w2 b\nprobe-w3 c\n")
+    sections = read_sections(told.decode())
+    assert {name: section.code for name, section in sections.items()} == {
+        "probe-w1": 0,
+        "probe-w2": 0,
+        "probe-w3": 0,
+    }
     assert (tmp_path / "scopes").read_text() == "run\n"
 
 

@@ -157,6 +157,20 @@ def test_each_pod_is_restarted_for_the_files_that_it_reads(tmp_path: Path, file:
     assert [line.partition(": ")[2] for line in listed(world)] == pods
 
 
+@pytest.mark.parametrize(
+    ("pair", "pod"), [("apiserver", "kube-apiserver"), ("etcd/server", "etcd"), ("etcd/peer", "etcd")]
+)
+def test_a_server_that_would_come_back_with_a_client_s_certificate_is_not_restarted(
+    tmp_path: Path, pair: str, pod: str
+) -> None:
+    world = running(tmp_path, age=600)
+    put(world, f"pki/{pair}.crt", certificate(day(300)))
+    touch(world, f"pki/{pair}.crt")
+    assert listed(world) == [f"started before its certificates were written: {pod}"]
+    put(world, f"pki/{pair}.crt", certificate(day(300), usage=ExtendedKeyUsageOID.CLIENT_AUTH))
+    assert listed(world) == []
+
+
 def test_a_file_of_the_future_restarts_nothing(tmp_path: Path) -> None:
     world = running(tmp_path, age=600)
     touch(world, "scheduler.conf", ago=-9999)
@@ -186,8 +200,8 @@ def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:
     assert (ran.code, ran.changes) == (1, [RENEW]), ran.said
     assert (
         "ERROR: kubeadm can't renew the certificates of this machine: failed to renew certificate "
-        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that and its key "
-        "from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
+        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that "
+        "and its key from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
     ) in ran.said
     assert world.has(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
 
@@ -199,8 +213,8 @@ def test_a_server_s_certificate_that_is_a_client_s_is_not_renewed_as_it_is(tmp_p
     ran = world.run("renew-certificates", DAYS)
     assert (ran.code, ran.changes) == (1, []), ran.said
     assert (
-        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would renew it as it "
-        "is. Move it and its key to another directory: `./inv up` makes them again\n"
+        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would "
+        "renew it as it is. Move it and its key to another directory: `./inv up` makes them again\n"
     ) in ran.said
 
 

@@ -218,6 +218,17 @@ def test_a_machine_that_was_restarted_is_not_waited_for_because_of_taints(record
     assert ready.why_not_well(recorded.context, w1, drained=False) == "node-ready[w1]: not Ready: no"
 
 
+def test_a_machine_that_was_restarted_is_not_waited_for_because_of_what_waiting_can_t_fix(
+    recorded: Lab,
+) -> None:
+    cp2 = lab().node("cp2")
+    assert cp2 is not None
+    recorded.found = told_otherwise("cp2", "etcd-members", '"name":"cp3"', '"name":""')(facts())
+    verdicts = {verdict.title: verdict.outcome for verdict in ready._verdicts(lab(), recorded.found, None)}
+    assert verdicts["etcd-members[cp2]"] == "fails"
+    assert ready.why_not_well(recorded.context, cp2, drained=False) is None
+
+
 def test_haproxy_s_view_counts_only_of_a_machine_that_it_gives_connections(recorded: Lab) -> None:
     cp2 = lab().node("cp2")
     assert cp2 is not None

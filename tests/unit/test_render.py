@@ -275,7 +275,7 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
         assert patch not in texts(labs()["libvirt"])
     plain = documents("nodes/cp1/kubeadm-init.yaml")["ClusterConfiguration"]["scheduler"]["extraArgs"]
     assert [each["name"] for each in plain if each["name"].startswith("leader-elect")] == []
-    assert "timeout check 10s" in texts(lab)["nodes/lb1/haproxy.cfg"]
+    assert "timeout check 30s" in texts(lab)["nodes/lb1/haproxy.cfg"]
     assert "LAB_PATIENCE=10" in texts(lab)["nodes/w1/node.env"]
     assert not any("LAB_PATIENCE" in text for text in texts(labs()["libvirt"]).values())
     assert {node.cpus for node in lab.nodes} == {1}

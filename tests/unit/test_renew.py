@@ -97,7 +97,7 @@ def test_no_member_is_restarted_without_which_etcd_has_no_majority(
     monkeypatch.setattr(spare, "MAJORITY_TIMEOUT", 0.0)
     members = ("cp1", "cp2", "cp3")
     monkeypatch.setattr(quorum, "membership", lambda *_: Membership(members, frozenset({"cp1", "cp2"})))
-    with pytest.raises(LabError, match="2 of the others must answer meanwhile, and cp3 does not$"):
+    with pytest.raises(LabError, match=r"2 of the others must answer meanwhile, and cp3 does not$"):
         world.up(world.wanted)
     assert not any(touch.startswith("renew") for touch in world.touches)
     assert world.haproxy_drained == set()

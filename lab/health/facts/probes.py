@@ -114,7 +114,7 @@ def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) 
     """
     began = time.monotonic()
     found = _run_probes(lab, api, remote, someone)
-    if isinstance(found, Unknown) and time.monotonic() - began < SOON:
+    if isinstance(found, Unknown) and time.monotonic() - began < SOON * lab.patience:
         time.sleep(lab.patience)
         return _run_probes(lab, api, remote, someone)
     return found
