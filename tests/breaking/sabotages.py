@@ -186,8 +186,8 @@ SABOTAGES = (
         up=Repairs("copies the lab's CA certificate again and reloads HAProxy"),
         until=ALL_SEEN_DOWN,
     ),
-    # Last of these: a process of HAProxy that a reload has replaced keeps its sessions and checks no server any
-    # more. When a server then freezes, nothing ends them, and a kubelet may lose its lease.
+    # Last of these, as it ends the processes that a reload has replaced. They keep their sessions and check no
+    # server any more, so when a server freezes, nothing ends those, and a kubelet may lose its lease.
     Sabotage(
         "HAProxy stopped",
         "lb1",
