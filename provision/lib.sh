@@ -137,7 +137,7 @@ show_notice() {
 }
 
 # with_notices WHAT COMMAND…: runs COMMAND, and prints the notices of wait_for while it prints nothing itself, with the
-# last line that it has printed, which is in `last_line` afterwards.
+# last line that it has printed and that is no warning, which is in `last_line` afterwards.
 with_notices() {
 	local what=$1 began=$SECONDS notice=FIRST_NOTICE pipe output running code part line=""
 	shift
@@ -164,9 +164,9 @@ with_notices() {
 			continue
 		fi
 		[[ $code != 0 && -z $line ]] || printf '%s\n' "$line"
-		((code == 0)) || break
 		# kubeadm warns of the same things in every run, and a line on stack traces follows each of its errors.
-		[[ $line == *"[WARNING "* || $line == "To see the stack trace"* ]] || last_line=$line
+		[[ -z $line || $line == *"[WARNING "* || $line == "To see the stack trace"* ]] || last_line=$line
+		((code == 0)) || break
 		line=""
 	done
 	exec {output}<&-

@@ -46,17 +46,27 @@ not_for_a_server() {
 	done
 }
 
+# The servers' pairs with which the server would not start, or serve nobody: a name per line, some of them twice.
+unfit_to_serve() {
+	local name public
+	not_for_a_server
+	for name in apiserver etcd/server etcd/peer; do
+		public=$(openssl pkey -in "$PKI/$name.key" -pubout 2>/dev/null) || continue
+		[[ $public == "$(openssl x509 -in "$PKI/$name.crt" -noout -pubkey 2>/dev/null)" ]] || echo "$name"
+	done
+}
+
 # kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it.
 renew_all_certificates() {
 	local wrong
 	wrong=$(not_for_a_server)
 	[[ -z $wrong ]] ||
-		die "in $PKI the certificate of ${wrong//$'\n'/, } is not for a server, and kubeadm would renew it as it is." \
-			"Move it and its key to another directory: \`./inv up\` makes them again"
+		die "in $PKI these are not certificates for a server, and kubeadm would renew them as they are:" \
+			"${wrong//$'\n'/, }. Move each .crt and its .key to another directory: \`./inv up\` makes them again"
 	# shellcheck disable=SC2154 # with_notices sets last_line
 	with_notices "kubeadm certs renew" kubeadm certs renew all ||
-		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. Where it names" \
-			"a certificate, move that and its key from $PKI to another directory: \`./inv up\` makes them again"
+		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. If it names a" \
+			"certificate of $PKI, move its .crt and .key to another directory: \`./inv up\` makes them again"
 }
 
 file_problem() {

@@ -184,6 +184,14 @@ class Lab(Frozen):
         """The one factor for all timeouts; 1 unless machines are emulated."""
         return self.libvirt.patience if self.libvirt else 1
 
+    @property
+    def check_timeout(self) -> int:
+        """Seconds that HAProxy gives an API server for its answer to a check.
+
+        Emulated, one took more than ten while pods started beside it, and HAProxy took it for down.
+        """
+        return 3 * self.patience if self.emulated else 1
+
     def at_once(self, most: int) -> int:
         """How many questions to ask in parallel: one if machines are emulated.
 

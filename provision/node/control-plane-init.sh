@@ -56,13 +56,12 @@ init() {
 	install_lab_ca
 	with_notices "kubeadm init" kubeadm init --config "$FILLED" --upload-certs --skip-token-print \
 		--skip-certificate-key-print "$(preflight)"
-	((LAB_PATIENCE == 1)) || wait_for 60 "the API to take the CPU requests of an emulated lab" suit_emulated_cpu
 	note_complete
 	changed=yes
 }
 
 # kubeadm gives kube-proxy no CPU request, so it gets a fortieth of a busy CPU: on an emulated machine it took ten minutes to
-# write its first rule. On a lab's only node, one CoreDNS does (spread_coredns does the same where a lab shrinks to one).
+# write its first rule. On a lab's only node, one replica of CoreDNS is enough (see spread_coredns).
 suit_emulated_cpu() {
 	as_admin --namespace kube-system set resources daemonset kube-proxy --requests cpu=100m >/dev/null || return 1
 	[[ -e $COREDNS_PATCH ]] || as_admin scale --namespace kube-system deployment coredns --replicas 1 >/dev/null
@@ -304,6 +303,7 @@ main() {
 		# shellcheck disable=SC2046
 		[[ -z ${newcomers//$'\n'/} ]] || admit $(sort -u <<<"$newcomers")
 	fi
+	((LAB_PATIENCE == 1)) || wait_for 60 "the API to take the CPU requests of an emulated lab" suit_emulated_cpu
 	[[ $by_hand == no || $# == 0 ]] || write_manual_secrets
 	finish
 }

@@ -54,17 +54,18 @@ pods_to_restart() {
 			written=$(stat --format %Y "$file" 2>/dev/null) || continue
 			# A date in the future proves nothing: the clock was ahead.
 			((started < written && written <= EPOCHSECONDS)) || continue
-			[[ $wrong != unknown ]] || wrong=$(not_for_a_server)
-			# It serves what it has read before, and with this one nobody would accept it. `verify` reports it.
-			! has_wrong_certificate "$name" || break
+			[[ $wrong != unknown ]] || wrong=$(unfit_to_serve)
+			! would_fail "$name" || break
 			echo "started before its certificates were written: $name"
 			break
 		done < <(read_at_start "$name")
 	done
 }
 
-has_wrong_certificate() {
-	[[ $1 == kube-apiserver && $'\n'$wrong$'\n' == *$'\n'apiserver$'\n'* || $1 == etcd && $wrong == *etcd/* ]]
+# Whether a static pod would not come back, by the pairs in `wrong`: an API server whose file does not match its key serves
+# what it has read before. With etcd the API server is restarted, too.
+would_fail() {
+	[[ $1 == kube-apiserver && $'\n'$wrong$'\n' == *$'\n'apiserver$'\n'* || $1 == etcd && -n $wrong ]]
 }
 
 # The files with certificates that a static pod reads when it starts; it reloads some of them later.

@@ -159,18 +159,6 @@ SABOTAGES = (
         until=("lb1", f"{STAT} | grep -q '^apiserverbackend,cp2,.*,DOWN,'"),
     ),
     Sabotage(
-        "HAProxy stopped",
-        "lb1",
-        "systemctl stop haproxy",
-        "systemctl start haproxy",
-        (
-            *("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-listens-on-the-port-of-the-api[lb1]"),
-            *("haproxy-runs[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
-            *NO_API,
-        ),
-        up=Repairs("starts HAProxy"),
-    ),
-    Sabotage(
         "HAProxy disabled for the next boot",
         "lb1",
         "systemctl disable --quiet haproxy",
@@ -197,6 +185,20 @@ SABOTAGES = (
         ("cluster-ca[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]", *NO_API),
         up=Repairs("copies the lab's CA certificate again and reloads HAProxy"),
         until=ALL_SEEN_DOWN,
+    ),
+    # Last of these, as it ends the processes that a reload has replaced. They keep their sessions and check no
+    # server any more, so when a server freezes, nothing ends those, and a kubelet may lose its lease.
+    Sabotage(
+        "HAProxy stopped",
+        "lb1",
+        "systemctl stop haproxy",
+        "systemctl start haproxy",
+        (
+            *("haproxy-service-runs-and-is-enabled[lb1]", "haproxy-listens-on-the-port-of-the-api[lb1]"),
+            *("haproxy-runs[lb1]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
+            *NO_API,
+        ),
+        up=Repairs("starts HAProxy"),
     ),
     # ---- control planes and etcd
     Sabotage(

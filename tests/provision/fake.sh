@@ -552,7 +552,9 @@ case "$name $*" in
 	;;
 "openssl verify -CAfile $WORLD/opt/ca.crt -verify_ip "*" /var/lib/kubelet/pki/kubelet-server-current.pem" | \
 	"openssl req "* | "openssl verify -no_check_time -CAfile "* | \
-	"openssl x509 -in /etc/kubernetes/pki/"*" -noout -ext extendedKeyUsage") PATH=${PATH#*:} exec openssl "$@" ;;
+	"openssl x509 -in /etc/kubernetes/pki/"*" -noout -ext extendedKeyUsage" | \
+	"openssl pkey -in /etc/kubernetes/pki/"*".key -pubout" | \
+	"openssl x509 -in /etc/kubernetes/pki/"*" -noout -pubkey") PATH=${PATH#*:} exec openssl "$@" ;;
 *" --namespace kube-system get configmap kube-proxy --output yaml") sed 's/^/    /' "$state/kube-proxy" ;;
 *" --namespace kube-system get configmap kube-root-ca.crt --output jsonpath={.data.ca\.crt}") cat "$state/published" ;;
 *" --namespace kube-public get configmap cluster-info --output yaml")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from lab.system.paths import PROVISION
@@ -171,6 +173,20 @@ def test_a_server_that_would_come_back_with_a_client_s_certificate_is_not_restar
     assert listed(world) == []
 
 
+def test_a_server_whose_certificate_is_another_key_s_is_not_restarted(tmp_path: Path) -> None:
+    world = running(tmp_path, age=600)
+    for pair in ("apiserver", "etcd/server"):
+        put(world, f"pki/{pair}.crt", certificate(day(300)))
+        touch(world, f"pki/{pair}.crt")
+    why = "started before its certificates were written"
+    assert listed(world) == [f"{why}: etcd", f"{why}: kube-apiserver"]
+    another = ec.generate_private_key(ec.SECP256R1())
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL)
+    key = another.private_bytes(*form, serialization.NoEncryption()).decode()
+    world.path(f"{KUBERNETES}/pki/apiserver.key").write_text(key)
+    assert listed(world) == [], "with etcd the API server is restarted, too"
+
+
 def test_a_file_of_the_future_restarts_nothing(tmp_path: Path) -> None:
     world = running(tmp_path, age=600)
     touch(world, "scheduler.conf", ago=-9999)
@@ -200,8 +216,8 @@ def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:
     assert (ran.code, ran.changes) == (1, [RENEW]), ran.said
     assert (
         "ERROR: kubeadm can't renew the certificates of this machine: failed to renew certificate "
-        "front-proxy-client: must specify at least one ExtKeyUsage. Where it names a certificate, move that "
-        "and its key from /etc/kubernetes/pki to another directory: `./inv up` makes them again\n"
+        "front-proxy-client: must specify at least one ExtKeyUsage. If it names a certificate of "
+        "/etc/kubernetes/pki, move its .crt and .key to another directory: `./inv up` makes them again\n"
     ) in ran.said
     assert world.has(f"{KUBERNETES}/manifests/kube-apiserver.yaml")
 
@@ -213,8 +229,9 @@ def test_a_server_s_certificate_that_is_a_client_s_is_not_renewed_as_it_is(tmp_p
     ran = world.run("renew-certificates", DAYS)
     assert (ran.code, ran.changes) == (1, []), ran.said
     assert (
-        "ERROR: in /etc/kubernetes/pki the certificate of apiserver is not for a server, and kubeadm would "
-        "renew it as it is. Move it and its key to another directory: `./inv up` makes them again\n"
+        "ERROR: in /etc/kubernetes/pki these are not certificates for a server, and kubeadm would renew them "
+        "as they are: apiserver. Move each .crt and its .key to another directory: "
+        "`./inv up` makes them again\n"
     ) in ran.said
 
 

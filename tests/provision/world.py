@@ -54,7 +54,7 @@ CERTIFICATE_KEY = "c0ffee" + "0" * 58
 CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY-----\n"
 
 READING = re.compile(
-    r"openssl (x509|req|verify) "
+    r"openssl (x509|req|verify|pkey) "
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
     r"|ctr .* tasks list$"
     r"|ip -(brief|oneline) "

@@ -265,8 +265,8 @@ def test_times_are_longer_by_one_factor_where_machines_are_emulated_and_nowhere_
     probed = {
         "etcd": {"readinessProbe": {"periodSeconds": 10}},
         "kube-apiserver": {"readinessProbe": {"periodSeconds": 10}},
-        "kube-controller-manager": {},  # the other two have no readiness probe that a period could be given
-        "kube-scheduler": {},
+        "kube-controller-manager": {},  # it has no readiness probe that a period could be given
+        "kube-scheduler": {"readinessProbe": {"periodSeconds": 10}},
     }
     for name, readiness in probed.items():
         patch = f"nodes/cp1/patches/{name}+strategic.yaml"

@@ -237,7 +237,9 @@ def _exec(
     lines = "".join(f"{_pod_name(node)} {' '.join(each)}\n" for node, each in words.items())
     try:
         command = ["sudo", "/opt/ha-lab/pods.sh", namespace]
-        sections = read_sections(remote.run(someone(), command, stdin=lines, timeout=20).stdout)
+        # pods.sh gives each 12 s, and asks one after the other where machines are emulated.
+        timeout = 8 + 12 * (len(words) if remote.lab.emulated else 1)
+        sections = read_sections(remote.run(someone(), command, stdin=lines, timeout=timeout).stdout)
     except LabError as error:
         return {node: Unknown(f"pods could not be asked: {error.message}") for node in words}
     found: dict[str, Seen | Unknown] = {}

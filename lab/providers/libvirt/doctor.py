@@ -119,8 +119,8 @@ def hypervisor(case: Case) -> Iterator[Finding]:
     elif case.lab.emulated:
         why = (
             f"Every step takes many times as long, so all timeouts are {EMULATION_PATIENCE} times as long; run "
-            "nothing beside it. A lab of 1 + 1 + 1 takes 8 to 20 minutes on two CPUs, with "
-            "`network: {policy: none}`, which saves kube-router's CPU. With `provider: docker` it takes one."
+            "nothing beside it, and set `network: {policy: none}`, which saves kube-router's CPU. A load "
+            "balancer and a control plane take 12 minutes on two CPUs; with `provider: docker` they take one."
         )
         yield note(check, title, f"machines are emulated: {_why_emulated(case)}", why)
     elif found.kvm is False:
