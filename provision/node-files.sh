@@ -8,6 +8,7 @@ readonly KUBELET_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
 readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
 # Pairs of .crt and .key in $PKI that a CA on the machine signs.
 readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
+readonly SERVERS=(apiserver etcd/server etcd/peer) # those of them that a server shows
 readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
 readonly KUBELET_SETTLES=10 # seconds
 readonly END_OF_KEY=$'\n-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
@@ -40,7 +41,7 @@ value_of() {
 # the certificate that it renews (cmd/kubeadm/app/phases/certs/renewal), so the new one would be as wrong, and be served.
 not_for_a_server() {
 	local name usage
-	for name in apiserver etcd/server etcd/peer; do
+	for name in "${SERVERS[@]}"; do
 		usage=$(openssl x509 -in "$PKI/$name.crt" -noout -ext extendedKeyUsage 2>/dev/null) || continue
 		[[ -z $usage || $usage == *"TLS Web Server Authentication"* ]] || echo "$name"
 	done
@@ -50,7 +51,7 @@ not_for_a_server() {
 unfit_to_serve() {
 	local name public
 	not_for_a_server
-	for name in apiserver etcd/server etcd/peer; do
+	for name in "${SERVERS[@]}"; do
 		public=$(openssl pkey -in "$PKI/$name.key" -pubout 2>/dev/null) || continue
 		[[ $public == "$(openssl x509 -in "$PKI/$name.crt" -noout -pubkey 2>/dev/null)" ]] || echo "$name"
 	done

@@ -20,7 +20,7 @@ from functools import partial
 from lab.drill.dial import Target, fetch, word
 from lab.drill.recording import Event, Pause, Sample, Stream
 from lab.drill.stream import Watch
-from lab.drill.workload import PAGE, start_counting
+from lab.drill.workload import NAMESPACE_PATH, PAGE, start_counting
 from lab.drill.writer import Writer
 from lab.errors import ConfigError, WaitTimedOut
 from lab.health.cluster import Api
@@ -178,7 +178,7 @@ class Probes:
         return f"it has not received write {self._writer.acknowledged}" if missing else None
 
     def _connect(self) -> None:
-        self._open_loop(CONNECTIONS, CONNECTION_TIMEOUT, [self._balancer], "/readyz", self._connections)
+        self._open_loop(CONNECTIONS, CONNECTION_TIMEOUT, [self._balancer], NAMESPACE_PATH, self._connections)
 
     def _ask_service(self) -> None:
         self._open_loop(SERVICE, SERVICE_TIMEOUT, self._targets, PAGE, self._service)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lab.drill import words
+from lab.drill.figures import PROBES
 from lab.drill.page import page
-from lab.drill.recording import Report
+from lab.drill.recording import Recording, Report
 from lab.drill.summary import Drill, Row, Runs, profiles, summarise
 from lab.session import Session
 from lab.workspace import Workspace
+
+FAILED = {f"{probe}.failed": probe for probe in PROBES}
 
 
 def begin(session: Session) -> Report:
@@ -68,7 +72,8 @@ def shown(report: Report) -> RenderableType:
     passed = sum(result.passed for result in report.results)
     verdict = f"{report.lab}: {words.headline(passed, len(report.results)).en}."
     style = "bold green" if report.passed else "bold red"
-    return Group(table, *_problems(drills), *_exemptions(report), "", Text(verdict, style), *_doubts(report))
+    notes = (*_problems(drills), *_failures(report), *_exemptions(report))
+    return Group(table, *notes, "", Text(verdict, style), *_doubts(report))
 
 
 def _host() -> dict[str, str]:
@@ -127,6 +132,30 @@ def _cell(row: Row | None) -> Text:
     if row.unseen:
         said += f", {words.unseen(row.unseen, row.runs).en}"
     return Text(said, "" if row.holds else "red")
+
+
+def _failures(report: Report) -> list[Text]:
+    """When and why requests failed where more did than the limit allows: a line for each probe and cause."""
+    return [
+        Text(f"{result.recording.drill} ({result.recording.profile}, run {result.recording.run}): {line}", "red")
+        for result in report.results
+        for figure in result.figures
+        if figure.name in FAILED and not figure.holds
+        for line in _causes(result.recording, FAILED[figure.name])
+    ]
+
+
+def _causes(recording: Recording, probe: str) -> Iterator[str]:
+    """A line for each reason why a probe's requests failed, with the time and the last event before the first."""
+    began = recording.started or 0.0
+    failed: dict[str, list[float]] = {}
+    for sample in getattr(recording, probe):
+        if sample.error and sample.started >= began:
+            failed.setdefault(sample.error, []).append(sample.started)
+    for error, times in failed.items():
+        *_, event = (mark.what for mark in recording.marks if mark.at <= times[0])
+        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after it began, the last event being: {event}"
+        yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}"
 
 
 def _exemptions(report: Report) -> list[Text]:

@@ -24,10 +24,12 @@ from lab.system.wait import wait_until
 HERE = Path(__file__).parent
 
 NAMESPACE = "ha-lab-drill"
-COUNTER = f"/api/v1/namespaces/{NAMESPACE}/configmaps/counter"
+NAMESPACE_PATH = f"/api/v1/namespaces/{NAMESPACE}"
+"""The namespace of all this. Each new connection reads it, which an API server does from a majority of etcd."""
+COUNTER = f"{NAMESPACE_PATH}/configmaps/counter"
 """The ConfigMap for the writes: `counter` is the last write's number, and each write has a key `n<number>`."""
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
-SERVICE = f"/api/v1/namespaces/{NAMESPACE}/services/probe"
+SERVICE = f"{NAMESPACE_PATH}/services/probe"
 NAME = "probe"
 PORT = 8080
 PAGE = "/node"
@@ -55,7 +57,7 @@ def deploy(
     request, WaitTimedOut if pods aren't Ready in `timeout` seconds.
     """
     fixed = _manifests()
-    if api.request("GET", f"/api/v1/namespaces/{NAMESPACE}")[0] != http.client.NOT_FOUND:
+    if api.request("GET", NAMESPACE_PATH)[0] != http.client.NOT_FOUND:
         remove(api, timeout, log)
     _create(api, "/api/v1/namespaces", of_kind(fixed, "Namespace"))
     _create(api, COUNTER.rpartition("/")[0], of_kind(fixed, "ConfigMap"))
@@ -78,7 +80,7 @@ def remove(api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
     Logs to `log` what it waits for. Raises LabStateError if the API rejects the request, WaitTimedOut if the
     namespace still exists after `timeout` seconds.
     """
-    path = f"/api/v1/namespaces/{NAMESPACE}"
+    path = NAMESPACE_PATH
     status, text = api.request("DELETE", path)
     if status not in (http.client.OK, http.client.ACCEPTED, http.client.NOT_FOUND, http.client.CONFLICT):
         raise LabStateError(f"the API answered {status} to DELETE {path}: {refusal(text)}")
@@ -98,7 +100,7 @@ def why_not_running(api: Api, name: str = NAME) -> str | None:
     """
     try:
         enough = wanted(api, name)
-        facts = read_pods(api.get(f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app%3D{name}"))
+        facts = read_pods(api.get(f"{NAMESPACE_PATH}/pods?labelSelector=app%3D{name}"))
     except LabError as error:
         return error.message
     ready = [pod for pod in facts if pod.ready]

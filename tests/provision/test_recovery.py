@@ -13,6 +13,7 @@ import pytest
 from lab.workspace.backup import SHARED_PKI, SNAPSHOT, snapshot_problem
 from tests.provision.test_repair import again, made
 from tests.provision.world import Ran, World
+from tests.unit.recoveries import archive
 
 DATA = "/var/lib/etcd"
 MANIFESTS = "/etc/kubernetes/manifests"
@@ -37,18 +38,7 @@ def cp2(tmp_path: Path) -> World:
     return world
 
 
-def archive(**files: bytes) -> bytes:
-    """A tar of files."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-BACKUP = archive(**{"status.json": b"{}", SNAPSHOT: SNAPSHOT_FILE, "manifest.json": b"{}" * 9999})
+BACKUP = archive({"status.json": b"{}", SNAPSHOT: SNAPSHOT_FILE, "manifest.json": b"{}" * 9999})
 
 
 def part(world: World, *words: str) -> Ran:

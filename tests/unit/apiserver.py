@@ -1,6 +1,6 @@
 """An API server and a Service for tests: over TLS, on 127.0.0.1, as broken as a test wants it.
 
-It knows the one ConfigMap that drills write to, its watch, /readyz and the Service's page, and nothing else.
+It knows the one ConfigMap that drills write to, its watch, their namespace, /readyz and the Service's page, and nothing else.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from lab.drill.workload import COUNTER, PAGE
+from lab.drill.workload import COUNTER, NAMESPACE_PATH, PAGE
 
 HOST = "127.0.0.1"
 
 Fault = Literal["hang", "drop", "refuse", "close", ""]
 """Hold the connection and say nothing; close it at once; answer 500; answer, then close it; do as asked."""
 
-KINDS = {"/readyz": "readyz", PAGE: "page"}
+KINDS = {"/readyz": "readyz", NAMESPACE_PATH: "object", PAGE: "page"}
 
 
 class ApiServer:
     """What the cluster has, what was asked of it, and what is wrong with it (`faults`: kind → fault).
 
-    Kinds are "readyz", "page", "write", "read", "watch"; `asked` counts requests by kind.
+    Kinds are "readyz", "object", "page", "write", "read", "watch"; `asked` counts requests by kind.
     """
 
     def __init__(self, folder: Path, named: str = HOST) -> None:

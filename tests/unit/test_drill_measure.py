@@ -209,11 +209,11 @@ def test_what_haproxy_did_is_a_step_and_no_detection(world: World) -> None:
 def refusing_for_a_while(world: World) -> Callable[[], None]:
     def work() -> None:
         server = world.server
-        server.break_("readyz", "refuse")
+        server.break_("object", "refuse")
         with server.changed:
-            enough = server.asked["readyz"] + 3
-            assert server.changed.wait_for(lambda: server.asked["readyz"] >= enough, timeout=10)
-        server.break_("readyz", "")
+            enough = server.asked["object"] + 3
+            assert server.changed.wait_for(lambda: server.asked["object"] >= enough, timeout=10)
+        server.break_("object", "")
 
     return work
 

@@ -17,7 +17,7 @@ from lab.drill.dial import Target
 from lab.drill.figures import figures
 from lab.drill.probes import Probes, Seen, probing
 from lab.drill.recording import Mark, Recording
-from lab.drill.workload import read_back
+from lab.drill.workload import NAMESPACE_PATH, read_back
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.health.cluster import Api
 from lab.model import Lab, LoadBalancer, Network, Node
@@ -194,9 +194,9 @@ def test_a_slow_connection_does_not_delay_the_next(
 ) -> None:
     monkeypatch.setattr(probes, "CONNECTION_TIMEOUT", 0.7)
     with run() as probing_:
-        server.break_("readyz", "hang")
+        server.break_("object", "hang")
         since = probing_.now()
-        until_asked(server, "readyz", 25)
+        until_asked(server, "object", 25)
         seen = probing_.finish()
     late = [sample for sample in seen.connections if sample.started > since]
     assert len(late) >= 20
@@ -207,7 +207,7 @@ def test_a_slow_connection_does_not_delay_the_next(
 
 
 @pytest.mark.parametrize(
-    ("kind", "probe"), [("readyz", "connections"), ("page", "service"), ("write", "writes")]
+    ("kind", "probe"), [("object", "connections"), ("page", "service"), ("write", "writes")]
 )
 @pytest.mark.parametrize(("fault", "error"), [("refuse", "answered 500"), ("drop", "closed")])
 def test_what_is_not_answered_200_has_failed(
@@ -353,7 +353,7 @@ def test_a_probe_that_breaks_is_not_taken_for_a_quiet_one(
 ) -> None:
     with run() as probing_:
         monkeypatch.setattr(writer, "write_of", lambda number: 1 / 0)
-        until_asked(server, "readyz", 5)
+        until_asked(server, "object", 5)
         with pytest.raises(ZeroDivisionError):
             probing_.finish()
 
@@ -426,15 +426,15 @@ def test_another_ca_is_not_trusted(server: ApiServer, tmp_path: Path) -> None:
     other.mkdir()
     with ApiServer(other).running() as stranger:
         trusting_the_other = Target(HOST, server.port, HOST, Api(stranger.kubeconfig).context)
-        assert probes._why_not_answered(trusting_the_other, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
-    assert server.asked["readyz"] == 0
+        assert probes._why_not_answered(trusting_the_other, NAMESPACE_PATH, 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
+    assert server.asked["object"] == 0
 
 
 def test_a_certificate_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     with ApiServer(tmp_path, named="127.0.0.5").running() as other:
         door = Target(HOST, other.port, HOST, Api(other.kubeconfig).context)
-        assert probes._why_not_answered(door, "/readyz", 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
-    assert other.asked["readyz"] == 0
+        assert probes._why_not_answered(door, NAMESPACE_PATH, 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
+    assert other.asked["object"] == 0
 
 
 def test_a_closed_port_refuses() -> None:

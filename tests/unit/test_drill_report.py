@@ -50,6 +50,14 @@ def test_the_table_tells_each_drill_its_figures_and_the_verdict() -> None:
     assert lines[-1].strip() == "ha-lab: 1 of 2 runs passed."
 
 
+def test_what_failed_more_often_than_it_may_is_told_with_its_time_and_cause() -> None:
+    lines = said(report(result(recording()), result(recording(run=2, down=4))))
+    (told,) = [each for each in lines if "connection refused" in each and "New connections" in each]
+    count = sum(bool(sample.error) for sample in recording(run=2, down=4).connections)
+    assert told.startswith(f"kill-control-plane (tuned, run 2): New connections: {count} × connection refused, 0.")
+    assert told.endswith("after it began, the last event being: cp2 killed")
+
+
 def test_the_table_leaves_out_what_has_no_limit_and_does_not_matter() -> None:
     lines = said(report())
     assert not any("Writes: requests" in each for each in lines)

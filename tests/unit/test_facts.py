@@ -642,3 +642,21 @@ def test_an_api_that_takes_no_pods_leaves_all_unknown(remote: Remote, monkeypatc
 )
 def test_a_pod_says_why_it_is_not_ready(status: dict[str, Any], why: str | None) -> None:
     assert read_why_not_ready({"status": status}) == why
+
+
+@pytest.mark.parametrize(("emulated", "seconds"), [(False, 20), (True, 44)])
+def test_pods_that_are_asked_in_turn_have_their_seconds_each(emulated: bool, seconds: float) -> None:
+    asked: list[float] = []
+
+    class Asked:
+        lab = lab().model_copy(update={"libvirt": Libvirt(emulated=emulated)})
+
+        def run(self, node: Node, command: list[str], *, stdin: str, timeout: float) -> process.Result:
+            asked.append(timeout)
+            raise CommandFailed(command, "ended")
+
+    words = {"w1": ["a"], "w2": ["b"], "w3": ["c"]}
+    remote: Any = Asked()
+    found = probing._exec(remote, lambda: lab().nodes[1], "probes", words)
+    assert asked == [seconds]
+    assert set(found) == set(words)
