@@ -71,6 +71,13 @@ def versions(living: LivingLab) -> set[str]:
     return {machine["version"] for machine in status["machines"] if machine["version"]}
 
 
+def conforms(living: LivingLab) -> None:
+    """The quick part of the conformance suite passes; it is built first if it was not yet."""
+    ended = living.lab.inv("conformance", "--quick", "--yes", timeout=3600)
+    assert ended.code == 0, ended.said
+
+
+@pytest.mark.whole
 def test_two_minor_versions_at_once_are_refused(living: LivingLab) -> None:
     living.change(kubernetes={"version": "1.37.2"})
     code, plan = living.plan()
@@ -78,6 +85,7 @@ def test_two_minor_versions_at_once_are_refused(living: LivingLab) -> None:
     assert "one minor version at a time" in plan["impossible"][0]["message"]
 
 
+@pytest.mark.whole
 def test_it_is_upgraded_one_machine_at_a_time_and_users_notice_nothing(living: LivingLab) -> None:
     living.change(kubernetes={"version": "1.36.3"})
     code, plan = living.plan()
@@ -90,6 +98,7 @@ def test_it_is_upgraded_one_machine_at_a_time_and_users_notice_nothing(living: L
     assert list((living.lab.folder / ".lab" / "backups").glob("*-before-1.36.3.tar"))
     assert living.plan()[0] == 0
     living.verified()
+    conforms(living)
 
 
 @pytest.mark.whole
@@ -160,6 +169,11 @@ def test_a_backup_brings_a_lab_back_whose_quorum_is_gone_for_good(living: Living
     assert "configmap/after" not in left
     kubectl(living, "delete", "configmap", "before")
     print(f"backup {backed.seconds:.0f} s, recover {recovered.seconds:.0f} s")
+
+
+@pytest.mark.whole
+def test_it_conforms_after_the_recovery(living: LivingLab) -> None:
+    conforms(living)
 
 
 def test_the_load_balancer_is_replaced(living: LivingLab) -> None:
