@@ -685,7 +685,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
         "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
         "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
-        "--vm: also labs of two and five machines, VirtualBox's disk, and the golden image on another docker "
+        "--vm: also labs of two and three machines, VirtualBox's disk, and the golden image on another docker "
         "(up to an hour more)",
         "k": "as pytest's -k",
     },

@@ -74,10 +74,10 @@ class Title(Frozen):
 class Recording(Frozen):
     """One run of a drill, or one measured change (which has a `title`), as observed from the host.
 
-    `connections`: new connections, each of which reads an object. `writes`: on a keep-alive connection, one after the
-    other. `service`: a Service of the cluster, through its node port. `watch`: every write that a watch
-    received. `read_back`: the numbers of all writes that the cluster had at the end. `victims`: the machines
-    with the fault. `leader_changes`: of etcd, during the run.
+    `connections`: new connections, each of which reads an object. `writes`: on a keep-alive connection,
+    one after the other. `service`: a Service of the cluster, through its node port. `watch`: every write that a
+    watch received. `read_back`: the numbers of all writes that the cluster had at the end. `victims`: the
+    machines with the fault. `leader_changes`: of etcd, during the run.
     """
 
     drill: str

@@ -135,18 +135,19 @@ def _cell(row: Row | None) -> Text:
 
 
 def _failures(report: Report) -> list[Text]:
-    """When and why requests failed where more did than the limit allows: a line for each probe and cause."""
+    """When and why requests failed where more did than the limit allows: a line for each probe and error."""
     return [
-        Text(f"{result.recording.drill} ({result.recording.profile}, run {result.recording.run}): {line}", "red")
+        Text(f"{run.drill} ({run.profile}, run {run.run}): {line}", "red")
         for result in report.results
+        for run in (result.recording,)
         for figure in result.figures
         if figure.name in FAILED and not figure.holds
-        for line in _causes(result.recording, FAILED[figure.name])
+        for line in _errors(run, FAILED[figure.name])
     ]
 
 
-def _causes(recording: Recording, probe: str) -> Iterator[str]:
-    """A line for each reason why a probe's requests failed, with the time and the last event before the first."""
+def _errors(recording: Recording, probe: str) -> Iterator[str]:
+    """How often requests of a probe failed with each error, when, and the last event before the first."""
     began = recording.started or 0.0
     failed: dict[str, list[float]] = {}
     for sample in getattr(recording, probe):
@@ -154,7 +155,7 @@ def _causes(recording: Recording, probe: str) -> Iterator[str]:
             failed.setdefault(sample.error, []).append(sample.started)
     for error, times in failed.items():
         *_, event = (mark.what for mark in recording.marks if mark.at <= times[0])
-        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after it began, the last event being: {event}"
+        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after the start, after the event: {event}"
         yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}"
 
 

@@ -76,7 +76,7 @@ def run_quick(*, select: str) -> int:
 def run_virtual(session: Session, *, whole: bool, select: str) -> int:
     """Run the tests on virtual machines, whose golden disk exists; return 0 only if all passed.
 
-    With `whole`, also a real lab of five machines, which takes up to an hour if they are emulated.
+    With `whole`, also a lab of three emulated machines, or of five with KVM, which takes up to an hour.
     """
     words = ["--disk", str(bake.golden_disk(session)), "--durations", "0", *(["--whole"] if whole else [])]
     return _pytest(VIRTUAL, *words, select=select)

@@ -344,6 +344,7 @@ case "$name $*" in
 "kubeadm init --config /run/ha-lab/kubeadm.yaml --upload-certs --skip-token-print --skip-certificate-key-print "*)
 	filled "$3"
 	[[ $(stat -c %a $kubernetes/pki/ca.key) == 600 ]] || refuse "a key that others can read"
+	if has refused-init; then exit 1; fi # by its preflight checks
 	control_plane
 	kubelet_files
 	kubeconfig $kubernetes/kubelet.conf

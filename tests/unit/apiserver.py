@@ -1,6 +1,7 @@
 """An API server and a Service for tests: over TLS, on 127.0.0.1, as broken as a test wants it.
 
-It knows the one ConfigMap that drills write to, its watch, their namespace, /readyz and the Service's page, and nothing else.
+It knows the one ConfigMap that drills write to, its watch, their namespace, /readyz and the Service's page, and
+nothing else.
 """
 
 from __future__ import annotations

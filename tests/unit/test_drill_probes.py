@@ -426,7 +426,8 @@ def test_another_ca_is_not_trusted(server: ApiServer, tmp_path: Path) -> None:
     other.mkdir()
     with ApiServer(other).running() as stranger:
         trusting_the_other = Target(HOST, server.port, HOST, Api(stranger.kubeconfig).context)
-        assert probes._why_not_answered(trusting_the_other, NAMESPACE_PATH, 2.0) == "TLS: CERTIFICATE_VERIFY_FAILED"
+        why = probes._why_not_answered(trusting_the_other, NAMESPACE_PATH, 2.0)
+    assert why == "TLS: CERTIFICATE_VERIFY_FAILED"
     assert server.asked["object"] == 0
 
 
