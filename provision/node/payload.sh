@@ -10,6 +10,9 @@ source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
 source "$HERE/kubernetes.sh"
 
+# On cgroup v1 ctr warns of its end in every call.
+export CONTAINERD_SUPPRESS_DEPRECATION_WARNINGS=true
+
 readonly UNFINISHED=$PAYLOADS/unfinished KEY=ha-lab-upgrade
 
 images() { ctr --namespace k8s.io images "$@"; }
@@ -54,6 +57,9 @@ archive() {
 }
 readonly CONTENT=/usr/lib/ha-lab/containerd/io.containerd.content.v1.content
 
+# Again if it fails: the kubelet's plugin of containerd names each new image by its digest, at the same time as this.
+import_images() { archive "$@" | ctr --namespace k8s.io images import --local --snapshotter overlayfs - 2>&1; }
+
 # take_images NAME…: those of the golden machine's images.
 take_images() {
 	local word first second third parent="" entries=() names=() size takes=no wanted=" $* "
@@ -72,7 +78,7 @@ take_images() {
 	done <"$UNFINISHED/usr/share/ha-lab/images.txt"
 	((${#names[@]} == $#)) || die "the payload has ${names[*]:-no image}, and not all of: $*"
 	((${#names[@]})) || return 0
-	archive "${entries[@]}" | ctr --namespace k8s.io images import --local --snapshotter overlayfs -
+	wait_for 60 "containerd to have these images" import_images "${entries[@]}"
 	for word in "${names[@]}"; do
 		# The kubelet must never take these for garbage.
 		images label "$word" io.cri-containerd.pinned=pinned >/dev/null

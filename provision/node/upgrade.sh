@@ -22,8 +22,9 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/etcd-members.sh
 source "$HERE/etcd-members.sh"
 
-# Seconds: longer than the API server's own limit for a request (--request-timeout).
-readonly ENDS=75
+# Seconds for requests to be answered. Watches would keep an API server for the 60 s of its --request-timeout, and the
+# kubelet of a control plane has no other one: its lease ends after 40 s, and kubeadm upgrades no node that is not Ready.
+readonly ENDS=15
 readonly OWN=https://127.0.0.1:2379
 readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
 readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
@@ -102,11 +103,17 @@ api_server_ended() {
 
 # The kubelet starts it again at once; HAProxy sends it nothing then.
 restart_api_server() {
-	local process
+	local process left
 	process=$(pgrep -x kube-apiserver) || return 0
 	pkill -TERM -x kube-apiserver || return 0
-	wait_for "$ENDS" "this machine's API server to end" api_server_ended "$process"
 	changed=yes
+	for ((left = ENDS; left > 0; left--)); do
+		! api_server_ended "$process" >/dev/null || return 0
+		sleep 1
+	done
+	log "its watches are cut, which do not end by themselves"
+	kill -KILL "$process" 2>/dev/null || true # it may just have ended
+	wait_for 30 "this machine's API server to end" api_server_ended "$process"
 }
 
 own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
