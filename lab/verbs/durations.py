@@ -47,8 +47,8 @@ MEASURED: Mapping[str, float] = {
     "payload": 40,
     "etcd-payload": 10,
     "upgrade-etcd": 40,
-    "upgrade-control-plane": 75,
-    "upgrade-worker": 30,
+    "upgrade-control-plane": 250,
+    "upgrade-worker": 10,
 }
 """Seconds that a step takes on one machine when it changes something."""
 

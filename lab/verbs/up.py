@@ -318,7 +318,9 @@ def _carry_out(session: Session, change: Change, golden: str, leaving: tuple[Nod
     record = render.record_and_write(session, golden)
     run = Run(dataclasses.replace(session, made=record), credentials.new_run_secrets())
     with session.progress.live():
-        changed = run.remove(leaving, wish.replacing, change) if leaving else False
+        changed = bool(change.upgraded)
+        if leaving:
+            changed = run.remove(leaving, wish.replacing, change) or changed
         if leaving:
             # Machines to be created again are recorded as such first.
             record = render.record_and_write(dataclasses.replace(session, made=made.read(workspace)), golden)
