@@ -59,7 +59,8 @@ layers() {
 		chain=$(of_images snapshots --snapshotter overlayfs info "$chain" | sed -n 's/^ *"Parent": "\(.*\)",\?$/\1/p')
 	done
 	folders=$(of_images snapshots --snapshotter overlayfs view --target /mnt index "$1" | grep -o "$store/[^:, ]*" | tac)
-	of_images snapshots --snapshotter overlayfs rm index
+	# containerd may have collected it by now, since nothing refers to it.
+	of_images snapshots --snapshotter overlayfs rm index 2>/dev/null || true
 	paste -d ' ' <(printf 'layer %s\n' "${chains[@]}") - <<<"$folders"
 }
 while read -r name type digest; do
