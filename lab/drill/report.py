@@ -56,6 +56,14 @@ def read(path: Path) -> Report:
     return Report.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def destroyed_with(session: Session) -> str:
+    """The reports that `destroy` would remove, as a phrase; "" if there are none."""
+    number = len(list((session.workspace.root / "drills").glob("*/report.json")))
+    return (
+        f"and {'a drill report' if number == 1 else f'{number} drill reports'} in .lab/drills" if number else ""
+    )
+
+
 def shown(report: Report) -> RenderableType:
     """Return all drills as a table of medians over their runs, with a column for each profile, and the verdict.
 

@@ -158,7 +158,7 @@ def impossible_message(session: Session, lines: dict[str, int], setting: Setting
 def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
     """The question before machines are removed: which ones, and what is lost with them."""
     names = [node.name for node in change.removed]
-    sentences = [f"{', '.join(names)} will be removed, with all data that is only on them."] if names else []
+    sentences = [f"{', '.join(names)} will be removed, with all data that is only there."] if names else []
     if replacing:
         sentences.append(f"{', '.join(replacing)} will be removed and created again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
