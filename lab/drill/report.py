@@ -59,9 +59,9 @@ def read(path: Path) -> Report:
 def destroyed_with(session: Session) -> str:
     """The reports that `destroy` would remove, as a phrase; "" if there are none."""
     number = len(list((session.workspace.root / "drills").glob("*/report.json")))
-    return (
-        f"and {'a drill report' if number == 1 else f'{number} drill reports'} in .lab/drills" if number else ""
-    )
+    if not number:
+        return ""
+    return f"and {'a drill report' if number == 1 else f'{number} drill reports'} in .lab/drills"
 
 
 def shown(report: Report) -> RenderableType:

@@ -122,7 +122,7 @@ def _usage_error(self: ParseMachine, message: str) -> None:
 
 
 def _no_verb(word: str, after: str | None, near: str, known: str) -> tuple[str, str]:
-    """The message and the next step for a word that is no verb, and may have been meant for the verb before it."""
+    """The message and the next step for a word that is no verb; it may be meant for the verb `after`."""
     if near or not after:
         return f"there is no verb {word}", f"{near}`./inv --list` shows all verbs"
     runs = f"`./inv {after} MACHINE -- {word}` runs it on a machine; " if after == "ssh" else ""
