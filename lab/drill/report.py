@@ -156,7 +156,9 @@ def _failures(report: Report) -> list[Text]:
 
 def _errors(recording: Recording, probe: str) -> Iterator[str]:
     """How often requests of a probe failed with each error, when, and the last event before the first."""
-    began = recording.started or 0.0
+    began = recording.started
+    if began is None:
+        return
     failed: dict[str, list[float]] = {}
     for sample in getattr(recording, probe):
         if sample.error and sample.started >= began:

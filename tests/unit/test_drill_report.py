@@ -59,6 +59,15 @@ def test_what_failed_more_often_than_it_may_is_told_with_its_time_and_cause() ->
     assert told.endswith("s after the start, after the event: cp2 killed")
 
 
+def test_what_failed_before_a_drill_began_is_no_failure_of_the_drill() -> None:
+    run = recording(down=4).model_copy(update={"marks": ()})
+    missing = Result(
+        recording=run, figures=(Figure(name="connections.failed", value=None, limit=0),), problem="no"
+    )
+    lines = said(report(missing))
+    assert not any("connection refused" in each for each in lines)
+
+
 def test_the_table_leaves_out_what_has_no_limit_and_does_not_matter() -> None:
     lines = said(report())
     assert not any("Writes: requests" in each for each in lines)
