@@ -164,9 +164,9 @@ def _errors(recording: Recording, probe: str) -> Iterator[str]:
         if sample.error and sample.started >= began:
             failed.setdefault(sample.error, []).append(sample.started)
     for error, times in failed.items():
-        *_, event = (mark.what for mark in recording.marks if mark.at <= times[0])
-        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after the start, after the event: {event}"
-        yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}"
+        event = max((mark for mark in recording.marks if mark.at <= times[0]), key=lambda mark: mark.at)
+        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after the start"
+        yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}, after the event: {event.what}"
 
 
 def _exemptions(report: Report) -> list[Text]:
