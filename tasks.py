@@ -305,7 +305,8 @@ def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
 
     stopped = stopping.stop(_made(lab), [name for name in (nodes or "").split(",") if name])
     if stopped:
-        console.print(f"{', '.join(node.name for node in stopped)} stopped\nnext: ./inv up starts them again")
+        names, them = ", ".join(node.name for node in stopped), "it" if len(stopped) == 1 else "them"
+        console.print(f"{names} stopped\nnext: ./inv up starts {them} again")
     else:
         console.print("these machines were not running; nothing was changed")
 
@@ -658,17 +659,20 @@ def logs(c: Context, lab: str = DEFAULT_LAB) -> None:
 @verb(interrupted=GOES_ON, help=LAB_HELP | {"yes": "don't ask"})
 def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     """Remove the lab's machines, network, checkpoints, kubeconfig context and .lab/, and nothing else."""
+    from lab.drill import report
     from lab.verbs import backup as backing_up
     from lab.verbs import checkpoint as saving
     from lab.verbs import destroy as destroying
 
     session = _made(lab, lenient=True)
-    kept = (saving.destroyed_with(session), backing_up.destroyed_with(session))
-    question = " ".join(filter(None, (f"Remove all machines of {session.lab.name}", *kept))) + "? [y/N] "
+    also = (saving.destroyed_with(session), backing_up.destroyed_with(session), report.destroyed_with(session))
+    what = " ".join(filter(None, (session.lab.name, *also)))
+    question = f"Remove all machines of {what}? [y/N] "
     if not yes and session.workspace.root.exists() and not _confirmed("destroy")(question):
         raise Exit("nothing was removed", code=exit_codes.FAILED)
     removed = destroying.destroy(session)
-    console.print(f"removed {session.lab.name}" if removed else f"there is no lab at {session.workspace.root}")
+    said = f"removed {what}" if removed else f"there is no lab at {session.workspace.root}"
+    console.print(said, soft_wrap=True)
 
 
 @verb(
@@ -676,10 +680,10 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
     help=YES_HELP
     | {
         "quick": "only the fast unit tests; installs nothing",
-        "live": "also the tests on real labs (default)",
-        "sabotage": "instead: break a lab in the ways of docs/faults.md, and run `up` (15 minutes)",
-        "drills": "instead: run failure drills on a lab, and interrupt them (15 minutes)",
-        "lifecycle": "instead: change a lab in every way, and kill running commands (15 minutes)",
+        "live": "with or without the tests on real labs; with them is the default",
+        "sabotage": "instead: break a lab in the ways of docs/faults.md, and run `up` (25 minutes)",
+        "drills": "instead: run failure drills on a lab, and interrupt them (10 minutes)",
+        "lifecycle": "instead: change a lab in every way, and kill running commands (20 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
@@ -901,7 +905,9 @@ def _revert_drill(session: Any) -> None:
         from lab.session import of_lab
 
         # The fault is in the lab as it was created, even if lab.yaml has changed since.
-        console.print(command.heal(of_lab(session, session.made.lab) if session.made else session))
+        undone = command.revert(of_lab(session, session.made.lab) if session.made else session)
+        if undone:
+            console.print(undone)
 
 
 def _up(session: Any, wish: Any, command: str, measure: bool) -> None:
@@ -929,7 +935,9 @@ def _confirmed(command: str) -> Callable[[str], bool]:
     def ask(question: str) -> bool:
         if not sys.stdin.isatty():
             what = f"`{command}` needs confirmation, and standard input is not a terminal"
-            _show_error(f"{what}: {question.removesuffix(' [y/N] ')}", f"./inv {command} --yes", None)
+            asked = question.removesuffix("[y/N] ").removesuffix("Continue? ").strip()
+            first = "./inv plan shows all that changes; " if command == "up" else ""
+            _show_error(f"{what}: {asked}", f"{first}./inv {command} --yes", None)
             raise Exit(code=exit_codes.USAGE)
         try:
             answer = console.input(question, markup=False)

@@ -89,15 +89,19 @@ def keep(session: Session, name: str, *, consent: bool, confirm: Confirm) -> str
 
 def heal(session: Session) -> str:
     """Revert the fault that a drill left in; return the message."""
-    if not session.workspace.exists():
-        return "no drill has left a fault in the lab"
-    with session.workspace.lock():
-        undone = undo.leftovers(session)
+    undone = revert(session)
     if not undone:
         return "no drill has left a fault in the lab"
-    return (
-        f"reverted: {'; '.join(undone)}\nnext: ./inv status shows when the lab has recovered, within a minute"
-    )
+    return f"{undone}\nnext: ./inv status shows when the lab has recovered, within a minute"
+
+
+def revert(session: Session) -> str:
+    """Revert the fault that a drill left in; return what it was, "" if there was none."""
+    if not session.workspace.exists():
+        return ""
+    with session.workspace.lock():
+        undone = undo.leftovers(session)
+    return f"reverted: {'; '.join(undone)}" if undone else ""
 
 
 def chosen(name: str) -> tuple[catalogue.Drill, ...]:

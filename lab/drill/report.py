@@ -56,6 +56,14 @@ def read(path: Path) -> Report:
     return Report.model_validate_json(path.read_text(encoding="utf-8"))
 
 
+def destroyed_with(session: Session) -> str:
+    """The reports that `destroy` would remove, as a phrase; "" if there are none."""
+    number = len(list((session.workspace.root / "drills").glob("*/report.json")))
+    if not number:
+        return ""
+    return f"and {'a drill report' if number == 1 else f'{number} drill reports'} in .lab/drills"
+
+
 def shown(report: Report) -> RenderableType:
     """Return all drills as a table of medians over their runs, with a column for each profile, and the verdict.
 
@@ -148,15 +156,17 @@ def _failures(report: Report) -> list[Text]:
 
 def _errors(recording: Recording, probe: str) -> Iterator[str]:
     """How often requests of a probe failed with each error, when, and the last event before the first."""
-    began = recording.started or 0.0
+    began = recording.started
+    if began is None:
+        return
     failed: dict[str, list[float]] = {}
     for sample in getattr(recording, probe):
         if sample.error and sample.started >= began:
             failed.setdefault(sample.error, []).append(sample.started)
     for error, times in failed.items():
-        *_, event = (mark.what for mark in recording.marks if mark.at <= times[0])
-        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after the start, after the event: {event}"
-        yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}"
+        event = max((mark for mark in recording.marks if mark.at <= times[0]), key=lambda mark: mark.at)
+        when = f"{times[0] - began:.1f} to {times[-1] - began:.1f} s after the start"
+        yield f"{words.PROBES[probe].en}: {len(times)} × {error}, {when}, after the event: {event.what}"
 
 
 def _exemptions(report: Report) -> list[Text]:

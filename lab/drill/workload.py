@@ -80,13 +80,12 @@ def remove(api: Api, timeout: float = 60.0, log: Path | None = None) -> None:
     Logs to `log` what it waits for. Raises LabStateError if the API rejects the request, WaitTimedOut if the
     namespace still exists after `timeout` seconds.
     """
-    path = NAMESPACE_PATH
-    status, text = api.request("DELETE", path)
+    status, text = api.request("DELETE", NAMESPACE_PATH)
     if status not in (http.client.OK, http.client.ACCEPTED, http.client.NOT_FOUND, http.client.CONFLICT):
-        raise LabStateError(f"the API answered {status} to DELETE {path}: {refusal(text)}")
+        raise LabStateError(f"the API answered {status} to DELETE {NAMESPACE_PATH}: {refusal(text)}")
 
     def why_not_gone() -> str | None:
-        gone = api.request("GET", path)[0] == http.client.NOT_FOUND
+        gone = api.request("GET", NAMESPACE_PATH)[0] == http.client.NOT_FOUND
         return None if gone else "the API still has it"
 
     what = f"namespace {NAMESPACE} to be gone"

@@ -113,13 +113,20 @@ def _usage_error(self: ParseMachine, message: str) -> None:
         message = f"there is no flag {unknown[1]}"
         known = _near(unknown[1], self.context.flags, "{}") + known
     elif unknown:
-        message = f"there is no verb {unknown[1]}"
-        known = _near(unknown[1], self.contexts, "`./inv {}`") + "`./inv --list` shows all verbs"
+        message, known = _no_verb(unknown[1], verb, _near(unknown[1], self.contexts, "`./inv {}`"), known)
     elif self.flag and "needed value" in message:
         message = f"--{self.flag.name} needs a value"
     elif verb and "did not receive" in message:
         message = f"`{verb}` needs: {', '.join(each.name for each in self.context.missing_positional_args)}"
     raise UsageError(f"error: {message}\n  next: {known}", self.context)
+
+
+def _no_verb(word: str, after: str | None, near: str, known: str) -> tuple[str, str]:
+    """The message and the next step for a word that is no verb; it may be meant for the verb `after`."""
+    if near or not after:
+        return f"there is no verb {word}", f"{near}`./inv --list` shows all verbs"
+    runs = f"`./inv {after} MACHINE -- {word}` runs it on a machine; " if after == "ssh" else ""
+    return f"`{after}` takes no {word} after that, and there is no verb of that name", f"{runs}{known}"
 
 
 def _exit_on_broken_pipe(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

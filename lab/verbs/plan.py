@@ -389,7 +389,6 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
     joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
     come_and_gone = _come_and_gone(session, change)
     renamed = bool(come_and_gone)  # every machine has a file with all names
-    servers = any(node.spec.serves_api for node in come_and_gone)
     kinds = {setting.effect.kind for setting in change.reconfigured}
     targets: dict[str, list[str]] = {step.name: [] for step in UP}
     if missing or off:
@@ -397,7 +396,7 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
         targets["machine"] = [node.name for node in lab.nodes if node.name in missing | off]
     targets["node"] = [node.name for node in lab.kubernetes_nodes if renamed or node.name in joining]
     unconfigured = any(node.name in missing | there.unjoined for node in lab.balancers)
-    if servers or unconfigured or "load-balancer" in kinds | there.unfinished:
+    if renamed or unconfigured or "load-balancer" in kinds | there.unfinished:
         targets["load-balancer"] = [node.name for node in lab.balancers]
     if joining or first.name in there.damaged or "control-plane-init" in there.unfinished:
         targets["control-plane-init"] = [first.name]
@@ -547,7 +546,8 @@ def shown(forecast: Forecast) -> RenderableType:
         parts.append(Text(f"{why}, so they are assumed to be as they were made"))
     if forecast.not_asked:
         names = "; ".join(forecast.not_asked)
-        parts.append(Text(f"{names}. `up` starts them, then checks them"))
+        them = "it" if len(forecast.not_asked) == 1 else "them"
+        parts.append(Text(f"{names}. `up` starts {them}, then checks {them}"))
     parts += [Text(f"impossible: {each.message}", "red") for each in forecast.impossible]
     parts += [
         Text(f"  next: {way}") for way in hints_by_keys({each.key: each.next for each in forecast.impossible})

@@ -19,7 +19,7 @@ from lab.workspace import Workspace, kubeconfig
 EMULATED = (
     "Machines are emulated: KVM does not work here, or lab.yaml says so. Each step takes many times as long,\n"
     f"so all timeouts are {EMULATION_PATIENCE} times as long. Two machines take about 12 minutes on two CPUs\n"
-    "that do nothing else, with `network: {policy: none}` in lab.yaml, three about 16."
+    "that do nothing else, with `network: {policy: none}` in lab.yaml, three 20 to 25."
 )
 """What `up` prints before it starts to create emulated machines."""
 

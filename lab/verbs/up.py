@@ -220,7 +220,7 @@ def impossible_message(session: Session, lines: dict[str, int], setting: Setting
 def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
     """The question before machines are removed or upgraded: which ones, and what is lost."""
     names = [node.name for node in change.removed]
-    sentences = [f"{', '.join(names)} will be removed, with all data that is only on them."] if names else []
+    sentences = [f"{', '.join(names)} will be removed, with all data that is only there."] if names else []
     if change.upgraded:
         versions = f"from {change.upgraded.before} to {change.upgraded.after}"
         sentences.append(f"Kubernetes will be upgraded {versions}; the only way back is the backup before it.")

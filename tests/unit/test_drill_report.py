@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from lab.drill.page import page
-from lab.drill.recording import Figure, Report, Result
+from lab.drill.recording import Figure, Mark, Report, Result
 from lab.drill.report import read, shown, write
 from lab.workspace import Workspace
 from tests.unit.drills import recording, report, result, whole_report
@@ -57,6 +57,22 @@ def test_what_failed_more_often_than_it_may_is_told_with_its_time_and_cause() ->
     assert told.startswith("kill-control-plane (tuned, run 2): New connections: ")
     assert f": {count} × connection refused, 0." in told
     assert told.endswith("s after the start, after the event: cp2 killed")
+
+
+def test_the_event_before_a_failure_is_the_latest_in_whatever_order_they_were_noticed() -> None:
+    run = recording(down=4)
+    run = run.model_copy(update={"marks": (*run.marks, Mark(at=1.0, kind="step", what="noticed late"))})
+    (told,) = [each for each in said(report(result(run))) if "New connections: " in each and "refused" in each]
+    assert told.endswith("after the event: cp2 killed")
+
+
+def test_what_failed_before_a_drill_began_is_no_failure_of_the_drill() -> None:
+    run = recording(down=4).model_copy(update={"marks": ()})
+    missing = Result(
+        recording=run, figures=(Figure(name="connections.failed", value=None, limit=0),), problem="no"
+    )
+    lines = said(report(missing))
+    assert not any("connection refused" in each for each in lines)
 
 
 def test_the_table_leaves_out_what_has_no_limit_and_does_not_matter() -> None:

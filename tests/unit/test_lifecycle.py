@@ -482,7 +482,7 @@ def test_a_smaller_lab_is_asked_for_with_what_is_lost(world: World) -> None:
     with pytest.raises(LabStateError, match=r"^nothing was changed$"):
         world.up(lab_of(world.folder, control_planes=1, workers=1), consent=False)
     assert world.asked == [
-        "cp2, cp3, w2 will be removed, with all data that is only on them. With 1 control plane, "
+        "cp2, cp3, w2 will be removed, with all data that is only there. With 1 control plane, "
         "none may fail any more; with the present 3, 1 may. Continue? [y/N] "
     ]
     assert world.touches == []
@@ -644,7 +644,7 @@ def test_nobody_to_ask_is_told_which_flag_consents(
         said := " ".join(capsys.readouterr().err.split())
     )
     assert "none may fail any more" in said
-    assert "next: ./inv up --yes" in said
+    assert "next: ./inv plan shows all that changes; ./inv up --yes" in said
 
 
 # Members that are gone for good.

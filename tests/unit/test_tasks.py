@@ -22,7 +22,7 @@ from lab.errors import LabStateError
 from lab.exit_codes import CHANGES, DOWN, TASK_NOT_YET, USAGE
 from lab.exit_codes import IMPOSSIBLE as REFUSED_CHANGE
 from lab.health import verify
-from lab.session import open_wanted
+from lab.session import Session, open_wanted
 from lab.system import progress
 from lab.workspace import Workspace, made
 from lab.workspace.made import Made
@@ -321,6 +321,12 @@ def test_an_encoding_without_our_signs_gets_plain_ones(tmp_path: Path, bin_folde
             "error: there is no verb upp\n  next: did you mean `./inv up`? `./inv --list` shows all verbs\n",
         ),
         (("zzz",), "error: there is no verb zzz\n  next: `./inv --list` shows all verbs\n"),
+        (
+            ("ssh", "cp1", "hostname"),
+            "error: `ssh` takes no hostname after that, and there is no verb of that name\n"
+            "  next: `./inv ssh MACHINE -- hostname` runs it on a machine; `./inv --help ssh` shows",
+        ),
+        (("plan", "zzz"), "error: `plan` takes no zzz after that, and there is no verb of that name\n"),
         (("render", "upp"), "error: there is no verb upp\n  next: did you mean `./inv up`?"),
         (
             ("up", "--yess"),
@@ -794,20 +800,20 @@ def test_a_lab_that_was_only_rendered_may_become_another(tmp_path: Path, bin_fol
             "nodes: {workers: {count: 1}}",
             ("up",),
             "`up` needs confirmation, and standard input is not a terminal: w2, w3 will be removed, with all "
-            "data that is only on them. Continue?",
-            "./inv up --lab lab.yaml --yes",
+            "data that is only there.",
+            "./inv plan --lab lab.yaml shows all that changes; ./inv up --lab lab.yaml --yes",
         ),
         (
             "nodes: {control_planes: {count: 1}}",
             ("up",),
-            "With 1 control plane, none may fail any more; with the present 3, 1 may. Continue?",
-            "./inv up --lab lab.yaml --yes",
+            "With 1 control plane, none may fail any more; with the present 3, 1 may.",
+            "./inv plan --lab lab.yaml shows all that changes; ./inv up --lab lab.yaml --yes",
         ),
         (
             "",
             ("replace", "w3"),
             "`replace w3` needs confirmation, and standard input is not a terminal: w3 will be removed and "
-            "created again. Continue?",
+            "created again.",
             "./inv replace --lab lab.yaml w3 --yes",
         ),
         (
@@ -852,15 +858,21 @@ def test_a_person_who_does_not_say_yes_keeps_the_lab(
     assert tasks._confirmed("up")("Continue? [y/N] ") is removes
 
 
-def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
-    tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("undone", ["", "reverted: cp2's API server frozen"])
+def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made_and_told_if_there_was_one(
+    tmp_path: Path, lived: Made, monkeypatch: pytest.MonkeyPatch, undone: str
 ) -> None:
     import tasks
 
     healed: list[tuple[str, ...]] = []
-    monkeypatch.setattr(
-        command, "heal", lambda session: healed.append(tuple(node.name for node in session.remote.lab.nodes))
-    )
+
+    def revert(session: Session) -> str:
+        healed.append(tuple(node.name for node in session.remote.lab.nodes))
+        return undone
+
+    monkeypatch.setattr(command, "revert", revert)
+    console, text = printed()
+    monkeypatch.setattr(tasks, "console", console)
     edited(tmp_path, "nodes: {workers: {count: 0}}")
     session = open_wanted(tmp_path / "lab.yaml", printed()[0])
     tasks._revert_drill(session)
@@ -868,6 +880,7 @@ def test_a_drill_s_fault_is_reverted_in_the_lab_as_it_was_made(
     session.workspace.drill.mkdir()
     tasks._revert_drill(session)
     assert healed == [tuple(node.name for node in lived.lab.nodes)]
+    assert text.getvalue().strip() == undone
 
 
 def test_replacing_in_a_lab_that_has_no_machines_says_how_to_make_them(
@@ -928,7 +941,7 @@ def test_stopping_machines_says_which_were_and_how_to_start_them(tmp_path: Path,
     program(tmp_path / "bin", "docker", f'echo "docker $*" >>{tmp_path}/asked\n{states}')
     ran = typed(tmp_path, "stop", "w3,w2", "--lab", "lab.yaml")
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.endswith("w3 stopped\nnext: ./inv up --lab lab.yaml starts them again\n")
+    assert ran.stdout.endswith("w3 stopped\nnext: ./inv up --lab lab.yaml starts it again\n")
     assert [line for line in asked(tmp_path) if "docker stop" in line] == ["docker stop --time 30 ha-lab-w3"]
     ran = typed(tmp_path, "stop", "w2", "--lab", "lab.yaml")
     assert ran.returncode == 0

@@ -111,7 +111,7 @@ def test_what_goes_is_asked_for_and_a_no_changes_nothing(
         with pytest.raises(LabStateError, match="nothing was changed"):
             up.up(fewer, Request(), person)
         assert carried_out == []
-    assert questions == ["w3 will be removed, with all data that is only on them. Continue? [y/N] "]
+    assert questions == ["w3 will be removed, with all data that is only there. Continue? [y/N] "]
     carried_out.clear()
     up.up(fewer, Request(consent=True), nobody)
     assert len(carried_out) == 1

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
+from tests.lifecycle.conftest import LivingLab
 
 __all__ = ["pytest_runtest_makereport"]
 
@@ -49,8 +49,5 @@ def whole() -> Iterator[TestLab]:
     for lab in _lab("ha-lab-vm-whole", 1, 1):
         lab.succeed("render")  # which finds out whether KVM works
         if not lab.session.lab.emulated:
-            lab_file = lab.folder / "lab.yaml"
-            data = yaml.safe_load(lab_file.read_text(encoding="utf-8"))
-            data["nodes"]["workers"]["count"] = 3
-            lab_file.write_text(yaml.safe_dump(data), encoding="utf-8")
+            LivingLab(lab).edit(workers=3)
         yield lab
