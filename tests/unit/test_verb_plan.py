@@ -879,7 +879,7 @@ def test_an_upgrade_is_planned_machine_by_machine_and_what_users_notice_is_said(
     }
     assert (found.exit_code, found.upgraded) == (CHANGES, ("1.35.4", "1.36.3"))
     # One machine after the other, behind the payload of all.
-    assert found.seconds == 40 + 3 * 75 + 2 * 30
+    assert found.seconds == 40 + 3 * 250 + 2 * 10
     assert "none fails" in found.notice[0]
     assert "it asks before it upgrades Kubernetes 1.35.4 → 1.36.3" in text(found)
     assert json.loads(plan.to_json(found))["upgraded"] == ["1.35.4", "1.36.3"]
