@@ -51,11 +51,23 @@ def marks(session: Session, wall: float, injected: float, healed: float) -> tupl
     each change is a mark.
     """
     noticed = []
-    said = [read(session, balancer, wall + injected) for balancer in session.lab.balancers]
-    for at, name, up in sorted(chain.from_iterable(said)):
-        when = at - wall
-        if not up and injected <= when <= healed:
-            noticed.append(Mark(at=when, kind="detect", what=f"HAProxy takes {name} out"))
-        elif up and when > healed:
-            noticed.append(Mark(at=when, kind="whole", what=f"{name} behind the load balancer"))
+    for at, name, up in _changes(session, wall, injected):
+        if not up and injected <= at <= healed:
+            noticed.append(Mark(at=at, kind="detect", what=f"HAProxy takes {name} out"))
+        elif up and at > healed:
+            noticed.append(Mark(at=at, kind="whole", what=f"{name} behind the load balancer"))
     return tuple(noticed)
+
+
+def steps(session: Session, wall: float, began: float) -> tuple[Mark, ...]:
+    """The same for a change, of which every server's going out and coming back is a step."""
+    said = {True: "{} behind the load balancer", False: "HAProxy takes {} out"}
+    return tuple(
+        Mark(at=at, kind="step", what=said[up].format(name)) for at, name, up in _changes(session, wall, began)
+    )
+
+
+def _changes(session: Session, wall: float, since: float) -> list[tuple[float, str, bool]]:
+    """When servers of any load balancer went down or up (True) since then, on the recording's clock."""
+    said = [read(session, balancer, wall + since) for balancer in session.lab.balancers]
+    return [(at - wall, name, up) for at, name, up in sorted(chain.from_iterable(said))]

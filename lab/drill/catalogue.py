@@ -123,6 +123,12 @@ def _lose_data(scene: Scene) -> None:
     scene.fault("etcd_data_lost", "inject")
 
 
+def _stall(scene: Scene) -> None:
+    """The fault lasts two seconds, and is over when this returns."""
+    scene.injected()
+    scene.fault("api_server_stalled", "inject")
+
+
 def _fill(scene: Scene) -> None:
     """One member with a small quota is enough: its alarm stops the writes of the whole cluster."""
     scene.fault("etcd_quota_small", "inject")
@@ -182,6 +188,20 @@ DRILLS = (
         _fault("api_server_frozen", "inject"),
         _fault("api_server_frozen", "heal"),
         limits=SILENT,
+    ),
+    Drill(
+        "stall-api-server",
+        _follower,
+        _stall,
+        _fault("api_server_stalled", "heal"),
+        seconds=5,
+        limits={
+            "connections.failed": 0,
+            "connections.slowest_s": 4,
+            "writes.failed": 0,
+            "writes.longest_gap_s": 4,
+            "watch.cut": 0,
+        },
     ),
     Drill(
         "kill-etcd-leader",

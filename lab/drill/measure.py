@@ -149,10 +149,8 @@ def _watched(
         if failure is None:
             observed.leader_changes = _raft_term(session, steady.etcd_members[0]) - term
             observed.require_workload(steady, "after-the-change")
-            times = observed.wall, observed.first("begin"), observed.first("end")
             with session.progress.asking("HAProxy's log"):
-                noticed = balancer_log.marks(session, *times)
-            observed.marks += [Mark(at=mark.at, kind="step", what=mark.what) for mark in noticed]
+                observed.marks += balancer_log.steps(session, observed.wall, observed.first("begin"))
 
     return _also(failure, lambda: observed.attempt(conclude))
 

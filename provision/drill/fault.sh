@@ -28,6 +28,12 @@ api_server_frozen() {
 	esac
 }
 
+# Two seconds, in which a busy host gives it no time.
+api_server_stalled() {
+	trap 'pkill -CONT -x kube-apiserver || true' EXIT
+	[[ $1 == heal ]] || { pkill -STOP -x kube-apiserver && sleep 2; }
+}
+
 # The disk under etcd takes a few writes a second and no more, so that each fsync lasts half a second and
 # longer. Kernel: admin-guide/cgroup-v1/blkio-controller, "Throttling/Upper limit policy"; cgroup-v2, "io.max".
 etcd_disk_slowed() {

@@ -28,7 +28,7 @@ from lab.drill import (
     workload,
 )
 from lab.drill.page import page
-from lab.drill.recording import Exemption, Mark, Report, Title
+from lab.drill.recording import Exemption, Report, Title
 from lab.drill.scene import Etcd, Scene
 from lab.errors import LabError, LabStateError
 from lab.health import verify
@@ -140,15 +140,15 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
         monkeypatch.setattr(measure, "raft_term", lambda session, node: made.term)
         monkeypatch.setattr(measure, "wait_for_recovery", made.wait_for_recovery)
         monkeypatch.setattr(run, "wait_for_recovery", made.wait_for_recovery)
-        monkeypatch.setattr(balancer_log, "marks", taken_out)
+        monkeypatch.setattr(balancer_log, "read", taken_out)
         yield made
     names = {thread.name for thread in threading.enumerate()}
     assert not names & {"_connect", "_write", "_ask_service", "_follow", "_beat"}
 
 
-def taken_out(session: Session, wall: float, began: float, ended: float) -> tuple[Mark, ...]:
+def taken_out(session: Session, balancer: Node, since: float) -> tuple[tuple[float, str, bool], ...]:
     """What HAProxy's log has."""
-    return (Mark(at=began + 0.01, kind="detect", what="HAProxy takes cp1 out"),)
+    return ((since + 0.01, "cp1", False),)
 
 
 def figure(found: Report, name: str) -> tuple[float | None, float | None]:
@@ -437,7 +437,7 @@ WAITS = {
     "the probes' last responses": (probes.Probes, "finish"),
     "the writes that the cluster has": (workload, "read_back"),
     "every older workload to run, and then a new one": (workload, "schedules"),
-    "HAProxy's log": (balancer_log, "marks"),
+    "HAProxy's log": (balancer_log, "read"),
     "namespace ha-lab-drill to be removed": (workload, "remove"),
 }
 

@@ -260,6 +260,20 @@ def test_what_each_load_balancer_noticed_is_marked_in_the_order_of_time(session:
     assert [round(mark.at) for mark in found] == [2, 3]
 
 
+def test_of_a_change_all_that_haproxy_noticed_is_a_step(session: Session) -> None:
+    now = time.time()
+    text = f"{now:.6f}\n"
+    for after, word in ((2, "DOWN"), (30, "UP")):
+        entry = {
+            "MESSAGE": f"Server apiserverbackend/cp1 is {word}",
+            "__REALTIME_TIMESTAMP": str(int((now + after) * 1e6)),
+        }
+        text += f"{json.dumps(entry)}\n"
+    opened, _ = two(session, lb1=text, lb2="")
+    found = [(round(mark.at), mark.kind, mark.what) for mark in balancer_log.steps(opened, now, 1.0)]
+    assert found == [(2, "step", "HAProxy takes cp1 out"), (30, "step", "cp1 behind the load balancer")]
+
+
 def test_haproxys_changes_are_read_once_each_on_our_clock() -> None:
     lines = recorded("haproxy/journal.json").splitlines()
     found = balancer_log.changes(lines, ahead=100.0)

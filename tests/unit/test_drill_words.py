@@ -10,18 +10,11 @@ from lab.drill.stories import STORIES
 from lab.texts import Bilingual
 
 DRILLS = (
-    *("kill-control-plane", "stop-api-server", "freeze-api-server", "kill-etcd-leader", "slow-etcd-disk"),
-    *("partition-control-plane", "partition-from-peers", "lose-quorum"),
+    *("kill-control-plane", "stop-api-server", "freeze-api-server", "stall-api-server"),
+    *("kill-etcd-leader", "slow-etcd-disk", "partition-control-plane", "partition-from-peers", "lose-quorum"),
     *("lose-quorum-for-good", "etcd-no-space", "replace-etcd-member", "downgrade-etcd"),
-    *(
-        "reload-load-balancer",
-        "restart-load-balancer",
-        "kill-load-balancer",
-        "kill-worker",
-        "power-off-all",
-        "renew-certificates",
-    ),
-    *("certificates-expire", "rotate-ca", "upgrade"),
+    *("reload-load-balancer", "restart-load-balancer", "kill-load-balancer", "kill-worker"),
+    *("power-off-all", "renew-certificates", "certificates-expire", "rotate-ca", "upgrade"),
 )
 HANGUL = re.compile("[가-힣]")
 
