@@ -6,6 +6,7 @@ It judges the same facts as verify, but runs no pods, so it takes some seconds w
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -43,6 +44,9 @@ API_CHECK = "api-through-it"
 
 FIRST = 8
 """How many findings are shown of a lab that is down."""
+
+SOON = 2.0
+"""Seconds before a second look at what may pass: etcd elects a leader in one or two."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
@@ -100,7 +104,19 @@ class Status:
 
 
 def look(session: Session) -> Status:
-    """Ask machines and API, side by side; what can't be asked is said to be so. Never raises LabError."""
+    """Ask machines and API, side by side; what can't be asked is said to be so. Never raises LabError.
+
+    A finding without a known cause, of a lab whose machines are all there, may be an election or a slow moment
+    of this host: then they are asked once more.
+    """
+    found = _look(session)
+    if found.health == "degraded" and found.all_ready and not found.causes:
+        time.sleep(SOON * session.lab.patience)
+        found = _look(session)
+    return found
+
+
+def _look(session: Session) -> Status:
     reason = _why_not_up(session)
     if reason is not None:
         return _down(session.lab, reason)

@@ -100,6 +100,30 @@ def test_a_machine_with_another_checkout_s_script_answers_all_the_same() -> None
     assert found.problems == (why.reason,)
 
 
+@pytest.mark.parametrize(
+    ("first", "asked"),
+    [
+        (looked(section("cp2", "etcd-status", "")), 2),
+        (looked(), 1),
+        (looked(silent("cp2"), server_down("cp2")), 1),
+        (looked(haproxy_stopped), 1),
+    ],
+    ids=["degraded", "healthy", "a machine does not answer", "down"],
+)
+def test_what_may_be_an_election_is_asked_once_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, first: status.Status, asked: int
+) -> None:
+    answers = [first, looked()]
+    monkeypatch.setattr(status, "SOON", 0.0)
+    monkeypatch.setattr(status, "_look", lambda session: answers.pop(0))
+    workspace = Workspace(tmp_path / ".lab")
+    opened = Session(
+        tmp_path / "lab.yaml", lab(), workspace, FakeRemote(lab(), workspace), Progress(printed()[0], tmp_path)
+    )
+    assert status.look(opened) == (first if asked == 1 else looked())
+    assert len(answers) == 2 - asked
+
+
 def test_one_api_server_left_is_named() -> None:
     found = looked(server_down("cp1"), server_down("cp3"))
     assert found.losses == ("the loss of cp2: no other API server is well",)
