@@ -59,7 +59,7 @@ def test_etcd_is_read_from_each_member() -> None:
     views = [machine(name).etcd_status for name in ("cp1", "cp2", "cp3")]
     assert len({view.member for view in views}) == 3
     assert len({(view.leader, view.term) for view in views}) == 1
-    assert {view.version for view in views} == {"3.6.8"}
+    assert {view.version for view in views} == {"3.6.16"}
     assert {member.name for member in machine("cp2").etcd_members} == {"cp1", "cp2", "cp3"}
     assert machine("cp1").etcd_alarms == ()
 
