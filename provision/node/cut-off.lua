@@ -5,32 +5,36 @@
 -- a session that is cut has nowhere to go, while one that is kept goes on when the election is over.
 --
 -- A server that accepts connections and says nothing may be frozen, or only slow, on a busy host. Its sessions
--- get longer: those of a slow one go on. One that is drained is not down, and completes what was asked of it.
+-- get longer: those of a slow one go on. A server that is drained completes what was asked of it, and its
+-- watches, which have no end, then go on elsewhere.
 
 local BACKEND = "apiserverbackend"
 local INTERVAL = 250 -- ms between two looks
-local PATIENCE = 500 -- ms that a server must have been down; more than `timeout connect` in haproxy.cfg
-local PATIENCE_WITH_SILENT = 2000 -- ms
+local PATIENCE = 500 -- ms that a server must have been out; more than `timeout connect` in haproxy.cfg
+local PATIENCE_WITH_SILENT = 2000
+local PATIENCE_WITH_DRAINED = 4000
 
-local down = {} -- server name → ms for which it has been seen down
+local out = {} -- server name → ms for which it has been seen down, or drained
 
--- What the last check found: "L6TOUT", "L7TOUT" (TLS, or the request, was not answered), with "* " in front
--- while the next one is under way; management guide 9.1, "check_status".
+-- "UP", "UP 1/2" (about to fall), "DRAIN", "DOWN", "DOWN 1/2" (about to rise), "MAINT" (by hand). What the last
+-- check found: "L6TOUT", "L7TOUT" (TLS, or the request, was not answered), with "* " in front while the next one
+-- is under way. Management guide 9.1, "status" and "check_status".
 local function patience_with(stats)
+	if stats.status:find("^DRAIN") then
+		return PATIENCE_WITH_DRAINED
+	end
 	return stats.check_status:find("L[67]TOUT") and PATIENCE_WITH_SILENT or PATIENCE
 end
 
 local function look(servers)
 	local others_are_up = false
 	for name, server in pairs(servers) do
-		-- "UP", "UP 1/2" (about to fall), "DRAIN" (it is up), "DOWN", "DOWN 1/2" (about to rise); the same, "status".
-		local status = server:get_stats().status
-		if status:find("^DOWN") then
-			down[name] = (down[name] or -INTERVAL) + INTERVAL
+		if server:get_stats().status:find("^UP") then
+			others_are_up = true
+			out[name] = nil
 		else
-			down[name] = nil
+			out[name] = (out[name] or -INTERVAL) + INTERVAL
 		end
-		others_are_up = others_are_up or status:find("^UP") ~= nil
 	end
 	return others_are_up
 end
@@ -40,10 +44,10 @@ core.register_task(function()
 		core.msleep(INTERVAL)
 		local servers = core.backends[BACKEND].servers
 		if look(servers) then
-			for name, since in pairs(down) do
+			for name, since in pairs(out) do
 				local stats = servers[name]:get_stats()
 				if since >= patience_with(stats) and tonumber(stats.scur) > 0 then
-					core.log(core.notice, name .. " is down: its sessions end")
+					core.log(core.notice, name .. " is out (" .. stats.status .. "): its sessions end")
 					servers[name]:shut_sess()
 				end
 			end

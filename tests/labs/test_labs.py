@@ -110,6 +110,19 @@ def test_ssh_has_the_commands_own_exit_code(seven: TestLab) -> None:
     assert seven.inv("ssh", "w1", "--", "hostname").said.strip() == "w1"
 
 
+def test_sessions_end_as_soon_as_their_server_is_of_no_use_and_no_sooner(seven: TestLab) -> None:
+    session = seven.session
+    [balancer] = session.lab.balancers
+    script = Path(__file__).with_name("sessions-end.sh").read_text(encoding="utf-8")
+    command = ["sudo", "setsid", "--wait", "bash", "-s"]
+    said = session.remote.run(balancer, command, stdin=script, timeout=60).stdout
+    ended = {name: int(after) / 1000 for name, after in (line.split() for line in said.splitlines())}
+    assert set(ended) == {"refusing", "silent", "drained"}, "the session with a server that is well goes on"
+    assert 0.5 < ended["refusing"] < ended["drained"]
+    assert ended["drained"] > 4
+    assert ended["silent"] > 4, "two checks that time out, and two seconds more"
+
+
 def test_logs_hold_what_happened_and_no_secret(seven: TestLab) -> None:
     archive = Path(seven.succeed("logs").out.strip())
     secrets = known_secrets(seven)
