@@ -168,12 +168,19 @@ def _agnhost(target: Path, parts: Parts) -> None:
 
 
 def _busybox(target: Path, parts: Parts) -> None:
-    """Debian's static busybox with a link for each of its programs."""
-    program = target.with_name("busybox")
-    program.write_bytes(_text_of(parts.root, "usr/bin/busybox"))
-    program.chmod(0o755)
+    """Debian's static busybox with a link for each of its programs but `sh`.
+
+    The shell of Debian's busybox drops variables whose names are none of a shell, such as `data-1`; that of the
+    suite's own image and bash pass them on.
+    """
+    program, shell = target.with_name("busybox"), target.with_name("sh")
+    for file, name in ((program, "busybox"), (shell, "bash-static")):
+        file.write_bytes(_text_of(parts.root, f"usr/bin/{name}"))
+        file.chmod(0o755)
     applets = process.run([program, "--list"], timeout=60).stdout.split()
-    links: dict[str, Entry] = {f"bin/{name}": Link("busybox") for name in applets if name != "busybox"}
+    links: dict[str, Entry] = {
+        f"bin/{name}": Link("busybox") for name in applets if name not in ("busybox", "sh")
+    }
     folders: dict[str, Entry] = {name: None for name in ("tmp", "root", "var/www", "home")}
     _write_layer(
         target,
@@ -181,6 +188,7 @@ def _busybox(target: Path, parts: Parts) -> None:
             **links,
             **folders,
             "bin/busybox": File(program, 0o755),
+            "bin/sh": File(shell, 0o755),
             "usr/bin/env": Link("/bin/busybox"),
             "etc/passwd": File(
                 b"root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n"

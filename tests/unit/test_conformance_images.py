@@ -45,6 +45,7 @@ def debian_root(path: Path) -> Path:
     files = {
         "./etc/passwd": b"root:x:0:0:root:/root:/bin/bash\n",
         "./etc/group": b"root:x:0:\n",
+        "./usr/bin/bash-static": b"bash",
         "./usr/bin/busybox": SHELL,
         "./usr/bin/dig": b"dig",
         "./usr/share/doc/dig/copyright": b"text",
@@ -119,6 +120,7 @@ def test_what_is_in_them(archive: Path) -> None:
     inside = {short_name(name): members for name, _, members in read(archive)}
     assert inside["nonewprivs"]["usr/local/bin/nnp"].mode == 0o6755  # its test is about the setuid bit
     assert inside["busybox"]["bin/wget"].linkname == "busybox"
+    assert inside["busybox"]["bin/sh"].isfile(), "not busybox's own"
     assert inside["busybox"]["tmp"].mode == 0o1777
     assert {"agnhost", "agnhost-2", "localhost.crt", "usr/bin/dig", "data.json"} <= set(inside["kitten"])
     assert "usr/bin/dig" in inside["glibc-dns-testing"]
