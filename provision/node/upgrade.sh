@@ -8,10 +8,10 @@
 #   upgrade.sh --etcd TAG        only etcd, to the image with this tag: before a version whose etcd asks for that, or in the
 #                                drill that downgrades it
 #
-# --plain  only what kubeadm's page has, for comparison: neither leadership nor the API server's clients are cared for.
+# --plain  only what kubeadm's page has, for comparison: leadership stays until etcd ends.
 #
-# A control plane's API server and etcd are restarted. So this machine's member hands its leadership over first, and its
-# API server ends before its etcd does: its requests are answered, and its watches go on elsewhere (kubeadm#2991).
+# A control plane's etcd is restarted beside its API server, whose requests then hang (kubeadm#2991). So this machine's
+# member hands its leadership over first; its API server's sessions have ended by then (load-balancer.sh --settle).
 #
 # Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its
 # phases, which leave alone what is as it should be.
@@ -22,9 +22,6 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/etcd-members.sh
 source "$HERE/etcd-members.sh"
 
-# Seconds for requests to be answered. Watches would keep an API server for the 60 s of its --request-timeout, and the
-# kubelet of a control plane has no other one: its lease ends after 40 s, and kubeadm upgrades no node that is not Ready.
-readonly ENDS=15
 readonly OWN=https://127.0.0.1:2379
 readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
 readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
@@ -92,30 +89,6 @@ hand_over_leadership() {
 	[[ -z $member ]] || move_leadership "$listed" "$member" "$NODE_NAME"
 }
 
-api_server_ended() {
-	local now
-	now=$(pgrep -x kube-apiserver) || return 0
-	[[ $now != "$1" ]] || {
-		echo "it still answers requests"
-		return 1
-	}
-}
-
-# The kubelet starts it again at once; HAProxy sends it nothing then.
-restart_api_server() {
-	local process left
-	process=$(pgrep -x kube-apiserver) || return 0
-	pkill -TERM -x kube-apiserver || return 0
-	changed=yes
-	for ((left = ENDS; left > 0; left--)); do
-		! api_server_ended "$process" >/dev/null || return 0
-		sleep 1
-	done
-	log "its watches are cut, which do not end by themselves"
-	kill -KILL "$process" 2>/dev/null || true # it may just have ended
-	wait_for 30 "this machine's API server to end" api_server_ended "$process"
-}
-
 own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
 
 # kubeadm moves each manifest away before it puts the new one there. One that was killed in between has left none.
@@ -158,10 +131,7 @@ upgrade_with_kubeadm() {
 		publish_etcd_tag
 		command=$(kubeadm_command)
 		[[ ! -d $HERE/patches ]] || flags+=(--patches "$HERE/patches")
-		if has_others && [[ $plain == no ]]; then
-			hand_over_leadership
-			restart_api_server
-		fi
+		! has_others || [[ $plain == yes ]] || hand_over_leadership
 	fi
 	[[ $command == node ]] || flags=("v$version" --yes "${flags[@]}")
 	log "kubeadm upgrade $command"
@@ -190,10 +160,7 @@ upgrade() {
 # Its manifest is all that kubeadm changes for another image.
 upgrade_etcd() {
 	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
-	if has_others; then
-		hand_over_leadership
-		restart_api_server
-	fi
+	! has_others || hand_over_leadership
 	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
 	wait_for 120 "this machine's API server" own_api_server_ready
