@@ -13,18 +13,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lab import providers
-from lab.errors import ConfigError, HostNotFit, LabError, LabStateError, WaitTimedOut
+from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
 from lab.model import Node
 from lab.model.change import Change
 from lab.plans import engine, quorum
 from lab.plans import recover as plans
 from lab.plans.recover import Found
 from lab.plans.situation import Situation, Source
-from lab.providers import MachineState
 from lab.remote import side_by_side
 from lab.session import Session, has_machines
-from lab.system.wait import wait_until
-from lab.verbs import losses, render
+from lab.verbs import answers, losses, render
 from lab.verbs.interrupted import restore_problem
 from lab.verbs.up import Confirm, Run, keep_kubeconfig
 from lab.workspace import backup as backups
@@ -33,9 +31,6 @@ from lab.workspace.backup import Backup, Inventory
 from lab.workspace.made import Made
 from lab.workspace.recovery import Recovery
 from lab.workspace.render import credentials
-
-ANSWER_TIMEOUT = 60.0
-"""Seconds for a control plane to respond; after that it counts as dead, and its data as lost."""
 
 KEYS_TIMEOUT = 20.0
 """Seconds for a member to list its keys."""
@@ -149,7 +144,10 @@ def _look(session: Session) -> Scene:
     with session.progress.asking("what state the machines are in"):
         states = providers.states(lab, session.workspace)
     exist = tuple(node for node in lab.etcd_members if states[node.name] not in ("absent", "incomplete"))
-    silent = _start(session, exist, states)
+    # The load balancer, too: checks ask the API through it.
+    answers.start(session, lab, states, (*exist, *lab.balancers))
+    # One that does not respond in time counts as dead, and its data as lost.
+    silent = answers.silent(session, exist, patient=exist, note="does not respond")
     there = [node for node in exist if node not in silent]
     if not there:
         raise LabStateError(
@@ -164,37 +162,6 @@ def _look(session: Session) -> Scene:
     if not members:
         raise LabStateError("no control plane has joined a cluster yet", hint="`./inv up` initialises one")
     return Scene(members, silent, others, found)
-
-
-def _start(session: Session, nodes: Sequence[Node], states: Mapping[str, MachineState]) -> tuple[Node, ...]:
-    """Start those that do not run; return those that do not respond within ANSWER_TIMEOUT."""
-    # The load balancer, too: checks ask the API through it.
-    off = [n for n in (*nodes, *session.lab.balancers) if states[n.name] in ("stopped", "paused")]
-    if off:
-        with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
-            for node in off:
-                providers.resume(session.lab, node)
-            providers.power_on(session.lab, [n for n in off if states[n.name] == "stopped"])
-
-    def why_not(node: Node) -> str | None:
-        if not off and session.remote.why_not_reachable(node) is None:
-            return None
-        with session.progress.step("machine", "starts and answers", node.name) as shown:
-            try:
-                wait_until(
-                    lambda: session.remote.why_not_reachable(node),
-                    what=f"{node.name} to answer by ssh",
-                    timeout=ANSWER_TIMEOUT * session.lab.patience,
-                    log=shown.log,
-                )
-            except WaitTimedOut as error:
-                shown.note = "does not respond"
-                return error.reason
-        return None
-
-    with session.progress.asking("an answer of each control plane"):
-        answers = side_by_side("asking the control planes", nodes, why_not)
-    return tuple(node for node in nodes if answers[node.name])
 
 
 def _require_possible(backup: Backup, scene: Scene) -> None:

@@ -39,14 +39,11 @@ from lab.remote import side_by_side
 from lab.session import Session, change_of, has_machines, machine, of_lab
 from lab.system import quoting
 from lab.system.wait import wait_until
-from lab.verbs import backup, bake, render, report
+from lab.verbs import answers, backup, bake, render, report
 from lab.verbs.interrupted import require_not_interrupted
 from lab.workspace import kubeconfig, made
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
-
-LEAVING_TIMEOUT = 60.0
-"""Seconds until a started machine that is to be removed has to respond; after that it counts as dead."""
 
 QUORUM_TIMEOUT = 120.0
 """Seconds until etcd has a majority again once its machines were started; 5 s are usual."""
@@ -644,34 +641,11 @@ class Run:
         record = session.made
         assert record is not None
         states = _states(session, record.lab)
-        off = [n for n in leaving if states.get(n.name) in ("stopped", "paused") and n.name not in replacing]
-        if off:
-            with session.progress.asking(f"{', '.join(node.name for node in off)} to be started"):
-                for node in off:
-                    providers.resume(record.lab, node)
-                providers.power_on(record.lab, off)
-
-        def why_not(node: Node) -> str | None:
-            if states.get(node.name) == "absent":
-                return "it does not exist"
-            if node not in off:
-                return session.remote.why_not_reachable(node)
-            with session.progress.step("machine", "starts again and answers", node.name) as shown:
-                try:
-                    wait_until(
-                        lambda: session.remote.why_not_reachable(node),
-                        what=f"{node.name} to answer by ssh",
-                        timeout=LEAVING_TIMEOUT * session.lab.patience,
-                        log=shown.log,
-                    )
-                except WaitTimedOut as error:
-                    shown.note = "does not respond, so it counts as dead"
-                    return error.reason
-            return None
-
-        with session.progress.asking("an answer of the leaving machines"):
-            answers = side_by_side("asking the leaving machines", leaving, why_not)
-        return frozenset(name for name, reason in answers.items() if reason)
+        kept = [node for node in leaving if node.name not in replacing]
+        started = answers.start(session, record.lab, states, kept)
+        exist = [node for node in leaving if states.get(node.name) != "absent"]
+        dead = answers.silent(session, exist, patient=started, note="does not respond, so it counts as dead")
+        return frozenset(node.name for node in leaving if node not in exist or node in dead)
 
 
 def _absent(session: Session, machines: Sequence[Node]) -> tuple[Node, ...]:

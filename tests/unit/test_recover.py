@@ -23,7 +23,7 @@ from lab.plans import recover as plans
 from lab.session import Session
 from lab.system.progress import Progress
 from lab.verbs import backup as backing_up
-from lab.verbs import checkpoint, plan
+from lab.verbs import answers, checkpoint, plan
 from lab.verbs import recover as recovering
 from lab.verbs import up as bring_up
 from lab.verbs.up import Request
@@ -49,7 +49,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Recoveries:
     found = Recoveries(tmp_path)
     live(found, monkeypatch)
     monkeypatch.setattr(backing_up, "require_up", lambda session: None)
-    monkeypatch.setattr(recovering, "ANSWER_TIMEOUT", 0.2)
+    monkeypatch.setattr(answers, "TIMEOUT", 0.2)
     monkeypatch.setattr(plans, "CLUSTER_TIMEOUT", 0.2)
     return found
 
