@@ -1,4 +1,7 @@
-"""The images of the suite's tests on the lab's machines: imported before a run, removed after it."""
+"""The images of the suite's tests on the lab's machines: imported before a run, removed after it.
+
+etcd's image is on every machine, in the lab's own version; the suite's name for it is a second one meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,8 @@ def deliver(remote: Remote, nodes: Sequence[Node], suite: Suite, log: Path) -> N
         words = [*CTR, "import", "--snapshotter", "overlayfs", "-"]
         # A log for each machine: they run side by side.
         remote.run(node, words, source=archive, log=log.with_name(f"images-{node.name}.log"), timeout=900)
+        for name, source in lacking(_listed(remote, node), suite.images_of_machines).items():
+            remote.run(node, [*CTR, "tag", source, name], timeout=60)
 
     side_by_side("importing the images of the tests", nodes, load)
 
@@ -32,6 +37,9 @@ def withdraw(remote: Remote, nodes: Sequence[Node], suite: Suite) -> tuple[str, 
     """Remove the images from machines; return what is still there, or could not be asked."""
 
     def remove(node: Node) -> str:
+        given = second_names(_listed(remote, node), suite.images_of_machines)
+        if given:
+            remote.run(node, [*CTR, "remove", *given], timeout=60)
         names = _names_of(remote, node, suite)
         if names:
             remote.run(node, [*CTR, "remove", "--sync", *names], timeout=300)
@@ -53,14 +61,44 @@ def names(listed: str, suite_images: Sequence[str]) -> tuple[str, ...]:
     The kubelet's side of containerd gives each image a second name, the hash of its configuration, which would
     keep it. Both have the same digest, in the third column.
     """
-    rows = [line.split() for line in listed.splitlines()[1:]]
-    digests = {row[0]: row[2] for row in rows if len(row) > 2}
+    digests = _digests(listed)
     own = {digest for name, digest in digests.items() if name in suite_images}
     return tuple(sorted(name for name, digest in digests.items() if digest in own))
 
 
+def lacking(listed: str, wanted: Sequence[str]) -> dict[str, str]:
+    """The wanted names that a machine does not have, each with a name of the same image in another version."""
+    there = sorted(_digests(listed))
+    found = {name: [each for each in there if _repository(each) == _repository(name)] for name in wanted}
+    return {name: others[-1] for name, others in found.items() if others and name not in others}
+
+
+def second_names(listed: str, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The wanted names of images that have another name as well: those were given for the run."""
+    digests = _digests(listed)
+    return tuple(
+        name
+        for name in wanted
+        for other, digest in digests.items()
+        if other != name and _repository(other) == _repository(name) and digest == digests.get(name)
+    )
+
+
+def _digests(listed: str) -> dict[str, str]:
+    rows = [line.split() for line in listed.splitlines()[1:]]
+    return {row[0]: row[2] for row in rows if len(row) > 2}
+
+
+def _repository(name: str) -> str:
+    return name.rpartition(":")[0]
+
+
+def _listed(remote: Remote, node: Node) -> str:
+    return remote.run(node, [*CTR, "list"], timeout=60).stdout
+
+
 def _names_of(remote: Remote, node: Node, suite: Suite) -> tuple[str, ...]:
-    return names(remote.run(node, [*CTR, "list"], timeout=60).stdout, suite.images)
+    return names(_listed(remote, node), suite.images)
 
 
 def _require_room(remote: Remote, nodes: Sequence[Node], needed_mib: int) -> None:

@@ -99,9 +99,14 @@ def made(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(name for name in names if short_name(name) in RECIPES and not _private(name)))
 
 
+def on_machines(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of the suite's images that every machine has, maybe with another tag."""
+    return tuple(sorted(name for name in names if short_name(name) in ON_MACHINES and not _private(name)))
+
+
 def not_made(names: Iterable[str]) -> tuple[str, ...]:
     """Those that are neither made here nor on the machines: no conformance test uses them."""
-    known = {*made(names), *(name for name in names if short_name(name) in ON_MACHINES)}
+    known = {*made(names), *on_machines(names)}
     return tuple(sorted(set(names) - known))
 
 

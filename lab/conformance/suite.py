@@ -68,7 +68,15 @@ class Suite:
     @property
     def images(self) -> tuple[str, ...]:
         """The full names of the images that were made for it, and are in its archive."""
-        return images.made((self.folder / NAMES).read_text(encoding="utf-8").splitlines())
+        return images.made(self._names())
+
+    @property
+    def images_of_machines(self) -> tuple[str, ...]:
+        """The names under which it asks for images that machines have, maybe with another tag."""
+        return images.on_machines(self._names())
+
+    def _names(self) -> list[str]:
+        return (self.folder / NAMES).read_text(encoding="utf-8").splitlines()
 
 
 def key(wanted: Release) -> str:

@@ -187,6 +187,26 @@ def test_an_image_goes_with_the_second_name_that_containerd_has_for_it() -> None
     assert delivery.names(LISTED, [AGNHOST]) == (AGNHOST, "sha256:11")
 
 
+ETCD, SUITES_ETCD = "registry.k8s.io/etcd:3.6.16-0", "registry.k8s.io/etcd:3.6.8-0"
+WITH_ETCD = f"{LISTED}{ETCD} {MANIFEST} sha256:cc 20.0 MiB linux/amd64 -\n"
+
+
+def test_etcd_gets_the_suite_s_name_besides_and_loses_that_alone() -> None:
+    wanted = [SUITES_ETCD, PAUSE]
+    assert delivery.lacking(WITH_ETCD, wanted) == {SUITES_ETCD: ETCD}
+    assert delivery.second_names(WITH_ETCD, wanted) == ()
+    tagged = f"{WITH_ETCD}{SUITES_ETCD} {MANIFEST} sha256:cc 20.0 MiB linux/amd64 -\n"
+    assert delivery.lacking(tagged, wanted) == {}
+    assert delivery.second_names(tagged, wanted) == (SUITES_ETCD,)
+
+
+def test_a_machine_whose_own_etcd_has_the_suite_s_name_keeps_it() -> None:
+    own = f"{LISTED}{SUITES_ETCD} {MANIFEST} sha256:cc 20.0 MiB linux/amd64 -\n"
+    assert delivery.lacking(own, [SUITES_ETCD]) == {}
+    assert delivery.second_names(own, [SUITES_ETCD]) == ()
+    assert delivery.lacking(LISTED, [SUITES_ETCD]) == {}, "and one without any etcd is left alone"
+
+
 def test_of_machines_without_them_no_image_goes() -> None:
     assert delivery.names(LISTED, ["registry.k8s.io/e2e-test-images/busybox:1"]) == ()
 

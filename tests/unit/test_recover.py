@@ -22,8 +22,8 @@ from lab.model import Node
 from lab.plans import recover as plans
 from lab.session import Session
 from lab.system.progress import Progress
-from lab.verbs import backup as backing_up
 from lab.verbs import answers, checkpoint, plan
+from lab.verbs import backup as backing_up
 from lab.verbs import recover as recovering
 from lab.verbs import up as bring_up
 from lab.verbs.up import Request
