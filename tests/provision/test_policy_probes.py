@@ -134,7 +134,9 @@ def test_a_denial_that_comes_late_is_waited_for(serve: Serve, ports: tuple[int, 
     timer.start()
     found = ask(10, ports, f"w1={HOST}")
     timer.join()
-    assert found[f"policy:w1:udp:{ports[1]}"] == found[f"policy:w1:tcp:{ports[1]}"] == "Connection refused"
+    assert found[f"policy:w1:udp:{ports[1]}"] == "Connection refused"
+    # Reset, if the server ended while a connection was open.
+    assert found[f"policy:w1:tcp:{ports[1]}"] in ("Connection refused", "Connection reset by peer")
 
 
 def test_a_port_that_takes_what_is_sent_and_says_nothing_gave_no_answer(
