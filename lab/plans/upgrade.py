@@ -38,7 +38,7 @@ PAYLOAD_TIMEOUT = 900.0
 """Seconds for a machine to take its payload: up to 700 MB, which all machines get at once."""
 
 SETTLE = 5
-"""Seconds for sessions of a drained API server to end by themselves. Watches don't; they end with it."""
+"""Seconds until no session of a drained API server is left: HAProxy ends the last ones after four."""
 
 BACK_TIMEOUT = 180.0
 """Seconds until all checks about an upgraded machine pass; most pass at once."""

@@ -486,7 +486,7 @@ def _notice_of_upgrade(lab: Lab) -> Iterator[str]:
     """What users notice while machines are upgraded one by one."""
     if len(lab.control_planes) > 1:
         yield (
-            "each API server in turn gets no new connections and ends its open ones in an orderly way; new "
+            "each API server in turn gets no new connections, and its open ones end after some seconds; new "
             "ones go to the others, and none fails"
         )
     else:

@@ -4,9 +4,11 @@
 #
 #   load-balancer.sh [--settle SECONDS] [--drain NAME…]
 #
-# API servers NAME… get no new connections from now on, and those that are open go on. All others get new connections,
-# those too that an earlier run has drained. A NAME that is not in the configuration has no server to drain.
-# --settle  waits until the drained servers have no session left, or these SECONDS have passed: watches have no end.
+# API servers NAME… get no new connections from now on, and cut-off.lua ends those that are open after four seconds. All
+# others get new connections, those too that an earlier run has drained. A NAME that is not in the configuration has no
+# server to drain.
+# --settle  waits until the drained servers have no session left, or these SECONDS have passed: the profile `reference`
+#           ends none.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/haproxy.sh

@@ -44,7 +44,6 @@ def machine(folder: Path, name: str) -> World:
         kubelets=f"cp1 v{OLD}\ncp2 v{OLD}\n",
         own_api="",
         api="",
-        api_server="4711\n",
     )
     programs = world.path(f"/var/lib/containerd/ha-lab-upgrade/{NEW}/bin")
     programs.mkdir(parents=True)
