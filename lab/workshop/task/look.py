@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lab.config.shape import whole
 from lab.errors import ConfigError, LabError
 from lab.health.facts.gather import Facts, by_ssh, gather
+from lab.health.status import SOON
 from lab.model import Lab
 from lab.session import Session
 from lab.verbs.up import keep_kubeconfig
@@ -58,22 +60,34 @@ def progress(session: Session) -> tuple[Result, ...]:
 
 def ask(session: Session, task: Task) -> Result:
     """The result for one task, with one more hint than the last time."""
-    (found,) = _judged(session, (task,))
+    (found,) = _judged(session, (task,), again=task.asks is not None and task.asks.api)
     asked = _count(session, task, done=not found)
     hints = tuple(filled(hint, session.lab) for hint in task.hints[:asked])
     return Result(task.number, task.name, task.title, state(found), found, hints, asked)
 
 
-def _judged(session: Session, tasks: Sequence[Task]) -> list[tuple[Found, ...]]:
+def _judged(session: Session, tasks: Sequence[Task], *, again: bool = False) -> list[tuple[Found, ...]]:
+    """What each task lacks.
+
+    With `again`, all is asked once more if one lacks something: a cluster may have had a slow moment.
+    """
     absent = _absent(session)
     nothing = Sight(session.lab, _nothing(session), kept.look(session))
     if absent:
         return [(absent,) if task.asks else task.judge(nothing) for task in tasks]
-    barred = [task.barred(nothing) for task in tasks]
-    sight = replace(
-        nothing, facts=_gathered(session, [t for t, why in zip(tasks, barred, strict=True) if not why])
-    )
-    return [why or task.judge(sight) for task, why in zip(tasks, barred, strict=True)]
+    barred = {task.number: task.barred(nothing) for task in tasks}
+    free = [task for task in tasks if not barred[task.number]]
+    found = _asked(session, nothing, free)
+    if again and any(found.values()):
+        time.sleep(SOON * session.lab.patience)
+        found = _asked(session, nothing, free)
+    return [barred[task.number] or found[task.number] for task in tasks]
+
+
+def _asked(session: Session, nothing: Sight, tasks: Sequence[Task]) -> dict[int, tuple[Found, ...]]:
+    """What each task lacks by its number, from what the machines answer now."""
+    sight = replace(nothing, facts=_gathered(session, tasks))
+    return {task.number: task.judge(sight) for task in tasks}
 
 
 def _absent(session: Session) -> Found | None:
