@@ -6,7 +6,10 @@ It begins small, and grows, shrinks, moves, and is killed on the way.
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -67,6 +70,26 @@ class LivingLab:
         target = self.lab.folder.with_name(name)
         shutil.move(self.lab.folder, target)
         self.lab = TestLab(target)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL for a command and everything that it has started, sessions of their own included."""
+    for pid in [*_children(process.pid), process.pid]:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
+    )
+    for child in map(int, listed.stdout.split()):
+        found += [*_children(child), child]
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -6,16 +6,14 @@ The next `up` ends with what lab.yaml says.
 from __future__ import annotations
 
 import itertools
-import os
 import random
-import signal
 import subprocess
 import time
 
 import pytest
 
 from tests.labs.conftest import only_lab
-from tests.lifecycle.conftest import LivingLab
+from tests.lifecycle.conftest import LivingLab, kill_all
 
 SHAPES = {2: ((1, 1), (1, 2), (3, 1), (1, 0)), 7: ((3, 3), (3, 2), (1, 3))}
 """How many control planes and workers lab.yaml names, in order, each time that `up` is killed: by the number of
@@ -24,26 +22,6 @@ machines that `--kills-from` names."""
 UP, REPLACE, STOP = ("up", "--yes"), ("replace", "w1", "--yes"), ("stop",)
 LATEST = {UP: 45, REPLACE: 45, STOP: 15}
 """Seconds after which each is killed at the latest; the first `up` makes everything, and is given 60."""
-
-
-def _kill_all(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL for a command and everything that it has started, sessions of their own included."""
-    for pid in [*_children(process.pid), process.pid]:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
-    process.wait()
-
-
-def _children(pid: int) -> list[int]:
-    found = []
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False
-    )
-    for child in map(int, listed.stdout.split()):
-        found += [*_children(child), child]
-    return found
 
 
 @pytest.mark.whole
@@ -74,7 +52,7 @@ def test_what_is_killed_at_random_moments_is_made_good_by_the_next_up(
                 try:
                     process.wait(timeout=after)
                 except subprocess.TimeoutExpired:
-                    _kill_all(process)
+                    kill_all(process)
             healed = living.lab.succeed("up", "--yes")
             shape = f"{control_planes}+{workers}"
             print(f"{number}: {' '.join(verb)} of {shape}, killed after {after:.1f} s, {healed.seconds:.0f} s")

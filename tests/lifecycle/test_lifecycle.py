@@ -5,10 +5,13 @@ The tests build on one another, so they run in the order of this file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import time
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -16,7 +19,7 @@ from lab.exit_codes import CHANGES, DEGRADED, DOWN, IMPOSSIBLE
 from lab.golden.supply.images import PROBE
 from lab.remote import control_folder
 from lab.system.wait import wait_until
-from tests.lifecycle.conftest import LivingLab
+from tests.lifecycle.conftest import LivingLab, kill_all
 
 PREFIX = "ha-lab-lifecycle"
 
@@ -74,9 +77,14 @@ def test_it_grows_to_three_control_planes_and_users_notice_nothing(living: Livin
     living.verified()
 
 
+def version_of_each(living: LivingLab) -> dict[str, str]:
+    """The kubelet's version of each node, by its name; status may call the lab degraded."""
+    status = json.loads(living.lab.inv("status", "--json").out)
+    return {machine["name"]: machine["version"] for machine in status["machines"] if machine["version"]}
+
+
 def versions(living: LivingLab) -> set[str]:
-    status = json.loads(living.lab.succeed("status", "--json").out)
-    return {machine["version"] for machine in status["machines"] if machine["version"]}
+    return set(version_of_each(living).values())
 
 
 def conforms(living: LivingLab) -> None:
@@ -355,6 +363,71 @@ def test_the_lab_is_its_own_where_its_folder_was_moved(living: LivingLab) -> Non
     living.lab.succeed("status")
     ended = living.lab.succeed("up")
     assert "nothing was changed" in ended.said
+    living.verified()
+
+
+@pytest.mark.whole
+def test_the_next_upgrade_is_rehearsed_and_the_lab_is_what_it_was(living: LivingLab) -> None:
+    ended = living.lab.inv("drill", "upgrade", "--yes", timeout=2400)
+    assert ended.code == 0, ended.said
+    assert versions(living) == {"v1.36.3"}
+    assert living.plan()[0] == 0
+    living.verified()
+
+
+@contextlib.contextmanager
+def upgrading(living: LivingLab, node: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`up`, in the middle of kubeadm's work on that machine when this is entered, and over when it is left."""
+    argv, said = living.lab.argv("up", "--yes"), living.lab.folder / f"upgrade-{node}.txt"
+    with said.open("wb") as out:
+        process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+        try:
+            wait_until(partial(why_not_in_kubeadm, process, said, node), what=f"kubeadm on {node}", timeout=900)
+            time.sleep(10)
+            yield process
+            process.wait(timeout=1200)
+        finally:
+            kill_all(process)
+
+
+def why_not_in_kubeadm(process: subprocess.Popen[bytes], said: Path, node: str) -> str | None:
+    shown = said.read_text(encoding="utf-8")
+    assert process.poll() is None, shown
+    asked = ["docker", "exec", f"{PREFIX}-{node}", "pgrep", "--exact", "kubeadm"]
+    found = subprocess.run(asked, capture_output=True, text=True, check=False)
+    return None if found.returncode == 0 else shown[-200:]
+
+
+@pytest.mark.whole
+def test_an_upgrade_that_is_killed_goes_on(living: LivingLab) -> None:
+    living.change(kubernetes={"version": "1.37.2"})
+    baked = living.lab.inv("bake", "--yes", timeout=3600)
+    assert baked.code == 0, baked.said
+    with upgrading(living, "cp2") as process:
+        kill_all(process)
+    status = living.lab.inv("status").said
+    assert "an upgrade to Kubernetes 1.37.2 is under way; `./inv up` continues it" in status
+    assert living.plan()[1]["upgraded"] == ["1.36.3", "1.37.2"]
+
+
+@pytest.mark.whole
+def test_an_upgrade_in_which_a_machine_loses_its_power_goes_on(living: LivingLab) -> None:
+    node = min(name for name, version in version_of_each(living).items() if version == "v1.36.3")
+    assert node.startswith("cp"), "a control plane was not upgraded yet when the former was killed"
+    with upgrading(living, node) as process:
+        docker("kill", f"{PREFIX}-{node}")
+    assert process.returncode == 1
+    assert node in (living.lab.folder / f"upgrade-{node}.txt").read_text(encoding="utf-8")
+    living.lab.succeed("up", "--yes")
+    assert versions(living) == {"v1.37.2"}
+    assert living.plan()[0] == 0
+    living.verified()
+
+
+@pytest.mark.whole
+def test_etcd_goes_back_a_minor_version_and_forward_again(living: LivingLab) -> None:
+    ended = living.lab.inv("drill", "downgrade-etcd", timeout=1800)
+    assert ended.code == 0, ended.said
     living.verified()
 
 
