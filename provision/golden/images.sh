@@ -35,7 +35,8 @@ done </mnt/payload/images/names.txt
 
 # What lies where, for machines that are upgraded to these images (provision/node/payload.sh): `image NAME DIGEST TYPE`,
 # then a line for each of its layers from the bottom, `layer CHAIN-ID FOLDER`. An image's target leads to its configuration
-# and that to its topmost snapshot by the labels that containerd keeps them by (docs/garbage-collection.md).
+# and that to its topmost snapshot by the labels that containerd keeps them by (docs/garbage-collection.md). containerd
+# names every image by its configuration's digest (sha256:…), too; it does so on those machines as well.
 of_images() { ctr --address "$socket" --namespace k8s.io "$@"; }
 topmost_snapshot() {
 	of_images content ls | awk -v target="$1" '
@@ -67,7 +68,7 @@ while read -r name type digest; do
 	echo "image $name $digest $type"
 	top=$(topmost_snapshot "$digest")
 	layers "$top"
-done < <(of_images images ls | awk 'NR > 1 { print $1, $2, $3 }') >/usr/share/ha-lab/images.txt
+done < <(of_images images ls | awk 'NR > 1 && $1 !~ /^sha256:/ { print $1, $2, $3 }') >/usr/share/ha-lab/images.txt
 
 # Unpacked is what nodes use. The packed layers are the same bytes a second time, and containerd may be
 # without them (its own option for that is discard_unpacked_layers).
