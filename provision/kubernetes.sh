@@ -110,10 +110,9 @@ start_kubelet() {
 # servers_in [FILE]: the value of each `server: …` line of a kubeconfig, which may be quoted.
 servers_in() { sed -n "s/^ *server: *[\"']\?\([^\"' ]*\).*/\1/p" "$@"; }
 
-# point_at_load_balancer KUBECONFIG: whether that changed it.
-point_at_load_balancer() {
-	[[ -s $1 && $(servers_in "$1") != "https://$API_ENDPOINT" ]] && place 600 "$1" < <(sed "s#^\( *server: \).*#\1https://$API_ENDPOINT#" "$1")
-}
+# point_at SERVER KUBECONFIG: whether that changed it.
+point_at() { [[ -s $2 && $(servers_in "$2") != "$1" ]] && place 600 "$2" < <(sed "s#^\( *server: \).*#\1$1#" "$2"); }
+point_at_load_balancer() { point_at "https://$API_ENDPOINT" "$1"; }
 
 nothing_of_a_cluster() {
 	[[ ! -e $KUBELET && ! -e $BOOTSTRAP && ! -e $MANIFESTS/kube-apiserver.yaml ]]

@@ -11,7 +11,9 @@
 # --plain  only what kubeadm's page has, for comparison: leadership stays until etcd ends.
 #
 # A control plane's etcd is restarted beside its API server, whose requests then hang (kubeadm#2991). So this machine's
-# member hands its leadership over first; its API server's sessions have ended by then (load-balancer.sh --settle).
+# member hands its leadership over first; its API server's sessions have ended by then (load-balancer.sh --settle). The
+# kubelet deletes a static pod's mirror before it starts the new pod (kubelet.go, SyncPod), and would wait half a minute
+# for that API server: it asks the load balancer until kubeadm is done.
 #
 # Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its
 # phases, which leave alone what is as it should be.
@@ -22,7 +24,7 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/etcd-members.sh
 source "$HERE/etcd-members.sh"
 
-readonly OWN=https://127.0.0.1:2379
+readonly OWN=https://127.0.0.1:2379 OWN_API=https://$NODE_ADDRESS:6443
 readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
 readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
 
@@ -89,7 +91,16 @@ hand_over_leadership() {
 	[[ -z $member ]] || move_leadership "$listed" "$member" "$NODE_NAME"
 }
 
+# kubelet_asks SERVER: one of its own version or a later one (kubernetes.io, "Version Skew Policy").
+kubelet_asks() { ! point_at "$1" "$KUBELET" || systemctl restart kubelet; }
+
 own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
+
+spares_users() { has_others && [[ $plain == no ]]; }
+yield_to_others() {
+	hand_over_leadership
+	kubelet_asks "https://$API_ENDPOINT"
+}
 
 # kubeadm moves each manifest away before it puts the new one there. One that was killed in between has left none.
 restore_manifests() {
@@ -131,7 +142,7 @@ upgrade_with_kubeadm() {
 		publish_etcd_tag
 		command=$(kubeadm_command)
 		[[ ! -d $HERE/patches ]] || flags+=(--patches "$HERE/patches")
-		! has_others || [[ $plain == yes ]] || hand_over_leadership
+		! spares_users || yield_to_others
 	fi
 	[[ $command == node ]] || flags=("v$version" --yes "${flags[@]}")
 	log "kubeadm upgrade $command"
@@ -142,6 +153,7 @@ upgrade_with_kubeadm() {
 upgrade_kubelet() {
 	local name
 	for name in kubelet kubectl etcdctl etcdutl; do install_program "$name"; done
+	! is_control_plane || ! spares_users || point_at "$OWN_API" "$KUBELET" || true
 	[[ ! -e $(payload_of "$version")/bom.json ]] || install -m 644 "$(payload_of "$version")/bom.json" /usr/share/ha-lab/bom.json
 	systemctl restart kubelet
 }
@@ -160,10 +172,11 @@ upgrade() {
 # Its manifest is all that kubeadm changes for another image.
 upgrade_etcd() {
 	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
-	! has_others || hand_over_leadership
+	! has_others || yield_to_others
 	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
 	wait_for 120 "this machine's API server" own_api_server_ready
+	! has_others || kubelet_asks "$OWN_API"
 	# Last: kubeadm is to find the tag of what runs.
 	publish_etcd_tag
 }

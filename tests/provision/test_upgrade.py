@@ -10,6 +10,7 @@ from tests.provision.world import World
 
 OLD, NEW = "1.35.4", "1.36.3"
 TAG = "3.6.16-0"
+OWN_API, BALANCED_API = "https://192.168.56.11:6443", "https://192.168.56.10:6443"
 MEMBERS = (
     "11e1, started, cp1, https://192.168.56.11:2380, https://192.168.56.11:2379, false\n"
     "22e2, started, cp2, https://192.168.56.12:2380, https://192.168.56.12:2379, false\n"
@@ -69,7 +70,12 @@ def cp1(tmp_path: Path) -> World:
     (manifests / "etcd.yaml").write_text(manifest("etcd", "3.6.6-0"))
     for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler"):
         (manifests / f"{name}.yaml").write_text(manifest(name, f"v{OLD}"))
+    (manifests.parent / "kubelet.conf").write_text(f"    server: {OWN_API}\n")
     return world
+
+
+def asked_by_kubelet(world: World) -> str:
+    return world.path("/etc/kubernetes/kubelet.conf").read_text().split()[-1]
 
 
 def state(world: World, name: str) -> str:
@@ -92,11 +98,21 @@ def test_a_control_plane_hands_over_its_leadership_and_is_upgraded(cp1: World) -
         "move-leader 22e2",
         f"kubeadm upgrade apply v{NEW} --yes",
         "mv /usr/bin/.kubelet.new",
-        "systemctl restart kubelet",
     )
     assert not cp1.has("/var/lib/containerd/ha-lab-upgrade")
     again = cp1.run("upgrade", NEW, TAG)
     assert (again.code, again.last, again.changes) == (0, "ha-lab: unchanged", []), again.said
+
+
+def test_while_its_etcd_is_replaced_the_kubelet_asks_other_api_servers(cp1: World) -> None:
+    cp1.let(killed_at="kubeadm upgrade")
+    killed = cp1.run("upgrade", NEW, TAG)
+    assert killed.calls[-1].startswith("kubeadm upgrade"), killed.said
+    assert order(killed.calls, "systemctl restart kubelet", "kubeadm upgrade")
+    assert asked_by_kubelet(cp1) == BALANCED_API
+    (cp1.root / "state/killed-at").unlink()
+    assert cp1.run("upgrade", NEW, TAG).code == 0
+    assert asked_by_kubelet(cp1) == OWN_API, "a new kubelet must not ask an older API server"
 
 
 def test_kubeadm_s_target_for_etcd_is_changed_and_nothing_else_of_its_configuration(cp1: World) -> None:
@@ -130,6 +146,8 @@ def test_a_plain_upgrade_is_kubeadm_s_alone(cp1: World) -> None:
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert not any("move-leader" in call for call in ran.calls)
     assert any(call.startswith("kubeadm upgrade apply") for call in ran.calls)
+    assert [call for call in ran.calls if "restart" in call] == ["systemctl restart kubelet"]
+    assert asked_by_kubelet(cp1) == OWN_API
 
 
 def test_the_only_control_plane_keeps_its_api_server_for_kubeadm(cp1: World) -> None:
@@ -193,7 +211,8 @@ def test_nothing_is_touched_without_a_way_to_the_load_balancer(cp1: World) -> No
 def test_etcd_alone_gets_its_image_and_kubeadm_s_target(cp1: World) -> None:
     ran = cp1.run("upgrade", "--etcd", TAG)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
-    assert order(ran.calls, "move-leader 22e2", "replace --filename -")
+    assert order(ran.calls, "move-leader 22e2", "systemctl restart kubelet", "replace --filename -")
+    assert asked_by_kubelet(cp1) == OWN_API
     assert cp1.path("/etc/kubernetes/manifests/etcd.yaml").read_text() == manifest("etcd", TAG)
     assert state(cp1, "kubelet-version").strip() == OLD
     assert not any("kubeadm upgrade" in call for call in ran.calls)
