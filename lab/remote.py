@@ -101,19 +101,23 @@ class Remote:
         log: Path | None = None,
         output: Path | None = None,
         source: Path | None = None,
+        gently: bool = False,
     ) -> process.Result:
         """Run one command on a machine. The remote shell joins its arguments, as ssh does.
 
-        `timeout` is for machines as fast as this host; emulated ones get more.
+        `timeout` is for machines as fast as this host; emulated ones get more. With `gently`, ssh takes only
+        CPU time that nothing else wants, on a connection of its own: a shared one is another process.
         """
+        own = ("-o", "ControlPath=none") if gently else ()
         return process.run(
-            [*self._ssh(), node.name, "--", *command],
+            [*self._ssh(), *own, node.name, "--", *command],
             stdin=stdin,
             timeout=None if timeout is None else timeout * self.lab.patience,
             accept=accept,
             log=log,
             output=output,
             source=source,
+            gently=gently,
             hint=f"`./inv ssh {node.name}` logs in; `./inv logs` collects what a report needs",
         )
 

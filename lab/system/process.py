@@ -54,6 +54,9 @@ class Result:
         return self.returncode == 0
 
 
+LOWEST_PRIORITY = 19
+
+
 def run(
     argv: Sequence[str | Path],
     *,
@@ -67,6 +70,7 @@ def run(
     source: Path | None = None,
     idle_timeout_folder: Path | None = None,
     terminal: bool = False,
+    gently: bool = False,
     hint: str = "",
 ) -> Result:
     """Run a command to its end and return its result.
@@ -78,13 +82,15 @@ def run(
     input is that file, which may be larger than memory. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
     folder does not grow. With `terminal`, the command shares standard input, output and error with this
-    process, and the result's texts are empty. Raises CommandFailed on any other exit code or a missing program,
-    CommandTimedOut on a timeout.
+    process, and the result's texts are empty. With `gently`, it gets only CPU time that nothing else wants
+    (nice 19). Raises CommandFailed on any other exit code or a missing program, CommandTimedOut on a timeout.
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
     given = stdin.encode() if isinstance(stdin, str) else stdin
     process = _start(words, given is not None, cwd, env, log, output, source, terminal, hint)
+    if gently:
+        os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
     try:
         stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
     except subprocess.TimeoutExpired as error:

@@ -23,6 +23,7 @@ from rich.table import Table
 from lab.config.shape import whole
 from lab.errors import CommandFailed, ConfigError, LabStateError
 from lab.golden.image import name as image_name
+from lab.golden.supply.releases import release
 from lab.host import node_capabilities
 from lab.providers import provider_of
 from lab.providers.docker import machines
@@ -109,6 +110,7 @@ def _floor(session: Session) -> Run:
         capabilities = " ".join(node_capabilities())
         environment = {"IMAGE": image_name(session.lab), "CAPABILITIES": capabilities, "WORK": folder}
         environment["VERSION"] = session.lab.kubernetes.version
+        environment["ETCD_TAG"] = release(session.lab.kubernetes.version).etcd_tag
         try:
             with session.progress.asking("the bare floor to come up"):
                 answer = process.run([str(FLOOR), "up"], env=environment, timeout=900)

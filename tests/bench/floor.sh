@@ -2,7 +2,7 @@
 # The bare floor that `./inv bench` measures `up` against: the same golden machine, started with plain
 # docker commands, kubeadm typed by hand, in the best order there is. No Vagrant, no ssh, no checks.
 #
-#   IMAGE=… CAPABILITIES="…" VERSION=… WORK=FOLDER floor.sh up|down
+#   IMAGE=… CAPABILITIES="…" VERSION=… ETCD_TAG=… WORK=FOLDER floor.sh up|down
 #
 # Prints `step seconds` lines; `ready` is when all six nodes are.
 set -euo pipefail
@@ -84,6 +84,7 @@ apiVersion: kubeadm.k8s.io/v1beta4
 kind: ClusterConfiguration
 kubernetesVersion: v$VERSION
 controlPlaneEndpoint: $LB:6443
+etcd: {local: {imageTag: $ETCD_TAG}}
 networking: {podSubnet: 10.244.0.0/16, serviceSubnet: 10.96.0.0/16}
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1

@@ -123,6 +123,7 @@ class FakeRemote(Remote):
         log: Path | None = None,
         output: Path | None = None,
         source: Path | None = None,
+        gently: bool = False,
     ) -> process.Result:
         """Answer the probe, and what has to be renewed; nothing else."""
         if tuple(command) == ("sudo", "/opt/ha-lab/renew-certificates.sh", "--list", "30"):

@@ -320,6 +320,7 @@ class RecoveryRemote(WorldRemote):
         log: Path | None = None,
         output: Path | None = None,
         source: Path | None = None,
+        gently: bool = False,
     ) -> process.Result:
         """Send a snapshot, receive a backup, or ask."""
         self.world.require_alive()

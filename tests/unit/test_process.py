@@ -141,6 +141,12 @@ def test_output_goes_to_a_file_byte_for_byte(tmp_path: Path) -> None:
     assert target.read_bytes() == b"\xff\x00\n"
 
 
+def test_a_gentle_command_gets_what_nothing_else_wants(tmp_path: Path) -> None:
+    # The priority is set once it runs.
+    assert process.run(["sh", "-c", "sleep 0.3; nice"], gently=True).stdout == "19\n"
+    assert process.run(["nice"]).stdout == f"{os.nice(0)}\n"
+
+
 def test_a_command_on_this_terminal_shares_it_and_its_process_group(capfd: pytest.CaptureFixture[str]) -> None:
     said = "echo out; echo err >&2; cut -d' ' -f5 /proc/$$/stat; exit 3"
     result = process.run(["sh", "-c", said], terminal=True, accept=None)

@@ -175,6 +175,16 @@ def test_a_script_says_whether_it_changed_anything(
     assert remote.script(CP1, "node", log=tmp_path / "2.log")
 
 
+def test_a_gentle_command_has_a_connection_of_its_own(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process that shares a connection would do the work, at its own priority."""
+    words = fake(tmp_path, monkeypatch, "ssh", "sleep 0.3; nice")
+    assert remote.run(CP1, ["true"], gently=True).stdout == "19\n"
+    configured = str(remote.workspace.ssh_config)
+    assert words.read_text().split() == ["-F", configured, "-o", "ControlPath=none", "cp1", "--", "true"]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

@@ -34,9 +34,10 @@ def run(
     accept: Collection[int] | None = (0,),
     log: Path | None = None,
     output: Path | None = None,
+    gently: bool = False,
     hint: str = "",
 ) -> process.Result:
-    """Run docker's client; with `output`, what it prints goes to that file, byte for byte.
+    """Run docker's client; `output` and `gently` as for `process.run`.
 
     Raises CommandFailed; after a timeout, with what to do about the daemon.
     """
@@ -48,6 +49,7 @@ def run(
             timeout=timeout,
             log=log,
             output=output,
+            gently=gently,
             hint=hint,
         )
     except CommandTimedOut as error:
