@@ -228,7 +228,7 @@ def render(c: Context, lab: str = DEFAULT_LAB) -> None:
     | {
         "until": "stop before this step (load-balancer, control-plane, pod-network, joins; in an upgrade "
         "upgrade-control-planes, upgrade-workers); you do the rest",
-        "plain": "upgrade as kubeadm's page has it, without HAProxy's part, to compare: users notice more",
+        "plain": "upgrade as kubeadm's page has it, without what the kit adds, to compare: users notice more",
     },
 )
 def up(

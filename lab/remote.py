@@ -105,8 +105,8 @@ class Remote:
     ) -> process.Result:
         """Run one command on a machine. The remote shell joins its arguments, as ssh does.
 
-        `timeout` is for machines as fast as this host; emulated ones get more. With `gently`, ssh takes only
-        CPU time that nothing else wants, on a connection of its own: a shared one is another process.
+        `timeout` is for machines as fast as this host; emulated ones get more. With `gently`, ssh has
+        the lowest CPU priority, on a connection of its own: the process that shares one keeps its priority.
         """
         own = ("-o", "ControlPath=none") if gently else ()
         return process.run(

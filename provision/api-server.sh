@@ -21,7 +21,8 @@ healthy() {
 }
 
 api_ready() { healthy "https://$API_ENDPOINT/readyz"; }
-own_api_server_ready() { healthy "https://$NODE_ADDRESS:6443/readyz"; }
+readonly OWN_API=https://$NODE_ADDRESS:6443
+own_api_server_ready() { healthy "$OWN_API/readyz"; }
 
 api_server_closed() {
 	local listening

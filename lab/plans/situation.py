@@ -40,7 +40,7 @@ class Upgrade:
     `control_planes` are in the order in which they are upgraded, the leader of etcd last. `etcd_alone` are
     those whose etcd gets another version before all else, or nothing but that: that of `etcd_lab`, with the
     image of its golden machine `etcd_golden`. `plain`: as kubeadm's page has it, which leaves out the load
-    balancer, etcd's leader and the API server's clients; for comparison.
+    balancer, etcd's leader, and the clients of the API server, its kubelet among them; for comparison.
     """
 
     lab: Lab

@@ -15,7 +15,7 @@ from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation
 
 STOP_TIMEOUT = 30.0
-"""Seconds for a machine to shut down before its power is cut. A container takes 2 to 10."""
+"""Seconds for a machine to shut down before its power is cut. A container takes 2 to 11."""
 
 
 def _stop(job: Job) -> bool:

@@ -154,7 +154,7 @@ def _take(job: Job, lab: Lab, golden: str, name: str, only: str = "") -> bool:
             payload.write(lab, golden, lacks, archive)
     job.shown.note = f"{archive.stat().st_size // 2**20} MiB"
     command = ["sudo", "env", f"HA_LAB_RUN={RUN}", PAYLOAD, name, *(each.name for each in lacks)]
-    # Users are at work: at full speed, six payloads took so much CPU time that API servers missed their checks.
+    # The lab is in use: six payloads at full speed left API servers too little CPU time for HAProxy's checks.
     context.remote.run(node, command, source=archive, timeout=PAYLOAD_TIMEOUT, log=job.log, gently=True)
     return True
 

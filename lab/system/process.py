@@ -55,6 +55,10 @@ class Result:
 
 
 LOWEST_PRIORITY = 19
+"""Of nice values."""
+
+GROUP_TRIES = 30
+"""How often a session's priority is written: the kernel accepts one each 0.1 s, and all of root's."""
 
 
 def run(
@@ -82,16 +86,16 @@ def run(
     input is that file, which may be larger than memory. With
     `idle_timeout_folder`, a folder that the command fills, `timeout` counts only the seconds in which that
     folder does not grow. With `terminal`, the command shares standard input, output and error with this
-    process, and the result's texts are empty. With `gently`, it gets only CPU time that nothing else wants
-    (nice 19). Raises CommandFailed on any other exit code or a missing program, CommandTimedOut on a timeout.
+    process, and the result's texts are empty. With `gently`, it has the lowest CPU
+    priority. Raises CommandFailed on any other exit code or a missing program, CommandTimedOut on a timeout.
     """
     words = [str(word) for word in argv]
     started = time.monotonic()
     given = stdin.encode() if isinstance(stdin, str) else stdin
     process = _start(words, given is not None, cwd, env, log, output, source, terminal, hint)
-    if gently:
-        os.setpriority(os.PRIO_PROCESS, process.pid, LOWEST_PRIORITY)
     try:
+        if gently:
+            _lower_priority(process.pid)
         stdout, stderr = _communicate(process, given, timeout, idle_timeout_folder)
     except subprocess.TimeoutExpired as error:
         _end(process)
@@ -255,6 +259,25 @@ def _start(
         _end(process)
         raise CommandFailed(words, _INTERRUPTED)
     return process
+
+
+def _lower_priority(pid: int) -> None:
+    """Give a process that leads its session the lowest CPU priority.
+
+    Where the kernel groups processes by session, nice counts only within one: the group has a value of its own
+    (sched(7), "The autogroup feature").
+    """
+    with contextlib.suppress(OSError):  # it may have ended
+        os.setpriority(os.PRIO_PROCESS, pid, LOWEST_PRIORITY)
+    for _ in range(GROUP_TRIES):
+        try:
+            Path(f"/proc/{pid}/autogroup").write_text(f"{LOWEST_PRIORITY}\n", encoding="utf-8")
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:  # this kernel has no such groups
+            return
+        else:
+            return
 
 
 def _communicate(

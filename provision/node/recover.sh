@@ -190,7 +190,7 @@ only_nodes_of_the_lab() {
 		ask_own_api delete node "$name" --wait=false --ignore-not-found || return 1
 	done
 }
-ask_own_api() { as_admin --server "https://$NODE_ADDRESS:6443" "$@"; }
+ask_own_api() { as_admin --server "$OWN_API" "$@"; }
 
 main() {
 	local step

@@ -8,12 +8,14 @@
 #   upgrade.sh --etcd TAG        only etcd, to the image with this tag: before a version whose etcd asks for that, or in the
 #                                drill that downgrades it
 #
-# --plain  only what kubeadm's page has, for comparison: leadership stays until etcd ends.
+# --plain  only what kubeadm's page has, for comparison: leadership stays until etcd ends, and the kubelet asks its own API
+#          server.
 #
 # A control plane's etcd is restarted beside its API server, whose requests then hang (kubeadm#2991). So this machine's
 # member hands its leadership over first; its API server's sessions have ended by then (load-balancer.sh --settle). The
 # kubelet deletes a static pod's mirror before it starts the new pod (kubelet.go, SyncPod), and would wait half a minute
-# for that API server: it asks the load balancer until kubeadm is done.
+# for that API server: it asks the load balancer until kubeadm has replaced the static pods, and then sets the server back
+# (UpdateKubeletKubeconfigServer).
 #
 # Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its
 # phases, which leave alone what is as it should be.
@@ -24,7 +26,7 @@ source "$HERE/kubernetes.sh"
 # shellcheck source=provision/etcd-members.sh
 source "$HERE/etcd-members.sh"
 
-readonly OWN=https://127.0.0.1:2379 OWN_API=https://$NODE_ADDRESS:6443
+readonly OWN=https://127.0.0.1:2379
 readonly VERSIONS='{range .items[*]}{.metadata.name} {.status.nodeInfo.kubeletVersion}{"\n"}{end}'
 readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.type=="Ready")].status}'
 
@@ -152,8 +154,9 @@ upgrade_with_kubeadm() {
 
 upgrade_kubelet() {
 	local name
-	for name in kubelet kubectl etcdctl etcdutl; do install_program "$name"; done
+	# kubeadm has done that, if the server was its controlPlaneEndpoint.
 	! is_control_plane || ! spares_users || point_at "$OWN_API" "$KUBELET" || true
+	for name in kubelet kubectl etcdctl etcdutl; do install_program "$name"; done
 	[[ ! -e $(payload_of "$version")/bom.json ]] || install -m 644 "$(payload_of "$version")/bom.json" /usr/share/ha-lab/bom.json
 	systemctl restart kubelet
 }
@@ -171,9 +174,10 @@ upgrade() {
 
 # Its manifest is all that kubeadm changes for another image.
 upgrade_etcd() {
-	[[ $(image_tag etcd) != "$etcd_tag" ]] || return 0
-	! has_others || yield_to_others
-	sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
+	if [[ $(image_tag etcd) != "$etcd_tag" ]]; then
+		! has_others || yield_to_others
+		sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
+	fi
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
 	wait_for 120 "this machine's API server" own_api_server_ready
 	! has_others || kubelet_asks "$OWN_API"

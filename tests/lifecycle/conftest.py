@@ -26,6 +26,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, default=None, help="repeat the moments of an earlier run")
 
 
+LONGEST = 2400
+"""Seconds for one change: an upgrade takes 8 minutes, and several times as long beside other work."""
+
+
 class LivingLab:
     """A lab whose lab.yaml is edited, and whose folder may move."""
 
@@ -60,7 +64,8 @@ class LivingLab:
 
     def measured(self, *words: str) -> dict[str, float]:
         """Change the lab with the probes running; what users noticed, figure by figure, all within limits."""
-        self.lab.succeed(*words, "--yes", "--measure")
+        ended = self.lab.inv(*words, "--yes", "--measure", timeout=LONGEST)
+        assert ended.code == 0, ended.said
         reports = sorted((self.lab.folder / ".lab" / "drills").glob("*/report.json"))
         (result,) = json.loads(reports[-1].read_text(encoding="utf-8"))["results"]
         return {figure["name"]: figure["value"] for figure in result["figures"]}

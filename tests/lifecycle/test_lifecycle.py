@@ -19,7 +19,7 @@ from lab.exit_codes import CHANGES, DEGRADED, DOWN, IMPOSSIBLE
 from lab.golden.supply.images import PROBE
 from lab.remote import control_folder
 from lab.system.wait import wait_until
-from tests.lifecycle.conftest import LivingLab, kill_all
+from tests.lifecycle.conftest import LONGEST, LivingLab, kill_all
 
 PREFIX = "ha-lab-lifecycle"
 
@@ -369,7 +369,7 @@ def test_the_lab_is_its_own_where_its_folder_was_moved(living: LivingLab) -> Non
 
 @pytest.mark.whole
 def test_the_next_upgrade_is_rehearsed_and_the_lab_is_what_it_was(living: LivingLab) -> None:
-    ended = living.lab.inv("drill", "upgrade", "--yes", timeout=2400)
+    ended = living.lab.inv("drill", "upgrade", "--yes", timeout=LONGEST)
     assert ended.code == 0, ended.said
     assert versions(living) == {"v1.36.3"}
     assert living.plan()[0] == 0
@@ -380,27 +380,35 @@ def test_the_next_upgrade_is_rehearsed_and_the_lab_is_what_it_was(living: Living
 def upgrading(living: LivingLab, node: str) -> Iterator[subprocess.Popen[bytes]]:
     """`up`, in the middle of kubeadm's work on that machine when this is entered, and over when it is left."""
     argv, said = living.lab.argv("up", "--yes"), living.lab.folder / f"upgrade-{node}.txt"
+    before = kubeadms_on(node)
     with said.open("wb") as out:
         process = subprocess.Popen(argv, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
         try:
-            wait_until(partial(why_not_in_kubeadm, process, said, node), what=f"kubeadm on {node}", timeout=900)
+            begun = partial(why_not_in_kubeadm, process, said, node, before)
+            wait_until(begun, what=f"kubeadm on {node}", timeout=900)
             time.sleep(10)
             yield process
-            process.wait(timeout=1200)
+            process.wait(timeout=LONGEST)
         finally:
-            kill_all(process)
+            if process.poll() is None:
+                kill_all(process)
 
 
-def why_not_in_kubeadm(process: subprocess.Popen[bytes], said: Path, node: str) -> str | None:
-    shown = said.read_text(encoding="utf-8")
+def kubeadms_on(node: str) -> set[str]:
+    """The process ids of `kubeadm upgrade` on a machine."""
+    asked = ["docker", "exec", f"{PREFIX}-{node}", "pgrep", "--full", "^kubeadm upgrade "]
+    return set(subprocess.run(asked, capture_output=True, text=True, check=False).stdout.split())
+
+
+def why_not_in_kubeadm(process: subprocess.Popen[bytes], said: Path, node: str, before: set[str]) -> str | None:
+    """Those `before` belong to a run that was killed."""
+    shown = said.read_text(encoding="utf-8", errors="replace")
     assert process.poll() is None, shown
-    asked = ["docker", "exec", f"{PREFIX}-{node}", "pgrep", "--exact", "kubeadm"]
-    found = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return None if found.returncode == 0 else shown[-200:]
+    return None if kubeadms_on(node) - before else shown[-200:] or "`up` has printed nothing yet"
 
 
 @pytest.mark.whole
-def test_an_upgrade_that_is_killed_goes_on(living: LivingLab) -> None:
+def test_an_upgrade_that_is_killed_is_shown_as_under_way(living: LivingLab) -> None:
     living.change(kubernetes={"version": "1.37.2"})
     baked = living.lab.inv("bake", "--yes", timeout=3600)
     assert baked.code == 0, baked.said
@@ -418,8 +426,10 @@ def test_an_upgrade_in_which_a_machine_loses_its_power_goes_on(living: LivingLab
     with upgrading(living, node) as process:
         docker("kill", f"{PREFIX}-{node}")
     assert process.returncode == 1
-    assert node in (living.lab.folder / f"upgrade-{node}.txt").read_text(encoding="utf-8")
-    living.lab.succeed("up", "--yes")
+    said = (living.lab.folder / f"upgrade-{node}.txt").read_text(encoding="utf-8")
+    assert [line for line in said.splitlines() if "✗" in line and f" {node} " in line], said
+    ended = living.lab.inv("up", "--yes", timeout=LONGEST)
+    assert ended.code == 0, ended.said
     assert versions(living) == {"v1.37.2"}
     assert living.plan()[0] == 0
     living.verified()
@@ -427,7 +437,7 @@ def test_an_upgrade_in_which_a_machine_loses_its_power_goes_on(living: LivingLab
 
 @pytest.mark.whole
 def test_etcd_goes_back_a_minor_version_and_forward_again(living: LivingLab) -> None:
-    ended = living.lab.inv("drill", "downgrade-etcd", timeout=1800)
+    ended = living.lab.inv("drill", "downgrade-etcd", timeout=LONGEST)
     assert ended.code == 0, ended.said
     living.verified()
 

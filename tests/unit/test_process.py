@@ -141,9 +141,10 @@ def test_output_goes_to_a_file_byte_for_byte(tmp_path: Path) -> None:
     assert target.read_bytes() == b"\xff\x00\n"
 
 
-def test_a_gentle_command_gets_what_nothing_else_wants(tmp_path: Path) -> None:
-    # The priority is set once it runs.
-    assert process.run(["sh", "-c", "sleep 0.3; nice"], gently=True).stdout == "19\n"
+def test_a_gentle_command_has_the_lowest_priority() -> None:
+    # The priority is set once it runs. Not every kernel has groups.
+    words = ["sh", "-c", "sleep 0.5; nice; sed 's/.*nice //' /proc/self/autogroup || echo 19"]
+    assert process.run(words, gently=True).stdout == "19\n19\n"
     assert process.run(["nice"]).stdout == f"{os.nice(0)}\n"
 
 

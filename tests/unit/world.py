@@ -641,7 +641,7 @@ class WorldRemote(FakeRemote):
     ) -> process.Result:
         """Ask a machine, which does not answer where it does not run."""
         self.world.require_alive()
-        assert gently or source is None, "users of the lab are at work"
+        assert gently or source is None, "files are sent to a lab that is in use"
         if not self.world.answers(node.name):
             if accept is None:
                 return process.Result(tuple(command), 255, "", "No route to host", 0.0)

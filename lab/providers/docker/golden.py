@@ -40,13 +40,13 @@ def make(lab: Lab, progress: Progress) -> None:
             _import(build.root(lab, folder, debian.packages(), progress), lab, progress)
 
 
-# docker's log of a container is JSON by default; for files that takes three times as long as the files do.
-_PRINT = ("run", "--rm", "--network", "none", "--log-driver", "none", "--entrypoint")
+# By default docker's log has all that a container prints, as JSON: reading files took three times as long.
+_RUN_ONCE = ("run", "--rm", "--network", "none", "--log-driver", "none", "--entrypoint")
 
 
 def bill_of_materials(image: str) -> str:
     """Return the golden machine's bill of materials, as JSON text."""
-    return client.run(*_PRINT, "cat", image, f"/{build.BILL}", timeout=60).stdout
+    return client.run(*_RUN_ONCE, "cat", image, f"/{build.BILL}", timeout=60).stdout
 
 
 PRINT_FILES = 'cd / && exec tar -cf - --numeric-owner $(ls -d -- "$@" 2>/dev/null)'
@@ -54,8 +54,8 @@ PRINT_FILES = 'cd / && exec tar -cf - --numeric-owner $(ls -d -- "$@" 2>/dev/nul
 
 
 def files(image: str, paths: Sequence[str], target: Path) -> None:
-    """Write files and folders of the golden machine's root to a tar. Labs that run keep their CPU time."""
-    words = (*_PRINT, "sh", "--cpu-shares", "2", image, "-c", PRINT_FILES, "sh")
+    """Write files and folders of the golden machine's root to a tar, at the lowest priority: labs run."""
+    words = (*_RUN_ONCE, "sh", "--cpu-shares", "2", image, "-c", PRINT_FILES, "sh")
     client.run(*words, *paths, timeout=900, output=target, gently=True)
 
 

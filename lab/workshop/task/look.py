@@ -69,7 +69,7 @@ def ask(session: Session, task: Task) -> Result:
 def _judged(session: Session, tasks: Sequence[Task], *, again: bool = False) -> list[tuple[Found, ...]]:
     """What each task lacks.
 
-    With `again`, all is asked once more if one lacks something: a cluster may have had a slow moment.
+    With `again`, machines and API are asked once more if one lacks something: a cluster has slow moments.
     """
     absent = _absent(session)
     nothing = Sight(session.lab, _nothing(session), kept.look(session))
