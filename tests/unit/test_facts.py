@@ -394,6 +394,7 @@ class ProbeApi(Api):
         self.deleted: list[str] = []
         self.made: list[str] = []
         self.claim = "Bound"
+        self.warnings: list[dict[str, Any]] = []
 
     def request(
         self, method: str, path: str, body: object = None, content_type: str = "application/json"
@@ -432,6 +433,9 @@ class ProbeApi(Api):
             return {"status": {"phase": self.claim}}
         if path.endswith(f"/pods/{probing.STORAGE_POD}"):
             return self._pod({"metadata": {"name": probing.STORAGE_POD}, "spec": {}})
+        if path.endswith("/ha-lab-verify-x/events?fieldSelector=type%3DWarning"):
+            return {"items": self.warnings}
+        assert path == "/api/v1/namespaces/ha-lab-verify-x/pods"
         return {"items": [self._pod(pod) for pod in self.pods_made]}
 
     def _pod(self, pod: dict[str, Any]) -> dict[str, Any]:
@@ -508,6 +512,41 @@ def test_a_node_without_a_pod_is_unknown_and_the_others_are_told(remote: ExecRem
     assert "kubectl exec into the pod on w1 failed: error: timeout" in known_why(found.seen["w1"])
     assert "nothing" in known_why(found.seen["w3"])
     assert found.neighbours["w1"] == ("w3", "cp1")
+
+
+def test_the_newest_warning_says_why_a_pod_is_not_ready_in_time(remote: ExecRemote) -> None:
+    def warning(pod: str, minute: int, message: str) -> dict[str, Any]:
+        return {
+            "involvedObject": {"name": pod},
+            "lastTimestamp": f"2026-11-30T10:{minute}:00Z",
+            "message": message,
+        }
+
+    api = ProbeApi(lambda node: node not in ("w1", "w2"))
+    api.warnings = [
+        warning("probe-w2", 31, "Readiness probe failed:\n  refused"),
+        warning("probe-w2", 30, "FailedMount"),
+        warning("probe-w3", 30, "of a pod that became Ready later"),
+    ]
+    found = ask_probes(lab(), api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    late = {name: why for name, why in found.started.items() if why}
+    assert late == {
+        "w1": "its kubelet has not taken it up",
+        "w2": "its kubelet has not taken it up; Readiness probe failed: refused",
+    }
+
+
+def test_a_list_of_pods_that_was_lost_at_the_deadline_is_told_besides(remote: ExecRemote) -> None:
+    class Lost(ProbeApi):
+        def get(self, path: str) -> dict[str, Any]:
+            if path.endswith("/pods") or "/events" in path:
+                raise LabStateError("the API can't be asked: no answer within 10 s")
+            return super().get(path)
+
+    found = ask_probes(lab(), Lost(lambda node: True), remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert found.started["w1"] == "it was not seen; the API can't be asked: no answer within 10 s"
 
 
 def test_a_second_pod_that_does_not_start_is_known_and_not_asked(remote: ExecRemote) -> None:

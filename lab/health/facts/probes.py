@@ -360,13 +360,17 @@ class _Pods:
 def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> _Pods:
     names = [*(_pod_name(node.name) for node in lab.kubernetes_nodes), SECOND]
     found = _Pods(dict.fromkeys(names, "it was not seen"), {})
+    lost = ""
 
     def why_not_all_ready() -> str | None:
+        nonlocal lost
         try:
             answer = api.get(f"/api/v1/namespaces/{namespace}/pods")
             pods = read("the API's list of probe pods", answer, _probe_pods)
         except LabError as error:  # one question that was lost; the next one may be answered
-            return error.message
+            lost = error.message
+            return lost
+        lost = ""
         for name, (why_not_ready, address) in pods.items():
             found.problems[name] = why_not_ready
             if why_not_ready is None:
@@ -377,7 +381,26 @@ def _wait_for_pods(lab: Lab, api: Api, namespace: str) -> _Pods:
         wait_until(
             why_not_all_ready, what="a probe pod on every node", timeout=START * lab.patience, interval=0.3
         )
+    late = {name: why for name, why in found.problems.items() if why}
+    warnings = _warnings(api, namespace) if late else {}
+    for name, why in late.items():
+        found.problems[name] = "; ".join(part for part in (why, warnings.get(name, ""), lost) if part)
     return found
+
+
+def _warnings(api: Api, namespace: str) -> dict[str, str]:
+    """Each pod's newest warning, such as that its readiness probe failed; {} where the API has no list."""
+    try:
+        answer = api.get(f"/api/v1/namespaces/{namespace}/events?fieldSelector=type%3DWarning")
+        return read("the API's list of warnings", answer, _newest_of_each)
+    except LabError:
+        return {}
+
+
+def _newest_of_each(answer: dict[str, Any]) -> dict[str, str]:
+    events = [mapping(item) for item in listed(answer["items"])]
+    events.sort(key=lambda event: text(event.get("lastTimestamp") or event.get("eventTime") or ""))
+    return {text(event["involvedObject"]["name"]): " ".join(text(event["message"]).split()) for event in events}
 
 
 def read_why_not_ready(item: dict[str, Any]) -> str | None:
