@@ -495,6 +495,9 @@ def test_pods_tell_what_they_see_and_their_namespace_goes(remote: ExecRemote) ->
     assert (second["spec"]["nodeName"], second["metadata"]["labels"]) == ("w3", {"app": "second"})
     assert "4;8080;8081,8082;cp1=10.244.0.9;cp2=10.244.0.9;second=10.244.0.9" in remote.asked
     assert (found.second, found.neighbours["w2"]) == (("w3", None), ("w3", "cp1"))
+    # On a node whose CPUs are busy, a pod without a CPU request answers after seconds.
+    for pod in api.pods_made:
+        assert pod["spec"]["containers"][0]["readinessProbe"]["timeoutSeconds"] == 5
     # Pods first, then the namespaces: this run's, and one that a killed run had left.
     assert [path.rpartition("/")[2] for path in api.deleted] == [
         "ha-lab-verify-old",

@@ -61,8 +61,10 @@ NO_VOLUME = Unknown("no volume was asked for")
 PAYLOAD = 4000
 """Bytes each way between two pods: more than two Ethernet frames take."""
 
-START = 20.0
-"""Seconds for a probe pod to be Ready; 3 s are usual."""
+START = 40.0
+"""Seconds for a probe pod to be Ready; 3 s are usual.
+
+Beside pods that take all of a node's CPU it is 30 s: a pod without a CPU request gets next to none then."""
 
 ACCOUNT = 18.0
 """Seconds for a new namespace to get its service account, without which no pod is admitted; 0.1 s are usual."""
@@ -109,7 +111,7 @@ def policy_question(target: str, protocol: str, port: int) -> str:
 def ask_probes(lab: Lab, api: Api, remote: Remote, someone: Callable[[], Node]) -> ProbeFacts | Unknown:
     """Run the probes and ask them, `kubectl exec` being started on the control plane that `someone` names.
 
-    Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 40 s at most. HAProxy ends the
+    Never raises LabError: what could not be asked is Unknown. Takes 5 s, and 60 s at most. HAProxy ends the
     connections of a server that it marks down, as happens just after a boot; such requests are repeated.
     """
     began = time.monotonic()
