@@ -349,6 +349,7 @@ def checkpoints(
 
     session = _made(lab, errors_console if json else console)
     if remove:
+        _require_no_drill(session)  # it may need this one
         if not yes and not _confirmed(f"checkpoints --remove {remove}")(
             saving.removal_question(session, remove)
         ):
@@ -551,7 +552,7 @@ def conformance(
 ) -> None:
     """Run Kubernetes' own conformance tests, and leave nothing behind. Exit 0 if all that ran passed, else 70.
 
-    Without --quick, --focus or --serial: all tests that are not serial or slow, which takes an hour or more.
+    Without --quick, --focus or --serial: all tests that are not serial or slow, which takes 40 minutes or more.
     """
     from lab.conformance import results
     from lab.conformance.tests import Request

@@ -68,13 +68,15 @@ def remove(api: Api, log: Path, timeout: float = GONE) -> tuple[str, ...]:
         try:
             left = find(api)
             for each in left:
-                if each.path not in asked:
-                    api.request("DELETE", each.path, {"propagationPolicy": "Background"})
+                if each.path not in asked and _accepted(
+                    api, "DELETE", each.path, {"propagationPolicy": "Background"}
+                ):
                     asked.add(each.path)
-            clean_nodes(api)
+            marked = clean_nodes(api)
         except LabError as error:
             return error.message  # a load balancer may just be leaving a server
-        return ", ".join(each.title for each in left) or None
+        nodes = [f"its marks on the node {name}" for name in marked]
+        return ", ".join([*(each.title for each in left), *nodes]) or None
 
     try:
         wait_until(why_not_clean, what="the suite's objects to be gone", timeout=timeout, interval=2, log=log)
@@ -97,13 +99,27 @@ def find(api: Api) -> tuple[Left, ...]:
     return (*first, *namespaces, *(each for each in others if each.kind not in FIRST))
 
 
-def clean_nodes(api: Api) -> None:
-    """Take labels and taints off the nodes that the suite has put on them, and let pods on them again."""
+def clean_nodes(api: Api) -> tuple[str, ...]:
+    """Take labels and taints off the nodes that the suite has put on them, and let pods on them again.
+
+    Return the names of nodes where that was refused.
+    """
+    refused = []
     for node in api.get("/api/v1/nodes")["items"]:
-        patch = node_patch(node)
-        if patch:
-            path = f"/api/v1/nodes/{node['metadata']['name']}"
-            api.request("PATCH", path, patch, "application/merge-patch+json")
+        patch, name = node_patch(node), node["metadata"]["name"]
+        if patch and not _accepted(
+            api, "PATCH", f"/api/v1/nodes/{name}", patch, "application/merge-patch+json"
+        ):
+            refused.append(name)
+    return tuple(refused)
+
+
+def _accepted(
+    api: Api, method: str, path: str, body: dict[str, Any], content_type: str = "application/json"
+) -> bool:
+    """Send a change; whether the API takes it, or has no such object any more."""
+    status, _ = api.request(method, path, body, content_type)
+    return http.client.OK <= status < http.client.MULTIPLE_CHOICES or status == http.client.NOT_FOUND
 
 
 def node_patch(node: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ SERIAL_OR_SLOW = "they are serial or slow: `--serial` runs them"
 NOT_QUICK = "they are not among those of `--quick`"
 NOT_SERIAL = "they are neither serial nor slow: a run without `--serial` has them"
 NO_MATCH = "their names do not match --focus"
-INTERRUPTED = "the run was interrupted before"
 ENDED_BEFORE = "the suite ended before"
 
 

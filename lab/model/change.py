@@ -103,7 +103,7 @@ def version_effect(before: str, after: str) -> Effect:
     if becomes < was:
         return _impossible(
             "Kubernetes can't be downgraded: its new version may have stored what the earlier one can't read",
-            f"change it back to {before}; the way back is a backup of etcd from before the upgrade",
+            f"change it back to {before}; the way back is a checkpoint from before (`./inv checkpoints`)",
         )
     if becomes[:2] > (was[0], was[1] + 1):
         return _impossible(

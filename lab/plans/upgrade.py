@@ -43,6 +43,9 @@ SETTLE = 5
 BACK_TIMEOUT = 180.0
 """Seconds until all checks about an upgraded machine pass; most pass at once."""
 
+CONTROL_PLANE_MIB, WORKER_MIB, SPARE_MIB = 700, 350, 512
+"""The most that an upgrade puts on a machine, and on this host for each role; and what stays free."""
+
 NAMED = 3
 """How many problems a refusal names."""
 
@@ -66,11 +69,25 @@ def problem(lab: Lab, workspace: Workspace, remote: Remote) -> Problem | None:
     again = already.problems(lab, workspace, remote) if found else ()
     wrong = [each for each in again if each in found]
     if not wrong:
-        return None
+        return _no_room(lab, workspace, former)
     more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     return Problem(
         f"an upgrade begins on a healthy lab: {'; '.join(wrong[:NAMED])}{more}",
         f"`./inv verify` explains the failing checks; {former}, and `./inv up` repairs what it can",
+    )
+
+
+def _no_room(lab: Lab, workspace: Workspace, former: str) -> Problem | None:
+    """A full disk is the end of etcd, and machines get all that they need before the first is upgraded."""
+    needed = CONTROL_PLANE_MIB * (len(lab.control_planes) + 1) + WORKER_MIB * (len(lab.workers) + 1) + SPARE_MIB
+    free = providers.checkpoints_of(lab).room(lab, workspace).free
+    if free >= needed:
+        return None
+    return Problem(
+        f"an upgrade of these machines needs up to {needed} MiB, and {free} MiB are free where {lab.provider} "
+        "keeps machines",
+        "`./inv bake --prune` removes old golden machines, and `./inv checkpoints` shows what they take; "
+        f"{former}",
     )
 
 
@@ -180,8 +197,22 @@ def _upgrade_etcd(job: Job) -> bool:
 
 def _require_etcd(job: Job) -> bool:
     context = job.context
-    version = _upgrade(context.situation).lab.kubernetes.version
-    running = quorum.running(context.lab, context.remote)
+    upgrade = _upgrade(context.situation)
+    version = upgrade.lab.kubernetes.version
+    running = quorum.Running("", {})
+
+    def why_unknown() -> str | None:
+        nonlocal running
+        running = quorum.running(context.lab, context.remote)
+        silent = [node.name for node in upgrade.control_planes if node.name not in running.versions]
+        return f"no answer of etcd on {', '.join(silent)}" if silent else None
+
+    job.wait_until(
+        why_unknown,
+        what="all of etcd's members to tell their version",
+        timeout=BACK_TIMEOUT,
+        hint="`./inv verify` explains the failing checks; `./inv up` continues",
+    )
     old = with_old_etcd(context.lab.control_planes, running, version)
     if old:
         said = ", ".join(f"{node.name} runs etcd {running.versions[node.name]}" for node in old)
@@ -269,7 +300,7 @@ UPGRADE: Plan = (
     Step("payload", "programs and images of the new version", _take_payload, _machines),
     _ETCD_PAYLOAD,
     _REMOVE_ARCHIVES,
-    # From here on there is no way back but the backup.
+    # From here on there is no way back but a checkpoint.
     Step(
         "upgrade-begins",
         "the upgrade begins",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from rich.text import Text
+
 from lab.conformance import run, suite, tests
 from lab.conformance.results import Outcome
 from lab.conformance.suite import Suite
@@ -29,9 +31,15 @@ def conformance(session: Session, wish: Request, *, junit: Path | None, consent:
         raise ConfigError(
             [f"--junit {junit}: there is no folder {junit.absolute().parent}"], hint="make it first"
         )
+    if junit is not None and junit.is_dir():
+        raise ConfigError([f"--junit {junit} is a folder"], hint="name a file in it")
     nodes = run.require_fit(session)
     built = build(session, consent=consent)
     selection = tests.select(built.tests, wish, tests.quick(), tests.unable())
+    absent = tests.quick() - {test.plain for test in built.tests} if wish.quick else ()
+    if absent:
+        version = session.lab.kubernetes.version
+        session.progress.say(Text(f"not in the suite of Kubernetes {version}: {'; '.join(sorted(absent))}"))
     _require_room(session.workspace.root, ROOM_MIB, "the logs of the suite")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()

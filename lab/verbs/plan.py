@@ -337,7 +337,7 @@ def _upgrade(session: Session, there: _Observed) -> _Part:
     left = [
         node
         for node in record.lab.kubernetes_nodes
-        if not _to_be_made(node, there) and record.machines[node.name].kubernetes != version
+        if not _to_be_made(node, there) and record.version_of(node.name) != version
     ]
     upgrade = Upgrade(
         lab=session.lab,

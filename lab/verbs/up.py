@@ -220,7 +220,9 @@ def question(session: Session, change: Change, replacing: Sequence[str]) -> str:
     sentences = [f"{', '.join(names)} will be removed, with all data that is only there."] if names else []
     if change.upgraded:
         versions = f"from {change.upgraded.before} to {change.upgraded.after}"
-        sentences.append(f"Kubernetes will be upgraded {versions}; the only way back is the backup before it.")
+        sentences.append(
+            f"Kubernetes will be upgraded {versions}; the only way back is a checkpoint that you have."
+        )
     if replacing:
         sentences.append(f"{', '.join(replacing)} will be removed and created again.")
     loss = quorum.loss(session.made.lab if session.made else session.lab, session.lab)
@@ -370,7 +372,7 @@ def _say_versions(session: Session) -> None:
     """After a failed upgrade: which machine has which version, as far as that is recorded."""
     record = made.read(session.workspace)
     if record is not None and record.upgrading:
-        versions = {n.name: record.machines[n.name].kubernetes for n in record.lab.kubernetes_nodes}
+        versions = {n.name: record.version_of(n.name) or "removed" for n in record.lab.kubernetes_nodes}
         session.progress.say(
             "Kubernetes' versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())
         )

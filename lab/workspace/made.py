@@ -84,6 +84,10 @@ class Made(Frozen):
         """The machine of that name, as it was created or is to be created again."""
         return self.lab.node(name)
 
+    def version_of(self, name: str) -> str:
+        """The Kubernetes version of a machine; "" for one that is to be created again."""
+        return self.machines[name].kubernetes if name in self.machines else ""
+
     def with_machines(self, lab: Lab, golden: str) -> Made:
         """The record before `lab` is applied: its machines, and those that may still exist.
 

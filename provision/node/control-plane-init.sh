@@ -101,7 +101,7 @@ take_over() {
 
 # Whatever was deleted since, or was not created because init was interrupted. The answer that shows it is in `found`.
 restore_objects() {
-	local missing phase words
+	local missing
 	found=$(ask_cluster 2>/dev/null) || {
 		restore_administrators
 		wait_for 60 "the API to list the objects of kubeadm init" can_list_objects
@@ -110,8 +110,16 @@ restore_objects() {
 	missing=$(missing_objects "$found")
 	[[ -n $missing ]] || return 0
 	repairs "$(awk '{ $1 = ""; print substr($0, 2) " is missing" }' <<<"$missing")"
+	# Phases, separated by lines.
+	# shellcheck disable=SC2046
+	carry_out $(cut -d' ' -f1 <<<"$missing" | uniq)
+}
+
+# carry_out PHASE…: phases of kubeadm init, as OBJECTS names them.
+carry_out() {
+	local phase words
 	fill "$HERE/kubeadm-init.yaml"
-	for phase in $(cut -d' ' -f1 <<<"$missing" | uniq); do
+	for phase in "$@"; do
 		if [[ $phase == bootstrap-token ]]; then
 			create_bootstrap_token
 		else
@@ -120,6 +128,15 @@ restore_objects() {
 		fi
 	done
 	changed=yes
+}
+
+# Static pods and kubelets have the lab's version, of which etcd's data is older: it was restored from a backup.
+correct_version() {
+	local problem
+	problem=$(version_problem "$found")
+	[[ -n $problem ]] || return 0
+	repairs "$problem"
+	carry_out upload-config/kubeadm upload-config/kubelet addon/coredns addon/kube-proxy
 }
 
 # This run's token and certificates, for machines that join. `fill` has written the configuration.
@@ -311,6 +328,7 @@ main() {
 		point_at_load_balancer "$ADMIN" || true
 		own_api_server_ready >/dev/null 2>&1 || wait_for_own_api_server
 		restore_objects
+		correct_version
 		! found_without_marks || mark_control_plane
 		[[ $changed == no ]] || {
 			wait_for 60 "what was repaired to be complete" initialised

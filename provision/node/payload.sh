@@ -92,6 +92,8 @@ main() {
 		return
 	}
 	exclusively
+	# What a full disk has let through would keep it full.
+	trap 'rm -rf "$UNFINISHED"' EXIT
 	rm -rf "$UNFINISHED"
 	mkdir -p "$UNFINISHED"
 	with_notices "the payload of Kubernetes $version" tar -xf - -C "$UNFINISHED" --numeric-owner --preserve-permissions
@@ -103,7 +105,6 @@ main() {
 	# The last to get its name: with it the payload is complete.
 	sync
 	mv "$UNFINISHED/usr/bin" "$folder/bin"
-	rm -rf "$UNFINISHED"
 	changed=yes
 	finish
 }

@@ -29,6 +29,7 @@ of_cluster() {
 	}
 	missing=$(missing_objects "$found")
 	awk 'NF { print "control-plane-init", "the cluster lacks its", $2, $4 }' <<<"$missing"
+	version_problem "$found" | sed 's/^/control-plane-init /'
 	manifest=$(mktemp /run/manifest.XXXXXX)
 	# shellcheck disable=SC2064 # this very file
 	trap "rm -f '$manifest'" EXIT

@@ -75,11 +75,13 @@ require_payload() {
 			"them there"
 }
 
+configuration() { as_admin --namespace kube-system get configmap kubeadm-config --output yaml; }
+
 # kubeadm upgrades etcd to the tag in its ClusterConfiguration, if there is one (kubeadm, phases/upgrade/staticpods.go),
 # and uploads that again as it was. A ConfigMap's text is four spaces in.
 publish_etcd_tag() {
 	local found
-	found=$(as_admin --namespace kube-system get configmap kubeadm-config --output yaml)
+	found=$(configuration)
 	! grep -q "^ *imageTag: $etcd_tag\$" <<<"$found" || return 0
 	sed "/^    etcd:\$/,/^    [^ ]/ { /^ *imageTag: /d; s/^\( *\)dataDir: .*/&\n\1imageTag: $etcd_tag/; }" <<<"$found" |
 		as_admin replace --filename - >/dev/null
@@ -125,11 +127,12 @@ put_manifest() {
 # Beside manifests, a copy of etcd's data for each upgrade.
 readonly KUBEADM_KEEPS=/etc/kubernetes/tmp
 
-# The first machine takes the cluster with it; that is complete before its kubelet is upgraded.
+# The first machine takes the cluster with it; that is complete before its kubelet is upgraded. `node` goes to the version in
+# kubeadm's configuration, which is the former one where etcd was restored from a backup since.
 kubeadm_command() {
 	local others
 	others=$(as_admin get nodes --selector node-role.kubernetes.io/control-plane --output "jsonpath=$VERSIONS")
-	if awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
+	if grep -q "^ *kubernetesVersion: v$version\$" < <(configuration) && awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
 		echo node
 	else
 		echo apply
@@ -170,6 +173,8 @@ upgrade() {
 		wait_for 120 "this machine's API server" own_api_server_ready
 	fi
 	wait_for 120 "the API to show the new kubelet" kubelet_reports
+	upgraded || die "kubeadm ended well, but not all static pods of $NODE_NAME have the images of Kubernetes $version:" \
+		"\`grep image: $MANIFESTS/*\` there shows which; \`./inv up\` tries again"
 }
 
 # Its manifest is all that kubeadm changes for another image.

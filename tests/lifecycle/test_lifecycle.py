@@ -111,10 +111,26 @@ def test_it_is_upgraded_one_machine_at_a_time_and_users_notice_nothing(living: L
     figures = living.measured("up")
     assert figures["connections.failed"] == figures["writes.lost"] == 0
     assert versions(living) == {"v1.36.3"}
-    assert list((living.lab.folder / ".lab" / "backups").glob("*-before-1.36.3.tar"))
     assert living.plan()[0] == 0
     living.verified()
     conforms(living)
+
+
+@pytest.mark.whole
+def test_the_backup_from_before_the_upgrade_brings_back_data_and_no_version(living: LivingLab) -> None:
+    (kept,) = (living.lab.folder / ".lab" / "backups").glob("*-before-1.36.3.tar")
+    configmaps(living, "create", "configmap", "from-after-the-upgrade")
+    living.lab.succeed("recover", str(kept), "--yes")
+    assert "from-after-the-upgrade" not in configmaps(living)
+    session = living.lab.session
+    kubectl = ["sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf"]
+    get = ["--namespace", "kube-system", "get", "configmap/kubeadm-config", "daemonset/kube-proxy"]
+    said = session.remote.run(session.lab.first, [*kubectl, *get, "--output", "yaml"]).stdout
+    assert "kubernetesVersion: v1.36.3" in said
+    assert "kube-proxy:v1.36.3" in said
+    assert versions(living) == {"v1.36.3"}
+    assert living.plan()[0] == 0
+    living.verified()
 
 
 @pytest.mark.whole

@@ -369,6 +369,7 @@ case "$name $*" in
 "kubeadm init phase upload-config kubeadm --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
 	filled "${*: -1}"
 	has_made kubeadm-config
+	rm -f "$state/recorded-version"
 	;;
 "kubeadm init phase upload-config kubelet --kubeconfig /etc/kubernetes/admin.conf --config /run/ha-lab/kubeadm.yaml")
 	filled "${*: -1}"
@@ -458,6 +459,7 @@ case "$name $*" in
 			continue
 		fi
 		[[ "$kind $object" != "ConfigMap kubeadm-config" ]] || has old-configuration || echo "  - name: bind-address"
+		[[ "$kind $object" != "ConfigMap kubeadm-config" ]] || echo "kubernetesVersion: v$(cat "$state/recorded-version" 2>/dev/null || echo 1.36.3)"
 		[[ $kind != Node ]] || echo "marks $object $([[ $object == "$own" ]] && echo "$labels taints=$taints" || echo "map[] taints=")"
 		[[ $kind != Node || $object != w1 || ! -s $state/drained-by ]] || echo "drained w1"
 		[[ "$kind $object" != "ConfigMap kube-proxy" ]] || cat "$state/kube-proxy"
@@ -878,12 +880,15 @@ case "$name $*" in
 "kubeadm upgrade apply v1.36.3 --yes "* | "kubeadm upgrade node "*)
 	[[ $(cat "$state/kubeadm-version") == 1.36.3 ]] || refuse "kubeadm of another version"
 	! fails upgrade || exit 1
-	[[ -e $kubernetes/manifests ]] || exit 0
+	[[ -e $kubernetes/manifests ]] && ! has keeping-static-pods || exit 0
 	[[ -e $kubernetes/manifests/kube-apiserver.yaml ]] || refuse "kubeadm upgrade without a manifest"
+	version=v1.36.3
+	[[ $2 != node ]] || version=$(sed -n 's/^ *kubernetesVersion: //p' "$state/kubeadm-config")
+	sed -i "s#^\( *kubernetesVersion: \).*#\1$version#" "$state/kubeadm-config"
 	tag=$(sed -n '/etcd:/,$ s/^ *imageTag: //p' "$state/kubeadm-config")
 	sed -i "s#/etcd:.*#/etcd:$tag#" $kubernetes/manifests/etcd.yaml
 	for component in kube-apiserver kube-controller-manager kube-scheduler; do
-		sed -i "s#/$component:.*#/$component:v1.36.3#" "$kubernetes/manifests/$component.yaml"
+		sed -i "s#/$component:.*#/$component:$version#" "$kubernetes/manifests/$component.yaml"
 	done
 	;;
 *"/kubelet.conf "*" get node "*" --output jsonpath={.status.nodeInfo.kubeletVersion} "*)

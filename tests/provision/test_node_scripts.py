@@ -1135,6 +1135,36 @@ def test_what_control_planes_join_by_is_published_again_where_it_leaves_metrics_
     assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
 
 
+def test_what_a_backup_from_before_an_upgrade_had_of_kubeadm_gets_the_lab_s_version(done: Done) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
+    world.let(recorded_version="1.35.4")
+    said = "kubeadm's configuration and its add-ons are those of Kubernetes 1.35.4"
+    assert f"control-plane-init {said}" in world.run("unfinished").said.splitlines()
+    ran = world.run("control-plane-init", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert f"repairs: {said}" in ran.said
+    assert [call.split()[3:5] for call in ran.changes if " phase " in call] == [
+        ["upload-config", "kubeadm"],
+        ["upload-config", "kubelet"],
+        ["addon", "coredns"],
+        ["addon", "kube-proxy"],
+    ]
+    assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+    assert said not in world.run("unfinished").said
+
+
+@pytest.mark.parametrize(
+    ("recorded", "own"),
+    [("1.35.4", "1.37.2"), ("1.37.2", "1.36.3")],
+    ids=["an upgrade is under way", "the record is of a later version"],
+)
+def test_another_version_of_kubeadm_s_record_is_left_alone(done: Done, recorded: str, own: str) -> None:
+    world = done("cp1", "control-plane-init", "--alone")
+    world.let(recorded_version=recorded, kubeadm_version=own)
+    assert "kubeadm's configuration" not in world.run("unfinished").said
+    assert world.run("control-plane-init", secrets=True).last == "ha-lab: unchanged"
+
+
 @pytest.mark.parametrize("former", ['""', "127.0.0.1:10249"])
 def test_kube_proxy_s_metrics_are_opened_and_all_else_of_its_configuration_is_kept(
     done: Done, former: str

@@ -77,6 +77,12 @@ def test_images_are_taken_by_moving_their_layers_and_programs_are_kept_aside(w1:
     assert (folder / "1.36.3/bin/kubeadm").stat().st_mode & 0o111
 
 
+def test_a_payload_that_ends_early_leaves_nothing(w1: World) -> None:
+    ran = w1.run("payload", "1.36.3", PROXY, given=archive()[:2000])
+    assert ran.code != 0
+    assert not w1.has("/var/lib/containerd/ha-lab-upgrade/unfinished")
+
+
 def test_what_a_machine_has_is_listed(w1: World) -> None:
     assert w1.run("payload", "--present", "1.36.3").said == "image registry.k8s.io/pause:3.10.1\n"
     w1.run("payload", "1.36.3", PROXY, PAUSE, given=archive())

@@ -117,21 +117,37 @@ def test_while_its_etcd_is_replaced_the_kubelet_asks_other_api_servers(cp1: Worl
 
 def test_kubeadm_s_target_for_etcd_is_changed_and_nothing_else_of_its_configuration(cp1: World) -> None:
     assert cp1.run("upgrade", NEW, TAG).code == 0
-    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG)
+    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG).replace(OLD, NEW)
 
 
 def test_a_configuration_without_a_tag_gets_one(cp1: World) -> None:
     cp1.let(kubeadm_config=CONFIGURATION.replace("        imageTag: 3.6.6-0\n", ""))
     assert cp1.run("upgrade", NEW, TAG).code == 0
-    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG)
+    assert state(cp1, "kubeadm-config") == CONFIGURATION.replace("3.6.6-0", TAG).replace(OLD, NEW)
 
 
 def test_the_first_machine_takes_the_cluster_along_and_the_others_follow(cp1: World) -> None:
-    cp1.let(kubelets=f"cp1 v{OLD}\ncp2 v{NEW}\n")
+    cp1.let(kubelets=f"cp1 v{OLD}\ncp2 v{NEW}\n", kubeadm_config=CONFIGURATION.replace(OLD, NEW))
     ran = cp1.run("upgrade", NEW, TAG)
     assert ran.code == 0, ran.said
     assert any(call.startswith("kubeadm upgrade node ") for call in ran.calls)
     assert not any(call.startswith("kubeadm upgrade apply") for call in ran.calls)
+
+
+def test_after_a_recovery_in_between_the_next_machine_takes_the_cluster_along(cp1: World) -> None:
+    """cp2 has the new version; what etcd has of kubeadm's configuration is from before the upgrade."""
+    cp1.let(kubelets=f"cp1 v{OLD}\ncp2 v{NEW}\n")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 0, ran.said
+    assert any(call.startswith(f"kubeadm upgrade apply v{NEW}") for call in ran.calls)
+    assert f"kubernetesVersion: v{NEW}" in state(cp1, "kubeadm-config")
+
+
+def test_static_pods_that_stayed_what_they_were_are_no_success(cp1: World) -> None:
+    cp1.let(keeping_static_pods="")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 1
+    assert "not all static pods of cp1 have the images of Kubernetes 1.36.3" in ran.said
 
 
 def test_a_first_machine_that_was_interrupted_takes_the_cluster_along_again(cp1: World) -> None:

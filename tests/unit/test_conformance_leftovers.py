@@ -38,6 +38,7 @@ class FakeApi:
         self.deleted: list[str] = []
         self.patched: dict[str, Any] = {}
         self.stuck: set[str] = set()
+        self.refused: set[str] = set()
         self.status = 200
         self.items: dict[str, list[dict[str, Any]]] = {
             "/api/v1/namespaces": [
@@ -81,6 +82,8 @@ class FakeApi:
         """Delete, patch, or say whether a group answers: the suite's aggregated API has no server any more."""
         if method == "GET":
             return (503, "") if "wardle" in path else (self.status, json.dumps(self.get(path)))
+        if path in self.refused:
+            return 500, "etcdserver: leader changed"
         if method == "PATCH":
             self.patched[path] = body
             return 200, ""
@@ -126,6 +129,27 @@ def test_what_does_not_go_is_named_after_a_bounded_time(
     api.stuck = {"/api/v1/namespaces/pods-1234"}
     assert leftovers.remove(api, tmp_path / "log", timeout=0.1) == ("namespaces pods-1234",)  # type: ignore[arg-type]
     assert api.deleted.count("/api/v1/namespaces/pods-1234") == 1
+
+
+def test_what_the_api_refused_to_delete_is_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = FakeApi()
+    api.refused = {"/api/v1/namespaces/pods-1234"}
+    monkeypatch.setattr(time, "sleep", lambda seconds: api.refused.clear())
+    assert leftovers.remove(api, tmp_path / "log") == ()  # type: ignore[arg-type]
+
+
+def test_a_node_that_keeps_the_suite_s_marks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    api = FakeApi()
+    w1 = node({"unschedulable": True}, {"f:spec": {"f:unschedulable": {}}})
+    w1["metadata"]["managedFields"] = [*made_by("kubeadm"), *w1["metadata"]["managedFields"]]
+    w1["metadata"]["managedFields"][1]["time"] = "2026-11-29T11:00:00Z"
+    api.items["/api/v1/nodes"] = [w1]
+    api.refused = {"/api/v1/nodes/w1"}
+    left = leftovers.remove(api, tmp_path / "log", timeout=0.1)  # type: ignore[arg-type]
+    assert left == ("its marks on the node w1",)
 
 
 @pytest.mark.parametrize(

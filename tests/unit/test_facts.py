@@ -540,6 +540,27 @@ def test_the_newest_warning_says_why_a_pod_is_not_ready_in_time(remote: ExecRemo
     }
 
 
+@pytest.mark.parametrize(("phase", "why"), [("Running", None), ("Pending", "not Ready in time (Pending)")])
+def test_a_pod_that_runs_is_given_more_time(remote: ExecRemote, phase: str, why: str | None) -> None:
+    class Late(ProbeApi):
+        looks = 0
+
+        def get(self, path: str) -> dict[str, Any]:
+            self.looks += path.endswith("/pods")
+            return super().get(path)
+
+        def _pod(self, pod: dict[str, Any]) -> dict[str, Any]:
+            late = pod["spec"].get("nodeName") == "w2" and self.looks < 2
+            found = super()._pod(pod)
+            return found | ({"status": {"phase": phase, "startTime": "x"}} if late else {})
+
+    api = Late(lambda node: True)
+    found = ask_probes(lab(), api, remote, cp1)
+    assert not isinstance(found, Unknown)
+    assert {name: found for name, found in found.started.items() if name == "w2" or found} == {"w2": why}
+    assert api.looks == (1 if why else 2)
+
+
 def test_a_list_of_pods_that_was_lost_at_the_deadline_is_told_besides(remote: ExecRemote) -> None:
     class Lost(ProbeApi):
         def get(self, path: str) -> dict[str, Any]:

@@ -55,9 +55,11 @@ def test_checkpoints_are_listed_without_asking_anything(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [("checkpoint", "other"), ("restore", "start", "--yes")], ids=lambda words: words[0]
+    "words",
+    [("checkpoint", "other"), ("restore", "start", "--yes"), ("checkpoints", "--remove", "start", "--yes")],
+    ids=lambda words: words[0],
 )
-def test_nothing_is_saved_or_restored_while_a_drill_s_fault_is_in_the_lab(
+def test_nothing_is_saved_restored_or_removed_while_a_drill_s_fault_is_in_the_lab(
     folder: Path, words: tuple[str, ...]
 ) -> None:
     drill = folder / ".lab" / "drill"

@@ -185,6 +185,17 @@ def test_an_upgrade_does_not_begin_on_a_lab_that_is_not_healthy(
     assert "set kubernetes.version back to 1.35.4" in caught.value.hint
 
 
+def test_an_upgrade_does_not_begin_without_room_for_its_files(world: World) -> None:
+    made(world)
+    world.free = 4000
+    with pytest.raises(LabStateError, match="up to 4362 MiB, and 4000 MiB are free where docker"):
+        world.up(lab(world, "1.36.3"))
+    assert world.touches == []
+    world.free = 4362
+    world.up(lab(world, "1.36.3"))
+    world.require_applied(world.wanted)
+
+
 def test_a_version_that_can_t_be_baked_leaves_the_lab_as_it_is(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,6 +287,28 @@ def test_a_machine_that_hangs_meanwhile_is_replaced_and_made_with_the_new_versio
     world.require_applied(world.wanted)
     assert order(world, f"remove {name}", "upgrade cp1", f"boot {name}")
     assert world.touches.count(f"upgrade {name}") == 0
+
+
+def test_a_failure_while_a_machine_is_replaced_is_told_with_all_versions(world: World) -> None:
+    made(world)
+    world.break_at("upgrade w1", "before", LabError("kubeadm failed"))
+    session = world.session(lab(world, "1.36.3"))
+    request = bring_up.Request(consent=True, replacing=("w2",))
+    with pytest.raises(LabError, match="kubeadm failed"):
+        bring_up.up(session, request, lambda question: False)
+    said = " ".join(session.progress.console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "Kubernetes' versions: cp1 1.36.3, cp2 1.36.3, cp3 1.36.3, w1 1.35.4, w2 removed" in said
+
+
+def test_a_control_plane_whose_etcd_is_silent_stops_it(world: World) -> None:
+    made(world)
+    world.silent_etcd = "cp3"
+    with pytest.raises(LabError, match="no answer of etcd on cp3"):
+        world.up(lab(world, "1.36.3"))
+    assert not upgrades(world)
+    world.silent_etcd = ""
+    world.up(lab(world, "1.36.3"))
+    world.require_applied(world.wanted)
 
 
 def test_fewer_machines_and_another_version_at_once(world: World) -> None:

@@ -73,6 +73,9 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     return found
 
 
+QUICK = tests.quick()
+
+
 def conform(folder: Path, junit: Path | None = None, **wish: Any) -> object:
     return verb.conformance(wanted(folder / "lab"), Request(**wish), junit=junit, consent=True)
 
@@ -125,6 +128,27 @@ def test_a_junit_file_in_no_folder_is_refused_first(world: World, tmp_path: Path
     with pytest.raises(ConfigError, match="there is no folder"):
         conform(tmp_path, junit=tmp_path / "nowhere" / "junit.xml")
     assert world.events == []
+
+
+def test_a_folder_is_no_junit_file(world: World, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder"):
+        conform(tmp_path, junit=tmp_path)
+    assert world.events == []
+
+
+def test_what_another_version_s_suite_lacks_of_quick_is_told(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = wanted(tmp_path / "lab")
+    verb.conformance(session, Request(quick=True), junit=None, consent=True)
+    shown = session.progress.console.file
+    assert "not in the suite" not in shown.getvalue()  # type: ignore[attr-defined]
+    monkeypatch.setattr(tests, "quick", lambda: frozenset({"[sig-network] DNS should be gone", *QUICK}))
+    verb.conformance(session, Request(quick=True), junit=None, consent=True)
+    said = " ".join(shown.getvalue().split())  # type: ignore[attr-defined]
+    assert "not in the suite of Kubernetes 1.36.3: [sig-network] DNS should be gone" in said
+    assert world.selected is not None
+    assert len(world.selected.run) == len(QUICK)
 
 
 WELL = Status("mine", "https://192.168.56.10:6443", "healthy", (), "")

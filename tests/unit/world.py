@@ -31,6 +31,7 @@ from lab.plans.engine import Context
 from lab.plans.situation import PROBE, UNFINISHED
 from lab.plans.upgrade import PAYLOAD, SCRIPT, UPGRADED
 from lab.providers import MachineState, docker
+from lab.providers.protocol import Room
 from lab.session import Session
 from lab.system import process
 from lab.verbs import backup, bake, render
@@ -141,6 +142,8 @@ class World:
         self.dead = False
         self.enforces_sizes = False
         self.baked = True
+        self.free = 10_000  # MiB where machines are kept
+        self.silent_etcd = ""  # the control plane whose member does not answer
         self.leader = 1  # the number of the control plane whose member leads etcd
         self._lock = threading.RLock()
 
@@ -165,6 +168,10 @@ class World:
         return Session(
             self.folder / "lab.yaml", lab, self.workspace, remote, progress(self.workspace.logs), record
         )
+
+    def room(self, lab: Lab, workspace: Workspace) -> Room:
+        """What is free for checkpoints and upgrades."""
+        return Room(0, self.free)
 
     def break_at(self, touch: str, when: When, error: BaseException, *, nth: int = 1) -> None:
         """Let the nth change of that name raise, before it is done or after."""
@@ -582,6 +589,8 @@ class World:
             )
             return f"== etcd-status 0\n{status}\n== etcd-stored-members 0\n{self._listed()}\n"
         if command == ("sudo", COMMAND, "etcd-status"):
+            if node.name == self.silent_etcd:
+                return "== etcd-status 1\nno member answers\n"
             said = {
                 "header": {"member_id": int(node.name[-1])},
                 "leader": self.leader,
@@ -710,6 +719,7 @@ def live(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
         monkeypatch.setattr(providers, name, getattr(world, name))
     monkeypatch.setattr(providers, "state", lambda lab, node: world.machine(node.name).state)
     monkeypatch.setattr(providers, "unknown_to_vagrant", lambda workspace: [])
+    monkeypatch.setattr(providers, "checkpoints_of", lambda lab: world)
     monkeypatch.setattr(session, "provider_of", row)
     monkeypatch.setattr(kubeconfig, "fetch", fetch)
     monkeypatch.setattr(bake, "bake", lambda session, consent: golden_of(session.lab))
