@@ -38,7 +38,9 @@ has_others() { [[ $ETCD_ENDPOINTS == *,* ]]; }
 # image_tag COMPONENT: of its manifest.
 image_tag() { sed -n "s#^ *image: .*/$1:\([^\"]*\).*#\1#p" "$MANIFESTS/$1.yaml"; }
 
-upgraded() {
+upgraded() { has_version && kubelet_reports >/dev/null; }
+
+has_version() {
 	local name
 	[[ $(kubeadm version --output short) == "v$version" && $(kubelet --version) == "Kubernetes v$version" ]] || return 1
 	if is_control_plane; then
@@ -47,7 +49,6 @@ upgraded() {
 			[[ $(image_tag "$name") == "v$version" ]] || return 1
 		done
 	fi
-	kubelet_reports >/dev/null
 }
 
 kubelet_reports() {
@@ -173,7 +174,7 @@ upgrade() {
 		wait_for 120 "this machine's API server" own_api_server_ready
 	fi
 	wait_for 120 "the API to show the new kubelet" kubelet_reports
-	upgraded || die "kubeadm ended well, but not all static pods of $NODE_NAME have the images of Kubernetes $version:" \
+	has_version || die "kubeadm ended well, but not all static pods of $NODE_NAME have the images of Kubernetes $version:" \
 		"\`grep image: $MANIFESTS/*\` there shows which; \`./inv up\` tries again"
 }
 
