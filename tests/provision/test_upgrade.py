@@ -150,6 +150,12 @@ def test_static_pods_that_stayed_what_they_were_are_no_success(cp1: World) -> No
     assert "not all static pods of cp1 have the images of Kubernetes 1.36.3" in ran.said
 
 
+def test_an_api_server_that_starts_again_after_the_kubelet_is_no_failure(cp1: World) -> None:
+    cp1.let(answering_once="")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+
+
 def test_a_first_machine_that_was_interrupted_takes_the_cluster_along_again(cp1: World) -> None:
     """Its own kubelet may be new already: the cluster is complete once another machine's is."""
     cp1.let(kubelets=f"cp1 v{NEW}\ncp2 v{OLD}\n")
