@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from lab import providers
-from lab.errors import LabStateError
+from lab.errors import LabError, LabStateError
 from lab.golden import payload
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node
@@ -69,7 +69,7 @@ def problem(lab: Lab, workspace: Workspace, remote: Remote) -> Problem | None:
     again = already.problems(lab, workspace, remote) if found else ()
     wrong = [each for each in again if each in found]
     if not wrong:
-        return _no_room(lab, workspace, former)
+        return None
     more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
     return Problem(
         f"an upgrade begins on a healthy lab: {'; '.join(wrong[:NAMED])}{more}",
@@ -77,17 +77,22 @@ def problem(lab: Lab, workspace: Workspace, remote: Remote) -> Problem | None:
     )
 
 
-def _no_room(lab: Lab, workspace: Workspace, former: str) -> Problem | None:
-    """A full disk is the end of etcd, and machines get all that they need before the first is upgraded."""
+def no_room(lab: Lab, workspace: Workspace) -> Problem | None:
+    """Why the disk is too small for what machines get before the first is upgraded: etcd needs some of it.
+
+    None where it is large enough, or the provider can't say it, as with some of docker's storage drivers.
+    """
     needed = CONTROL_PLANE_MIB * (len(lab.control_planes) + 1) + WORKER_MIB * (len(lab.workers) + 1) + SPARE_MIB
-    free = providers.checkpoints_of(lab).room(lab, workspace).free
+    try:
+        free = providers.checkpoints_of(lab).room(lab, workspace).free
+    except LabError:
+        return None
     if free >= needed:
         return None
     return Problem(
         f"an upgrade of these machines needs up to {needed} MiB, and {free} MiB are free where {lab.provider} "
         "keeps machines",
-        "`./inv bake --prune` removes old golden machines, and `./inv checkpoints` shows what they take; "
-        f"{former}",
+        "`./inv bake --prune` removes old golden machines, and `./inv checkpoints` shows what checkpoints take",
     )
 
 

@@ -39,7 +39,8 @@ def conformance(session: Session, wish: Request, *, junit: Path | None, consent:
     absent = tests.quick() - {test.plain for test in built.tests} if wish.quick else ()
     if absent:
         version = session.lab.kubernetes.version
-        session.progress.say(Text(f"not in the suite of Kubernetes {version}: {'; '.join(sorted(absent))}"))
+        what = f"tests of --quick that the suite of Kubernetes {version} does not have, and that are not run"
+        session.progress.say(Text(f"{what}: {'; '.join(sorted(absent))}"))
     _require_room(session.workspace.root, ROOM_MIB, "the logs of the suite")
     with session.workspace.lock(), session.progress.live():
         session.workspace.rotate_logs()

@@ -118,6 +118,8 @@ def apply(session: Session, wish: Request, confirm: Confirm, around: Around = un
         around(session, change, leaving, lambda: _end(session, wish, changed=False))
         return
     golden = bake.bake(session, consent=wish.consent)
+    if _begins_upgrade(session, change):
+        _require_room_for_upgrade(session)
     settled = _settled(session)
     around(settled, change, leaving, lambda: _carry_out(settled, change, golden, leaving, wish))
 
@@ -185,6 +187,14 @@ def upgrade_problem(session: Session, change: Change) -> quorum.Problem | None:
     assert session.made is not None
     with session.progress.asking("whether the lab is healthy"):
         return upgrade.problem(session.made.lab, session.workspace, session.remote)
+
+
+def _require_room_for_upgrade(session: Session) -> None:
+    assert session.made is not None
+    with session.progress.asking("the disk's free space"):
+        refusal = upgrade.no_room(session.made.lab, session.workspace)
+    if refusal:
+        raise LabStateError(refusal.what, hint=refusal.next)
 
 
 def _begins_upgrade(session: Session, change: Change) -> bool:

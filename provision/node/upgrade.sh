@@ -131,9 +131,10 @@ readonly KUBEADM_KEEPS=/etc/kubernetes/tmp
 # The first machine takes the cluster with it; that is complete before its kubelet is upgraded. `node` goes to the version in
 # kubeadm's configuration, which is the former one where etcd was restored from a backup since.
 kubeadm_command() {
-	local others
-	others=$(as_admin get nodes --selector node-role.kubernetes.io/control-plane --output "jsonpath=$VERSIONS")
-	if grep -q "^ *kubernetesVersion: v$version\$" < <(configuration) && awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
+	local others recorded
+	others=$(as_admin get nodes --selector node-role.kubernetes.io/control-plane --output "jsonpath=$VERSIONS") || return 1
+	recorded=$(configuration) || return 1
+	if grep -q "^ *kubernetesVersion: v$version\$" <<<"$recorded" && awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
 		echo node
 	else
 		echo apply

@@ -875,7 +875,12 @@ case "$name $*" in
 "mv /usr/bin/."*".new /usr/bin/"*)
 	! has "${2##*/}-version" || echo 1.36.3 >"$state/${2##*/}-version"
 	;;
-*" --namespace kube-system get configmap kubeadm-config --output yaml") cat "$state/kubeadm-config" ;;
+*" --namespace kube-system get configmap kubeadm-config --output yaml")
+	# The first answer is for the tag of etcd.
+	[[ -e $state/configured ]] && fails configuration && exit 1
+	touch "$state/configured"
+	cat "$state/kubeadm-config"
+	;;
 *" get nodes --selector node-role.kubernetes.io/control-plane --output jsonpath="*) cat "$state/kubelets" ;;
 "kubeadm upgrade apply v1.36.3 --yes "* | "kubeadm upgrade node "*)
 	[[ $(cat "$state/kubeadm-version") == 1.36.3 ]] || refuse "kubeadm of another version"

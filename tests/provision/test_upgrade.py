@@ -143,6 +143,13 @@ def test_after_a_recovery_in_between_the_next_machine_takes_the_cluster_along(cp
     assert f"kubernetesVersion: v{NEW}" in state(cp1, "kubeadm-config")
 
 
+def test_without_an_answer_about_the_cluster_kubeadm_is_not_started(cp1: World) -> None:
+    cp1.let(kubelets=f"cp1 v{OLD}\ncp2 v{NEW}\n", failing_configuration="9")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert ran.code == 1
+    assert not any(call.startswith("kubeadm upgrade") for call in ran.calls), ran.said
+
+
 def test_static_pods_that_stayed_what_they_were_are_no_success(cp1: World) -> None:
     cp1.let(keeping_static_pods="")
     ran = cp1.run("upgrade", NEW, TAG)

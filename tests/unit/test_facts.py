@@ -510,7 +510,7 @@ def test_a_node_without_a_pod_is_unknown_and_the_others_are_told(remote: ExecRem
     remote.said = "== probe-w1 1\nerror: timeout\n\n"
     found = ask_probes(lab(), ProbeApi(lambda node: node != "w2"), remote, cp1)
     assert not isinstance(found, Unknown)
-    assert "no pod runs on w2" in known_why(found.seen["w2"])
+    assert "no pod is Ready on w2" in known_why(found.seen["w2"])
     assert "w2" not in found.peers
     assert "kubectl exec into the pod on w1 failed: error: timeout" in known_why(found.seen["w1"])
     assert "nothing" in known_why(found.seen["w3"])

@@ -194,6 +194,9 @@ def test_an_upgrade_does_not_begin_without_room_for_its_files(world: World) -> N
     world.free = 4362
     world.up(lab(world, "1.36.3"))
     world.require_applied(world.wanted)
+    world.free = None
+    world.up(lab(world, "1.37.2"))
+    world.require_applied(world.wanted)
 
 
 def test_a_version_that_can_t_be_baked_leaves_the_lab_as_it_is(

@@ -142,7 +142,7 @@ class World:
         self.dead = False
         self.enforces_sizes = False
         self.baked = True
-        self.free = 10_000  # MiB where machines are kept
+        self.free: int | None = 10_000  # MiB where machines are kept; None where docker can't say
         self.silent_etcd = ""  # the control plane whose member does not answer
         self.leader = 1  # the number of the control plane whose member leads etcd
         self._lock = threading.RLock()
@@ -171,6 +171,8 @@ class World:
 
     def room(self, lab: Lab, workspace: Workspace) -> Room:
         """What is free for checkpoints and upgrades."""
+        if self.free is None:
+            raise LabStateError("docker keeps machines with overlayfs")
         return Room(0, self.free)
 
     def break_at(self, touch: str, when: When, error: BaseException, *, nth: int = 1) -> None:

@@ -158,7 +158,7 @@ def _ask(
         for name in peers
     }
     missing: dict[str, Unknown] = {
-        name: Unknown(f"no pod runs on {name}: {why}") for name, why in started.items() if why
+        name: Unknown(f"no pod is Ready on {name}: {why}") for name, why in started.items() if why
     }
     nodes = [node for node in lab.kubernetes_nodes if node.name in peers]
     with ThreadPoolExecutor(max_workers=lab.at_once(2 * len(lab.kubernetes_nodes) + 1)) as pool:
@@ -413,7 +413,12 @@ def _warnings(api: Api, namespace: str) -> dict[str, str]:
 def _newest_of_each(answer: dict[str, Any]) -> dict[str, str]:
     events = [mapping(item) for item in listed(answer["items"])]
     events.sort(key=lambda event: text(event.get("lastTimestamp") or event.get("eventTime") or ""))
-    return {text(event["involvedObject"]["name"]): " ".join(text(event["message"]).split()) for event in events}
+    return {
+        text(event["involvedObject"]["name"]): " ".join(
+            text(event.get("message") or event.get("reason") or "").split()
+        )
+        for event in events
+    }
 
 
 def read_why_not_ready(item: dict[str, Any]) -> str | None:
