@@ -100,7 +100,7 @@ def verb(
     return decorate
 
 
-@verb(help=LAB_HELP | {"example": "instead of the defaults: smallest, reference or mirrors"})
+@verb(help=LAB_HELP | {"example": "not the defaults, but two-load-balancers, smallest, reference or mirrors"})
 def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
     """Write a lab file with every setting and its default; never overwrites a file."""
     from lab.verbs import init as beginning
@@ -688,10 +688,10 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
-        "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
-        "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
-        "--vm: also labs of two and three machines, VirtualBox's disk, and the golden image on another docker "
-        "(up to an hour more)",
+        "itself, and those of two load balancers; with --drills: also every other drill, and both load "
+        "balancer profiles side by side (10 minutes more); with --lifecycle: also five control planes, and "
+        "more changes that are measured; with --vm: also labs of two and three machines, VirtualBox's disk, "
+        "and the golden image on another docker (up to an hour more)",
         "k": "as pytest's -k",
     },
 )

@@ -16,12 +16,14 @@ haproxy_file() {
 	esac
 }
 
-# Files of HAProxy's that changed after it had last read any, at its start or a reload.
-unread_by_haproxy() {
+# unread_by SERVICE FOLDER: its files there that changed after it had last read any, at its start or a reload.
+unread_by() {
 	local since
-	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
-	find /etc/haproxy -type f -newermt "${since:-1970-01-01}"
+	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value "$1")
+	find "$2" -type f -newermt "${since:-1970-01-01}"
 }
+
+unread_by_haproxy() { unread_by haproxy /etc/haproxy; }
 
 # Prints in which ways HAProxy does not run with the lab's files; nothing when it does.
 haproxy_problem() {

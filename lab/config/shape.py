@@ -260,6 +260,7 @@ class NetworkSection(Network):
     """The networks."""
 
     subnet: Subnet = Network().subnet
+    virtual_address: Address = None
     pods: Subnet = Network().pods
     services: Subnet = Network().services
     pod_network: Annotated[str, BeforeValidator(flannel_or_manifest)] = Network().pod_network
@@ -307,10 +308,10 @@ class Group(Frozen):
 
 
 class LoadBalancers(Group):
-    """The load balancer."""
+    """The load balancers."""
 
     prefix: Prefix = "lb"
-    count: Annotated[int, number([1], "always 1")] = 1
+    count: Annotated[int, number([1, 2], "1 or 2: two share the API's address")] = 1
     cpus: Annotated[int, at_least(1)] = 1
     memory_mib: Annotated[int, at_least(128, "MiB")] = 512
 

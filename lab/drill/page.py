@@ -19,7 +19,7 @@ from lab.drill import onepage, words
 from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
 from lab.drill.summary import Drill, Runs, profiles, summarise
-from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
+from lab.drill.timeline import BINS, DECADES, DOWN, HELD, UP, Timeline, reach, timeline
 from lab.drill.words import (
     CHANGE_HEADINGS,
     CHANGE_MARKS,
@@ -130,8 +130,9 @@ def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, 
         "exemptions": [Bilingual(each.en, each.ko) for each in result.exemptions],
         "victims": ", ".join(recording.victims),
         "title": words.picture(story.title, recording.profile, chosen),
-        "description": _description(line, lanes),
+        "description": _description(line, lanes, [words.held(each.machine) for each in line.holders]),
         "lanes": lanes,
+        "holders": [words.held(each.machine) for each in line.holders],
         "marks": [
             (each.at - zero, each.kind, words.phrase(each.what))
             for each in sorted(recording.marks, key=lambda mark: mark.at)
@@ -139,14 +140,15 @@ def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, 
     }
 
 
-def _description(line: Timeline, lanes: list[dict[str, Bilingual]]) -> Bilingual:
-    """A timeline's text alternative: the labelled marks in order of time, then the lanes."""
+def _description(line: Timeline, lanes: list[dict[str, Bilingual]], holders: list[Bilingual]) -> Bilingual:
+    """A timeline's text alternative: the labelled marks in order of time, the lanes, the address's holders."""
     marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
     said = [words.mark(each.mark.kind, each.seconds) for each in marks]
     said += [
         Bilingual(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True)))
         for each in lanes
     ]
+    said += holders
     return Bilingual(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
 
 
@@ -193,6 +195,7 @@ def _environment(*, change: bool) -> jinja2.Environment:
         "spread": words.spread,
         "bins": BINS,
         "up": UP,
+        "held": HELD,
         "second": round(UP - UP * 3 / DECADES),
         "lane_height": UP + DOWN,
     }

@@ -49,6 +49,8 @@ def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
     for node in scene.victims:
         if node in lab.control_planes:
             parts[f"{node.name} API server"] = partial(_why_not_ready, node.address, 6443, ca)
+        if node in lab.pair:
+            parts[f"{node.name} HAProxy"] = partial(_why_not_ready, node.address, lab.api.port, ca)
         if node in lab.kubernetes_nodes:
             parts[f"{node.name} kubelet"] = partial(_kubelet_problem, scene, node)
     return parts

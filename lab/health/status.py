@@ -20,13 +20,13 @@ from lab.errors import LabError
 from lab.health import causes
 from lab.health.causes import Cause
 from lab.health.causes.cause import listed
-from lab.health.checks import cases
+from lab.health.checks import cases, virtual_address
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
-from lab.model import Lab
+from lab.model import Lab, Node
 from lab.session import Session
-from lab.unknown import Unknown
+from lab.unknown import CouldNotAsk, Unknown
 
 Health = Literal["healthy", "degraded", "down"]
 EXIT_CODES: dict[Health, int] = {
@@ -47,6 +47,10 @@ FIRST = 8
 
 SOON = 2.0
 """Seconds before a second look at what may pass: etcd elects a leader in one or two."""
+
+OF_THE_LOAD_BALANCER = "the loss of the load balancer; not that of any other one machine"
+OF_TWO = "the loss of two machines; not that of any one"
+"""What would stop a lab that can lose one machine more, with one load balancer and with two."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
@@ -74,7 +78,8 @@ class Status:
 
     `causes` are common causes of failing checks, `problems` the checks that fail for another reason and what
     they found (of a lab that is down one line for each check), `losses` what would stop a degraded lab.
-    `upgrading` is the Kubernetes version that an upgrade under way leads to; "" if none is.
+    `upgrading` is the Kubernetes version that an upgrade under way leads to; "" if none is. `holder` is the
+    load balancer that has the API's address, where two share it; "" if that is not one, or unknown.
     """
 
     lab: str
@@ -86,6 +91,12 @@ class Status:
     losses: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
     upgrading: str = ""
+    holder: str = ""
+
+    @property
+    def place(self) -> str:
+        """The API's URL, and which load balancer has its address if two share it."""
+        return f"{self.api}, at {self.holder}" if self.holder else self.api
 
     @property
     def versions_differ(self) -> bool:
@@ -141,6 +152,7 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
     )
     losses = _losses(lab, facts) if health == "degraded" else ()
     machines = _machines(lab, facts)
+    holding, _ = virtual_address.holders(lab, facts)
     return Status(
         lab.name,
         lab.api.url,
@@ -151,6 +163,7 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
         losses,
         causes=known,
         upgrading=facts.upgrading,
+        holder=next(iter(holding)) if len(holding) == 1 else "",
     )
 
 
@@ -177,7 +190,7 @@ def shown(status: Status) -> RenderableType:
 def _lines(status: Status) -> list[str]:
     under_way = f"an upgrade to Kubernetes {status.upgrading} is under way; `./inv up` continues it"
     if status.health == "healthy":
-        said = [f"{status.lab}: healthy; the API is {status.api}"]
+        said = [f"{status.lab}: healthy; the API is {status.place}"]
         return [*said, under_way] if status.upgrading else said
     known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
@@ -186,7 +199,7 @@ def _lines(status: Status) -> list[str]:
         first = [f"  problem: {line}" for line in status.problems[:FIRST]]
         first += [f"  and {more} more: `./inv verify` shows all"] if more > 0 else []
         return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv up{by_hand}"]
-    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
+    lines = [f"{status.lab}: degraded; it works, and the API is {status.place}", *known]
     lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]
     lines += [under_way] if status.upgrading else []
@@ -297,7 +310,8 @@ def _once_for_each_check(verdicts: list[Verdict]) -> list[str]:
 
 
 def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
-    """Each further loss of one machine that would stop the lab, apart from a load balancer's."""
+    """Each further loss of one machine that would stop the lab, apart from that of the only load balancer."""
+    balancing = [node.name for node in lab.pair if _balances(facts, node)]
     serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
     voting = [node.name for node in lab.etcd_members if _etcd_is_well(facts, node.name)]
     quorum = len(lab.etcd_members) // 2 + 1
@@ -310,13 +324,24 @@ def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
     if len(voting) <= quorum:
         words = f"etcd needs {quorum} of its {len(lab.etcd_members)} members to take writes"
         found.append(f"the loss of {_either(voting)}: {words}")
+    if len(balancing) == 1:
+        found.append(f"the loss of {balancing[0]}: the other load balancer could not take over")
     if len(serving) == 1:
         found.append(f"the loss of {serving[0]}: no other API server is well")
     if len(working) == 1:
         found.append(f"the loss of {working[0]}: no other worker is Ready")
     if len(naming) == 1:
         found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
-    return tuple(found) or ("the loss of the load balancer; not that of any other one machine",)
+    return tuple(found) or (OF_TWO if lab.pair else OF_THE_LOAD_BALANCER,)
+
+
+def _balances(facts: Facts, node: Node) -> bool:
+    """Whether a load balancer could have the shared address: its HAProxy and its keepalived run."""
+    try:
+        services = facts.machine(node).services
+    except CouldNotAsk:
+        return False
+    return all(name in services and services[name].running for name in ("haproxy", "keepalived"))
 
 
 def _etcd_is_well(facts: Facts, name: str) -> bool:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
@@ -59,9 +59,11 @@ class Network(Frozen):
 
     `policy` is what the kit runs beside it to enforce NetworkPolicies; a manifest may bring its own.
     `public_addresses`: lab.yaml allows networks outside PRIVATE, whose owners the lab then can't reach.
+    `virtual_address` is the API's where two load balancers share it; None where there is one.
     """
 
     subnet: IPv4Network = IPv4Network("192.168.56.0/24")
+    virtual_address: IPv4Address | None = None
     pods: IPv4Network = IPv4Network("10.244.0.0/16")
     services: IPv4Network = IPv4Network("10.96.0.0/16")
     pod_network: str = "flannel"
@@ -215,12 +217,21 @@ class Lab(Frozen):
 
     @property
     def api(self) -> Endpoint:
-        """The API's endpoint for everyone: the address of the first load balancer."""
-        address = self.balancers[0].address
+        """The API's endpoint for everyone: the virtual address, or that of the only load balancer."""
+        address = self.network.virtual_address or self.balancers[0].address
         names = dict.fromkeys(
             (str(address), *(name for each in self.balancers for name in (str(each.address), each.name)))
         )
         return Endpoint(address=address, port=self.load_balancer.port, certificate_names=tuple(names))
+
+    @property
+    def pair(self) -> tuple[Node, ...]:
+        """The load balancers that share the virtual address; none where there is only one load balancer."""
+        return self.balancers if self.network.virtual_address else ()
+
+    def standby_first(self, holding: Collection[str]) -> tuple[Node, ...]:
+        """The load balancers, those last that hold the virtual address: users notice what goes wrong there."""
+        return tuple(sorted(self.balancers, key=lambda node: node.name in holding))
 
     @property
     def route_target(self) -> IPv4Address:

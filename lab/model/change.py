@@ -71,6 +71,10 @@ EFFECTS: Mapping[str, Effect] = {
     "provider": _impossible("machines can't move from one provider to another", ANOTHER_LAB),
     VERSION: _UPGRADED,
     "kubernetes.source": Effect("none", "machines keep the golden machine that they are clones of"),
+    "network.virtual_address": _impossible(
+        "certificates, kubeconfigs and nodes know the API by its address, which is this one with two load "
+        "balancers and the load balancer's own with one"
+    ),
     "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
@@ -260,4 +264,4 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value)) or "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else "nothing"
+    return "nothing" if value in ("", None) else str(value)

@@ -38,7 +38,8 @@ class RoleSpec:
     cluster_ca: where its machines keep the certificate of the cluster's CA.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node, NETWORK_POLICY where
-        lab.yaml wants none, PROBE_PATCHES where machines are not emulated.
+        lab.yaml wants none, PROBE_PATCHES where machines are not emulated, KEEPALIVED where there is one load
+        balancer.
     copies: files of provision/node that its machines get unchanged, besides scripts.
     scripts: scripts of provision/node that its machines get, by name.
     secrets, first_secrets: the secrets of each machine, and the additional ones of the machine that the
@@ -84,6 +85,12 @@ PROBE_PATCHES = tuple(
 )
 """Patches of the probes of static pods, where machines are emulated."""
 
+KEEPALIVED = {
+    "keepalived.conf": "keepalived.{profile}.conf.j2",
+    "keepalived-check.sh": "keepalived-check.{profile}.sh.j2",
+}
+"""What moves the virtual address, where two load balancers share one."""
+
 ROLES: Mapping[Role, RoleSpec] = {
     Role.LOAD_BALANCER: RoleSpec(
         config_key="load_balancers",
@@ -93,9 +100,9 @@ ROLES: Mapping[Role, RoleSpec] = {
         serves_api=False,
         balances=True,
         cluster_ca="/etc/haproxy/kubernetes-ca.crt",
-        templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
+        templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"} | KEEPALIVED,
         copies=("cut-off.lua",),
-        scripts=(*_ASKING, "unfinished", "load-balancer"),
+        scripts=(*_ASKING, "unfinished", "load-balancer", "give-up-address"),
         secrets=frozenset(),
         memory_mib=100,
         inotify_instances=13,

@@ -19,6 +19,11 @@ def balancers(lab: Lab) -> tuple[Node, ...]:
     return lab.balancers
 
 
+def pair(lab: Lab) -> tuple[Node, ...]:
+    """The load balancers that share the virtual address; none where there is only one."""
+    return lab.pair
+
+
 def control_planes(lab: Lab) -> tuple[Node, ...]:
     """The machines that run an API server."""
     return lab.control_planes

@@ -43,6 +43,17 @@ def _leaving(lab: Lab, situation: Situation) -> Sequence[Node]:
     return situation.leaving
 
 
+def _answering_pair(lab: Lab, situation: Situation) -> Sequence[Node]:
+    """The leaving load balancers that another one can take the API's address from."""
+    if not lab.pair:
+        return []
+    return [n for n in situation.leaving if n.spec.balances and n.name not in situation.silent]
+
+
+def _scripted(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [*_answering(lab, situation), *_answering_pair(lab, situation)]
+
+
 def _deliver(job: Job) -> bool:
     job.context.remote.deliver(job.node)
     return False
@@ -51,6 +62,10 @@ def _deliver(job: Job) -> bool:
 def _drain_haproxy(job: Job) -> bool:
     leaving = [node.name for node in job.context.situation.leaving if node.spec.serves_api]
     return scripts.run(job, "load-balancer", job.node, words=("--drain", *leaving))
+
+
+def _give_up_address(job: Job) -> bool:
+    return scripts.run(job, "give-up-address", job.node)
 
 
 def _drain(job: Job) -> bool:
@@ -85,7 +100,15 @@ def _remove(job: Job) -> bool:
 
 REMOVE: Plan = (
     # Leaving machines need this checkout's scripts, too.
-    Step("deliver", "scripts and configuration", _deliver, _answering),
+    Step("deliver", "scripts and configuration", _deliver, _scripted),
+    # Of two load balancers the other one takes the address now, and not when this one is missed.
+    Step(
+        "give-up-address",
+        "the API's address moves to the other load balancer",
+        _give_up_address,
+        _answering_pair,
+        after=("deliver",),
+    ),
     # New connections go to the other servers; open ones stay.
     Step("drain-haproxy", "HAProxy drains the leaving API servers", _drain_haproxy, _balancers),
     # One by one: evicted pods start on the remaining machines.
@@ -107,7 +130,7 @@ REMOVE: Plan = (
         "the machine is removed",
         _remove,
         _leaving,
-        after=("forget", "drain-haproxy"),
+        after=("forget", "drain-haproxy", "give-up-address"),
         one_at_a_time=True,
     ),
 )

@@ -77,7 +77,7 @@ class Situation:
     over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
     `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to
     end, or "". `checkpoint` is the name of the checkpoint that is saved or restored, or "". `recovery` is what
-    etcd is restored from.
+    etcd is restored from. `holding` are the load balancers that have the API's shared address.
     """
 
     first: Node
@@ -93,6 +93,7 @@ class Situation:
     until: str = ""
     checkpoint: str = ""
     recovery: Source | None = None
+    holding: frozenset[str] = frozenset()
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""

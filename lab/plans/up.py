@@ -143,12 +143,14 @@ UP: Plan = (
         after=("deliver",),
         secrets=lambda situation: ("proxy.env", "ca.key") if _init_is_manual(situation) else ("proxy.env",),
     ),
-    # HAProxy before kubeadm: its address is the API's, and kubeadm init already uses it.
+    # HAProxy before kubeadm: its address is the API's, and kubeadm init already uses it. Of two, the one that
+    # has the address is configured once the other one runs with the same configuration.
     script(
         "load-balancer",
         "HAProxy in front of the API servers",
-        lambda lab, _: lab.balancers,
+        lambda lab, situation: lab.standby_first(situation.holding),
         after=("deliver",),
+        one_at_a_time=True,
         stop=Stop("load-balancer", "HAProxy", task=3),
     ),
     # In a running cluster this step creates the join token, and makes joining machines' names known.

@@ -38,6 +38,7 @@ MEASURED: Mapping[str, float] = {
     "pods-ready": 6,
     "revoke": 1,
     "healthy": 2,
+    "give-up-address": 1.5,
     "drain-haproxy": 1,
     "drain": 5,
     "leave": 3,

@@ -436,7 +436,7 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         return
     off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
     lost = [node for node in off if node not in change.added]
-    if any(node.spec.balances for node in lost):
+    if all(node in lost for node in lab.balancers):
         yield "the API answers again once the load balancer is back"
     if lost:
         yield f"{', '.join(node.name for node in lost)} available again"
@@ -454,7 +454,8 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         then = "start on others" if lab.workers else "stay Pending, since no worker is left"
         yield f"pods on the workers that leave are evicted and {then}"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
-        yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"
+        order = "; the load balancer without the API's address is first" if lab.pair else ""
+        yield f"nothing while HAProxy loads its new configuration: a reload cuts no connection{order}"
     if any(setting.effect.kind == "pod-network" for setting in change.reconfigured):
         yield (
             "where the pod network's manifest makes its pods restart, traffic between pods of different nodes "
@@ -468,7 +469,12 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
     yield from _notice_of_renewals(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:
-        if node.spec.balances:
+        if node in lab.pair:
+            yield (
+                f"if {node.name} has the API's address, that moves while {node.name} restarts with its new "
+                "size: open connections end, and new ones may take a second longer"
+            )
+        elif node.spec.balances:
             yield (
                 f"the API can't be reached while {node.name} restarts with its new size, about {resize:.0f} s; "
                 "pods keep running"

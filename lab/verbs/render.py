@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import host
 from lab.model import Lab
-from lab.plans import up
+from lab.plans import pair, up
 from lab.providers import provider_of
 from lab.remote import control_folder
 from lab.session import Session, has_machines
@@ -91,12 +91,15 @@ def _has_moved(session: Session) -> bool:
 
 
 def configure_load_balancers(session: Session) -> None:
-    """Give the running load balancers this lab's configuration; change nothing else."""
+    """Give the running load balancers this lab's configuration, the one with the API's address last.
+
+    Changes nothing else.
+    """
     record = session.made
     assert record is not None
     lab, workspace = session.lab, session.workspace
     texts = render.render(lab, _site(workspace, record, record.golden), up.provisioners, ())
-    for balancer in lab.balancers:
+    for balancer in lab.standby_first(pair.holding(lab, session.remote)):
         for path, text in texts.items():
             if path.startswith(f"nodes/{balancer.name}/"):
                 workspace.write(workspace.root / path, text)

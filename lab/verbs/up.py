@@ -18,7 +18,7 @@ from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, Wait
 from lab.golden import image
 from lab.model import Lab, Node
 from lab.model.change import Change, Setting
-from lab.plans import already, engine, quorum, upgrade
+from lab.plans import already, engine, pair, quorum, upgrade
 from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
 from lab.plans.repair import REPAIR
@@ -416,7 +416,9 @@ class Run:
         found = self._survey(lab.kubernetes_nodes)
         if self._repair_for_majority(found, plan):
             changed, found = True, self._survey(lab.kubernetes_nodes)
-        situation = judge(lab, found, until)
+        situation = dataclasses.replace(
+            judge(lab, found, until), holding=pair.holding(lab, self.session.remote)
+        )
         self._require_majority_for_rejoining(found, situation, plan)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)

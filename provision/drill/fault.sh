@@ -80,6 +80,30 @@ partitioned() {
 	done
 }
 
+haproxy_stopped() {
+	case $1 in
+	inject) systemctl stop haproxy ;;
+	heal) systemctl start haproxy ;;
+	esac
+}
+
+# The two load balancers no longer hear each other; all else passes (VRRP is IP protocol 112).
+vrrp_blocked() {
+	local way
+	for way in INPUT OUTPUT; do
+		iptables -w -D "$way" -p 112 -j DROP 2>/dev/null || true
+		[[ $1 == heal ]] || iptables -w -I "$way" -p 112 -j DROP
+	done
+}
+
+# The address moves as before a planned stop of this machine.
+address_given_up() {
+	case $1 in
+	inject) /opt/ha-lab/give-up-address.sh ;;
+	heal) systemctl start keepalived ;;
+	esac
+}
+
 # Replaces kubeadm's certificates here with ones that expire $2 seconds from now (kubeadm-config.v1beta4,
 # certificateValidityPeriod). The cluster's own configuration does not change, so renewing them reverts this:
 # renew-certificates.sh.

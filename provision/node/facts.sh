@@ -10,6 +10,8 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/kubernetes.sh"
 # shellcheck source=provision/haproxy.sh
 source "$HERE/haproxy.sh"
+# shellcheck source=provision/keepalived.sh
+source "$HERE/keepalived.sh"
 
 weigh_no_more_than_pods "$@"
 
@@ -161,7 +163,7 @@ haproxy_at_rest() {
 	echo "$said"
 }
 
-# HAProxy's counts before and after a dozen new connections through it, once it is at rest. A server may be out for a
+# HAProxy's counts before and after a dozen new connections through it, at this machine's own address, once it is at rest. A server may be out for a
 # moment, for example where its machine has just booted: one that is up by then and took none is given another dozen,
 # twice at most.
 connections_spread() {
@@ -185,7 +187,7 @@ connections_spread() {
 # One process, all at once, a new connection for each request. A curl for each takes five times the CPU.
 dozen_connections() {
 	curl --silent --parallel --parallel-immediate --parallel-max 12 --http1.1 --header 'Connection: close' \
-		--max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" "https://$API_ENDPOINT/readyz?[1-12]" >/dev/null 2>&1
+		--max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" "https://$NODE_ADDRESS:${API_ENDPOINT##*:}/readyz?[1-12]" >/dev/null 2>&1
 }
 
 # up_without_connection BEFORE AFTER: whether a server that is up has the same count of sessions in both (HAProxy's
@@ -212,6 +214,19 @@ lab_configuration() {
 }
 
 without_comments() { sed 's/^[[:space:]]*#.*//'; }
+
+# Where the address is that load balancers share, as this machine has it: `holds MAC` if that is here, else `sees MAC` by
+# its neighbour table, after a connection that makes the kernel look. Without a MAC it does not know.
+virtual_address() {
+	local interface
+	interface=$(interface_with "$VIRTUAL_ADDRESS")
+	if [[ -n $interface ]]; then
+		echo "holds $(cat "/sys/class/net/$interface/address")"
+	else
+		bounded "$HERE/reach.sh" --api >/dev/null || true
+		echo "sees $(ip -4 neighbour show to "$VIRTUAL_ADDRESS" | sed -n 's/.* lladdr \([0-9a-f:]*\) .*/\1/p')"
+	fi
+}
 
 listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
@@ -254,7 +269,9 @@ programs() {
 images() { bounded ctr --namespace k8s.io images list --quiet; }
 
 load_balancer() {
-	tell services services haproxy.service ha-lab-network.service
+	local units=(haproxy.service ha-lab-network.service)
+	! shares_address || units+=(keepalived.service)
+	tell services services "${units[@]}"
 	tell configuration bounded haproxy -c -f /etc/haproxy/haproxy.cfg
 	tell lab-configuration lab_configuration
 	tell unread unread_by_haproxy
@@ -262,6 +279,8 @@ load_balancer() {
 	tell backends haproxy_at_rest
 	tell spread connections_spread
 	tell certificates certificates /etc/haproxy/kubernetes-ca.crt
+	! shares_address || tell keepalived-configuration keepalived_accepts "$KEEPALIVED_CONF"
+	! shares_address || tell keepalived-files differing_files
 }
 
 kubernetes_node() {
@@ -308,6 +327,7 @@ main() {
 	tell left-by-runs left_by_runs
 	tell logins cat /home/vagrant/.ssh/authorized_keys
 	tell reach bounded "$HERE/reach.sh"
+	! shares_address || tell virtual-address virtual_address
 	if [[ $NODE_ROLE == load-balancer ]]; then load_balancer; else kubernetes_node; fi
 	[[ $NODE_ROLE != control-plane ]] || control_plane
 	wait

@@ -281,6 +281,27 @@ case "$name $*" in
 	fi
 	;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
+"systemctl show --property StateChangeTimestamp --timestamp=us+utc --value keepalived") cat "$state/keepalived-since" ;;
+"systemctl reload keepalived") has active-keepalived || exit 1 ;;
+"systemctl stop keepalived") rm -f "$state/active-keepalived" ;;
+# As 2.3.3 does: 5 for what it refuses, 6 where the check of the profile `reference` runs as root.
+"keepalived --config-test --use-file /etc/keepalived/keepalived.conf"*)
+	[[ -x /etc/keepalived/check.sh ]] || refuse "a configuration before its check is there"
+	! grep -qE 'BROKEN|@[A-Z]+@' "$3" || {
+		echo "($3: Line 3) Unknown keyword 'BROKEN'"
+		exit 5
+	}
+	! grep -q VI_1 "$3" || exit 6
+	;;
+# The machine's own address is on an interface that every host has; the shared one is where the file `holds` says.
+"ip -json -4 address show to 192.168.62."[67]/32) echo '[{"ifindex":1,"ifname":"lo","flags":["UP"]}]' ;;
+"ip -json -4 address show to 192.168.62.5/32") if has holds; then echo '[{"ifindex":1,"ifname":"lo"}]'; else echo "[{}]"; fi ;;
+"ip -4 neighbour show to 192.168.62.5") cat "$state/neighbour" 2>/dev/null ;;
+"iptables -w -I INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") touch "$state/new-connections-dropped" ;;
+"iptables -w -D INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") rm "$state/new-connections-dropped" ;;
+"iptables -w -I "*" -p 112 -j DROP") touch "$state/vrrp-dropped-$3" ;;
+"iptables -w -D "*" -p 112 -j DROP") rm "$state/vrrp-dropped-$3" 2>/dev/null ;;
+"systemctl stop haproxy") rm -f "$state/active-haproxy" ;;
 "systemctl show --property ActiveEnterTimestamp --timestamp=unix --value kubelet") cat "$state/kubelet-since" 2>/dev/null ;;
 "systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
 "systemctl try-restart "*) ;;

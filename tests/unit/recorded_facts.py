@@ -140,6 +140,44 @@ def facts() -> Facts:
     return Facts(machines, _api(), probed, HostFiles(**files), _admission())
 
 
+@functools.cache
+def pair_lab() -> Lab:
+    """The recorded lab, had it had two load balancers: they share the address that its only one had."""
+    only = lab().balancers[0]
+    two = [only.model_copy(update={"name": name, "address": only.address - ago}) for name, ago in MOVED.items()]
+    network = lab().network.model_copy(update={"virtual_address": only.address})
+    return lab().model_copy(update={"network": network, "nodes": (*two, *lab().nodes[1:])})
+
+
+MOVED = {"lb1": 2, "lb2": 1}
+MACS = {"lb1": "02:42:c0:a8:39:08", "lb2": "02:42:c0:a8:39:09"}
+KEEPALIVED = """NRestarts=0
+ExecMainStartTimestamp=@1796013924
+Id=keepalived.service
+ActiveState=active
+UnitFileState=enabled
+"""
+
+
+@functools.cache
+def pair_facts() -> Facts:
+    """What that lab's machines and this host would have told: lb1 has the address, and all others know."""
+    first = known(facts().machines["lb1"])
+    machines = dict(facts().machines)
+    for name, mac in MACS.items():
+        texts = {"here": first.text("here").replace("lb1", name)}
+        texts["identity"] = first.text("identity").replace("02:42:c0:a8:39:0a", mac)
+        texts["services"] = f"{first.text('services').rstrip()}\n\n{KEEPALIVED}"
+        texts |= {"keepalived-configuration": "", "keepalived-files": ""}
+        sections = {**first.sections, **{each: Section(0, text) for each, text in texts.items()}}
+        machines[name] = replace(first, name=name, sections=sections)
+    found = replace(facts(), machines=machines, neighbour=MACS["lb1"])
+    for node in pair_lab().nodes:
+        word = "holds" if node.name == "lb1" else "sees"
+        found = section(node.name, "virtual-address", f"{word} {MACS['lb1']}\n")(found)
+    return found
+
+
 def _admission() -> AdmissionFacts:
     """Nothing stood in the way: no webhook, and no owner of a pod that was refused lacked one any more."""
     kinds = dict(zip(KINDS, ("validating.json", "mutating.json"), strict=True))

@@ -15,6 +15,7 @@ from lab import config
 from lab.drill.recording import Report
 from lab.model import Lab, Network, Node
 from lab.model.roles import Role
+from lab.system.paths import REPOSITORY
 from lab.workshop.handout import context, topology
 from lab.workshop.handout.words import WORDS
 from tests.unit import drills
@@ -106,6 +107,17 @@ def test_a_students_file_has_nothing_that_is_for_instructors(root: Path) -> None
 def test_a_handout_without_a_lab_says_so(root: Path) -> None:
     assert WORDS["no_lab"].en in unescape(made(root))
     assert WORDS["no_lab"].ko in made(root, "ko")
+
+
+def test_two_load_balancers_are_drawn_with_the_address_that_they_share() -> None:
+    pair = config.load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+    drawn = topology.picture(pair, "en")
+    assert drawn.count(">HAProxy :6443<") == 2
+    assert ">https://192.168.62.5:6443<" in drawn
+    assert topology.described(pair, "en").startswith(
+        "API: https://192.168.62.5:6443; load balancers: lb1 192.168.62.6, lb2 192.168.62.7; "
+    )
+    assert topology.described(sized(1, 0), "en").startswith("load balancer: lb1 ")
 
 
 @pytest.mark.parametrize(("control_planes", "workers"), SIZES)

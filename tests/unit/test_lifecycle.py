@@ -60,6 +60,7 @@ def hanging(name: str) -> Callable[[World], None]:
 
 
 SMALL = {"control_planes": 3, "workers": 1}
+TWO = {**SMALL, "load_balancers": 2}
 CASES = {
     "from nothing": Case(None, {}),
     "one worker more": Case({"workers": 1}, {"workers": 2}),
@@ -74,6 +75,8 @@ CASES = {
     "less of a lab that is stopped": Case({}, {"control_planes": 1, "workers": 1}, happened=stopped()),
     "less of a lab that lost what goes": Case({}, {"control_planes": 3, "workers": 1}, happened=lost("w2")),
     "the load balancer again": Case(SMALL, SMALL, ("lb1",)),
+    "one of two load balancers again": Case(TWO, TWO, ("lb1",)),
+    "one of two load balancers that is gone": Case(TWO, TWO, ("lb2",), lost("lb2")),
     "the first control plane again": Case(SMALL, SMALL, ("cp1",)),
     "the last control plane again": Case(SMALL, SMALL, ("cp3",)),
     "the first worker again": Case({}, {}, ("w1",)),
@@ -548,6 +551,39 @@ def test_a_load_balancer_is_replaced_where_no_cluster_was_made_yet(world: World)
         world.up(lab_of(world.folder))
     world.up(lab_of(world.folder), replacing=("lb1",))
     world.require_applied(lab_of(world.folder))
+
+
+@pytest.mark.parametrize(("name", "other"), [("lb1", "lb2"), ("lb2", "lb1")])
+def test_a_load_balancer_that_is_replaced_gives_the_api_s_address_to_the_other_one(
+    world: World, name: str, other: str
+) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.holder = name
+    world.touches.clear()
+    world.up(lab, replacing=(name,))
+    world.require_applied(lab)
+    assert world.holder == other
+    assert order(world, f"give-up-address {name}", f"remove {name}", f"boot {name}", f"load-balancer {name}")
+    # Also the new machine is configured before the one that has the address.
+    assert order(world, f"load-balancer {name}", f"load-balancer {other}")
+
+
+def test_the_only_load_balancer_has_no_address_to_give_up(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.up(lab, replacing=("lb1",))
+    assert not any(touch.startswith("give-up-address") for touch in world.touches)
+
+
+def test_a_dead_load_balancer_of_two_is_not_asked_for_its_address(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.lose("lb1")
+    world.touches.clear()
+    world.up(lab, replacing=("lb1",))
+    world.require_applied(lab)
+    assert "give-up-address lb1" not in world.touches
 
 
 # Sizes.

@@ -33,6 +33,7 @@ from tests.unit.recorded_facts import (
     haproxy_stopped,
     kubelet_loops,
     lab,
+    pair_lab,
     section,
     told_otherwise,
 )
@@ -287,7 +288,7 @@ def test_a_user_s_bootstrap_token_ends_up_at_once(recorded: Lab) -> None:
 
 
 def test_only_checks_of_the_lab_are_called_steady() -> None:
-    assert {case.check.name for case in cases(lab())} >= ready.STEADY
+    assert {case.check.name for each in (lab(), pair_lab()) for case in cases(each)} >= ready.STEADY
 
 
 def test_a_reason_is_what_the_check_found(recorded: Lab) -> None:

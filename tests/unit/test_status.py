@@ -19,6 +19,7 @@ from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import (
+    MACS,
     Alter,
     admission,
     apart,
@@ -27,8 +28,11 @@ from tests.unit.recorded_facts import (
     haproxy_stopped,
     lab,
     not_running,
+    pair_facts,
+    pair_lab,
     section,
     silent,
+    told_otherwise,
     unreached,
 )
 from tests.unit.test_admission import read_one
@@ -153,6 +157,51 @@ def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
     found = looked(nodes_not_ready("w1"))
     assert found.health == "degraded"
     assert found.losses == ("the loss of the load balancer; not that of any other one machine",)
+
+
+def of_two(*alter: Alter) -> status.Status:
+    """The status of a lab with two load balancers."""
+    found = pair_facts()
+    for each in alter:
+        found = each(found)
+    return status.judge(pair_lab(), found)
+
+
+def stopped(machine: str, name: str) -> Alter:
+    runs = f"Id={name}.service\nActiveState=active"
+    return told_otherwise(machine, "services", runs, runs.replace("=active", "=inactive"))
+
+
+def test_of_two_load_balancers_the_one_is_named_that_has_the_address() -> None:
+    found = of_two()
+    assert (found.health, found.holder) == ("healthy", "lb1")
+    assert "healthy; the API is https://192.168.57.10:6443, at lb1" in shown(found)
+    assert json.loads(status.to_json(found))["holder"] == "lb1"
+    assert looked().holder == ""
+
+
+def test_an_address_that_both_have_is_at_neither() -> None:
+    found = of_two(section("lb2", "virtual-address", f"holds {MACS['lb2']}"))
+    assert (found.health, found.holder) == ("degraded", "")
+    assert "cause: lb1 and lb2 both have the API's address, 192.168.57.10" in shown(found)
+    assert "the API is https://192.168.57.10:6443\n" in shown(found)
+
+
+@pytest.mark.parametrize("name", ["haproxy", "keepalived"])
+def test_one_load_balancer_left_of_two_is_named(name: str) -> None:
+    assert of_two(stopped("lb2", name)).losses == (
+        "the loss of lb1: the other load balancer could not take over",
+    )
+
+
+def test_a_lost_load_balancer_of_two_leaves_the_other_one_to_lose() -> None:
+    found = of_two(not_running("stopped", "lb2"))
+    assert found.health == "degraded"
+    assert found.losses == ("the loss of lb1: the other load balancer could not take over",)
+
+
+def test_a_degraded_lab_with_two_load_balancers_can_lose_any_one_machine() -> None:
+    assert of_two(nodes_not_ready("w1")).losses == ("the loss of two machines; not that of any one",)
 
 
 # What is behind a problem.

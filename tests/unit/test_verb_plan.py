@@ -382,6 +382,49 @@ def test_a_load_balancer_that_is_gone_touches_no_cluster(world: World) -> None:
     assert found.notice[0] == "the API answers again once the load balancer is back"
 
 
+def test_one_of_two_load_balancers_that_is_gone_is_noticed_by_nobody(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.lose("lb1")
+    found = look(world, lab)
+    assert steps(found) == {"boot": (), "machine": ("lb1",), "load-balancer": ("lb1", "lb2"), **AFTER}
+    assert found.notice == ("lb1 available again",)
+    world.lose("lb2")
+    assert look(world, lab).notice[0] == "the API answers again once the load balancer is back"
+
+
+def test_of_two_load_balancers_the_order_of_a_new_configuration_is_shown(world: World) -> None:
+    world.up(lab_of(world.folder, load_balancers=2))
+    found = look(world, lab_of(world.folder, load_balancers=2, profile="reference"))
+    assert found.notice == (
+        "nothing while HAProxy loads its new configuration: a reload cuts no connection; the load balancer "
+        "without the API's address is first",
+    )
+
+
+def test_a_new_size_of_two_load_balancers_moves_the_address(world: World) -> None:
+    world.enforces_sizes = True
+    world.up(lab_of(world.folder, load_balancers=2))
+    wanted = lab_of(world.folder, load_balancers=2)
+    larger = wanted.model_copy(
+        update={
+            "nodes": tuple(n.model_copy(update={"cpus": 2}) if n in wanted.pair else n for n in wanted.nodes)
+        }
+    )
+    said = [line for line in look(world, larger).notice if "API's address" in line]
+    assert said == [
+        f"if {name} has the API's address, that moves while {name} restarts with its new size: open "
+        "connections end, and new ones may take a second longer"
+        for name in ("lb1", "lb2")
+    ]
+
+
+def test_a_replaced_load_balancer_of_two_is_no_change_of_the_other_s_files(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    assert look(world, lab).steps == ()
+
+
 def test_a_worker_that_never_joined_needs_no_drain(world: World) -> None:
     world.up(lab_of(world.folder, workers=2))
     world.machine("w2").has = "fresh"

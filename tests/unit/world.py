@@ -41,7 +41,7 @@ from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.backup import Backup, Manifest
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
-from tests.unit.fakes import FakeRemote, progress
+from tests.unit.fakes import FakeRemote, asked_of_machine, progress
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -93,6 +93,7 @@ def lab_of(
     cpus: int = 2,
     profile: str = "tuned",
     balancer_cpus: int | None = None,
+    load_balancers: int = 1,
     addons: Sequence[str] = (),
     version: str = "",
 ) -> Lab:
@@ -105,6 +106,7 @@ def lab_of(
         f"  control_planes: {{count: {control_planes}}}\n"
         f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
         + (f"  load_balancers: {{cpus: {balancer_cpus}}}\n" if balancer_cpus else "")
+        + (f"  load_balancers: {{count: {load_balancers}}}\n" if load_balancers > 1 else "")
         + (f"addons: [{', '.join(addons)}]\n" if addons else "")
         + (f"kubernetes: {{version: {version}}}\n" if version else "")
     )
@@ -125,6 +127,7 @@ class World:
         self.indices: Counter[str] = Counter()  # of each member's log
         self.nodes: dict[str, str] = {}  # name → who cordoned it: "", "up" or "user"
         self.haproxy_drained: set[str] = set()
+        self.holder = ""  # which of two load balancers has the API's address
         self.pod_network = False
         self.token = False  # what could add a machine to the cluster
         self.addons: tuple[str, ...] = ()
@@ -395,8 +398,15 @@ class World:
         before = (self.haproxy_drained, machine.has, machine.names)
         self.haproxy_drained = set(words[words.index("--drain") + 1 :] if "--drain" in words else ())
         machine.has = "joined"
+        self.holder = self.holder or node.name
         machine.names = tuple(each.name for each in self.wanted.nodes if each.spec.etcd_member)
         return before != (self.haproxy_drained, machine.has, machine.names)
+
+    def _give_up_address(self, node: Node, words: tuple[str, ...]) -> bool:
+        if self.holder == node.name:
+            others = [each.name for each in self.wanted.pair if each != node and self.answers(each.name)]
+            self.holder = next(iter(others), "")
+        return True
 
     def _control_plane_init(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
@@ -578,6 +588,10 @@ class World:
             self.require_api()
             lacks = "".join(f"control-plane-init the cluster lacks its {each}\n" for each in self.lacks)
             return lacks + "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
+        if command == ("sudo", COMMAND, "virtual-address"):
+            assert node in self.wanted.pair
+            word = "holds" if self.holder == node.name else "sees"
+            return asked_of_machine("virtual-address", f"{word} 02:00:00:00:00:01") if machine.delivered else ""
         if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
             health = json.dumps([{"health": node.name in self.healthy_members()}])
             return f"== etcd-health 0\n{health}\n== etcd-members 0\n{self._listed()}\n"

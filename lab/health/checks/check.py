@@ -38,7 +38,7 @@ class LabCheck:
     """A check of the complete lab. `means` ends "When this fails, …"; `hint` says what to try.
 
     `probes`: it needs facts from test pods, which take most of the time. A check of an `addon` is
-    only for labs that ask for it.
+    only for labs that ask for it, one of the `pair` only for labs with two load balancers.
     """
 
     name: str
@@ -47,6 +47,7 @@ class LabCheck:
     hint: str
     probes: bool = False
     addon: str = ""
+    pair: bool = False
 
 
 @dataclass(frozen=True)

@@ -114,9 +114,10 @@ def size(name: str) -> float:
 def described(lab: Lab, language: str) -> str:
     """Return in words what the drawing shows, for readers who can't see it."""
     roles = (
-        (word(language, "balancer"), lab.balancers),
+        (word(language, "balancers" if lab.pair else "balancer"), lab.balancers),
         (word(language, "control_planes"), lab.control_planes),
         (word(language, "workers"), lab.workers),
     )
     listed = {role: ", ".join(f"{node.name} {node.address}" for node in nodes) for role, nodes in roles}
+    listed = {word(language, "api"): lab.api.url} | listed if lab.pair else listed
     return "; ".join(f"{role}: {names}" for role, names in listed.items() if names)

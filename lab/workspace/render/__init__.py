@@ -21,7 +21,15 @@ from lab.golden.supply.images import PROBE
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.model.addons import ADDONS
-from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, PROBE_PATCHES, ROLES, RoleSpec
+from lab.model.roles import (
+    COREDNS_PATCH,
+    KEEPALIVED,
+    NETWORK_POLICY,
+    POD_NETWORK,
+    PROBE_PATCHES,
+    ROLES,
+    RoleSpec,
+)
 from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.workspace.render import disc
@@ -62,7 +70,7 @@ CREDENTIAL = "ha-lab.authorized_keys"
 
 COMMON_SCRIPTS = (
     *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects"),
-    *("etcd-members", "haproxy"),
+    *("etcd-members", "haproxy", "keepalived"),
     "settle",
 )
 """Scripts for every machine; those of each role are in ROLES."""
@@ -202,6 +210,7 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         COREDNS_PATCH: not known["apart"],
         NETWORK_POLICY: lab.network.policy != "kube-router",
         **dict.fromkeys(PROBE_PATCHES, not lab.emulated),
+        **dict.fromkeys(KEEPALIVED, not lab.pair),
     }
     files = {
         path: template(name.format(profile=lab.load_balancer.profile), **known)
