@@ -123,12 +123,15 @@ as_super_admin() { kubectl --kubeconfig "$SUPER_ADMIN" --request-timeout "$((10 
 # refuses_administrator ANSWER: whether this answer to admin.conf is that it may not ask.
 refuses_administrator() { [[ $1 == *Forbidden* ]]; }
 
+# The Kubernetes version in a configuration of kubeadm's on standard input.
+version_in() { sed -n 's/^kubernetesVersion: "\?\(v[0-9.]*\).*/\1/p'; }
+
 # version_problem FOUND: why what kubeadm has recorded in the cluster is of a former Kubernetes version. A backup from before an
 # upgrade has that. While one is under way, machines have another version than the lab's files.
 version_problem() {
 	local recorded version
-	recorded=$(sed -n 's/^kubernetesVersion: "\?\(v[0-9.]*\).*/\1/p' <<<"$1")
-	version=$(sed -n 's/^kubernetesVersion: "\?\(v[0-9.]*\).*/\1/p' "$HERE/kubeadm-init.yaml")
+	recorded=$(version_in <<<"$1")
+	version=$(version_in <"$HERE/kubeadm-init.yaml")
 	[[ -n $recorded && $recorded != "$version" && $(kubeadm version --output short) == "$version" ]] || return 0
 	[[ $(printf '%s\n' "$recorded" "$version" | sort --version-sort | head -n 1) == "$version" ]] ||
 		echo "kubeadm's configuration and its add-ons are those of Kubernetes ${recorded#v}"

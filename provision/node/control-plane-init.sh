@@ -130,7 +130,7 @@ carry_out() {
 	changed=yes
 }
 
-# Static pods and kubelets have the lab's version, of which etcd's data is older: it was restored from a backup.
+# Where etcd was restored from a backup from before an upgrade, these objects have the former version, and machines the lab's.
 correct_version() {
 	local problem
 	problem=$(version_problem "$found")

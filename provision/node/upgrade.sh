@@ -134,7 +134,8 @@ kubeadm_command() {
 	local others recorded
 	others=$(as_admin get nodes --selector node-role.kubernetes.io/control-plane --output "jsonpath=$VERSIONS") || return 1
 	recorded=$(configuration) || return 1
-	if grep -q "^ *kubernetesVersion: v$version\$" <<<"$recorded" && awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
+	if grep -q "^ *kubernetesVersion: v$version\$" <<<"$recorded" &&
+		awk -v own="$NODE_NAME" -v version="v$version" '$1 != own && $2 == version { found = 1 } END { exit !found }' <<<"$others"; then
 		echo node
 	else
 		echo apply
