@@ -43,8 +43,8 @@ SETTLE = 5
 BACK_TIMEOUT = 180.0
 """Seconds until all checks about an upgraded machine pass; most pass at once."""
 
-CONTROL_PLANE_MIB, WORKER_MIB, SPARE_MIB = 700, 350, 512
-"""The most that an upgrade puts on a machine, and on this host for each role; and what stays free."""
+CONTROL_PLANE_MIB, WORKER_MIB = 700, 350
+"""The most that an upgrade puts on a machine, and on this host for each role."""
 
 NAMED = 3
 """How many problems a refusal names."""
@@ -82,7 +82,8 @@ def no_room(lab: Lab, workspace: Workspace) -> Problem | None:
 
     None where it is large enough, or the provider can't say it, as with some of docker's storage drivers.
     """
-    needed = CONTROL_PLANE_MIB * (len(lab.control_planes) + 1) + WORKER_MIB * (len(lab.workers) + 1) + SPARE_MIB
+    files = CONTROL_PLANE_MIB * (len(lab.control_planes) + 1) + WORKER_MIB * (len(lab.workers) + 1)
+    needed = files + providers.SPARE_MIB
     try:
         free = providers.checkpoints_of(lab).room(lab, workspace).free
     except LabError:

@@ -24,12 +24,13 @@ from lab import model
 from lab.errors import LabStateError
 from lab.model import Lab, Node
 from lab.providers import docker, libvirt, vagrant, virtualbox
-from lab.providers.protocol import Checkpoints, Machines, MachineState, Provider
+from lab.providers.protocol import SPARE_MIB, Checkpoints, Machines, MachineState, Provider
 from lab.providers.vagrant import known as known_to_vagrant
 from lab.workspace import Workspace, made
 
 __all__ = [
     "PROVIDERS",
+    "SPARE_MIB",
     "MachineState",
     "Provider",
     "adopt",

@@ -90,6 +90,10 @@ class Machines(Protocol):
         ...
 
 
+SPARE_MIB = 512
+"""The MiB that stay free where machines are kept: etcd does not survive a full disk."""
+
+
 @dataclass(frozen=True)
 class Room:
     """Disk space for a checkpoint: what the machines take now, and what is free where it is saved, in MiB."""

@@ -35,9 +35,6 @@ from lab.workspace.checkpoints import Checkpoint
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
 
-SPARE_MIB = 512
-"""The MiB that stay free beside a checkpoint: etcd does not survive a full disk."""
-
 
 def save(session: Session, name: str) -> Checkpoint:
     """Save all machines under that name, and start them again; return the checkpoint.
@@ -285,10 +282,10 @@ def _require_room(session: Session, replacing: Checkpoint | None = None) -> None
         room = providers.checkpoints_of(session.lab).room(session.lab, session.workspace)
     # What a restore replaces is removed first.
     grows = room.taken if replacing is None else max(0, replacing.size - room.taken)
-    if grows and room.free < grows + SPARE_MIB:
+    if grows and room.free < grows + providers.SPARE_MIB:
         raise HostNotFit(
-            f"{grows} MiB are needed, with {SPARE_MIB} MiB to spare, and {room.free} MiB are free where "
-            f"{session.lab.provider} keeps machines",
+            f"{grows} MiB are needed, with {providers.SPARE_MIB} MiB to spare, and {room.free} MiB are free "
+            f"where {session.lab.provider} keeps machines",
             hint="free some: `./inv checkpoints` shows what checkpoints take, and `--remove NAME` removes one; "
             "`./inv bake --prune` removes old golden machines",
         )

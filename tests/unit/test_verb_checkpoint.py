@@ -170,7 +170,7 @@ def test_a_name_that_exists_is_refused_and_nothing_is_lost(world: World, saved: 
 
 
 def test_a_full_disk_is_found_before_a_machine_stops(world: World, saved: SavedWorld) -> None:
-    saved.free = 600 + checkpoint.SPARE_MIB - 1
+    saved.free = 600 + providers.SPARE_MIB - 1
     with pytest.raises(HostNotFit, match="600 MiB are needed, with 512 MiB to spare, and 1111 MiB are free"):
         save(world)
     assert world.touches == []
@@ -182,7 +182,7 @@ def test_a_full_disk_is_found_before_a_machine_stops(world: World, saved: SavedW
 
 def test_a_restore_that_needs_more_than_it_frees_is_refused(world: World, saved: SavedWorld) -> None:
     save(world)
-    saved.free = checkpoint.SPARE_MIB
+    saved.free = providers.SPARE_MIB
     for name in ("w1", "w2"):
         world.lose(name)
     world.touches.clear()
