@@ -98,13 +98,12 @@ def _children(pid: int) -> list[int]:
 
 
 @pytest.fixture(scope="session")
-def living(request: pytest.FixtureRequest) -> Iterator[LivingLab]:
+def living() -> Iterator[LivingLab]:
     sections: dict[str, Any] = {
+        "kubernetes": {"version": "1.35.4"},  # it is upgraded on the way
         "network": {"subnet": "192.168.58.0/24"},
         "nodes": {"control_planes": {"count": 1}, "workers": {"count": 1}},
     }
-    if request.config.getoption("--whole"):
-        sections["kubernetes"] = {"version": "1.35.4"}  # it is upgraded on the way
     with only_lab("ha-lab-lifecycle", **sections) as made:
         baked = made.inv("bake", "--yes", timeout=3600)
         assert baked.code == 0, baked.said

@@ -23,8 +23,8 @@ CNI_PLUGINS = (
     *("meta/bandwidth", "meta/firewall", "meta/portmap", "meta/sbr", "meta/tuning", "meta/vrf"),
 )
 
-FLAGS = ("-trimpath", "-buildvcs=false")
-"""Nothing of the host's folders or of git gets into a program."""
+FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false")
+"""Nothing of the host's folders or of git gets into a program; what debuggers need is not even compiled."""
 
 STATIC_C = "-linkmode external -extldflags -static"
 """For programs with C in them: they run where there is no C library, or another one than the host's."""
@@ -175,7 +175,7 @@ def runtime(release: Release) -> tuple[Component, ...]:
             pins["containerd"],
             {f"bin/{name}": f"{containerd}/cmd/{name}" for name in ("containerd", "ctr")},
             version,
-            tags="urfave_cli_no_docs",
+            tags="urfave_cli_no_docs,no_tracing,no_devmapper,no_zfs",  # pods' files are overlayfs here
             at_once=True,
         ),
     )
