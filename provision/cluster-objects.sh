@@ -3,9 +3,13 @@
 # The objects that kubeadm init and the add-ons' manifests create in the cluster, and which of them are missing.
 # control-plane-init.sh and addons.sh create those again, unfinished.sh reports them. Sourced after kubernetes.sh.
 
+# Since 1.36 the API servers' certificate for kubelets has no group that may do everything (kubeadm, app/phases/certs/certlist.go).
+API_SERVERS_BINDING=$([[ $(kubeadm version --output short) < v1.36 ]] ||
+	echo 'bootstrap-token ClusterRoleBinding - kubeadm:apiserver-kubelet-client')
+readonly API_SERVERS_BINDING
 # The objects that phases of kubeadm init create, in the order of the phases: PHASE KIND NAMESPACE NAME. `/` stands for
 # the space in a phase's name, `-` for no namespace.
-readonly OBJECTS='
+readonly OBJECTS="
 upload-config/kubeadm ConfigMap kube-system kubeadm-config
 upload-config/kubeadm Role kube-system kubeadm:nodes-kubeadm-config
 upload-config/kubeadm RoleBinding kube-system kubeadm:nodes-kubeadm-config
@@ -17,6 +21,7 @@ bootstrap-token ClusterRoleBinding - kubeadm:get-nodes
 bootstrap-token ClusterRoleBinding - kubeadm:kubelet-bootstrap
 bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-bootstrap
 bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-certificate-rotation
+$API_SERVERS_BINDING
 bootstrap-token ConfigMap kube-public cluster-info
 bootstrap-token Role kube-public kubeadm:bootstrap-signer-clusterinfo
 bootstrap-token RoleBinding kube-public kubeadm:bootstrap-signer-clusterinfo
@@ -32,7 +37,7 @@ addon/kube-proxy DaemonSet kube-system kube-proxy
 addon/kube-proxy ClusterRoleBinding - kubeadm:node-proxier
 addon/kube-proxy Role kube-system kube-proxy
 addon/kube-proxy RoleBinding kube-system kube-proxy
-'
+"
 # The label of everything of an add-on, with its name; and the annotation of the ConfigMap in kube-system that is there as
 # long as anything of it may be, and says what was applied last.
 readonly ADDON_LABEL=ha-lab/addon ADDON_APPLIED=ha-lab/applied

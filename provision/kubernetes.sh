@@ -361,6 +361,9 @@ reset_node() {
 	changed=yes
 }
 
+# What flannel's agent has written: this node's part of the pods' network, with the bridge's address in it.
+subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
+
 # kubeadm reset does not remove it.
 remove_pod_network() {
 	rm -rf /etc/cni/net.d/*

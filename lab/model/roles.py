@@ -120,7 +120,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         scripts=(
             *(*_ASKING, "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "addons"),
-            *("kubelet-certificates", "revoke"),
+            *("kubelet-certificates", "revoke", "restart-kubelet"),
             *("drain", "leave", "remove-member", "repair", "sole-member", "backup", "recover"),
             *("renew-certificates", "rotate-ca"),
             *("payload", "upgrade"),
@@ -139,7 +139,10 @@ ROLES: Mapping[Role, RoleSpec] = {
         balances=False,
         cluster_ca=_PKI_CA,
         templates=_EVERY_MACHINE | _JOINS,
-        scripts=(*_ASKING, "node", "policy-rules", "worker-join", "rotate-ca", "payload", "upgrade"),
+        scripts=(
+            *(*_ASKING, "node", "policy-rules", "worker-join"),
+            *("restart-kubelet", "rotate-ca", "payload", "upgrade"),
+        ),
         secrets=frozenset({"bootstrap-token", "proxy"}),
         memory_mib=200,
         inotify_instances=17,

@@ -77,6 +77,15 @@ def look(remote: Remote, node: Node) -> Found:
         ) from error
 
 
+def revisions_to_skip(revision: int, now: float) -> int:
+    """How many revisions etcd skips after those of a backup (etcd, "Restoring with revision bump").
+
+    Afterwards its revision is the time in milliseconds since 1970, so it is higher than all that clients have
+    seen, also since an earlier recovery from the same backup: a fixed number would lead both to the same ones.
+    """
+    return int(now * 1000) - revision
+
+
 def peer(node: Node) -> str:
     """The address at which a member's peers reach it, as kubeadm has it."""
     return f"https://{node.address}:2380"
@@ -178,7 +187,8 @@ def _restore(job: Job) -> bool:
     )
     keys = {f"pki/{name}": text for name, text in source.backup.pki.items()} if source.common_keys else {}
     members = _members(context.lab, context.situation)
-    return _run(job, "restore", source.token, initial_cluster(members), more=keys)
+    words = ("restore", source.token, initial_cluster(members), str(source.revisions))
+    return _run(job, *words, more=keys)
 
 
 def _require_restored(job: Job) -> bool:
@@ -229,8 +239,10 @@ def _require_one_cluster(job: Job) -> bool:
 
 
 def _restart_kubelet(job: Job) -> bool:
-    job.context.remote.run(job.node, ["sudo", "systemctl", "restart", "kubelet"], timeout=90, log=job.log)
-    return True
+    remote, first = job.context.remote, job.context.situation.first
+    subnet = remote.run(first, ["sudo", SCRIPT, "subnet", job.node.name], timeout=60).stdout.split()
+    remote.deliver(job.node)  # workers have got nothing of this run before
+    return remote.script(job.node, "restart-kubelet", subnet, log=job.log)
 
 
 def _members(lab: Lab, situation: Situation) -> Sequence[Node]:

@@ -8,6 +8,7 @@ it after an interruption.
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,7 +229,8 @@ def _carry_out(
     )
     token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
     machines = (*scene.members, *_answering_workers(session))
-    source = Source(backup, token, _has_the_ca(session, backup), restored=goes_on)
+    revisions = plans.revisions_to_skip(backup.manifest.revision, time.time())
+    source = Source(backup, token, revisions, _has_the_ca(session, backup), restored=goes_on)
     situation = Situation(scene.members[0], machines, recovery=source)
     if earlier is None and any(scene.found[name].token != plans.NO_TOKEN for name in names):
         # Of a recovery that was killed when it was complete. With its token, today's data would not be kept.

@@ -131,12 +131,13 @@ carry_out() {
 }
 
 # Where etcd was restored from a backup from before an upgrade, these objects have the former version, and machines the lab's.
+# The phases are those that `kubeadm upgrade apply` carries out in the cluster.
 correct_version() {
 	local problem
 	problem=$(version_problem "$found")
 	[[ -n $problem ]] || return 0
 	repairs "$problem"
-	carry_out upload-config/kubeadm upload-config/kubelet addon/coredns addon/kube-proxy
+	carry_out upload-config/kubeadm upload-config/kubelet bootstrap-token addon/coredns addon/kube-proxy
 }
 
 # This run's token and certificates, for machines that join. `fill` has written the configuration.

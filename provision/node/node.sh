@@ -112,8 +112,9 @@ proxies() {
 	systemctl try-restart containerd kubelet
 }
 
-# After a manual `kubeadm reset` the pods' bridge still has its former address. Once the node has joined again and has
-# another subnet, no pod would start beside it. A bridge without an address is one that is being made for a pod right now.
+# Where a node has another subnet than before, as after a manual `kubeadm reset` and another join, no pod starts beside the former
+# bridge, and pods that run have addresses that are another node's now. A bridge without an address is one that is being made
+# for a pod right now.
 former_pod_network() {
 	local bridge now
 	bridge=$(ip -brief -4 address show dev cni0 2>/dev/null | awk '{ print $3 }') || return 0
@@ -121,15 +122,23 @@ former_pod_network() {
 	if nothing_of_a_cluster; then
 		remove_pod_network
 	elif [[ -n $bridge && -n $now && $bridge != "$now" ]]; then
+		repairs "the pods' bridge had $bridge, which is not of this node's subnet any more"
 		ip link delete cni0
+		restart_pods_of_the_bridge
 	else
 		return 0
 	fi
 	changed=yes
 }
 
-# What flannel's agent has written: this node's part of the pods' network, with the bridge's address in it.
-subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
+# The kubelet creates a new sandbox for a pod whose sandbox has stopped. Pods on the host's network have no address of their own.
+restart_pods_of_the_bridge() {
+	local pod
+	command -v crictl >/dev/null || return 0 # machines of kubernetes.source: upstream have none
+	for pod in $(crictl pods --state ready --quiet); do
+		[[ -z $(crictl inspectp --output go-template --template '{{.status.network.ip}}' "$pod") ]] || crictl stopp "$pod"
+	done
+}
 
 # After `ip link delete cni0` running pods have no network: the CNI plugin creates the bridge again for a new pod, and
 # attaches that one only. Each pod's interface leads into a namespace that CNI has made. Pods of other networks, whose

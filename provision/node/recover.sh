@@ -7,10 +7,12 @@
 #   recover.sh stop                     moves the manifests of etcd and of what uses it aside, and waits until all have ended
 #   recover.sh quiet                    fails if one of them still runs, and names it
 #   recover.sh receive SHA256           the tar of the backup is on standard input; puts its snapshot beside etcd's data
-#   recover.sh restore TOKEN CLUSTER    creates a new data folder from the snapshot, for the member of this machine;
-#                                       `--stdin`: with this run's secrets, and the keys that control planes share
+#   recover.sh restore TOKEN CLUSTER REVISIONS   creates a new data folder from the snapshot, for the member of this machine,
+#                                       which skips so many revisions; `--stdin`: with this run's secrets, and the keys
+#                                       that control planes share
 #   recover.sh start NAME               puts one manifest back, and waits for what it starts
 #   recover.sh nodes                    deletes Nodes of machines that the lab no longer has
+#   recover.sh subnet NAME              prints the subnet of a Node's pods, nothing if there is no such Node
 #   recover.sh finish                   removes the files of a recovery
 #
 # The previous data is kept in /var/lib/etcd/before-recovery until the next recovery.
@@ -26,8 +28,6 @@ readonly DATA=/var/lib/etcd OWN=https://127.0.0.1:2379 ASIDE=/etc/kubernetes/asi
 readonly STAGE=$DATA/recovery BEFORE=$DATA/before-recovery
 # Inside the data, so that it disappears with that data.
 readonly MARK=member/recovery-token
-# Everything after a recovery has higher revisions than what watches saw before it (etcd, "Restoring with revision bump").
-readonly BUMP=1000000000
 readonly GIVEN=/run/ha-lab/pki
 
 check() {
@@ -108,7 +108,7 @@ receive() {
 	changed=yes
 }
 
-restore() { # TOKEN CLUSTER
+restore() { # TOKEN CLUSTER REVISIONS
 	[[ $(token) != "$1" ]] || return 0
 	ended || die "etcd, or what uses it, runs on $NODE_NAME, so its data was not touched"
 	[[ ! -d $GIVEN ]] || install_shared_keys
@@ -117,7 +117,7 @@ restore() { # TOKEN CLUSTER
 	rm -rf "$STAGE/restored"
 	with_notices "etcdutl to restore the snapshot" etcdutl snapshot restore "$STAGE/snapshot.db" --name "$NODE_NAME" \
 		--initial-cluster "$2" --initial-cluster-token "$1" --initial-advertise-peer-urls "https://$NODE_ADDRESS:2380" \
-		--data-dir "$STAGE/restored" --bump-revision "$BUMP" --mark-compacted
+		--data-dir "$STAGE/restored" --bump-revision "$3" --mark-compacted
 	echo "$1" >"$STAGE/restored/$MARK"
 	chmod 700 "$STAGE/restored/member"
 	sync --file-system "$STAGE"
@@ -196,6 +196,10 @@ main() {
 	local step
 	[[ ${1:-} != check ]] || {
 		check
+		return
+	}
+	[[ ${1:-} != subnet ]] || {
+		ask_own_api get node "$2" --ignore-not-found --output 'jsonpath={.spec.podCIDR}'
 		return
 	}
 	[[ ${1:-} != quiet ]] || {

@@ -377,7 +377,7 @@ case "$name $*" in
 	;;
 "kubeadm init phase bootstrap-token --kubeconfig /etc/kubernetes/admin.conf --skip-token-print --config /run/ha-lab/kubeadm.yaml")
 	filled "${*: -1}"
-	has_made clusterinfo cluster-info get-nodes kubelet-bootstrap node-autoapprove
+	has_made clusterinfo cluster-info get-nodes kubelet-bootstrap node-autoapprove apiserver-kubelet-client
 	;;
 "kubeadm init phase upload-certs --upload-certs --kubeconfig /etc/kubernetes/admin.conf --skip-certificate-key-print --config /run/ha-lab/kubeadm.yaml") filled "${*: -1}" ;;
 "kubeadm init phase mark-control-plane --config /run/ha-lab/kubeadm.yaml")
@@ -752,7 +752,7 @@ case "$name $*" in
 	;;
 "etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
 "etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;
-"etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1000000000 --mark-compacted")
+"etcdutl snapshot restore /var/lib/etcd/recovery/snapshot.db --name "*" --data-dir /var/lib/etcd/recovery/restored --bump-revision 1796000000000 --mark-compacted")
 	[[ ! -e /var/lib/etcd/recovery/restored ]] || refuse "a data folder that is there"
 	[[ ! -e $kubernetes/manifests/etcd.yaml ]] || refuse "a restore beside a running etcd"
 	mkdir -p /var/lib/etcd/recovery/restored/member/{snap,wal}
@@ -760,6 +760,7 @@ case "$name $*" in
 	;;
 "pgrep -x kube-controller") [[ -e $kubernetes/manifests/kube-controller-manager.yaml ]] ;;
 "pgrep -x kube-scheduler") [[ -e $kubernetes/manifests/kube-scheduler.yaml ]] ;;
+*" --server https://192.168.56.12:6443 get node "*" --ignore-not-found --output jsonpath={.spec.podCIDR}") cat "$state/subnet" 2>/dev/null || true ;;
 *" --server https://192.168.56.12:6443 get nodes --output name") tr ' ' '\n' <"$state/names" | sed 's|.|node/&|' ;;
 
 # Of all that it could be asked, only where a join is refused.
@@ -825,6 +826,10 @@ case "$name $*" in
 		exit 1
 	}
 	;;
+# Pods that run, an id and an address each; those on the host's network have none.
+"crictl pods --state ready --quiet") cut -d' ' -f1 "$state/pods" ;;
+"crictl inspectp --output go-template --template {{.status.network.ip}} "*) sed -n "s/^${*: -1} *//p" "$state/pods" ;;
+"crictl stopp "*) sed -i "/^$2 /d" "$state/pods" ;;
 "ip -brief -4 address show dev cni0") cat "$state/bridge" 2>/dev/null ;;
 "ip link delete cni0") rm "$state/bridge" 2>/dev/null ;;
 "ip -oneline link show type veth") cat "$state/veths" 2>/dev/null || true ;;

@@ -1030,10 +1030,12 @@ def test_the_pods_bridge_of_a_node_that_has_joined_goes_only_where_it_is_another
         flannel = world.path("/run/flannel/subnet.env")
         flannel.parent.mkdir()
         flannel.write_text(f"FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET={subnet}\n")
+    world.let(pods="a1 10.244.7.4\nb2 \nc3 10.244.7.5\n")
     ran = world.run("node")
     assert ran.code == 0, ran.said
     assert (world.root / "state/bridge").exists() is kept
-    assert ran.changes == ([] if kept else ["ip link delete cni0"])
+    # Their addresses are another node's now; b2 is on the host's network.
+    assert ran.changes == ([] if kept else ["ip link delete cni0", "crictl stopp a1", "crictl stopp c3"])
 
 
 def joined_with_flannel(done: Done) -> World:
@@ -1146,6 +1148,7 @@ def test_what_a_backup_from_before_an_upgrade_had_of_kubeadm_gets_the_lab_s_vers
     assert [call.split()[3:5] for call in ran.changes if " phase " in call] == [
         ["upload-config", "kubeadm"],
         ["upload-config", "kubelet"],
+        ["bootstrap-token", "--kubeconfig"],
         ["addon", "coredns"],
         ["addon", "kube-proxy"],
     ]

@@ -24,7 +24,8 @@ SNAPSHOT_FILE = DATABASE + hashlib.sha256(DATABASE).digest()
 SHA256 = hashlib.sha256(SNAPSHOT_FILE).hexdigest()
 FOUND = '{"hash":1173045573,"revision":12,"totalKey":2,"totalSize":1024,"version":"3.6.0"}\n'
 KEYS = '{"header":{"revision":12},"kvs":[{"key":"L3JlZ2lzdHJ5L2E=","mod_revision":5}],"count":1}\n'
-BUMP = "--bump-revision 1000000000 --mark-compacted"
+REVISIONS = "1796000000000"
+BUMP = f"--bump-revision {REVISIONS} --mark-compacted"
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def received(world: World) -> None:
 
 
 def restored(world: World, token: str = "recovery-1") -> Ran:  # noqa: S107  no secret
-    return part(world, "restore", token, CLUSTER)
+    return part(world, "restore", token, CLUSTER, REVISIONS)
 
 
 def running(world: World) -> list[str]:
@@ -342,3 +343,33 @@ def test_nodes_of_machines_that_were_removed_since_are_deleted(cp2: World) -> No
     assert [call.partition("10s ")[2] for call in ran.changes] == [
         "--server https://192.168.56.12:6443 delete node w9 --wait=false --ignore-not-found"
     ]
+
+
+def test_the_subnet_of_a_node_is_asked_of_the_own_api_server(cp2: World) -> None:
+    assert cp2.run("recover", "subnet", "w1").said == ""
+    cp2.let(subnet="10.244.3.0/24")
+    assert cp2.run("recover", "subnet", "w1").said == "10.244.3.0/24"
+
+
+@pytest.mark.parametrize(
+    ("now", "removed"),
+    [(["10.244.3.0/24"], False), (["10.244.4.0/24"], True), ([], True)],
+    ids=["the same", "another", "no Node"],
+)
+def test_no_pod_starts_in_a_subnet_that_is_not_of_its_node_any_more(
+    cp2: World, now: list[str], *, removed: bool
+) -> None:
+    flannel = cp2.path("/run/flannel/subnet.env")
+    flannel.parent.mkdir()
+    flannel.write_text("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n")
+    cp2.let(bridge="cni0 UP 10.244.3.1/24\n")
+    ran = cp2.run("restart-kubelet", *now)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert flannel.exists() is not removed
+    former = ["systemctl stop kubelet", "ip link delete cni0"] if removed else []
+    assert ran.changes == [*former, "systemctl restart kubelet"]
+
+
+def test_the_kubelet_restarts_without_flannel_s_files(cp2: World) -> None:
+    """Another pod network has none."""
+    assert cp2.run("restart-kubelet", "10.244.3.0/24").changes == ["systemctl restart kubelet"]

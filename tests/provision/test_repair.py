@@ -637,6 +637,8 @@ def test_a_control_plane_that_joined_is_no_manual_cluster_when_it_is_the_first(t
 
 # Objects.
 
+API_SERVERS_BINDING = "ClusterRoleBinding - kubeadm:apiserver-kubelet-client"
+
 OBJECTS = {
     "Deployment kube-system coredns": ["addon coredns"],
     "Service kube-system kube-dns": ["addon coredns"],
@@ -646,6 +648,7 @@ OBJECTS = {
     "ConfigMap kube-system kubelet-config": ["upload-config kubelet"],
     "ConfigMap kube-public cluster-info": ["bootstrap-token"],
     "ClusterRoleBinding - kubeadm:kubelet-bootstrap": ["bootstrap-token"],
+    API_SERVERS_BINDING: ["bootstrap-token"],
     "DaemonSet kube-system kube-proxy\nConfigMap kube-system kubeadm-config": [
         "upload-config kubeadm",
         "addon kube-proxy",
@@ -654,6 +657,7 @@ OBJECTS = {
 
 
 USUAL_OBJECTS = [
+    API_SERVERS_BINDING,
     "Deployment kube-system coredns",
     "ConfigMap kube-public cluster-info",
     "DaemonSet kube-system kube-proxy\nConfigMap kube-system kubeadm-config",
@@ -760,7 +764,8 @@ def test_other_data_of_etcd_is_not_taken_for_a_deleted_binding(tmp_path: Path, k
     world = made(tmp_path, "cp1")
     if kubeconfig == "missing":
         world.path(SUPER_ADMIN).unlink()
-    text = (PROVISION / "cluster-objects.sh").read_text().partition("OBJECTS='")[2].partition("'")[0]
+    text = (PROVISION / "cluster-objects.sh").read_text().partition('OBJECTS="')[2].partition('"')[0]
+    text = text.replace("$API_SERVERS_BINDING", f"bootstrap-token {API_SERVERS_BINDING}")
     world.let(unbound="", missing="".join(f"{line.partition(' ')[2]}\n" for line in text.splitlines() if line))
     ran = again(world)
     assert (ran.code, phases(ran)) == (1, ["kubeconfig super-admin"] * (kubeconfig == "missing")), ran.said
@@ -778,6 +783,13 @@ def test_plan_knows_that_the_administrator_s_binding_is_missing(tmp_path: Path) 
         "control-plane-init the API refuses admin.conf, so the cluster lacks its ClusterRoleBinding "
         "kubeadm:cluster-admins"
     )
+
+
+def test_a_binding_that_kubeadm_makes_since_1_36_is_not_missing_before(tmp_path: Path) -> None:
+    world = made(tmp_path, "cp1")
+    world.let(kubeadm_version="1.35.4", missing=f"{API_SERVERS_BINDING}\n")
+    ran = world.run("unfinished")
+    assert API_SERVERS_BINDING not in ran.said, ran.said
 
 
 # Labels and taints.

@@ -36,6 +36,7 @@ FAKED = (
     "curl",
     "haproxy",
     "ip",
+    "crictl",
     "ctr",
     "ps",
     "socat",
@@ -56,7 +57,7 @@ CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY---
 READING = re.compile(
     r"openssl (x509|req|verify|pkey) "
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
-    r"|ctr .* tasks list$"
+    r"|ctr .* tasks list$|crictl (pods|inspectp) "
     r"|ip -(brief|oneline) "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "

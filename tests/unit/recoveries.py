@@ -28,7 +28,8 @@ from lab.workspace.backup import KEYS, SHARED_PKI, SNAPSHOT, STATUS
 from tests.unit.world import World, WorldRemote
 
 PARTS = frozenset(("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"))
-BUMP = 10**9
+YEAR_2026 = 1767225600000
+"""Its beginning, in milliseconds since 1970: a recovery leads to higher revisions."""
 
 
 @dataclass
@@ -51,6 +52,11 @@ class Plane:
     token: str = "none"  # noqa: S105  no secret
     received: bytes = b""
     pki: dict[str, str] = field(default_factory=dict)
+
+
+def subnet(name: str) -> str:
+    """The subnet of a Node's pods."""
+    return f"10.244.{ord(name[0])}{name[-1]}.0/24"
 
 
 class Recoveries(World):
@@ -134,7 +140,11 @@ class Recoveries(World):
         assert not any(plane.aside or plane.received for plane in planes.values())
         assert {plane.token for plane in planes.values()} == {"none"}
         assert not self.workspace.recovery.exists()
-        assert {self._data(name).revision > BUMP for name in names} == {True}
+        assert {self._data(name).revision > YEAR_2026 for name in names} == {True}
+
+    def revision(self, name: str) -> int:
+        """The newest revision of a member."""
+        return self._data(name).revision
 
     def _data(self, name: str) -> Data:
         data = self.planes[name].data
@@ -168,7 +178,7 @@ class Recoveries(World):
             return changed
 
         def restore() -> bool:
-            token, cluster = rest
+            token, cluster, revisions = rest
             if plane.token == token:
                 return False
             assert not plane.runs, f"a restore beside {plane.runs} on {node.name}"
@@ -180,7 +190,9 @@ class Recoveries(World):
             assert node.name in peers, "etcdutl refuses a member that is not in --initial-cluster"
             stored = {base64.b64decode(kv["key"]).decode(): kv["mod_revision"] for kv in found}
             # A new cluster for each list of members and each token.
-            plane.data = Data(f"{token} {sorted(peers.items())}", peers, stored, max(stored.values()) + BUMP)
+            plane.data = Data(
+                f"{token} {sorted(peers.items())}", peers, stored, max(stored.values()) + int(revisions)
+            )
             plane.token, plane.received = token, b""
             plane.pki |= {name: text for name, text in secrets.items() if name.startswith("pki/")}
             return True
@@ -208,15 +220,21 @@ class Recoveries(World):
         named = f"start {rest[0]}" if part == "start" else part
         return self.touch(f"{named} {node.name}", done)
 
+    def _restart_kubelet(self, node: Node, words: tuple[str, ...]) -> bool:
+        assert self.machine(node.name).delivered
+        assert words == (subnet(node.name),)
+        self.restarted.append(node.name)
+        return True
+
     def receive(self, node: Node, content: bytes) -> None:
         """Let a machine get the snapshot."""
         self.touch(f"receive {node.name}", lambda: setattr(self.planes[node.name], "received", content))
 
     def ask(self, node: Node, command: tuple[str, ...]) -> str:
         """Answer what recover and backup ask."""
-        if command == ("sudo", "systemctl", "restart", "kubelet"):
-            self.restarted.append(node.name)
-            return ""
+        if command[:3] == ("sudo", plans.SCRIPT, "subnet"):
+            self.require_api(node.name)
+            return subnet(command[3])
         plane = self.planes.get(node.name)
         if plane is None:
             return super().ask(node, command)

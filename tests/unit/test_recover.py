@@ -87,6 +87,14 @@ def as_in(world: Recoveries, backup: Backup, *names: str) -> None:
         assert world.keys(name) == dict(backup.inventory)
 
 
+def test_a_second_recovery_from_the_same_backup_uses_no_revision_again(world: Recoveries) -> None:
+    _, backup = backed_up(world, 3)
+    recover(world, backup.path)
+    seen = world.revision("cp1")
+    recover(world, backup.path)
+    assert world.revision("cp1") > seen
+
+
 @pytest.mark.parametrize("members", [1, 3, 5])
 def test_a_lab_is_recovered_on_all_its_members(world: Recoveries, members: int) -> None:
     session, backup = backed_up(world, members)
@@ -158,7 +166,7 @@ def alone(world: Recoveries) -> object:
     def run(node: object, words: tuple[str, ...], secrets: dict[str, str]) -> bool:
         if words[0] == "restore":
             own = [each for each in words[2].split(",") if each.startswith(f"{node.name}=")]  # type: ignore[attr-defined]
-            words = (*words[:2], own[0])
+            words = (*words[:2], own[0], *words[3:])
         return part(node, words, secrets)  # type: ignore[arg-type]
 
     return run
@@ -171,7 +179,7 @@ def test_members_at_localhost_would_be_found(world: Recoveries, monkeypatch: pyt
     def run(node: object, words: tuple[str, ...], secrets: dict[str, str]) -> bool:
         if words[0] == "restore":
             names = [each.split("=")[0] for each in words[2].split(",")]
-            words = (*words[:2], ",".join(f"{name}=http://localhost:2380" for name in names))
+            words = (*words[:2], ",".join(f"{name}=http://localhost:2380" for name in names), *words[3:])
         return part(node, words, secrets)  # type: ignore[arg-type]
 
     monkeypatch.setattr(world, "part", run)
