@@ -8,6 +8,7 @@ import pytest
 from lab import providers as machines
 from lab.config import default
 from lab.errors import CommandFailed, LabStateError
+from lab.providers.docker import freezer
 from lab.providers.docker import machines as containers
 from lab.workspace import Workspace
 from tests.unit.fakes import first_on_path, program
@@ -180,6 +181,23 @@ def test_removing_takes_containers_and_the_network_and_nothing_else(
     assert f"volume ls --quiet --filter label=ha-lab.workspace.checkpoint={workspace.root}\n" in asked
     assert "volume rm a-checkpoint\n" in asked
     assert vagrant.read_text().split()[:2] == ["destroy", "--force"]
+
+
+def test_a_container_that_is_frozen_is_thawed_and_removed(
+    workspace: Workspace, log: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(freezer, "ROOT", tmp_path / "freezer")
+    state = tmp_path / "freezer/docker/aaa/pod/freezer.state"
+    state.parent.mkdir(parents=True)
+    state.write_text("FROZEN\n")
+    never = "tried to kill container, but did not receive an exit event"
+    removing = f"grep -q THAWED {state} || {{ echo '{never}' >&2; exit 1; }}"
+    seen = tell(
+        workspace, monkeypatch, "docker", ps="echo aaa; echo bbb", rm=removing, network="true", volume="true"
+    )
+    machines.remove(workspace, log)
+    assert seen.read_text().count("rm --force --volumes aaa") == 2
+    assert state.read_text() == "THAWED"
 
 
 def test_what_docker_refuses_to_remove_keeps_nothing_else(

@@ -10,7 +10,7 @@ from pathlib import Path
 from lab.errors import CommandFailed, LabError
 from lab.model import Lab, Node, machine_called, machine_name, owner_label
 from lab.providers import vagrant
-from lab.providers.docker import checkpoints, client
+from lab.providers.docker import checkpoints, client, freezer
 from lab.providers.explained import raise_refused
 from lab.providers.protocol import MachineState
 from lab.providers.vagrant import LoggedVagrant
@@ -197,23 +197,30 @@ def _remove_containers(containers: Sequence[str], log: Path) -> None:
         raise failure
 
 
-def _removal_failures(containers: Sequence[str], log: Path) -> list[CommandFailed]:
+def _removal_failures(containers: Sequence[str], log: Path) -> list[LabError]:
     """Remove containers with their volumes, in parallel; return the failures. Some may not exist."""
     with ThreadPoolExecutor(max_workers=16) as pool:
-        removals = [
-            pool.submit(
-                client.run, "rm", "--force", "--volumes", container, log=log, timeout=client.CHANGE_TIMEOUT
-            )
-            for container in containers
-        ]
-    failures = []
+        removals = [pool.submit(_remove_container, container, log) for container in containers]
+    failures: list[LabError] = []
     for removal in removals:
         try:
             removal.result()
         except CommandFailed as error:
             if client.NO_SUCH not in error.tail.lower():
                 failures.append(error)
+        except LabError as error:
+            failures.append(error)
     return failures
+
+
+def _remove_container(container: str, log: Path) -> None:
+    words = ("rm", "--force", "--volumes", container)
+    try:
+        client.run(*words, log=log, timeout=client.CHANGE_TIMEOUT)
+    except CommandFailed as error:
+        if freezer.NEVER_ENDED not in error.tail or not freezer.thaw(container):
+            raise
+        client.run(*words, log=log, timeout=client.CHANGE_TIMEOUT)
 
 
 def _stop_unconnected(workspace: Workspace, log: Path, names: Sequence[str] | None) -> None:
