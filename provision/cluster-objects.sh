@@ -3,7 +3,8 @@
 # The objects that kubeadm init and the add-ons' manifests create in the cluster, and which of them are missing.
 # control-plane-init.sh and addons.sh create those again, unfinished.sh reports them. Sourced after kubernetes.sh.
 
-# Since 1.36 the API servers' certificate for kubelets has no group that may do everything (kubeadm, app/phases/certs/certlist.go).
+# Since 1.36 the API server's client certificate for kubelets is not in the group kubeadm:cluster-admins, so it needs this binding
+# (kubeadm, app/phases/certs/certlist.go).
 API_SERVERS_BINDING=$([[ $(kubeadm version --output short) < v1.36 ]] ||
 	echo 'bootstrap-token ClusterRoleBinding - kubeadm:apiserver-kubelet-client')
 readonly API_SERVERS_BINDING

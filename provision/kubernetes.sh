@@ -364,6 +364,22 @@ reset_node() {
 # What flannel's agent has written: this node's part of the pods' network, with the bridge's address in it.
 subnet_of_pods() { sed -n 's/^FLANNEL_SUBNET=//p' /run/flannel/subnet.env 2>/dev/null || true; }
 
+# containerd takes the first configuration.
+network_is_flannel() {
+	local networks=(/etc/cni/net.d/*)
+	[[ ${networks[0]} == */10-flannel.conflist ]]
+}
+
+# The kubelet creates a new sandbox for a pod whose sandbox has stopped. Pods on the host's network have no address of their own.
+stop_sandboxes_with_addresses() {
+	local pods pod
+	command -v crictl >/dev/null || return 0 # machines of kubernetes.source: upstream have none
+	pods=$(crictl pods --state ready --quiet)
+	for pod in $pods; do
+		[[ -z $(crictl inspectp --output go-template --template '{{.status.network.ip}}' "$pod") ]] || crictl stopp "$pod"
+	done
+}
+
 # kubeadm reset does not remove it.
 remove_pod_network() {
 	rm -rf /etc/cni/net.d/*

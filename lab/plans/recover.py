@@ -77,13 +77,17 @@ def look(remote: Remote, node: Node) -> Found:
         ) from error
 
 
-def revisions_to_skip(revision: int, now: float) -> int:
-    """How many revisions etcd skips after those of a backup (etcd, "Restoring with revision bump").
+LEAST_BUMP = 10**9
+"""By how much etcd's revision is raised at least (etcd, "Disaster recovery")."""
 
-    Afterwards its revision is the time in milliseconds since 1970, so it is higher than all that clients have
-    seen, also since an earlier recovery from the same backup: a fixed number would lead both to the same ones.
+
+def revision_bump(revision: int, now: float) -> int:
+    """By how much to raise etcd's revision, which is `revision` in the backup (etcdutl's --bump-revision).
+
+    The result is the time `now` in milliseconds since 1970, which exceeds every revision that was seen.
+    A fixed number would repeat revisions when the same backup is restored twice.
     """
-    return int(now * 1000) - revision
+    return max(int(now * 1000) - revision, LEAST_BUMP)
 
 
 def peer(node: Node) -> str:
@@ -187,7 +191,7 @@ def _restore(job: Job) -> bool:
     )
     keys = {f"pki/{name}": text for name, text in source.backup.pki.items()} if source.common_keys else {}
     members = _members(context.lab, context.situation)
-    words = ("restore", source.token, initial_cluster(members), str(source.revisions))
+    words = ("restore", source.token, initial_cluster(members), str(source.revision_bump))
     return _run(job, *words, more=keys)
 
 
@@ -240,8 +244,24 @@ def _require_one_cluster(job: Job) -> bool:
 
 def _restart_kubelet(job: Job) -> bool:
     remote, first = job.context.remote, job.context.situation.first
-    subnet = remote.run(first, ["sudo", SCRIPT, "subnet", job.node.name], timeout=60).stdout.split()
-    remote.deliver(job.node)  # workers have got nothing of this run before
+    if job.node not in _members(job.context.lab, job.context.situation):
+        remote.deliver(job.node)  # the others have this run's scripts already
+    subnet: list[str] = []
+
+    def why_not() -> str | None:
+        try:
+            said = remote.run(first, ["sudo", SCRIPT, "subnet", job.node.name], timeout=60).stdout
+        except LabError as error:
+            return error.message
+        subnet[:] = said.split()
+        return None
+
+    job.wait_until(
+        why_not,
+        what=f"{first.name}'s API server to show the Node {job.node.name}",
+        timeout=CLUSTER_TIMEOUT,
+        hint="etcd is restored; run the same command again",
+    )
     return remote.script(job.node, "restart-kubelet", subnet, log=job.log)
 
 

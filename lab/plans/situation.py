@@ -57,14 +57,14 @@ class Upgrade:
 class Source:
     """The backup that etcd is restored from, and the token of the new cluster.
 
-    `revisions` is how many revisions etcd skips after the backup's. `common_keys`: the control planes also
+    etcd's revision is raised by `revision_bump`. `common_keys`: the control planes also
     get the shared keys of the backup. `restored`: an interrupted run has already restored each member with
     this token.
     """
 
     backup: Backup
     token: str
-    revisions: int
+    revision_bump: int
     common_keys: bool
     restored: bool = False
 

@@ -229,8 +229,8 @@ def _carry_out(
     )
     token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
     machines = (*scene.members, *_answering_workers(session))
-    revisions = plans.revisions_to_skip(backup.manifest.revision, time.time())
-    source = Source(backup, token, revisions, _has_the_ca(session, backup), restored=goes_on)
+    bump = plans.revision_bump(backup.manifest.revision, time.time())
+    source = Source(backup, token, bump, _has_the_ca(session, backup), restored=goes_on)
     situation = Situation(scene.members[0], machines, recovery=source)
     if earlier is None and any(scene.found[name].token != plans.NO_TOKEN for name in names):
         # Of a recovery that was killed when it was complete. With its token, today's data would not be kept.

@@ -112,9 +112,9 @@ proxies() {
 	systemctl try-restart containerd kubelet
 }
 
-# Where a node has another subnet than before, as after a manual `kubeadm reset` and another join, no pod starts beside the former
-# bridge, and pods that run have addresses that are another node's now. A bridge without an address is one that is being made
-# for a pod right now.
+# If a node's subnet has changed, as after a manual `kubeadm reset` and a new join, no new pod starts while cni0 has the old address,
+# and running pods have addresses that now belong to another node. A bridge without an address is one that is being made for
+# a pod right now.
 former_pod_network() {
 	local bridge now
 	bridge=$(ip -brief -4 address show dev cni0 2>/dev/null | awk '{ print $3 }') || return 0
@@ -122,30 +122,21 @@ former_pod_network() {
 	if nothing_of_a_cluster; then
 		remove_pod_network
 	elif [[ -n $bridge && -n $now && $bridge != "$now" ]]; then
-		repairs "the pods' bridge had $bridge, which is not of this node's subnet any more"
+		repairs "the pods' bridge had $bridge, which is no longer this node's subnet"
+		stop_sandboxes_with_addresses # first: without the bridge, the next run would not know
 		ip link delete cni0
-		restart_pods_of_the_bridge
 	else
 		return 0
 	fi
 	changed=yes
 }
 
-# The kubelet creates a new sandbox for a pod whose sandbox has stopped. Pods on the host's network have no address of their own.
-restart_pods_of_the_bridge() {
-	local pod
-	command -v crictl >/dev/null || return 0 # machines of kubernetes.source: upstream have none
-	for pod in $(crictl pods --state ready --quiet); do
-		[[ -z $(crictl inspectp --output go-template --template '{{.status.network.ip}}' "$pod") ]] || crictl stopp "$pod"
-	done
-}
-
 # After `ip link delete cni0` running pods have no network: the CNI plugin creates the bridge again for a new pod, and
 # attaches that one only. Each pod's interface leads into a namespace that CNI has made. Pods of other networks, whose
 # configuration containerd takes because it comes first, need no bridge, also where flannel's file is still there.
 pods_without_bridge() {
-	local subnet pods pod networks=(/etc/cni/net.d/*)
-	[[ ${networks[0]} == */10-flannel.conflist ]] || return 0
+	local subnet pods pod
+	network_is_flannel || return 0
 	subnet=$(subnet_of_pods)
 	pods=$(ip -oneline link show type veth | awk '/ link-netns cni-/ && !/ master / { sub("@.*", "", $2); print $2 }')
 	[[ -n $subnet && -n $pods ]] || return 0
@@ -205,10 +196,10 @@ main() {
 	cgroup_driver
 	node_address
 	serving_certificate
+	container_runtime
 	former_pod_network
 	pods_without_bridge
 	pod_network_interface
-	container_runtime
 	restore_api_server
 	restore_ca_certificate
 	finish

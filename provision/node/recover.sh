@@ -7,8 +7,8 @@
 #   recover.sh stop                     moves the manifests of etcd and of what uses it aside, and waits until all have ended
 #   recover.sh quiet                    fails if one of them still runs, and names it
 #   recover.sh receive SHA256           the tar of the backup is on standard input; puts its snapshot beside etcd's data
-#   recover.sh restore TOKEN CLUSTER REVISIONS   creates a new data folder from the snapshot, for the member of this machine,
-#                                       which skips so many revisions; `--stdin`: with this run's secrets, and the keys
+#   recover.sh restore TOKEN CLUSTER BUMP   creates a new data folder from the snapshot, for the member of this machine,
+#                                       with its revision raised by BUMP; `--stdin`: with this run's secrets, and the keys
 #                                       that control planes share
 #   recover.sh start NAME               puts one manifest back, and waits for what it starts
 #   recover.sh nodes                    deletes Nodes of machines that the lab no longer has
@@ -108,7 +108,7 @@ receive() {
 	changed=yes
 }
 
-restore() { # TOKEN CLUSTER REVISIONS
+restore() { # TOKEN CLUSTER BUMP
 	[[ $(token) != "$1" ]] || return 0
 	ended || die "etcd, or what uses it, runs on $NODE_NAME, so its data was not touched"
 	[[ ! -d $GIVEN ]] || install_shared_keys

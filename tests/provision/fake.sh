@@ -829,6 +829,7 @@ case "$name $*" in
 # Pods that run, an id and an address each; those on the host's network have none.
 "crictl pods --state ready --quiet") cut -d' ' -f1 "$state/pods" ;;
 "crictl inspectp --output go-template --template {{.status.network.ip}} "*) sed -n "s/^${*: -1} *//p" "$state/pods" ;;
+"crictl pods --namespace kube-flannel --state ready --quiet") cat "$state/agents" ;;
 "crictl stopp "*) sed -i "/^$2 /d" "$state/pods" ;;
 "ip -brief -4 address show dev cni0") cat "$state/bridge" 2>/dev/null ;;
 "ip link delete cni0") rm "$state/bridge" 2>/dev/null ;;

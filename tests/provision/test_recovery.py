@@ -24,8 +24,7 @@ SNAPSHOT_FILE = DATABASE + hashlib.sha256(DATABASE).digest()
 SHA256 = hashlib.sha256(SNAPSHOT_FILE).hexdigest()
 FOUND = '{"hash":1173045573,"revision":12,"totalKey":2,"totalSize":1024,"version":"3.6.0"}\n'
 KEYS = '{"header":{"revision":12},"kvs":[{"key":"L3JlZ2lzdHJ5L2E=","mod_revision":5}],"count":1}\n'
-REVISIONS = "1796000000000"
-BUMP = f"--bump-revision {REVISIONS} --mark-compacted"
+BUMP = "1796000000000"
 
 
 @pytest.fixture
@@ -59,7 +58,7 @@ def received(world: World) -> None:
 
 
 def restored(world: World, token: str = "recovery-1") -> Ran:  # noqa: S107  no secret
-    return part(world, "restore", token, CLUSTER, REVISIONS)
+    return part(world, "restore", token, CLUSTER, BUMP)
 
 
 def running(world: World) -> list[str]:
@@ -198,7 +197,7 @@ def test_a_member_is_restored_with_its_own_name_and_address_into_the_one_cluster
     assert [call for call in ran.changes if call.startswith("etcdutl")] == [
         f"etcdutl snapshot restore {DATA}/recovery/snapshot.db --name cp2 --initial-cluster {CLUSTER} "
         "--initial-cluster-token recovery-1 --initial-advertise-peer-urls https://192.168.56.12:2380 "
-        f"--data-dir {DATA}/recovery/restored {BUMP}"
+        f"--data-dir {DATA}/recovery/restored --bump-revision {BUMP} --mark-compacted"
     ]
     data = cp2.path(DATA)
     assert (data / "member/snap/db").read_bytes() == SNAPSHOT_FILE
@@ -362,14 +361,28 @@ def test_no_pod_starts_in_a_subnet_that_is_not_of_its_node_any_more(
     flannel = cp2.path("/run/flannel/subnet.env")
     flannel.parent.mkdir()
     flannel.write_text("FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.3.1/24\n")
-    cp2.let(bridge="cni0 UP 10.244.3.1/24\n")
+    network_of(cp2, "10-flannel.conflist")
+    cp2.let(bridge="cni0 UP 10.244.3.1/24\n", pods="a1 10.244.3.4\nb2 \n", agents="b2\n")
     ran = cp2.run("restart-kubelet", *now)
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert flannel.exists() is not removed
-    former = ["systemctl stop kubelet", "ip link delete cni0"] if removed else []
-    assert ran.changes == [*former, "systemctl restart kubelet"]
+    # The agent first: it could write the file again.
+    former = ["systemctl stop kubelet", "crictl stopp b2", "crictl stopp a1", "ip link delete cni0"]
+    assert ran.changes == [*(former if removed else []), "systemctl restart kubelet"]
 
 
-def test_the_kubelet_restarts_without_flannel_s_files(cp2: World) -> None:
-    """Another pod network has none."""
+def network_of(world: World, name: str) -> None:
+    """Let this be the first configuration of the pods' network."""
+    folder = world.path("/etc/cni/net.d")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).touch()
+
+
+@pytest.mark.parametrize("flannel", [False, True])
+def test_another_pod_network_is_left_alone(cp2: World, *, flannel: bool) -> None:
+    network_of(cp2, "10-calico.conflist")
+    if flannel:  # it was there before
+        network_of(cp2, "10-flannel.conflist")
+        cp2.path("/run/flannel").mkdir()
+        cp2.path("/run/flannel/subnet.env").write_text("FLANNEL_SUBNET=10.244.7.1/24\n")
     assert cp2.run("restart-kubelet", "10.244.3.0/24").changes == ["systemctl restart kubelet"]

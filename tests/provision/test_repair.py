@@ -785,11 +785,15 @@ def test_plan_knows_that_the_administrator_s_binding_is_missing(tmp_path: Path) 
     )
 
 
-def test_a_binding_that_kubeadm_makes_since_1_36_is_not_missing_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "lacks"), [("1.35.4", False), ("1.36.3", True)])
+def test_a_binding_that_kubeadm_makes_since_1_36_is_not_missing_before(
+    tmp_path: Path, version: str, *, lacks: bool
+) -> None:
     world = made(tmp_path, "cp1")
-    world.let(kubeadm_version="1.35.4", missing=f"{API_SERVERS_BINDING}\n")
+    world.let(kubeadm_version=version, missing=f"{API_SERVERS_BINDING}\n", secrets="")
     ran = world.run("unfinished")
-    assert API_SERVERS_BINDING not in ran.said, ran.said
+    assert ran.code == 0, ran.said
+    assert ("kubeadm:apiserver-kubelet-client" in ran.said) is lacks
 
 
 # Labels and taints.

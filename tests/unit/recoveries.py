@@ -178,7 +178,7 @@ class Recoveries(World):
             return changed
 
         def restore() -> bool:
-            token, cluster, revisions = rest
+            token, cluster, bump = rest
             if plane.token == token:
                 return False
             assert not plane.runs, f"a restore beside {plane.runs} on {node.name}"
@@ -191,7 +191,7 @@ class Recoveries(World):
             stored = {base64.b64decode(kv["key"]).decode(): kv["mod_revision"] for kv in found}
             # A new cluster for each list of members and each token.
             plane.data = Data(
-                f"{token} {sorted(peers.items())}", peers, stored, max(stored.values()) + int(revisions)
+                f"{token} {sorted(peers.items())}", peers, stored, max(stored.values()) + int(bump)
             )
             plane.token, plane.received = token, b""
             plane.pki |= {name: text for name, text in secrets.items() if name.startswith("pki/")}

@@ -56,4 +56,14 @@ def test_who_is_not_root_gets_the_command(folder: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(Path, "write_text", refuse)
     with pytest.raises(LabError, match="7ac733944ffa is frozen") as caught:
         freezer.thaw(CONTAINER)
-    assert caught.value.message.endswith(f"echo THAWED | sudo tee {pod}")
+    assert caught.value.hint.startswith(f"echo THAWED | sudo tee {pod}; ")
+
+
+def test_what_ended_meanwhile_is_no_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state(folder / POD, "FROZEN")
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "write_text", gone)
+    assert freezer.thaw(CONTAINER)

@@ -24,7 +24,7 @@ CNI_PLUGINS = (
 )
 
 FLAGS = ("-trimpath", "-buildvcs=false", "-gcflags=all=-dwarf=false")
-"""Nothing of the host's folders or of git gets into a program; what debuggers need is not even compiled."""
+"""No host paths, no git metadata and no DWARF debug information in programs."""
 
 STATIC_C = "-linkmode external -extldflags -static"
 """For programs with C in them: they run where there is no C library, or another one than the host's."""

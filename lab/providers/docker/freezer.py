@@ -7,6 +7,7 @@ not even end by SIGKILL, so docker can't remove the machine.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from lab.errors import LabError
@@ -14,29 +15,31 @@ from lab.system import quoting
 
 ROOT = Path("/sys/fs/cgroup/freezer")
 
-NEVER_ENDED = "did not receive an exit event"
+DID_NOT_END = "did not receive an exit event"
 """Part of docker's error for a container whose processes did not end."""
 
 
 def thaw(container: str) -> bool:
     """Thaw what is frozen in a container, by its id; return whether there was anything.
 
-    Raises LabError where only root may.
+    Raises LabError if only root can write there.
     """
     # docker's two cgroup drivers name its folder differently.
     folders = (ROOT / "docker" / container, ROOT / "system.slice" / f"docker-{container}.scope")
-    frozen = [
-        state
-        for folder in folders
-        for state in folder.rglob("freezer.state")
-        if state.read_text(encoding="ascii").strip() != "THAWED"
-    ]
+    frozen = [state for folder in folders for state in folder.rglob("freezer.state") if _is_frozen(state)]
     try:
         for state in frozen:
-            state.write_text("THAWED", encoding="ascii")
-    except OSError as error:
+            with suppress(FileNotFoundError):  # it ended by itself
+                state.write_text("THAWED", encoding="ascii")
+    except PermissionError as error:
         raise LabError(
-            f"a process in the container {container[:12]} is frozen and does not end. Only root can thaw it: "
-            f"echo THAWED | sudo tee {quoting.line(frozen)}"
+            f"a process in container {container[:12]} is frozen and does not end; only root can thaw it",
+            hint=f"echo THAWED | sudo tee {quoting.line(frozen)}; then repeat this command",
         ) from error
     return bool(frozen)
+
+
+def _is_frozen(state: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return state.read_text(encoding="ascii").strip() != "THAWED"
+    return False

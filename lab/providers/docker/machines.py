@@ -218,7 +218,7 @@ def _remove_container(container: str, log: Path) -> None:
     try:
         client.run(*words, log=log, timeout=client.CHANGE_TIMEOUT)
     except CommandFailed as error:
-        if freezer.NEVER_ENDED not in error.tail or not freezer.thaw(container):
+        if freezer.DID_NOT_END not in error.tail or not freezer.thaw(container):
             raise
         client.run(*words, log=log, timeout=client.CHANGE_TIMEOUT)
 
