@@ -3,14 +3,9 @@
 # The objects that kubeadm init and the add-ons' manifests create in the cluster, and which of them are missing.
 # control-plane-init.sh and addons.sh create those again, unfinished.sh reports them. Sourced after kubernetes.sh.
 
-# Since 1.36 the API server's client certificate for kubelets is not in the group kubeadm:cluster-admins, so it needs this binding
-# (kubeadm, app/phases/certs/certlist.go).
-API_SERVERS_BINDING=$([[ $(kubeadm version --output short) < v1.36 ]] ||
-	echo 'bootstrap-token ClusterRoleBinding - kubeadm:apiserver-kubelet-client')
-readonly API_SERVERS_BINDING
 # The objects that phases of kubeadm init create, in the order of the phases: PHASE KIND NAMESPACE NAME. `/` stands for
 # the space in a phase's name, `-` for no namespace.
-readonly OBJECTS="
+readonly OBJECTS='
 upload-config/kubeadm ConfigMap kube-system kubeadm-config
 upload-config/kubeadm Role kube-system kubeadm:nodes-kubeadm-config
 upload-config/kubeadm RoleBinding kube-system kubeadm:nodes-kubeadm-config
@@ -22,7 +17,7 @@ bootstrap-token ClusterRoleBinding - kubeadm:get-nodes
 bootstrap-token ClusterRoleBinding - kubeadm:kubelet-bootstrap
 bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-bootstrap
 bootstrap-token ClusterRoleBinding - kubeadm:node-autoapprove-certificate-rotation
-$API_SERVERS_BINDING
+bootstrap-token ClusterRoleBinding - kubeadm:apiserver-kubelet-client
 bootstrap-token ConfigMap kube-public cluster-info
 bootstrap-token Role kube-public kubeadm:bootstrap-signer-clusterinfo
 bootstrap-token RoleBinding kube-public kubeadm:bootstrap-signer-clusterinfo
@@ -38,7 +33,7 @@ addon/kube-proxy DaemonSet kube-system kube-proxy
 addon/kube-proxy ClusterRoleBinding - kubeadm:node-proxier
 addon/kube-proxy Role kube-system kube-proxy
 addon/kube-proxy RoleBinding kube-system kube-proxy
-"
+'
 # The label of everything of an add-on, with its name; and the annotation of the ConfigMap in kube-system that is there as
 # long as anything of it may be, and says what was applied last.
 readonly ADDON_LABEL=ha-lab/addon ADDON_APPLIED=ha-lab/applied
@@ -62,6 +57,16 @@ FOUND+='workload {{.}} {{$spec.replicas}} {{$spec.template.spec}}{{"\n"}}{{end}}
 FOUND+="{{with .metadata.annotations}}{{with index . \"$ADDON_APPLIED\"}}applied {{.}}{{\"\n\"}}{{end}}{{end}}{{end}}"
 readonly FOUND
 
+# Those of OBJECTS that this machine's kubeadm creates. Since 1.36 the API server's client certificate for kubelets is not in the
+# group kubeadm:cluster-admins, so it needs a binding (kubeadm, app/phases/certs/certlist.go).
+objects() {
+	if [[ $(kubeadm version --output short) < v1.36 ]]; then
+		grep -v ' kubeadm:apiserver-kubelet-client$' <<<"$OBJECTS"
+	else
+		echo "$OBJECTS"
+	fi
+}
+
 # The objects and the Nodes as documents that name them and no more, for `kubectl get --filename`.
 object_names() {
 	local _ kind namespace name api
@@ -74,7 +79,7 @@ object_names() {
 		esac
 		[[ $namespace != - ]] || namespace=
 		printf '%s\n' --- "apiVersion: $api" "kind: $kind" "metadata: {name: \"$name\", namespace: \"$namespace\"}"
-	done <<<"$OBJECTS"
+	done < <(objects)
 	for name in $KUBERNETES_NODES; do
 		printf '%s\n' --- "apiVersion: v1" "kind: Node" "metadata: {name: \"$name\", namespace: \"\"}"
 	done
@@ -143,5 +148,5 @@ version_problem() {
 		echo "kubeadm's configuration and its add-ons are those of Kubernetes ${recorded#v}"
 }
 
-# missing_objects FOUND: lines of OBJECTS that are not in this answer of ask_cluster.
-missing_objects() { awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$1") <(echo "$OBJECTS"); }
+# missing_objects FOUND: objects that are not in this answer of ask_cluster.
+missing_objects() { awk 'NR == FNR { found[$0]; next } NF && !($2 " " $3 " " $4 in found)' <(echo "$1") <(objects); }

@@ -171,7 +171,7 @@ bind_administrators() {
 	local missing
 	missing=$(ask_cluster as_super_admin) || return 1
 	missing=$(missing_objects "$missing")
-	(($(grep -c . <<<"$missing") < $(grep -c . <<<"$OBJECTS"))) || return 1
+	(($(grep -c . <<<"$missing") < $(objects | grep -c .))) || return 1
 	repairs "the ClusterRoleBinding $ADMINISTRATORS is missing, without which the administrator may do nothing"
 	as_super_admin auth reconcile --filename - <<<"$ADMINISTRATORS_BINDING" && changed=yes
 }

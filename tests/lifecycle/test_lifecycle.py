@@ -434,7 +434,8 @@ def test_an_upgrade_that_is_killed_is_shown_as_under_way(living: LivingLab) -> N
     with upgrading(living, "cp2") as process:
         kill_all(process)
     status = living.lab.inv("status").said
-    assert "an upgrade to Kubernetes 1.37.2 is under way; `./inv up " in status
+    next_step = f"`./inv up --lab {living.lab_file}` continues it"
+    assert f"an upgrade to Kubernetes 1.37.2 is under way; {next_step}" in status
     assert living.plan()[1]["upgraded"] == ["1.36.3", "1.37.2"]
 
 

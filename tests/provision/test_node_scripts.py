@@ -135,7 +135,7 @@ def test_a_machine_that_does_not_reach_the_load_balancer_ends_before_it_changes_
     world = machine(name)
     world.let(apart="")
     ran = world.run(script, *(["--ordered"] if script == "control-plane-join" else []), secrets=True)
-    assert (ran.code, ran.last, ran.changes) == (1, "ERROR: apart", [])
+    assert (ran.code, ran.last, ran.calls) == (1, "ERROR: apart", [])
     assert world.secrets_left() == []
 
 

@@ -764,8 +764,7 @@ def test_other_data_of_etcd_is_not_taken_for_a_deleted_binding(tmp_path: Path, k
     world = made(tmp_path, "cp1")
     if kubeconfig == "missing":
         world.path(SUPER_ADMIN).unlink()
-    text = (PROVISION / "cluster-objects.sh").read_text().partition('OBJECTS="')[2].partition('"')[0]
-    text = text.replace("$API_SERVERS_BINDING", f"bootstrap-token {API_SERVERS_BINDING}")
+    text = (PROVISION / "cluster-objects.sh").read_text().partition("OBJECTS='")[2].partition("'")[0]
     world.let(unbound="", missing="".join(f"{line.partition(' ')[2]}\n" for line in text.splitlines() if line))
     ran = again(world)
     assert (ran.code, phases(ran)) == (1, ["kubeconfig super-admin"] * (kubeconfig == "missing")), ran.said
