@@ -100,7 +100,13 @@ def verb(
     return decorate
 
 
-@verb(help=LAB_HELP | {"example": "instead of the defaults: smallest, reference or mirrors"})
+@verb(
+    help=LAB_HELP
+    | {
+        "example": "not the defaults, but two-load-balancers, external-etcd, external-etcd-small, smallest, "
+        "reference or mirrors"
+    }
+)
 def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
     """Write a lab file with every setting and its default; never overwrites a file."""
     from lab.verbs import init as beginning
@@ -379,12 +385,26 @@ def restore(c: Context, name: str, lab: str = DEFAULT_LAB, yes: bool = False) ->
     )
 
 
-@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
-def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
+@verb(
+    help=LAB_HELP
+    | {"json": "as JSON, for programs", "watch": "repeat it until Ctrl-C, and mark what has changed"}
+)
+def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False, watch: bool = False) -> None:
     """Show how the lab is, machine by machine. Exit 0 healthy, 20 degraded (works), 21 down."""
+    from lab.errors import ConfigError
+    from lab.health import repeat
     from lab.health import status as lab_status
 
+    if json and watch:
+        raise ConfigError(["--json and --watch can't be combined"], hint="choose one")
     session = _made(lab, errors_console if json else console)
+    if watch and lab_status.why_not_up(session) is None:
+        _warn_of_a_drill(session)
+        _warn_of_a_recovery(session)
+        try:
+            repeat.watch(session)
+        except KeyboardInterrupt:
+            raise Exit(code=exit_codes.INTERRUPTED) from None
     with session.progress.asking("answers from the machines and the API"):
         found = lab_status.look(session)
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
@@ -393,6 +413,28 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
+
+
+@verb(help=LAB_HELP | {"port": "the port of the page (default: any free one)"})
+def watch(c: Context, lab: str = DEFAULT_LAB, port: str = "") -> None:
+    """Serve a page on this host that shows how the lab moves, until Ctrl-C. Exit 21 if nothing answers."""
+    from lab.workshop.watch import command
+
+    number = command.port_in(port)
+    session = _made(lab)
+    _warn_of_a_drill(session)
+
+    def ready(url: str) -> None:
+        console.print(f"{url} shows {session.lab.name}, in a browser on this host; Ctrl-C ends", soft_wrap=True)
+
+    try:
+        why = command.watch(session, number, ready)
+    except KeyboardInterrupt:
+        raise Exit(code=exit_codes.INTERRUPTED) from None
+    _show_error(
+        f"{session.lab.name} does not answer: {why}", "./inv status shows more; ./inv up brings it up", None
+    )
+    raise Exit(code=exit_codes.DOWN)
 
 
 @verb(
@@ -688,10 +730,10 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
-        "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
-        "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
-        "--vm: also labs of two and three machines, VirtualBox's disk, and the golden image on another docker "
-        "(up to an hour more)",
+        "itself, and those of two load balancers; with --drills: also every other drill, and both load "
+        "balancer profiles side by side (10 minutes more); with --lifecycle: also five control planes, and "
+        "more changes that are measured; with --vm: also labs of two and three machines, VirtualBox's disk, "
+        "and the golden image on another docker (up to an hour more)",
         "k": "as pytest's -k",
     },
 )

@@ -53,7 +53,16 @@ POD_NETWORK = "network.pod_network"
 VERSION = "kubernetes.version"
 """The key whose effect depends on its values: one minor at a time, and never back."""
 
+ETCD_COUNT = "nodes.etcd.count"
+"""The key whose effect depends on its values: 0 is another topology."""
+
 _UPGRADED = Effect("upgraded")
+_OTHER_TOPOLOGY = _impossible(
+    "etcd's data is on the control planes or on machines of its own, and no plan moves it while "
+    "the API uses it",
+    ANOTHER_LAB,
+)
+_OTHER_MEMBERS = _impossible("each API server is configured with the addresses of etcd's members", ANOTHER_LAB)
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
 _RESIZED = Effect("resized", "this provider's machines share what the host has")
@@ -71,6 +80,10 @@ EFFECTS: Mapping[str, Effect] = {
     "provider": _impossible("machines can't move from one provider to another", ANOTHER_LAB),
     VERSION: _UPGRADED,
     "kubernetes.source": Effect("none", "machines keep the golden machine that they are clones of"),
+    "network.virtual_address": _impossible(
+        "certificates, kubeconfigs and nodes know the API by its address, which is this one with two load "
+        "balancers and the load balancer's own with one"
+    ),
     "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
@@ -90,7 +103,9 @@ EFFECTS: Mapping[str, Effect] = {
     "libvirt.emulated": _impossible("it is part of each domain, and of all its timeouts"),
     "libvirt.pool": _impossible("the machines' disks are in it"),
     "libvirt.management": _impossible("each machine has an address in it"),
-} | {f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()}
+    **{f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()},
+    ETCD_COUNT: _OTHER_TOPOLOGY,
+}
 """Every key of lab.yaml. A test fails when a key is missing here."""
 
 
@@ -111,6 +126,11 @@ def version_effect(before: str, after: str) -> Effect:
             f"set it to a version of {was[0]}.{was[1] + 1} first, then `./inv up`, and go on from there",
         )
     return _UPGRADED
+
+
+def etcd_count_effect(before: str, after: str) -> Effect:
+    """The effect of another number of machines for etcd alone."""
+    return _OTHER_TOPOLOGY if "0" in (before, after) else _OTHER_MEMBERS
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -137,7 +157,11 @@ class Setting:
                 f"an upgrade to {self.under_way} is under way, and some machines have that version already",
                 f"set it to {self.under_way}, then `./inv up` completes the upgrade",
             )
-        return version_effect(self.before, self.after) if self.key == VERSION else EFFECTS[self.key]
+        if self.key == VERSION:
+            return version_effect(self.before, self.after)
+        if self.key == ETCD_COUNT:
+            return etcd_count_effect(self.before, self.after)
+        return EFFECTS[self.key]
 
 
 @dataclass(frozen=True)
@@ -260,4 +284,4 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value)) or "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else "nothing"
+    return "nothing" if value in ("", None) else str(value)

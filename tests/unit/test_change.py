@@ -24,8 +24,11 @@ ADDRESSES = """nodes:
   control_planes: {first_address: 192.168.56.11}
   workers: {first_address: 192.168.56.21}
 """
+PAIR = "nodes: {load_balancers: {count: 2}}\n"
 CPS = ("cp1", "cp2", "cp3")
 WORKERS = ("w1", "w2", "w3")
+ETCD = ["etcd1", "etcd2", "etcd3"]
+EXTERNAL = "nodes: {etcd: {count: 3}}"
 
 
 class Case(NamedTuple):
@@ -55,6 +58,9 @@ CASES: dict[str, Case] = {
         "192.168.56.0/24",
         "192.168.0.0/16",
         "impossible",
+    ),
+    "network.virtual_address": Case(
+        PAIR, f"{PAIR}network: {{virtual_address: 192.168.56.4}}", "192.168.56.5", "192.168.56.4", "impossible"
     ),
     "network.pods": Case("", "network: {pods: 10.200.0.0/16}", "10.244.0.0/16", "10.200.0.0/16", "impossible"),
     "network.services": Case(
@@ -116,7 +122,7 @@ CASES: dict[str, Case] = {
     "nodes.load_balancers.prefix": Case(
         "", "nodes: {load_balancers: {prefix: haproxy}}", "lb", "haproxy", "impossible", ["haproxy1"], ["lb1"]
     ),
-    # One load balancer is all that lab.yaml can ask for yet.
+    # As after a `replace` that was killed. In lab.yaml, the virtual address changes with it.
     "nodes.load_balancers.count": Case("two", "", "2", "1", "members", (), ["lb2"]),
     "nodes.load_balancers.first_address": Case(
         "",
@@ -155,6 +161,21 @@ CASES: dict[str, Case] = {
     ),
     "nodes.control_planes.memory_mib": Case(
         "", "nodes: {control_planes: {memory_mib: 3072}}", "2048", "3072", "resized", resized=CPS
+    ),
+    "nodes.etcd.prefix": Case(
+        EXTERNAL, "nodes: {etcd: {count: 3, prefix: e}}", "etcd", "e", "impossible", ["e1", "e2", "e3"], ETCD
+    ),
+    "nodes.etcd.count": Case("", EXTERNAL, "0", "3", "impossible", ETCD),
+    "nodes.etcd.first_address": Case(
+        EXTERNAL,
+        "nodes: {etcd: {count: 3, first_address: 192.168.56.41}}",
+        "192.168.56.31",
+        "192.168.56.41",
+        "impossible",
+    ),
+    "nodes.etcd.cpus": Case(EXTERNAL, "nodes: {etcd: {count: 3, cpus: 2}}", "1", "2", "resized", resized=ETCD),
+    "nodes.etcd.memory_mib": Case(
+        EXTERNAL, "nodes: {etcd: {count: 3, memory_mib: 2048}}", "1024", "2048", "resized", resized=ETCD
     ),
     "nodes.workers.prefix": Case(
         "", "nodes: {workers: {prefix: node}}", "w", "node", "impossible", ["node1", "node2", "node3"], WORKERS
@@ -263,6 +284,20 @@ def test_machines_get_another_size_where_it_is_enforced_and_nowhere_else(folder:
     shared = asked(folder, case.before, case.after, enforced=False)
     assert shared.resized == ()
     assert [each.key for each in shared.untouched] == ([key] if case.kind in ("none", "resized") else [])
+
+
+def test_another_number_of_load_balancers_gives_the_api_another_address(folder: Path) -> None:
+    one = "nodes: {load_balancers: {first_address: 192.168.56.6}}"
+    address = "network.virtual_address"
+    assert asked(folder, one, PAIR).impossible == (Setting(address, "nothing", "192.168.56.5"),)
+    assert asked(folder, PAIR, one).impossible == (Setting(address, "192.168.56.5", "nothing"),)
+
+
+def test_one_load_balancer_of_two_that_is_gone_is_made_again(folder: Path) -> None:
+    pair = load(folder, PAIR)
+    for name in ("lb1", "lb2"):
+        found = change(Made(lab=pair, owner="o", root="/r").without(name).lab, pair, sizes_enforced=True)
+        assert (found.impossible, names(found.added)) == ((), [name])
 
 
 def test_the_order_of_add_ons_is_no_change_and_no_add_on_is_nothing(folder: Path) -> None:

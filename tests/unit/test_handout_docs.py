@@ -11,6 +11,7 @@ from lab import config
 from lab.drill.recording import Report
 from lab.health.status import EXIT_CODES
 from lab.model import Lab
+from lab.system.paths import REPOSITORY
 from lab.workshop.handout import chapters, prose
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.context import asks_its_own_server, context, detection
@@ -71,6 +72,23 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
         assert ways[0] == ways[1], english.path.name
         boxes = [re.findall(r"^\s*:{3,}\s*(\w+)$", each.text, re.MULTILINE) for each in (english, korean)]
         assert boxes[0] == boxes[1], english.path.name
+
+
+def test_a_lab_with_two_load_balancers_is_written_about_in_both_languages() -> None:
+    pair = config.load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+    english, korean = (read_for(pair, language) for language in ("en", "ko"))
+    for one, other in zip(english, korean, strict=True):
+        mine, yours = ([(c.on, c.text, c.way) for c in prose.commands(each, pair)] for each in (one, other))
+        assert mine == yours, one.path.name
+    third = [(c.on, c.text.strip()) for c in prose.commands(english[2], pair)]
+    script = "/opt/ha-lab/load-balancer.sh"
+    assert [on for on, text in third if text == script] == ["lb1", "lb2"]
+    assert "192.168.62.5" in english[0].text
+    assert "lb2" in korean[0].text
+    small = pair.model_copy(update={"nodes": tuple(n for n in pair.nodes if n.name not in ("cp2", "cp3"))})
+    ninth = "".join(c.text for c in prose.commands(read_for(small, "en")[8], small))
+    assert "kill-load-balancer" not in ninth, "whose loss would not stop the API"
+    assert script not in "".join(c.text for chapter in read("en") for c in prose.commands(chapter, LAB))
 
 
 def test_chapters_walked_only_by_hand_have_no_command_of_the_other_way() -> None:
