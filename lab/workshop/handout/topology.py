@@ -1,6 +1,6 @@
 """The positions in the drawing of a lab, in units of the drawing. Pure.
 
-From the top: the host, the load balancer, the control planes with their etcd members, machines of etcd if there
+From the top: the host, the load balancer, the control planes with their etcd members, etcd machines if there
 are any, the workers. It is as wide as a phone, with three machines in a row, so that it need not be scaled down
 there. Of a lab that was up, it shows what status found: who has the API's address, who leads etcd, and which
 machine may still be lost.
