@@ -103,8 +103,8 @@ def verb(
 @verb(
     help=LAB_HELP
     | {
-        "example": "not the defaults, but two-load-balancers, external-etcd, external-etcd-small, smallest, "
-        "reference or mirrors"
+        "example": "instead of the defaults: smallest, reference, mirrors, two-load-balancers, external-etcd "
+        "or external-etcd-small"
     }
 )
 def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
@@ -305,7 +305,8 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
 def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
     """Shut the lab's machines down in the right order; `up` starts them again.
 
-    Workers first, then all control planes together, then the load balancer.
+    Workers first, then all control planes together, then etcd machines if there are any, then the load
+    balancers.
     """
     from lab.verbs import stop as stopping
 
@@ -431,9 +432,7 @@ def watch(c: Context, lab: str = DEFAULT_LAB, port: str = "") -> None:
         why = command.watch(session, number, ready)
     except KeyboardInterrupt:
         raise Exit(code=exit_codes.INTERRUPTED) from None
-    _show_error(
-        f"{session.lab.name} does not answer: {why}", "./inv status shows more; ./inv up brings it up", None
-    )
+    _show_error(f"{session.lab.name}: {why}", "`./inv status` shows more; `./inv up` brings the lab up", None)
     raise Exit(code=exit_codes.DOWN)
 
 
@@ -730,10 +729,11 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
-        "itself, and those of two load balancers; with --drills: also every other drill, and both load "
-        "balancer profiles side by side (10 minutes more); with --lifecycle: also five control planes, and "
-        "more changes that are measured; with --vm: also labs of two and three machines, VirtualBox's disk, "
-        "and the golden image on another docker (up to an hour more)",
+        "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
+        "minutes more); with either: also labs with two load balancers and with external etcd; with "
+        "--lifecycle: also five control planes, and more changes that are measured; with --vm: also labs of "
+        "two and three machines, VirtualBox's disk, and the golden image on another docker (up to an hour "
+        "more)",
         "k": "as pytest's -k",
     },
 )

@@ -5,7 +5,7 @@
 
 readonly ETCD_CA_KEY=/run/ha-lab/etcd-ca.key
 
-# Where this machine's etcd runs: kubeadm's "stacked" topology on a control plane, or a machine of etcd.
+# Where this machine's etcd runs: kubeadm's "stacked" topology on a control plane, or an etcd machine.
 runs_etcd() { [[ ",$ETCD_ENDPOINTS," == *",https://$NODE_ADDRESS:2379,"* ]]; }
 
 # Names as in $PKI, without .crt and .key.

@@ -261,7 +261,7 @@ broken_files() {
 	for name in "${COMPONENTS[@]}"; do manifest_problem "$name"; done
 }
 
-# Of a machine of etcd, whose kubelet belongs to no cluster.
+# Of an etcd machine, whose kubelet belongs to no cluster.
 readonly SERVICE_MANAGER=/etc/systemd/system/kubelet.service.d/20-etcd-service-manager.conf
 etcd_machine_problem() {
 	local name
@@ -320,7 +320,7 @@ membership() {
 	fi
 }
 
-# The same of a machine of etcd. Until its member was healthy once, it has not joined.
+# The same of an etcd machine. Until its member was healthy once, it has not joined.
 membership_in_etcd() {
 	if [[ ! -e $ONCE_COMPLETE && ! -e $MANIFESTS/etcd.yaml && ! -d /var/lib/etcd/member ]]; then
 		echo fresh

@@ -31,7 +31,7 @@ QUESTION = (
 class Log:
     """What a load balancer's logs say, in seconds on the recording's clock.
 
-    `booted`: since when it runs. `changes`: when it took the address (True) or gave it up. `ended`: when
+    `booted`: since when it runs. `changes`: when it took the address (True) or released it. `ended`: when
     connections to the API through it ended.
     """
 

@@ -73,7 +73,7 @@ class Drill:
             return f"{self.name} needs etcd on machines of its own, and {lab.name} has it on its control planes"
         planes = ("control planes", self.control_planes, len(lab.control_planes))
         if self.of_etcd and lab.external_etcd:
-            planes = ("machines of etcd", self.control_planes, len(lab.etcd_members))
+            planes = ("etcd machines", self.control_planes, len(lab.etcd_members))
         for role, needed, there in (
             ("load balancers", self.load_balancers, len(lab.balancers)),
             planes,

@@ -106,7 +106,7 @@ def revert(session: Session) -> str:
 
 
 def chosen(name: str, lab: Lab) -> tuple[catalogue.Drill, ...]:
-    """The drill of that name, or those of `all` that this lab has the load balancers and machines of etcd for.
+    """The drill of that name, or those of `all` that this lab has the load balancers and etcd machines for.
 
     Raises ConfigError with the existing names.
     """

@@ -29,7 +29,7 @@ OF_CONTROL_PLANES = ("kube-apiserver", "kube-controller-manager", "kube-schedule
 """Short names of images that only control planes start."""
 
 OF_ETCD_MACHINES = ("etcd", "pause")
-"""Those that a machine of etcd alone starts."""
+"""Those that an etcd machine starts."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from lab.health.status import COLOURS, Status
 from lab.session import Session
 
 INTERVAL = 5.0
-"""Seconds between two looks, each of which asks every machine everything."""
+"""Seconds from the end of a look to the next one, each of which asks every machine everything."""
 
 SHOWN = 8
 """How many of the newest changes are below the table."""
@@ -29,13 +29,15 @@ def watch(session: Session) -> None:
     console = session.progress.console
     before: Status | None = None
     newest: deque[Text] = deque(maxlen=SHOWN)
+    wait = INTERVAL * session.lab.patience
     while True:
         found = status.look(session)
         stamp = time.strftime("%H:%M:%S")
         lines = [Text(f"{stamp}  {line}", COLOURS[found.health]) for line in changes(before, found)]
         newest.extend(lines)
         if console.is_interactive:
-            _draw(console, found, before, newest, stamp)
+            end = f"as of {stamp}; the next look is in {wait:.0f} s; Ctrl-C ends"
+            _draw(console, found, before, newest, end)
         elif before is None:
             console.print(status.shown(found))
             console.print(f"{stamp}  changes follow, Ctrl-C ends")
@@ -43,7 +45,7 @@ def watch(session: Session) -> None:
             for line in lines:
                 console.print(line, soft_wrap=True)
         before = found
-        time.sleep(INTERVAL * session.lab.patience)
+        time.sleep(wait)
 
 
 def changes(before: Status | None, after: Status) -> tuple[str, ...]:
@@ -57,13 +59,13 @@ def changed(before: Status | None, after: Status) -> frozenset[str]:
     return frozenset(each.name for each in after.machines if known.get(each.name, each) != each)
 
 
-def _draw(console: Console, found: Status, before: Status | None, newest: deque[Text], stamp: str) -> None:
+def _draw(console: Console, found: Status, before: Status | None, newest: deque[Text], end: str) -> None:
     console.clear()
     console.print(status.shown(found, changed(before, found)))
     console.print()
     for line in newest:
         console.print(line)
-    console.print(f"as of {stamp}, again every {INTERVAL:.0f} s; Ctrl-C ends")
+    console.print(end)
 
 
 def _changes(before: Status, after: Status) -> Iterator[str]:

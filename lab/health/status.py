@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lab import exit_codes
@@ -106,15 +106,15 @@ class Status:
 
     @property
     def tolerance(self) -> str:
-        """Who leads etcd, and which one machine may still be lost, in words; "" of a lab that is down."""
+        """Who leads etcd, and which one machine the lab can still lose, in words; "" of a lab that is down."""
         if self.health == "down":
             return ""
         led = f"{self.leader} leads etcd" if self.leader else "no member is known to lead etcd"
-        spare = [machine.name for machine in self.machines if machine.if_lost == "works on"]
-        if len(spare) == len(self.machines):
-            return f"{led}; any one machine may be lost"
+        spare = [machine.name for machine in self.machines if machine.if_lost == "keeps working"]
         which = f"any one of {listed(spare)}" if len(spare) > 1 else "".join(spare) or "no machine"
-        return f"{led}; {which} may be lost"
+        if len(spare) == len(self.machines):
+            which = "any one machine"
+        return f"{led}; the lab tolerates the loss of {which}"
 
     @property
     def versions_differ(self) -> bool:
@@ -196,12 +196,10 @@ def to_json(status: Status) -> str:
 
 def shown(status: Status, marked: Collection[str] = ()) -> RenderableType:
     """Return the status as a table for people; the rows of `marked` machines stand out."""
-    columns = [
-        "machine",
-        "role",
-        "address",
-        "answers",
-        "cluster",
+    # A narrow terminal breaks the last columns between words, and cuts no name or address.
+    columns: list[Column | str] = [
+        *(Column(name, no_wrap=True) for name in ("machine", "role", "address")),
+        *("answers", "cluster"),
         *(["version"] if status.versions_differ else []),
     ]
     table = Table(*columns, "has", "if lost", box=None, pad_edge=False)

@@ -10,11 +10,11 @@ from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
 
-IfLost = Literal["works on", "stops"]
+IfLost = Literal["keeps working", "stops"]
 """What the lab does if one machine more is lost."""
 
-OF_THE_LOAD_BALANCER = "the loss of the load balancer; not that of any other one machine"
-OF_TWO = "the loss of two machines; not that of any one"
+OF_THE_LOAD_BALANCER = "the loss of the load balancer; no other single loss"
+OF_TWO = "no single further loss; only that of two machines"
 """What would stop a lab that can lose one machine more, with one load balancer and with two."""
 
 
@@ -45,7 +45,7 @@ def if_lost(lab: Lab, facts: Facts, there: Collection[str]) -> dict[str, IfLost]
     """What a lab that works does if one of the machines that are `there` is lost, by its name."""
     stopping = {name for loss in losses(lab, facts) for name in loss.names}
     stopping |= set() if lab.pair else {node.name for node in lab.balancers}
-    return {name: "stops" if name in stopping else "works on" for name in there}
+    return {name: "stops" if name in stopping else "keeps working" for name in there}
 
 
 def losses(lab: Lab, facts: Facts) -> tuple[Loss, ...]:
@@ -62,7 +62,7 @@ def losses(lab: Lab, facts: Facts) -> tuple[Loss, ...]:
     found = []
     if len(voting) <= quorum:
         why = f"etcd needs {quorum} of its {len(lab.etcd_members)} members to take writes"
-        found.append(Loss(tuple(voting), why, "machine of etcd" if lab.external_etcd else "control plane"))
+        found.append(Loss(tuple(voting), why, "etcd machine" if lab.external_etcd else "control plane"))
     for names, why in (
         (balancing, "the other load balancer could not take over"),
         (serving, "no other API server is well"),

@@ -157,7 +157,7 @@ class Libvirt(Frozen):
 
 
 class Lab(Frozen):
-    """A lab. `nodes` is in bring-up order: load balancers, machines of etcd, control planes, workers."""
+    """A lab. `nodes` is in bring-up order: load balancers, etcd machines, control planes, workers."""
 
     name: str = "ha-lab"
     provider: Provider = "docker"

@@ -50,7 +50,7 @@ def etcd_machines(lab: Lab) -> tuple[Node, ...]:
 
 
 def cluster_machines(lab: Lab) -> tuple[Node, ...]:
-    """The Kubernetes nodes, and the machines of etcd."""
+    """The Kubernetes nodes, and the etcd machines."""
     return lab.cluster_machines
 
 

@@ -40,7 +40,7 @@ def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
 
 
 def _nothing_to_renew(lab: Lab, remote: Remote) -> bool:
-    """Whether every control plane and every machine of etcd reports so."""
+    """Whether every control plane and every etcd machine reports so."""
     nodes = [*etcd_machines(lab), *lab.control_planes]
     try:
         found = side_by_side("asking for certificates", nodes, lambda node: renew.left(node, remote))

@@ -181,7 +181,8 @@ def without_data_problem(lab: Lab, joined: Collection[str]) -> Problem | None:
     return Problem(
         f"etcd's data is lost: {', '.join(users)} used it, and none of {', '.join(members)} has a complete "
         "member. No empty etcd was begun in its place",
-        "a checkpoint has the data (`./inv checkpoints`); without one: `./inv destroy`, then `./inv up`",
+        "restore a checkpoint (`./inv checkpoints`), or a backup: `./inv recover FILE`, if the etcd machines "
+        "still exist; without either: `./inv destroy`, then `./inv up`",
     )
 
 

@@ -44,7 +44,7 @@ NO_TOKEN = "none"  # noqa: S105  no secret
 
 @dataclass(frozen=True)
 class Found:
-    """The report of a control plane, or of a machine of etcd, on its etcd (`recover.sh check`).
+    """The report of a control plane, or of an etcd machine, on its etcd (`recover.sh check`).
 
     `member`: it has joined a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
     space for etcd's data, in bytes. `token` is the one with which its data was restored, or NO_TOKEN.

@@ -33,14 +33,14 @@ def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
 
 
 def _etcd_machines(lab: Lab, situation: Situation) -> Sequence[Node]:
-    """The leaving machines of etcd alone, if one of those that stay can remove their members."""
+    """The leaving etcd machines, if one of those that stay can remove their members."""
     if not situation.etcd_exists(lab) or _keeper(lab, situation) is None:
         return []
     return [node for node in situation.leaving if not node.spec.runs_kubelet and node.spec.etcd_member]
 
 
 def _keeper(lab: Lab, situation: Situation) -> Node | None:
-    """A machine of etcd alone that stays."""
+    """An etcd machine that stays."""
     stay = [node for node in etcd_machines(lab) if node in situation.machines and node.name in situation.joined]
     return next(iter(stay), None)
 

@@ -36,7 +36,7 @@ BACK_TIMEOUT = 180.0
 
 
 def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
-    """Ask a control plane, or a machine of etcd, what has to be renewed or restarted there.
+    """Ask a control plane, or an etcd machine, what has to be renewed or restarted there.
 
     Returns a phrase for each reason. Raises LabError if it can't be asked.
     """

@@ -17,7 +17,7 @@ JoinState = Literal["fresh", "partial", "damaged", "joined"]
 """Whether a machine has joined (`provision/node/probe.sh`).
 
 `fresh`: it never joined. `partial`: it has to join again, because a join was interrupted or files are missing
-or broken. `damaged`: a control plane, or a machine of etcd, with such files, which it restores by itself.
+or broken. `damaged`: a control plane, or an etcd machine, with such files, which it restores by itself.
 """
 
 MEMBERS = ("damaged", "joined")
@@ -39,7 +39,7 @@ class Upgrade:
     """An upgrade of machines that exist to the version of `lab`, from the golden machine of that name.
 
     `control_planes` are in the order in which they are upgraded, the leader of etcd last; `etcd` are the
-    machines of etcd alone, in theirs. `etcd_alone` are those whose etcd gets another version before all else,
+    etcd machines, in theirs. `etcd_alone` are those whose etcd gets another version before all else,
     or nothing but that: that of `etcd_lab`, with the image of its golden machine `etcd_golden`. `plain`: as
     kubeadm's page has it, which leaves out the load balancer, etcd's leader, and the clients of the API server,
     its kubelet among them; for comparison.
@@ -111,7 +111,7 @@ class Situation:
         return tuple(node for node in lab.control_planes if node != self.first)
 
     def etcd_exists(self, lab: Lab) -> bool:
-        """Whether a machine of etcd alone is a complete member, so that others can only join it."""
+        """Whether an etcd machine is a complete member, so that others can only join it."""
         return any(node.name in self.joined for node in etcd_machines(lab))
 
     def newcomers(self, lab: Lab) -> tuple[Node, ...]:
@@ -185,7 +185,7 @@ def has_joined(node: Node, remote: Remote) -> bool:
 def judge(lab: Lab, found: Mapping[str, JoinState], until: str = "") -> Situation:
     """The situation that follows from the answers of all machines of the cluster.
 
-    A machine of etcd alone has nothing of the cluster that an incomplete control plane would lose.
+    An etcd machine has nothing of the cluster that an incomplete control plane would lose.
     """
     joined = joined_machines(found)
     nodes = {node.name for node in lab.kubernetes_nodes}

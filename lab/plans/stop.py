@@ -1,7 +1,7 @@
 """STOP: shuts machines down in an order in which no data is lost and the cluster recovers at the next start.
 
 Workers are first, so that the end of their pods still reaches the API. Then all control planes stop together,
-so that all etcd members end with the same log entry. Machines of etcd alone follow, since API servers write
+so that all etcd members end with the same log entry. etcd machines follow, since API servers write
 until they end. Load balancers are last, since the others reach the API through them.
 """
 

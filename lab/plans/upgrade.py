@@ -99,7 +99,7 @@ def no_room(lab: Lab, workspace: Workspace) -> Problem | None:
 
 
 def with_leader_last(machines: Sequence[Node], running: Running) -> tuple[Node, ...]:
-    """The order in which control planes, or machines of etcd, are upgraded."""
+    """The order in which control planes, or etcd machines, are upgraded."""
     return tuple(sorted(machines, key=lambda node: node.name == running.leader))
 
 
@@ -254,7 +254,7 @@ def _upgrade_machine(job: Job) -> bool:
 
 
 def _upgrade_etcd_machine(job: Job) -> bool:
-    """The same of a machine of etcd, which runs no pods of the cluster."""
+    """The same of an etcd machine, which runs no pods of the cluster."""
     node, upgrade = job.node, _upgrade(job.context.situation)
     words = (upgrade.lab.kubernetes.version, release(upgrade.lab.kubernetes.version).etcd_tag)
     changed = False
@@ -340,7 +340,7 @@ UPGRADE: Plan = (
         _require_etcd,
         after=("upgrade-begins", "upgrade-etcd"),
     ),
-    # Machines of etcd alone, one by one, before the API servers that are tested with that etcd.
+    # etcd machines, one by one, before the API servers that are tested with that etcd.
     Step(
         "upgrade-etcd-machine",
         "etcd, and the kubelet",

@@ -42,7 +42,7 @@ WAL = 64 * 2**20
 
 @dataclass(frozen=True)
 class Scene:
-    """The control planes, and the machines of etcd, as they were found.
+    """The control planes, and the etcd machines, as they were found.
 
     `members` of etcd are recovered. `others` are control planes that run no etcd. `silent` exist and do not
     respond, and are removed: with their old data they would be another cluster, or answer from it. `absent` do
@@ -160,18 +160,21 @@ def _look(session: Session) -> Scene:
         )
     if not any(lab.is_etcd_member(node) for node in there):
         raise LabStateError(
-            "no machine of etcd responds, so none can be recovered",
+            "no etcd machine responds, so none can be recovered",
             hint="`./inv status` shows why; `./inv up` starts or creates machines",
         )
-    with session.progress.asking("each control plane's report on its etcd"):
+    with session.progress.asking("each machine's report on its etcd"):
         side_by_side("copying scripts", there, session.remote.deliver)
-        found = side_by_side("asking the control planes", there, lambda node: plans.look(session.remote, node))
+        found = side_by_side("asking the machines", there, lambda node: plans.look(session.remote, node))
     joined = tuple(node for node in there if found[node.name].member)
     members = tuple(node for node in joined if lab.is_etcd_member(node))
     others = tuple(node for node in joined if node not in members)
     absent = tuple(node for node in concerned if node not in (*joined, *silent))
-    if not members or not any(node.spec.serves_api for node in joined):
-        raise LabStateError("no control plane has joined a cluster yet", hint="`./inv up` initialises one")
+    creates = "`./inv up` creates what is missing"
+    if lab.external_etcd and not members:
+        raise LabStateError("no etcd member has joined yet", hint=creates)
+    if not any(node.spec.serves_api for node in joined):
+        raise LabStateError("no control plane has joined a cluster yet", hint=creates)
     return Scene(members, others, silent, absent, found)
 
 

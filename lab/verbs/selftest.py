@@ -37,7 +37,7 @@ BREAKING = {
 }
 """Suites that break or change a lab, 10 to 15 minutes each. Those in one folder share a lab."""
 OTHER_SHAPES = ("tests/pair", "tests/external")
-"""With --whole, the sabotages and drills of two load balancers and of etcd's machines, on labs of their own."""
+"""With --whole, the sabotages and drills of two load balancers and of external etcd, on labs of their own."""
 TIMES = ("--durations", "15")
 """Options that make pytest list the slowest tests."""
 VIRTUAL = "tests/vm"

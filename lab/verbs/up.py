@@ -141,7 +141,7 @@ def require_replaceable(session: Session, name: str) -> Node:
         )
     if node.spec.serves_api and len(session.lab.control_planes) == 1:
         has = (
-            "signs service accounts' tokens"
+            "has the only copy of the service accounts' key"
             if session.lab.external_etcd
             else "has the only copy of the cluster's data"
         )

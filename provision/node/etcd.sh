@@ -1,5 +1,5 @@
 #!/bin/bash
-# A machine of etcd, which is no node of the cluster: a kubelet without a cluster runs one static pod (kubernetes.io, "Set up a
+# An etcd machine, which is no node of the cluster: a kubelet without a cluster runs one static pod (kubernetes.io, "Set up a
 # High Availability etcd Cluster with kubeadm"). What is missing or broken is made again.
 #
 #   etcd.sh [--stdin] [--existing]

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Gives the API's address to the other load balancer, as the first step of taking this one away: no new connection fails.
-# keepalived stops here, and says goodbye to the other machine, which takes the address at once (RFC 5798, priority 0).
+# keepalived stops here and sends an advertisement with priority 0 (RFC 5798): the other machine takes the address at once.
 # Before that, for half a second, new connections get no answer, so that requests in flight are completed here; clients'
 # kernels ask again after a second, and then it is the other machine that answers. Open connections, such as watches, end.
 #

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Every Kubernetes node, before kubeadm: its names and routes, its resolver for pods, and the kubelet's
-# machine-specific configuration. A machine of etcd is no node of the cluster, and needs none of what is for pods.
+# machine-specific configuration. An etcd machine is no node of the cluster, and needs none of what is for pods.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh

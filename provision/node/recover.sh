@@ -1,5 +1,5 @@
 #!/bin/bash
-# The parts of a recovery from a backup on one control plane or machine of etcd, in the order of lab/plans/recover.py (etcd, "Disaster
+# The parts of a recovery from a backup on one control plane or etcd machine, in the order of lab/plans/recover.py (etcd, "Disaster
 # recovery"; kubernetes.io, "Restoring an etcd cluster"). Each part can be repeated.
 #
 #   recover.sh check                    prints a report, a line each: `member yes|no`, `etcd VERSION`, `free BYTES`,
@@ -127,7 +127,7 @@ restore() { # TOKEN CLUSTER BUMP
 	changed=yes
 }
 
-# A machine of etcd shares no key with others.
+# An etcd machine shares no key with others.
 keys() {
 	[[ ! -d $GIVEN ]] || install_shared_keys
 	[[ $NODE_ROLE == etcd ]] || fill "$HERE/kubeadm-init.yaml"

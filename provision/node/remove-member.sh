@@ -1,6 +1,6 @@
 #!/bin/bash
 # Removes a node from the cluster, from a control plane that stays: first its etcd member, if it has one, then its
-# Node. A machine of etcd, which is no node, is removed from one of the others. It may be running, stopped or lost. kubeadm keeps no other list of nodes: its ConfigMaps kubeadm-config
+# Node. An etcd machine, which is no node, is removed from one of the others. It may be running, stopped or lost. kubeadm keeps no other list of nodes: its ConfigMaps kubeadm-config
 # and cluster-info hold the API's address only.
 #
 #   remove-member.sh NAME [ADDRESS] [--node-only]

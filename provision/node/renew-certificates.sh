@@ -1,5 +1,5 @@
 #!/bin/bash
-# Renews the certificates of this control plane, or of this machine of etcd, where one of them is not valid now, or not for DAYS more days, and restarts its
+# Renews the certificates of this control plane, or of this etcd machine, where one of them is not valid now, or not for DAYS more days, and restarts its
 # static pods, which read their certificates when they start (kubernetes.io, "Certificate Management with kubeadm").
 # If an earlier run was interrupted between the two, the pods are older than their files, and are only restarted.
 #

@@ -17,7 +17,7 @@
 # for that API server: it asks the load balancer until kubeadm has replaced the static pods, and then sets the server back
 # (UpdateKubeletKubeconfigServer).
 #
-# kubeadm does not upgrade a machine of etcd (kubernetes.io, "Set up a High Availability etcd Cluster with kubeadm"): there
+# kubeadm does not upgrade an etcd machine (kubernetes.io, "Set up a High Availability etcd Cluster with kubeadm"): there
 # the image in the manifest is another one, and the programs are.
 #
 # Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its

@@ -212,7 +212,7 @@ SABOTAGES = (
     ),
     # ---- etcd on machines of its own
     Sabotage(
-        "a kubelet stopped on a machine of etcd",
+        "a kubelet stopped on an etcd machine",
         "etcd3",
         "systemctl stop kubelet",
         "systemctl start kubelet",

@@ -41,7 +41,7 @@ from tests.breaking.sabotages import (
 from tests.labs.conftest import TestLab
 
 PAIR, EXTERNAL = False, False
-"""Whether the lab has two load balancers, and machines of etcd, and so which sabotages are its."""
+"""Whether the lab has two load balancers, and etcd machines, and so which sabotages are its."""
 
 LONGEST = 60.0
 """Seconds that verify may take, whatever is broken, and `up` to say what it does not repair.

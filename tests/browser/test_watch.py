@@ -144,7 +144,7 @@ def test_each_thing_that_moves_moves_on_the_page(chromium: Chromium, tmp_path: P
         assert "could not report backends: refused" in tab.value(f"{CARD.format('lb1')}.innerText")
         script.says(LEASES, leases(manager="cp3"))
         tab.wait_for(f"{CARD.format('cp3')}.innerText.includes('controller-manager')")
-        tab.wait_for(f"{CHANGES}.includes('kube-controller-manager is led by cp3')")
+        tab.wait_for(f"{CHANGES}.includes('cp3 holds the lease kube-controller-manager')")
         assert not tab.value(f"{CARD.format('w1')}.classList.contains('changed')")
         assert tab.complaints == []
         assert set(tab.requests) <= {server.url, f"{server.url}events", f"{server.url}favicon.ico"}
@@ -180,7 +180,7 @@ def test_a_page_whose_server_has_ended_says_so_and_comes_back_by_itself(
         tab_of = look(chromium, server, tmp_path)
         tab = tab_of.__enter__()
         tab.wait_for("document.getElementById('link').innerText === 'live'")
-    tab.wait_for("document.getElementById('link').innerText.includes('no longer hears')", 6)
+    tab.wait_for("document.getElementById('link').innerText.includes('no connection')", 6)
     assert tab.value("document.body.className") == "lost"
     with served(port):
         tab.wait_for("document.getElementById('link').innerText === 'live'", 10)

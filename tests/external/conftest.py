@@ -1,4 +1,4 @@
-"""A small lab with machines of etcd, or, for development, the running one that --external-lab names."""
+"""A small lab with etcd machines, or, for development, the running one that --external-lab names."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[TestLab]:
-    """Three machines of etcd, a control plane and a worker that are well."""
+    """Three etcd machines, a control plane and a worker that are well."""
     given = request.config.getoption("--external-lab")
     if given:
         yield TestLab(Path(given).parent)

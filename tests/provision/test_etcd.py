@@ -1,4 +1,4 @@
-"""A machine of etcd, which is no Kubernetes node, and the control plane that uses it from elsewhere."""
+"""An etcd machine, which is no Kubernetes node, and the control plane that uses it from elsewhere."""
 
 from __future__ import annotations
 

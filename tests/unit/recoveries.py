@@ -45,7 +45,7 @@ class Data:
 
 @dataclass
 class Plane:
-    """One control plane, or machine of etcd: which of its parts run or are aside, and what etcd has there."""
+    """One control plane, or etcd machine: which of its parts run or are aside, and what etcd has there."""
 
     data: Data | None
     parts: frozenset[str] = PARTS

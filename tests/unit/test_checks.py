@@ -746,7 +746,7 @@ def judged_of_etcd(found: Facts, outcome: str) -> set[str]:
 
 
 OF_ETCD: dict[str, tuple[Alter, set[str]]] = {
-    "the kubelet of a machine of etcd is stopped": (
+    "the kubelet of an etcd machine is stopped": (
         service("etcd3", "kubelet", running="inactive"),
         {"etcd-machine-services[etcd3]"},
     ),

@@ -303,7 +303,7 @@ def test_certificates_of_machines_of_etcd_are_renewed_before_those_of_control_pl
 def test_the_only_member_and_the_only_control_plane_are_not_replaced(world: World) -> None:
     lab = lab_of(world.folder, etcd=1, control_planes=1)
     world.up(lab)
-    for name, why in (("etcd1", "is etcd's only member"), ("cp1", "is the only control plane, and signs")):
+    for name, why in (("etcd1", "is etcd's only member"), ("cp1", "only copy of the service accounts' key")):
         with pytest.raises(LabStateError, match=why):
             bring_up.require_replaceable(world.session(lab), name)
 
@@ -425,11 +425,14 @@ def test_status_reads_the_leader_from_the_machines_of_etcd_and_says_what_the_los
     assert by_name["etcd1"].has == ("etcd's leader",)
     assert (by_name["cp1"].has, by_name["etcd1"].cluster) == ((), "-")
     assert seen.tolerance == (
-        "etcd1 leads etcd; any one of etcd1, etcd2, etcd3, cp1, cp2, cp3, w1, w2 and w3 may be lost"
+        "etcd1 leads etcd; the lab tolerates the loss of any one of etcd1, etcd2, etcd3, cp1, cp2, cp3, w1, w2 "
+        "and w3"
     )
     machines = {**found.machines, "etcd3": Unknown("etcd3 can't be asked: no answer within 15 s")}
     seen = status.judge(external_lab(), replace(found, machines=machines))
-    assert {machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "works on"} == {
+    assert {
+        machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "keeps working"
+    } == {
         **dict.fromkeys(("lb1", "etcd1", "etcd2"), "stops"),
         "etcd3": None,
     }
@@ -440,7 +443,7 @@ def test_members_that_are_not_known_are_called_what_they_are() -> None:
     found = external_facts()
     machines = {**found.machines, **{f"etcd{n}": Unknown("no answer") for n in (1, 2, 3)}}
     [loss, *_] = tolerance.sentences(external_lab(), replace(found, machines=machines))
-    assert loss.startswith("the loss of any machine of etcd: etcd needs 2 of its 3 members")
+    assert loss.startswith("the loss of any etcd machine: etcd needs 2 of its 3 members")
 
 
 def without_etcd(machine: Machine) -> Machine:

@@ -138,7 +138,7 @@ def test_an_etcd_on_machines_of_its_own_is_recovered_for_the_control_planes(
     world.wipe(*ETCD[:wiped])
     assert recover(world, backup.path) == ()
     as_in(world, backup, *ETCD)
-    assert sorted(world.restarted) == [*CP[:3], "w1"], "of machines of etcd, the kubelet belongs to no cluster"
+    assert sorted(world.restarted) == [*CP[:3], "w1"], "of etcd machines, the kubelet belongs to no cluster"
     seen = world.revision("etcd1")
     recover(world, backup.path)
     assert world.revision("etcd1") > seen
@@ -164,9 +164,25 @@ def test_without_a_machine_of_etcd_nothing_is_recovered(world: Recoveries) -> No
     backup = external(world)
     for name in ETCD:
         world.lose(name)
-    with pytest.raises(LabStateError, match="no machine of etcd responds"):
+    with pytest.raises(LabStateError, match="no etcd machine responds"):
         recover(world, backup.path)
     assert not [touch for touch in world.touches if touch.startswith("stop")]
+
+
+@pytest.mark.parametrize(
+    ("those", "what"), [(ETCD, "etcd member has joined"), (CP[:3], "control plane has joined")]
+)
+def test_machines_that_have_not_joined_are_called_what_they_are(
+    world: Recoveries, monkeypatch: pytest.MonkeyPatch, those: tuple[str, ...], what: str
+) -> None:
+    backup = external(world)
+    look = plans.look
+    monkeypatch.setattr(
+        plans, "look", lambda remote, node: replace(look(remote, node), member=node.name not in those)
+    )
+    with pytest.raises(LabStateError, match=f"no {what}") as caught:
+        recover(world, backup.path)
+    assert caught.value.hint == "`./inv up` creates what is missing"
 
 
 def test_everything_stops_before_the_first_is_restored_and_starts_in_order(world: Recoveries) -> None:

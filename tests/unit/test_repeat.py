@@ -32,9 +32,9 @@ def test_nothing_changed_at_the_first_look_and_where_nothing_differs() -> None:
 
 def test_each_thing_that_a_lost_machine_changes_is_a_line() -> None:
     lines = repeat.changes(WELL, LOST)
-    assert lines[:2] == (f"{WELL.lab}: healthy → degraded", "cp1: if lost: works on → stops")
+    assert lines[:2] == (f"{WELL.lab}: healthy → degraded", "cp1: if lost: keeps working → stops")
     assert "cp2: answers: yes → no" in lines
-    assert "cp2: if lost: works on → -" in lines
+    assert "cp2: if lost: keeps working → -" in lines
     assert "problem: cp2 can't be asked: no answer within 15 s" in lines
     assert repeat.changed(WELL, LOST) == {"cp1", "cp2", "cp3"}
     back = repeat.changes(LOST, WELL)
@@ -97,7 +97,7 @@ def test_into_a_file_there_is_one_table_and_then_a_line_for_each_change(
     session.progress.console = console
     assert repeated(session, monkeypatch, WELL, WELL, LOST, LOST) == [repeat.INTERVAL] * 4
     said = text.getvalue()
-    assert said.count("if lost \n") == 1
+    assert said.count("if lost  ") == 1
     assert said.count("cp2: answers: yes → no\n") == 1
     assert said.index("changes follow, Ctrl-C ends") < said.index("healthy → degraded")
 
@@ -115,4 +115,4 @@ def test_on_a_terminal_the_table_is_drawn_again_with_the_changed_rows_marked(
     assert "\x1b[7m" in second, "in reverse video"
     assert "cp2 *" not in third
     assert "cp2: answers: yes → no" in third, "the newest changes stay"
-    assert "Ctrl-C ends" in third
+    assert "; the next look is in 5 s; Ctrl-C ends" in third

@@ -156,7 +156,7 @@ def test_coredns_on_one_node_is_named() -> None:
 def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
     found = looked(nodes_not_ready("w1"))
     assert found.health == "degraded"
-    assert found.losses == ("the loss of the load balancer; not that of any other one machine",)
+    assert found.losses == ("the loss of the load balancer; no other single loss",)
 
 
 def of_two(*alter: Alter) -> status.Status:
@@ -201,7 +201,7 @@ def test_a_lost_load_balancer_of_two_leaves_the_other_one_to_lose() -> None:
 
 
 def test_a_degraded_lab_with_two_load_balancers_can_lose_any_one_machine() -> None:
-    assert of_two(nodes_not_ready("w1")).losses == ("the loss of two machines; not that of any one",)
+    assert of_two(nodes_not_ready("w1")).losses == ("no single further loss; only that of two machines",)
 
 
 # What only one machine has, and which machine may be lost.
@@ -227,10 +227,10 @@ def rows(found: status.Status, name: str) -> tuple[tuple[str, ...], str | None]:
 def test_the_leader_and_the_machines_that_may_be_lost_are_named() -> None:
     found = looked()
     assert found.leader == "cp1"
-    assert rows(found, "cp1") == (("etcd's leader",), "works on")
+    assert rows(found, "cp1") == (("etcd's leader",), "keeps working")
     assert rows(found, "lb1") == ((), "stops")
     said = shown(found)
-    assert "cp1 leads etcd; any one of cp1, cp2, cp3, w1, w2 and w3 may be lost\n" in said
+    assert "cp1 leads etcd; the lab tolerates the loss of any one of cp1, cp2, cp3, w1, w2 and w3\n" in said
 
 
 def test_of_two_that_say_that_they_lead_it_is_the_one_in_the_later_term() -> None:
@@ -243,7 +243,7 @@ def test_without_a_leader_that_is_said() -> None:
     told = [section(name, "etcd-status", "", 1) for name in ("cp1", "cp2", "cp3")]
     found = looked(*told)
     assert found.leader == ""
-    assert "no member is known to lead etcd; any one of" in shown(found)
+    assert "no member is known to lead etcd; the lab tolerates the loss of any one of" in shown(found)
 
 
 def test_a_lost_control_plane_leaves_none_of_the_others_to_lose() -> None:
@@ -253,18 +253,25 @@ def test_a_lost_control_plane_leaves_none_of_the_others_to_lose() -> None:
         "cp1": "stops",
         "cp2": None,
         "cp3": "stops",
-        "w1": "works on",
-        "w2": "works on",
-        "w3": "works on",
+        "w1": "keeps working",
+        "w2": "keeps working",
+        "w3": "keeps working",
     }
-    assert "any one of w1, w2 and w3 may be lost" in shown(found)
+    assert "the lab tolerates the loss of any one of w1, w2 and w3" in shown(found)
 
 
 def test_with_two_load_balancers_any_one_machine_may_be_lost_and_the_holder_has_the_address() -> None:
     found = of_two()
-    assert rows(found, "lb1") == (("API's address",), "works on")
-    assert rows(found, "lb2") == ((), "works on")
-    assert "leads etcd; any one machine may be lost\n" in shown(found)
+    assert rows(found, "lb1") == (("API's address",), "keeps working")
+    assert rows(found, "lb2") == ((), "keeps working")
+    assert "leads etcd; the lab tolerates the loss of any one machine\n" in shown(found)
+
+
+def test_eighty_columns_cut_no_name_and_no_address() -> None:
+    console, text = printed(width=80)
+    console.print(status.shown(of_two()))
+    assert "cp1      control-plane  192.168.57.11  yes      Ready    etcd's" in text.getvalue()
+    assert "…" not in text.getvalue()
 
 
 def test_both_that_have_the_address_are_shown_with_it() -> None:
@@ -275,18 +282,19 @@ def test_both_that_have_the_address_are_shown_with_it() -> None:
 def test_of_a_lab_that_is_down_nothing_is_said_to_be_expendable() -> None:
     found = looked(haproxy_stopped)
     assert {machine.if_lost for machine in found.machines} == {None}
-    assert "may be lost" not in shown(found)
+    assert "tolerates the loss" not in shown(found)
 
 
 @pytest.mark.parametrize(
-    ("spare", "said"), [((), "no machine may"), (("w1",), "w1 may"), (("w1", "w2"), "any one of w1 and w2 may")]
+    ("spare", "said"), [((), "no machine"), (("w1",), "w1"), (("w1", "w2"), "any one of w1 and w2")]
 )
 def test_few_machines_that_may_be_lost_are_named(spare: tuple[str, ...], said: str) -> None:
     found = looked()
     machines = tuple(
-        replace(machine, if_lost="works on" if machine.name in spare else "stops") for machine in found.machines
+        replace(machine, if_lost="keeps working" if machine.name in spare else "stops")
+        for machine in found.machines
     )
-    assert f"; {said} be lost" in replace(found, machines=machines).tolerance
+    assert f"; the lab tolerates the loss of {said}" in replace(found, machines=machines).tolerance
 
 
 # What is behind a problem.
@@ -517,7 +525,7 @@ def test_status_for_programs_says_the_same() -> None:
         "state": "",
         "version": "v1.36.3",
         "has": ["etcd's leader"],
-        "if_lost": "works on",
+        "if_lost": "keeps working",
     }
     assert found["leader"] == "cp1"
 

@@ -679,6 +679,18 @@ def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(
     assert "`up` would refuse this lab.yaml and change nothing" in text(found)
 
 
+def test_another_number_of_load_balancers_is_refused_with_the_line_of_the_count(world: World) -> None:
+    world.up(lab_of(world.folder))
+    found = look(world, lab_of(world.folder, load_balancers=2))
+    said = {each.key: each for each in found.impossible}
+    assert set(said) == {"nodes.load_balancers.count", "nodes.load_balancers.first_address"}
+    assert said["nodes.load_balancers.count"].message == (
+        "lab.yaml:6: nodes.load_balancers.count: 1 → 2 can't be done to machines that exist: it changes the "
+        "API's address, which certificates, kubeconfigs and nodes have"
+    )
+    assert text(found).count("next: ") == 1, "one way out of both"
+
+
 def test_what_touches_no_machine_is_said_and_is_no_change(world: World) -> None:
     lab = lab_of(world.folder)
     world.up(lab)

@@ -107,8 +107,8 @@ def test_a_first_answer_may_come_late(session: Session, monkeypatch: pytest.Monk
 def test_no_lab_is_an_answer_as_of_status(tmp_path: Path, bin_folder: Path) -> None:
     ran = typed(tmp_path, "watch", "--lab", "lab.yaml")
     assert (ran.returncode, ran.stdout) == (DOWN, "")
-    assert "error: ha-lab does not answer: the lab is not up\n" in ran.stderr
-    assert "next: ./inv status --lab lab.yaml shows more; ./inv up --lab lab.yaml brings it up" in ran.stderr
+    assert "error: ha-lab: the lab is not up\n" in ran.stderr
+    assert "next: `./inv status --lab lab.yaml` shows more; `./inv up --lab lab.yaml` brings" in ran.stderr
 
 
 def test_ctrl_c_ends_it_without_a_word(

@@ -211,7 +211,7 @@ def test_nothing_has_changed_where_only_figures_grow(world: Told) -> None:
 def test_an_address_that_moves_is_a_change_and_so_are_both_and_none(world: Told) -> None:
     board, _ = world
     assert said(world, lambda: board.answered("lb2", Balancing(True, servers()))) == [
-        "lb1 + lb2 all have the API's address"
+        "lb1 + lb2 both have the API's address"
     ]
     assert said(world, lambda: board.answered("lb1", Balancing(False, servers()))) == [
         "lb2 has the API's address"
@@ -239,13 +239,13 @@ def test_an_election_is_two_changes(world: Told) -> None:
 def test_servers_nodes_and_leases_that_change_are_named(world: Told) -> None:
     board, _ = world
     down = Balancing(True, servers(down="cp2"))
-    assert said(world, lambda: board.answered("lb1", down)) == ["lb1: HAProxy has cp2 down"]
+    assert said(world, lambda: board.answered("lb1", down)) == ["HAProxy on lb1 marks cp2 DOWN"]
     up = Balancing(True, servers())
-    assert said(world, lambda: board.answered("lb1", up)) == ["lb1: HAProxy has cp2 up"]
+    assert said(world, lambda: board.answered("lb1", up)) == ["HAProxy on lb1 marks cp2 UP"]
     assert said(world, lambda: board.answered(NODES, nodes(LAB, "w2"))) == ["w2 is not Ready"]
     assert said(world, lambda: board.answered(NODES, nodes(LAB))) == ["w2 is Ready"]
     assert said(world, lambda: board.answered(LEASES, leases("cp3"))) == [
-        "kube-controller-manager is led by cp3"
+        "cp3 holds the lease kube-controller-manager"
     ]
 
 

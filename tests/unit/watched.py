@@ -25,7 +25,7 @@ def pair() -> Lab:
 
 
 def external() -> Lab:
-    """A lab of three machines of etcd, three control planes and workers, and one load balancer."""
+    """A lab of three etcd machines, three control planes and workers, and one load balancer."""
     return config.load(REPOSITORY / "examples" / "external-etcd.yaml")
 
 

@@ -79,7 +79,7 @@ def not_joined(found: Found) -> Iterator[Cause]:
 
 
 def lost_files(found: Found) -> Iterator[Cause]:
-    """Nodes, and machines of etcd, with missing or broken files of kubeadm."""
+    """Nodes, and etcd machines, with missing or broken files of kubeadm."""
     nodes = found.facts.api.nodes
     listed_nodes = set() if isinstance(nodes, Unknown) else {node.name for node in nodes}
     for node in found.lab.cluster_machines:

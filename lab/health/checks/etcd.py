@@ -162,7 +162,7 @@ CHECKS = (
     LabCheck(
         "etcd-no-learner",
         no_learner,
-        means="a learner has no vote, and while it exists no other control plane can join",
+        means="a learner has no vote, and while it exists no other member can be added",
         hint=f"{_DEBUG}, then `member remove ID`; `./inv up` joins the machine again",
     ),
     LabCheck(

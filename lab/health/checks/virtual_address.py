@@ -101,9 +101,10 @@ CHECKS = (
     LabCheck(
         "one-holder",
         one_holder,
-        means="with none the API can't be reached; with two, connections end on either, and some get no answer",
+        means="with none the API can't be reached; with two, connections reach either machine, and are "
+        "cut when that changes",
         hint="`./inv up` repairs keepalived; on each load balancer `journalctl -u keepalived` shows why it "
-        "took the address or gave it up; with two holders, VRRP (IP protocol 112) does not pass between them",
+        "took or released the address; with two holders, VRRP (IP protocol 112) does not pass between them",
         pair=True,
     ),
     LabCheck(
@@ -111,7 +112,8 @@ CHECKS = (
         address_agreed,
         means="packets go to a machine that no longer has the API's address, and no answer comes",
         hint="the holder announces the address every five seconds; a machine that still has another entry does "
-        "not get that: `ip neighbour flush to ADDRESS` there makes it ask",
+        "not get that: `./inv ssh NAME -- sudo ip neighbour flush to ADDRESS` makes it ask again, on this host "
+        "`sudo ip neighbour flush to ADDRESS` (ADDRESS: the API's, `network.virtual_address`)",
         pair=True,
     ),
     LabCheck(

@@ -29,7 +29,8 @@ is the lab of seven machines. `lab.yaml` has all keys with their defaults. These
 - `examples/reference.yaml`: the addresses of the write-up that this kit automates.
 - `examples/smallest.yaml`: one load balancer, one control plane, one worker.
 - `examples/two-load-balancers.yaml`: two load balancers that share the API's address.
-- `examples/external-etcd.yaml`: etcd on three machines of its own; `examples/external-etcd-small.yaml`: on one.
+- `examples/external-etcd.yaml`: etcd on three machines of its own; `examples/external-etcd-small.yaml`: the
+  same with one control plane and one worker.
 - `examples/mirrors.yaml`: every mirror.
 
 A mistake is reported with file, line and key, all mistakes at once, before anything is touched.
