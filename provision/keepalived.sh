@@ -25,6 +25,16 @@ keepalived_accepts() { keepalived --config-test --use-file "$1" || (($? == 6)); 
 # interface_with ADDRESS: nothing if no interface has it.
 interface_with() { ip -json -4 address show to "$1/32" | sed -n 's/.*"ifname":"\([^"]*\)".*/\1/p'; }
 
+# give-up-address.sh, if it was killed, leaves that new connections get no answer: keepalived would not notice.
+new_connections() { iptables -w "$1" INPUT -d "$VIRTUAL_ADDRESS" -p tcp --dport "${API_ENDPOINT##*:}" --syn -j DROP; }
+answer_new_connections() {
+	while new_connections -C 2>/dev/null; do
+		new_connections -D
+		# shellcheck disable=SC2034  # for `finish`
+		changed=yes
+	done
+}
+
 unread_by_keepalived() { unread_by keepalived /etc/keepalived; }
 
 # Its files that are not the lab's, a line each.

@@ -11,8 +11,6 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/keepalived.sh"
 readonly IN_FLIGHT=0.5 # seconds; a request takes a few hundredths
 
-new_connections() { iptables -w "$1" INPUT -d "$VIRTUAL_ADDRESS" -p tcp --dport "${API_ENDPOINT##*:}" --syn -j DROP; }
-
 main() {
 	exclusively
 	shares_address || die "this lab has one load balancer, whose address can't move"
@@ -20,7 +18,7 @@ main() {
 		changed=yes
 		if [[ -n $(interface_with "$VIRTUAL_ADDRESS") ]]; then
 			new_connections -I
-			trap 'new_connections -D' EXIT
+			trap answer_new_connections EXIT
 			sleep "$IN_FLIGHT"
 		fi
 		systemctl stop keepalived

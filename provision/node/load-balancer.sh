@@ -138,6 +138,7 @@ keepalived_files() {
 # After HAProxy, which it asks.
 keepalived_runs() {
 	keepalived_files
+	answer_new_connections
 	systemctl is-enabled --quiet keepalived || systemctl enable --quiet keepalived
 	if ! systemctl is-active --quiet keepalived; then
 		systemctl restart keepalived

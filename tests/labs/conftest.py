@@ -142,7 +142,7 @@ def seven() -> Iterator[TestLab]:
 
 @pytest.fixture(scope="session")
 def small() -> Iterator[TestLab]:
-    """One control plane and one worker, with two load balancers and an external etcd, to stand beside the seven."""
+    """One control plane, one worker, two load balancers and an external etcd, to stand beside the seven."""
     data = yaml.safe_load((REPOSITORY / "examples" / "external-etcd-small.yaml").read_text(encoding="utf-8"))
     data["name"], data["network"]["subnet"] = "ha-lab-small-test", "192.168.59.0/24"
     for group in data["nodes"].values():

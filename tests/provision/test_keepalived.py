@@ -190,10 +190,21 @@ def test_haproxy_is_stopped_and_started(runs: World) -> None:
 
 def test_an_address_that_was_given_up_may_come_back(runs: World) -> None:
     runs.let(holds="")
-    (runs.root / "opt/give-up-address.sh").chmod(0o755)
+    for script in ("give-up-address", "load-balancer"):
+        (runs.root / f"opt/{script}.sh").chmod(0o755)
     assert "systemctl stop keepalived" in fault(runs, "address_given_up", "inject")
     assert state(runs, "active-keepalived") == []
-    assert fault(runs, "address_given_up", "heal") == ["systemctl start keepalived"]
+    assert fault(runs, "address_given_up", "heal") == ["systemctl restart keepalived"]
+
+
+def test_new_connections_are_answered_after_a_give_up_that_was_killed(runs: World) -> None:
+    runs.let(new_connections_dropped="")
+    ran = runs.run("load-balancer")
+    assert (ran.last, [call.split(" -d ")[0] for call in ran.changes]) == (
+        "ha-lab: changed",
+        ["iptables -w -D INPUT"],
+    )
+    assert state(runs, "new-connections-dropped") == []
 
 
 def test_the_only_load_balancer_can_t_give_its_address_up(tmp_path: Path) -> None:

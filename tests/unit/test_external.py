@@ -28,7 +28,7 @@ from lab.health.verify import _heading
 from lab.model import Lab, Node
 from lab.model.change import ETCD_COUNT, change
 from lab.model.selectors import etcd_machines
-from lab.plans import recover
+from lab.plans import quorum, recover
 from lab.plans.situation import JoinState, Situation, from_nothing, judge
 from lab.plans.stop import STOP
 from lab.plans.up import UP, provisioners
@@ -230,6 +230,17 @@ def test_a_complete_etcd_is_no_reason_to_keep_half_a_control_plane() -> None:
     assert judge(lab, {**found, "cp1": "partial"}).alone
     assert judge(lab, found).etcd_exists(lab)
     assert not from_nothing(lab).etcd_exists(lab)
+
+
+def test_a_cluster_is_not_begun_anew_on_the_data_of_another_one() -> None:
+    lab = example("external-etcd-small")
+    found = dict.fromkeys(("etcd1", "etcd2", "etcd3", "w1"), "joined") | {"cp1": "fresh"}
+    problem = quorum.without_keys_problem(lab, found)
+    assert problem
+    assert problem.what.startswith("the keys that control planes share are lost with them, and pods on w1 ")
+    # Of an interrupted first `up` nobody has used the keys; a control plane that has something keeps them.
+    assert quorum.without_keys_problem(lab, found | {"w1": "fresh"}) is None
+    assert quorum.without_keys_problem(lab, found | {"cp1": "partial"}) is None
 
 
 def test_only_a_new_etcd_is_begun_without_data(world: World) -> None:
