@@ -35,6 +35,32 @@ answer_new_connections() {
 	done
 }
 
+# release_address: keepalived stops here, and says so to the other machine, which takes the address at once (RFC 5798,
+# priority 0). Before that, for half a second, new connections get no answer, so that requests in flight are completed
+# here; clients' kernels ask again after a second, and then it is the other machine that answers. Connections that are
+# still open then, such as watches, are ended: a client that waits for the server to say something would not notice for half
+# a minute that its connection leads to another machine now (Go's HTTP/2 client, ReadIdleTimeout).
+release_address() {
+	if [[ -n $(interface_with "$VIRTUAL_ADDRESS") ]]; then
+		new_connections -I
+		trap answer_new_connections EXIT
+		sleep "$IN_FLIGHT"
+		end_sessions
+	fi
+	systemctl stop keepalived
+	answer_new_connections
+}
+readonly IN_FLIGHT=0.5 # seconds; a request takes a few hundredths
+
+# Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format"). A HAProxy that does not
+# answer has no say in where the address is.
+end_sessions() {
+	local name
+	for name in $(haproxy_says 2 | awk -F, '$1 == "apiserverbackend" && $2 != "BACKEND" && $5 > 0 { print $2 }'); do
+		echo "shutdown sessions server apiserverbackend/$name" | socat -t 2 - UNIX-CONNECT:/run/haproxy/admin.sock >/dev/null || true
+	done
+}
+
 unread_by_keepalived() { unread_by keepalived /etc/keepalived; }
 
 # Its files that are not the lab's, a line each.

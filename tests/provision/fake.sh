@@ -216,6 +216,10 @@ haproxy_answers() {
 		fails sessions-left && echo $(($(cat "$state/sessions") - 1)) >"$state/sessions"
 		echo
 		;;
+	"shutdown sessions server apiserverbackend/cp"[123])
+		! has holds || has new-connections-dropped || refuse "sessions end while new ones are begun here"
+		echo
+		;;
 	"set server apiserverbackend/"*" state drain" | "set server apiserverbackend/"*" state ready")
 		server=${1#*/} server=${server%% *}
 		if has refusal; then
