@@ -29,9 +29,13 @@ fill_etcd_configuration() {
 	(umask 077 && printf '%s\n' "$text" >"$FILLED")
 }
 
+# A signing that was killed leaves it, and it leads nowhere once the key is gone.
+remove_link_to_etcd_ca_key() { [[ ! -L $PKI/etcd/ca.key ]] || rm "$PKI/etcd/ca.key"; }
+
 # With another CA all that the former one has signed is useless.
 install_etcd_ca() {
 	local name
+	remove_link_to_etcd_ca_key
 	place 644 "$PKI/etcd/ca.crt" <"$HERE/etcd-ca.crt" || return 0
 	for name in "${SIGNED_FOR_ETCD[@]}"; do rm -f "$PKI/$name".{crt,key}; done
 }
@@ -47,7 +51,7 @@ sign_for_etcd() {
 		rm -f "$PKI/$name".{crt,key}
 		kubeadm init phase certs "${name/\//-}" --config "$(etcd_configuration)"
 	done
-	rm "$PKI/etcd/ca.key"
+	remove_link_to_etcd_ca_key
 	# shellcheck disable=SC2034  # for `finish`
 	changed=yes
 }

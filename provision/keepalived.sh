@@ -25,6 +25,42 @@ keepalived_accepts() { keepalived --config-test --use-file "$1" || (($? == 6)); 
 # interface_with ADDRESS: nothing if no interface has it.
 interface_with() { ip -json -4 address show to "$1/32" | sed -n 's/.*"ifname":"\([^"]*\)".*/\1/p'; }
 
+# give-up-address.sh, if it was killed, leaves that new connections get no answer: keepalived would not notice.
+new_connections() { iptables -w "$1" INPUT -d "$VIRTUAL_ADDRESS" -p tcp --dport "${API_ENDPOINT##*:}" --syn -j DROP; }
+answer_new_connections() {
+	while new_connections -C 2>/dev/null; do
+		new_connections -D
+		# shellcheck disable=SC2034  # for `finish`
+		changed=yes
+	done
+}
+
+# release_address: keepalived stops here, and says so to the other machine, which takes the address at once (RFC 5798,
+# priority 0). Before that, for half a second, new connections get no answer, so that requests in flight are completed
+# here; clients' kernels ask again after a second, and then it is the other machine that answers. Connections that are
+# still open then, such as watches, are ended: a client that waits for the server to say something would not notice for half
+# a minute that its connection leads to another machine now (Go's HTTP/2 client, ReadIdleTimeout).
+release_address() {
+	if [[ -n $(interface_with "$VIRTUAL_ADDRESS") ]]; then
+		new_connections -I
+		trap answer_new_connections EXIT
+		sleep "$IN_FLIGHT"
+		end_sessions
+	fi
+	systemctl stop keepalived
+	answer_new_connections
+}
+readonly IN_FLIGHT=0.5 # seconds; a request takes a few hundredths
+
+# Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format"). A HAProxy that does not
+# answer has no say in where the address is.
+end_sessions() {
+	local name
+	for name in $(haproxy_says 2 | awk -F, '$1 == "apiserverbackend" && $2 != "BACKEND" && $5 > 0 { print $2 }'); do
+		echo "shutdown sessions server apiserverbackend/$name" | socat -t 2 - UNIX-CONNECT:/run/haproxy/admin.sock >/dev/null || true
+	done
+}
+
 unread_by_keepalived() { unread_by keepalived /etc/keepalived; }
 
 # Its files that are not the lab's, a line each.

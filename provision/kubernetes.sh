@@ -74,7 +74,10 @@ read_secrets() {
 	tar -xf - -C /run/ha-lab --no-same-owner
 }
 
-remove_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key "$ETCD_CA_KEY"; }
+remove_secrets() {
+	rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key "$ETCD_CA_KEY"
+	remove_link_to_etcd_ca_key
+}
 remove_manual_files() { rm -f "${MANUAL_FILES[@]}"; }
 
 note_complete() { [[ -e $ONCE_COMPLETE ]] || date -Is >"$ONCE_COMPLETE"; }
@@ -410,6 +413,6 @@ remove_pod_network() {
 # Private keys and kubeconfigs that not only root can read, a path each.
 open_keys() {
 	[[ -d /etc/kubernetes ]] || return 0
-	find /etc/kubernetes -path '/etc/kubernetes/pki/*.key' -perm /077
+	find /etc/kubernetes -path '/etc/kubernetes/pki/*.key' -type f -perm /077
 	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
 }

@@ -67,17 +67,29 @@ unfit_to_serve() {
 	done
 }
 
-# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it.
+# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it. Its
+# configuration is in the cluster, whose API may not answer, as when its certificate has expired. kubeadm then takes its
+# defaults (cmd/kubeadm/app/cmd/certs.go), and misses the files of an etcd that would run here; so it is given that of the lab.
 renew_all_certificates() {
-	local wrong
+	local wrong config=()
 	wrong=$(not_for_a_server)
 	[[ -z $wrong ]] ||
 		die "in $PKI these are not certificates for a server, and kubeadm would renew them as they are:" \
 			"${wrong//$'\n'/, }. Move each .crt and its .key to another directory: \`./inv up\` makes them again"
+	runs_etcd || {
+		cluster_configuration >"$FILLED"
+		config=(--config "$FILLED")
+	}
 	# shellcheck disable=SC2154 # with_notices sets last_line
-	with_notices "kubeadm certs renew" kubeadm certs renew all ||
+	with_notices "kubeadm certs renew" kubeadm certs renew all "${config[@]}" ||
 		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. If it names a" \
 			"certificate of $PKI, move its .crt and .key to another directory: \`./inv up\` makes them again"
+}
+
+# kubeadm's ClusterConfiguration of this lab, in which there is no secret.
+cluster_configuration() {
+	echo "apiVersion: kubeadm.k8s.io/v1beta4"
+	sed -n '/^kind: ClusterConfiguration$/,/^---$/ { /^---$/d; p }' "$HERE/kubeadm-init.yaml"
 }
 
 file_problem() {
@@ -263,6 +275,19 @@ broken_files() {
 
 # Of an etcd machine, whose kubelet belongs to no cluster.
 readonly SERVICE_MANAGER=/etc/systemd/system/kubelet.service.d/20-etcd-service-manager.conf
+# It waits for its configuration before it starts (kubelet.service.d/20-ha-lab.conf). A run that was killed may have left a
+# drop-in that systemd has not read.
+service_manager() {
+	local restart=no
+	place 644 "$SERVICE_MANAGER" <"$HERE/${SERVICE_MANAGER##*/}" && restart=yes
+	place 644 "$KUBELET_SETTINGS" <"$HERE/kubelet.yaml" && restart=yes
+	[[ $(systemctl show --property NeedDaemonReload --value kubelet) == no ]] || {
+		systemctl daemon-reload
+		restart=yes
+	}
+	[[ $restart == no ]] || systemctl restart kubelet
+}
+
 etcd_machine_problem() {
 	local name
 	file_problem "$KUBELET_SETTINGS"

@@ -110,7 +110,7 @@ class Status:
         if self.health == "down":
             return ""
         led = f"{self.leader} leads etcd" if self.leader else "no member is known to lead etcd"
-        spare = [machine.name for machine in self.machines if machine.if_lost == "keeps working"]
+        spare = [machine.name for machine in self.machines if machine.if_lost == "works"]
         which = f"any one of {listed(spare)}" if len(spare) > 1 else "".join(spare) or "no machine"
         if len(spare) == len(self.machines):
             which = "any one machine"

@@ -10,7 +10,7 @@ from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
 from lab.unknown import CouldNotAsk, Unknown
 
-IfLost = Literal["keeps working", "stops"]
+IfLost = Literal["works", "stops"]
 """What the lab does if one machine more is lost."""
 
 OF_THE_LOAD_BALANCER = "the loss of the load balancer; no other single loss"
@@ -45,7 +45,7 @@ def if_lost(lab: Lab, facts: Facts, there: Collection[str]) -> dict[str, IfLost]
     """What a lab that works does if one of the machines that are `there` is lost, by its name."""
     stopping = {name for loss in losses(lab, facts) for name in loss.names}
     stopping |= set() if lab.pair else {node.name for node in lab.balancers}
-    return {name: "stops" if name in stopping else "keeps working" for name in there}
+    return {name: "stops" if name in stopping else "works" for name in there}
 
 
 def losses(lab: Lab, facts: Facts) -> tuple[Loss, ...]:

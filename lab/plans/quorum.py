@@ -181,8 +181,25 @@ def without_data_problem(lab: Lab, joined: Collection[str]) -> Problem | None:
     return Problem(
         f"etcd's data is lost: {', '.join(users)} used it, and none of {', '.join(members)} has a complete "
         "member. No empty etcd was begun in its place",
-        "restore a checkpoint (`./inv checkpoints`), or a backup: `./inv recover FILE`, if the etcd machines "
-        "still exist; without either: `./inv destroy`, then `./inv up`",
+        "`./inv recover FILE` restores a backup into these machines, and `./inv restore NAME` a checkpoint; "
+        "without either: `./inv destroy`, then `./inv up`",
+    )
+
+
+def without_keys_problem(lab: Lab, found: Mapping[str, str]) -> Problem | None:
+    """Why a cluster can't be begun on the data of an etcd that is there; None if nothing depends on its keys.
+
+    `found` is what each machine has of the cluster (`JoinState`).
+    """
+    users = [node.name for node in lab.workers if found.get(node.name) == "joined"]
+    planes = [node.name for node in lab.control_planes if found.get(node.name) != "fresh"]
+    if not users or planes or not any(found.get(node.name) == "joined" for node in etcd_machines(lab)):
+        return None
+    return Problem(
+        "the keys that control planes share are lost with them, and pods on "
+        f"{', '.join(users)} have tokens that they signed. No new cluster was begun on etcd's data",
+        "`./inv restore NAME` restores a checkpoint (`./inv checkpoints`); without one: `./inv destroy`, then "
+        "`./inv up`",
     )
 
 

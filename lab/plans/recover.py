@@ -15,6 +15,8 @@ from lab.errors import LabError, LabStateError
 from lab.health.facts.gather import ask_machine
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
+from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation, Source
 from lab.remote import SILENT_SSH, Remote, side_by_side
@@ -271,6 +273,10 @@ def _members(lab: Lab, situation: Situation) -> Sequence[Node]:
     return [node for node in situation.machines if lab.is_etcd_member(node)]
 
 
+def _etcd_machines(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in etcd_machines(lab) if node in situation.machines]
+
+
 def _control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
     return [node for node in situation.machines if node.spec.serves_api]
 
@@ -294,7 +300,14 @@ def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
 
 
 RESTORE: Plan = (
-    Step("recovery-stop", "etcd and what uses it stop", _part("stop"), _concerned),
+    # One that was made again has not run it.
+    scripts.script(
+        "node",
+        "names, routes, container runtime",
+        _etcd_machines,
+        secrets=lambda _: ("proxy.env",),
+    ),
+    Step("recovery-stop", "etcd and what uses it stop", _part("stop"), _concerned, after=("node",)),
     # On every machine, before the first is restored.
     Step("recovery-quiet", "no API server and no etcd member runs", _require_quiet, after=("recovery-stop",)),
     Step("recovery-restore", "etcd's data from the backup", _restore, _members, after=("recovery-quiet",)),

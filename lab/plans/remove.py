@@ -22,8 +22,7 @@ from lab.workspace import made as made_record
 def _balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
     if not any(node.spec.serves_api for node in _kubernetes(lab, situation)):
         return []
-    leaving = {node.name for node in situation.leaving}
-    return [node for node in lab.balancers if node.name not in leaving]
+    return _staying_balancers(lab, situation)
 
 
 def _kubernetes(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -61,9 +60,14 @@ def _leaving(lab: Lab, situation: Situation) -> Sequence[Node]:
     return situation.leaving
 
 
+def _staying_balancers(lab: Lab, situation: Situation) -> Sequence[Node]:
+    leaving = {node.name for node in situation.leaving}
+    return [node for node in lab.balancers if node.name not in leaving]
+
+
 def _answering_pair(lab: Lab, situation: Situation) -> Sequence[Node]:
     """The leaving load balancers that another one can take the API's address from."""
-    if not lab.pair:
+    if not lab.pair or not _staying_balancers(lab, situation):
         return []
     return [n for n in situation.leaving if n.spec.balances and n.name not in situation.silent]
 
@@ -83,6 +87,9 @@ def _drain_haproxy(job: Job) -> bool:
 
 
 def _give_up_address(job: Job) -> bool:
+    """The other one may not run, as after an interrupted removal; then nobody would take the address."""
+    for balancer in _staying_balancers(job.context.lab, job.context.situation):
+        scripts.run(job, "load-balancer", balancer)
     return scripts.run(job, "give-up-address", job.node)
 
 

@@ -97,21 +97,28 @@ def write(session: Session, target: Path, member: Node) -> Backup:
 
 def _add_pki(session: Session, part: Path) -> None:
     """Add the shared keys of a control plane, which the machine of an etcd member does not have."""
+    reasons = []
     for node in session.lab.control_planes:
-        if session.remote.why_not_reachable(node):
+        silent = session.remote.why_not_reachable(node)
+        if silent:
+            reasons.append(f"{node.name}: {silent}")
             continue
         session.remote.deliver(node)
         shared = part.with_name(f"{part.name}.pki")
         try:
             shared.touch(mode=PRIVATE_FILE)
             session.remote.run(node, ["sudo", SCRIPT, "--pki"], output=shared, timeout=LOOK_TIMEOUT)
+        except CommandFailed as error:  # one that has not joined has none
+            reasons.append(f"{node.name}: {_reason(error)}")
+        else:
             backups.add_pki(part, shared)
+            return
         finally:
             shared.unlink(missing_ok=True)
-        return
     raise LabStateError(
-        "no control plane answers, so the backup would lack the keys that control planes share",
-        hint="`./inv up` starts them",
+        "no control plane gave the keys that control planes share, which the backup would lack:\n"
+        + "\n".join(reasons),
+        hint="`./inv up` repairs them",
     )
 
 

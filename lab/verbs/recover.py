@@ -166,7 +166,9 @@ def _look(session: Session) -> Scene:
     with session.progress.asking("each machine's report on its etcd"):
         side_by_side("copying scripts", there, session.remote.deliver)
         found = side_by_side("asking the machines", there, lambda node: plans.look(session.remote, node))
-    joined = tuple(node for node in there if found[node.name].member)
+    # An etcd machine is restored, whatever it has: made again it has nothing, and a member that has not
+    # joined completely would go on with the data of another etcd.
+    joined = tuple(node for node in there if found[node.name].member or not node.spec.serves_api)
     members = tuple(node for node in joined if lab.is_etcd_member(node))
     others = tuple(node for node in joined if node not in members)
     absent = tuple(node for node in concerned if node not in (*joined, *silent))

@@ -439,6 +439,7 @@ class Run:
         if self._repair_for_majority(found, plan):
             changed, found = True, self._survey(lab.cluster_machines)
         lost = quorum.without_data_problem(lab, joined_machines(found))
+        lost = lost or quorum.without_keys_problem(lab, found)
         if lost:
             raise LabStateError(lost.what, hint=lost.next)
         situation = dataclasses.replace(
@@ -618,7 +619,7 @@ class Run:
         try:
             return engine.run(REMOVE, self.context(situation))
         except LabError:
-            if any(node.spec.serves_api for node in leaving):
+            if any(node.spec.serves_api or node.spec.balances for node in leaving):
                 self._restore_haproxy()
             raise
 

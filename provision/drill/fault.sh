@@ -101,7 +101,7 @@ vrrp_blocked() {
 address_given_up() {
 	case $1 in
 	inject) /opt/ha-lab/give-up-address.sh ;;
-	heal) systemctl start keepalived ;;
+	heal) /opt/ha-lab/load-balancer.sh ;;
 	esac
 }
 

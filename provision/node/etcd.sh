@@ -22,17 +22,6 @@ readonly DATA=/var/lib/etcd/member OWN=https://127.0.0.1:2379 OWN_PEER=https://$
 OTHERS=$(tr , '\n' <<<"$ETCD_ENDPOINTS" | grep -vxF "https://$NODE_ADDRESS:2379" | paste -sd ,) || true
 readonly OTHERS
 
-# It waits for its configuration before it starts (kubelet.service.d/20-ha-lab.conf).
-service_manager() {
-	local restart=no
-	place 644 "$SERVICE_MANAGER" <"$HERE/${SERVICE_MANAGER##*/}" && {
-		restart=yes
-		systemctl daemon-reload
-	}
-	place 644 "$KUBELET_SETTINGS" <"$HERE/kubelet.yaml" && restart=yes
-	[[ $restart == no ]] || systemctl restart kubelet
-}
-
 write_manifest_for() {
 	fill_etcd_configuration "$@"
 	write_manifest etcd
@@ -90,10 +79,16 @@ votes() {
 	etcd_at "$OTHERS" member promote "${own%%,*}"
 }
 
+# Whether the others do not list this machine's member: then it belongs to another etcd, such as the one before a recovery.
+is_unknown() {
+	local listed
+	listed=$(others_members 2>/dev/null) && [[ -n $listed && -z $(of_this_machine <<<"$listed") ]]
+}
+
 healthy_member() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
 # It is not healthy: a learner serves nothing that needs a majority. An interrupted run may have left one.
 is_learner() { etcd_at "$OWN" endpoint status --write-out json 2>/dev/null | grep -q '"isLearner":true'; }
-settled() { healthy_member || is_learner || is_useless || [[ -n $(crash_problem) ]]; }
+settled() { healthy_member || is_learner || is_useless || is_unknown || [[ -n $(crash_problem) ]]; }
 
 require_no_crash() {
 	local problem
@@ -111,6 +106,11 @@ continue_as_member() {
 	wait_for 180 "etcd of this machine to answer with a majority" settled
 	if is_useless; then
 		log "this machine's member is of no use any more: $(etcd_data_problem)"
+		useless=yes
+	elif healthy_member >/dev/null; then
+		return
+	elif is_unknown; then
+		log "this machine's member belongs to another etcd than the other members"
 		useless=yes
 	elif is_learner; then
 		wait_for 180 "this machine's member to vote" votes

@@ -1,29 +1,21 @@
 #!/bin/bash
 # Gives the API's address to the other load balancer, as the first step of taking this one away: no new connection fails.
-# keepalived stops here and sends an advertisement with priority 0 (RFC 5798): the other machine takes the address at once.
-# Before that, for half a second, new connections get no answer, so that requests in flight are completed here; clients'
-# kernels ask again after a second, and then it is the other machine that answers. Open connections, such as watches, end.
+# Open connections, such as watches, end.
 #
 # keepalived is left stopped: `load-balancer.sh` starts it again, and so does the next boot.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
+# shellcheck source=provision/haproxy.sh
+source "$HERE/haproxy.sh"
 # shellcheck source=provision/keepalived.sh
 source "$HERE/keepalived.sh"
-readonly IN_FLIGHT=0.5 # seconds; a request takes a few hundredths
-
-new_connections() { iptables -w "$1" INPUT -d "$VIRTUAL_ADDRESS" -p tcp --dport "${API_ENDPOINT##*:}" --syn -j DROP; }
 
 main() {
 	exclusively
 	shares_address || die "this lab has one load balancer, whose address can't move"
 	if systemctl is-active --quiet keepalived; then
 		changed=yes
-		if [[ -n $(interface_with "$VIRTUAL_ADDRESS") ]]; then
-			new_connections -I
-			trap 'new_connections -D' EXIT
-			sleep "$IN_FLIGHT"
-		fi
-		systemctl stop keepalived
+		release_address
 	fi
 	finish
 }

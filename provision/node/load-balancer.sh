@@ -120,6 +120,12 @@ settle() {
 	while ((SECONDS < deadline)) && sessions_left "$@"; do sleep "$PAUSE"; done
 }
 
+# same_script_security FILE: whether keepalived may reload that file. 2.3.3 drops its check where a reload takes script
+# security away ("Unable to set default user keepalived_script for script").
+same_script_security() {
+	[[ ! -e $KEEPALIVED_CONF ]] || [[ $(grep -c enable_script_security "$KEEPALIVED_CONF") == $(grep -c enable_script_security "$1") ]]
+}
+
 keepalived_files() {
 	local file checked=$KEEPALIVED_CONF.new mode=755
 	[[ -n $(interface_with "$NODE_ADDRESS") ]] || die "no interface has this machine's address on the lab's network, $NODE_ADDRESS"
@@ -129,6 +135,7 @@ keepalived_files() {
 			keepalived_file "$file" >"$checked"
 			keepalived_accepts "$checked" ||
 				die "keepalived refuses the rendered configuration (its own words are above)"
+			same_script_security "$checked" || keepalived_anew=yes
 			rm -f "$checked"
 		fi
 		! place "$mode" "$file" < <(keepalived_file "$file") || reread=yes
@@ -138,7 +145,9 @@ keepalived_files() {
 # After HAProxy, which it asks.
 keepalived_runs() {
 	keepalived_files
+	answer_new_connections
 	systemctl is-enabled --quiet keepalived || systemctl enable --quiet keepalived
+	[[ ${keepalived_anew:-no} == no ]] || release_address
 	if ! systemctl is-active --quiet keepalived; then
 		systemctl restart keepalived
 		changed=yes

@@ -84,6 +84,8 @@ ended_or_killed() {
 stop() {
 	local name kill_at=$((SECONDS + 20 * LAB_PATIENCE))
 	mkdir -p "$ASIDE"
+	# An etcd machine that was made again has none yet.
+	[[ $NODE_ROLE != etcd ]] || service_manager
 	[[ ! -e $API_SERVER_ASIDE ]] || mv "$API_SERVER_ASIDE" "$ASIDE/kube-apiserver.yaml"
 	for name in "${COMPONENTS[@]}"; do
 		[[ ! -e $MANIFESTS/$name.yaml ]] || {
@@ -239,7 +241,10 @@ main() {
 	keys) keys ;;
 	start) start "$@" ;;
 	nodes) wait_for 120 "the API to delete Nodes of no machine of the lab" only_nodes_of_the_lab ;;
-	finish) rm -rf "$ASIDE" "$STAGE" "${DATA:?}/$MARK" ;;
+	finish)
+		rm -rf "$ASIDE" "$STAGE" "${DATA:?}/$MARK"
+		[[ $NODE_ROLE != etcd ]] || note_complete
+		;;
 	*) die "recover.sh does not know the part $step" ;;
 	esac
 	finish

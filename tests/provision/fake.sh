@@ -216,6 +216,10 @@ haproxy_answers() {
 		fails sessions-left && echo $(($(cat "$state/sessions") - 1)) >"$state/sessions"
 		echo
 		;;
+	"shutdown sessions server apiserverbackend/cp"[123])
+		! has holds || has new-connections-dropped || refuse "sessions end while new ones are begun here"
+		echo
+		;;
 	"set server apiserverbackend/"*" state drain" | "set server apiserverbackend/"*" state ready")
 		server=${1#*/} server=${server%% *}
 		if has refusal; then
@@ -265,7 +269,7 @@ case "$name $*" in
 	;;
 "systemctl is-active "*) has "active-${*: -1}" ;;
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
-"systemctl daemon-reload") ;;
+"systemctl daemon-reload") cat /etc/systemd/system/kubelet.service.d/* >"$state/read-drop-ins" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart ha-lab-network")
 	cat /etc/ha-lab/hosts >/etc/hosts
@@ -290,6 +294,9 @@ case "$name $*" in
 	;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value keepalived") cat "$state/keepalived-since" ;;
+"systemctl show --property NeedDaemonReload --value kubelet")
+	cat /etc/systemd/system/kubelet.service.d/* 2>/dev/null | cmp -s - <(cat "$state/read-drop-ins" 2>/dev/null) && echo no || echo yes
+	;;
 "systemctl reload keepalived") has active-keepalived || exit 1 ;;
 "systemctl stop keepalived") rm -f "$state/active-keepalived" ;;
 # As 2.3.3 does: 5 for what it refuses, 6 where the check of the profile `reference` runs as root.
@@ -306,6 +313,7 @@ case "$name $*" in
 "ip -json -4 address show to 192.168.62.5/32") if has holds; then echo '[{"ifindex":1,"ifname":"lo"}]'; else echo "[{}]"; fi ;;
 "ip -4 neighbour show to 192.168.62.5") cat "$state/neighbour" 2>/dev/null ;;
 "iptables -w -I INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") touch "$state/new-connections-dropped" ;;
+"iptables -w -C INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") has new-connections-dropped ;;
 "iptables -w -D INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") rm "$state/new-connections-dropped" ;;
 "iptables -w -I "*" -p 112 -j DROP") touch "$state/vrrp-dropped-$3" ;;
 "iptables -w -D "*" -p 112 -j DROP") rm "$state/vrrp-dropped-$3" 2>/dev/null ;;
@@ -351,7 +359,8 @@ case "$name $*" in
 	;;
 "kubeadm version --output short") echo "v$(cat "$state/kubeadm-version" 2>/dev/null || echo 1.36.3)" ;;
 "kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
-"kubeadm certs renew all")
+"kubeadm certs renew all" | "kubeadm certs renew all --config /run/ha-lab/kubeadm.yaml")
+	[[ -z ${5:-} ]] || cp "$5" "$state/renewed-with"
 	! has renews-nothing || exit 0
 	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
 	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}

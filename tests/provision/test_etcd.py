@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.provision.test_recovery import BACKUP, FOUND, KEYS, SHA256, SNAPSHOT_FILE
 from tests.provision.world import Ran, World
 
 PKI = "/etc/kubernetes/pki"
@@ -157,6 +158,69 @@ def test_a_member_that_was_removed_starts_over(member: World) -> None:
     assert "this machine's member is of no use any more" in ran.said
     assert "member add etcd2" in "\n".join(ran.changes)
     assert not (before / "old").exists()
+
+
+def test_a_member_of_another_etcd_starts_over(member: World) -> None:
+    """Such as one that was not complete when the others were restored from a backup."""
+    member.let(members=OTHERS, failing_health="9", learner="")
+    before = member.path("/var/lib/etcd/member")
+    (before / "old").touch()
+    ran = member.run("etcd", "--existing", secrets=True)
+    assert "this machine's member belongs to another etcd than the other members" in ran.said
+    assert "member add etcd2" in "\n".join(ran.changes)
+    assert not (before / "old").exists()
+
+
+def test_a_drop_in_that_systemd_has_not_read_is_read(member: World) -> None:
+    """The run that wrote it was killed."""
+    (member.root / "state/read-drop-ins").write_text("")
+    ran = done(member.run("etcd", "--existing", secrets=True), "ha-lab: unchanged")
+    assert ran.changes == ["systemctl daemon-reload", "systemctl restart kubelet"]
+
+
+def test_a_link_that_leads_nowhere_is_removed(member: World) -> None:
+    """A signing that was killed leaves it; chmod fails for it."""
+    link = member.path(f"{PKI}/etcd/ca.key")
+    link.symlink_to("/run/ha-lab/etcd-ca.key")
+    assert member.run("facts", "open-keys").said.partition("== open-keys 0\n")[2].startswith("\n")
+    assert member.run("node", secrets=True).code == 0
+    done(member.run("etcd", "--existing", secrets=True), "ha-lab: unchanged")
+    assert not link.is_symlink()
+
+
+def test_a_machine_that_was_made_again_is_restored_from_a_backup(fresh: World) -> None:
+    (fresh.root / "state/snapshot").write_bytes(SNAPSHOT_FILE)
+    fresh.let(snapshot_status=FOUND, keys=KEYS)
+    for part in (
+        ["stop"],
+        ["receive"],
+        ["restore", "recovery-1", "etcd2=https://192.168.63.32:2380", "1796000000000"],
+    ):
+        if part == ["receive"]:
+            ran, _ = fresh.stream("recover", "receive", SHA256, stdin=BACKUP)
+        else:
+            ran = fresh.run("recover", *part, secrets=True)
+        assert ran.code == 0, ran.said
+    done(fresh.run("recover", "start", "etcd", secrets=True))
+    assert fresh.has(DROP_IN)
+    assert fresh.has(MANIFEST)
+    assert probe(fresh) == "partial"
+    fresh.run("recover", "finish", secrets=True)
+    assert probe(fresh) == "joined"
+
+
+def test_certificates_are_renewed_with_the_lab_s_configuration(tmp_path: Path) -> None:
+    """Without the API kubeadm would look for the files of an etcd that runs here."""
+    world = machine(tmp_path, "cp1")
+    world.let(members=OTHERS)
+    assert world.run("control-plane-init", "--alone", secrets=True).code == 0
+    ran = world.run("renew-certificates", "999999", secrets=True)
+    assert "kubeadm certs renew all --config /run/ha-lab/kubeadm.yaml" in ran.changes, ran.said
+    given = (world.root / "state/renewed-with").read_text()
+    assert given.startswith("apiVersion: kubeadm.k8s.io/v1beta4\nkind: ClusterConfiguration\n")
+    assert "  external:" in given
+    assert "@" not in given
+    assert not world.has("/run/ha-lab/kubeadm.yaml")
 
 
 def test_data_is_kept_while_the_others_do_not_answer(fresh: World) -> None:

@@ -123,7 +123,7 @@ def test_one_load_balancer_has_no_keepalived(tmp_path: Path) -> None:
 
 
 def test_it_is_told_where_the_address_is(runs: World) -> None:
-    runs.let(holds="")
+    runs.let(holds="", sessions="1")
     assert facts(runs, "virtual-address")["virtual-address"] == "holds 00:00:00:00:00:00"
     (runs.root / "state/holds").unlink()
     assert facts(runs, "virtual-address")["virtual-address"] == "sees"
@@ -144,11 +144,13 @@ def test_files_of_keepalived_s_that_are_not_the_lab_s_are_named(runs: World) -> 
 
 
 def test_the_address_is_given_up_once_new_connections_have_waited(runs: World) -> None:
-    runs.let(holds="")
+    runs.let(holds="", sessions="1")
     ran = runs.run("give-up-address")
     assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
     assert [call.split(" -d ")[0] for call in ran.changes] == [
         "iptables -w -I INPUT",
+        "admin.sock shutdown sessions server apiserverbackend/cp2",
+        "admin.sock shutdown sessions server apiserverbackend/cp3",
         "systemctl stop keepalived",
         "iptables -w -D INPUT",
     ]
@@ -189,11 +191,29 @@ def test_haproxy_is_stopped_and_started(runs: World) -> None:
 
 
 def test_an_address_that_was_given_up_may_come_back(runs: World) -> None:
-    runs.let(holds="")
-    (runs.root / "opt/give-up-address.sh").chmod(0o755)
+    runs.let(holds="", sessions="1")
+    for script in ("give-up-address", "load-balancer"):
+        (runs.root / f"opt/{script}.sh").chmod(0o755)
     assert "systemctl stop keepalived" in fault(runs, "address_given_up", "inject")
     assert state(runs, "active-keepalived") == []
-    assert fault(runs, "address_given_up", "heal") == ["systemctl start keepalived"]
+    assert fault(runs, "address_given_up", "heal") == ["systemctl restart keepalived"]
+
+
+def test_keepalived_is_restarted_where_its_check_runs_as_another_user(runs: World) -> None:
+    """A reload would lose the check."""
+    conf = runs.path("/etc/keepalived/keepalived.conf")
+    conf.write_text(conf.read_text().replace("enable_script_security", ""))
+    assert "systemctl restart keepalived" in runs.run("load-balancer").changes
+
+
+def test_new_connections_are_answered_after_a_give_up_that_was_killed(runs: World) -> None:
+    runs.let(new_connections_dropped="")
+    ran = runs.run("load-balancer")
+    assert (ran.last, [call.split(" -d ")[0] for call in ran.changes]) == (
+        "ha-lab: changed",
+        ["iptables -w -D INPUT"],
+    )
+    assert state(runs, "new-connections-dropped") == []
 
 
 def test_the_only_load_balancer_can_t_give_its_address_up(tmp_path: Path) -> None:

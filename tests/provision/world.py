@@ -63,6 +63,7 @@ READING = re.compile(
     r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |keepalived --config-test |curl "
     r"|ctr .* tasks list$|crictl (pods|inspectp) "
     r"|ip -(brief|oneline|json -4 address show|4 neighbour show) "
+    r"|iptables -w -C "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "
     r"|socat |admin.sock show "

@@ -71,6 +71,7 @@ class Recoveries(World):
         self.undying: set[str] = set()  # machines whose API server does not end
         self.etcd, self.free = "3.6.8", 10**10
         self.troubles: dict[str, str] = {}
+        self.made_again: set[str] = set()  # machines that have nothing of a cluster
         self.restarted: list[str] = []
         self.given: dict[str, dict[str, str]] = {}
         self.sent: bytes | None = None  # instead of the true backup
@@ -260,7 +261,8 @@ class Recoveries(World):
             return super().ask(node, command)
         if command == ("sudo", plans.SCRIPT, "check"):
             trouble = f"problem {self.troubles[node.name]}\n" if node.name in self.troubles else ""
-            return f"member yes\netcd {self.etcd}\nfree {self.free}\n{trouble}token {plane.token}\n"
+            member = "no" if node.name in self.made_again else "yes"
+            return f"member {member}\netcd {self.etcd}\nfree {self.free}\n{trouble}token {plane.token}\n"
         if command == ("sudo", plans.SCRIPT, "quiet"):
             if plane.runs:
                 raise LabError(f"{', '.join(sorted(plane.runs))} still on {node.name}")

@@ -28,7 +28,7 @@ from lab.health.verify import _heading
 from lab.model import Lab, Node
 from lab.model.change import ETCD_COUNT, change
 from lab.model.selectors import etcd_machines
-from lab.plans import recover
+from lab.plans import quorum, recover
 from lab.plans.situation import JoinState, Situation, from_nothing, judge
 from lab.plans.stop import STOP
 from lab.plans.up import UP, provisioners
@@ -232,6 +232,17 @@ def test_a_complete_etcd_is_no_reason_to_keep_half_a_control_plane() -> None:
     assert not from_nothing(lab).etcd_exists(lab)
 
 
+def test_a_cluster_is_not_begun_anew_on_the_data_of_another_one() -> None:
+    lab = example("external-etcd-small")
+    found = dict.fromkeys(("etcd1", "etcd2", "etcd3", "w1"), "joined") | {"cp1": "fresh"}
+    problem = quorum.without_keys_problem(lab, found)
+    assert problem
+    assert problem.what.startswith("the keys that control planes share are lost with them, and pods on w1 ")
+    # Of an interrupted first `up` nobody has used the keys; a control plane that has something keeps them.
+    assert quorum.without_keys_problem(lab, found | {"w1": "fresh"}) is None
+    assert quorum.without_keys_problem(lab, found | {"cp1": "partial"}) is None
+
+
 def test_only_a_new_etcd_is_begun_without_data(world: World) -> None:
     lab = lab_of(world.folder, **EXTERNAL)
     world.up(lab)
@@ -431,7 +442,7 @@ def test_status_reads_the_leader_from_the_machines_of_etcd_and_says_what_the_los
     machines = {**found.machines, "etcd3": Unknown("etcd3 can't be asked: no answer within 15 s")}
     seen = status.judge(external_lab(), replace(found, machines=machines))
     assert {
-        machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "keeps working"
+        machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "works"
     } == {
         **dict.fromkeys(("lb1", "etcd1", "etcd2"), "stops"),
         "etcd3": None,

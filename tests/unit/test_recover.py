@@ -153,6 +153,18 @@ def test_an_etcd_on_machines_of_its_own_is_recovered_for_the_control_planes(
     assert max(restored) < min(served)
 
 
+def test_machines_of_etcd_that_were_made_again_get_the_backup(world: Recoveries) -> None:
+    """There is no other way back: `up` begins no empty etcd for control planes that had another one."""
+    backup = external(world)
+    world.wipe(*ETCD)
+    world.made_again = {*ETCD}
+    assert recover(world, backup.path) == ()
+    as_in(world, backup, *ETCD)
+    before = world.touches[: world.touches.index("stop etcd1")]
+    assert {f"node {name}" for name in ETCD} <= {*before}
+    assert "node cp1" not in before
+
+
 def test_a_machine_of_etcd_that_is_gone_is_left_to_up(world: Recoveries) -> None:
     backup = external(world)
     world.lose("etcd2")

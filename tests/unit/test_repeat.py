@@ -32,9 +32,9 @@ def test_nothing_changed_at_the_first_look_and_where_nothing_differs() -> None:
 
 def test_each_thing_that_a_lost_machine_changes_is_a_line() -> None:
     lines = repeat.changes(WELL, LOST)
-    assert lines[:2] == (f"{WELL.lab}: healthy → degraded", "cp1: if lost: keeps working → stops")
+    assert lines[:2] == (f"{WELL.lab}: healthy → degraded", "cp1: if lost: works → stops")
     assert "cp2: answers: yes → no" in lines
-    assert "cp2: if lost: keeps working → -" in lines
+    assert "cp2: if lost: works → -" in lines
     assert "problem: cp2 can't be asked: no answer within 15 s" in lines
     assert repeat.changed(WELL, LOST) == {"cp1", "cp2", "cp3"}
     back = repeat.changes(LOST, WELL)

@@ -227,7 +227,7 @@ def rows(found: status.Status, name: str) -> tuple[tuple[str, ...], str | None]:
 def test_the_leader_and_the_machines_that_may_be_lost_are_named() -> None:
     found = looked()
     assert found.leader == "cp1"
-    assert rows(found, "cp1") == (("etcd's leader",), "keeps working")
+    assert rows(found, "cp1") == (("etcd's leader",), "works")
     assert rows(found, "lb1") == ((), "stops")
     said = shown(found)
     assert "cp1 leads etcd; the lab tolerates the loss of any one of cp1, cp2, cp3, w1, w2 and w3\n" in said
@@ -253,17 +253,17 @@ def test_a_lost_control_plane_leaves_none_of_the_others_to_lose() -> None:
         "cp1": "stops",
         "cp2": None,
         "cp3": "stops",
-        "w1": "keeps working",
-        "w2": "keeps working",
-        "w3": "keeps working",
+        "w1": "works",
+        "w2": "works",
+        "w3": "works",
     }
     assert "the lab tolerates the loss of any one of w1, w2 and w3" in shown(found)
 
 
 def test_with_two_load_balancers_any_one_machine_may_be_lost_and_the_holder_has_the_address() -> None:
     found = of_two()
-    assert rows(found, "lb1") == (("API's address",), "keeps working")
-    assert rows(found, "lb2") == ((), "keeps working")
+    assert rows(found, "lb1") == (("API's address",), "works")
+    assert rows(found, "lb2") == ((), "works")
     assert "leads etcd; the lab tolerates the loss of any one machine\n" in shown(found)
 
 
@@ -291,7 +291,7 @@ def test_of_a_lab_that_is_down_nothing_is_said_to_be_expendable() -> None:
 def test_few_machines_that_may_be_lost_are_named(spare: tuple[str, ...], said: str) -> None:
     found = looked()
     machines = tuple(
-        replace(machine, if_lost="keeps working" if machine.name in spare else "stops")
+        replace(machine, if_lost="works" if machine.name in spare else "stops")
         for machine in found.machines
     )
     assert f"; the lab tolerates the loss of {said}" in replace(found, machines=machines).tolerance
@@ -525,7 +525,7 @@ def test_status_for_programs_says_the_same() -> None:
         "state": "",
         "version": "v1.36.3",
         "has": ["etcd's leader"],
-        "if_lost": "keeps working",
+        "if_lost": "works",
     }
     assert found["leader"] == "cp1"
 

@@ -157,7 +157,7 @@ def marks(lab: Lab, now: Now | None) -> dict[str, str]:
     """
     found = {node.name: "" for node in lab.nodes}
     for machine in now.status.machines if now else ():
-        found[machine.name] = "" if machine.if_lost == "keeps working" else f" {machine.if_lost or 'lost'}"
+        found[machine.name] = "" if machine.if_lost == "works" else f" {machine.if_lost or 'lost'}"
     return found
 
 
@@ -166,7 +166,7 @@ def caption(lab: Lab, language: str, now: Now) -> str:
     machines = now.status.machines
     stopping, spare, lost = (
         ", ".join(machine.name for machine in machines if machine.if_lost == kind)
-        for kind in ("stops", "keeps working", None)
+        for kind in ("stops", "works", None)
     )
     parts = {
         "now_holder": ", ".join(holders(now) if lab.pair else (lab.balancers[0].name,)),
