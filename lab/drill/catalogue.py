@@ -399,7 +399,7 @@ DRILLS = (
             "connections.longest_gap_s": 2,
             "connections.slowest_s": 4,
             "writes.longest_gap_s": 5,
-            "watch.gap_s": 5,
+            "watch.gap_s": 6,
         },
     ),
     Drill(
@@ -407,6 +407,7 @@ DRILLS = (
         _holder,
         _fault("haproxy_stopped", "inject"),
         _fault("haproxy_stopped", "heal"),
+        seconds=40,  # kubeadm's keepalived, ten failures at intervals of 3 s
         load_balancers=2,
         control_planes=1,
         # keepalived asks once a second, and believes the second answer.

@@ -129,7 +129,7 @@ ROLES: Mapping[Role, RoleSpec] = {
         },
         copies=("20-etcd-service-manager.conf",),
         scripts=(
-            *("collect", "facts", "probe", "reach", "follow"),
+            *(*_ASKING, "follow"),
             *("node", "etcd", "remove-member", "sole-member", "backup", "recover", "renew-certificates"),
             *("payload", "upgrade"),
         ),

@@ -19,6 +19,7 @@ from lab import config
 from lab.config import Choice
 from lab.golden.supply.releases import release
 from lab.health.facts.api import health_paths
+from lab.health.facts.machine import SCRIPTS
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.model.addons import ADDONS
@@ -256,6 +257,20 @@ def test_a_machine_is_given_no_script_of_another_role() -> None:
     assert "nodes/w1/control-plane-join.sh" not in found
     assert "nodes/cp1/worker-join.sh" not in found
     assert "nodes/cp1/load-balancer.sh" not in found
+
+
+@pytest.mark.parametrize("name", sorted(labs()))
+def test_every_machine_can_say_whose_scripts_it_has(name: str) -> None:
+    """facts.sh hashes what it is asked by, on machines without pods, too."""
+    lab = labs()[name]
+    found = render.render(lab, SITE, provisioners)
+    missing = [
+        f"{node.name}/{path.name}"
+        for node in lab.nodes
+        for path in SCRIPTS
+        if f"nodes/{node.name}/{path.name}" not in found
+    ]
+    assert missing == []
 
 
 def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() -> None:
