@@ -172,11 +172,10 @@ def _look(session: Session) -> Scene:
     members = tuple(node for node in joined if lab.is_etcd_member(node))
     others = tuple(node for node in joined if node not in members)
     absent = tuple(node for node in concerned if node not in (*joined, *silent))
-    creates = "`./inv up` creates what is missing"
-    if lab.external_etcd and not members:
-        raise LabStateError("no etcd member has joined yet", hint=creates)
     if not any(node.spec.serves_api for node in joined):
-        raise LabStateError("no control plane has joined a cluster yet", hint=creates)
+        raise LabStateError(
+            "no control plane has joined a cluster yet", hint="`./inv up` creates what is missing"
+        )
     return Scene(members, others, silent, absent, found)
 
 

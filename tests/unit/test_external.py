@@ -441,9 +441,7 @@ def test_status_reads_the_leader_from_the_machines_of_etcd_and_says_what_the_los
     )
     machines = {**found.machines, "etcd3": Unknown("etcd3 can't be asked: no answer within 15 s")}
     seen = status.judge(external_lab(), replace(found, machines=machines))
-    assert {
-        machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "works"
-    } == {
+    assert {machine.name: machine.if_lost for machine in seen.machines if machine.if_lost != "works"} == {
         **dict.fromkeys(("lb1", "etcd1", "etcd2"), "stops"),
         "etcd3": None,
     }

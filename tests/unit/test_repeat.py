@@ -97,7 +97,7 @@ def test_into_a_file_there_is_one_table_and_then_a_line_for_each_change(
     session.progress.console = console
     assert repeated(session, monkeypatch, WELL, WELL, LOST, LOST) == [repeat.INTERVAL] * 4
     said = text.getvalue()
-    assert said.count("if lost  ") == 1
+    assert said.count("if lost\n") == 1
     assert said.count("cp2: answers: yes → no\n") == 1
     assert said.index("changes follow, Ctrl-C ends") < said.index("healthy → degraded")
 

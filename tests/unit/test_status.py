@@ -291,8 +291,7 @@ def test_of_a_lab_that_is_down_nothing_is_said_to_be_expendable() -> None:
 def test_few_machines_that_may_be_lost_are_named(spare: tuple[str, ...], said: str) -> None:
     found = looked()
     machines = tuple(
-        replace(machine, if_lost="works" if machine.name in spare else "stops")
-        for machine in found.machines
+        replace(machine, if_lost="works" if machine.name in spare else "stops") for machine in found.machines
     )
     assert f"; the lab tolerates the loss of {said}" in replace(found, machines=machines).tolerance
 
