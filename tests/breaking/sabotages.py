@@ -144,7 +144,6 @@ SSH = "ssh -F $LAB/ssh_config"
 HOLDS = f"{SSH} {{0}} ip -brief -4 address show | grep -q '/32'"
 BOTH_HOLD = (HOST, f"{HOLDS.format('lb1')} && {HOLDS.format('lb2')}")
 NONE_HOLDS = (HOST, f"! {HOLDS.format('lb1')} && ! {HOLDS.format('lb2')}")
-OTHER_HOLDS = (HOST, f"! {HOLDS.format('{it}')} && {{ {HOLDS.format('lb1')} || {HOLDS.format('lb2')}; }}")
 KEEP = "as_admin -n kube-system get {0} -o yaml >'/run/{0}'"
 GIVE_BACK = (
     "as_admin -n kube-system get {0} >/dev/null || "
@@ -280,8 +279,7 @@ SABOTAGES = (
             *("haproxy-runs[{it}]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
             "same-backends",
         ),
-        up=Repairs("starts HAProxy"),
-        until=OTHER_HOLDS,
+        up=Repairs("starts HAProxy"),  # the other one keeps the address
         pair=True,
         whole=True,
     ),
@@ -291,8 +289,7 @@ SABOTAGES = (
         "systemctl stop keepalived",
         "systemctl start keepalived",
         ("keepalived-runs[{it}]",),
-        up=Repairs("starts keepalived"),
-        until=OTHER_HOLDS,
+        up=Repairs("starts keepalived"),  # the other one keeps the address
         pair=True,
         whole=True,
     ),
