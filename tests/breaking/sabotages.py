@@ -144,6 +144,8 @@ SSH = "ssh -F $LAB/ssh_config"
 HOLDS = f"{SSH} {{0}} ip -brief -4 address show | grep -q '/32'"
 BOTH_HOLD = (HOST, f"{HOLDS.format('lb1')} && {HOLDS.format('lb2')}")
 NONE_HOLDS = (HOST, f"! {HOLDS.format('lb1')} && ! {HOLDS.format('lb2')}")
+BY_EXEC = ("pod-logs", "pod-exec", "pod-to-pod", "cluster-ip", "dns", "network-policy")
+"""The checks that hold a connection to the API while they ask pods."""
 KEEP = "as_admin -n kube-system get {0} -o yaml >'/run/{0}'"
 GIVE_BACK = (
     "as_admin -n kube-system get {0} >/dev/null || "
@@ -225,7 +227,7 @@ SABOTAGES = (
         "cp1",
         "cd /etc/kubernetes/pki && cp -a apiserver-etcd-client.crt /root/kept && : >apiserver-etcd-client.crt",
         "mv /root/kept /etc/kubernetes/pki/apiserver-etcd-client.crt",
-        ("node-files[cp1]", "certificate-expiry[cp1]"),
+        ("node-files[cp1]",),
         up=Repairs("makes it again with etcd's CA"),
         external=True,
         whole=True,
@@ -254,6 +256,8 @@ SABOTAGES = (
         ("one-holder",),
         up=Says("both have the API's address", "something drops VRRP between them"),
         until=BOTH_HOLD,
+        # Both say every five seconds that the address is theirs, and connections end when a machine believes the other one.
+        follows=("address-agreed", *(f"{name}[*]" for name in BY_EXEC)),
         in_the_way=True,
         pair=True,
         whole=True,
