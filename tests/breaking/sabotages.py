@@ -256,7 +256,7 @@ SABOTAGES = (
         ("one-holder",),
         up=Says("both have the API's address", "something drops VRRP between them"),
         until=BOTH_HOLD,
-        # Both say every five seconds that the address is theirs, and connections end when a machine believes the other one.
+        # Both announce the address every five seconds; connections end when a machine believes the other one.
         follows=("address-agreed", *(f"{name}[*]" for name in BY_EXEC)),
         in_the_way=True,
         pair=True,
