@@ -535,7 +535,12 @@ def _notice_of_joins(lab: Lab, there: _Observed) -> Iterator[str]:
 
 
 def _notice_of_renewals(lab: Lab, there: _Observed) -> Iterator[str]:
-    """What users notice while control planes restart with renewed certificates."""
+    """What users notice while control planes, or etcd machines, restart with renewed certificates."""
+    if len(lab.etcd_members) == 1 and lab.external_etcd and lab.etcd_members[0].name in there.renewals:
+        yield (
+            f"the API answers no request while {lab.etcd_members[0].name}, the only etcd member, restarts with "
+            "renewed certificates"
+        )
     names = [node.name for node in lab.control_planes if node.name in there.renewals]
     if names and len(lab.control_planes) == 1:
         yield f"the API can't be reached while {names[0]} restarts it with renewed certificates"

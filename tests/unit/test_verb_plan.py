@@ -258,6 +258,16 @@ def test_the_only_control_plane_s_renewal_is_noticed(world: World) -> None:
     assert notice == "the API can't be reached while cp1 restarts it with renewed certificates"
 
 
+def test_the_renewal_of_the_only_etcd_machine_is_noticed(world: World) -> None:
+    lab = lab_of(world.folder, etcd=1)
+    world.up(lab)
+    world.ends_soon = {"etcd1"}
+    [notice] = look(world, lab).notice
+    assert notice == (
+        "the API answers no request while etcd1, the only etcd member, restarts with renewed certificates"
+    )
+
+
 def test_a_control_plane_with_an_earlier_version_s_scripts_has_nothing_to_renew(world: World) -> None:
     lab = lab_of(world.folder)
     world.up(lab)
