@@ -293,7 +293,7 @@ DRILLS = (
         limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 6, "watch.gap_s": 6},
         # All API servers have connections to this member. What was sent on them waits until they are given up
         # after ten seconds, and is tried again elsewhere: slow, a few failed, none lost.
-        external_limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 8, "watch.gap_s": 8},
+        external_limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 15, "watch.gap_s": 20},
     ),
     Drill(
         "partition-etcd-from-control-planes",
