@@ -100,7 +100,13 @@ def verb(
     return decorate
 
 
-@verb(help=LAB_HELP | {"example": "instead of the defaults: smallest, reference or mirrors"})
+@verb(
+    help=LAB_HELP
+    | {
+        "example": "instead of the defaults: smallest, reference, mirrors, two-load-balancers, external-etcd "
+        "or external-etcd-small"
+    }
+)
 def init(c: Context, lab: str = DEFAULT_LAB, example: str = "") -> None:
     """Write a lab file with every setting and its default; never overwrites a file."""
     from lab.verbs import init as beginning
@@ -299,7 +305,8 @@ def plan(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
 def stop(c: Context, nodes: str | None = None, lab: str = DEFAULT_LAB) -> None:
     """Shut the lab's machines down in the right order; `up` starts them again.
 
-    Workers first, then all control planes together, then the load balancer.
+    Workers first, then all control planes together, then etcd machines if there are any, then the load
+    balancers.
     """
     from lab.verbs import stop as stopping
 
@@ -379,12 +386,26 @@ def restore(c: Context, name: str, lab: str = DEFAULT_LAB, yes: bool = False) ->
     )
 
 
-@verb(help=LAB_HELP | {"json": "as JSON, for programs"})
-def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
+@verb(
+    help=LAB_HELP
+    | {"json": "as JSON, for programs", "watch": "repeat it until Ctrl-C, and mark what has changed"}
+)
+def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False, watch: bool = False) -> None:
     """Show how the lab is, machine by machine. Exit 0 healthy, 20 degraded (works), 21 down."""
+    from lab.errors import ConfigError
+    from lab.health import repeat
     from lab.health import status as lab_status
 
+    if json and watch:
+        raise ConfigError(["--json and --watch can't be combined"], hint="choose one")
     session = _made(lab, errors_console if json else console)
+    if watch and lab_status.why_not_up(session) is None:
+        _warn_of_a_drill(session)
+        _warn_of_a_recovery(session)
+        try:
+            repeat.watch(session)
+        except KeyboardInterrupt:
+            raise Exit(code=exit_codes.INTERRUPTED) from None
     with session.progress.asking("answers from the machines and the API"):
         found = lab_status.look(session)
     _print_json(lab_status.to_json(found)) if json else console.print(lab_status.shown(found))
@@ -393,6 +414,26 @@ def status(c: Context, lab: str = DEFAULT_LAB, json: bool = False) -> None:
     _warn_of_a_recovery(session)
     if found.exit_code:
         raise Exit(code=found.exit_code)
+
+
+@verb(help=LAB_HELP | {"port": "the port of the page (default: any free one)"})
+def watch(c: Context, lab: str = DEFAULT_LAB, port: str = "") -> None:
+    """Serve a page on this host that shows how the lab moves, until Ctrl-C. Exit 21 if nothing answers."""
+    from lab.workshop.watch import command
+
+    number = command.port_in(port)
+    session = _made(lab)
+    _warn_of_a_drill(session)
+
+    def ready(url: str) -> None:
+        console.print(f"{url} shows {session.lab.name}, in a browser on this host; Ctrl-C ends", soft_wrap=True)
+
+    try:
+        why = command.watch(session, number, ready)
+    except KeyboardInterrupt:
+        raise Exit(code=exit_codes.INTERRUPTED) from None
+    _show_error(f"{session.lab.name}: {why}", "`./inv status` shows more; `./inv up` brings the lab up", None)
+    raise Exit(code=exit_codes.DOWN)
 
 
 @verb(
@@ -689,9 +730,10 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
         "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
         "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
-        "minutes more); with --lifecycle: also five control planes, and more changes that are measured; with "
-        "--vm: also labs of two and three machines, VirtualBox's disk, and the golden image on another docker "
-        "(up to an hour more)",
+        "minutes more); with either: also labs with two load balancers and with external etcd; with "
+        "--lifecycle: also five control planes, and more changes that are measured; with --vm: also labs of "
+        "two and three machines, VirtualBox's disk, and the golden image on another docker (up to an hour "
+        "more)",
         "k": "as pytest's -k",
     },
 )

@@ -1,7 +1,7 @@
 """Every exit code, with its one meaning. docs/exit-codes.md is generated from this table.
 
 0 to 3 mean the same for all verbs. A verb that answers a question has its own codes, from a ten of its own on,
-so that a script can tell an answer from an error.
+so that a script can tell an answer from an error. `watch` has `status`'s code for a lab that is down.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EXIT_CODES = (
     ExitCode(CHANGES, "`up` would change something, or something does not hold", ("plan",)),
     ExitCode(IMPOSSIBLE, "`lab.yaml` asks for a change that is impossible, or that is refused now", ("plan",)),
     ExitCode(DEGRADED, "degraded: the lab works, but not all of it", ("status",)),
-    ExitCode(DOWN, "down, or not brought up", ("status",)),
+    ExitCode(DOWN, "down, or not brought up", ("status", "watch")),
     ExitCode(TASK_NOT_YET, "not done", ("task N",)),
     ExitCode(TASK_BROKEN, "done but broken", ("task N",)),
     ExitCode(FIT_AFTER_REPAIRS, "fit after the repairs of `--yes`", ("doctor",)),

@@ -121,6 +121,23 @@ class Remote:
             hint=f"`./inv ssh {node.name}` logs in; `./inv logs` collects what a report needs",
         )
 
+    def follow(
+        self,
+        node: Node,
+        command: Sequence[str],
+        heard: Callable[[str], None],
+        *,
+        silence: float,
+        over: Callable[[], bool],
+    ) -> process.Result:
+        """Run a command on a machine until `over()`, and give each line that it prints to `heard` as it comes.
+
+        On a connection of its own, which is closed after `silence` seconds without a line: the shared one may
+        be to a machine that is gone. Returns and raises what `lab.system.process.follow` does.
+        """
+        words = [*self._ssh(), "-o", "ControlPath=none", node.name, "--", *command]
+        return process.follow(words, heard, silence=silence * self.lab.patience, over=over)
+
     def shell(self, node: Node, command: Sequence[str]) -> None:
         """Replace this process with an ssh session on a machine: a login shell, or a command."""
         words = [*self._ssh(), *([] if command else ["-t"]), node.name]

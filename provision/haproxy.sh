@@ -16,12 +16,26 @@ haproxy_file() {
 	esac
 }
 
-# Files of HAProxy's that changed after it had last read any, at its start or a reload.
-unread_by_haproxy() {
-	local since
-	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy)
-	find /etc/haproxy -type f -newermt "${since:-1970-01-01}"
+# haproxy_says SECONDS: `show stat`, within so many seconds. Without -t socat would wait half a second for the answer, and
+# drop one that comes later. No answer is a failure, not a HAProxy without servers: socat ends with 0 then, too.
+haproxy_says() {
+	local said
+	said=$(echo "show stat" | timeout --kill-after 1 "$1" socat -t "$1" - UNIX-CONNECT:/run/haproxy/admin.sock) || return
+	[[ -n $said ]] || {
+		echo "HAProxy gave no answer within $1 s"
+		return 1
+	}
+	echo "$said"
 }
+
+# unread_by SERVICE FOLDER: its files there that changed after it had last read any, at its start or a reload.
+unread_by() {
+	local since
+	since=$(systemctl show --property StateChangeTimestamp --timestamp=us+utc --value "$1")
+	find "$2" -type f -newermt "${since:-1970-01-01}"
+}
+
+unread_by_haproxy() { unread_by haproxy /etc/haproxy; }
 
 # Prints in which ways HAProxy does not run with the lab's files; nothing when it does.
 haproxy_problem() {

@@ -4,8 +4,6 @@
 # Sourced after lib.sh.
 
 readonly MANIFESTS=/etc/kubernetes/manifests ADMIN=/etc/kubernetes/admin.conf KUBELET=/etc/kubernetes/kubelet.conf
-# What all control planes have in common (kubeadm, "Manual certificate distribution"), in $PKI.
-readonly SHARED_PKI=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
 readonly BOOTSTRAP=/etc/kubernetes/bootstrap-kubelet.conf
 readonly FILLED=/run/ha-lab/kubeadm.yaml PKI=/etc/kubernetes/pki
 # Written when kubeadm init, or a control plane's join, was complete. It never means that something is done (the API
@@ -26,6 +24,18 @@ readonly MANUAL_FILES=("$MANUAL_SECRETS" /root/kubeadm-init.yaml /root/kubeadm-j
 
 # shellcheck source=provision/api-server.sh
 source "$HERE/api-server.sh"
+# shellcheck source=provision/etcd-certificates.sh
+source "$HERE/etcd-certificates.sh"
+
+# What all control planes have in common (kubeadm, "Manual certificate distribution"), in $PKI. etcd's CA has no key there
+# where etcd has machines of its own.
+if runs_etcd; then
+	readonly SHARED_PKI=({ca,front-proxy-ca,etcd/ca}.{crt,key} sa.key sa.pub)
+else
+	readonly SHARED_PKI=({ca,front-proxy-ca}.{crt,key} sa.key sa.pub)
+fi
+# Names of one line, separated by commas or spaces. $CONTROL_PLANES is there where etcd has machines of its own.
+has_other_control_planes() { [[ ${CONTROL_PLANES:-$ETCD_ENDPOINTS} == *[,\ ]* ]]; }
 
 # On a cgroup v1 host, and only there, kubeadm's SystemVerification is an error (Kubernetes 1.35). An emulated
 # machine has one CPU, with which kubeadm makes no control plane (NumCPU).
@@ -64,7 +74,10 @@ read_secrets() {
 	tar -xf - -C /run/ha-lab --no-same-owner
 }
 
-remove_secrets() { rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key; }
+remove_secrets() {
+	rm -f "$SECRETS" "$FILLED" /run/ha-lab/token.conf /run/ha-lab/ca.key "$ETCD_CA_KEY"
+	remove_link_to_etcd_ca_key
+}
 remove_manual_files() { rm -f "${MANUAL_FILES[@]}"; }
 
 note_complete() { [[ -e $ONCE_COMPLETE ]] || date -Is >"$ONCE_COMPLETE"; }
@@ -270,16 +283,25 @@ mark_control_plane() {
 # A phase of kubeadm init, with the configuration that `fill` has put there.
 init_phase() { kubeadm init phase "$@" --config "$FILLED"; }
 
+# As the client that kubeadm has for it, or as the API server where etcd runs elsewhere.
+if runs_etcd; then ETCD_CLIENT=etcd/healthcheck-client; else ETCD_CLIENT=apiserver-etcd-client; fi
+readonly ETCD_CLIENT
 readonly ETCDCTL=(
 	etcdctl --cacert /etc/kubernetes/pki/etcd/ca.crt
-	--cert /etc/kubernetes/pki/etcd/healthcheck-client.crt
-	--key /etc/kubernetes/pki/etcd/healthcheck-client.key
+	--cert "/etc/kubernetes/pki/$ETCD_CLIENT.crt"
+	--key "/etc/kubernetes/pki/$ETCD_CLIENT.key"
 )
 
 etcd() { etcd_at "$ETCD_ENDPOINTS" "$@"; }
 
 # etcd_at ENDPOINTS COMMAND…: ENDPOINTS are client URLs, separated by commas.
 etcd_at() { "${ETCDCTL[@]}" --command-timeout "$((5 * LAB_PATIENCE))s" --endpoints "$@"; }
+
+# own_member_says SECONDS COMMAND…: what this machine's own member answers within so many seconds, as JSON.
+own_member_says() {
+	timeout --kill-after 1 "$1" "${ETCDCTL[@]}" --endpoints https://127.0.0.1:2379 --command-timeout "$(($1 - 1))s" \
+		--write-out json "${@:2}"
+}
 
 # ID and learner flag of this machine's member, if etcd has one: by name, or by peer address for one
 # that was added and never started (it has no name yet).
@@ -293,9 +315,10 @@ own_member_in() {
 }
 
 # Succeeds if etcd's other members answer, and this machine's is not among them. A complete control plane has one, so
-# it was removed.
+# it was removed; unless etcd runs elsewhere.
 removed_from_etcd() {
 	local members
+	runs_etcd || return 1
 	members=$(etcd member list --write-out simple 2>/dev/null) && [[ -n $members && -z $(own_member_in "$members") ]]
 }
 
@@ -390,6 +413,6 @@ remove_pod_network() {
 # Private keys and kubeconfigs that not only root can read, a path each.
 open_keys() {
 	[[ -d /etc/kubernetes ]] || return 0
-	find /etc/kubernetes -path '/etc/kubernetes/pki/*.key' -perm /077
+	find /etc/kubernetes -path '/etc/kubernetes/pki/*.key' -type f -perm /077
 	find /etc/kubernetes -maxdepth 1 -name '*.conf' -perm /077
 }

@@ -5,11 +5,21 @@
 
 readonly KUBELET_SETTINGS=/var/lib/kubelet/config.yaml KUBELET_FLAGS=/var/lib/kubelet/kubeadm-flags.env
 readonly KUBELET_CERTIFICATE=/var/lib/kubelet/pki/kubelet-client-current.pem
-readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
-# Pairs of .crt and .key in $PKI that a CA on the machine signs.
-readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
-readonly SERVERS=(apiserver etcd/server etcd/peer) # those of them that a server shows
-readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+# SIGNED: pairs of .crt and .key in $PKI that a CA signs. SERVERS: those of them that a server shows. COMPONENTS: static pods.
+if [[ $NODE_ROLE == etcd ]]; then
+	readonly CONTROL_PLANE_KUBECONFIGS=() SIGNED=("${SIGNED_FOR_ETCD[@]}") SERVERS=(etcd/server etcd/peer) COMPONENTS=(etcd)
+else
+	readonly CONTROL_PLANE_KUBECONFIGS=(admin controller-manager scheduler)
+	if runs_etcd; then
+		readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client etcd/server etcd/peer etcd/healthcheck-client)
+		readonly SERVERS=(apiserver etcd/server etcd/peer)
+		readonly COMPONENTS=(etcd kube-apiserver kube-controller-manager kube-scheduler)
+	else
+		readonly SIGNED=(apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client)
+		readonly SERVERS=(apiserver)
+		readonly COMPONENTS=(kube-apiserver kube-controller-manager kube-scheduler)
+	fi
+fi
 readonly KUBELET_SETTLES=10 # seconds
 readonly END_OF_KEY=$'\n-----END ([A-Z]+ )?PRIVATE[ ]KEY-----'
 
@@ -57,17 +67,29 @@ unfit_to_serve() {
 	done
 }
 
-# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it.
+# kubeadm ends at the first one that it can't renew, such as one without an extended key usage, and names it. Its
+# configuration is in the cluster, whose API may not answer, as when its certificate has expired. kubeadm then takes its
+# defaults (cmd/kubeadm/app/cmd/certs.go), and misses the files of an etcd that would run here; so it is given that of the lab.
 renew_all_certificates() {
-	local wrong
+	local wrong config=()
 	wrong=$(not_for_a_server)
 	[[ -z $wrong ]] ||
 		die "in $PKI these are not certificates for a server, and kubeadm would renew them as they are:" \
 			"${wrong//$'\n'/, }. Move each .crt and its .key to another directory: \`./inv up\` makes them again"
+	runs_etcd || {
+		cluster_configuration >"$FILLED"
+		config=(--config "$FILLED")
+	}
 	# shellcheck disable=SC2154 # with_notices sets last_line
-	with_notices "kubeadm certs renew" kubeadm certs renew all ||
+	with_notices "kubeadm certs renew" kubeadm certs renew all "${config[@]}" ||
 		die "kubeadm can't renew the certificates of this machine: ${last_line#error: }. If it names a" \
 			"certificate of $PKI, move its .crt and .key to another directory: \`./inv up\` makes them again"
+}
+
+# kubeadm's ClusterConfiguration of this lab, in which there is no secret.
+cluster_configuration() {
+	echo "apiVersion: kubeadm.k8s.io/v1beta4"
+	sed -n '/^kind: ClusterConfiguration$/,/^---$/ { /^---$/d; p }' "$HERE/kubeadm-init.yaml"
 }
 
 file_problem() {
@@ -235,24 +257,56 @@ kubelet_problem() {
 	fi
 }
 
-# What `kubeadm join` or repair_control_plane makes again. (node.sh restores the CA's certificate.)
+# What `kubeadm join`, repair_control_plane or etcd.sh makes again. (node.sh restores the CA's certificate.)
 broken_files() {
 	local name
+	[[ $NODE_ROLE != etcd ]] || {
+		etcd_machine_problem
+		return
+	}
 	kubelet_problem
 	kubelet_settings_problem
 	[[ $NODE_ROLE == control-plane ]] || return 0
+	runs_etcd || certificate_problem "$PKI/etcd/ca.crt"
 	for name in "${CONTROL_PLANE_KUBECONFIGS[@]}"; do kubeconfig_problem "/etc/kubernetes/$name.conf"; done
 	for name in "${SIGNED[@]}"; do signed_problem "$name"; done
 	for name in "${COMPONENTS[@]}"; do manifest_problem "$name"; done
 }
 
-# What only another control plane still has.
+# Of an etcd machine, whose kubelet belongs to no cluster.
+readonly SERVICE_MANAGER=/etc/systemd/system/kubelet.service.d/20-etcd-service-manager.conf
+# It waits for its configuration before it starts (kubelet.service.d/20-ha-lab.conf). A run that was killed may have left a
+# drop-in that systemd has not read.
+service_manager() {
+	local restart=no
+	place 644 "$SERVICE_MANAGER" <"$HERE/${SERVICE_MANAGER##*/}" && restart=yes
+	place 644 "$KUBELET_SETTINGS" <"$HERE/kubelet.yaml" && restart=yes
+	[[ $(systemctl show --property NeedDaemonReload --value kubelet) == no ]] || {
+		systemctl daemon-reload
+		restart=yes
+	}
+	[[ $restart == no ]] || systemctl restart kubelet
+}
+
+etcd_machine_problem() {
+	local name
+	file_problem "$KUBELET_SETTINGS"
+	file_problem "$SERVICE_MANAGER"
+	certificate_problem "$PKI/etcd/ca.crt"
+	for name in "${SIGNED[@]}"; do signed_problem "$name"; done
+	manifest_problem etcd
+}
+
+# What only another control plane still has, or other members of etcd.
 lost_files() {
 	local name
-	for name in front-proxy-ca etcd/ca; do pair_problem "$name"; done
-	for name in ca sa; do key_problem "$PKI/$name.key"; done
-	file_problem "$PKI/sa.pub"
-	etcd_data_problem
+	if [[ $NODE_ROLE == control-plane ]]; then
+		pair_problem front-proxy-ca
+		! runs_etcd || pair_problem etcd/ca
+		for name in ca sa; do key_problem "$PKI/$name.key"; done
+		file_problem "$PKI/sa.pub"
+	fi
+	! runs_etcd || etcd_data_problem
 }
 
 # etcd starts without its data, too, and creates the folder again. As a member that others know, it ends with this message
@@ -274,7 +328,9 @@ etcd_data_problem() {
 
 # What a machine has of a cluster, as probe.sh prints it.
 membership() {
-	if nothing_of_a_cluster && ! lost_its_kubeconfig; then
+	if [[ $NODE_ROLE == etcd ]]; then
+		membership_in_etcd
+	elif nothing_of_a_cluster && ! lost_its_kubeconfig; then
 		echo fresh
 	elif lost_its_kubeconfig || [[ -e $BOOTSTRAP ]] || was_interrupted; then
 		echo partial
@@ -286,6 +342,19 @@ membership() {
 		echo damaged
 	else
 		echo partial
+	fi
+}
+
+# The same of an etcd machine. Until its member was healthy once, it has not joined.
+membership_in_etcd() {
+	if [[ ! -e $ONCE_COMPLETE && ! -e $MANIFESTS/etcd.yaml && ! -d /var/lib/etcd/member ]]; then
+		echo fresh
+	elif [[ ! -e $ONCE_COMPLETE || -n $(lost_files) ]]; then
+		echo partial
+	elif [[ -n $(broken_files) ]]; then
+		echo damaged
+	else
+		echo joined
 	fi
 }
 
@@ -311,7 +380,17 @@ repair_certificates() {
 	for name in "${SIGNED[@]}"; do
 		[[ -z $(signed_problem "$name") ]] || rm -f "$PKI/$name".{crt,key}
 	done
-	init_phase certs all # creates only those that are missing
+	[[ $NODE_ROLE == etcd ]] || init_phase certs all # creates only those that are missing
+	if [[ $NODE_ROLE == etcd ]] || ! runs_etcd; then repair_etcd_certificates; fi
+}
+
+# Those that kubeadm makes only where it runs etcd.
+repair_etcd_certificates() {
+	local name
+	install_etcd_ca
+	for name in "${SIGNED_FOR_ETCD[@]}"; do
+		[[ -z $(signed_problem "$name") ]] || sign_for_etcd "$name"
+	done
 }
 
 # Makes the files of a control plane again that are missing or broken, with kubeadm's own phases; all others stay as they

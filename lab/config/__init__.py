@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from itertools import combinations
 from operator import getitem
 from pathlib import Path
@@ -36,9 +36,16 @@ from lab.model import (
 )
 from lab.model.roles import ROLES, Role
 
+VIRTUAL_OFFSET = 5
+"""The address that two load balancers share if lab.yaml names none, counted from the subnet's own.
+
+Theirs follow it then: the control planes' begin at the one after that of a single load balancer.
+"""
+
 HINT = "correct it and try again: the kit's own lab.yaml explains every key, examples/ has lab files that work"
 
 SUBNET, PODS, SERVICES = ("network", "subnet"), ("network", "pods"), ("network", "services")
+VIRTUAL_ADDRESS = ("network", "virtual_address")
 POD_NETWORK = ("network", "pod_network")
 POLICY = ("network", "policy")
 PUBLIC_ADDRESSES = ("network", "public_addresses")
@@ -135,7 +142,8 @@ def _lab(file: File, choice: Choice) -> Lab:
     nodes = []
     for role, spec in ROLES.items():
         group: Group = getattr(file.nodes, spec.config_key)
-        first = group.first_address or subnet + spec.first_offset
+        offset = VIRTUAL_OFFSET + 1 if spec.balances and group.count > 1 else spec.first_offset
+        first = group.first_address or subnet + offset
         nodes += [
             Node(
                 name=f"{group.prefix}{index + 1}",
@@ -150,7 +158,7 @@ def _lab(file: File, choice: Choice) -> Lab:
         name=file.name,
         provider=choice.provider,
         kubernetes=Kubernetes(**dict(file.kubernetes)),
-        network=Network(**dict(file.network)),
+        network=Network(**dict(file.network) | {"virtual_address": _virtual_address(file)}),
         load_balancer=LoadBalancer(**dict(file.load_balancer)),
         addons=file.addons,
         mirrors=Mirrors(**dict(file.mirrors)),
@@ -159,6 +167,13 @@ def _lab(file: File, choice: Choice) -> Lab:
         else None,
         nodes=tuple(nodes),
     )
+
+
+def _virtual_address(file: File) -> IPv4Address | None:
+    """The address that two load balancers share. With one the file's is kept, for `_wrong_virtual_address`."""
+    if file.network.virtual_address or file.nodes.load_balancers.count == 1:
+        return file.network.virtual_address
+    return file.network.subnet.network_address + VIRTUAL_OFFSET
 
 
 # Checks of several keys. A clash has the keys that it depends on, the likeliest to be corrected first, and a
@@ -186,6 +201,7 @@ def _clashes(lab: Lab, management: IPv4Network | None) -> Iterator[Clash]:
                 f"{_dotted(one)} {its} and {_dotted(other)} {others} overlap, which they must not",
             )
     yield from _wrong_sizes(lab)
+    yield from _wrong_virtual_address(lab)
     if lab.network.pod_network != "flannel":
         yield from _wrong_manifest(Path(lab.network.pod_network), lab.network)
     for one_role, other_role in combinations(Role, 2):
@@ -233,9 +249,10 @@ def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
     subnet, pods, services = lab.network.subnet, lab.network.pods, lab.network.services
     counts = _counts()
     machines, nodes = len(lab.nodes), len(lab.kubernetes_nodes)
-    if subnet.prefixlen > _smallest(machines):
-        rule = f"/{_smallest(machines)} or larger"
-        yield (SUBNET, *counts), f"{subnet} is too small for {machines} machines ({rule})"
+    smallest = _smallest(machines + bool(lab.pair))
+    if subnet.prefixlen > smallest:
+        what = f"{machines} machines{' and a virtual address' if lab.pair else ''}"
+        yield (SUBNET, *counts), f"{subnet} is too small for {what} (/{smallest} or larger)"
     else:
         for role in Role:
             yield from _wrong_place(lab, role)
@@ -249,19 +266,44 @@ def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
 
 def _wrong_place(lab: Lab, role: Role) -> Iterator[Clash]:
     """The first machine of a group with an invalid address; the others would repeat the problem."""
-    subnet = lab.network.subnet
-    first, last = lab.network.gateway + 1, subnet.broadcast_address - 1
+    for node in lab.by_role(role):
+        problem = _place_problem(lab.network, node.address)
+        if problem:
+            keys = (_key(role, "first_address"), _key(role, "count"), SUBNET)
+            yield keys, f"{node.name} would have {node.address}, {problem}"
+            return
+
+
+def _wrong_virtual_address(lab: Lab) -> Iterator[Clash]:
+    """A virtual address that nothing moves, that is not one of the subnet's, or that a machine has."""
+    address = lab.network.virtual_address
+    if address is None:
+        return
+    for role in Role:
+        if ROLES[role].balances and len(lab.by_role(role)) == 1:
+            what = f"{address} has no second load balancer to move to"
+            yield (VIRTUAL_ADDRESS, _key(role, "count")), f"{what} ({_dotted(_key(role, 'count'))}: 2)"
+        taken = next((node for node in lab.by_role(role) if node.address == address), None)
+        if taken:
+            keys = (VIRTUAL_ADDRESS, _key(role, "first_address"), _key(role, "count"), SUBNET)
+            yield keys, f"{address} is the address of {taken.name}, and would be the virtual address, too"
+    problem = _place_problem(lab.network, address)
+    if problem:
+        yield (VIRTUAL_ADDRESS, SUBNET), f"{address} can't be the virtual address: it is {problem}"
+
+
+def _place_problem(network: Network, address: IPv4Address) -> str | None:
+    """Why nothing in a lab can have that address, with those that are possible; None if it can."""
+    subnet = network.subnet
+    first, last = network.gateway + 1, subnet.broadcast_address - 1
+    if first <= address <= last:
+        return None
     taken = {
         subnet.network_address: "the subnet's own address",
-        lab.network.gateway: "the host's own on that network",
+        network.gateway: "the host's own on that network",
         subnet.broadcast_address: "the subnet's broadcast address",
     }
-    for node in lab.by_role(role):
-        if not first <= node.address <= last:
-            keys = (_key(role, "first_address"), _key(role, "count"), SUBNET)
-            why = taken.get(node.address, f"outside {_dotted(SUBNET)}, {subnet}")
-            yield keys, f"{node.name} would have {node.address}, {why} ({first} to {last})"
-            return
+    return f"{taken.get(address, f'outside {_dotted(SUBNET)}, {subnet}')} ({first} to {last})"
 
 
 def _twins(lab: Lab, one: Role, other: Role) -> Iterator[Clash]:

@@ -260,6 +260,7 @@ class NetworkSection(Network):
     """The networks."""
 
     subnet: Subnet = Network().subnet
+    virtual_address: Address = None
     pods: Subnet = Network().pods
     services: Subnet = Network().services
     pod_network: Annotated[str, BeforeValidator(flannel_or_manifest)] = Network().pod_network
@@ -307,12 +308,23 @@ class Group(Frozen):
 
 
 class LoadBalancers(Group):
-    """The load balancer."""
+    """The load balancers."""
 
     prefix: Prefix = "lb"
-    count: Annotated[int, number([1], "always 1")] = 1
+    count: Annotated[int, number([1, 2], "1 or 2: two share the API's address")] = 1
     cpus: Annotated[int, at_least(1)] = 1
     memory_mib: Annotated[int, at_least(128, "MiB")] = 512
+
+
+class EtcdMachines(Group):
+    """The machines that run etcd and nothing else; without any, the control planes run it."""
+
+    prefix: Prefix = "etcd"
+    count: Annotated[
+        int, number([0, 1, 3, 5], "0, 1, 3 or 5: with 0 control planes run etcd, which wants an odd number")
+    ] = 0
+    cpus: Annotated[int, at_least(1)] = 1
+    memory_mib: Annotated[int, at_least(512, "MiB")] = 1024
 
 
 class ControlPlanes(Group):
@@ -337,6 +349,7 @@ class Nodes(Frozen):
     """The groups of machines."""
 
     load_balancers: LoadBalancers = LoadBalancers()
+    etcd: EtcdMachines = EtcdMachines()
     control_planes: ControlPlanes = ControlPlanes()
     workers: Workers = Workers()
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 from lab.drill import certificates, downgrade, rehearsal, rotation, survivor, workload
-from lab.drill.scene import Scene, etcd
+from lab.drill.scene import Scene, etcd, holder
 from lab.model import Lab, Node
-from lab.model.selectors import Selector, balancers, control_planes, every_machine
+from lab.model.selectors import Selector, balancers, control_planes, etcd_members, every_machine
+from lab.plans import pair
 from lab.session import Session
+from lab.system.wait import wait_until
 
 ALWAYS = {"writes.lost": 0.0, "watch.missed": 0.0, "watch.out_of_order": 0.0}
 """Limits of every drill: no acknowledged write is lost, and a watch sees all of them in order."""
@@ -23,6 +27,16 @@ SILENT = {
 """Limits for an API server that accepts connections but does not respond."""
 
 
+FLAPS = 3
+"""How often the drill `flap` has the address move."""
+
+MOVED = 60.0
+"""Seconds until the address has moved: two with the profile `tuned`, half a minute with `reference`."""
+
+NOTICED = 3.0
+"""Seconds until keepalived, which asks each second, has noticed that HAProxy answers again."""
+
+
 @dataclass(frozen=True)
 class Drill:
     """One drill. `seconds` pass between fault and revert, unless `until` (why not yet, or None) ends it sooner.
@@ -30,7 +44,10 @@ class Drill:
     `prepares` is how many seconds it takes at most until the fault is in. `heal` reverts the fault, and is safe
     if there is none. `limits`: figure → its maximum in the profile `tuned`. `unfit` is why a lab that is large
     enough does not fit, or None. `in_all`: it belongs to `drill all`, so it must fit every lab of that size.
-    `loss` is what is lost in the lab, which is asked about first; None for nothing.
+    `pair_limits` are the limits of a lab whose load balancers share an address, `external_limits` those where
+    etcd has machines of its own, if they differ. `of_etcd`: there as many of its machines are needed as of
+    control planes elsewhere. `external`: it needs them. `loss` is what is lost in the lab, which is asked about
+    first; None for nothing.
     """
 
     name: str
@@ -40,28 +57,58 @@ class Drill:
     seconds: float = 15.0  # the write-up's load balancer takes up to 12 to notice
     until: Callable[[Scene], str | None] | None = None
     prepares: float = 0.0
+    load_balancers: int = 1
     control_planes: int = 3
     workers: int = 0
+    of_etcd: bool = False
+    external: bool = False
     limits: Mapping[str, float] = field(default_factory=dict)
+    pair_limits: Mapping[str, float] | None = None
+    external_limits: Mapping[str, float] | None = None
     unfit: Callable[[Lab], str | None] = lambda lab: None
     in_all: bool = True
     loss: Callable[[Session], str] | None = None
 
     def lab_problem(self, lab: Lab) -> str | None:
         """Why this lab does not fit the drill; None if it does."""
+        if self.external and not lab.external_etcd:
+            return f"{self.name} needs etcd on machines of its own, and {lab.name} has it on its control planes"
+        planes = ("control planes", self.control_planes, len(lab.control_planes))
+        if self.of_etcd and lab.external_etcd:
+            planes = ("etcd machines", self.control_planes, len(lab.etcd_members))
         for role, needed, there in (
-            ("control planes", self.control_planes, len(lab.control_planes)),
+            ("load balancers", self.load_balancers, len(lab.balancers)),
+            planes,
             ("workers", self.workers, len(lab.workers)),
         ):
             if there < needed:
                 return f"{self.name} needs {needed} {role}, and {lab.name} has {there}"
         return self.unfit(lab)
 
+    def limits_in(self, lab: Lab) -> Mapping[str, float]:
+        """The limits of its figures in this lab."""
+        if lab.pair and self.pair_limits is not None:
+            return self.pair_limits
+        if lab.external_etcd and self.external_limits is not None:
+            return self.external_limits
+        return self.limits
+
+
+def _holder(session: Session) -> tuple[Node, ...]:
+    """The load balancer that has the API's address."""
+    return (holder(session),)
+
 
 def _follower(session: Session) -> tuple[Node, ...]:
     """The last control plane that is not the etcd leader."""
     leader = etcd(session).leader
     return ([node for node in session.lab.control_planes if node != leader][-1],)
+
+
+def _etcd_follower(session: Session) -> tuple[Node, ...]:
+    """The last member of etcd that is not its leader."""
+    leader = etcd(session).leader
+    return ([node for node in session.lab.etcd_members if node != leader][-1],)
 
 
 def _leader(session: Session) -> tuple[Node, ...]:
@@ -118,9 +165,35 @@ def _cut_off_from_peers(scene: Scene) -> None:
     scene.fault("partitioned", "inject", *others)
 
 
+def _cut_off_from_control_planes(scene: Scene) -> None:
+    """Members still reach one another, and API servers no member."""
+    scene.fault("partitioned", "inject", *(str(node.address) for node in scene.session.lab.control_planes))
+
+
 def _lose_data(scene: Scene) -> None:
     scene.injected()
     scene.fault("etcd_data_lost", "inject")
+
+
+def _flap(scene: Scene) -> None:
+    """HAProxy is stopped where the address is, until the other load balancer has that; FLAPS times."""
+    scene.injected()
+    for _ in range(FLAPS):
+        first = holder(scene.session)
+        there = replace(scene, victims=(first,))
+        there.fault("haproxy_stopped", "inject")
+        wait_until(
+            partial(_why_not_moved, scene, first),
+            what=f"the API's address to leave {first.name}",
+            timeout=MOVED * scene.session.lab.patience,
+        )
+        there.fault("haproxy_stopped", "heal")
+        time.sleep(NOTICED * scene.session.lab.patience)
+
+
+def _why_not_moved(scene: Scene, first: Node) -> str | None:
+    holding = pair.holding(scene.session.lab, scene.session.remote)
+    return None if holding and first.name not in holding else f"at {', '.join(holding) or 'no load balancer'}"
 
 
 def _stall(scene: Scene) -> None:
@@ -207,13 +280,38 @@ DRILLS = (
         _leader,
         _power,
         _power_on,
+        of_etcd=True,
         limits={"connections.slowest_s": 4, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+        external_limits={"connections.longest_gap_s": 4, "writes.longest_gap_s": 15, "watch.gap_s": 20},
+    ),
+    Drill(
+        "kill-etcd-member",
+        _etcd_follower,
+        _power,
+        _power_on,
+        of_etcd=True,
+        limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 6, "watch.gap_s": 6},
+        # All API servers have connections to this member. What was sent on them waits until they are given up
+        # after ten seconds, and is tried again elsewhere: slow, a few failed, none lost.
+        external_limits={"connections.longest_gap_s": 2, "writes.longest_gap_s": 15, "watch.gap_s": 20},
+    ),
+    Drill(
+        "partition-etcd-from-control-planes",
+        _all(etcd_members),
+        _cut_off_from_control_planes,
+        _fault("partitioned", "heal"),
+        of_etcd=True,
+        external=True,
+        control_planes=1,
+        # No API server can read or write meanwhile; etcd itself keeps its leader.
+        limits={"whole_s.the API": 60},
     ),
     Drill(
         "slow-etcd-disk",
         _leader,
         _fault("etcd_disk_slowed", "inject"),
         _fault("etcd_disk_slowed", "heal"),
+        of_etcd=True,
         seconds=20,
         limits={"connections.slowest_s": 10},
     ),
@@ -226,25 +324,28 @@ DRILLS = (
     ),
     Drill(
         "partition-from-peers",
-        _follower,
+        _etcd_follower,
         _cut_off_from_peers,
         _fault("partitioned", "heal"),
+        of_etcd=True,
         limits=SILENT,
     ),
-    Drill("lose-quorum", _majority, _power, _power_on, limits={"whole_s.the API": 30}),
+    Drill("lose-quorum", _majority, _power, _power_on, of_etcd=True, limits={"whole_s.the API": 30}),
     Drill(
         "lose-quorum-for-good",
         _majority_of_followers,
         _lose_data,
         survivor.recover,
+        of_etcd=True,
         # The rest is ALWAYS: what the survivor has acknowledged is not lost, and a watch sees all of it.
         limits={"whole_s.the API": 180},
     ),
     Drill(
         "etcd-no-space",
-        _follower,
+        _etcd_follower,
         _fill,
         _make_space,
+        of_etcd=True,
         prepares=180,
         # Reads go on, and so do connections. The member restarts for its quota, and its API server answers with
         # errors until HAProxy has noticed, so failures have no limit.
@@ -252,9 +353,10 @@ DRILLS = (
     ),
     Drill(
         "replace-etcd-member",
-        _follower,
+        _etcd_follower,
         _fault("etcd_member_replaced", "inject"),
         _fault("etcd_member_replaced", "heal"),
+        of_etcd=True,
         seconds=5,
         limits={
             "connections.longest_gap_s": 2,
@@ -268,6 +370,7 @@ DRILLS = (
         downgrade.members,
         downgrade.downgrade,
         downgrade.finish,
+        of_etcd=True,
         seconds=5,
         prepares=480,
         limits={"connections.failed": 0, "writes.longest_gap_s": 6, "watch.gap_s": 6},
@@ -293,12 +396,78 @@ DRILLS = (
     ),
     Drill(
         "kill-load-balancer",
-        _all(balancers),
+        _holder,
         _power,
         _power_on,
         seconds=10,
         control_planes=1,
         limits={"whole_s.the API": 30},
+        # A connection that is opened while the address is nowhere is asked for again by the kernel, after one
+        # second and three: it is slow, and does not fail. What was in flight is lost, and counted for itself.
+        pair_limits={
+            "connections.longest_gap_s": 2,
+            "connections.slowest_s": 4,
+            "writes.longest_gap_s": 5,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill(
+        "stop-haproxy-on-holder",
+        _holder,
+        _fault("haproxy_stopped", "inject"),
+        _fault("haproxy_stopped", "heal"),
+        seconds=40,  # kubeadm's keepalived, ten failures at intervals of 3 s
+        load_balancers=2,
+        control_planes=1,
+        # keepalived asks once a second, and believes the second answer.
+        limits={"connections.longest_gap_s": 3, "writes.longest_gap_s": 5, "watch.gap_s": 5},
+    ),
+    Drill(
+        "split-brain",
+        _holder,
+        _fault("vrrp_blocked", "inject"),
+        _fault("vrrp_blocked", "heal"),
+        load_balancers=2,
+        control_planes=1,
+        # Both serve, so hardly anything fails: connections end where the last gratuitous ARP came from.
+        limits={
+            "connections.longest_gap_s": 2,
+            "connections.slowest_s": 4,
+            "writes.longest_gap_s": 5,
+            "watch.gap_s": 6,
+        },
+    ),
+    Drill(
+        "flap",
+        _all(balancers),
+        _flap,
+        _fault("haproxy_stopped", "heal"),
+        seconds=5,
+        prepares=FLAPS * (MOVED + NOTICED),
+        load_balancers=2,
+        control_planes=1,
+        limits={
+            "connections.longest_gap_s": 3,
+            "writes.longest_gap_s": 5,
+            "watch.gap_s": 6,
+            "address.moves": FLAPS,
+        },
+    ),
+    Drill(
+        "move-address",
+        _holder,
+        _fault("address_given_up", "inject"),
+        _fault("address_given_up", "heal"),
+        seconds=10,
+        load_balancers=2,
+        control_planes=1,
+        limits={
+            "connections.failed": 0,
+            "connections.slowest_s": 2,
+            "writes.longest_gap_s": 3,
+            "watch.gap_s": 3,
+            "address.moves": 1,
+        },
     ),
     Drill(
         "kill-worker",

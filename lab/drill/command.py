@@ -15,6 +15,7 @@ from lab.drill.measured_up import PLAIN
 from lab.drill.recording import Report
 from lab.drill.stories import STORIES
 from lab.errors import ConfigError, LabStateError
+from lab.model import Lab
 from lab.session import Session, of_lab, require_up
 from lab.verbs.up import Confirm
 from lab.workspace import made
@@ -55,7 +56,7 @@ def drill(
     Raises ConfigError for an unknown drill or profile or an invalid repeat, LabStateError if the user does not
     agree to what is lost, before anything is changed.
     """
-    drills = chosen(name)
+    drills = chosen(name, session.lab)
     times, profiles = _checked(session, name, repeat, compare)
     require_up(session)
     session = _without_rehearsal(session)
@@ -74,7 +75,7 @@ def drill(
 
 def keep(session: Session, name: str, *, consent: bool, confirm: Confirm) -> str:
     """Inject one drill's fault and leave it in; return the message."""
-    drills = chosen(name)
+    drills = chosen(name, session.lab)
     if len(drills) > 1:
         raise ConfigError(["--keep leaves one fault in, but `all` means several"], hint="name one drill")
     require_up(session)
@@ -104,9 +105,21 @@ def revert(session: Session) -> str:
     return f"reverted: {'; '.join(undone)}" if undone else ""
 
 
-def chosen(name: str) -> tuple[catalogue.Drill, ...]:
-    """The drill of that name, or those of `all`. Raises ConfigError with the existing names."""
-    found = tuple(each for each in catalogue.DRILLS if name == each.name or (name == "all" and each.in_all))
+def chosen(name: str, lab: Lab) -> tuple[catalogue.Drill, ...]:
+    """The drill of that name, or those of `all` that this lab has the load balancers and etcd machines for.
+
+    Raises ConfigError with the existing names.
+    """
+    has = {
+        each.name
+        for each in catalogue.DRILLS
+        if each.load_balancers <= len(lab.balancers) and (lab.external_etcd or not each.external)
+    }
+    found = tuple(
+        each
+        for each in catalogue.DRILLS
+        if name == each.name or (name == "all" and each.in_all and each.name in has)
+    )
     if not found:
         names = ", ".join(each.name for each in catalogue.DRILLS)
         what = f"there is no drill {name!r}" if name else "which drill?"

@@ -44,12 +44,18 @@ FIGURES = {
     "watch.out_of_order": "acknowledged writes that the watch received after a later one",
     "watch.cut": "watch streams that broke or stalled after the injection",
     "leader_changes": "etcd leader changes during the run",
+    "address.moves": "how often a load balancer took the API's address after the injection",
+    "address.nowhere_s": "the longest time after the injection in which no load balancer had the API's address",
+    "address.twice_s": "how long after the injection both load balancers had the API's address",
     "pauses.longest_s": "the longest time in which this host ran no probe",
     "whole_s": "from the revert (from the injection, if nothing was reverted) until everything has recovered",
 }
-"""Every figure, in order, with its meaning; then `detect_s.WHAT` and `whole_s.COMPONENT`, one for each mark."""
+"""Every figure, in order, with its meaning; then `detect_s.WHAT` and `whole_s.COMPONENT`, one for each mark.
 
-DETECT, RECOVERY = "detect_s", "whole_s"
+Last is `ended_at.MACHINE` for each of two load balancers.
+"""
+
+DETECT, RECOVERY, ENDED = "detect_s", "whole_s", "ended_at"
 
 T = TypeVar("T")
 Values = dict[str, float | None]
@@ -74,6 +80,8 @@ def figures(recording: Recording, limits: Mapping[str, float]) -> tuple[Figure, 
 def sentence(name: str) -> str:
     """What a figure means."""
     kind, _, what = name.partition(".")
+    if kind == ENDED:
+        return f"connections through {what} that ended while the fault was in"
     if not _of_a_mark(name):
         return FIGURES[name]
     return (
@@ -103,7 +111,9 @@ def _values(recording: Recording) -> Values:
         values |= _watch_gap(recording, injected)
         if recording.streams:
             values["watch.cut"] = _count(recording.streams, lambda s: bool(s.error) and s.ended >= injected)
+        values |= _address(recording, injected)
     values |= _kept(recording)
+    values |= {f"{ENDED}.{name}": count for name, count in recording.ended_at.items()}
     values["leader_changes"] = recording.leader_changes
     values["pauses.longest_s"] = max((pause.seconds for pause in recording.pauses), default=0.0)
     return {name: None if value is None else round(value, 3) for name, value in values.items()}
@@ -168,6 +178,22 @@ def _watch_gap(recording: Recording, injected: float) -> Values:
     until = max([recording.seconds, *moments]) if owed else max(moments)
     gap = _longest(injected, moments, until)
     return {"watch.gap_s": gap[1] - gap[0], "watch.gap_paused_s": _paused(recording.pauses, *gap)}
+
+
+def _address(recording: Recording, injected: float) -> Values:
+    """Where the shared address was after the injection; nothing where it is not known, or none is shared."""
+    if not recording.holders:
+        return {}
+    edges = sorted({injected, recording.seconds, *(e for h in recording.holders for e in (h.since, h.until))})
+    spans = [(one, other) for one, other in pairwise(edges) if one >= injected]
+    counts = [sum(h.since <= one and other <= h.until for h in recording.holders) for one, other in spans]
+    nowhere = [span for span, count in zip(spans, counts, strict=True) if count == 0]
+    twice = [span for span, count in zip(spans, counts, strict=True) if count > 1]
+    return {
+        "address.moves": sum(each.since >= injected for each in recording.holders),
+        "address.nowhere_s": max((other - one for one, other in nowhere), default=0.0),
+        "address.twice_s": sum(other - one for one, other in twice),
+    }
 
 
 def _kept(recording: Recording) -> Values:

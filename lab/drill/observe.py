@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 from lab.drill import workload
 from lab.drill.probes import Probes, Seen, probing
-from lab.drill.recording import Kind, Mark, Recording, Title
+from lab.drill.recording import Holding, Kind, Mark, Recording, Title
 from lab.errors import LabError
 from lab.health.cluster import Api
 from lab.model import Lab, Node
@@ -39,6 +39,8 @@ class Observation:
         self.marks: list[Mark] = []
         self.read_back: tuple[int, ...] = ()
         self.leader_changes = 0
+        self.holders: tuple[Holding, ...] = ()
+        self.ended_at: dict[str, int] = {}
         self._began = datetime.now(UTC)
         self._marking = threading.Lock()
         self._probes: Probes | None = None
@@ -59,6 +61,11 @@ class Observation:
         """Seconds on the recording's clock."""
         assert self._probes is not None
         return self._probes.now()
+
+    @property
+    def seconds(self) -> float:
+        """How long the probes ran, or have run so far."""
+        return self.now() if self._seen is None else self._seen.seconds
 
     def let_pass(self, seconds: float) -> None:
         """Let the probes run for a while."""
@@ -122,7 +129,9 @@ class Observation:
             marks=tuple(sorted(self.marks, key=lambda each: each.at)),
             read_back=self.read_back,
             leader_changes=self.leader_changes,
-            **({"seconds": self.now()} | seen),
+            holders=self.holders,
+            ended_at=self.ended_at,
+            **({"seconds": self.seconds} | seen),
         )
 
 

@@ -13,6 +13,8 @@ import jinja2
 from jinja2.bccache import Bucket
 from markupsafe import Markup
 
+from lab.texts import Bilingual
+
 
 class _Compiled(jinja2.BytecodeCache):
     """Caches compiled templates for the whole process, since a class has a page for each seat."""
@@ -46,13 +48,27 @@ def environment(folder: Path) -> jinja2.Environment:
     )
 
 
-def parts(folder: Path) -> dict[str, Markup]:
-    """Return a folder's page.css as `style`, page.js as `script`, and the `policy` that only allows these."""
+def both(said: Bilingual, element: str = "span") -> Markup:
+    """Return a text in both languages, one of which is visible; once if they are the same."""
+    if said.en == said.ko:
+        return Markup.escape(said.en)
+    parts = zip(("en", "ko"), said, strict=True)
+    return Markup("").join(
+        Markup('<{0} class="t" lang="{1}">{2}</{0}>').format(element, language, text)
+        for language, text in parts
+    )
+
+
+def parts(folder: Path, *, connects: bool = False) -> dict[str, Markup]:
+    """Return a folder's page.css as `style`, page.js as `script`, and the `policy` that only allows these.
+
+    A page that `connects` may also ask the server that it came from.
+    """
     style, script = ((folder / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     policy = (
         f"default-src 'none'; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
-    )
+    ) + ("; connect-src 'self'" if connects else "")
     texts = {"style": style, "script": script, "policy": policy}
     return {name: Markup(text) for name, text in texts.items()}  # noqa: S704  this repository's own files
 

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 
 from lab.drill import onepage, words
 from lab.drill.recording import Figure, Report, Result
 from lab.drill.stories import STORIES, Story
 from lab.drill.summary import Drill, Runs, profiles, summarise
-from lab.drill.timeline import BINS, DECADES, DOWN, UP, Timeline, reach, timeline
+from lab.drill.timeline import BINS, DECADES, DOWN, HELD, UP, Timeline, reach, timeline
 from lab.drill.words import (
     CHANGE_HEADINGS,
     CHANGE_MARKS,
@@ -130,8 +129,9 @@ def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, 
         "exemptions": [Bilingual(each.en, each.ko) for each in result.exemptions],
         "victims": ", ".join(recording.victims),
         "title": words.picture(story.title, recording.profile, chosen),
-        "description": _description(line, lanes),
+        "description": _description(line, lanes, [words.held(each.machine) for each in line.holders]),
         "lanes": lanes,
+        "holders": [words.held(each.machine) for each in line.holders],
         "marks": [
             (each.at - zero, each.kind, words.phrase(each.what))
             for each in sorted(recording.marks, key=lambda mark: mark.at)
@@ -139,14 +139,15 @@ def _drawn(result: Result, story: Story, chosen: Bilingual, scale: tuple[float, 
     }
 
 
-def _description(line: Timeline, lanes: list[dict[str, Bilingual]]) -> Bilingual:
-    """A timeline's text alternative: the labelled marks in order of time, then the lanes."""
+def _description(line: Timeline, lanes: list[dict[str, Bilingual]], holders: list[Bilingual]) -> Bilingual:
+    """A timeline's text alternative: the labelled marks in order of time, the lanes, the address's holders."""
     marks = sorted((each for each in line.lines if each.labelled), key=lambda each: each.seconds)
     said = [words.mark(each.mark.kind, each.seconds) for each in marks]
     said += [
         Bilingual(*(": ".join(both) for both in zip(each["name"], each["counts"], strict=True)))
         for each in lanes
     ]
+    said += holders
     return Bilingual(". ".join(each.en for each in said) + ".", ". ".join(each.ko for each in said) + ".")
 
 
@@ -182,8 +183,8 @@ def _environment(*, change: bool) -> jinja2.Environment:
         "lanes": LANES,
         "marks": {kind: MARKS[kind] for kind in (CHANGE_MARKS if change else DRILL_MARKS)},
         "probes": PROBES,
-        "both": _spans,
-        "tspans": _tspans,
+        "both": onepage.both,
+        "tspans": partial(onepage.both, element="tspan"),
         "figure": partial(words.figure, measures=CHANGE_MEASURES if change else MEASURES),
         "mark": words.mark,
         "measure": lambda name: words.COLUMNS[name.partition(".")[2]],
@@ -193,26 +194,8 @@ def _environment(*, change: bool) -> jinja2.Environment:
         "spread": words.spread,
         "bins": BINS,
         "up": UP,
+        "held": HELD,
         "second": round(UP - UP * 3 / DECADES),
         "lane_height": UP + DOWN,
     }
     return environment
-
-
-def _spans(said: Bilingual) -> Markup:
-    return _both(said, "span")
-
-
-def _tspans(said: Bilingual) -> Markup:
-    return _both(said, "tspan")
-
-
-def _both(said: Bilingual, element: str) -> Markup:
-    """A text in both languages, one of which is visible; once if they are the same."""
-    if said.en == said.ko:
-        return Markup.escape(said.en)
-    parts = zip(("en", "ko"), said, strict=True)
-    return Markup("").join(
-        Markup('<{0} class="t" lang="{1}">{2}</{0}>').format(element, language, text)
-        for language, text in parts
-    )

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from lab.model import Frozen
 
 Kind = Literal["inject", "detect", "heal", "whole", "begin", "step", "end"]
@@ -64,6 +66,14 @@ class Pause(Frozen):
     seconds: float
 
 
+class Holding(Frozen):
+    """A time in which a load balancer had the API's address, where two share it."""
+
+    machine: str
+    since: float
+    until: float
+
+
 class Title(Frozen):
     """A measured change's title, in both languages."""
 
@@ -77,7 +87,8 @@ class Recording(Frozen):
     `connections`: new connections, each of which reads an object. `writes`: on a keep-alive connection,
     one after the other. `service`: a Service of the cluster, through its node port. `watch`: every write that a
     watch received. `read_back`: the numbers of all writes that the cluster had at the end. `victims`: the
-    machines with the fault. `leader_changes`: of etcd, during the run.
+    machines with the fault. `leader_changes`: of etcd, during the run. `holders`: when each load balancer had
+    the API's address, if two share it; `ended_at`: how many connections ended at each while the fault was in.
     """
 
     drill: str
@@ -96,6 +107,8 @@ class Recording(Frozen):
     pauses: tuple[Pause, ...] = ()
     read_back: tuple[int, ...] = ()
     leader_changes: int = 0
+    holders: tuple[Holding, ...] = ()
+    ended_at: dict[str, int] = Field(default_factory=dict)
     title: Title | None = None
 
     @property

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lab.errors import LabError
 from lab.health.cluster import ask_health
+from lab.health.facts.gather import ask_machine
 from lab.model import Node
 from lab.system.wait import wait_until
 
@@ -49,6 +50,10 @@ def _parts(scene: Scene) -> dict[str, Callable[[], str | None]]:
     for node in scene.victims:
         if node in lab.control_planes:
             parts[f"{node.name} API server"] = partial(_why_not_ready, node.address, 6443, ca)
+        if node in lab.etcd_members and lab.external_etcd:
+            parts[f"{node.name} etcd"] = partial(_etcd_problem, scene, node)
+        if node in lab.pair:
+            parts[f"{node.name} HAProxy"] = partial(_why_not_ready, node.address, lab.api.port, ca)
         if node in lab.kubernetes_nodes:
             parts[f"{node.name} kubelet"] = partial(_kubelet_problem, scene, node)
     return parts
@@ -67,6 +72,15 @@ def _why_not_ready(address: IPv4Address, port: int, ca: str) -> str | None:
     except LabError as error:
         return error.message
     return None if status == http.client.OK else f"answered {status}: {text[:80]}"
+
+
+def _etcd_problem(scene: Scene, node: Node) -> str | None:
+    """Why a machine's member of etcd does not answer with a majority; an API server beside it says so, too."""
+    try:
+        health = ask_machine(scene.session.remote, node, "etcd-health").etcd_health
+    except LabError as error:
+        return error.message
+    return None if health == "healthy" else health
 
 
 def _kubelet_problem(scene: Scene, node: Node) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from lab.drill import balancer_log, undo
+from lab.drill import address, balancer_log, undo
 from lab.drill.catalogue import ALWAYS, Drill
 from lab.drill.figures import figures
 from lab.drill.observe import AFTER, BEFORE, Observation, service_nodes, workload_runs
@@ -15,6 +15,7 @@ from lab.drill.scene import Scene, etcd
 from lab.errors import ConfigError, LabError, LabStateError, WaitTimedOut
 from lab.health import verify
 from lab.model import Node
+from lab.plans import pair
 from lab.session import Session
 from lab.system.wait import wait_until
 
@@ -117,13 +118,14 @@ def _run(session: Session, drill: Drill, number: int, node_port: int) -> Result:
 
     observed.attempt(recover)
     recording = observed.recording(drill.name, run=number, victims=victims)
-    limits = ALWAYS | (dict(drill.limits) if recording.profile == "tuned" else {})
+    limits = ALWAYS | (dict(drill.limits_in(session.lab)) if recording.profile == "tuned" else {})
     return Result(recording=recording, figures=figures(recording, limits), problem=observed.problem)
 
 
 def _break(observed: Observation, drill: Drill, victims: tuple[Node, ...], node_port: int) -> None:
     """Inject the fault and revert it while the probes run. After an interrupt the fault is reverted, too."""
     session = observed.session
+    first = pair.holding(session.lab, session.remote)
     via = service_nodes(session.lab, [node for node in session.lab.nodes if node not in victims])
     scene = Scene(session, victims, observed.mark, observed.api.read_again)
     limit = BEFORE + drill.prepares + drill.seconds + RECOVERY + 120
@@ -135,6 +137,16 @@ def _break(observed: Observation, drill: Drill, victims: tuple[Node, ...], node_
         observed.finish()
     times = observed.wall, observed.first("inject"), observed.first("heal")
     observed.attempt(lambda: observed.marks.extend(balancer_log.marks(session, *times)))
+    observed.attempt(lambda: _where_the_address_was(observed, first))
+
+
+def _where_the_address_was(observed: Observation, first: frozenset[str]) -> None:
+    """Keep when each of two load balancers had the API's address; `first` are those that had it at first."""
+    session, injected, healed = observed.session, observed.first("inject"), observed.first("heal")
+    logs = {node.name: address.ask(session, node, observed.wall) for node in session.lab.pair}
+    observed.holders = address.holdings(logs, first, injected, observed.seconds)
+    observed.ended_at = address.ended(logs, injected, healed)
+    observed.marks += address.marks(observed.holders, injected, healed)
 
 
 def _let_happen(observed: Observation, scene: Scene, drill: Drill) -> None:

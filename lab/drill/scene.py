@@ -14,6 +14,7 @@ from lab.errors import LabStateError
 from lab.health.cluster import Api
 from lab.health.facts.gather import ask_machine
 from lab.model import Node
+from lab.plans import pair
 from lab.remote import side_by_side
 from lab.session import Session
 from lab.system.paths import PROVISION
@@ -91,6 +92,23 @@ def etcd(session: Session) -> Etcd:
         if status.leader == status.member:
             return Etcd(node, status.term)
     raise LabStateError("etcd has no leader", hint="`./inv verify -k etcd` shows more")
+
+
+def holder(session: Session) -> Node:
+    """The only load balancer, or of two the one that has the API's address.
+
+    Raises LabStateError where both have it, or neither.
+    """
+    lab = session.lab
+    if not lab.pair:
+        return lab.balancers[0]
+    holding = pair.holding(lab, session.remote)
+    if len(holding) != 1:
+        who = "both load balancers have" if holding else "no load balancer has"
+        raise LabStateError(
+            f"{who} the API's address, {lab.api.address}", hint="`./inv verify -k one-holder` shows more"
+        )
+    return next(node for node in lab.pair if node.name in holding)
 
 
 def raft_term(session: Session, node: Node) -> int:

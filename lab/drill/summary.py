@@ -12,7 +12,7 @@ from typing import Literal
 
 from lab.drill.recording import Figure, Report, Result, Title
 from lab.drill.stories import STORIES
-from lab.drill.words import RECOVERY
+from lab.drill.words import ENDED, RECOVERY
 
 FIRST_PROFILES = ("tuned", "reference")
 GAP = "longest_gap_s"
@@ -21,7 +21,8 @@ ALWAYS = (
     *("detect_s", "connections.longest_gap_s", "connections.failed", "connections.slow"),
     *("writes.longest_gap_s", "writes.failed", "writes.slow", "writes.lost"),
     *("service.longest_gap_s", "service.failed", "service.slow"),
-    *("watch.gap_s", "watch.missed", "watch.repeated", "leader_changes", "whole_s"),
+    *("watch.gap_s", "watch.missed", "watch.repeated", "watch.cut", "leader_changes", "whole_s"),
+    *("address.moves", "address.nowhere_s", "address.twice_s"),
 )
 """Figures that are shown even without a limit."""
 
@@ -47,7 +48,7 @@ class Row:
     @property
     def matters(self) -> bool:
         """Whether a short table shows it."""
-        return self.limit is not None or self.name in ALWAYS or self.name.startswith(RECOVERY)
+        return self.limit is not None or self.name in ALWAYS or self.name.startswith((RECOVERY, ENDED))
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ UP, DOWN = 34, 7
 """Pixels of a lane above its baseline, for responses, and below it, for failures only."""
 
 LABEL, TITLE, GAP, AXIS = 17, 18, 10, 36
+HELD = 8
+"""Pixels of a bar that shows when a load balancer had the API's address."""
+
 RIGHT_SIDE = 55.0
 """From this per cent on, a label is to the left of its line, so that it stays on the page."""
 
@@ -86,6 +89,15 @@ class Lane:
 
 
 @dataclass(frozen=True)
+class HolderRow:
+    """When one load balancer had the API's address: bars from and to, in per cent; `y` is the bars' top."""
+
+    machine: str
+    y: int
+    bars: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
 class Timeline:
     """Everything that is drawn of one run."""
 
@@ -97,6 +109,7 @@ class Timeline:
     lines: tuple[Line, ...]
     pauses: tuple[tuple[float, float], ...]
     lanes: tuple[Lane, ...]
+    holders: tuple[HolderRow, ...]
     wholes: tuple[float, ...]
     wholes_y: int
 
@@ -119,7 +132,8 @@ def timeline(recording: Recording, before: float | None = None, after: float | N
     top = LABEL * sum(line.labelled for line in lines) + 4
     lanes = _lanes(recording, span, top)
     wholes = tuple(span.place(mark.at) for mark in recording.marks if mark.kind == "whole")
-    wholes_y = top + len(lanes) * (TITLE + UP + DOWN + GAP)
+    holders = _holders(recording, span, top + len(lanes) * (TITLE + UP + DOWN + GAP))
+    wholes_y = top + len(lanes) * (TITLE + UP + DOWN + GAP) + len(holders) * (TITLE + HELD + GAP)
     bottom = wholes_y + (TITLE + 12 if wholes else 0)
     return Timeline(
         height=bottom + AXIS,
@@ -130,6 +144,7 @@ def timeline(recording: Recording, before: float | None = None, after: float | N
         lines=lines,
         pauses=tuple((span.place(p.at), span.place(p.at + p.seconds)) for p in recording.pauses),
         lanes=lanes,
+        holders=holders,
         wholes=wholes,
         wholes_y=wholes_y,
     )
@@ -208,6 +223,23 @@ def _lanes(recording: Recording, span: Span, top: int) -> tuple[Lane, ...]:
             connected = _connected(recording, span) if name == "watch" else ""
             lanes.append(_lane(name, y, seen, span, connected))
     return tuple(lanes)
+
+
+def _holders(recording: Recording, span: Span, top: int) -> tuple[HolderRow, ...]:
+    """A row for each load balancer that had the shared address at some time, by name."""
+    names = sorted({each.machine for each in recording.holders})
+    return tuple(
+        HolderRow(
+            name,
+            top + index * (TITLE + HELD + GAP) + TITLE,
+            tuple(
+                (span.place(each.since), span.place(each.until))
+                for each in recording.holders
+                if each.machine == name
+            ),
+        )
+        for index, name in enumerate(names)
+    )
 
 
 def _watched(recording: Recording) -> list[Seen]:

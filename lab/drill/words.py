@@ -18,6 +18,8 @@ _PLACEHOLDERS = {
     "whole_again": ("component",),
     "until": ("noticed",),
     "measured": ("probe", "measure"),
+    "held": ("machine",),
+    "ended_at": ("machine",),
     "mark": ("mark", "seconds"),
     "headline_one": ("passed", "runs"),
     "headline": ("passed", "runs"),
@@ -29,7 +31,15 @@ _PLACEHOLDERS = {
     "over": ("broken", "runs"),
     "unseen": ("count", "runs"),
 }
-_WITH_A_MACHINE = ("taken_out", "not_ready", "behind_load_balancer", "api_server")
+_WITH_A_MACHINE = (
+    "taken_out",
+    "not_ready",
+    "behind_load_balancer",
+    "api_server",
+    "etcd_member",
+    "address_at",
+    "haproxy",
+)
 _CHANGE_PARTS = ("added", "removed", "replaced", "resized", "upgraded", "changed")
 _TEXTS = texts.read(
     Path(__file__).with_suffix(".yaml"),
@@ -60,8 +70,8 @@ DRILL_MARKS = ("inject", "detect", "heal", "whole")
 CHANGE_MARKS = ("begin", "step", "end", "whole")
 """The marks of a report on drills, and of one on a change, in order."""
 
-DETECT, RECOVERY = "detect_s.", "whole_s."
-"""Name prefixes of the figures for each detection and each component's recovery."""
+DETECT, RECOVERY, ENDED = "detect_s.", "whole_s.", "ended_at."
+"""Name prefixes of figures: for each detection, each component's recovery, each load balancer's connections."""
 
 
 def figure(name: str, measures: Mapping[str, Bilingual] = MEASURES) -> Bilingual:
@@ -72,6 +82,8 @@ def figure(name: str, measures: Mapping[str, Bilingual] = MEASURES) -> Bilingual
         return SENTENCES["whole_again"].fill(component=phrase(name.removeprefix(RECOVERY)))
     if name.startswith(DETECT):
         return SENTENCES["until"].fill(noticed=phrase(name.removeprefix(DETECT)))
+    if name.startswith(ENDED):
+        return SENTENCES["ended_at"].fill(machine=name.removeprefix(ENDED))
     probe, _, measure = name.partition(".")
     if probe in PROBES and measure in measures:
         return SENTENCES["measured"].fill(probe=PROBES[probe], measure=measures[measure])
@@ -95,6 +107,11 @@ def change_title(parts: Mapping[str, Sequence[str]]) -> Bilingual:
         return SENTENCES["no_change"]
     joined = Bilingual(*("; ".join(language) for language in zip(*found, strict=True)))
     return SENTENCES["change"].fill(parts=joined)
+
+
+def held(machine: str) -> Bilingual:
+    """Return the title of the row that shows when a load balancer had the API's address."""
+    return SENTENCES["held"].fill(machine=machine)
 
 
 def only_balancer(machine: str) -> Bilingual:

@@ -28,6 +28,9 @@ PROGRAMS = tuple(f"usr/bin/{name}" for name in ("kubeadm", "kubelet", "kubectl",
 OF_CONTROL_PLANES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd")
 """Short names of images that only control planes start."""
 
+OF_ETCD_MACHINES = ("etcd", "pause")
+"""Those that an etcd machine starts."""
+
 
 @dataclass(frozen=True)
 class GoldenImage:
@@ -68,11 +71,13 @@ def parse(text: str) -> tuple[GoldenImage, ...]:
 def missing(node: Node, known: Iterable[GoldenImage], there: Iterable[str]) -> tuple[GoldenImage, ...]:
     """The images that a machine needs and does not have; `there` are the names of those it has."""
     has = set(there)
-    return tuple(
-        each
-        for each in known
-        if each.name not in has and (node.spec.serves_api or short_name(each.name) not in OF_CONTROL_PLANES)
-    )
+    return tuple(each for each in known if each.name not in has and _needs(node, short_name(each.name)))
+
+
+def _needs(node: Node, name: str) -> bool:
+    if not node.spec.runs_kubelet:
+        return name in OF_ETCD_MACHINES
+    return node.spec.serves_api or name not in OF_CONTROL_PLANES
 
 
 def write(lab: Lab, golden: str, wanted: Sequence[GoldenImage], target: Path) -> None:

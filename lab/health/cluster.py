@@ -112,6 +112,7 @@ class MemberFact:
 class BackendFact:
     """One server of HAProxy's backend (management guide 9.1, "CSV format").
 
+    `sessions` are all since HAProxy's start, `open` those that are open now.
     While a check is under way (`checking`), `check_status` is the last one's and `check_code` is not known.
     """
 
@@ -121,6 +122,7 @@ class BackendFact:
     check_code: str
     sessions: int
     checking: bool = False
+    open: int = 0
 
 
 class Api:
@@ -295,6 +297,7 @@ def read_backends(said: str) -> tuple[BackendFact, ...]:
             row.get("check_code") or "",
             int(row["stot"] or 0),
             (row.get("check_status") or "").startswith(CHECKING),
+            int(row.get("scur") or 0),
         )
         for row in rows
         if row["pxname"] == "apiserverbackend" and row["svname"] not in ("FRONTEND", "BACKEND")

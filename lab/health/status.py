@@ -7,23 +7,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from lab import exit_codes
 from lab.errors import LabError
-from lab.health import causes
+from lab.health import causes, tolerance
 from lab.health.causes import Cause
 from lab.health.causes.cause import listed
-from lab.health.checks import cases
-from lab.health.checks.check import Verdict
+from lab.health.checks import cases, etcd, virtual_address
+from lab.health.checks.check import Verdict, answers
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
+from lab.health.tolerance import IfLost
 from lab.model import Lab
 from lab.session import Session
 from lab.unknown import Unknown
@@ -48,6 +49,9 @@ FIRST = 8
 SOON = 2.0
 """Seconds before a second look at what may pass: etcd elects a leader in one or two."""
 
+ADDRESS, LEADERSHIP = "API's address", "etcd's leader"
+"""What one machine at a time has."""
+
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 
 
@@ -56,7 +60,9 @@ class MachineStatus:
     """One machine: whether it answers, and what the cluster says (`-` for one that is no node of it).
 
     `state` is the provider's for one that does not answer since it does not run, such as "paused"; else "".
-    `version` is its kubelet's, as the cluster shows it; "" for a machine that is no node.
+    `version` is its kubelet's, as the cluster shows it; "" for a machine that is no node. `has` is what only
+    one machine has at a time: ADDRESS, LEADERSHIP. `if_lost` is what the lab does if it loses this machine,
+    too; None where the lab is down, or the machine is lost already.
     """
 
     name: str
@@ -66,6 +72,8 @@ class MachineStatus:
     cluster: str
     state: str = ""
     version: str = ""
+    has: tuple[str, ...] = ()
+    if_lost: IfLost | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,9 @@ class Status:
 
     `causes` are common causes of failing checks, `problems` the checks that fail for another reason and what
     they found (of a lab that is down one line for each check), `losses` what would stop a degraded lab.
-    `upgrading` is the Kubernetes version that an upgrade under way leads to; "" if none is.
+    `upgrading` is the Kubernetes version that an upgrade under way leads to; "" if none is. `holder` is the
+    load balancer that has the API's address, where two share it; "" if that is not one, or unknown. `leader` is
+    the machine whose etcd member leads; "" if none does, or if it is unknown.
     """
 
     lab: str
@@ -86,6 +96,25 @@ class Status:
     losses: tuple[str, ...] = ()
     causes: tuple[Cause, ...] = ()
     upgrading: str = ""
+    holder: str = ""
+    leader: str = ""
+
+    @property
+    def place(self) -> str:
+        """The API's URL, and which load balancer has its address if two share it."""
+        return f"{self.api}, at {self.holder}" if self.holder else self.api
+
+    @property
+    def tolerance(self) -> str:
+        """Who leads etcd, and which one machine the lab can still lose, in words; "" of a lab that is down."""
+        if self.health == "down":
+            return ""
+        led = f"{self.leader} leads etcd" if self.leader else "no member is known to lead etcd"
+        spare = [machine.name for machine in self.machines if machine.if_lost == "works"]
+        which = f"any one of {listed(spare)}" if len(spare) > 1 else "".join(spare) or "no machine"
+        if len(spare) == len(self.machines):
+            which = "any one machine"
+        return f"{led}; the lab tolerates the loss of {which}"
 
     @property
     def versions_differ(self) -> bool:
@@ -117,7 +146,7 @@ def look(session: Session) -> Status:
 
 
 def _look(session: Session) -> Status:
-    reason = _why_not_up(session)
+    reason = why_not_up(session)
     if reason is not None:
         return _down(session.lab, reason)
     lab, workspace, remote = session.lab, session.workspace, session.remote
@@ -139,8 +168,11 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
     problems = (
         (*silent, *(_once_for_each_check(others) if problem else map(_finding, others))) if cluster else ()
     )
-    losses = _losses(lab, facts) if health == "degraded" else ()
-    machines = _machines(lab, facts)
+    losses = tolerance.sentences(lab, facts) if health == "degraded" else ()
+    holding, _ = virtual_address.holders(lab, facts)
+    statuses, _ = answers(facts, lab.etcd_members, lambda machine: machine.etcd_status)
+    leader = etcd.leader(statuses)
+    machines = _machines(lab, facts, works=health != "down", holding=holding, leader=leader)
     return Status(
         lab.name,
         lab.api.url,
@@ -151,6 +183,8 @@ def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
         losses,
         causes=known,
         upgrading=facts.upgrading,
+        holder=next(iter(holding)) if len(holding) == 1 else "",
+        leader=leader,
     )
 
 
@@ -160,24 +194,33 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status) | {"causes": known, "all_ready": status.all_ready}, indent=2)
 
 
-def shown(status: Status) -> RenderableType:
-    """Return the status as a table for people."""
-    columns = ["machine", "role", "address", "answers", "cluster"]
-    table = Table(*columns, *(["version"] if status.versions_differ else []), box=None, pad_edge=False)
+def shown(status: Status, marked: Collection[str] = ()) -> RenderableType:
+    """Return the status as a table for people; the rows of `marked` machines stand out."""
+    # A narrow terminal breaks the last columns between words, and cuts no name or address.
+    columns: list[Column | str] = [
+        *(Column(name, no_wrap=True) for name in ("machine", "role", "address")),
+        *("answers", "cluster"),
+        *(["version"] if status.versions_differ else []),
+    ]
+    table = Table(*columns, "has", "if lost", box=None, pad_edge=False)
     for machine in status.machines:
         why = f": {machine.state}" if machine.state else ""
         answers = Text("yes", "green") if machine.answers else Text(f"no{why}", "red")
         colour = "green" if machine.cluster in ("Ready", "-") else "red"
         version = [machine.version or "-"] if status.versions_differ else []
         cluster = Text(machine.cluster, colour)
-        table.add_row(machine.name, machine.role, machine.address, answers, cluster, *version)
+        lost = Text(machine.if_lost or "-", "yellow" if machine.if_lost == "stops" else "")
+        has = ", ".join(machine.has) or "-"
+        name, style = (f"{machine.name} *", "reverse") if machine.name in marked else (machine.name, None)
+        said = (name, machine.role, machine.address)
+        table.add_row(*said, answers, cluster, *version, has, lost, style=style)
     return Group(table, "", *(Text(line, COLOURS[status.health]) for line in _lines(status)))
 
 
 def _lines(status: Status) -> list[str]:
     under_way = f"an upgrade to Kubernetes {status.upgrading} is under way; `./inv up` continues it"
     if status.health == "healthy":
-        said = [f"{status.lab}: healthy; the API is {status.api}"]
+        said = [f"{status.lab}: healthy; the API is {status.place}", status.tolerance]
         return [*said, under_way] if status.upgrading else said
     known = [line for each in status.causes for line in _cause(each, status.problem)]
     if status.health == "down":
@@ -186,9 +229,10 @@ def _lines(status: Status) -> list[str]:
         first = [f"  problem: {line}" for line in status.problems[:FIRST]]
         first += [f"  and {more} more: `./inv verify` shows all"] if more > 0 else []
         return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv up{by_hand}"]
-    lines = [f"{status.lab}: degraded; it works, and the API is {status.api}", *known]
+    lines = [f"{status.lab}: degraded; it works, and the API is {status.place}", *known]
     lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]
+    lines += [status.tolerance]
     lines += [under_way] if status.upgrading else []
     return [*lines, "next: `./inv up` repairs what it can; `./inv verify` explains failing checks"]
 
@@ -202,7 +246,8 @@ def _cause(cause: Cause, problem: str) -> list[str]:
     )
 
 
-def _why_not_up(session: Session) -> str | None:
+def why_not_up(session: Session) -> str | None:
+    """Why there is nothing that could be asked; None if there is. Reads files and routes only."""
     workspace = session.workspace
     if not workspace.ssh_config.exists() or not (workspace.kubeconfig.exists() or workspace.has_machines()):
         return "the lab is not up"
@@ -222,13 +267,17 @@ def _down(lab: Lab, reason: str) -> Status:
     return Status(lab.name, lab.api.url, "down", machines, reason)
 
 
-def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
+def _machines(
+    lab: Lab, facts: Facts, *, works: bool, holding: Collection[str], leader: str
+) -> tuple[MachineStatus, ...]:
     nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
     missing = "unknown" if isinstance(facts.api.nodes, Unknown) else "not a node"
     versions = {node.name: node.version for node in nodes}
     said = {node.name: "Ready" if node.ready else f"not Ready: {node.reason}" for node in nodes}
     # For 40 s after its kubelet has ended, the API still calls a node Ready.
     said |= {name: "unknown" for name in facts.off if said.get(name) == "Ready"}
+    there = [name for name, machine in facts.machines.items() if works and _answers(machine)]
+    lost = tolerance.if_lost(lab, facts, there)
     return tuple(
         MachineStatus(
             node.name,
@@ -238,6 +287,8 @@ def _machines(lab: Lab, facts: Facts) -> tuple[MachineStatus, ...]:
             said.get(node.name, missing) if node in lab.kubernetes_nodes else "-",
             facts.off.get(node.name, ""),
             versions.get(node.name, ""),
+            (*([ADDRESS] if node.name in holding else []), *([LEADERSHIP] if node.name == leader else [])),
+            lost.get(node.name),
         )
         for node in lab.nodes
     )
@@ -294,39 +345,3 @@ def _once_for_each_check(verdicts: list[Verdict]) -> list[str]:
         also = f" (also on {listed([verdict.machine for verdict in more])})" if more else ""
         lines.append(f"{first.title}{also}: {first.found}")
     return lines
-
-
-def _losses(lab: Lab, facts: Facts) -> tuple[str, ...]:
-    """Each further loss of one machine that would stop the lab, apart from a load balancer's."""
-    serving = [name for name, answers in facts.api.direct.items() if answers["/readyz"] == (200, "ok")]
-    voting = [node.name for node in lab.etcd_members if _etcd_is_well(facts, node.name)]
-    quorum = len(lab.etcd_members) // 2 + 1
-    nodes = () if isinstance(facts.api.nodes, Unknown) else facts.api.nodes
-    ready = {node.name for node in nodes if node.ready}
-    working = [node.name for node in lab.workers if node.name in ready]
-    pods = () if isinstance(facts.api.pods, Unknown) else facts.api.pods
-    naming = sorted({pod.node for pod in pods if pod.name.startswith("coredns-") and pod.ready})
-    found = []
-    if len(voting) <= quorum:
-        words = f"etcd needs {quorum} of its {len(lab.etcd_members)} members to take writes"
-        found.append(f"the loss of {_either(voting)}: {words}")
-    if len(serving) == 1:
-        found.append(f"the loss of {serving[0]}: no other API server is well")
-    if len(working) == 1:
-        found.append(f"the loss of {working[0]}: no other worker is Ready")
-    if len(naming) == 1:
-        found.append(f"the loss of {naming[0]}: no other node answers pods' questions for names")
-    return tuple(found) or ("the loss of the load balancer; not that of any other one machine",)
-
-
-def _etcd_is_well(facts: Facts, name: str) -> bool:
-    machine = facts.machines[name]
-    if isinstance(machine, Unknown):
-        # An API server is ready only while its own member is well.
-        return name in facts.api.direct and facts.api.direct[name]["/readyz"] == (200, "ok")
-    section = machine.sections.get("etcd-health")
-    return section is not None and section.code == 0
-
-
-def _either(names: Iterable[str]) -> str:
-    return " or ".join(names) or "any control plane"

@@ -48,6 +48,9 @@ LOOK_FOR = "look for what makes pytest skip tests, such as a conftest.py of your
 FEW = 12
 """How many checks that did not run are shown by name; --json has all."""
 
+ETCD = "etcd"
+"""The group of checks that depend most on where etcd runs."""
+
 USUAL = 15.0
 """Seconds for all checks at the most where nothing is wrong and nothing is emulated; ten are usual."""
 
@@ -247,8 +250,9 @@ def shown(outcome: Outcome) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_header=False)
     ran = [verdict for verdict in outcome.verdicts if verdict.found != NOT_RUN]
     for group, verdicts in groupby(ran, key=lambda verdict: verdict.group):
-        table.add_row(Text(group, "bold"), "", "")
-        for name, each in groupby(verdicts, key=lambda verdict: verdict.name):
+        its = tuple(verdicts)
+        table.add_row(Text(_heading(group, its[0].topology), "bold"), "", "")
+        for name, each in groupby(its, key=lambda verdict: verdict.name):
             table.add_row(f"  {name}", *_line(tuple(each)))
     explained = causes.explained(outcome.causes)
     rest = [v for v in ran if v.outcome != "holds" and v.title not in explained]
@@ -256,6 +260,11 @@ def shown(outcome: Outcome) -> RenderableType:
     bad += [_missing_in_full(outcome)] if outcome.not_run else []
     notes = [Text(f"note: {note}\n") for note in dict.fromkeys(v.note for v in ran) if note]
     return Group(table, "", *bad, *notes, Text(outcome.summary, "bold green" if outcome.green else "bold red"))
+
+
+def _heading(group: str, topology: str) -> str:
+    """A group's name; of etcd's checks also where etcd runs in this lab."""
+    return f"{group} ({topology})" if group == ETCD and topology else group
 
 
 def _line(verdicts: tuple[Verdict, ...]) -> tuple[Text, str]:

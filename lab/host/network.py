@@ -45,6 +45,15 @@ def way(address: IPv4Address) -> Way | Unknown:
     return Way(entry.get("dev", ""), _gateway(entry))
 
 
+def neighbour(address: IPv4Address) -> str | Unknown:
+    """The MAC that the kernel sends packets for `address` to; "" if it knows none."""
+    answer = ask(["ip", "-4", "-json", "neighbour", "show", "to", str(address)])
+    if isinstance(answer, Unknown):
+        return answer
+    entries = json.loads(answer.stdout or "[]")
+    return next((entry["lladdr"] for entry in entries if "lladdr" in entry), "")
+
+
 def libvirt() -> Mapping[str, IPv4Network] | Unknown:
     """List libvirt's networks by name, active or not; empty if there is no libvirt."""
     if shutil.which("virsh") is None:

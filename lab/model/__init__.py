@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv4Network
 from typing import Literal
 
@@ -59,9 +59,11 @@ class Network(Frozen):
 
     `policy` is what the kit runs beside it to enforce NetworkPolicies; a manifest may bring its own.
     `public_addresses`: lab.yaml allows networks outside PRIVATE, whose owners the lab then can't reach.
+    `virtual_address` is the API's where two load balancers share it; None where there is one.
     """
 
     subnet: IPv4Network = IPv4Network("192.168.56.0/24")
+    virtual_address: IPv4Address | None = None
     pods: IPv4Network = IPv4Network("10.244.0.0/16")
     services: IPv4Network = IPv4Network("10.96.0.0/16")
     pod_network: str = "flannel"
@@ -155,7 +157,7 @@ class Libvirt(Frozen):
 
 
 class Lab(Frozen):
-    """A lab. `nodes` is in bring-up order: load balancer, control planes, workers."""
+    """A lab. `nodes` is in bring-up order: load balancers, etcd machines, control planes, workers."""
 
     name: str = "ha-lab"
     provider: Provider = "docker"
@@ -215,12 +217,21 @@ class Lab(Frozen):
 
     @property
     def api(self) -> Endpoint:
-        """The API's endpoint for everyone: the address of the first load balancer."""
-        address = self.balancers[0].address
+        """The API's endpoint for everyone: the virtual address, or that of the only load balancer."""
+        address = self.network.virtual_address or self.balancers[0].address
         names = dict.fromkeys(
             (str(address), *(name for each in self.balancers for name in (str(each.address), each.name)))
         )
         return Endpoint(address=address, port=self.load_balancer.port, certificate_names=tuple(names))
+
+    @property
+    def pair(self) -> tuple[Node, ...]:
+        """The load balancers that share the virtual address; none where there is only one load balancer."""
+        return self.balancers if self.network.virtual_address else ()
+
+    def standby_first(self, holding: Collection[str]) -> tuple[Node, ...]:
+        """The load balancers, those last that hold the virtual address: users notice what goes wrong there."""
+        return tuple(sorted(self.balancers, key=lambda node: node.name in holding))
 
     @property
     def route_target(self) -> IPv4Address:
@@ -233,8 +244,30 @@ class Lab(Frozen):
 
     @property
     def etcd_members(self) -> tuple[Node, ...]:
-        """The machines that run etcd: today the control planes (kubeadm's "stacked" topology)."""
-        return self.where(lambda role: role.etcd_member)
+        """The machines that run etcd: machines of its own, else the control planes."""
+        return tuple(node for node in self.nodes if self.is_etcd_member(node))
+
+    @property
+    def external_etcd(self) -> bool:
+        """Whether etcd runs on machines of its own ("external"), and not on the control planes ("stacked").
+
+        Those are kubeadm's words (kubernetes.io, "Options for Highly Available Topology").
+        """
+        return any(node.spec.etcd_member and not node.spec.serves_api for node in self.nodes)
+
+    @property
+    def topology(self) -> Literal["stacked", "external"]:
+        """Where etcd runs, in kubeadm's word."""
+        return "external" if self.external_etcd else "stacked"
+
+    def is_etcd_member(self, node: Node) -> bool:
+        """Whether a machine, which the lab may no longer have, runs etcd in this lab's topology."""
+        return node.spec.etcd_member and node.spec.serves_api != self.external_etcd
+
+    @property
+    def cluster_machines(self) -> tuple[Node, ...]:
+        """The machines that keep files of the cluster: its nodes, and those of etcd."""
+        return tuple(node for node in self.nodes if node.spec.runs_kubelet or self.is_etcd_member(node))
 
     @property
     def control_planes(self) -> tuple[Node, ...]:
@@ -253,7 +286,7 @@ class Lab(Frozen):
 
     @property
     def kubernetes_nodes(self) -> tuple[Node, ...]:
-        """Every machine that runs a kubelet."""
+        """Every machine that is a Kubernetes node."""
         return self.where(lambda role: role.runs_kubelet)
 
     def node(self, name: str) -> Node | None:

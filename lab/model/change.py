@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lab.model import Lab, Node
-from lab.model.roles import ROLES
+from lab.model.roles import ROLES, Role
 
 BEGIN_AGAIN = "change it back; or remove this lab with `./inv destroy`, then `./inv up` creates the other one"
 ANOTHER_LAB = "change it back; or create the other lab beside this one, with a lab file in another folder"
@@ -53,7 +53,22 @@ POD_NETWORK = "network.pod_network"
 VERSION = "kubernetes.version"
 """The key whose effect depends on its values: one minor at a time, and never back."""
 
+ETCD_COUNT = "nodes.etcd.count"
+"""The key whose effect depends on its values: 0 is another topology."""
+
+BALANCERS = f"nodes.{ROLES[Role.LOAD_BALANCER].config_key}.count"
+"""The key that gives the API another address, and so changes VIRTUAL_ADDRESS, too."""
+
+VIRTUAL_ADDRESS = "network.virtual_address"
+"""The API's address with two load balancers; a lab with one has none."""
+
 _UPGRADED = Effect("upgraded")
+_OTHER_TOPOLOGY = _impossible(
+    "etcd's data is on the control planes or on machines of its own, and no plan moves it while "
+    "the API uses it",
+    ANOTHER_LAB,
+)
+_OTHER_MEMBERS = _impossible("each API server is configured with the addresses of etcd's members", ANOTHER_LAB)
 _FETCHED = Effect("none", "machines have what was fetched already")
 _MEMBERS = Effect("members")
 _RESIZED = Effect("resized", "this provider's machines share what the host has")
@@ -71,6 +86,7 @@ EFFECTS: Mapping[str, Effect] = {
     "provider": _impossible("machines can't move from one provider to another", ANOTHER_LAB),
     VERSION: _UPGRADED,
     "kubernetes.source": Effect("none", "machines keep the golden machine that they are clones of"),
+    VIRTUAL_ADDRESS: _impossible("certificates, kubeconfigs and nodes know the API by it"),
     "network.subnet": _impossible("every machine, certificate and etcd member has an address in it"),
     "network.pods": _impossible("each node has a part of it already, and its pods have addresses there"),
     "network.services": _impossible("Services, CoreDNS and the API's certificate have addresses in it"),
@@ -90,7 +106,10 @@ EFFECTS: Mapping[str, Effect] = {
     "libvirt.emulated": _impossible("it is part of each domain, and of all its timeouts"),
     "libvirt.pool": _impossible("the machines' disks are in it"),
     "libvirt.management": _impossible("each machine has an address in it"),
-} | {f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()}
+    **{f"nodes.{spec.config_key}.{key}": effect for spec in ROLES.values() for key, effect in _GROUP.items()},
+    BALANCERS: _impossible("it changes the API's address, which certificates, kubeconfigs and nodes have"),
+    ETCD_COUNT: _OTHER_TOPOLOGY,
+}
 """Every key of lab.yaml. A test fails when a key is missing here."""
 
 
@@ -111,6 +130,11 @@ def version_effect(before: str, after: str) -> Effect:
             f"set it to a version of {was[0]}.{was[1] + 1} first, then `./inv up`, and go on from there",
         )
     return _UPGRADED
+
+
+def etcd_count_effect(before: str, after: str) -> Effect:
+    """The effect of another number of machines for etcd alone."""
+    return _OTHER_TOPOLOGY if "0" in (before, after) else _OTHER_MEMBERS
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -137,7 +161,11 @@ class Setting:
                 f"an upgrade to {self.under_way} is under way, and some machines have that version already",
                 f"set it to {self.under_way}, then `./inv up` completes the upgrade",
             )
-        return version_effect(self.before, self.after) if self.key == VERSION else EFFECTS[self.key]
+        if self.key == VERSION:
+            return version_effect(self.before, self.after)
+        if self.key == ETCD_COUNT:
+            return etcd_count_effect(self.before, self.after)
+        return EFFECTS[self.key]
 
 
 @dataclass(frozen=True)
@@ -192,10 +220,13 @@ def change(
     if before[POD_NETWORK] == after[POD_NETWORK] and all(manifests) and manifests[0] != manifests[1]:
         for values, sha256 in ((before, manifests[0]), (after, manifests[1])):
             values[POD_NETWORK] += f" (sha256 {sha256[:12]}…)"
+    # Another number of load balancers says so itself: the virtual address only follows from it.
+    implied = {VIRTUAL_ADDRESS} if before[BALANCERS] != after[BALANCERS] else set()
     differing = tuple(
         Setting(key, before[key], after[key], upgrading if key == VERSION else "")
         for key in EFFECTS
-        if _differs(key, before.get(key), after.get(key)) or (key == VERSION and upgrading)
+        if key not in implied
+        and (_differs(key, before.get(key), after.get(key)) or (key == VERSION and upgrading))
     )
     stay = [(made.node(node.name), node) for node in wanted.nodes]
     return Change(
@@ -222,7 +253,8 @@ def settings(lab: Lab) -> dict[str, str]:
     """A lab as lab.yaml's keys and values, as far as its machines show them.
 
     A machine's name is its group's prefix and a one-digit number (`lab.config`), so each machine shows the
-    prefix and the first address, even if the first machine is missing.
+    prefix and the first address, even if the first machine is missing. How many load balancers a lab has is
+    shown by its virtual address, even if one of two is missing.
     """
     found = dict(_flat("", lab.model_dump(mode="json", exclude={"nodes", "libvirt"})))
     if lab.libvirt is not None:
@@ -237,6 +269,7 @@ def settings(lab: Lab) -> dict[str, str]:
             found[f"{group}.memory_mib"] = _each(node.memory_mib for node in nodes)
             if not lab.emulated:  # emulated machines have one CPU each, whatever lab.yaml says
                 found[f"{group}.cpus"] = _each(node.cpus for node in nodes)
+    found[BALANCERS] = "2" if lab.network.virtual_address else "1"
     return found
 
 
@@ -260,4 +293,4 @@ def _shown(value: object) -> str:
         return ", ".join(map(str, value)) or "nothing"
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value) if value != "" else "nothing"
+    return "nothing" if value in ("", None) else str(value)

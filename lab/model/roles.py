@@ -16,13 +16,15 @@ class Role(StrEnum):
     """What a machine is for, with kubeadm's names; the value is used in tables, messages and node.env."""
 
     LOAD_BALANCER = "load-balancer"
+    ETCD = "etcd"
     CONTROL_PLANE = "control-plane"
     WORKER = "worker"
 
 
-Secret = Literal["bootstrap-token", "certificate-key", "proxy", "cluster-ca-key"]
+Secret = Literal["bootstrap-token", "certificate-key", "proxy", "cluster-ca-key", "etcd-ca-key"]
 """Secrets that a run gives to a machine, in memory only: to join, to join as a control plane, this host's
-proxies, to run `kubeadm init` with the lab's own CA."""
+proxies, to run `kubeadm init` with the lab's own CA, to make certificates with the lab's own CA of etcd (only
+where etcd has machines of its own)."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,15 @@ class RoleSpec:
     config_key: its section under `nodes` in lab.yaml.
     first_offset: where its addresses start, counted from the subnet's own address, if lab.yaml has none.
     runs_kubelet: its machines are Kubernetes nodes.
-    etcd_member: its machines are members of etcd.
+    etcd_member: its machines are members of etcd; control planes only where no machine of the lab runs etcd
+        alone (`Lab.is_etcd_member`).
     serves_api: its machines run an API server, which HAProxy sends connections to.
     balances: its machines run HAProxy.
-    cluster_ca: where its machines keep the certificate of the cluster's CA.
+    cluster_ca: where its machines keep the certificate of the cluster's CA; "" if they need none.
     templates: file below the machine's folder → template of provision/templates. `{profile}` is the load
         balancer's profile; COREDNS_PATCH is left out where there is one Kubernetes node, NETWORK_POLICY where
-        lab.yaml wants none, PROBE_PATCHES where machines are not emulated.
+        lab.yaml wants none, PROBE_PATCHES where machines are not emulated, KEEPALIVED where there is one load
+        balancer, ETCD_CLIENT where control planes run etcd.
     copies: files of provision/node that its machines get unchanged, besides scripts.
     scripts: scripts of provision/node that its machines get, by name.
     secrets, first_secrets: the secrets of each machine, and the additional ones of the machine that the
@@ -84,6 +88,15 @@ PROBE_PATCHES = tuple(
 )
 """Patches of the probes of static pods, where machines are emulated."""
 
+ETCD_CLIENT = "kubeadm-etcd-client.yaml"
+"""What kubeadm makes a control plane's client certificate by, where etcd runs on other machines."""
+
+KEEPALIVED = {
+    "keepalived.conf": "keepalived.{profile}.conf.j2",
+    "keepalived-check.sh": "keepalived-check.{profile}.sh.j2",
+}
+"""What moves the virtual address, where two load balancers share one."""
+
 ROLES: Mapping[Role, RoleSpec] = {
     Role.LOAD_BALANCER: RoleSpec(
         config_key="load_balancers",
@@ -93,12 +106,36 @@ ROLES: Mapping[Role, RoleSpec] = {
         serves_api=False,
         balances=True,
         cluster_ca="/etc/haproxy/kubernetes-ca.crt",
-        templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"},
+        templates=_EVERY_MACHINE | {"haproxy.cfg": "haproxy.{profile}.cfg.j2"} | KEEPALIVED,
         copies=("cut-off.lua",),
-        scripts=(*_ASKING, "unfinished", "load-balancer"),
+        scripts=(*_ASKING, "follow", "unfinished", "load-balancer", "give-up-address"),
         secrets=frozenset(),
         memory_mib=100,
         inotify_instances=13,
+    ),
+    Role.ETCD: RoleSpec(
+        config_key="etcd",
+        first_offset=31,
+        runs_kubelet=False,
+        etcd_member=True,
+        serves_api=False,
+        balances=False,
+        cluster_ca="",
+        templates=_EVERY_MACHINE
+        | {
+            "kubeadm-etcd.yaml": "kubeadm-etcd.yaml.j2",
+            "kubelet.yaml": "kubelet-etcd.yaml.j2",
+            "patches/etcd+strategic.yaml": "etcd+strategic.yaml.j2",
+        },
+        copies=("20-etcd-service-manager.conf",),
+        scripts=(
+            *(*_ASKING, "follow"),
+            *("node", "etcd", "remove-member", "sole-member", "backup", "recover", "renew-certificates"),
+            *("payload", "upgrade"),
+        ),
+        secrets=frozenset({"etcd-ca-key", "proxy"}),
+        memory_mib=150,
+        inotify_instances=16,
     ),
     Role.CONTROL_PLANE: RoleSpec(
         config_key="control_planes",
@@ -115,17 +152,18 @@ ROLES: Mapping[Role, RoleSpec] = {
             POD_NETWORK: "kustomization.yaml.j2",
             NETWORK_POLICY: "kube-router.yaml.j2",
             COREDNS_PATCH: "corednsdeployment+strategic.yaml.j2",
+            ETCD_CLIENT: "kubeadm-etcd-client.yaml.j2",
         }
         | {path: f"{path.removeprefix('patches/')}.j2" for path in PROBE_PATCHES},
         scripts=(
-            *(*_ASKING, "unfinished"),
+            *(*_ASKING, "follow", "unfinished"),
             *("node", "control-plane-init", "control-plane-join", "pod-network", "policy-rules", "addons"),
             *("kubelet-certificates", "revoke", "restart-kubelet"),
             *("drain", "leave", "remove-member", "repair", "sole-member", "backup", "recover"),
             *("renew-certificates", "rotate-ca"),
             *("payload", "upgrade"),
         ),
-        secrets=frozenset({"bootstrap-token", "certificate-key", "proxy"}),
+        secrets=frozenset({"bootstrap-token", "certificate-key", "proxy", "etcd-ca-key"}),
         first_secrets=frozenset({"cluster-ca-key"}),
         memory_mib=400,
         inotify_instances=17,

@@ -19,6 +19,11 @@ def balancers(lab: Lab) -> tuple[Node, ...]:
     return lab.balancers
 
 
+def pair(lab: Lab) -> tuple[Node, ...]:
+    """The load balancers that share the virtual address; none where there is only one."""
+    return lab.pair
+
+
 def control_planes(lab: Lab) -> tuple[Node, ...]:
     """The machines that run an API server."""
     return lab.control_planes
@@ -30,13 +35,23 @@ def workers(lab: Lab) -> tuple[Node, ...]:
 
 
 def kubernetes_nodes(lab: Lab) -> tuple[Node, ...]:
-    """The machines that run a kubelet."""
+    """The machines that are Kubernetes nodes."""
     return lab.kubernetes_nodes
 
 
 def etcd_members(lab: Lab) -> tuple[Node, ...]:
     """The machines that run etcd."""
     return lab.etcd_members
+
+
+def etcd_machines(lab: Lab) -> tuple[Node, ...]:
+    """The machines that run etcd and nothing else; none where control planes run it."""
+    return lab.etcd_members if lab.external_etcd else ()
+
+
+def cluster_machines(lab: Lab) -> tuple[Node, ...]:
+    """The Kubernetes nodes, and the etcd machines."""
+    return lab.cluster_machines
 
 
 def first(lab: Lab) -> tuple[Node, ...]:

@@ -15,6 +15,7 @@ from lab.health.checks import cases
 from lab.health.checks.check import Verdict
 from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
 from lab.plans import renew
 from lab.remote import Remote, side_by_side
 from lab.unknown import CouldNotAsk
@@ -39,9 +40,10 @@ def is_up(lab: Lab, workspace: Workspace, remote: Remote) -> bool:
 
 
 def _nothing_to_renew(lab: Lab, remote: Remote) -> bool:
-    """Whether every control plane reports so."""
+    """Whether every control plane and every etcd machine reports so."""
+    nodes = [*etcd_machines(lab), *lab.control_planes]
     try:
-        found = side_by_side("asking for certificates", lab.control_planes, lambda n: renew.left(n, remote))
+        found = side_by_side("asking for certificates", nodes, lambda node: renew.left(node, remote))
     except NodeFailed:  # the steps of `up` repair it, or show why not
         return False
     return not any(found.values())

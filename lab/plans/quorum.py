@@ -14,6 +14,7 @@ from lab.health.cluster import MemberFact
 from lab.health.facts.gather import COMMAND, MACHINE_TIMEOUT
 from lab.health.facts.machine import EtcdStatus, Machine, read_sections
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
 from lab.remote import Remote, side_by_side
 
 
@@ -160,11 +161,45 @@ def unknown_problem(members: Sequence[str], left: Sequence[str], reason: str) ->
     gone = [name for name in members if name not in left]
     machines, do = ("machine", "does") if len(gone) == 1 else ("machines", "do")
     return Problem(
-        f"etcd may have lost its majority: of {len(members)} control planes the {machines} of "
+        f"etcd may have lost its majority: of its {len(members)} members the {machines} of "
         f"{', '.join(gone)} {do} not exist any more, {needed(len(members))} are needed, and what is left can't "
         f"be asked: {reason}. No machine was made",
         "`./inv status` shows what runs, `./inv logs` collects what etcd says; once it runs on "
         f"{left[0]}, `./inv up` shows what can be recovered",
+    )
+
+
+def without_data_problem(lab: Lab, joined: Collection[str]) -> Problem | None:
+    """Why etcd can't be begun again on machines of its own; None if no control plane uses its data yet.
+
+    `joined` are the machines that have joined the cluster, or etcd, completely.
+    """
+    members = [node.name for node in etcd_machines(lab)]
+    users = [node.name for node in lab.control_planes if node.name in joined]
+    if not members or not users or any(name in joined for name in members):
+        return None
+    return Problem(
+        f"etcd's data is lost: {', '.join(users)} used it, and none of {', '.join(members)} has a complete "
+        "member. No empty etcd was begun in its place",
+        "`./inv recover FILE` restores a backup into these machines, and `./inv restore NAME` a checkpoint; "
+        "without either: `./inv destroy`, then `./inv up`",
+    )
+
+
+def without_keys_problem(lab: Lab, found: Mapping[str, str]) -> Problem | None:
+    """Why a cluster can't be begun on the data of an etcd that is there; None if nothing depends on its keys.
+
+    `found` is what each machine has of the cluster (`JoinState`).
+    """
+    users = [node.name for node in lab.workers if found.get(node.name) == "joined"]
+    planes = [node.name for node in lab.control_planes if found.get(node.name) != "fresh"]
+    if not users or planes or not any(found.get(node.name) == "joined" for node in etcd_machines(lab)):
+        return None
+    return Problem(
+        "the keys that control planes share are lost with them, and pods on "
+        f"{', '.join(users)} have tokens that they signed. No new cluster was begun on etcd's data",
+        "`./inv restore NAME` restores a checkpoint (`./inv checkpoints`); without one: `./inv destroy`, then "
+        "`./inv up`",
     )
 
 

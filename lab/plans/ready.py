@@ -61,8 +61,10 @@ BACKENDS = frozenset({"backend-up", "backend-belief", "backend-takes-connections
 STEADY = frozenset(
     (
         *("admin-kubeconfig", "kubelet-server", "kube-proxy-server", "haproxy-configuration", "cgroup-driver"),
+        "keepalived-configuration",
         *("open-keys", "logins", "same-keys", "cluster-ca", "certificate-names", "certificate-expiry"),
         *("own-name", "unique-identities", "kernel-settings", "node-files", "etcd-members", "etcd-no-learner"),
+        *("etcd-machine-files", "etcd-same-ca"),
         *("kubeconfig-private", "kubeconfig-expiry", "secrets-private", "no-run-secret", "no-bootstrap-token"),
     )
 )

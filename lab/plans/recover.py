@@ -15,12 +15,14 @@ from lab.errors import LabError, LabStateError
 from lab.health.facts.gather import ask_machine
 from lab.health.facts.machine import Machine
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
+from lab.plans import script as scripts
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.situation import Situation, Source
 from lab.remote import SILENT_SSH, Remote, side_by_side
 from lab.unknown import CouldNotAsk
 from lab.workspace import backup
-from lab.workspace.render import credentials
+from lab.workspace.render import credentials, initial_cluster, peer
 
 SCRIPT = "/opt/ha-lab/recover.sh"
 KEYS = ("sudo", "/opt/ha-lab/backup.sh", "--keys")
@@ -44,7 +46,7 @@ NO_TOKEN = "none"  # noqa: S105  no secret
 
 @dataclass(frozen=True)
 class Found:
-    """A control plane's report on its etcd (`recover.sh check`).
+    """The report of a control plane, or of an etcd machine, on its etcd (`recover.sh check`).
 
     `member`: it has joined a cluster. `etcd` is the version of its etcdutl, "" without one. `free` is the disk
     space for etcd's data, in bytes. `token` is the one with which its data was restored, or NO_TOKEN.
@@ -59,7 +61,7 @@ class Found:
 
 
 def look(remote: Remote, node: Node) -> Found:
-    """Ask one control plane. Raises LabError if it does not answer."""
+    """Ask one machine. Raises LabError if it does not answer."""
     said = remote.run(node, ["sudo", SCRIPT, "check"], timeout=LOOK_TIMEOUT).stdout
     lines = [line.partition(" ")[::2] for line in said.splitlines()]
     known = dict(lines)
@@ -88,16 +90,6 @@ def revision_bump(revision: int, now: float) -> int:
     A fixed number would repeat revisions when the same backup is restored twice.
     """
     return max(int(now * 1000) - revision, LEAST_BUMP)
-
-
-def peer(node: Node) -> str:
-    """The address at which a member's peers reach it, as kubeadm has it."""
-    return f"https://{node.address}:2380"
-
-
-def initial_cluster(members: Sequence[Node]) -> str:
-    """All members, as etcd's --initial-cluster names them."""
-    return ",".join(f"{node.name}={peer(node)}" for node in members)
 
 
 def cluster_problem(
@@ -159,8 +151,9 @@ def _part(name: str, *words: str) -> Callable[[Job], bool]:
 
 def _run(job: Job, *words: str, more: Mapping[str, str] | None = None) -> bool:
     context, node = job.context, job.node
-    files = credentials.secret_files(node, context.lab, context.secrets, credentials.ca_key(context.workspace))
-    given = {"secrets": files["secrets"], **(more or {})}
+    keys = credentials.ca_key(context.workspace), credentials.etcd_ca_key(context.workspace)
+    files = credentials.secret_files(node, context.lab, context.secrets, *keys)
+    given = {name: files[name] for name in ("secrets", "etcd-ca.key") if name in files} | dict(more or {})
     return context.remote.script(node, "recover", words, secrets=given, log=job.log)
 
 
@@ -176,7 +169,7 @@ def _require_quiet(job: Job) -> bool:
                 hint="nothing was restored yet; run the same command again",
             )
 
-    side_by_side("stopping etcd and what uses it", _members(job.context.lab, job.context.situation), ask)
+    side_by_side("stopping etcd and what uses it", _concerned(job.context.lab, job.context.situation), ask)
     return False
 
 
@@ -189,10 +182,21 @@ def _restore(job: Job) -> bool:
         timeout=SEND_TIMEOUT,
         log=job.log,
     )
-    keys = {f"pki/{name}": text for name, text in source.backup.pki.items()} if source.common_keys else {}
     members = _members(context.lab, context.situation)
     words = ("restore", source.token, initial_cluster(members), str(source.revision_bump))
-    return _run(job, *words, more=keys)
+    return _run(job, *words, more=_shared_keys(job))
+
+
+def _shared_keys(job: Job) -> dict[str, str]:
+    """The backup's keys that control planes share, for one of them."""
+    source = _source(job)
+    if not source.common_keys or not job.node.spec.serves_api:
+        return {}
+    return {f"pki/{name}": text for name, text in source.backup.pki.items()}
+
+
+def _install_keys(job: Job) -> bool:
+    return _run(job, "keys", more=_shared_keys(job))
 
 
 def _require_restored(job: Job) -> bool:
@@ -232,7 +236,7 @@ def _require_one_cluster(job: Job) -> bool:
         hint="no API server was started; run the same command again, and `./inv logs` if that fails, too",
     )
     if not source.restored:  # otherwise API servers may have written since
-        said = context.remote.run(context.situation.first, KEYS, timeout=60).stdout
+        said = context.remote.run(members[0], KEYS, timeout=60).stdout
         differs = difference(source.backup.inventory, backup.inventory(said))
         if differs:
             raise LabStateError(
@@ -244,8 +248,8 @@ def _require_one_cluster(job: Job) -> bool:
 
 def _restart_kubelet(job: Job) -> bool:
     remote, first = job.context.remote, job.context.situation.first
-    if job.node not in _members(job.context.lab, job.context.situation):
-        remote.deliver(job.node)  # the others have this run's scripts already
+    if not job.node.spec.serves_api:
+        remote.deliver(job.node)  # control planes have this run's scripts already
     subnet: list[str] = []
 
     def why_not() -> str | None:
@@ -266,7 +270,25 @@ def _restart_kubelet(job: Job) -> bool:
 
 
 def _members(lab: Lab, situation: Situation) -> Sequence[Node]:
-    return [node for node in situation.machines if node.spec.etcd_member]
+    return [node for node in situation.machines if lab.is_etcd_member(node)]
+
+
+def _etcd_machines(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in etcd_machines(lab) if node in situation.machines]
+
+
+def _control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return [node for node in situation.machines if node.spec.serves_api]
+
+
+def _concerned(lab: Lab, situation: Situation) -> Sequence[Node]:
+    """Those that run etcd, or what uses it."""
+    return [node for node in situation.machines if node.spec.serves_api or lab.is_etcd_member(node)]
+
+
+def _keyless(lab: Lab, situation: Situation) -> Sequence[Node]:
+    """The control planes whose keys are not installed with a member's data."""
+    return [node for node in _control_planes(lab, situation) if not lab.is_etcd_member(node)]
 
 
 def _kubelets(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -278,12 +300,31 @@ def _first(lab: Lab, situation: Situation) -> Sequence[Node]:
 
 
 RESTORE: Plan = (
-    Step("recovery-stop", "etcd and what uses it stop", _part("stop"), _members),
+    # One that was made again has not run it.
+    scripts.script(
+        "node",
+        "names, routes, container runtime",
+        _etcd_machines,
+        secrets=lambda _: ("proxy.env",),
+    ),
+    Step("recovery-stop", "etcd and what uses it stop", _part("stop"), _concerned, after=("node",)),
     # On every machine, before the first is restored.
     Step("recovery-quiet", "no API server and no etcd member runs", _require_quiet, after=("recovery-stop",)),
     Step("recovery-restore", "etcd's data from the backup", _restore, _members, after=("recovery-quiet",)),
+    Step(
+        "recovery-keys",
+        "the keys that control planes share",
+        _install_keys,
+        _keyless,
+        after=("recovery-quiet",),
+    ),
     # All of them, before the first starts.
-    Step("recovery-restored", "every member is restored", _require_restored, after=("recovery-restore",)),
+    Step(
+        "recovery-restored",
+        "every member is restored",
+        _require_restored,
+        after=("recovery-restore", "recovery-keys"),
+    ),
 )
 
 START: Plan = (
@@ -299,21 +340,21 @@ START: Plan = (
         "recovery-api",
         "the API server starts",
         _part("start", "kube-apiserver"),
-        _members,
+        _control_planes,
         after=("recovery-cluster",),
     ),
     Step(
         "recovery-controllers",
         "the controller manager starts",
         _part("start", "kube-controller-manager"),
-        _members,
+        _control_planes,
         after=("recovery-api",),
     ),
     Step(
         "recovery-scheduler",
         "the scheduler starts",
         _part("start", "kube-scheduler"),
-        _members,
+        _control_planes,
         after=("recovery-controllers",),
     ),
     Step(
@@ -334,5 +375,5 @@ RECOVER: Plan = (*RESTORE, *START)
 
 FINISH: Plan = (
     # After the record was removed: an interrupted run could not tell restored members without their tokens.
-    Step("recovery-finish", "files of the recovery are removed", _part("finish"), _members),
+    Step("recovery-finish", "files of the recovery are removed", _part("finish"), _concerned),
 )

@@ -1,4 +1,4 @@
-"""Renews control planes' certificates before they end: a step of UP, one control plane at a time.
+"""Renews certificates of control planes and of etcd's machines before they end: a step of UP, one at a time.
 
 The order is that of kubernetes.io ("Certificate Management with kubeadm"): renew, then restart the static pods,
 which read their certificates when they start (`provision/node/renew-certificates.sh`). HAProxy gives the API
@@ -36,9 +36,9 @@ BACK_TIMEOUT = 180.0
 
 
 def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
-    """Ask a control plane what has to be renewed or restarted there, and why: a phrase for each reason.
+    """Ask a control plane, or an etcd machine, what has to be renewed or restarted there.
 
-    Raises LabError if it can't be asked.
+    Returns a phrase for each reason. Raises LabError if it can't be asked.
     """
     said = remote.run(node, ["sudo", SCRIPT, "--list", days], timeout=LOOK_TIMEOUT).stdout
     found: dict[str, list[str]] = {}
@@ -51,20 +51,20 @@ def left(node: Node, remote: Remote, days: str = DAYS) -> tuple[str, ...]:
 def step(
     on: Callable[[Lab, Situation], Sequence[Node]], *, days: str = DAYS, after: tuple[str, ...] = ()
 ) -> Step:
-    """The step that renews what ends within `days` days, on one control plane after the other."""
+    """The step that renews what ends within `days` days, on one machine after the other."""
     title = "certificates are renewed before they end"
     return Step("renew-certificates", title, lambda job: _renew(job, days), on, after=after, one_at_a_time=True)
 
 
 def _renew(job: Job, days: str) -> bool:
-    """Renew one control plane's certificates, and restart its static pods, if anything of that is due."""
+    """Renew one machine's certificates, and restart its static pods, if anything of that is due."""
     context, node = job.context, job.node
     reasons = left(node, context.remote, days)
     if not reasons:
         return False
 
     def work() -> None:
-        scripts.run(job, "renew-certificates", node, words=(days,))
+        scripts.run(job, "renew-certificates", node, words=(days,), secrets=("etcd-ca.key",))
 
     while_drained(job, work)
     job.shown.note = "; ".join(reasons)
@@ -77,12 +77,12 @@ def restart_outdated(job: Job) -> None:
 
 
 def while_drained(job: Job, work: Callable[[], None]) -> None:
-    """Do some work while etcd and HAProxy do without a control plane; wait until all its checks pass again."""
+    """Do some work while etcd and HAProxy do without a machine; wait until all its checks pass again."""
     context, node = job.context, job.node
     spare.wait_for_majority(job)
     with spare.drained(job):
         work()
-    if _kubeconfig_ends_soon(context.workspace):  # later checks ask with it
+    if node.spec.serves_api and _kubeconfig_ends_soon(context.workspace):  # later checks ask with it
         kubeconfig.fetch(context.lab, context.workspace, context.remote, node)
     job.wait_until(
         lambda: ready.why_not_well(context, node, drained=False),

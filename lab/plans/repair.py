@@ -11,6 +11,6 @@ REPAIR: Plan = (
         "repair",
         "missing or broken files are restored",
         lambda lab, situation: situation.machines,
-        secrets=lambda _: ("secrets",),
+        secrets=lambda _: ("secrets", "etcd-ca.key"),
     ),
 )

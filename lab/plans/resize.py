@@ -46,7 +46,7 @@ def _why_not_well(job: Job) -> str | None:
 def _had_joined(job: Job) -> bool:
     """Whether the machine had joined. One that has yet to join may need the new size to do so."""
     joined, node = job.context.situation.joined, job.node
-    return node.name in joined if node.spec.runs_kubelet else bool(joined)
+    return bool(joined) if node.spec.balances else node.name in joined
 
 
 def _resized(lab: Lab, situation: Situation) -> tuple[Node, ...]:

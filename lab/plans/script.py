@@ -69,8 +69,8 @@ def run(job: Job, name: str, node: Node, *, words: Sequence[str] = (), secrets: 
     context = job.context
     given = None
     if secrets:
-        key = credentials.ca_key(context.workspace)
-        files = credentials.secret_files(node, context.lab, context.secrets, key)
+        keys = credentials.ca_key(context.workspace), credentials.etcd_ca_key(context.workspace)
+        files = credentials.secret_files(node, context.lab, context.secrets, *keys)
         given = {name: text for name, text in files.items() if name in secrets}
     try:
         changed = context.remote.script(node, name, words, secrets=given, log=job.log)

@@ -8,6 +8,7 @@ from typing import Literal, cast, get_args
 
 from lab.errors import LabError
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
 from lab.remote import SILENT_SSH, SSH_FAILED, Remote, side_by_side
 from lab.unknown import Unknown
 from lab.workspace.backup import Backup
@@ -16,7 +17,7 @@ JoinState = Literal["fresh", "partial", "damaged", "joined"]
 """Whether a machine has joined (`provision/node/probe.sh`).
 
 `fresh`: it never joined. `partial`: it has to join again, because a join was interrupted or files are missing
-or broken. `damaged`: a control plane with such files, which it restores by itself.
+or broken. `damaged`: a control plane, or an etcd machine, with such files, which it restores by itself.
 """
 
 MEMBERS = ("damaged", "joined")
@@ -37,10 +38,11 @@ LOOK_TIMEOUT = 20.0
 class Upgrade:
     """An upgrade of machines that exist to the version of `lab`, from the golden machine of that name.
 
-    `control_planes` are in the order in which they are upgraded, the leader of etcd last. `etcd_alone` are
-    those whose etcd gets another version before all else, or nothing but that: that of `etcd_lab`, with the
-    image of its golden machine `etcd_golden`. `plain`: as kubeadm's page has it, which leaves out the load
-    balancer, etcd's leader, and the clients of the API server, its kubelet among them; for comparison.
+    `control_planes` are in the order in which they are upgraded, the leader of etcd last; `etcd` are the
+    etcd machines, in theirs. `etcd_alone` are those whose etcd gets another version before all else,
+    or nothing but that: that of `etcd_lab`, with the image of its golden machine `etcd_golden`. `plain`: as
+    kubeadm's page has it, which leaves out the load balancer, etcd's leader, and the clients of the API server,
+    its kubelet among them; for comparison.
     """
 
     lab: Lab
@@ -51,6 +53,12 @@ class Upgrade:
     etcd_lab: Lab | None = None
     etcd_golden: str = ""
     plain: bool = False
+    etcd: tuple[Node, ...] = ()
+
+    @property
+    def members(self) -> tuple[Node, ...]:
+        """The machines among them that run etcd."""
+        return self.etcd or self.control_planes
 
 
 @dataclass(frozen=True)
@@ -75,11 +83,12 @@ class Situation:
 
     `machines` are those; `off` are the ones among them that do not respond yet; `absent` are the ones among
     those that do not exist yet. `first` is where `kubeadm init` runs, or ran. `joined` have joined completely
-    and need not join again. `alone`: no machine but `first` belongs to a cluster, so that `first` may start
-    over. `leaving` are to be removed, in this order; `silent` are those among them that do not respond.
-    `resized` get another size, `upgrade` is another version. `until` is the name of the stop before which to
-    end, or "". `checkpoint` is the name of the checkpoint that is saved or restored, or "". `recovery` is what
-    etcd is restored from.
+    and need not join again, the cluster or etcd. `alone`: no machine but `first` belongs to a cluster, so that
+    `first` may start over. `leaving` are to be removed, in this order; `silent` are those among them that do
+    not respond. `resized` get another size, `upgrade` is another version. `until` is the name of the stop
+    before which to end, or "". `checkpoint` is the name of the checkpoint that is saved or restored, or "".
+    `recovery` is what etcd is restored from. `holding` are the load balancers that have the API's shared
+    address.
     """
 
     first: Node
@@ -95,10 +104,15 @@ class Situation:
     until: str = ""
     checkpoint: str = ""
     recovery: Source | None = None
+    holding: frozenset[str] = frozenset()
 
     def joining(self, lab: Lab) -> tuple[Node, ...]:
         """The control planes besides the first, in the order in which they join."""
         return tuple(node for node in lab.control_planes if node != self.first)
+
+    def etcd_exists(self, lab: Lab) -> bool:
+        """Whether an etcd machine is a complete member, so that others can only join it."""
+        return any(node.name in self.joined for node in etcd_machines(lab))
 
     def newcomers(self, lab: Lab) -> tuple[Node, ...]:
         """The machines besides the first that have yet to join."""
@@ -169,12 +183,16 @@ def has_joined(node: Node, remote: Remote) -> bool:
 
 
 def judge(lab: Lab, found: Mapping[str, JoinState], until: str = "") -> Situation:
-    """The situation that follows from the answers of all Kubernetes machines."""
+    """The situation that follows from the answers of all machines of the cluster.
+
+    An etcd machine has nothing of the cluster that an incomplete control plane would lose.
+    """
     joined = joined_machines(found)
+    nodes = {node.name for node in lab.kubernetes_nodes}
     complete = [node for node in lab.control_planes if found.get(node.name) == "joined"]
     serving = complete or [node for node in lab.control_planes if node.name in joined]
     # An incomplete first control plane is reset only while no other machine belongs to the cluster.
-    others = {state for name, state in found.items() if name != lab.first.name}
+    others = {state for name, state in found.items() if name in nodes - {lab.first.name}}
     nowhere = not serving and others <= {"fresh"}
     alone = found[lab.first.name] != "fresh" and others <= {"fresh"}
     first = serving[0] if serving else lab.first

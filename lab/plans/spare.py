@@ -36,13 +36,16 @@ def wait_for_majority(job: Job) -> None:
 def drained(job: Job, settle: int = 0) -> Iterator[None]:
     """Let HAProxy give this machine's API server no new connections while inside.
 
-    `settle`: seconds for its sessions to end by themselves. After an error HAProxy uses the server again, too:
-    it checks by itself whether that is healthy.
+    A machine without an API server has nothing to drain. `settle`: seconds for its sessions to end by
+    themselves. After an error HAProxy uses the server again, too: it checks by itself whether that is healthy.
     """
+    if not job.node.spec.serves_api:
+        yield
+        return
     words = ("--settle", str(settle)) if settle else ()
-    for balancer in job.context.lab.balancers:
-        scripts.run(job, "load-balancer", balancer, words=(*words, "--drain", job.node.name))
     try:
+        for balancer in job.context.lab.balancers:
+            scripts.run(job, "load-balancer", balancer, words=(*words, "--drain", job.node.name))
         yield
     except LabError:
         with contextlib.suppress(LabError):  # the first error is the one to show
@@ -52,5 +55,12 @@ def drained(job: Job, settle: int = 0) -> Iterator[None]:
 
 
 def _undrain(job: Job) -> None:
+    """Tell every load balancer, whether or not another one fails; then raise the first failure."""
+    failed: LabError | None = None
     for balancer in job.context.lab.balancers:
-        scripts.run(job, "load-balancer", balancer)
+        try:
+            scripts.run(job, "load-balancer", balancer)
+        except LabError as error:
+            failed = failed or error
+    if failed:
+        raise failed

@@ -1,8 +1,8 @@
 """STOP: shuts machines down in an order in which no data is lost and the cluster recovers at the next start.
 
 Workers are first, so that the end of their pods still reaches the API. Then all control planes stop together,
-so that all etcd members end with the same log entry. Load balancers are last, since the others reach the API
-through them.
+so that all etcd members end with the same log entry. etcd machines follow, since API servers write
+until they end. Load balancers are last, since the others reach the API through them.
 """
 
 from __future__ import annotations
@@ -40,10 +40,17 @@ STOP: Plan = (
     ),
     Step("stop-control-planes", "shut down", _stop, _of(lambda node: node.spec.serves_api), ("stop-workers",)),
     Step(
+        "stop-etcd",
+        "shut down",
+        _stop,
+        _of(lambda node: node.spec.etcd_member and not node.spec.serves_api),
+        ("stop-workers", "stop-control-planes"),
+    ),
+    Step(
         "stop-load-balancers",
         "shut down",
         _stop,
         _of(lambda node: node.spec.balances),
-        ("stop-workers", "stop-control-planes"),
+        ("stop-workers", "stop-control-planes", "stop-etcd"),
     ),
 )

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from lab import providers
 from lab.errors import ConfigError, LabStateError, WaitTimedOut
 from lab.model import Lab, Node
+from lab.model.selectors import etcd_machines
 from lab.plans import ready, renew, upgrade
 from lab.plans.engine import Job, Plan, Step, Stop
 from lab.plans.script import script
@@ -24,8 +25,12 @@ ANSWER_TIMEOUT = 300.0
 SHUTDOWN_TIMEOUT = 120.0
 """Seconds until a machine that is shutting down has stopped: up to 45 on a busy host."""
 
-KUBEADM_SECRETS = ("secrets", "ca.key")
-"""The secrets that kubeadm's steps need."""
+KUBEADM_SECRETS = ("secrets", "ca.key", "etcd-ca.key")
+"""The secrets that kubeadm's steps need; those that a lab has."""
+
+
+CA_KEYS = KUBEADM_SECRETS[1:]
+"""Those that a manual `kubeadm init` needs."""
 
 
 def _boot(job: Job) -> bool:
@@ -139,16 +144,28 @@ UP: Plan = (
     script(
         "node",
         "names, routes, container runtime",
-        lambda lab, _: lab.kubernetes_nodes,
+        lambda lab, _: lab.cluster_machines,
         after=("deliver",),
-        secrets=lambda situation: ("proxy.env", "ca.key") if _init_is_manual(situation) else ("proxy.env",),
+        secrets=lambda situation: ("proxy.env", *(CA_KEYS if _init_is_manual(situation) else ())),
     ),
-    # HAProxy before kubeadm: its address is the API's, and kubeadm init already uses it.
+    # Where etcd has machines of its own, it is there before the first API server. All at once: members answer
+    # once they have a majority.
+    script(
+        "etcd",
+        "etcd on machines of its own",
+        lambda lab, _: etcd_machines(lab),
+        after=("node",),
+        secrets=lambda _: ("etcd-ca.key",),
+        words=lambda lab, situation, _: ("--existing",) if situation.etcd_exists(lab) else (),
+    ),
+    # HAProxy before kubeadm: its address is the API's, and kubeadm init already uses it. Of two, the one that
+    # has the address is configured once the other one runs with the same configuration.
     script(
         "load-balancer",
         "HAProxy in front of the API servers",
-        lambda lab, _: lab.balancers,
+        lambda lab, situation: lab.standby_first(situation.holding),
         after=("deliver",),
+        one_at_a_time=True,
         stop=Stop("load-balancer", "HAProxy", task=3),
     ),
     # In a running cluster this step creates the join token, and makes joining machines' names known.
@@ -156,7 +173,7 @@ UP: Plan = (
         "control-plane-init",
         "kubeadm init",
         _first,
-        after=("load-balancer", "node"),
+        after=("load-balancer", "node", "etcd"),
         words=lambda lab, situation, _: (
             *(("--alone",) if situation.alone else ()),
             *(("--by-hand",) if situation.until else ()),
@@ -202,9 +219,11 @@ UP: Plan = (
     # itself, waits for all. Control planes that have just joined have new certificates.
     renew.step(
         lambda lab, situation: [
-            node for node in (situation.first, *situation.joining(lab)) if node.name in situation.joined
+            node
+            for node in (*etcd_machines(lab), situation.first, *situation.joining(lab))
+            if node.name in situation.joined
         ],
-        after=("kubeconfig", "control-plane-init", "control-plane-join"),
+        after=("kubeconfig", "etcd", "control-plane-init", "control-plane-join"),
     ),
     Step(
         "nodes-ready",

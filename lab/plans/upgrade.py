@@ -43,7 +43,7 @@ SETTLE = 5
 BACK_TIMEOUT = 180.0
 """Seconds until all checks about an upgraded machine pass; most pass at once."""
 
-CONTROL_PLANE_MIB, WORKER_MIB = 700, 350
+CONTROL_PLANE_MIB, WORKER_MIB, ETCD_MIB = 700, 350, 350
 """The most that an upgrade puts on a machine, and on this host for each role."""
 
 NAMED = 3
@@ -83,6 +83,7 @@ def no_room(lab: Lab, workspace: Workspace) -> Problem | None:
     None where it is large enough, or the provider can't say it, as with some of docker's storage drivers.
     """
     files = CONTROL_PLANE_MIB * (len(lab.control_planes) + 1) + WORKER_MIB * (len(lab.workers) + 1)
+    files += ETCD_MIB * (len(lab.etcd_members) + 1) if lab.external_etcd else 0
     needed = files + providers.SPARE_MIB
     try:
         free = providers.checkpoints_of(lab).room(lab, workspace).free
@@ -97,17 +98,17 @@ def no_room(lab: Lab, workspace: Workspace) -> Problem | None:
     )
 
 
-def with_leader_last(control_planes: Sequence[Node], running: Running) -> tuple[Node, ...]:
-    """The order in which control planes are upgraded."""
-    return tuple(sorted(control_planes, key=lambda node: node.name == running.leader))
+def with_leader_last(machines: Sequence[Node], running: Running) -> tuple[Node, ...]:
+    """The order in which control planes, or etcd machines, are upgraded."""
+    return tuple(sorted(machines, key=lambda node: node.name == running.leader))
 
 
-def with_old_etcd(control_planes: Sequence[Node], running: Running, version: str) -> tuple[Node, ...]:
-    """The control planes whose etcd has to be upgraded before that of this Kubernetes version may join it."""
+def with_old_etcd(members: Sequence[Node], running: Running, version: str) -> tuple[Node, ...]:
+    """The machines whose etcd has to be upgraded before that of this Kubernetes version may join it."""
     oldest = _numbers(release(version).etcd_from)
     return tuple(
         node
-        for node in control_planes
+        for node in members
         if node.name in running.versions and _numbers(running.versions[node.name]) < oldest
     )
 
@@ -122,7 +123,11 @@ def _upgrade(situation: Situation) -> Upgrade:
 
 
 def _machines(lab: Lab, situation: Situation) -> Sequence[Node]:
-    return (*_upgrade(situation).control_planes, *_upgrade(situation).workers)
+    return (*_upgrade(situation).etcd, *_upgrade(situation).control_planes, *_upgrade(situation).workers)
+
+
+def _etcd(lab: Lab, situation: Situation) -> Sequence[Node]:
+    return _upgrade(situation).etcd
 
 
 def _control_planes(lab: Lab, situation: Situation) -> Sequence[Node]:
@@ -210,7 +215,7 @@ def _require_etcd(job: Job) -> bool:
     def why_unknown() -> str | None:
         nonlocal running
         running = quorum.running(context.lab, context.remote)
-        silent = [node.name for node in upgrade.control_planes if node.name not in running.versions]
+        silent = [node.name for node in upgrade.members if node.name not in running.versions]
         return f"no answer of etcd on {', '.join(silent)}" if silent else None
 
     job.wait_until(
@@ -219,7 +224,7 @@ def _require_etcd(job: Job) -> bool:
         timeout=BACK_TIMEOUT,
         hint="`./inv verify` explains the failing checks; `./inv up` continues",
     )
-    old = with_old_etcd(context.lab.control_planes, running, version)
+    old = with_old_etcd(context.lab.etcd_members, running, version)
     if old:
         said = ", ".join(f"{node.name} runs etcd {running.versions[node.name]}" for node in old)
         raise LabStateError(
@@ -248,6 +253,18 @@ def _upgrade_machine(job: Job) -> bool:
     return changed
 
 
+def _upgrade_etcd_machine(job: Job) -> bool:
+    """The same of an etcd machine, which runs no pods of the cluster."""
+    node, upgrade = job.node, _upgrade(job.context.situation)
+    words = (upgrade.lab.kubernetes.version, release(upgrade.lab.kubernetes.version).etcd_tag)
+    changed = False
+    if not _is_upgraded(job, words):
+        with _spared(job):
+            changed = scripts.run(job, "upgrade", node, words=words)
+    made.update(job.context.workspace, lambda record: record.upgraded(node.name, upgrade.golden))
+    return changed
+
+
 def _is_upgraded(job: Job, words: Sequence[str]) -> bool:
     """Whether a machine has the new version, by an earlier run or manually, and is well."""
     asked = ["sudo", SCRIPT, "--asked", *words]
@@ -260,9 +277,10 @@ def _spared(job: Job) -> Iterator[None]:
     """Let a machine have no load while inside, as far as others can take it; then wait until it is back."""
     context, node = job.context, job.node
     plain = _upgrade(context.situation).plain
-    if node.spec.serves_api and len(context.lab.control_planes) > 1 and not plain:
+    alike = context.lab.control_planes if node.spec.serves_api else context.lab.etcd_members
+    if node in alike and len(alike) > 1 and not plain:
         spare.wait_for_majority(job)
-        job.shown.note = "HAProxy drains it"
+        job.shown.note = "HAProxy drains it" if node.spec.serves_api else ""
         with spare.drained(job, SETTLE):
             yield
             _wait_until_back(job, drained=True)
@@ -322,13 +340,22 @@ UPGRADE: Plan = (
         _require_etcd,
         after=("upgrade-begins", "upgrade-etcd"),
     ),
+    # etcd machines, one by one, before the API servers that are tested with that etcd.
+    Step(
+        "upgrade-etcd-machine",
+        "etcd, and the kubelet",
+        _upgrade_etcd_machine,
+        _etcd,
+        after=("etcd-ready",),
+        one_at_a_time=True,
+    ),
     # One by one, each back with its checks before the next, so that etcd and the API keep all others.
     Step(
         "upgrade-control-plane",
         "kubeadm upgrade, and the kubelet",
         _upgrade_machine,
         _control_planes,
-        after=("etcd-ready",),
+        after=("etcd-ready", "upgrade-etcd-machine"),
         one_at_a_time=True,
     ),
     # Kubelets must not be newer than the API servers, so workers are last.
@@ -345,7 +372,7 @@ UPGRADE: Plan = (
         "upgrade-complete",
         "all machines have the new version",
         _complete,
-        after=("etcd-ready", "upgrade-control-plane", "upgrade-worker"),
+        after=("etcd-ready", "upgrade-etcd-machine", "upgrade-control-plane", "upgrade-worker"),
     ),
 )
 

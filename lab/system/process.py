@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import selectors
 import signal
 import subprocess
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -27,6 +28,12 @@ TAIL_LINES = 12
 
 TAIL_SEARCHED = 2**16
 """How many of the last characters are searched for secrets: a long key may begin before the tail."""
+
+LOOK_AGAIN = 0.3
+"""Seconds after which a command that is followed is looked at again, even if it says nothing."""
+
+ERRORS_KEPT = 2**12
+"""How many of the last bytes of standard error are kept of a command that is followed."""
 
 GRACE = 5.0
 """Seconds that a command has to end after SIGTERM."""
@@ -106,12 +113,7 @@ def run(
         _end(process)
         raise
     finally:
-        with _running_lock:
-            _running.discard(process)
-        for pipe in (process.stdin, process.stdout, process.stderr):
-            with contextlib.suppress(OSError):
-                if pipe is not None:
-                    pipe.close()
+        _forget(process)
     result = Result(
         tuple(words),
         process.returncode,
@@ -129,6 +131,39 @@ def run(
             returncode=result.returncode,
         )
     return result
+
+
+def follow(
+    argv: Sequence[str | Path],
+    heard: Callable[[str], None],
+    *,
+    silence: float,
+    over: Callable[[], bool],
+    hint: str = "",
+) -> Result:
+    """Run a command to its end, or until `over()`, and give each line of its standard output to `heard`.
+
+    Returns the result, whatever the exit code, with the end of its standard error and no standard output.
+    Raises CommandTimedOut, and kills the command, after `silence` seconds without a line; CommandFailed if it
+    can't start. What `heard` raises kills it, too.
+    """
+    words = [str(word) for word in argv]
+    started = time.monotonic()
+    process = _start(words, False, None, None, None, None, None, False, hint)
+    try:
+        errors = _give_lines(process, heard, silence, over)
+        if over():
+            _end(process)
+        process.wait()
+    except TimeoutError as error:
+        _end(process)
+        raise CommandTimedOut(words, f"said nothing for {silence:.0f} s", hint=hint) from error
+    except BaseException:
+        _end(process)
+        raise
+    finally:
+        _forget(process)
+    return Result(tuple(words), process.returncode, "", errors, time.monotonic() - started)
 
 
 def replace(argv: Sequence[str | Path]) -> None:
@@ -259,6 +294,47 @@ def _start(
         _end(process)
         raise CommandFailed(words, _INTERRUPTED)
     return process
+
+
+def _forget(process: subprocess.Popen[bytes]) -> None:
+    """Close the pipes of a command that has ended, and no longer count it as running."""
+    with _running_lock:
+        _running.discard(process)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        with contextlib.suppress(OSError):
+            if pipe is not None:
+                pipe.close()
+
+
+def _give_lines(
+    process: subprocess.Popen[bytes], heard: Callable[[str], None], silence: float, over: Callable[[], bool]
+) -> str:
+    """Read a command's output until it closes that, or until `over()`; return the end of its standard error.
+
+    Raises TimeoutError after `silence` seconds without a line.
+    """
+    assert process.stdout is not None
+    assert process.stderr is not None
+    begun, errors = b"", b""
+    deadline = time.monotonic() + silence
+    with selectors.DefaultSelector() as selector:
+        for pipe in (process.stdout, process.stderr):
+            selector.register(pipe, selectors.EVENT_READ)
+        while selector.get_map() and not over():
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            for key, _ in selector.select(min(LOOK_AGAIN, deadline - time.monotonic())):
+                some = os.read(key.fd, 2**16)
+                if not some:
+                    selector.unregister(key.fileobj)
+                elif key.fileobj is process.stderr:
+                    errors = (errors + some)[-ERRORS_KEPT:]
+                else:
+                    *lines, begun = (begun + some).split(b"\n")
+                    for line in lines:
+                        heard(line.decode(errors="replace"))
+                        deadline = time.monotonic() + silence
+    return errors.decode(errors="replace")
 
 
 def _lower_priority(pid: int) -> None:

@@ -20,8 +20,8 @@ from lab.system.paths import COMMAND
 
 # The verbs that take --lab, as hints show them. A command that is pasted must not act on another lab.
 ABOUT_A_LAB = re.compile(
-    r"\./inv (init|up|plan|replace|stop|status|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs|drill"
-    r"|backup|recover|checkpoints?|restore|conformance|handout|bench|lock)\b(?! --lab)"
+    r"\./inv (init|up|plan|replace|stop|status|watch|task|verify|destroy|doctor|bake|render|kubeconfig|ssh|logs"
+    r"|drill|backup|recover|checkpoints?|restore|conformance|handout|bench|lock)\b(?! --lab)"
 )
 NAMES_THE_KIT = re.compile(r"\./inv\b")
 

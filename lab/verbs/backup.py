@@ -15,11 +15,14 @@ from lab.remote import RUN
 from lab.session import Session, require_up
 from lab.verbs import render
 from lab.verbs.interrupted import require_not_interrupted
+from lab.workspace import PRIVATE_FILE, made
 from lab.workspace import backup as backups
-from lab.workspace import made
 from lab.workspace.backup import Backup, Manifest
 
 SCRIPT = "/opt/ha-lab/backup.sh"
+
+LOOK_TIMEOUT = 60.0
+"""Seconds for a control plane to send the keys that it shares: some kilobytes."""
 
 SNAPSHOT_TIMEOUT = 900.0
 """Seconds for a control plane to send everything; a backup of a new lab takes 2 in all."""
@@ -71,6 +74,8 @@ def write(session: Session, target: Path, member: Node) -> Backup:
             )
             step.log.parent.mkdir(parents=True, exist_ok=True)
             step.log.write_text(said.stderr, encoding="utf-8")
+        if lab.external_etcd:
+            _add_pki(session, part)
         about = Manifest(
             lab=lab.name,
             owner=record.owner,
@@ -78,6 +83,7 @@ def write(session: Session, target: Path, member: Node) -> Backup:
             member=member.name,
             kubernetes=lab.kubernetes.version,
             etcd=status.version,
+            external=lab.external_etcd,
         )
         return backups.complete(part, target, about, session.workspace.identity.read_text(encoding="utf-8"))
     except CommandFailed as error:
@@ -87,6 +93,33 @@ def write(session: Session, target: Path, member: Node) -> Backup:
         ) from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def _add_pki(session: Session, part: Path) -> None:
+    """Add the shared keys of a control plane, which the machine of an etcd member does not have."""
+    reasons = []
+    for node in session.lab.control_planes:
+        silent = session.remote.why_not_reachable(node)
+        if silent:
+            reasons.append(f"{node.name}: {silent}")
+            continue
+        session.remote.deliver(node)
+        shared = part.with_name(f"{part.name}.pki")
+        try:
+            shared.touch(mode=PRIVATE_FILE)
+            session.remote.run(node, ["sudo", SCRIPT, "--pki"], output=shared, timeout=LOOK_TIMEOUT)
+        except CommandFailed as error:  # one that has not joined has none
+            reasons.append(f"{node.name}: {_reason(error)}")
+        else:
+            backups.add_pki(part, shared)
+            return
+        finally:
+            shared.unlink(missing_ok=True)
+    raise LabStateError(
+        "no control plane gave the keys that control planes share, which the backup would lack:\n"
+        + "\n".join(reasons),
+        hint="`./inv up` repairs them",
+    )
 
 
 def destroyed_with(session: Session) -> str:
@@ -105,7 +138,7 @@ def _reason(error: CommandFailed) -> str:
 
 
 def healthy_member(session: Session) -> Node:
-    """A control plane whose etcd member is healthy, so that it has every acknowledged write."""
+    """A machine whose etcd member is healthy, so that it has every acknowledged write."""
     with session.progress.asking("etcd's members"):
         found = quorum.membership(session.lab, session.remote)
     for node in session.lab.etcd_members:

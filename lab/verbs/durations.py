@@ -24,6 +24,7 @@ MEASURED: Mapping[str, float] = {
     "machine": 12,
     "deliver": 0.5,
     "node": 2,
+    "etcd": 8,
     "load-balancer": 1.5,
     "control-plane-init": 9,
     "pod-network": 1.5,
@@ -38,6 +39,7 @@ MEASURED: Mapping[str, float] = {
     "pods-ready": 6,
     "revoke": 1,
     "healthy": 2,
+    "give-up-address": 1.5,
     "drain-haproxy": 1,
     "drain": 5,
     "leave": 3,
@@ -47,6 +49,7 @@ MEASURED: Mapping[str, float] = {
     "payload": 40,
     "etcd-payload": 10,
     "upgrade-etcd": 40,
+    "upgrade-etcd-machine": 40,
     "upgrade-control-plane": 250,
     "upgrade-worker": 10,
 }

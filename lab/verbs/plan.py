@@ -15,6 +15,7 @@ from lab.errors import LabError
 from lab.model import Lab, Node
 from lab.model.addons import ADDONS
 from lab.model.change import Change
+from lab.model.selectors import etcd_machines
 from lab.plans import already, engine, quorum, renew
 from lab.plans.engine import Plan, Step
 from lab.plans.remove import REMOVE
@@ -204,7 +205,7 @@ def _ask(session: Session) -> _Observed:
         if not _is_complete(has):
             return has, None, ()
         knows = node == first or node.spec.balances
-        ends = _renewals(node, remote) if node.spec.serves_api else ()
+        ends = _renewals(node, remote) if node.spec.serves_api or node.spec.etcd_member else ()
         return has, unfinished(node, remote) if knows else None, ends
 
     with session.progress.asking("the machines to report whether they have joined"):
@@ -336,14 +337,15 @@ def _upgrade(session: Session, there: _Observed) -> _Part:
     version = session.lab.kubernetes.version
     left = [
         node
-        for node in record.lab.kubernetes_nodes
+        for node in record.lab.cluster_machines
         if not _to_be_made(node, there) and record.version_of(node.name) != version
     ]
     upgrade = Upgrade(
         lab=session.lab,
         golden="",
         control_planes=tuple(node for node in left if node.spec.serves_api),
-        workers=tuple(node for node in left if not node.spec.serves_api),
+        workers=tuple(node for node in left if node.spec.runs_kubelet and not node.spec.serves_api),
+        etcd=tuple(node for node in left if not node.spec.runs_kubelet),
     )
     situation = Situation(record.lab.first, record.lab.nodes, upgrade=upgrade)
     return _Part(UPGRADE, situation, {s.name: _on(s, record.lab, situation) for s in UPGRADE if s.on})
@@ -383,10 +385,11 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
     missing = {node.name for node in lab.nodes if node.name in leaving or _to_be_made(node, there)}
     off = {node.name for node in lab.nodes if node.name in there.off}
     joining = {node.name for node in lab.kubernetes_nodes if node.name in missing | there.unjoined}
+    of_etcd = {node.name for node in etcd_machines(lab) if node.name in missing | there.unjoined}
     serving = [node for node in lab.control_planes if node.name not in joining]
     serving.sort(key=lambda node: node.name in there.damaged)
     first = serving[0] if serving else lab.first
-    joined = frozenset(node.name for node in lab.kubernetes_nodes if node.name not in joining)
+    joined = frozenset(node.name for node in lab.cluster_machines if node.name not in joining | of_etcd)
     come_and_gone = _come_and_gone(session, change)
     renamed = bool(come_and_gone)  # every machine has a file with all names
     kinds = {setting.effect.kind for setting in change.reconfigured}
@@ -394,7 +397,8 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
     if missing or off:
         targets["boot"] = [engine.ONCE]
         targets["machine"] = [node.name for node in lab.nodes if node.name in missing | off]
-    targets["node"] = [node.name for node in lab.kubernetes_nodes if renamed or node.name in joining]
+    targets["node"] = [node.name for node in lab.cluster_machines if renamed or node.name in joining | of_etcd]
+    targets["etcd"] = [node.name for node in etcd_machines(lab) if node.name in of_etcd | there.damaged]
     unconfigured = any(node.name in missing | there.unjoined for node in lab.balancers)
     if renamed or unconfigured or "load-balancer" in kinds | there.unfinished:
         targets["load-balancer"] = [node.name for node in lab.balancers]
@@ -412,7 +416,7 @@ def _up(session: Session, change: Change, there: _Observed, leaving: Collection[
         targets["addons"] = [first.name]
     if joining or "revoke" in there.unfinished:  # which comes after it
         targets["kubelet-certificates"] = [first.name]
-    targets["renew-certificates"] = [node.name for node in lab.control_planes if node.name in there.renewals]
+    targets["renew-certificates"] = [node.name for node in lab.cluster_machines if node.name in there.renewals]
     targets["worker-join"] = [node.name for node in lab.workers if node.name in joining]
     targets["control-plane-join"] = [
         node.name for node in lab.control_planes if node.name in joining | there.damaged and node != first
@@ -436,7 +440,7 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         return
     off = [node for node in lab.nodes if states.get(node.name) in ("stopped", "paused", "incomplete", "absent")]
     lost = [node for node in off if node not in change.added]
-    if any(node.spec.balances for node in lost):
+    if all(node in lost for node in lab.balancers):
         yield "the API answers again once the load balancer is back"
     if lost:
         yield f"{', '.join(node.name for node in lost)} available again"
@@ -454,7 +458,8 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
         then = "start on others" if lab.workers else "stay Pending, since no worker is left"
         yield f"pods on the workers that leave are evicted and {then}"
     if any(setting.effect.kind == "load-balancer" for setting in change.reconfigured):
-        yield "nothing while HAProxy loads its new configuration: a reload cuts no connection"
+        order = "; the load balancer without the API's address is first" if lab.pair else ""
+        yield f"nothing while HAProxy loads its new configuration: a reload cuts no connection{order}"
     if any(setting.effect.kind == "pod-network" for setting in change.reconfigured):
         yield (
             "where the pod network's manifest makes its pods restart, traffic between pods of different nodes "
@@ -468,12 +473,17 @@ def _notice(session: Session, change: Change, there: _Observed, resize: float) -
     yield from _notice_of_renewals(lab, there)
     resized = [node for node in change.resized if not _to_be_made(node, there)]
     for node in resized:
-        if node.spec.balances:
+        if node in lab.pair:
+            yield (
+                f"if {node.name} has the API's address, that moves while {node.name} restarts with its new "
+                "size: open connections end, and new ones may take a second longer"
+            )
+        elif node.spec.balances:
             yield (
                 f"the API can't be reached while {node.name} restarts with its new size, about {resize:.0f} s; "
                 "pods keep running"
             )
-    others = [node.name for node in resized if node.spec.runs_kubelet]
+    others = [node.name for node in resized if not node.spec.balances]
     if others:
         how = "one after the other, while they restart" if len(others) > 1 else "while it restarts"
         yield f"{', '.join(others)}: unavailable {how}"
@@ -506,6 +516,9 @@ def _notice_of_addons(made: Lab, wanted: Lab) -> Iterator[str]:
 
 def _notice_of_joins(lab: Lab, there: _Observed) -> Iterator[str]:
     """What users notice if running machines have not joined, or not completely."""
+    members = ", ".join(node.name for node in etcd_machines(lab) if node.name in there.partial)
+    if members:
+        yield f"{members}: joins etcd again; nothing while the other members have a majority"
     again = [node for node in lab.kubernetes_nodes if node.name in there.partial]
     control_planes = ", ".join(node.name for node in again if node.spec.serves_api)
     workers = ", ".join(node.name for node in again if not node.spec.serves_api)
@@ -522,7 +535,12 @@ def _notice_of_joins(lab: Lab, there: _Observed) -> Iterator[str]:
 
 
 def _notice_of_renewals(lab: Lab, there: _Observed) -> Iterator[str]:
-    """What users notice while control planes restart with renewed certificates."""
+    """What users notice while control planes, or etcd machines, restart with renewed certificates."""
+    if len(lab.etcd_members) == 1 and lab.external_etcd and lab.etcd_members[0].name in there.renewals:
+        yield (
+            f"the API answers no request while {lab.etcd_members[0].name}, the only etcd member, restarts with "
+            "renewed certificates"
+        )
     names = [node.name for node in lab.control_planes if node.name in there.renewals]
     if names and len(lab.control_planes) == 1:
         yield f"the API can't be reached while {names[0]} restarts it with renewed certificates"

@@ -42,13 +42,15 @@ WAL = 64 * 2**20
 
 @dataclass(frozen=True)
 class Scene:
-    """The control planes as they were found.
+    """The control planes, and the etcd machines, as they were found.
 
-    `members` are recovered. `silent` exist and do not respond, and are removed: with their old data they would
-    be another cluster. `absent` do not exist, or never joined; `up` lets them join.
+    `members` of etcd are recovered. `others` are control planes that run no etcd. `silent` exist and do not
+    respond, and are removed: with their old data they would be another cluster, or answer from it. `absent` do
+    not exist, or never joined; `up` lets them join.
     """
 
     members: tuple[Node, ...]
+    others: tuple[Node, ...]
     silent: tuple[Node, ...]
     absent: tuple[Node, ...]
     found: Mapping[str, Found]
@@ -140,36 +142,48 @@ def _state(session: Session, names: Sequence[str]) -> str:
 
 
 def _look(session: Session) -> Scene:
-    """Start the control planes that exist, and ask each about its etcd."""
+    """Start the machines that exist and run etcd or use it, and ask each about its etcd."""
     lab = session.lab
     with session.progress.asking("what state the machines are in"):
         states = providers.states(lab, session.workspace)
-    exist = tuple(node for node in lab.etcd_members if states[node.name] not in ("absent", "incomplete"))
+    concerned = tuple(node for node in lab.nodes if node.spec.serves_api or lab.is_etcd_member(node))
+    exist = tuple(node for node in concerned if states[node.name] not in ("absent", "incomplete"))
     # The load balancer, too: checks ask the API through it.
     answers.start(session, lab, states, (*exist, *lab.balancers))
     # One that does not respond in time counts as dead, and its data as lost.
     silent = answers.silent(session, exist, patient=exist, note="does not respond")
     there = [node for node in exist if node not in silent]
-    if not there:
+    if not any(node.spec.serves_api for node in there):
         raise LabStateError(
             "no control plane responds, so none can be recovered",
             hint="`./inv status` shows why; `./inv up` starts or creates machines",
         )
-    with session.progress.asking("each control plane's report on its etcd"):
+    if not any(lab.is_etcd_member(node) for node in there):
+        raise LabStateError(
+            "no etcd machine responds, so none can be recovered",
+            hint="`./inv status` shows why; `./inv up` starts or creates machines",
+        )
+    with session.progress.asking("each machine's report on its etcd"):
         side_by_side("copying scripts", there, session.remote.deliver)
-        found = side_by_side("asking the control planes", there, lambda node: plans.look(session.remote, node))
-    members = tuple(node for node in there if found[node.name].member)
-    others = tuple(node for node in lab.etcd_members if node not in (*members, *silent))
-    if not members:
-        raise LabStateError("no control plane has joined a cluster yet", hint="`./inv up` initialises one")
-    return Scene(members, silent, others, found)
+        found = side_by_side("asking the machines", there, lambda node: plans.look(session.remote, node))
+    # An etcd machine is restored, whatever it has: made again it has nothing, and a member that has not
+    # joined completely would go on with the data of another etcd.
+    joined = tuple(node for node in there if found[node.name].member or not node.spec.serves_api)
+    members = tuple(node for node in joined if lab.is_etcd_member(node))
+    others = tuple(node for node in joined if node not in members)
+    absent = tuple(node for node in concerned if node not in (*joined, *silent))
+    if not any(node.spec.serves_api for node in joined):
+        raise LabStateError(
+            "no control plane has joined a cluster yet", hint="`./inv up` creates what is missing"
+        )
+    return Scene(members, others, silent, absent, found)
 
 
 def _require_possible(backup: Backup, scene: Scene) -> None:
     """Raise with every reason why these machines can't be recovered from this backup."""
     about = backup.manifest
     problems = []
-    for node in scene.members:
+    for node in (*scene.members, *scene.others):
         found = scene.found[node.name]
         problems += [f"{node.name}: {each}" for each in found.problems]
         if found.etcd and _minor(about.etcd) > _minor(found.etcd):
@@ -228,10 +242,11 @@ def _carry_out(
         and all(scene.found[name].token == earlier.token for name in names)
     )
     token = earlier.token if goes_on and earlier else f"recovery-{secrets.token_hex(6)}"
-    machines = (*scene.members, *_answering_workers(session))
+    machines = (*scene.members, *scene.others, *_answering_workers(session))
     bump = plans.revision_bump(backup.manifest.revision, time.time())
     source = Source(backup, token, bump, _has_the_ca(session, backup), restored=goes_on)
-    situation = Situation(scene.members[0], machines, recovery=source)
+    first = next(node for node in machines if node.spec.serves_api)
+    situation = Situation(first, machines, recovery=source)
     if earlier is None and any(scene.found[name].token != plans.NO_TOKEN for name in names):
         # Of a recovery that was killed when it was complete. With its token, today's data would not be kept.
         engine.run(plans.FINISH, run.context(situation))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab import host
 from lab.model import Lab
-from lab.plans import up
+from lab.plans import pair, up
 from lab.providers import provider_of
 from lab.remote import control_folder
 from lab.session import Session, has_machines
@@ -51,11 +51,11 @@ def write(session: Session, record: Made, golden: str) -> None:
     _write_disc(lab, workspace)
     workspace.restrict_secrets()
     run = credentials.new_run_secrets()
-    key = credentials.ca_key(workspace)
+    key, etcd_key = credentials.ca_key(workspace), credentials.etcd_ca_key(workspace)
     for node in lab.nodes:
         folder = workspace.secrets / node.name
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for name, text in credentials.secret_files(node, lab, run, key).items():
+        for name, text in credentials.secret_files(node, lab, run, key, etcd_key).items():
             workspace.write_secret(folder / name, text)
     workspace.remove_other_nodes({node.name for node in (*lab.nodes, *leaving)})
     # A machine gets everything in its folder, so files from an earlier version of the lab have to go.
@@ -91,12 +91,15 @@ def _has_moved(session: Session) -> bool:
 
 
 def configure_load_balancers(session: Session) -> None:
-    """Give the running load balancers this lab's configuration; change nothing else."""
+    """Give the running load balancers this lab's configuration, the one with the API's address last.
+
+    Changes nothing else.
+    """
     record = session.made
     assert record is not None
     lab, workspace = session.lab, session.workspace
     texts = render.render(lab, _site(workspace, record, record.golden), up.provisioners, ())
-    for balancer in lab.balancers:
+    for balancer in lab.standby_first(pair.holding(lab, session.remote)):
         for path, text in texts.items():
             if path.startswith(f"nodes/{balancer.name}/"):
                 workspace.write(workspace.root / path, text)
@@ -124,6 +127,7 @@ def _site(workspace: Workspace, record: Made, golden: str) -> Site:
         ca_certificate=credentials.ca_certificate(workspace),
         authorized_key=credentials.authorized_key(workspace),
         manifest="",
+        etcd_ca_certificate=credentials.etcd_ca_certificate(workspace) if record.lab.external_etcd else "",
     )
 
 

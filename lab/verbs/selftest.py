@@ -36,6 +36,8 @@ BREAKING = {
     "lifecycle": "tests/lifecycle",
 }
 """Suites that break or change a lab, 10 to 15 minutes each. Those in one folder share a lab."""
+OTHER_SHAPES = ("tests/pair", "tests/external")
+"""With --whole, the sabotages and drills of two load balancers and of external etcd, on labs of their own."""
 TIMES = ("--durations", "15")
 """Options that make pytest list the slowest tests."""
 VIRTUAL = "tests/vm"
@@ -58,6 +60,8 @@ def run(
         for suite in breaking:
             folder = "/".join(BREAKING[suite].split("/")[:2])
             folders.setdefault(folder, []).append(BREAKING[suite])
+        if whole and {"sabotage", "drills"} & set(breaking):
+            folders |= {folder: [folder] for folder in OTHER_SHAPES}
         return max(_pytest(*suites, *words, select=select) for suites in folders.values())
     code = _without_labs(*NEEDS_NO_LAB, *also, select=select)
     if live and not code:

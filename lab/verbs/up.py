@@ -18,7 +18,8 @@ from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, Wait
 from lab.golden import image
 from lab.model import Lab, Node
 from lab.model.change import Change, Setting
-from lab.plans import already, engine, quorum, upgrade
+from lab.model.selectors import etcd_machines
+from lab.plans import already, engine, pair, quorum, upgrade
 from lab.plans.engine import Context, Plan
 from lab.plans.remove import REMOVE
 from lab.plans.repair import REPAIR
@@ -138,10 +139,20 @@ def require_replaceable(session: Session, name: str) -> Node:
         raise LabStateError(
             f"{name} was not created yet, so it can't be replaced", hint="`./inv up` creates it"
         )
-    if node.spec.etcd_member and len(session.lab.etcd_members) == 1:
+    if node.spec.serves_api and len(session.lab.control_planes) == 1:
+        has = (
+            "has the only copy of the service accounts' key"
+            if session.lab.external_etcd
+            else "has the only copy of the cluster's data"
+        )
         raise LabStateError(
-            f"{name} is the only control plane, and has the only copy of the cluster's data",
+            f"{name} is the only control plane, and {has}",
             hint="raise nodes.control_planes.count to 3 in lab.yaml and `./inv up`, then replace it",
+        )
+    if session.lab.etcd_members == (node,):
+        raise LabStateError(
+            f"{name} is etcd's only member, and has the only copy of the cluster's data",
+            hint="`./inv up` repairs what it can on it; `./inv backup` saves the data",
         )
     return node
 
@@ -256,7 +267,8 @@ def quorum_problem(
     session: Session, change: Change, leaving: Sequence[Node], replacing: Sequence[str] = ()
 ) -> quorum.Problem | None:
     """Why etcd has no majority without the leaving members, and what to do; None if it has one."""
-    record, members = session.made, _members(leaving)
+    record = session.made
+    members = _members(record.lab, leaving) if record else []
     if not members or record is None or not session.workspace.kubeconfig.exists():
         return None  # without a kubeconfig no `up` got to the joins, so there is no second member
     if session.remote.route_problem() or (not replacing and _members_off(session, record)):
@@ -269,14 +281,14 @@ def quorum_problem(
 
 def _hint(record: Made, change: Change, problem: quorum.Problem) -> str:
     """What to do first. If lab.yaml is the reason, every `up` would try the same again."""
-    if not _members(change.removed):
+    if not _members(record.lab, change.removed):
         return problem.next
     count = len(record.lab.control_planes)
     return f"set nodes.control_planes.count back to {count} in lab.yaml for now; {problem.next}"
 
 
-def _members(nodes: Sequence[Node]) -> list[str]:
-    return [node.name for node in nodes if node.spec.etcd_member]
+def _members(lab: Lab, nodes: Sequence[Node]) -> list[str]:
+    return [node.name for node in nodes if lab.is_etcd_member(node)]
 
 
 def _members_off(session: Session, record: Made) -> bool:
@@ -382,7 +394,7 @@ def _say_versions(session: Session) -> None:
     """After a failed upgrade: which machine has which version, as far as that is recorded."""
     record = made.read(session.workspace)
     if record is not None and record.upgrading:
-        versions = {n.name: record.version_of(n.name) or "removed" for n in record.lab.kubernetes_nodes}
+        versions = {n.name: record.version_of(n.name) or "removed" for n in record.lab.cluster_machines}
         session.progress.say(
             "Kubernetes' versions: " + ", ".join(f"{name} {version}" for name, version in versions.items())
         )
@@ -423,10 +435,16 @@ class Run:
         resized = self._resized(change) if not until else ()
         changed = self._require_majority()
         changed = self._start(nothing) or changed
-        found = self._survey(lab.kubernetes_nodes)
+        found = self._survey(lab.cluster_machines)
         if self._repair_for_majority(found, plan):
-            changed, found = True, self._survey(lab.kubernetes_nodes)
-        situation = judge(lab, found, until)
+            changed, found = True, self._survey(lab.cluster_machines)
+        lost = quorum.without_data_problem(lab, joined_machines(found))
+        lost = lost or quorum.without_keys_problem(lab, found)
+        if lost:
+            raise LabStateError(lost.what, hint=lost.next)
+        situation = dataclasses.replace(
+            judge(lab, found, until), holding=pair.holding(lab, self.session.remote)
+        )
         self._require_majority_for_rejoining(found, situation, plan)
         if resized:
             situation = dataclasses.replace(situation, resized=resized)
@@ -446,7 +464,8 @@ class Run:
         control_planes = tuple(node for node in there if node.spec.serves_api)
         with session.progress.asking("etcd's members for their versions"):
             running = quorum.running(lab, session.remote)
-        old = upgrade.with_old_etcd(control_planes, running, wanted.kubernetes.version)
+        members = tuple(node for node in there if lab.is_etcd_member(node))
+        old = upgrade.with_old_etcd(members, running, wanted.kubernetes.version)
         versioned = lab.model_copy(update={"kubernetes": wanted.kubernetes})
         plan = Upgrade(
             lab=versioned,
@@ -457,6 +476,7 @@ class Run:
             etcd_lab=lab if old else None,
             etcd_golden=image.bake(lab, session.progress) if old else "",
             plain=wish.plain,
+            etcd=upgrade.with_leader_last(members, running) if lab.external_etcd else (),
         )
         situation = Situation(lab.first, there, upgrade=plan, until=wish.until)
         return engine.run(upgrade.before(wish.until), self.context(situation))
@@ -480,11 +500,14 @@ class Run:
     def _require_majority_for_rejoining(
         self, found: Mapping[str, JoinState], situation: Situation, plan: Plan
     ) -> None:
-        """Raise LabStateError if a control plane has to join again, and etcd has no majority without it.
+        """Raise LabStateError if a machine has to join again, and etcd has no majority without it.
 
         Joining again removes its etcd data.
         """
-        again = [node.name for node in situation.joining(self.session.lab) if found.get(node.name) == "partial"]
+        lab = self.session.lab
+        members = etcd_machines(lab) if situation.etcd_exists(lab) else ()
+        joining = (*members, *situation.joining(lab))
+        again = [node.name for node in joining if found.get(node.name) == "partial"]
         serving = [node for node in self.session.lab.control_planes if node.name in situation.joined]
         if again and serving and any(step.name == "control-plane-join" for step in plan):
             self._majority(
@@ -579,12 +602,12 @@ class Run:
         staying = tuple(node for node in lab.nodes if node.name not in names)
         self._start(Situation(lab.first, staying))
         silent = self._silent(leaving, replacing)
-        found = self._survey([node for node in staying if node.spec.runs_kubelet])
+        found = self._survey([node for node in staying if node in lab.cluster_machines])
         joined = joined_machines(found)
         serving = [node for node in staying if node.spec.serves_api and node.name in joined]
-        if serving:
+        if serving or any(node.name in joined for node in etcd_machines(lab)):
             leaving = self._when_etcd_keeps_a_majority(leaving, change)
-        elif any(self._may_have_joined(node, silent) for node in leaving if node.spec.etcd_member):
+        if not serving and any(self._may_have_joined(node, silent) for node in leaving if node.spec.serves_api):
             raise LabStateError(
                 "none of the remaining control planes belongs to the cluster, so none could take over",
                 hint="`./inv status` shows what runs; `./inv up` with the previous lab.yaml repairs what it can"
@@ -596,14 +619,15 @@ class Run:
         try:
             return engine.run(REMOVE, self.context(situation))
         except LabError:
-            if _members(leaving):
+            if any(node.spec.serves_api or node.spec.balances for node in leaving):
                 self._restore_haproxy()
             raise
 
     def _when_etcd_keeps_a_majority(self, leaving: tuple[Node, ...], change: Change) -> tuple[Node, ...]:
         """The machines in the order in which they leave, once etcd has a majority without them."""
-        members, record = _members(leaving), self.session.made
+        record = self.session.made
         assert record is not None
+        members = _members(record.lab, leaving)
         if not members:
             return leaving
         listed = self._majority(
@@ -614,7 +638,7 @@ class Run:
             lambda problem: _hint(record, change, problem),
         )
         order = quorum.in_order(members, listed.healthy)
-        others = [node for node in leaving if not node.spec.etcd_member]
+        others = [node for node in leaving if node.name not in members]
         return (*(node for name in order for node in leaving if node.name == name), *others)
 
     def _may_have_joined(self, node: Node, silent: frozenset[str]) -> bool:

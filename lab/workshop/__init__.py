@@ -1,1 +1,1 @@
-"""What a class gets: handouts for the lab, and tasks that are checked automatically."""
+"""What a class gets: handouts for the lab, tasks that are checked automatically, a page that shows it move."""

@@ -2,13 +2,15 @@
 
     status.json    what `etcdutl snapshot status` found
     keys.json      etcd's keys with their revisions
-    pki/           the CAs and keys that control planes share
+    pki/           the CAs and keys that control planes share; where etcd has machines of its own, without
+                   etcd's CA, whose key is on this host only
     snapshot.db    of `etcdctl snapshot save`: the database, followed by its SHA-256
     lab.json       the lab's record (`lab.workspace.made`)
     manifest.json  which lab, when, versions, and the SHA-256 of every other file
 
-A control plane prints the tar without the last two (provision/node/backup.sh); they are appended on this host.
-It contains the cluster's secrets, so only its owner may read it.
+The machine of an etcd member prints the tar without the last two (provision/node/backup.sh); they are appended
+on this host, as is pki/ where that machine is no control plane. It contains the cluster's secrets, so only its
+owner may read it.
 """
 
 from __future__ import annotations
@@ -44,6 +46,9 @@ SHARED_PKI = (
 )
 """Files of /etc/kubernetes/pki that all control planes share (kubeadm, "Manual certificate distribution")."""
 
+OF_ETCD = "etcd/"
+"""How those of SHARED_PKI begin that control planes without etcd don't have."""
+
 SPARE = 20 * 2**20
 """Bytes of disk space besides the snapshot: for the rest of the file, and for a database that grows."""
 
@@ -61,9 +66,9 @@ Inventory = Mapping[str, int]
 class Manifest:
     """What a backup is of.
 
-    `owner` is the label value of the lab (`lab.workspace.made`). `taken` is in UTC, as ISO 8601. `member`
-    is the control plane whose etcd member it was taken from. `hash`, `revision`, `keys` and `size` (bytes)
-    are those of `etcdutl snapshot status`.
+    `owner` is the label value of the lab (`lab.workspace.made`). `taken` is in UTC, as ISO 8601. `member` is
+    the machine whose etcd member it was taken from. `external`: that machine is no control plane. `hash`,
+    `revision`, `keys` and `size` (bytes) are those of `etcdutl snapshot status`.
     """
 
     lab: str
@@ -72,6 +77,7 @@ class Manifest:
     member: str
     kubernetes: str
     etcd: str
+    external: bool = False
     hash: int = 0
     revision: int = 0
     keys: int = 0
@@ -123,6 +129,21 @@ def begin(target: Path) -> Path:
     return part
 
 
+def add_pki(part: Path, shared: Path) -> None:
+    """Append the tar of a control plane's shared files to what the machine of an etcd member has printed.
+
+    Raises LabStateError if either is no tar.
+    """
+    try:
+        with tarfile.open(shared, "r:") as source, tarfile.open(part, "a:") as target:
+            for member in source.getmembers():
+                target.addfile(member, source.extractfile(member) if member.isfile() else None)
+    except tarfile.TarError as error:
+        raise LabStateError(
+            f"what the machines sent is not a complete backup: {error}", hint="run the same command again"
+        ) from error
+
+
 def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
     """Verify what a control plane has printed, append lab.json and the manifest, and rename it to `target`.
 
@@ -132,7 +153,7 @@ def complete(part: Path, target: Path, about: Manifest, record: str) -> Backup:
     try:
         with tarfile.open(part, "r:") as archive:
             members = {each.name: each for each in archive.getmembers() if each.isfile()}
-            problem = _missing(members) or snapshot_problem(_file(archive, SNAPSHOT))
+            problem = _missing(members, external=about.external) or snapshot_problem(_file(archive, SNAPSHOT))
             if problem:
                 raise tarfile.TarError(problem)
             sums = {name: _sha256(_file(archive, name)) for name in members}
@@ -185,8 +206,10 @@ def read(path: Path) -> Backup:
             damaged = [
                 name for name in sums if name not in members or _sha256(_file(archive, name)) != sums[name]
             ]
+            said.setdefault("external", False)  # earlier versions of the kit knew no other topology
+            pki_names = _shared(external=said["external"])
             damaged += [
-                name for name in (SNAPSHOT, KEYS, *(f"pki/{each}" for each in SHARED_PKI)) if name not in sums
+                name for name in (SNAPSHOT, KEYS, *(f"pki/{each}" for each in pki_names)) if name not in sums
             ]
             if damaged:
                 raise _refused(
@@ -197,7 +220,7 @@ def read(path: Path) -> Backup:
                 raise _refused(path, f"{path} is damaged: {problem}")
             manifest = Manifest(**{key: said[key] for key in Manifest.__dataclass_fields__})
             keys = inventory(_file(archive, KEYS).read())
-            pki = {name: _file(archive, f"pki/{name}").read().decode() for name in SHARED_PKI}
+            pki = {name: _file(archive, f"pki/{name}").read().decode() for name in pki_names}
     except (FileNotFoundError, IsADirectoryError) as error:
         missing = isinstance(error, FileNotFoundError)
         raise ConfigError(
@@ -253,8 +276,12 @@ def complete_in(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*.tar") if not path.name.startswith(".")]
 
 
-def _missing(members: Mapping[str, object]) -> str | None:
-    needed = (STATUS, KEYS, SNAPSHOT, *(f"pki/{name}" for name in SHARED_PKI))
+def _shared(*, external: bool) -> tuple[str, ...]:
+    return tuple(name for name in SHARED_PKI if not (external and name.startswith(OF_ETCD)))
+
+
+def _missing(members: Mapping[str, object], *, external: bool) -> str | None:
+    needed = (STATUS, KEYS, SNAPSHOT, *(f"pki/{name}" for name in _shared(external=external)))
     missing = [name for name in needed if name not in members]
     return f"it lacks {', '.join(missing)}" if missing else None
 

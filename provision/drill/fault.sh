@@ -4,6 +4,7 @@
 set -euo pipefail
 
 readonly MANIFESTS=/etc/kubernetes/manifests PARKED=/etc/kubernetes/parked-by-drill
+readonly INIT=/opt/ha-lab/kubeadm-init.yaml
 readonly CHAIN=HA-LAB-DRILL WRITES=4
 readonly ETCD_MANIFEST=$MANIFESTS/etcd.yaml ETCD_DATA=/var/lib/etcd/member
 # Where recover.sh looks for manifests (ASIDE).
@@ -80,6 +81,30 @@ partitioned() {
 	done
 }
 
+haproxy_stopped() {
+	case $1 in
+	inject) systemctl stop haproxy ;;
+	heal) systemctl start haproxy ;;
+	esac
+}
+
+# The two load balancers no longer hear each other; all else passes (VRRP is IP protocol 112).
+vrrp_blocked() {
+	local way
+	for way in INPUT OUTPUT; do
+		iptables -w -D "$way" -p 112 -j DROP 2>/dev/null || true
+		[[ $1 == heal ]] || iptables -w -I "$way" -p 112 -j DROP
+	done
+}
+
+# The address moves as before a planned stop of this machine.
+address_given_up() {
+	case $1 in
+	inject) /opt/ha-lab/give-up-address.sh ;;
+	heal) /opt/ha-lab/load-balancer.sh ;;
+	esac
+}
+
 # Replaces kubeadm's certificates here with ones that expire $2 seconds from now (kubeadm-config.v1beta4,
 # certificateValidityPeriod). The cluster's own configuration does not change, so renewing them reverts this:
 # renew-certificates.sh.
@@ -92,6 +117,8 @@ certificates_short_lived() {
 	# Without a version, kubeadm would look up the newest on the network.
 	printf '%s\n' "apiVersion: kubeadm.k8s.io/v1beta4" "kind: ClusterConfiguration" \
 		"kubernetesVersion: $(kubeadm version --output short)" "certificateValidityPeriod: $2s" >"$config"
+	# Where etcd has machines of its own, kubeadm finds no files of it here.
+	! grep -q '^  external:$' "$INIT" || sed -n '/^etcd:$/,/^---$/ { /^---$/d; p }' "$INIT" >>"$config"
 	kubeadm certs renew all --config "$config" >/dev/null
 }
 
@@ -174,7 +201,8 @@ etcd_downgrade_enabled() {
 }
 
 # The member is removed with its data, and a new one is added for this machine: as a learner that is promoted once it has
-# caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is stopped meanwhile.
+# caught up (etcd, "Runtime reconfiguration" and "Learner"). The API server that uses it is stopped meanwhile; where etcd has
+# machines of its own, none does so alone.
 etcd_member_replaced() {
 	local pod own
 	if [[ $1 == inject ]]; then
@@ -197,7 +225,7 @@ etcd_member_replaced() {
 	fi
 	within 120 "the new member votes" promoted
 	[[ ! -e $PARKED/kube-apiserver.yaml ]] || mv "$PARKED/kube-apiserver.yaml" "$MANIFESTS/"
-	within 180 "the API server here is ready again" answers
+	[[ ! -e $MANIFESTS/kube-apiserver.yaml ]] || within 180 "the API server here is ready again" answers
 }
 
 join_as_learner() {

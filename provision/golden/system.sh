@@ -8,7 +8,7 @@ usermod --password '*' vagrant
 chmod 440 /etc/sudoers.d/vagrant
 
 # A machine takes up its role when it is provisioned; until then nothing of it runs.
-systemctl disable haproxy.service containerd.service
+systemctl disable haproxy.service keepalived.service containerd.service
 systemctl enable ssh.service ha-lab-images.service ha-lab-network.service ha-lab-dns.service kubelet.service
 
 # The distribution's HAProxy configuration, kept to build on: the lab's part is appended to it.

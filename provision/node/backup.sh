@@ -1,10 +1,12 @@
 #!/bin/bash
 # Prints a backup of the cluster as a tar, and nothing else on standard output: etcd's snapshot from this machine's member,
 # what `etcdutl snapshot status` found, the keys with their revisions, and the CAs and keys that all control planes share.
-# lab/workspace/backup.py describes the file.
+# Where etcd has machines of its own, those of a control plane are a tar of their own. lab/workspace/backup.py describes the
+# file.
 #
 #   backup.sh           the tar
-#   backup.sh --keys    only the keys, as JSON
+#   backup.sh --pki     of a control plane without etcd: the CAs and keys, a tar
+#   backup.sh --keys    only the keys of etcd, as JSON
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -33,6 +35,10 @@ main() {
 		keys
 		return
 	fi
+	if [[ ${1:-} == --pki ]]; then
+		tar -cf - -C "${PKI%/*}" --owner=0 --group=0 --numeric-owner "${SHARED_PKI[@]/#/pki/}"
+		return
+	fi
 	exec 3>&1 1>&2
 	exclusively
 	umask 077
@@ -48,7 +54,7 @@ main() {
 	etcdutl snapshot status "$FOLDER/snapshot.db" --write-out json >"$FOLDER/status.json"
 	revision=$(sed -n 's/.*"revision":\([0-9]*\).*/\1/p' "$FOLDER/status.json")
 	keys --rev "$revision" >"$FOLDER/keys.json"
-	for file in "${SHARED_PKI[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
+	[[ $NODE_ROLE == etcd ]] || for file in "${SHARED_PKI[@]}"; do cp "$PKI/$file" "$FOLDER/pki/$file"; done
 	tar -cf - -C "$FOLDER" --owner=0 --group=0 --numeric-owner status.json keys.json pki snapshot.db >&3
 }
 

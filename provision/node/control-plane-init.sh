@@ -54,6 +54,11 @@ init() {
 	wait_for 60 "the container runtime" systemctl is-active containerd
 	fill "$HERE/kubeadm-init.yaml"
 	install_lab_ca
+	runs_etcd || {
+		install_etcd_client
+		# A bare `vagrant up` may still be making it.
+		wait_for 600 "etcd, which runs on other machines" etcd member list --write-out simple
+	}
 	if ((LAB_PATIENCE == 1)); then
 		kubeadm_init
 	else
@@ -284,7 +289,7 @@ require_what_only_others_have() {
 	lost=$(lost_files)
 	[[ -n $lost ]] || return 0
 	lost="$NODE_NAME can't be repaired with its own files: ${lost//$'\n'/; }"
-	[[ $ETCD_ENDPOINTS != *,* ]] ||
+	! has_other_control_planes ||
 		die "$lost. If another control plane is complete, \`./inv up\` or \`./inv replace $NODE_NAME\` makes this one join" \
 			"again. If none is, the cluster is lost: \`./inv destroy\`, then \`./inv up\`"
 	die "$lost. No other control plane has them, so the cluster is lost: \`./inv destroy\`, then \`./inv up\`, makes a" \
@@ -292,7 +297,7 @@ require_what_only_others_have() {
 }
 
 ready_or_lost() {
-	own_api_server_ready || [[ -n $(etcd_data_problem) ]] || removed_from_etcd || [[ -n $(crash_problem) ]]
+	own_api_server_ready || { runs_etcd && [[ -n $(etcd_data_problem) ]]; } || removed_from_etcd || [[ -n $(crash_problem) ]]
 }
 
 wait_for_own_api_server() {

@@ -24,6 +24,7 @@ joined() { serves && marked_control_plane; }
 serves() {
 	local member
 	own_api_server_ready || return 1
+	runs_etcd || return 0
 	member=$(own_member) || {
 		echo "etcd does not respond"
 		return 1
@@ -89,6 +90,7 @@ static_pods_settled() {
 # A lost machine's member keeps its vote until it is removed, and this machine must not count twice.
 remove_former_member() {
 	local member
+	runs_etcd || return 0
 	kubeadm join phase control-plane-prepare download-certs --config "$FILLED" >/dev/null
 	kubeadm join phase control-plane-prepare certs --config "$FILLED" >/dev/null
 	member=$(own_member | cut -d' ' -f1)

@@ -10,6 +10,8 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/kubernetes.sh"
 # shellcheck source=provision/haproxy.sh
 source "$HERE/haproxy.sh"
+# shellcheck source=provision/keepalived.sh
+source "$HERE/keepalived.sh"
 
 weigh_no_more_than_pods "$@"
 
@@ -81,7 +83,7 @@ kubelet_error() {
 }
 
 left_by_runs() {
-	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name token.conf -o -name kubelet.pem \) 2>/dev/null || true
+	find /run/ha-lab /tmp -maxdepth 2 \( -name secrets -o -name kubeadm.yaml -o -name ca.key -o -name etcd-ca.key -o -name token.conf -o -name kubelet.pem \) 2>/dev/null || true
 	find "${MANUAL_FILES[@]}" 2>/dev/null || true
 }
 
@@ -126,23 +128,6 @@ cgroup_drivers() {
 	sed -n "s/^cgroupDriver: *[\"']\?\([^\"' ]*\).*/kubelet \1/p" /var/lib/kubelet/config.yaml
 }
 
-own_member_says() {
-	bounded "${ETCDCTL[@]}" --endpoints https://127.0.0.1:2379 --command-timeout "$((PATIENCE - 1))s" \
-		--write-out json "$@"
-}
-
-# Without -t socat would wait half a second for the answer, and drop one that comes later. No answer is a failure, not
-# a HAProxy without servers: socat ends with 0 then, too.
-haproxy_says() {
-	local said
-	said=$(echo "show stat" | bounded socat -t "$PATIENCE" - UNIX-CONNECT:/run/haproxy/admin.sock) || return
-	[[ -n $said ]] || {
-		echo "HAProxy gave no answer within $PATIENCE s"
-		return 1
-	}
-	echo "$said"
-}
-
 # While a check is under way HAProxy has no code of it ("* " before its status), and after one that ended
 # otherwise than the one before it has not made up its mind ("UP 1/2"). A server that is down since it answered late
 # (L6TOUT, L7TOUT) is checked again twice a second, and is up again at its first answer in time: on a busy host that was a
@@ -150,7 +135,7 @@ haproxy_says() {
 haproxy_at_rest() {
 	local said _
 	for _ in $(seq $((100 * LAB_PATIENCE))); do
-		said=$(haproxy_says) || {
+		said=$(haproxy_says "$PATIENCE") || {
 			local code=$?
 			echo "$said"
 			return "$code"
@@ -161,7 +146,7 @@ haproxy_at_rest() {
 	echo "$said"
 }
 
-# HAProxy's counts before and after a dozen new connections through it, once it is at rest. A server may be out for a
+# HAProxy's counts before and after a dozen new connections through it, at this machine's own address, once it is at rest. A server may be out for a
 # moment, for example where its machine has just booted: one that is up by then and took none is given another dozen,
 # twice at most.
 connections_spread() {
@@ -173,7 +158,7 @@ connections_spread() {
 	for dozen in 1 2 3; do
 		((dozen == 1)) || sleep "$LAB_PATIENCE"
 		dozen_connections
-		after=$(haproxy_says) || {
+		after=$(haproxy_says "$PATIENCE") || {
 			echo "$after"
 			return 1
 		}
@@ -185,7 +170,7 @@ connections_spread() {
 # One process, all at once, a new connection for each request. A curl for each takes five times the CPU.
 dozen_connections() {
 	curl --silent --parallel --parallel-immediate --parallel-max 12 --http1.1 --header 'Connection: close' \
-		--max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" "https://$API_ENDPOINT/readyz?[1-12]" >/dev/null 2>&1
+		--max-time $((2 * LAB_PATIENCE)) --cacert "$HERE/ca.crt" "https://$NODE_ADDRESS:${API_ENDPOINT##*:}/readyz?[1-12]" >/dev/null 2>&1
 }
 
 # up_without_connection BEFORE AFTER: whether a server that is up has the same count of sessions in both (HAProxy's
@@ -213,6 +198,19 @@ lab_configuration() {
 
 without_comments() { sed 's/^[[:space:]]*#.*//'; }
 
+# Where the address is that load balancers share, as this machine has it: `holds MAC` if that is here, else `sees MAC` by
+# its neighbour table, after a connection that makes the kernel look. Without a MAC it does not know.
+virtual_address() {
+	local interface
+	interface=$(interface_with "$VIRTUAL_ADDRESS")
+	if [[ -n $interface ]]; then
+		echo "holds $(cat "/sys/class/net/$interface/address")"
+	else
+		bounded "$HERE/reach.sh" --api >/dev/null || true
+		echo "sees $(ip -4 neighbour show to "$VIRTUAL_ADDRESS" | sed -n 's/.* lladdr \([0-9a-f:]*\) .*/\1/p')"
+	fi
+}
+
 listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 
 # What this machine's parts answer when their metrics are asked for at its address on the lab's network, without a
@@ -220,10 +218,12 @@ listening() { ss -Hltn "sport = :${API_ENDPOINT##*:}"; }
 # without an answer. One process for all.
 metrics() {
 	{
-		ask_for_metrics kube-controller-manager https 10257
-		ask_for_metrics kube-scheduler https 10259
-		ask_for_metrics etcd https 2379
-		ask_for_metrics kube-proxy http 10249
+		[[ $NODE_ROLE != control-plane ]] || {
+			ask_for_metrics kube-controller-manager https 10257
+			ask_for_metrics kube-scheduler https 10259
+		}
+		! runs_etcd || ask_for_metrics etcd https 2379
+		[[ $NODE_ROLE != control-plane ]] || ask_for_metrics kube-proxy http 10249
 	} | sed '$d' | timeout --kill-after 1 $((2 * PATIENCE)) curl --parallel --parallel-immediate --config - 2>/dev/null || true
 }
 
@@ -254,7 +254,9 @@ programs() {
 images() { bounded ctr --namespace k8s.io images list --quiet; }
 
 load_balancer() {
-	tell services services haproxy.service ha-lab-network.service
+	local units=(haproxy.service ha-lab-network.service)
+	! shares_address || units+=(keepalived.service)
+	tell services services "${units[@]}"
 	tell configuration bounded haproxy -c -f /etc/haproxy/haproxy.cfg
 	tell lab-configuration lab_configuration
 	tell unread unread_by_haproxy
@@ -262,6 +264,8 @@ load_balancer() {
 	tell backends haproxy_at_rest
 	tell spread connections_spread
 	tell certificates certificates /etc/haproxy/kubernetes-ca.crt
+	! shares_address || tell keepalived-configuration keepalived_accepts "$KEEPALIVED_CONF"
+	! shares_address || tell keepalived-files differing_files
 }
 
 kubernetes_node() {
@@ -278,6 +282,25 @@ kubernetes_node() {
 		/var/lib/kubelet/pki/kubelet-{client,server}-current.pem
 }
 
+etcd_machine() {
+	tell services services kubelet.service containerd.service ha-lab-network.service
+	tell membership membership
+	tell kubelet-error kubelet_error
+	tell certificates certificates "$PKI"/etcd/*.crt
+	tell open-keys open_keys
+	tell metrics metrics
+	etcd_member
+}
+
+etcd_member() {
+	tell etcd-members own_member_says "$PATIENCE" member list
+	tell etcd-status own_member_says "$PATIENCE" endpoint status
+	tell etcd-health own_member_says "$PATIENCE" endpoint health
+	tell etcd-alarms own_member_says "$PATIENCE" alarm list
+	# Only on request: from what this member has stored itself, for when etcd has no majority that could agree on a list.
+	((${#WANTED[@]} == 0)) || tell etcd-stored-members own_member_says "$PATIENCE" member list --consistency s
+}
+
 control_plane() {
 	tell programs programs
 	tell images images
@@ -287,14 +310,9 @@ control_plane() {
 	tell open-keys open_keys
 	tell metrics metrics
 	tell service-account-key sha256sum /etc/kubernetes/pki/sa.pub
-	tell etcd-members own_member_says member list
-	tell etcd-status own_member_says endpoint status
-	tell etcd-health own_member_says endpoint health
-	tell etcd-alarms own_member_says alarm list
+	! runs_etcd || etcd_member
 	# Only on request: it takes a second of CPU, and all control planes would say the same.
 	((${#WANTED[@]} == 0)) || tell unfinished unfinished
-	# Only on request, too: from what this member has stored itself, for when etcd has no majority that could agree on a list.
-	((${#WANTED[@]} == 0)) || tell etcd-stored-members own_member_says member list --consistency s
 }
 
 main() {
@@ -308,7 +326,12 @@ main() {
 	tell left-by-runs left_by_runs
 	tell logins cat /home/vagrant/.ssh/authorized_keys
 	tell reach bounded "$HERE/reach.sh"
-	if [[ $NODE_ROLE == load-balancer ]]; then load_balancer; else kubernetes_node; fi
+	! shares_address || tell virtual-address virtual_address
+	case $NODE_ROLE in
+	load-balancer) load_balancer ;;
+	etcd) etcd_machine ;;
+	*) kubernetes_node ;;
+	esac
 	[[ $NODE_ROLE != control-plane ]] || control_plane
 	wait
 	for name in "${asked[@]}"; do

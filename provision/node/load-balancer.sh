@@ -1,6 +1,7 @@
 #!/bin/bash
 # The load balancer: the packaged HAProxy configuration with the lab's part behind it. Checked before
-# it is used, reloaded only when it changed, so that a second run cuts no connection.
+# it is used, reloaded only when it changed, so that a second run cuts no connection. The same for keepalived, where two
+# load balancers share the API's address: a reload does not move it.
 #
 #   load-balancer.sh [--settle SECONDS] [--drain NAME…]
 #
@@ -13,6 +14,8 @@
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/haproxy.sh
 source "$HERE/haproxy.sh"
+# shellcheck source=provision/keepalived.sh
+source "$HERE/keepalived.sh"
 
 own_network() {
 	[[ $HERE/network.env -ef /etc/ha-lab/network.env ]] || {
@@ -117,6 +120,45 @@ settle() {
 	while ((SECONDS < deadline)) && sessions_left "$@"; do sleep "$PAUSE"; done
 }
 
+# same_script_security FILE: whether keepalived may reload that file. 2.3.3 drops its check where a reload takes script
+# security away ("Unable to set default user keepalived_script for script").
+same_script_security() {
+	[[ ! -e $KEEPALIVED_CONF ]] || [[ $(grep -c enable_script_security "$KEEPALIVED_CONF") == $(grep -c enable_script_security "$1") ]]
+}
+
+keepalived_files() {
+	local file checked=$KEEPALIVED_CONF.new mode=755
+	[[ -n $(interface_with "$NODE_ADDRESS") ]] || die "no interface has this machine's address on the lab's network, $NODE_ADDRESS"
+	for file in "${KEEPALIVED_FILES[@]}"; do
+		if [[ $file == "$KEEPALIVED_CONF" ]]; then
+			mode=644
+			keepalived_file "$file" >"$checked"
+			keepalived_accepts "$checked" ||
+				die "keepalived refuses the rendered configuration (its own words are above)"
+			same_script_security "$checked" || keepalived_anew=yes
+			rm -f "$checked"
+		fi
+		! place "$mode" "$file" < <(keepalived_file "$file") || reread=yes
+	done
+}
+
+# After HAProxy, which it asks.
+keepalived_runs() {
+	keepalived_files
+	answer_new_connections
+	systemctl is-enabled --quiet keepalived || systemctl enable --quiet keepalived
+	[[ ${keepalived_anew:-no} == no ]] || release_address
+	if ! systemctl is-active --quiet keepalived; then
+		systemctl restart keepalived
+		changed=yes
+	elif [[ ${reread:-no} == yes ]] || [[ -n $(unread_by_keepalived) ]]; then
+		systemctl reload keepalived
+		changed=yes
+	fi
+	# Whether it is this machine or the other one: joins need the address.
+	wait_for 30 "a load balancer to take the API's address, $VIRTUAL_ADDRESS" "$HERE/reach.sh" --api
+}
+
 has_server() { grep -q "^[[:space:]]*server $1 " /etc/haproxy/haproxy.cfg; }
 
 main() {
@@ -136,6 +178,7 @@ main() {
 		changed=yes
 	fi
 	wait_for 10 "HAProxy to answer on its administrative socket" answers
+	! shares_address || keepalived_runs
 	drain_only "$@"
 	((seconds == 0)) || settle "$seconds" "$@"
 	finish

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Every Kubernetes node, before kubeadm: its names and routes, its resolver for pods, and the kubelet's
-# machine-specific configuration.
+# machine-specific configuration. An etcd machine is no node of the cluster, and needs none of what is for pods.
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 # shellcheck source=provision/kubernetes.sh
@@ -76,9 +76,11 @@ kubelet_drop_in() {
 own_kubelet_settings() {
 	echo "apiVersion: kubelet.config.k8s.io/v1beta1"
 	echo "kind: KubeletConfiguration"
-	echo "resolvConf: /etc/ha-lab/resolv.conf"
-	# Its serving certificate is signed by the cluster's CA; kubelet-certificates.sh approves the request.
-	echo "serverTLSBootstrap: true"
+	if [[ $NODE_ROLE != etcd ]]; then
+		echo "resolvConf: /etc/ha-lab/resolv.conf"
+		# Its serving certificate is signed by the cluster's CA; kubelet-certificates.sh approves the request.
+		echo "serverTLSBootstrap: true"
+	fi
 	# Kubernetes 1.35 and later refuse a cgroup v1 host by default; only for such hosts.
 	[[ -e /sys/fs/cgroup/cgroup.controllers ]] || echo "failCgroupV1: false"
 }
@@ -176,32 +178,42 @@ container_runtime() {
 
 # The key is given where you will run kubeadm init yourself.
 install_ca_for_manual_init() {
-	trap 'rm -f /run/ha-lab/proxy.env /run/ha-lab/ca.key' EXIT
-	if nothing_of_a_cluster; then install_lab_ca; fi
+	nothing_of_a_cluster || return 0
+	install_lab_ca
+	runs_etcd || install_etcd_client
+}
+
+# What a machine is prepared by that is a node of the cluster.
+node_of_the_cluster() {
+	kernel_settings
+	kubelet_server
+	cgroup_driver
+	node_address
+	serving_certificate
+	former_pod_network
+	pods_without_bridge
+	pod_network_interface
 }
 
 main() {
 	exclusively
+	# A bare `vagrant up` has put the CAs' keys there for the scripts that follow.
 	trap 'rm -f /run/ha-lab/proxy.env' EXIT
 	if [[ ${1:-} == --stdin ]]; then
+		trap 'rm -f /run/ha-lab/proxy.env /run/ha-lab/ca.key "$ETCD_CA_KEY"' EXIT
 		read_secrets
 		[[ ! -s /run/ha-lab/ca.key ]] || install_ca_for_manual_init
 	fi
 	proxies
 	names_and_routes
-	kernel_settings
 	keys_for_root_only
-	kubelet_server
 	kubelet_drop_in
-	cgroup_driver
-	node_address
-	serving_certificate
 	container_runtime
-	former_pod_network
-	pods_without_bridge
-	pod_network_interface
-	restore_api_server
-	restore_ca_certificate
+	[[ $NODE_ROLE == etcd ]] || {
+		node_of_the_cluster
+		restore_api_server
+		restore_ca_certificate
+	}
 	finish
 }
 

@@ -23,7 +23,7 @@ main() {
 	has=$(membership)
 	if [[ $has == partial || $has == damaged ]]; then
 		broken_files >&2
-		[[ $NODE_ROLE != control-plane ]] || lost_files >&2
+		[[ $NODE_ROLE == worker ]] || lost_files >&2
 	fi
 	echo "$has"
 }

@@ -1,9 +1,12 @@
 #!/bin/bash
-# Which of the machines that all others need, the load balancer and the control planes, this one reaches: a line for
+# Which of the machines that all others need, load balancers, control planes and etcd's, this one reaches: a line for
 # each with its name and, where it is not reached, why. Asks the port of ssh, which is open on every machine that the
 # kit can ask; a refusal may be the host's firewall's. Changes nothing.
 #
-#   reach.sh [--require]     with --require it ends with 1, and says so, when the load balancer is not reached
+#   reach.sh [--require | --api]
+#
+# --api      asks only the API's address, once; it ends with 1, and says why, when that is not reached
+# --require  the same, after up to 20 s
 # shellcheck source=provision/lib.sh
 source "$(dirname "$0")/lib.sh"
 readonly SECONDS_EACH=$((3 * LAB_PATIENCE)) # a first packet that is lost is sent again after one
@@ -24,8 +27,8 @@ reached() {
 all_others() {
 	local address name
 	while read -r address name; do
-		[[ $name != "$NODE_NAME" && " ${ETCD_ENDPOINTS//,/ } https://${API_ENDPOINT%:*}:2379 " == *" https://$address:2379 "* ]] ||
-			continue
+		[[ $name != "$NODE_NAME" ]] || continue
+		[[ " $LOAD_BALANCERS ${CONTROL_PLANES:-} " == *" $name "* || ",$ETCD_ENDPOINTS," == *",https://$address:2379,"* ]] || continue
 		reached "$name" "$address" &
 	done <"$HERE/hosts"
 	wait
@@ -40,7 +43,9 @@ load_balancer_reached() {
 	}
 }
 
-if [[ ${1:-} == --require ]]; then
+if [[ ${1:-} == --api ]]; then
+	load_balancer_reached
+elif [[ ${1:-} == --require ]]; then
 	(wait_for 20 "$NODE_NAME to reach the load balancer at ${API_ENDPOINT%:*}" load_balancer_reached) ||
 		die "$NODE_NAME does not reach the load balancer, so it can't take part in the cluster;" \
 			"\`./inv doctor\` shows what on the host blocks it"

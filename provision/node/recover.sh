@@ -1,5 +1,5 @@
 #!/bin/bash
-# The parts of a recovery from a backup on one control plane, in the order of lab/plans/recover.py (etcd, "Disaster
+# The parts of a recovery from a backup on one control plane or etcd machine, in the order of lab/plans/recover.py (etcd, "Disaster
 # recovery"; kubernetes.io, "Restoring an etcd cluster"). Each part can be repeated.
 #
 #   recover.sh check                    prints a report, a line each: `member yes|no`, `etcd VERSION`, `free BYTES`,
@@ -10,6 +10,8 @@
 #   recover.sh restore TOKEN CLUSTER BUMP   creates a new data folder from the snapshot, for the member of this machine,
 #                                       with its revision raised by BUMP; `--stdin`: with this run's secrets, and the keys
 #                                       that control planes share
+#   recover.sh keys                     installs the keys that control planes share, which `--stdin` has brought; only where
+#                                       etcd has machines of its own, else `restore` does so
 #   recover.sh start NAME               puts one manifest back, and waits for what it starts
 #   recover.sh nodes                    deletes Nodes of machines that the lab no longer has
 #   recover.sh subnet NAME              prints the subnet of a Node's pods, nothing if there is no such Node
@@ -34,7 +36,7 @@ check() {
 	local folder
 	if [[ -e $KUBELET || -e $ONCE_COMPLETE ]]; then
 		echo "member yes"
-		{
+		[[ $NODE_ROLE == etcd ]] || {
 			kubelet_problem
 			kubelet_settings_problem
 		} | sed 's/^/problem /'
@@ -82,6 +84,8 @@ ended_or_killed() {
 stop() {
 	local name kill_at=$((SECONDS + 20 * LAB_PATIENCE))
 	mkdir -p "$ASIDE"
+	# An etcd machine that was made again has none yet.
+	[[ $NODE_ROLE != etcd ]] || service_manager
 	[[ ! -e $API_SERVER_ASIDE ]] || mv "$API_SERVER_ASIDE" "$ASIDE/kube-apiserver.yaml"
 	for name in "${COMPONENTS[@]}"; do
 		[[ ! -e $MANIFESTS/$name.yaml ]] || {
@@ -111,9 +115,7 @@ receive() {
 restore() { # TOKEN CLUSTER BUMP
 	[[ $(token) != "$1" ]] || return 0
 	ended || die "etcd, or what uses it, runs on $NODE_NAME, so its data was not touched"
-	[[ ! -d $GIVEN ]] || install_shared_keys
-	fill "$HERE/kubeadm-init.yaml"
-	repair_certificates
+	keys
 	rm -rf "$STAGE/restored"
 	with_notices "etcdutl to restore the snapshot" etcdutl snapshot restore "$STAGE/snapshot.db" --name "$NODE_NAME" \
 		--initial-cluster "$2" --initial-cluster-token "$1" --initial-advertise-peer-urls "https://$NODE_ADDRESS:2380" \
@@ -125,6 +127,13 @@ restore() { # TOKEN CLUSTER BUMP
 	mv "$STAGE/restored/member" "$DATA/member"
 	rm -rf "$STAGE"
 	changed=yes
+}
+
+# An etcd machine shares no key with others.
+keys() {
+	[[ ! -d $GIVEN ]] || install_shared_keys
+	[[ $NODE_ROLE == etcd ]] || fill "$HERE/kubeadm-init.yaml"
+	repair_certificates
 }
 
 # Data that an interrupted recovery has restored is not kept: the previous data is kept already.
@@ -144,7 +153,7 @@ keep_data() {
 install_shared_keys() {
 	local file leaf
 	cmp -s "$GIVEN/front-proxy-ca.crt" "$PKI/front-proxy-ca.crt" || rm -f "$PKI"/front-proxy-client.{crt,key}
-	cmp -s "$GIVEN/etcd/ca.crt" "$PKI/etcd/ca.crt" ||
+	! runs_etcd || cmp -s "$GIVEN/etcd/ca.crt" "$PKI/etcd/ca.crt" ||
 		for leaf in etcd/{server,peer,healthcheck-client} apiserver-etcd-client; do rm -f "$PKI/$leaf".{crt,key}; done
 	for file in "${SHARED_PKI[@]}"; do
 		place "$([[ $file == *.key ]] && echo 600 || echo 644)" "$PKI/$file" <"$GIVEN/$file" || true
@@ -158,8 +167,7 @@ start() { # NAME
 	}
 	[[ -z $(manifest_problem "$1") ]] || {
 		repairs "$(manifest_problem "$1")"
-		fill "$HERE/kubeadm-init.yaml"
-		write_manifest "$1"
+		make_manifest "$1"
 		changed=yes
 	}
 	case $1 in
@@ -167,6 +175,16 @@ start() { # NAME
 	kube-apiserver) wait_for 180 "the API server of $NODE_NAME" own_api_server_ready ;;
 	*) wait_for 120 "$1 to run" runs "$1" ;;
 	esac
+}
+
+# Of a restored member, whose data has the list of members.
+make_manifest() {
+	if [[ $NODE_ROLE == etcd ]]; then
+		fill_etcd_configuration existing "$INITIAL_CLUSTER"
+	else
+		fill "$HERE/kubeadm-init.yaml"
+	fi
+	write_manifest "$1"
 }
 
 runs() {
@@ -220,9 +238,13 @@ main() {
 	case $step in
 	stop) stop ;;
 	restore) restore "$@" ;;
+	keys) keys ;;
 	start) start "$@" ;;
 	nodes) wait_for 120 "the API to delete Nodes of no machine of the lab" only_nodes_of_the_lab ;;
-	finish) rm -rf "$ASIDE" "$STAGE" "${DATA:?}/$MARK" ;;
+	finish)
+		rm -rf "$ASIDE" "$STAGE" "${DATA:?}/$MARK"
+		[[ $NODE_ROLE != etcd ]] || note_complete
+		;;
 	*) die "recover.sh does not know the part $step" ;;
 	esac
 	finish

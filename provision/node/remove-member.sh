@@ -1,12 +1,12 @@
 #!/bin/bash
 # Removes a node from the cluster, from a control plane that stays: first its etcd member, if it has one, then its
-# Node. Its machine may be running, stopped or lost. kubeadm keeps no other list of nodes: its ConfigMaps kubeadm-config
+# Node. An etcd machine, which is no node, is removed from one of the others. It may be running, stopped or lost. kubeadm keeps no other list of nodes: its ConfigMaps kubeadm-config
 # and cluster-info hold the API's address only.
 #
 #   remove-member.sh NAME [ADDRESS] [--node-only]
 #
 # ADDRESS      finds the member of a machine that was added to etcd and never started: it has no name yet.
-# --node-only  for a worker: etcd is not asked.
+# --node-only  for a machine without etcd: that is not asked.
 #
 # It refuses if the members that stay would have no quorum. A node that neither etcd nor the API has is unchanged.
 #
@@ -92,9 +92,13 @@ main() {
 		esac
 	done
 	[[ -n $name ]] || die "usage: remove-member.sh NAME [ADDRESS] [--node-only]"
-	[[ $name != "$NODE_NAME" ]] || die "$name can't remove itself: run this on another control plane"
+	[[ $name != "$NODE_NAME" ]] || die "$name can't remove itself: run this on another $NODE_ROLE"
 	exclusively
 	[[ $node_only == yes ]] || remove_members
+	[[ $NODE_ROLE != etcd ]] || {
+		finish
+		return
+	}
 	found=$(as_admin get node "$name" --ignore-not-found --output name)
 	if [[ -n $found ]]; then
 		wait_for 60 "the API to delete the Node $name" node_deleted

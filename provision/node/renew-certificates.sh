@@ -1,9 +1,9 @@
 #!/bin/bash
-# Renews this control plane's certificates where one of them is not valid now, or not for DAYS more days, and restarts its
+# Renews the certificates of this control plane, or of this etcd machine, where one of them is not valid now, or not for DAYS more days, and restarts its
 # static pods, which read their certificates when they start (kubernetes.io, "Certificate Management with kubeadm").
 # If an earlier run was interrupted between the two, the pods are older than their files, and are only restarted.
 #
-#   renew-certificates.sh [--list | --files] DAYS
+#   renew-certificates.sh [--stdin] [--list | --files] DAYS
 #
 # --list   only prints what is due: `WHY: WHAT`, a line each
 # --files  restarts nothing. etcd and the API server reload most of their certificates by themselves, so if all have
@@ -112,7 +112,7 @@ api_server_ended() {
 # errors until the load balancer has detected that, so it ends first and starts last.
 restart() {
 	local name process processes=() api_server=no
-	[[ " $* " != *" etcd "* && " $* " != *" kube-apiserver "* ]] || api_server=yes
+	[[ $NODE_ROLE == etcd || " $* " != *" etcd "* && " $* " != *" kube-apiserver "* ]] || api_server=yes
 	if [[ $api_server == yes ]]; then
 		end_api_server
 		wait_for 90 "this API server to end" api_server_ended
@@ -130,8 +130,11 @@ restart() {
 		restore_api_server
 		wait_for 180 "this API server to be ready" own_api_server_ready
 	fi
+	[[ $NODE_ROLE != etcd ]] || wait_for 120 "etcd of this machine" own_etcd_healthy
 	changed=yes
 }
+
+own_etcd_healthy() { etcd_at https://127.0.0.1:2379 endpoint health --write-out simple 2>&1; }
 
 renew() {
 	local found
@@ -139,9 +142,20 @@ renew() {
 	if [[ -n $found ]]; then
 		log "renewing all certificates, since these have to be:"
 		echo "$found"
-		renew_all_certificates
+		[[ $NODE_ROLE == etcd ]] || renew_all_certificates
+		renew_for_etcd "$found"
 		changed=yes
 	fi
+}
+
+# renew_for_etcd FOUND: kubeadm does not renew what an etcd with machines of its own has signed (phases/certs/renewal,
+# manager.go), so that is made again, where it has to be.
+renew_for_etcd() {
+	local name
+	[[ $NODE_ROLE == etcd ]] || ! runs_etcd || return 0
+	for name in "${SIGNED_FOR_ETCD[@]}"; do
+		[[ $'\n'$1$'\n' != *": $name"$'\n'* ]] || sign_for_etcd "$name"
+	done
 }
 
 restart_pods() {
@@ -155,7 +169,8 @@ restart_pods() {
 }
 
 main() {
-	local only=""
+	local only="" secrets=no
+	[[ ${1:-} != --stdin ]] || { secrets=yes && shift; }
 	[[ ${1:-} != --* ]] || { only=${1#--} && shift; }
 	days=${1:-}
 	[[ $days =~ ^[0-9]+$ && $only =~ ^(|list|files)$ ]] || die "usage: renew-certificates.sh [--list | --files] DAYS"
@@ -165,6 +180,10 @@ main() {
 		return
 	fi
 	exclusively
+	[[ $secrets == no ]] || {
+		trap remove_secrets EXIT
+		read_secrets
+	}
 	restore_api_server
 	renew
 	[[ $only == files ]] || restart_pods

@@ -10,6 +10,8 @@ source "$(dirname "$0")/lib.sh"
 source "$HERE/kubernetes.sh"
 # shellcheck source=provision/haproxy.sh
 source "$HERE/haproxy.sh"
+# shellcheck source=provision/keepalived.sh
+source "$HERE/keepalived.sh"
 # shellcheck source=provision/cluster-objects.sh
 source "$HERE/cluster-objects.sh"
 
@@ -42,7 +44,10 @@ of_cluster() {
 }
 
 if [[ $NODE_ROLE == load-balancer ]]; then
-	haproxy_problem | sed 's/^/load-balancer /'
+	{
+		haproxy_problem
+		keepalived_problem
+	} | sed 's/^/load-balancer /'
 elif [[ $NODE_ROLE == control-plane && -e $ADMIN ]]; then
 	of_cluster
 fi

@@ -17,6 +17,9 @@
 # for that API server: it asks the load balancer until kubeadm has replaced the static pods, and then sets the server back
 # (UpdateKubeletKubeconfigServer).
 #
+# kubeadm does not upgrade an etcd machine (kubernetes.io, "Set up a High Availability etcd Cluster with kubeadm"): there
+# the image in the manifest is another one, and the programs are.
+#
 # Guard: manifests, programs and the running kubelet have the version. Until they do, kubeadm goes through all of its
 # phases, which leave alone what is as it should be.
 # shellcheck source=provision/lib.sh
@@ -33,18 +36,19 @@ readonly NODE_STATE='{.status.nodeInfo.kubeletVersion} {.status.conditions[?(@.t
 version="" etcd_tag="" plain=no
 
 is_control_plane() { [[ $NODE_ROLE == control-plane ]]; }
-has_others() { [[ $ETCD_ENDPOINTS == *,* ]]; }
+has_others() { if is_control_plane; then has_other_control_planes; else [[ $ETCD_ENDPOINTS == *,* ]]; fi; }
 
 # image_tag COMPONENT: of its manifest.
 image_tag() { sed -n "s#^ *image: .*/$1:\([^\"]*\).*#\1#p" "$MANIFESTS/$1.yaml"; }
 
-upgraded() { has_version && kubelet_reports >/dev/null; }
+upgraded() { has_version && runs_well >/dev/null; }
+runs_well() { if [[ $NODE_ROLE == etcd ]]; then own_member_healthy; else kubelet_reports; fi; }
 
 has_version() {
 	local name
 	[[ $(kubeadm version --output short) == "v$version" && $(kubelet --version) == "Kubernetes v$version" ]] || return 1
+	! runs_etcd || [[ $(image_tag etcd) == "$etcd_tag" ]] || return 1
 	if is_control_plane; then
-		[[ $(image_tag etcd) == "$etcd_tag" ]] || return 1
 		for name in kube-apiserver kube-controller-manager kube-scheduler; do
 			[[ $(image_tag "$name") == "v$version" ]] || return 1
 		done
@@ -82,6 +86,7 @@ configuration() { as_admin --namespace kube-system get configmap kubeadm-config 
 # and uploads that again as it was. A ConfigMap's text is four spaces in.
 publish_etcd_tag() {
 	local found
+	is_control_plane && runs_etcd || return 0
 	found=$(configuration)
 	! grep -q "^ *imageTag: $etcd_tag\$" <<<"$found" || return 0
 	sed "/^    etcd:\$/,/^    [^ ]/ { /^ *imageTag: /d; s/^\( *\)dataDir: .*/&\n\1imageTag: $etcd_tag/; }" <<<"$found" |
@@ -103,14 +108,14 @@ own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
 
 spares_users() { has_others && [[ $plain == no ]]; }
 yield_to_others() {
-	hand_over_leadership
-	kubelet_asks "https://$API_ENDPOINT"
+	! runs_etcd || hand_over_leadership
+	! is_control_plane || kubelet_asks "https://$API_ENDPOINT"
 }
 
 # kubeadm moves each manifest away before it puts the new one there. One that was killed in between has left none.
 restore_manifests() {
 	local name kept
-	for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+	for name in $(runs_etcd && echo etcd) kube-apiserver kube-controller-manager kube-scheduler; do
 		[[ ! -e $MANIFESTS/$name.yaml ]] || continue
 		kept=$(find "$KUBEADM_KEEPS" -path "*/kubeadm-backup-manifests-*/$name.yaml" -printf '%T@ %p\n' 2>/dev/null | sort -n | tail -n 1)
 		[[ -n $kept ]] || die "$NODE_NAME has no manifest $MANIFESTS/$name.yaml, and kubeadm has kept none in $KUBEADM_KEEPS"
@@ -169,13 +174,16 @@ upgrade_kubelet() {
 
 upgrade() {
 	require_payload
-	upgrade_with_kubeadm
-	upgrade_kubelet
-	if is_control_plane; then
-		wait_for 120 "this machine's etcd" own_member_healthy
-		wait_for 120 "this machine's API server" own_api_server_ready
+	if [[ $NODE_ROLE == etcd ]]; then
+		install_program kubeadm
+		upgrade_etcd
+	else
+		upgrade_with_kubeadm
 	fi
-	wait_for 120 "the API to show the new kubelet" kubelet_reports
+	upgrade_kubelet
+	! runs_etcd || wait_for 120 "this machine's etcd" own_member_healthy
+	! is_control_plane || wait_for 120 "this machine's API server" own_api_server_ready
+	[[ $NODE_ROLE == etcd ]] || wait_for 120 "the API to show the new kubelet" kubelet_reports
 	has_version || die "kubeadm ended well, but not all static pods of $NODE_NAME have the images of Kubernetes $version:" \
 		"\`grep image: $MANIFESTS/*\` there shows which; \`./inv up\` tries again"
 }
@@ -187,8 +195,10 @@ upgrade_etcd() {
 		sed "s#^\( *image: .*/etcd:\).*#\1$etcd_tag#" "$MANIFESTS/etcd.yaml" | put_manifest etcd
 	fi
 	wait_for 180 "etcd of this machine to run with its new image" etcd_runs_with_tag
-	wait_for 120 "this machine's API server" own_api_server_ready
-	! has_others || kubelet_asks "$OWN_API"
+	! is_control_plane || {
+		wait_for 120 "this machine's API server" own_api_server_ready
+		! has_others || kubelet_asks "$OWN_API"
+	}
 	# Last: kubeadm is to find the tag of what runs.
 	publish_etcd_tag
 }
@@ -214,7 +224,7 @@ main() {
 	(($# == 2)) || [[ $plain == yes ]] || die "usage: upgrade.sh VERSION ETCD_TAG [--plain], or upgrade.sh --etcd TAG"
 	version=$1 etcd_tag=$2
 	exclusively
-	require_load_balancer
+	[[ $NODE_ROLE == etcd ]] || require_load_balancer
 	if [[ $version == --etcd ]]; then
 		upgrade_etcd
 	elif ! upgraded; then

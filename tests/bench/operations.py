@@ -3,7 +3,7 @@
     .venv/bin/python -m tests.bench.operations --lab DIR/lab.yaml --rounds 3
 
 Each round takes a backup, recovers from it, takes a checkpoint and restores it, and `verify` must be green
-after both. Seconds are those of the whole command, as a user types it. The lab keeps its last state; backups and
+after both. Seconds are those of the whole command, as typed. The lab keeps its last state; backups and
 checkpoints of these rounds are removed. Nothing else may run on the host meanwhile. Prints a table.
 """
 

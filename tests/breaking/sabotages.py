@@ -7,7 +7,8 @@ Tests of the acceptance list (tests/live/test_acceptance.py) are checks here, by
 Commands run as root on the machine `on`, with provision/node's functions at hand (`as_admin`, `etcd`); on
 "host" as this process does, with $NAME (the lab's) and $LAB (its `.lab/`). In all of them and in `expected`
 {it} is the machine that was chosen: WORKER is one without a CoreDNS pod, CONTROL_PLANE one that holds no leader
-lease, so that nothing else breaks with it. `check[*]` is that check on every machine that it is about.
+lease, so that nothing else breaks with it; HOLDER and STANDBY are load balancers of two. `check[*]` is that
+check on every machine that it is about.
 
 `until` (machine, command) is when the break has had its effect; verify is run as soon as it succeeds. Once `up`
 has repaired the break, the command fails.
@@ -18,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WORKER, CONTROL_PLANE, HOST = "a worker", "a control plane", "host"
+HOLDER, STANDBY = "the load balancer with the API's address", "the other load balancer"
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,8 @@ class Sabotage:
     `follows` may not hold either, once the break has lasted for some time: leases run out. A break that is
     `contained` has no effect beyond what `expected` names, whatever else is broken. `up` gives up on one that
     is `in_the_way` before it has done everything else. The lab has these `addons` for it, and no others: a
-    metrics-server notices much that is broken elsewhere. CI has no time for one that is `whole`.
+    metrics-server notices much that is broken elsewhere. CI has no time for one that is `whole`. One of a
+    `pair` is for a lab with two load balancers, an `external` one for a lab whose etcd has machines of its own.
     """
 
     name: str
@@ -72,6 +75,8 @@ class Sabotage:
     in_the_way: bool = False
     addons: tuple[str, ...] = ()
     whole: bool = False
+    pair: bool = False
+    external: bool = False
 
 
 PODS_UNASKED = ("pod-to-pod", "cluster-ip", "node-port", "dns", "network-policy", "pod-logs", "pod-exec")
@@ -135,6 +140,12 @@ STAT = "echo show stat | socat -t 5 - /run/haproxy/admin.sock"
 INPUT = "nft add table ip sabotage; nft 'add chain ip sabotage in { type filter hook input priority -300; }'"
 PREROUTING = INPUT.replace("hook input", "hook prerouting")
 SSH = "ssh -F $LAB/ssh_config"
+# keepalived adds the address without the network's length: it is the only /32.
+HOLDS = f"{SSH} {{0}} ip -brief -4 address show | grep -q '/32'"
+BOTH_HOLD = (HOST, f"{HOLDS.format('lb1')} && {HOLDS.format('lb2')}")
+NONE_HOLDS = (HOST, f"! {HOLDS.format('lb1')} && ! {HOLDS.format('lb2')}")
+BY_EXEC = ("pod-logs", "pod-exec", "pod-to-pod", "cluster-ip", "dns", "network-policy")
+"""The checks that hold a connection to the API while they ask pods."""
 KEEP = "as_admin -n kube-system get {0} -o yaml >'/run/{0}'"
 GIVE_BACK = (
     "as_admin -n kube-system get {0} >/dev/null || "
@@ -199,6 +210,104 @@ SABOTAGES = (
             *NO_API,
         ),
         up=Repairs("starts HAProxy"),
+    ),
+    # ---- etcd on machines of its own
+    Sabotage(
+        "a kubelet stopped on an etcd machine",
+        "etcd3",
+        "systemctl stop kubelet",
+        "systemctl start kubelet",
+        ("etcd-machine-services[etcd3]",),
+        up=Repairs("starts the kubelet"),
+        external=True,
+        whole=True,
+    ),
+    Sabotage(
+        "a client certificate of etcd emptied on a control plane",
+        "cp1",
+        "cd /etc/kubernetes/pki && cp -a apiserver-etcd-client.crt /root/kept && : >apiserver-etcd-client.crt",
+        "mv /root/kept /etc/kubernetes/pki/apiserver-etcd-client.crt",
+        ("node-files[cp1]",),
+        up=Repairs("makes it again with etcd's CA"),
+        external=True,
+        whole=True,
+    ),
+    Sabotage(
+        "an etcd member on a machine of its own removed by mistake",
+        "etcd3",
+        'etcd member remove "$(own_member | cut -d" " -f1)"',
+        "/opt/ha-lab/etcd.sh --existing",
+        (
+            "etcd-has-one-voting-member-on-each-control-plane",
+            *("etcd-members[*]", "etcd-member-healthy[etcd3]", "etcd-machine-files[etcd3]"),
+            *("etcd-same-members", "etcd-no-learner", "etcd-one-leader", "etcd-in-step", "etcd-no-alarm"),
+            "etcd-machine-metrics[etcd3]",
+        ),
+        up=Repairs("adds the machine to etcd again, as a learner that is promoted"),
+        external=True,
+        whole=True,
+    ),
+    # ---- two load balancers
+    Sabotage(
+        "VRRP blocked between two load balancers (split brain)",
+        HOLDER,
+        "for way in INPUT OUTPUT; do iptables -I $way -p 112 -j DROP; done",
+        "for way in INPUT OUTPUT; do iptables -D $way -p 112 -j DROP; done",
+        ("one-holder",),
+        up=Says("both have the API's address", "something drops VRRP between them"),
+        until=BOTH_HOLD,
+        # Both announce the address every five seconds; connections end when a machine believes the other one.
+        follows=("address-agreed", *(f"{name}[*]" for name in BY_EXEC)),
+        in_the_way=True,
+        pair=True,
+        whole=True,
+    ),
+    Sabotage(
+        "keepalived stopped on both load balancers, so that neither has the API's address",
+        HOST,
+        "; ".join(f"{SSH} {name} sudo systemctl stop keepalived" for name in ("lb1", "lb2")),
+        "; ".join(f"{SSH} {name} sudo systemctl start keepalived" for name in ("lb1", "lb2")),
+        ("one-holder", "address-agreed", "keepalived-runs[*]", *NO_API),
+        up=Repairs("starts keepalived"),
+        until=NONE_HOLDS,
+        pair=True,
+        whole=True,
+    ),
+    Sabotage(
+        "HAProxy stopped on the load balancer with the API's address",
+        HOLDER,
+        "systemctl stop haproxy",
+        "systemctl start haproxy",
+        (
+            *("haproxy-service-runs-and-is-enabled[{it}]", "haproxy-listens-on-the-port-of-the-api[{it}]"),
+            *("haproxy-runs[{it}]", "backend-up[*]", "backend-belief[*]", "backend-takes-connections[*]"),
+            "same-backends",
+        ),
+        up=Repairs("starts HAProxy"),  # the other one keeps the address
+        pair=True,
+        whole=True,
+    ),
+    Sabotage(
+        "keepalived stopped on the load balancer with the API's address",
+        HOLDER,
+        "systemctl stop keepalived",
+        "systemctl start keepalived",
+        ("keepalived-runs[{it}]",),
+        up=Repairs("starts keepalived"),  # the other one keeps the address
+        pair=True,
+        whole=True,
+    ),
+    Sabotage(
+        "a load balancer whose peer is not in keepalived's list",
+        STANDBY,
+        "sed -i '/unicast_peer/,/}/s/[.][0-9]*$/.11/' /etc/keepalived/keepalived.conf; "
+        "systemctl reload keepalived",
+        "/opt/ha-lab/load-balancer.sh",
+        ("one-holder", "keepalived-configuration[{it}]"),
+        up=Repairs("writes keepalived's configuration again and reloads it"),
+        until=BOTH_HOLD,
+        pair=True,
+        whole=True,
     ),
     # ---- control planes and etcd
     Sabotage(

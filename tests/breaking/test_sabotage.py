@@ -14,6 +14,7 @@ import pytest
 import yaml
 from _pytest.mark import ParameterSet
 
+from lab.drill.scene import holder
 from lab.errors import CommandFailed, WaitTimedOut
 from lab.health import verify
 from lab.health.checks import cases
@@ -27,8 +28,10 @@ from lab.system.wait import wait_until
 from tests.breaking.green import in_words, not_holding, why_not_green
 from tests.breaking.sabotages import (
     CONTROL_PLANE,
+    HOLDER,
     HOST,
     SABOTAGES,
+    STANDBY,
     WORKER,
     NoMistake,
     Repairs,
@@ -36,6 +39,9 @@ from tests.breaking.sabotages import (
     Says,
 )
 from tests.labs.conftest import TestLab
+
+PAIR, EXTERNAL = False, False
+"""Whether the lab has two load balancers, and etcd machines, and so which sabotages are its."""
 
 LONGEST = 60.0
 """Seconds that verify may take, whatever is broken, and `up` to say what it does not repair.
@@ -80,7 +86,9 @@ def rounds(sabotages: Sequence[Sabotage], *, each_alone: bool) -> list[tuple[Sab
 def _fits(sabotage: Sabotage, others: list[Sabotage]) -> bool:
     taken = {check for other in others for check in _checks(other)}
     contained = all(each.contained for each in (sabotage, *others))
-    alike = {(each.in_the_way, each.addons, each.whole) for each in (sabotage, *others)}
+    alike = {
+        (each.in_the_way, each.addons, each.whole, each.pair, each.external) for each in (sabotage, *others)
+    }
     return contained and len(alike) == 1 and not taken & _checks(sabotage)
 
 
@@ -90,7 +98,10 @@ def _checks(sabotage: Sabotage) -> set[str]:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "together" in metafunc.fixturenames:
-        chosen = rounds(SABOTAGES, each_alone=metafunc.config.getoption("--whole"))
+        # This hook is also that of test_pair.py and test_external.py, whose labs differ.
+        kind = metafunc.module.PAIR, metafunc.module.EXTERNAL
+        ours = [each for each in SABOTAGES if (each.pair, each.external) == kind]
+        chosen = rounds(ours, each_alone=metafunc.config.getoption("--whole"))
         metafunc.parametrize("together", [_round(each) for each in chosen])
 
 
@@ -233,6 +244,9 @@ def _chosen(session: Session, sabotage: Sabotage) -> str:
     if sabotage.on in (WORKER, HOST):
         naming = {pod.node for pod in api.pods("kube-system") if pod.name.startswith("coredns-")}
         return next(node.name for node in session.lab.workers if node.name not in naming)
+    if sabotage.on in (HOLDER, STANDBY):
+        first = holder(session)
+        return next(n.name for n in session.lab.pair if (n == first) is (sabotage.on == HOLDER))
     return sabotage.on
 
 
@@ -254,7 +268,7 @@ def _run(session: Session, on: str, line: str, it: str) -> None:
         known = {"LAB": str(session.workspace.root), "NAME": session.lab.name}
         process.run(["bash", "-euc", line], env=known, timeout=60)
         return
-    node = machine(session, it if on in (WORKER, CONTROL_PLANE) else on)
+    node = machine(session, it if on in (WORKER, CONTROL_PLANE, HOLDER, STANDBY) else on)
     session.remote.run(node, ["sudo", "bash", "-s"], stdin=AT_HAND + line + "\n", timeout=60)
 
 

@@ -29,8 +29,8 @@ FLAGS = (
     *("--headless", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--disable-extensions", "--disable-default-apps"),
     *("--disable-dev-shm-usage", "--mute-audio", "--hide-scrollbars", "--remote-debugging-pipe"),
-    # Nothing that a page names is ever found, so nothing leaves this machine.
-    "--host-resolver-rules=MAP * ~NOTFOUND",
+    # Nothing that a page names is ever found but this machine itself, so nothing leaves it.
+    "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )
 
 
@@ -179,13 +179,16 @@ def opened(
     file: Path,
     *,
     width: int,
+    height: int = 800,
+    url: str = "",
     language: str = "en-US",
     dark: bool = False,
     scripts: bool = True,
 ) -> Iterator[Page]:
-    """Open a file in a tab of its own, as a reader with that screen and language would see it.
+    """Open a file, or a URL, in a tab of its own, as a reader with that screen and language would see it.
 
-    When a test fails there, a picture of the page is put beside the file, in the folder that pytest keeps.
+    When a test fails there, a picture of the page is put beside the file, in the folder that pytest keeps; with
+    a URL, that is all that the file is for.
     """
     target = chromium.ask("Target.createTarget", url="about:blank")["targetId"]
     session = chromium.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -195,7 +198,7 @@ def opened(
     page.ask(
         "Emulation.setDeviceMetricsOverride",
         width=width,
-        height=800,
+        height=height,
         deviceScaleFactor=1,
         mobile=width < 600,
     )
@@ -204,7 +207,7 @@ def opened(
     page.ask("Emulation.setScriptExecutionDisabled", value=not scripts)
     for domain in ("Network", "Runtime", "Log", "Page"):
         page.ask(f"{domain}.enable")
-    page.ask("Page.navigate", url=file.as_uri())
+    page.ask("Page.navigate", url=url or file.as_uri())
     deadline = time.monotonic() + PATIENCE
     while not page._events("Page.loadEventFired"):
         assert time.monotonic() < deadline, f"{file} did not load"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab import config
+from lab.health import status
 from lab.workshop.handout import chapters, pdf, prose, topology
 from lab.workshop.handout.context import context
 from lab.workshop.handout.page import Cover, page
@@ -16,7 +17,9 @@ from tests.browser.chromium import Chromium, Page, opened, started
 from tests.browser.test_page import GLYPHS, SHOWN, fits, in_pairs
 from tests.unit import drills
 from tests.unit.handouts import folder
+from tests.unit.recorded_facts import external_facts, external_lab, pair_lab, silent
 from tests.unit.test_handout_page import SIZES, sized
+from tests.unit.test_status import of_two, server_down
 from tests.whole import rows
 
 WIDTHS = (390, 1280)
@@ -42,6 +45,15 @@ TEXTS = """[...document.querySelectorAll("svg.topology text")].map((text) => {
   const [own, whole] = [text.getBBox(), text.closest("svg").viewBox.baseVal];
   return [text.textContent, own.x, own.y, own.x + own.width, own.y + own.height, whole.width, whole.height];
 })"""
+
+NOTES = """[...document.querySelectorAll("svg.topology rect.balancer, svg.topology rect.etcd")].map((rect) => {
+  const outer = rect.getBBox();
+  const inside = (box) => box.x >= outer.x && box.x + box.width <= outer.x + outer.width
+    && box.y >= outer.y && box.y + box.height <= outer.y + outer.height;
+  const notes = [...document.querySelectorAll("svg.topology text.note")];
+  return [rect.outerHTML, notes.filter((note) => inside(note.getBBox())).length === 1];
+})"""
+"""Of every load balancer and etcd member in the picture, whether its note lies within it."""
 
 NAMES = """[...document.querySelectorAll("svg.topology text.name, svg.topology text.address")].map((text) => {
   const boxes = [...document.querySelectorAll("svg.topology rect.machine")].map((each) => each.getBBox());
@@ -131,6 +143,42 @@ def test_a_picture_of_any_lab_keeps_its_names_in_their_machines(
         assert [name for name, inside in found if not inside] == []
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_was_found_of_a_lab_is_in_its_machines(chromium: Chromium, tmp_path: Path, language: str) -> None:
+    lab, found = pair_lab(), of_two(silent("cp2"), server_down("cp2"))
+    now = topology.Now(found, "2026-11-30 14:50")
+    read = chapters.read(language, context(lab, language), folder(tmp_path / "docs"))
+    file = tmp_path / "now.html"
+    file.write_text(page(lab, language, "student", read, Cover("2026-11-30", up=True, now=now)))
+    with opened(chromium, file, width=390, language=LANGUAGES[language]) as tab:
+        fits(tab)
+        assert [name for name, inside in tab.value(NOTES) if not inside] == []
+        widths = {
+            name: tab.value(f"getComputedStyle(document.querySelector('rect.machine.{name}')).strokeWidth")
+            for name in ("balancer", "stops")
+        }
+        assert widths == {"balancer": "1px", "stops": "3px"}
+        dashes = "getComputedStyle(document.querySelector('rect.machine.lost')).strokeDasharray"
+        assert tab.value(dashes) != "none"
+        assert tab.value("document.querySelector('figcaption.now').getBoundingClientRect().height") > 20
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_members_and_their_leader_are_in_the_machines_that_etcd_has_of_its_own(
+    chromium: Chromium, tmp_path: Path, language: str
+) -> None:
+    lab, file = external_lab(), tmp_path / "now.html"
+    now = topology.Now(status.judge(lab, external_facts()), "2026-11-30 14:50")
+    drawn = f"<main>{topology.picture(lab, language, now)}"
+    file.write_text(page(lab, language, "student", [], Cover("", up=True)).replace("<main>", drawn))
+    with opened(chromium, file, width=390, language=LANGUAGES[language]) as tab:
+        fits(tab)
+        found = tab.value(NOTES)
+        assert len([rect for rect, _ in found if "etcd" in rect]) == 6, "three machines, and the member in each"
+        assert [rect for rect, inside in found if not inside] == []
+        assert [name for name, inside in tab.value(NAMES) if not inside] == []
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_click_copies_exactly_the_command(chromium: Chromium, files: dict[str, Path], width: int) -> None:
     with opened(chromium, files["student-en"], width=width) as tab:
@@ -168,9 +216,7 @@ def test_without_a_clipboard_the_command_is_copied_another_way(
         assert tab.value('document.querySelector("figure.check .copy").textContent') == "Copied"
 
 
-def test_the_way_is_kept_in_the_address_and_in_every_link(
-    chromium: Chromium, files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_the_way_is_kept_in_the_address_and_in_every_link(chromium: Chromium, files: dict[str, Path]) -> None:
     file = files["student-en"]
     visible = "(kind) => [...document.querySelectorAll('.way.' + kind)].some((each) => each.offsetParent)"
     with opened(chromium, file, width=390) as tab:
@@ -184,10 +230,7 @@ def test_the_way_is_kept_in_the_address_and_in_every_link(
         tab.wait_for(f"{top} < 120")  # it glides there
         assert "./inv up --until load-balancer" in commands(tab)[:2]
     # The address as it would be sent to somebody: another browser begins where this one was.
-    there = tmp_path / "link.html"
-    there.write_text(f'<meta http-equiv="refresh" content="0; url={file.as_uri()}#hand/chapter-2">')
-    with opened(chromium, there, width=390) as tab:
-        tab.value("new Promise((done) => setTimeout(done, 1500))")
+    with opened(chromium, file, width=390, url=f"{file.as_uri()}#hand/chapter-2") as tab:
         assert tab.value("document.documentElement.dataset.way") == "hand"
 
 

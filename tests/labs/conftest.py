@@ -142,10 +142,11 @@ def seven() -> Iterator[TestLab]:
 
 @pytest.fixture(scope="session")
 def small() -> Iterator[TestLab]:
-    """The smallest lab, to stand beside the seven."""
-    data = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
+    """One control plane and one worker, with two load balancers and external etcd, beside the seven."""
+    data = yaml.safe_load((REPOSITORY / "examples" / "external-etcd-small.yaml").read_text(encoding="utf-8"))
     data["name"], data["network"]["subnet"] = "ha-lab-small-test", "192.168.59.0/24"
     for group in data["nodes"].values():
         group.pop("first_address", None)
+    data["nodes"]["load_balancers"] = {"count": 2}
     with only_lab(**data) as made:
         yield made

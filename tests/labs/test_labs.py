@@ -16,11 +16,13 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 import yaml
 
 from lab.remote import control_folder
 from lab.system.redact import SECRETS
 from lab.verbs import bake
+from tests.breaking.test_drills import HARMLESS, drilled, figures
 from tests.labs.conftest import TestLab
 
 KUBECTL = ("sudo", "kubectl", "--kubeconfig", "/etc/kubernetes/admin.conf")
@@ -168,6 +170,18 @@ def test_a_bare_vagrant_up_gives_the_same_cluster_beside_it(small: TestLab, seve
     small.succeed("up")
     assert "all hold" in small.succeed("verify").said
     assert "all hold" in seven.succeed("verify", "-k", "load_balancer or node").said
+
+
+@pytest.mark.parametrize("drill", ["kill-load-balancer", "kill-etcd-member"])
+def test_the_loss_of_a_machine_that_the_seven_lack_is_survived(small: TestLab, drill: str) -> None:
+    _, report = drilled(small, drill)
+    (result,) = report["results"]
+    assert not result["problem"]
+    found = figures(result)
+    assert {figure: found[figure] for figure in HARMLESS} == dict.fromkeys(HARMLESS, 0)
+    # Limits are for a host without other load. Without another machine, the gap would be that of a boot.
+    assert found["connections.longest_gap_s"] < 8
+    assert found["writes.longest_gap_s"] < 20
 
 
 CLAIM = """

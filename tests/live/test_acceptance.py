@@ -79,7 +79,7 @@ def test_nodes_are_all_ready(api: Api, lab: Lab) -> None:
 
 
 def test_etcd_has_one_voting_member_on_each_control_plane(host: Hosts, lab: Lab) -> None:
-    """Each control plane has one voting member of etcd, and no other machine has one.
+    """Each control plane, or each etcd machine, has one voting member, and no other machine has one.
 
     Means: the cluster survives the loss of fewer control planes than it was built for.
     Try: `./inv up` joins a missing member; `./inv verify -k etcd` says more.

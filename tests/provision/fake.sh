@@ -68,12 +68,15 @@ manifest() {
 		>"$kubernetes/manifests/$1.yaml"
 }
 
+# Then kubeadm makes nothing of etcd's.
+has_external_etcd() { grep -qs '^  external:' "$WORLD/opt/kubeadm-init.yaml"; }
+
 # Those that are missing, as kubeadm has it.
 certificates() {
-	local pair
+	local pair of_etcd=(etcd/ca apiserver-etcd-client etcd/server etcd/peer etcd/healthcheck-client)
 	mkdir -p $kubernetes/pki/etcd
-	for pair in ca front-proxy-ca etcd/ca apiserver apiserver-kubelet-client apiserver-etcd-client front-proxy-client \
-		etcd/server etcd/peer etcd/healthcheck-client; do
+	! has_external_etcd || of_etcd=()
+	for pair in ca front-proxy-ca apiserver apiserver-kubelet-client front-proxy-client "${of_etcd[@]}"; do
 		[[ -e $kubernetes/pki/$pair.crt ]] || certificate >"$kubernetes/pki/$pair.crt"
 		[[ -e $kubernetes/pki/$pair.key ]] || key >"$kubernetes/pki/$pair.key"
 	done
@@ -83,9 +86,13 @@ certificates() {
 
 control_plane() {
 	local name
-	mkdir -p $kubernetes/manifests /var/lib/etcd/member
+	mkdir -p $kubernetes/manifests
 	certificates
-	for name in etcd kube-apiserver kube-controller-manager kube-scheduler; do manifest "$name"; done
+	for name in kube-apiserver kube-controller-manager kube-scheduler; do manifest "$name"; done
+	has_external_etcd || {
+		mkdir -p /var/lib/etcd/member
+		manifest etcd
+	}
 	for name in admin controller-manager scheduler; do kubeconfig "$kubernetes/$name.conf"; done
 	touch "$state/member"
 }
@@ -209,6 +216,10 @@ haproxy_answers() {
 		fails sessions-left && echo $(($(cat "$state/sessions") - 1)) >"$state/sessions"
 		echo
 		;;
+	"shutdown sessions server apiserverbackend/cp"[123])
+		! has holds || has new-connections-dropped || refuse "sessions end while new ones are begun here"
+		echo
+		;;
 	"set server apiserverbackend/"*" state drain" | "set server apiserverbackend/"*" state ready")
 		server=${1#*/} server=${server%% *}
 		if has refusal; then
@@ -258,6 +269,7 @@ case "$name $*" in
 	;;
 "systemctl is-active "*) has "active-${*: -1}" ;;
 "systemctl is-enabled --quiet "*) has "enabled-$3" ;;
+"systemctl daemon-reload") cat /etc/systemd/system/kubelet.service.d/* >"$state/read-drop-ins" ;;
 "systemctl enable --quiet "*) touch "$state/enabled-$3" ;;
 "systemctl restart ha-lab-network")
 	cat /etc/ha-lab/hosts >/etc/hosts
@@ -281,6 +293,31 @@ case "$name $*" in
 	fi
 	;;
 "systemctl show --property StateChangeTimestamp --timestamp=us+utc --value haproxy") cat "$state/haproxy-since" ;;
+"systemctl show --property StateChangeTimestamp --timestamp=us+utc --value keepalived") cat "$state/keepalived-since" ;;
+"systemctl show --property NeedDaemonReload --value kubelet")
+	cat /etc/systemd/system/kubelet.service.d/* 2>/dev/null | cmp -s - <(cat "$state/read-drop-ins" 2>/dev/null) && echo no || echo yes
+	;;
+"systemctl reload keepalived") has active-keepalived || exit 1 ;;
+"systemctl stop keepalived") rm -f "$state/active-keepalived" ;;
+# As 2.3.3 does: 5 for what it refuses, 6 where the check of the profile `reference` runs as root.
+"keepalived --config-test --use-file /etc/keepalived/keepalived.conf"*)
+	[[ -x /etc/keepalived/check.sh ]] || refuse "a configuration before its check is there"
+	! grep -qE 'BROKEN|@[A-Z]+@' "$3" || {
+		echo "($3: Line 3) Unknown keyword 'BROKEN'"
+		exit 5
+	}
+	! grep -q VI_1 "$3" || exit 6
+	;;
+# The machine's own address is on an interface that every host has; the shared one is where the file `holds` says.
+"ip -json -4 address show to 192.168.62."[67]/32) echo '[{"ifindex":1,"ifname":"lo","flags":["UP"]}]' ;;
+"ip -json -4 address show to 192.168.62.5/32") if has holds; then echo '[{"ifindex":1,"ifname":"lo"}]'; else echo "[{}]"; fi ;;
+"ip -4 neighbour show to 192.168.62.5") cat "$state/neighbour" 2>/dev/null ;;
+"iptables -w -I INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") touch "$state/new-connections-dropped" ;;
+"iptables -w -C INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") has new-connections-dropped ;;
+"iptables -w -D INPUT -d 192.168.62.5 -p tcp --dport 6443 --syn -j DROP") rm "$state/new-connections-dropped" ;;
+"iptables -w -I "*" -p 112 -j DROP") touch "$state/vrrp-dropped-$3" ;;
+"iptables -w -D "*" -p 112 -j DROP") rm "$state/vrrp-dropped-$3" 2>/dev/null ;;
+"systemctl stop haproxy") rm -f "$state/active-haproxy" ;;
 "systemctl show --property ActiveEnterTimestamp --timestamp=unix --value kubelet") cat "$state/kubelet-since" 2>/dev/null ;;
 "systemctl stop kubelet") rm -f "$state/active-kubelet" ;;
 "systemctl try-restart "*) ;;
@@ -322,7 +359,8 @@ case "$name $*" in
 	;;
 "kubeadm version --output short") echo "v$(cat "$state/kubeadm-version" 2>/dev/null || echo 1.36.3)" ;;
 "kubeadm certs renew all --config /run/kubeadm."*) cp "$5" "$state/renewed-with" ;;
-"kubeadm certs renew all")
+"kubeadm certs renew all" | "kubeadm certs renew all --config /run/ha-lab/kubeadm.yaml")
+	[[ -z ${5:-} ]] || cp "$5" "$state/renewed-with"
 	! has renews-nothing || exit 0
 	rm -f $kubernetes/pki/{apiserver,apiserver-kubelet-client,apiserver-etcd-client,front-proxy-client}.{crt,key}
 	rm -f $kubernetes/pki/etcd/{server,peer,healthcheck-client}.{crt,key}
@@ -388,6 +426,17 @@ case "$name $*" in
 	filled "$6"
 	certificates
 	;;
+# etcd's CA has no key on the machine, but for a link into memory while it signs.
+"kubeadm init phase certs etcd-server --config "* | "kubeadm init phase certs etcd-peer --config "* | \
+	"kubeadm init phase certs etcd-healthcheck-client --config "* | "kubeadm init phase certs apiserver-etcd-client --config "*)
+	[[ $(readlink $kubernetes/pki/etcd/ca.key) == /run/ha-lab/etcd-ca.key && -s $kubernetes/pki/etcd/ca.key ]] ||
+		refuse "a certificate without etcd's CA"
+	pair=$4
+	[[ $pair == apiserver-* ]] || pair=etcd/${pair#etcd-}
+	[[ ! -e $kubernetes/pki/$pair.crt ]] || refuse "a certificate that is there: $pair"
+	certificate >"$kubernetes/pki/$pair.crt"
+	key >"$kubernetes/pki/$pair.key"
+	;;
 "kubeadm init phase kubeconfig admin --config "* | "kubeadm init phase kubeconfig controller-manager --config "* | \
 	"kubeadm init phase kubeconfig scheduler --config "* | "kubeadm init phase kubeconfig kubelet --config "* | \
 	"kubeadm init phase kubeconfig super-admin --config "*)
@@ -407,6 +456,8 @@ case "$name $*" in
 	;;
 "kubeadm init phase etcd local --config /run/ha-lab/kubeadm.yaml")
 	filled "$6"
+	sed -n 's/^ *- {name: \(initial-cluster[a-z-]*\), value: "\(.*\)"}/\1 \2/p' "$6" >"$state/initial-cluster"
+	mkdir -p $kubernetes/manifests
 	manifest etcd
 	;;
 "kubeadm init phase control-plane apiserver --config "* | "kubeadm init phase control-plane controller-manager --config "* | \
@@ -656,6 +707,7 @@ case "$name $*" in
 	;;
 "etcdctl "*" endpoint health --write-out simple")
 	[[ ${10} != https://127.0.0.1:2379 ]] || {
+		! fails health || exit 1
 		echo "https://127.0.0.1:2379 is healthy: successfully committed proposal: took = 9.1ms"
 		exit
 	}
@@ -742,13 +794,22 @@ case "$name $*" in
 	[[ $* == *" --endpoints https://192.168.56.11:2379,https://192.168.56.13:2379 "* ]] || refuse "a question for the learner: $*"
 	echo "9999, unstarted, , https://192.168.56.12:2380, , true" >>"$state/members"
 	;;
+"etcdctl "*" member add etcd2 --learner --peer-urls https://192.168.63.32:2380")
+	[[ $* == *" --endpoints https://192.168.63.31:2379,https://192.168.63.33:2379 "* ]] || refuse "a question for the learner: $*"
+	! fails add || {
+		echo "Error: etcdserver: too many learner members in cluster" >&2
+		exit 1
+	}
+	echo "9999, unstarted, , https://192.168.63.32:2380, , true" >>"$state/members"
+	;;
 "etcdctl "*" member promote 9999")
 	! fails promote || {
 		echo "Error: etcdserver: can only promote a learner member which is in sync with leader" >&2
 		exit 1
 	}
 	[[ -e $kubernetes/manifests/etcd.yaml ]] || refuse "a learner that does not run"
-	sed -i 's/^9999.*/9999, started, cp2, https:\/\/192.168.56.12:2380, https:\/\/192.168.56.12:2379, false/' "$state/members"
+	own=$(sed -n 's/^NODE_NAME=//p' "$WORLD/opt/node.env")
+	sed -i "s/^9999, [^,]*, [^,]*, \(.*\):2380, .*/9999, started, $own, \1:2380, \1:2379, false/" "$state/members"
 	;;
 "etcdutl version") printf 'etcdutl version: 3.6.8\nAPI version: 3.6\n' ;;
 "etcdutl snapshot status /var/lib/ha-lab-backup/snapshot.db --write-out json") cat "$state/snapshot-status" ;;

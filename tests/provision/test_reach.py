@@ -39,9 +39,14 @@ def machine(tmp_path: Path, name: str, port: int, **addresses: str) -> World:
     lines = [
         line
         for line in (opt / "node.env").read_text().splitlines()
-        if not line.startswith(("API_ENDPOINT", "ETCD_ENDPOINTS"))
+        if not line.startswith(("API_ENDPOINT", "ETCD_ENDPOINTS", "LOAD_BALANCERS"))
     ]
-    lines += [f"API_ENDPOINT={addresses['lb1']}:6443", f"ETCD_ENDPOINTS={etcd}"]
+    balancers = " ".join(each for each in addresses if each.startswith("lb"))
+    lines += [
+        f"API_ENDPOINT={addresses['lb1']}:6443",
+        f"ETCD_ENDPOINTS={etcd}",
+        f"LOAD_BALANCERS='{balancers}'",
+    ]
     (opt / "node.env").write_text("\n".join(lines) + "\n")
     return world
 
@@ -51,6 +56,11 @@ def test_it_asks_the_load_balancer_and_the_control_planes_but_itself(tmp_path: P
     ran = world.run("reach")
     assert ran.code == 0
     assert sorted(ran.said.splitlines()) == ["cp2 Connection refused", "lb1"]
+
+
+def test_it_asks_both_load_balancers_but_itself(tmp_path: Path, port: int) -> None:
+    world = machine(tmp_path, "lb1", port, lb1=LISTENING, lb2=CLOSED, cp1=TOO, w1=SHUT)
+    assert sorted(world.run("reach").said.splitlines()) == ["cp1", "lb2 Connection refused"]
 
 
 def test_a_machine_that_says_nothing_is_not_waited_for_long(tmp_path: Path, port: int) -> None:

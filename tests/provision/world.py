@@ -16,15 +16,17 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lab.config import default
+from lab.config import default, load
 from lab.golden.supply.images import addon_images
 from lab.golden.supply.releases import release
+from lab.model import Lab
 from lab.plans.up import provisioners
+from lab.system.paths import REPOSITORY
 from lab.workspace import render
-from tests.unit.fakes import SITE
+from tests.unit.fakes import CA, SITE
 
 HERE = Path(__file__).parent
 FAKED = (
@@ -35,6 +37,8 @@ FAKED = (
     "etcdctl",
     "curl",
     "haproxy",
+    "keepalived",
+    "iptables",
     "ip",
     "crictl",
     "ctr",
@@ -56,9 +60,10 @@ CA_KEY = "-----BEGIN RSA PRIVATE KEY-----\nnobody's\n-----END RSA PRIVATE KEY---
 
 READING = re.compile(
     r"openssl (x509|req|verify|pkey) "
-    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |curl "
+    r"|systemctl (is-|show )|sysctl --values |ps |pgrep |haproxy -c |keepalived --config-test |curl "
     r"|ctr .* tasks list$|crictl (pods|inspectp) "
-    r"|ip -(brief|oneline) "
+    r"|ip -(brief|oneline|json -4 address show|4 neighbour show) "
+    r"|iptables -w -C "
     r"|kubectl kustomize |kubectl config view |ss "
     r"|ctr .* images list |iptables-save |ipset list |kubelet --version|kubeadm version "
     r"|socat |admin.sock show "
@@ -104,24 +109,27 @@ class Ran:
 
 
 @functools.cache
-def _rendered() -> Mapping[str, str]:
-    """What the kit renders for the default lab: the same for every machine of these tests."""
-    return render.render(default(), SITE, provisioners)
+def _rendered(example: str) -> tuple[Lab, Mapping[str, str]]:
+    """A lab, the default one or an example, and what the kit renders for it: the same for all tests."""
+    lab = load(REPOSITORY / "examples" / f"{example}.yaml") if example else default()
+    site = replace(SITE, etcd_ca_certificate=CA) if lab.external_etcd else SITE
+    return lab, render.render(lab, site, provisioners)
 
 
 class World:
-    """One machine of the default lab, by name."""
+    """One machine of the default lab, or of an example's, by name."""
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, example: str = "") -> None:
         """Lay out a machine that was booted and given its folder, and nothing else."""
         self.root, self.name = root, name
-        lab = default()
+        lab, rendered = _rendered(example)
         node = lab.node(name)
         assert node is not None
         self.node = node
         for folder in (
             "etc/alternatives",
             "etc/haproxy",
+            "etc/keepalived",
             "etc/ha-lab",
             "run",
             "root",
@@ -137,7 +145,7 @@ class World:
             if (Path("/etc") / kept).exists():
                 shutil.copy(Path("/etc") / kept, root / "etc" / kept)
         (root / "usr-share/ha-lab/haproxy.packaged.cfg").write_text("global\ndefaults\n")
-        for path, text in _rendered().items():
+        for path, text in rendered.items():
             if path.startswith(f"nodes/{name}/"):
                 target = root / "opt" / path.removeprefix(f"nodes/{name}/")
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -155,6 +163,7 @@ class World:
         self.let(
             names=" ".join(each.name for each in lab.kubernetes_nodes),
             haproxy_since="2100-01-01 00:00:00.5 UTC",
+            keepalived_since="2100-01-01 00:00:00.5 UTC",
             named="",
             running="",
             kube_proxy="    server: https://192.168.56.10:6443\n",

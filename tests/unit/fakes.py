@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from lab.errors import LabError
+from lab.health.facts.machine import own_scripts
 from lab.model import Lab, Node
 from lab.remote import Remote
 from lab.system import process
@@ -85,6 +86,11 @@ class FakeClock:
         self.now += seconds
 
 
+def asked_of_machine(name: str, text: str) -> str:
+    """What facts.sh of this checkout prints when it is asked for that only."""
+    return f"== script 0\n{own_scripts()}  -\n\n== {name} 0\n{text}\n\n== clock 0\n1000.0\n"
+
+
 class FakeRemote(Remote):
     """Machines that keep the order of what they were asked; a script does what `doing` says."""
 
@@ -99,6 +105,7 @@ class FakeRemote(Remote):
         self.given: dict[str, dict[str, str]] = {}
         self.words: dict[str, tuple[str, ...]] = {}
         self.doing: Callable[[str, str], bool] = lambda machine, script: True
+        self.holding: set[str] = set()
 
     def route_problem(self) -> str | None:
         """Say that the lab's network is up."""
@@ -125,7 +132,15 @@ class FakeRemote(Remote):
         source: Path | None = None,
         gently: bool = False,
     ) -> process.Result:
-        """Answer the probe, and what has to be renewed; nothing else."""
+        """Answer the probe, what has to be renewed, and where the shared address is; nothing else."""
+        if tuple(command) == ("sudo", "/opt/ha-lab/facts.sh", "virtual-address"):
+            word = "holds" if node.name in self.holding else "sees"
+            answer = (
+                ""
+                if node.name in self.down
+                else asked_of_machine("virtual-address", f"{word} 02:00:00:00:00:01")
+            )
+            return process.Result(tuple(command), 0, answer, "", 0.0)
         if tuple(command) == ("sudo", "/opt/ha-lab/renew-certificates.sh", "--list", "30"):
             return process.Result(tuple(command), 0, self.renewals.get(node.name, ""), "", 0.0)
         assert tuple(command) == ("sudo", "/opt/ha-lab/probe.sh"), f"not told of {command}"

@@ -32,6 +32,7 @@ from lab.health.facts.gather import OFF, Facts, HostFiles
 from lab.health.facts.machine import Machine, Section, own_scripts, read_machine
 from lab.health.facts.probes import ProbeFacts
 from lab.model import Lab, Node
+from lab.model.roles import Role
 from lab.providers import MachineState
 from lab.unknown import Unknown, known
 from tests.unit.fakes import RECORDED
@@ -138,6 +139,75 @@ def facts() -> Facts:
     files = {**_read("files.json"), "open_secrets": (), "ca": authority()[0]}
     probed = ProbeFacts(**{"volume": None} | _read("probes.json"))
     return Facts(machines, _api(), probed, HostFiles(**files), _admission())
+
+
+@functools.cache
+def pair_lab() -> Lab:
+    """The recorded lab, had it had two load balancers: they share the address that its only one had."""
+    only = lab().balancers[0]
+    two = [only.model_copy(update={"name": name, "address": only.address - ago}) for name, ago in MOVED.items()]
+    network = lab().network.model_copy(update={"virtual_address": only.address})
+    return lab().model_copy(update={"network": network, "nodes": (*two, *lab().nodes[1:])})
+
+
+MOVED = {"lb1": 2, "lb2": 1}
+MACS = {"lb1": "02:42:c0:a8:39:08", "lb2": "02:42:c0:a8:39:09"}
+KEEPALIVED = """NRestarts=0
+ExecMainStartTimestamp=@1796013924
+Id=keepalived.service
+ActiveState=active
+UnitFileState=enabled
+"""
+
+
+@functools.cache
+def pair_facts() -> Facts:
+    """What that lab's machines and this host would have told: lb1 has the address, and all others know."""
+    first = known(facts().machines["lb1"])
+    machines = dict(facts().machines)
+    for name, mac in MACS.items():
+        texts = {"here": first.text("here").replace("lb1", name)}
+        texts["identity"] = first.text("identity").replace("02:42:c0:a8:39:0a", mac)
+        texts["services"] = f"{first.text('services').rstrip()}\n\n{KEEPALIVED}"
+        texts |= {"keepalived-configuration": "", "keepalived-files": ""}
+        sections = {**first.sections, **{each: Section(0, text) for each, text in texts.items()}}
+        machines[name] = replace(first, name=name, sections=sections)
+    found = replace(facts(), machines=machines, neighbour=MACS["lb1"])
+    for node in pair_lab().nodes:
+        word = "holds" if node.name == "lb1" else "sees"
+        found = section(node.name, "virtual-address", f"{word} {MACS['lb1']}\n")(found)
+    return found
+
+
+@functools.cache
+def external_lab() -> Lab:
+    """The recorded lab, had its etcd had machines of its own."""
+    etcd = tuple(
+        Node(
+            name=node.name.replace("cp", "etcd"),
+            role=Role.ETCD,
+            address=node.address + 20,
+            cpus=1,
+            memory_mib=1024,
+        )
+        for node in lab().control_planes
+    )
+    return lab().model_copy(update={"nodes": (*lab().balancers, *etcd, *lab().kubernetes_nodes)})
+
+
+@functools.cache
+def external_facts() -> Facts:
+    """What that lab's machines would have told: members as those beside the API servers were."""
+    machines = dict(facts().machines)
+    for node in lab().control_planes:
+        machine = known(machines[node.name])
+        listed = machine.text("etcd-members").replace('"cp', '"etcd')
+        for other in lab().control_planes:
+            listed = listed.replace(f"//{other.address}:", f"//{other.address + 20}:")
+        name = node.name.replace("cp", "etcd")
+        sections = {**machine.sections, "etcd-members": Section(0, listed), "membership": Section(0, "joined")}
+        machines[name] = replace(machine, name=name, sections=sections)
+    return replace(facts(), machines=machines)
 
 
 def _admission() -> AdmissionFacts:

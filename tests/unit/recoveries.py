@@ -25,6 +25,7 @@ from lab.session import Session
 from lab.system import process
 from lab.verbs.backup import SCRIPT as BACKUP
 from lab.workspace.backup import KEYS, SHARED_PKI, SNAPSHOT, STATUS
+from lab.workspace.render import peer
 from tests.unit.world import World, WorldRemote
 
 PARTS = frozenset(("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"))
@@ -44,9 +45,10 @@ class Data:
 
 @dataclass
 class Plane:
-    """One control plane: which parts run, whose manifests are aside, and what etcd has there."""
+    """One control plane, or etcd machine: which of its parts run or are aside, and what etcd has there."""
 
     data: Data | None
+    parts: frozenset[str] = PARTS
     runs: set[str] = field(default_factory=lambda: set(PARTS))
     aside: set[str] = field(default_factory=set)
     token: str = "none"  # noqa: S105  no secret
@@ -69,6 +71,7 @@ class Recoveries(World):
         self.undying: set[str] = set()  # machines whose API server does not end
         self.etcd, self.free = "3.6.8", 10**10
         self.troubles: dict[str, str] = {}
+        self.made_again: set[str] = set()  # machines that have nothing of a cluster
         self.restarted: list[str] = []
         self.given: dict[str, dict[str, str]] = {}
         self.sent: bytes | None = None  # instead of the true backup
@@ -77,10 +80,13 @@ class Recoveries(World):
     def begin(self, lab: Lab) -> None:
         """Let a lab be up whose etcd has a few keys."""
         self.up(lab)
-        peers = {node.name: plans.peer(node) for node in lab.etcd_members}
+        peers = {node.name: peer(node) for node in lab.etcd_members}
         keys = {"/registry/deployments/shop/web": 5, "/registry/configmaps/shop/prices": 7}
-        for node in lab.etcd_members:
-            self.planes[node.name] = Plane(Data("first", peers, dict(keys), 12))
+        for node in (*lab.etcd_members, *lab.control_planes):
+            of_etcd = {"etcd"} if lab.is_etcd_member(node) else set()
+            parts = frozenset(of_etcd | (PARTS - {"etcd"} if node.spec.serves_api else set()))
+            data = Data("first", peers, dict(keys), 12) if of_etcd else None
+            self.planes[node.name] = Plane(data, parts, set(parts))
         self.touches.clear()
 
     def write(self, **keys: int | None) -> None:
@@ -125,7 +131,7 @@ class Recoveries(World):
     def require_api(self, of: str | None = None) -> None:
         """Refuse as it is refused where the API server of a machine does not run."""
         for name, plane in self.planes.items():
-            if self.machine(name).state == "running":
+            if self.machine(name).state == "running" and "kube-apiserver" in plane.parts:
                 self.machine(name).api_aside = "kube-apiserver" not in plane.runs
         super().require_api(of)
 
@@ -136,8 +142,8 @@ class Recoveries(World):
         assert len(clusters) == 1
         assert clusters != {"first"}
         assert {tuple(sorted(self._data(name).peers)) for name in names} == {tuple(sorted(names))}
-        assert {frozenset(plane.runs) for plane in planes.values()} == {PARTS}
-        assert not any(plane.aside or plane.received for plane in planes.values())
+        assert [name for name, plane in self.planes.items() if plane.runs != plane.parts] == []
+        assert not any(plane.aside or plane.received for plane in self.planes.values())
         assert {plane.token for plane in planes.values()} == {"none"}
         assert not self.workspace.recovery.exists()
         assert {self._data(name).revision > YEAR_2026 for name in names} == {True}
@@ -171,7 +177,7 @@ class Recoveries(World):
         self.given[node.name] = secrets
 
         def stop() -> bool:
-            ends = PARTS - {"kube-apiserver"} if node.name in self.undying else PARTS
+            ends = plane.parts - {"kube-apiserver"} if node.name in self.undying else plane.parts
             changed = bool(plane.runs & ends)
             plane.aside |= plane.runs & ends
             plane.runs -= ends
@@ -197,9 +203,17 @@ class Recoveries(World):
             plane.pki |= {name: text for name, text in secrets.items() if name.startswith("pki/")}
             return True
 
+        def keys() -> bool:
+            assert not plane.runs, f"other keys beside {plane.runs} on {node.name}"
+            plane.pki |= {name: text for name, text in secrets.items() if name.startswith("pki/")}
+            return True
+
         def start() -> bool:
+            assert rest[0] in plane.parts
             if rest[0] == "kube-apiserver":
-                assert node.name in self.healthy_members(), "an API server without its etcd"
+                own = {node.name} if "etcd" in plane.parts else set()
+                assert self.healthy_members(), "an API server without etcd"
+                assert own <= self.healthy_members(), "an API server without its own etcd"
             elif rest[0] != "etcd":
                 assert "kube-apiserver" in plane.runs
             changed = rest[0] not in plane.runs
@@ -216,7 +230,14 @@ class Recoveries(World):
             self.require_api(node.name)
             return False
 
-        done = {"stop": stop, "restore": restore, "start": start, "finish": finish, "nodes": nodes}[part]
+        done = {
+            "stop": stop,
+            "restore": restore,
+            "keys": keys,
+            "start": start,
+            "finish": finish,
+            "nodes": nodes,
+        }[part]
         named = f"start {rest[0]}" if part == "start" else part
         return self.touch(f"{named} {node.name}", done)
 
@@ -240,7 +261,8 @@ class Recoveries(World):
             return super().ask(node, command)
         if command == ("sudo", plans.SCRIPT, "check"):
             trouble = f"problem {self.troubles[node.name]}\n" if node.name in self.troubles else ""
-            return f"member yes\netcd {self.etcd}\nfree {self.free}\n{trouble}token {plane.token}\n"
+            member = "no" if node.name in self.made_again else "yes"
+            return f"member {member}\netcd {self.etcd}\nfree {self.free}\n{trouble}token {plane.token}\n"
         if command == ("sudo", plans.SCRIPT, "quiet"):
             if plane.runs:
                 raise LabError(f"{', '.join(sorted(plane.runs))} still on {node.name}")
@@ -280,14 +302,18 @@ class Recoveries(World):
         data = self._data(node.name)
         pages = f"pages of revision {data.revision}".encode().ljust(512, b".")
         status = {"hash": 7, "revision": data.revision, "totalKey": len(data.keys), "totalSize": 512}
-        own = {"pki/ca.crt": (self.workspace.secrets / "ca.crt").read_text()}
         files = {
             STATUS: json.dumps(status).encode(),
             KEYS: listed(data.keys).encode(),
-            **{f"pki/{name}": own.get(f"pki/{name}", f"{name} of then\n").encode() for name in SHARED_PKI},
+            **({} if self.wanted.external_etcd else self.pki(SHARED_PKI)),
             SNAPSHOT: pages + hashlib.sha256(pages).digest(),
         }
         return archive(files)
+
+    def pki(self, names: Sequence[str]) -> dict[str, bytes]:
+        """The keys that control planes share."""
+        own = {"ca.crt": (self.workspace.secrets / "ca.crt").read_text()}
+        return {f"pki/{name}": own.get(name, f"{name} of then\n").encode() for name in names}
 
     def remember_planes(self) -> dict[str, Plane]:
         """A copy of what control planes have."""
@@ -348,6 +374,13 @@ class RecoveryRemote(WorldRemote):
             if self.world.refuses_backup:
                 raise CommandFailed(command, "failed", tail=self.world.refuses_backup, hint="log in there")
             output.write_bytes(self.world.tar(node))
+            return process.Result(tuple(command), 0, "", "", 0.0)
+        if tuple(command) == ("sudo", BACKUP, "--pki"):
+            assert node in self.lab.control_planes
+            assert output is not None
+            assert output.stat().st_mode & 0o077 == 0, "another user could read what is received"
+            names = [name for name in SHARED_PKI if not name.startswith("etcd/")]
+            output.write_bytes(archive(self.world.pki(names)))
             return process.Result(tuple(command), 0, "", "", 0.0)
         if tuple(command[:3]) == ("sudo", plans.SCRIPT, "receive"):
             assert source is not None

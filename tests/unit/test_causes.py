@@ -27,6 +27,7 @@ from lab.unknown import Unknown, known
 from lab.workspace.render.credentials import Validity
 from tests.unit.recorded_facts import (
     LOAD_FAILED,
+    MACS,
     Alter,
     admission,
     apart,
@@ -37,9 +38,12 @@ from tests.unit.recorded_facts import (
     kubelet_loops,
     lab,
     not_running,
+    pair_facts,
+    pair_lab,
     probes,
     section,
     seen,
+    silent,
     told_otherwise,
     unreached,
 )
@@ -538,13 +542,68 @@ def test_a_sign_shows_its_cause_once_with_what_helps_and_what_it_explains(what: 
     assert "destroy" not in cause.fix or "CA is expired" in cause.what, "machines can't be given another CA"
 
 
+def of_two(*alter: Alter) -> causes.cause.Found:
+    """What is wrong with the load balancers' parts in a lab with two of them."""
+    found = pair_facts()
+    for each in alter:
+        found = each(found)
+    said = [case.judge(found) for case in cases(pair_lab()) if case.group == "load balancer"]
+    return causes.cause.Found(pair_lab(), found, tuple(verdict for verdict in said if not verdict.good))
+
+
+BOTH = section("lb2", "virtual-address", f"holds {MACS['lb2']}")
+NEITHER = section("lb1", "virtual-address", "sees ")
+
+
+@pytest.mark.parametrize(
+    ("alter", "sentence", "fix", "explains"),
+    [
+        (
+            (BOTH,),
+            "lb1 and lb2 both have the API's address, 192.168.57.10: they do not hear one another",
+            "`./inv up` writes keepalived's configuration again; if both still have the address, something",
+            {"one-holder"},
+        ),
+        (
+            (NEITHER, unreached("no answer within 4 s")),
+            "no load balancer has the API's address, 192.168.57.10",
+            "`./inv up` starts HAProxy and keepalived where they do not run; `./inv ssh lb1 -- sudo journalctl",
+            {"one-holder", "address-agreed", "api-through-it"},
+        ),
+    ],
+)
+def test_an_address_that_both_load_balancers_have_or_neither_is_one_cause(
+    alter: tuple[Alter, ...], sentence: str, fix: str, explains: set[str]
+) -> None:
+    found = of_two(*alter)
+    [cause] = causes.find(found.lab, found.facts, found.bad)
+    assert cause.what == sentence
+    assert cause.fix.startswith(fix)
+    assert set(cause.explains) == explains
+
+
+def test_an_address_is_no_cause_where_the_load_balancer_that_may_have_it_is_silent() -> None:
+    found = of_two(silent("lb1"))
+    assert causes.find(found.lab, found.facts, found.bad) == ()
+
+
+def test_one_haproxy_of_two_that_is_stopped_is_the_cause_of_what_it_can_t_say() -> None:
+    runs = "Id=haproxy.service\nActiveState=active"
+    stopped = told_otherwise("lb2", "services", runs, runs.replace("=active", "=inactive"))
+    found = of_two(stopped, *(section("lb2", name, "refused", 1) for name in ("backends", "spread")))
+    [cause] = causes.find(found.lab, found.facts, found.bad)
+    assert cause.what == "HAProxy does not run on lb2"
+    assert set(cause.explains) == {verdict.title for verdict in found.bad}
+    assert {"haproxy-runs[lb2]", "same-backends", "backend-up[cp1]"} <= set(cause.explains)
+
+
 def test_every_sign_is_seen() -> None:
-    shown = {sign.of for alter, *_ in TABLE.values() for sign in SIGNS if _shows(sign, alter)}
+    seen_in = [causes.cause.Found(lab(), altered(*alter), bad(*alter)) for alter, *_ in TABLE.values()]
+    shown = {sign.of for found in (*seen_in, of_two(BOTH)) for sign in SIGNS if _shows(sign, found)}
     assert shown == {sign.of for sign in SIGNS}
 
 
-def _shows(sign: causes.Sign, alter: tuple[Alter, ...]) -> bool:
-    found = causes.cause.Found(lab(), altered(*alter), bad(*alter))
+def _shows(sign: causes.Sign, found: causes.cause.Found) -> bool:
     return any(cause.is_of(verdict) for cause in sign.shows(found) for verdict in found.bad)
 
 

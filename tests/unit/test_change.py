@@ -14,7 +14,7 @@ from lab import config
 from lab.config import Choice, shape
 from lab.config.shape import File
 from lab.model import Lab, Node
-from lab.model.change import EFFECTS, Change, Setting, change, settings, version_effect
+from lab.model.change import BEGIN_AGAIN, EFFECTS, Change, Setting, change, settings, version_effect
 from lab.workspace.made import Made
 from tests.unit.fakes import MANIFEST
 
@@ -24,8 +24,13 @@ ADDRESSES = """nodes:
   control_planes: {first_address: 192.168.56.11}
   workers: {first_address: 192.168.56.21}
 """
+PAIR = "nodes: {load_balancers: {count: 2}}\n"
+ONE = "nodes: {load_balancers: {first_address: 192.168.56.6}}\n"
+"""One load balancer, with the address that the first of `PAIR` has."""
 CPS = ("cp1", "cp2", "cp3")
 WORKERS = ("w1", "w2", "w3")
+ETCD = ["etcd1", "etcd2", "etcd3"]
+EXTERNAL = "nodes: {etcd: {count: 3}}"
 
 
 class Case(NamedTuple):
@@ -55,6 +60,9 @@ CASES: dict[str, Case] = {
         "192.168.56.0/24",
         "192.168.0.0/16",
         "impossible",
+    ),
+    "network.virtual_address": Case(
+        PAIR, f"{PAIR}network: {{virtual_address: 192.168.56.4}}", "192.168.56.5", "192.168.56.4", "impossible"
     ),
     "network.pods": Case("", "network: {pods: 10.200.0.0/16}", "10.244.0.0/16", "10.200.0.0/16", "impossible"),
     "network.services": Case(
@@ -116,8 +124,7 @@ CASES: dict[str, Case] = {
     "nodes.load_balancers.prefix": Case(
         "", "nodes: {load_balancers: {prefix: haproxy}}", "lb", "haproxy", "impossible", ["haproxy1"], ["lb1"]
     ),
-    # One load balancer is all that lab.yaml can ask for yet.
-    "nodes.load_balancers.count": Case("two", "", "2", "1", "members", (), ["lb2"]),
+    "nodes.load_balancers.count": Case(ONE, PAIR, "1", "2", "impossible", ["lb2"]),
     "nodes.load_balancers.first_address": Case(
         "",
         "nodes: {load_balancers: {first_address: 192.168.56.9}}",
@@ -156,6 +163,21 @@ CASES: dict[str, Case] = {
     "nodes.control_planes.memory_mib": Case(
         "", "nodes: {control_planes: {memory_mib: 3072}}", "2048", "3072", "resized", resized=CPS
     ),
+    "nodes.etcd.prefix": Case(
+        EXTERNAL, "nodes: {etcd: {count: 3, prefix: e}}", "etcd", "e", "impossible", ["e1", "e2", "e3"], ETCD
+    ),
+    "nodes.etcd.count": Case("", EXTERNAL, "0", "3", "impossible", ETCD),
+    "nodes.etcd.first_address": Case(
+        EXTERNAL,
+        "nodes: {etcd: {count: 3, first_address: 192.168.56.41}}",
+        "192.168.56.31",
+        "192.168.56.41",
+        "impossible",
+    ),
+    "nodes.etcd.cpus": Case(EXTERNAL, "nodes: {etcd: {count: 3, cpus: 2}}", "1", "2", "resized", resized=ETCD),
+    "nodes.etcd.memory_mib": Case(
+        EXTERNAL, "nodes: {etcd: {count: 3, memory_mib: 2048}}", "1024", "2048", "resized", resized=ETCD
+    ),
     "nodes.workers.prefix": Case(
         "", "nodes: {workers: {prefix: node}}", "w", "node", "impossible", ["node1", "node2", "node3"], WORKERS
     ),
@@ -181,12 +203,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, text: str) -> Lab:
-    """The lab of a lab file with that text; `two` is one with two load balancers."""
-    if text == "two":
-        lab = config.default()
-        first = lab.balancers[0]
-        second = first.model_copy(update={"name": "lb2", "address": first.address + 1})
-        return lab.model_copy(update={"nodes": (first, second, *lab.nodes[1:])})
+    """The lab of a lab file with that text."""
     (folder / "lab.yaml").write_text(text)
     return config.load(folder / "lab.yaml")
 
@@ -263,6 +280,39 @@ def test_machines_get_another_size_where_it_is_enforced_and_nowhere_else(folder:
     shared = asked(folder, case.before, case.after, enforced=False)
     assert shared.resized == ()
     assert [each.key for each in shared.untouched] == ([key] if case.kind in ("none", "resized") else [])
+
+
+@pytest.mark.parametrize("address", ["", "network: {virtual_address: 192.168.56.4}\n"])
+def test_another_number_of_load_balancers_is_impossible_and_says_so_once(folder: Path, address: str) -> None:
+    """The virtual address comes and goes with it, and is no second message."""
+    [more], [fewer] = (
+        asked(folder, *both).impossible for both in ((ONE, PAIR + address), (PAIR + address, ONE))
+    )
+    assert (more.key, more.before, more.after) == ("nodes.load_balancers.count", "1", "2")
+    assert (fewer.key, fewer.before, fewer.after) == ("nodes.load_balancers.count", "2", "1")
+    assert "changes the API's address" in more.effect.why
+
+
+def test_beside_the_number_of_load_balancers_other_keys_are_still_reported(folder: Path) -> None:
+    subnet = "network: {subnet: 192.168.77.0/24}\n"
+    found = asked(folder, "", PAIR + subnet)
+    assert [each.key for each in found.impossible] == [
+        "network.subnet",
+        "nodes.load_balancers.count",
+        "nodes.load_balancers.first_address",
+        "nodes.control_planes.first_address",
+        "nodes.workers.first_address",
+    ]
+    assert {each.effect.instead for each in found.impossible} == {BEGIN_AGAIN}
+    both = asked(folder, PAIR, PAIR + subnet).impossible
+    assert {"network.subnet", "network.virtual_address"} <= {each.key for each in both}
+
+
+def test_one_load_balancer_of_two_that_is_gone_is_made_again(folder: Path) -> None:
+    pair = load(folder, PAIR)
+    for name in ("lb1", "lb2"):
+        found = change(Made(lab=pair, owner="o", root="/r").without(name).lab, pair, sizes_enforced=True)
+        assert (found.impossible, names(found.added)) == ((), [name])
 
 
 def test_the_order_of_add_ons_is_no_change_and_no_add_on_is_nothing(folder: Path) -> None:
@@ -379,7 +429,7 @@ def test_a_group_whose_first_machine_is_gone_has_its_prefix_and_addresses_still(
     found = change(made.lab, lab, sizes_enforced=True)
     assert found.impossible == ()
     assert names(found.added) == [node.name for node in lab.nodes if node.name in missing]
-    assert {each.key.rpartition(".")[2] for each in found.settings} == {"count"}
+    assert {each.key.rpartition(".")[2] for each in found.settings} <= {"count"}
 
 
 def test_sizes_that_were_changed_on_some_machines_only_still_differ(folder: Path) -> None:

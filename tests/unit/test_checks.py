@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -25,14 +26,19 @@ from tests.breaking.sabotages import SABOTAGES
 from tests.unit.answers import acceptance_list, titles
 from tests.unit.fakes import with_a_second_balancer
 from tests.unit.recorded_facts import (
+    MACS,
     Alter,
     api,
     authority,
     early,
+    external_facts,
+    external_lab,
     facts,
     files,
     lab,
     off,
+    pair_facts,
+    pair_lab,
     probes,
     section,
     seen,
@@ -621,15 +627,184 @@ def test_rules_that_kube_router_has_left_are_found_where_it_is_not_wanted() -> N
         assert verdicts(other, quiet, "no-policy-rules") == {}
 
 
+def judged_of_pair(found: Facts, outcome: str) -> set[str]:
+    """The same of the load balancers' checks in a lab with two of them."""
+    verdicts = [case.judge(found) for case in cases(pair_lab()) if case.group == "load balancer"]
+    return {verdict.title for verdict in verdicts if verdict.outcome == outcome}
+
+
+def address(machine: str, text: str) -> Alter:
+    return section(machine, "virtual-address", text)
+
+
+def every(*alter: Alter) -> Alter:
+    return lambda found: functools.reduce(lambda so_far, each: each(so_far), alter, found)
+
+
+OF_TWO: dict[str, tuple[Alter, set[str]]] = {
+    "both hold the address, and half of the others send to each": (
+        every(address("lb2", f"holds {MACS['lb2']}"), address("w1", f"sees {MACS['lb2']}")),
+        {"one-holder"},
+    ),
+    "neither holds the address": (address("lb1", "sees "), {"one-holder"}),
+    "a node sends to the machine that had the address": (
+        address("w2", f"sees {MACS['lb2']}"),
+        {"address-agreed"},
+    ),
+    "the other load balancer has no entry for the address": (address("lb2", "sees "), {"address-agreed"}),
+    "this host sends to the machine that had the address": (
+        lambda found: replace(found, neighbour=MACS["lb2"]),
+        {"address-agreed"},
+    ),
+    "this host has no entry for the address": (
+        lambda found: replace(found, neighbour=""),
+        {"address-agreed"},
+    ),
+    "the two HAProxys do not agree on a server": (
+        told_otherwise("lb2", "backends", "UP,1,1,0,1,1,89", "DOWN,1,1,0,1,1,89"),
+        {"same-backends", "backend-up[cp2]", "backend-belief[cp2]"},
+    ),
+    "one HAProxy has no such server": (
+        told_otherwise("lb2", "backends", "apiserverbackend,cp3,", "apiserverbackend,cp9,"),
+        {"same-backends", "backend-up[cp3]"},
+    ),
+    "keepalived is stopped": (
+        service("lb2", "keepalived", running="inactive"),
+        {"keepalived-runs[lb2]"},
+    ),
+    "keepalived would not come back": (
+        service("lb1", "keepalived", enabled="disabled"),
+        {"keepalived-runs[lb1]"},
+    ),
+    "keepalived would not start again": (
+        section("lb2", "keepalived-configuration", "(Line 3) Unknown keyword 'vrp_instance'\n", 4),
+        {"keepalived-configuration[lb2]"},
+    ),
+    "keepalived has another configuration than the lab's": (
+        section("lb1", "keepalived-files", "/etc/keepalived/keepalived.conf\n"),
+        {"keepalived-configuration[lb1]"},
+    ),
+}
+
+
+def test_all_checks_of_two_load_balancers_hold_where_they_do_their_part() -> None:
+    holding = judged_of_pair(pair_facts(), "holds")
+    assert {"one-holder", "address-agreed", "same-backends", "keepalived-runs[lb2]"} <= holding
+    assert holding == {
+        case.judge(pair_facts()).title for case in cases(pair_lab()) if case.group == GROUPS[0][0]
+    }
+
+
+@pytest.mark.parametrize("what", OF_TWO)
+def test_exactly_the_checks_of_two_load_balancers_fail_that_should(what: str) -> None:
+    alter, expected = OF_TWO[what]
+    assert judged_of_pair(alter(pair_facts()), "fails") == expected
+
+
+def test_what_is_wrong_with_the_address_is_named_with_the_machines() -> None:
+    def found(name: str, of: Facts) -> str:
+        return next(case.judge(of).found for case in cases(pair_lab()) if case.check.name == name)
+
+    both = address("lb2", f"holds {MACS['lb2']}")(pair_facts())
+    assert found("one-holder", both) == "lb1 and lb2 have it"
+    assert found("one-holder", address("lb1", "sees ")(pair_facts())) == "none has it"
+    lost = every(address("w2", f"sees {MACS['lb2']}"), address("w3", "sees "))(pair_facts())
+    assert found("address-agreed", lost) == "w2 sends to lb2; w3 sends to no machine"
+    stranger = address("w1", "sees 02:42:c0:a8:39:99")(pair_facts())
+    assert found("address-agreed", stranger) == "w1 sends to 02:42:c0:a8:39:99"
+    alter, _ = OF_TWO["one HAProxy has no such server"]
+    assert (
+        found("same-backends", alter(pair_facts()))
+        == "lb1: cp3: UP, cp9: no such server; lb2: cp3: no such server, cp9: UP"
+    )
+
+
+def test_a_load_balancer_that_is_silent_may_have_the_address() -> None:
+    holder_gone = silent("lb1")(pair_facts())
+    assert {"one-holder", "address-agreed", "same-backends"} <= judged_of_pair(holder_gone, "could-not-ask")
+    assert "one-holder" in judged_of_pair(silent("lb2")(pair_facts()), "holds")
+    moved = address("lb2", f"holds {MACS['lb2']}")(holder_gone)
+    assert "one-holder" in judged_of_pair(moved, "holds")
+    assert "address-agreed" in judged_of_pair(moved, "fails"), "nobody has noticed that it moved"
+
+
+def test_a_host_that_is_not_on_the_lab_s_network_has_no_say() -> None:
+    assert judged_of_pair(replace(pair_facts(), neighbour=None), "fails") == set()
+    unknown = replace(pair_facts(), neighbour=Unknown("ip: not found"))
+    assert judged_of_pair(unknown, "could-not-ask") == {"address-agreed"}
+
+
+def test_a_lab_with_one_load_balancer_has_no_checks_of_two() -> None:
+    titles_of_one = {case.judge(facts()).title.partition("[")[0] for case in cases(lab())}
+    assert not titles_of_one & {"one-holder", "address-agreed", "same-backends", "keepalived-runs"}
+
+
+def judged_of_etcd(found: Facts, outcome: str) -> set[str]:
+    """The same of etcd's checks in a lab whose etcd has machines of its own."""
+    verdicts = [case.judge(found) for case in cases(external_lab()) if case.group == "etcd"]
+    return {verdict.title for verdict in verdicts if verdict.outcome == outcome}
+
+
+OF_ETCD: dict[str, tuple[Alter, set[str]]] = {
+    "the kubelet of an etcd machine is stopped": (
+        service("etcd3", "kubelet", running="inactive"),
+        {"etcd-machine-services[etcd3]"},
+    ),
+    "containerd would not come back there": (
+        service("etcd1", "containerd", enabled="disabled"),
+        {"etcd-machine-services[etcd1]"},
+    ),
+    "a file of etcd's is gone": (
+        section("etcd2", "membership", "damaged\n/etc/kubernetes/pki/etcd/peer.crt is missing\n"),
+        {"etcd-machine-files[etcd2]"},
+    ),
+    "anyone may read etcd's metrics": (
+        section("etcd2", "metrics", "etcd anonymous 200 \netcd certificate 200 \n"),
+        {"etcd-machine-metrics[etcd2]"},
+    ),
+}
+
+
+def test_all_checks_of_an_etcd_with_its_own_machines_hold() -> None:
+    holding = judged_of_etcd(external_facts(), "holds")
+    assert {"etcd-same-ca", "etcd-members[etcd1]", "etcd-machine-files[etcd3]"} <= holding
+    assert holding == {
+        case.judge(external_facts()).title for case in cases(external_lab()) if case.group == "etcd"
+    }
+
+
+@pytest.mark.parametrize("what", OF_ETCD)
+def test_exactly_the_checks_of_etcd_s_machines_fail_that_should(what: str) -> None:
+    alter, expected = OF_ETCD[what]
+    assert judged_of_etcd(alter(external_facts()), "fails") == expected
+
+
+def test_machines_that_trust_different_cas_of_etcd_are_named() -> None:
+    found = external_facts()
+    machine = known(found.machines["cp2"])
+    text = machine.text("certificates")
+    own, other = (f"# /etc/kubernetes/pki/{name}ca.crt\n" for name in ("etcd/", ""))
+    cut = text.partition(other)[2].partition("# ")[0]
+    swapped = text.partition(own)[0] + own + cut + text.partition(own)[2].partition("# ")[1]
+    swapped += text.partition(own)[2].partition("# ")[2]
+    altered = section("cp2", "certificates", swapped)(found)
+    assert "etcd-same-ca" in judged_of_etcd(altered, "fails")
+    silent_one = section("cp2", "certificates", text.partition(own)[0])(found)
+    assert "etcd-same-ca" in judged_of_etcd(silent_one, "could-not-ask")
+
+
 def test_every_check_is_seen_red_here_or_by_a_sabotage() -> None:
-    seen_red = {title.partition("[")[0] for _, expected in FAILING.values() for title in expected}
-    seen_red.add("no-policy-rules")  # of a lab without kube-router, just above
+    tables = (*FAILING.values(), *OF_TWO.values(), *OF_ETCD.values())
+    seen_red = {title.partition("[")[0] for _, expected in tables for title in expected}
+    seen_red |= {"no-policy-rules", "etcd-same-ca"}  # tests of their own, just above
     seen_red |= {title.partition("[")[0] for sabotage in SABOTAGES for title in sabotage.expected}
     assert {check.name for _, checks in GROUPS for check in checks} - seen_red == set()
 
 
 def test_a_sabotage_expects_checks_that_there_are() -> None:
     known_titles = {case.judge(facts()).title for case in cases(lab())} | titles(lab())
+    known_titles |= {case.judge(pair_facts()).title for case in cases(pair_lab())}
+    known_titles |= {case.judge(external_facts()).title for case in cases(external_lab())}
     names = {title.partition("[")[0] for title in known_titles}
     for sabotage in SABOTAGES:
         for title in (*sabotage.expected, *sabotage.follows):
@@ -842,5 +1017,10 @@ def test_the_default_lab_has_as_many_verdicts_as_ever() -> None:
 def test_every_check_of_the_lab_is_judged_once_and_of_machines_once_each() -> None:
     titles = [case.judge(facts()).title for case in cases(lab())]
     assert len(set(titles)) == len(titles)
-    lab_wide = {check.name for _, checks in GROUPS for check in checks if isinstance(check, LabCheck)}
+    lab_wide = {
+        check.name
+        for _, checks in GROUPS
+        for check in checks
+        if isinstance(check, LabCheck) and not (check.pair or check.external)
+    }
     assert lab_wide <= set(titles)

@@ -66,21 +66,21 @@ def test_a_learner_and_a_member_that_never_started_are_told_apart() -> None:
 
 def test_only_the_servers_of_the_api_s_backend_are_read() -> None:
     assert read_backends(recorded("haproxy/show-stat.healthy.csv")) == (
-        BackendFact("cp1", "UP", "L7OK", "200", 71),
-        BackendFact("cp2", "UP", "L7OK", "200", 71),
-        BackendFact("cp3", "UP", "L7OK", "200", 70),
+        BackendFact("cp1", "UP", "L7OK", "200", 71, open=6),
+        BackendFact("cp2", "UP", "L7OK", "200", 71, open=6),
+        BackendFact("cp3", "UP", "L7OK", "200", 70, open=6),
     )
 
 
 def test_a_server_that_is_down_says_how() -> None:
     _, cp2, cp3 = read_backends(recorded("haproxy/show-stat.one-down.csv"))
-    assert cp2 == BackendFact("cp2", "DOWN", "L4TOUT", "", 39)
-    assert cp3 == BackendFact("cp3", "UP 1/2", "L7STS", "500", 0)
+    assert cp2 == BackendFact("cp2", "DOWN", "L4TOUT", "", 39, open=0)
+    assert cp3 == BackendFact("cp3", "UP 1/2", "L7STS", "500", 0, open=6)
 
 
 def test_a_server_that_is_just_being_checked_has_no_code_yet() -> None:
     checked = recorded("haproxy/show-stat.healthy.csv").replace(",L7OK,200,", ",* L7OK,0,", 1)
-    assert read_backends(checked)[0] == BackendFact("cp1", "UP", "L7OK", "0", 71, checking=True)
+    assert read_backends(checked)[0] == BackendFact("cp1", "UP", "L7OK", "0", 71, checking=True, open=6)
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,85 @@ def test_the_smallest_example_has_one_machine_of_each_role() -> None:
     assert [node.name for node in load(ROOT / "examples/smallest.yaml").nodes] == ["lb1", "cp1", "w1"]
 
 
+def test_two_load_balancers_come_after_the_address_that_they_share() -> None:
+    lab = lab_from("nodes: {load_balancers: {count: 2}}")
+    assert [(node.name, str(node.address)) for node in lab.nodes[:3]] == [
+        ("lb1", "192.168.56.6"),
+        ("lb2", "192.168.56.7"),
+        ("cp1", "192.168.56.11"),
+    ]
+    assert lab.network.virtual_address == IPv4Address("192.168.56.5")
+
+
+def test_the_shared_address_moves_along_with_the_subnet_or_is_the_one_in_the_file() -> None:
+    text = "network: {{subnet: 10.9.0.0/24{}}}\nnodes: {{load_balancers: {{count: 2}}}}".format
+    assert lab_from(text("")).network.virtual_address == IPv4Address("10.9.0.5")
+    assert lab_from(text(", virtual_address: 10.9.0.99")).network.virtual_address == IPv4Address("10.9.0.99")
+
+
+PAIR = "nodes: {load_balancers: {count: 2}}\nnetwork: {virtual_address: %s}"
+
+
+@pytest.mark.parametrize(
+    ("address", "problem"),
+    [
+        ("192.168.56.7", "192.168.56.7 is the address of lb2, and would be the virtual address, too"),
+        ("192.168.56.21", "192.168.56.21 is the address of w1, and would be the virtual address, too"),
+        ("192.168.56.0", "192.168.56.0 can't be the virtual address: it is the subnet's own address (192.168."),
+        ("192.168.56.1", "192.168.56.1 can't be the virtual address: it is the host's own on that network ("),
+        ("192.168.56.255", "192.168.56.255 can't be the virtual address: it is the subnet's broadcast address"),
+        (
+            "192.168.57.5",
+            "192.168.57.5 can't be the virtual address: it is outside network.subnet, 192.168.56.0/24 "
+            "(192.168.56.2 to 192.168.56.254)",
+        ),
+    ],
+)
+def test_an_address_that_two_load_balancers_can_t_share_is_a_problem(address: str, problem: str) -> None:
+    (found,) = problems_of(PAIR % address)
+    assert found.startswith(f"lab.yaml:2: network.virtual_address: {problem}")
+
+
+def test_an_address_that_nothing_could_move_is_a_problem() -> None:
+    (found,) = problems_of("network:\n  virtual_address: 192.168.56.5")
+    assert found == (
+        "lab.yaml:2: network.virtual_address: 192.168.56.5 has no second load balancer to move to "
+        "(nodes.load_balancers.count: 2)"
+    )
+
+
+def test_the_shared_address_may_be_a_problem_without_being_in_the_file() -> None:
+    (found,) = problems_of(
+        "nodes:\n  load_balancers: {count: 2}\n  workers: {count: 2, first_address: 192.168.56.4}"
+    )
+    assert found.startswith("lab.yaml:3: nodes.workers.first_address: 192.168.56.5 is the address of w2, and")
+
+
+def test_all_that_is_wrong_with_two_load_balancers_comes_at_once() -> None:
+    found = problems_of("""\
+        network:
+          virtual_address: 192.168.57.5
+        nodes:
+          load_balancers: {count: 2, first_address: 192.168.56.10}
+          workers: {first_address: 192.168.56.13}
+        """)
+    assert [problem.partition(": ")[0] for problem in found] == ["lab.yaml:2", "lab.yaml:4", "lab.yaml:5"]
+
+
+def test_a_subnet_has_room_for_the_shared_address() -> None:
+    tight = (
+        "network: {{subnet: 192.168.56.0/29, virtual_address: 192.168.56.2}}\n"
+        "nodes: {{workers: {{count: {}, first_address: 192.168.56.6}}, "
+        "control_planes: {{count: 1, first_address: 192.168.56.5}}, "
+        "load_balancers: {{count: 2, first_address: 192.168.56.3}}}}"
+    ).format
+    assert len(lab_from(tight(1)).nodes) == 4
+    (found,) = problems_of(tight(2))
+    assert found.startswith(
+        "lab.yaml:1: network.subnet: 192.168.56.0/29 is too small for 5 machines and a virtual address (/28 or"
+    )
+
+
 def test_mirrors_are_taken_as_they_are() -> None:
     lab = lab_from("""
         mirrors:
@@ -259,7 +338,7 @@ def lab_with(key: str, value: str) -> str:
         ("seats: 3", "seats: unknown key (name, provider"),
         ("<<: {name: x}", "'<<': unknown key"),
         ('"a\\nb": 3', r"'a\nb': unknown key"),
-        ("network: 5", "network: needs keys below it, not 5 (subnet, pods, services, pod_network, policy, "),
+        ("network: 5", "network: needs keys below it, not 5 (subnet, virtual_address, pods, services, pod_ne"),
         (
             "nodes: {workers: [1]}",
             "nodes.workers: needs keys below it, not a list (prefix, count, first_a",
@@ -353,7 +432,10 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         ("nodes.workers.count", "9" * 20, f"{'9' * 20} is not possible (0 to 9)"),
         ("nodes.control_planes.count", "2", "2 is not possible (1, 3 or 5: etcd wants an odd number)"),
         ("nodes.control_planes.count", "7", "7 is not possible (1, 3 or 5"),
-        ("nodes.load_balancers.count", "2", "2 is not possible (always 1)"),
+        ("nodes.load_balancers.count", "0", "0 is not possible (1 or 2: two share the API's address)"),
+        ("nodes.load_balancers.count", "3", "3 is not possible (1 or 2"),
+        ("network.virtual_address", "192.168.56.256", "192.168.56.256 is not an IPv4 address such as"),
+        ("network.virtual_address", "lb", "lb is not an IPv4 address such as 192.168.56.10"),
         ("nodes.control_planes.cpus", "1", "1 is not possible (2 as kubeadm wants, or more)"),
         ("nodes.workers.cpus", "0", "0 is not possible (1 or more)"),
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.config import default
 from lab.drill import catalogue, command, downgrade, undo
 from lab.drill.catalogue import Drill
 from lab.drill.scene import Scene
@@ -189,11 +190,11 @@ def test_without_the_image_and_its_golden_machine_nothing_begins(drilled: Drille
 
 
 def test_all_drills_are_those_that_fit_every_lab_of_their_size(tmp_path: Path) -> None:
-    assert drill() not in command.chosen("all")
-    assert command.chosen("downgrade-etcd") == (drill(),)
-    assert [each.lab_problem(lab_of(tmp_path)) for each in command.chosen("all")] == [None] * len(
-        command.chosen("all")
+    assert drill() not in command.chosen("all", default())
+    assert command.chosen("downgrade-etcd", default()) == (drill(),)
+    assert [each.lab_problem(lab_of(tmp_path)) for each in command.chosen("all", default())] == [None] * len(
+        command.chosen("all", default())
     )
     with pytest.raises(ConfigError, match="no drill 'downgrade'") as caught:
-        command.chosen("downgrade")
+        command.chosen("downgrade", default())
     assert "downgrade-etcd" in caught.value.hint

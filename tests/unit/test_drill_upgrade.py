@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lab.config import default
 from lab.drill import catalogue, command, measure, rehearsal, run, undo
 from lab.drill.recording import Recording, Report, Result, Title
 from lab.drill.scene import Scene
@@ -191,7 +192,7 @@ def test_a_checkpoint_of_that_name_is_another_s_and_stays(drilled: Drilled) -> N
 
 
 def test_a_lab_with_the_newest_version_has_nothing_to_rehearse(tmp_path: Path) -> None:
-    [drill] = command.chosen("upgrade")
+    [drill] = command.chosen("upgrade", default())
     said = drill.lab_problem(lab_of(tmp_path, version="1.37.2"))
     assert said is not None
     assert "needs a later version that the kit has" in said
@@ -204,13 +205,13 @@ def test_the_next_version_is_one_minor_later(drilled: Drilled, tmp_path: Path) -
 
 
 def test_it_belongs_to_no_list_of_all_drills() -> None:
-    assert "upgrade" not in {each.name for each in command.chosen("all")}
+    assert "upgrade" not in {each.name for each in command.chosen("all", default())}
     with pytest.raises(ConfigError):
-        command.chosen("upgrades")
+        command.chosen("upgrades", default())
 
 
 def test_nothing_is_put_back_where_nothing_was_saved(drilled: Drilled) -> None:
-    [drill] = command.chosen("upgrade")
+    [drill] = command.chosen("upgrade", default())
     session = drilled.session()
     drill.heal(Scene(session, session.lab.nodes, lambda kind, what: None))
     assert drilled.world.touches == []

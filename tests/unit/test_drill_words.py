@@ -11,9 +11,19 @@ from lab.texts import Bilingual
 
 DRILLS = (
     *("kill-control-plane", "stop-api-server", "freeze-api-server", "stall-api-server"),
-    *("kill-etcd-leader", "slow-etcd-disk", "partition-control-plane", "partition-from-peers", "lose-quorum"),
+    *("kill-etcd-leader", "kill-etcd-member", "partition-etcd-from-control-planes", "slow-etcd-disk"),
+    *("partition-control-plane", "partition-from-peers", "lose-quorum"),
     *("lose-quorum-for-good", "etcd-no-space", "replace-etcd-member", "downgrade-etcd"),
-    *("reload-load-balancer", "restart-load-balancer", "kill-load-balancer", "kill-worker"),
+    *(
+        "reload-load-balancer",
+        "restart-load-balancer",
+        "kill-load-balancer",
+        "stop-haproxy-on-holder",
+        "split-brain",
+        "flap",
+        "move-address",
+        "kill-worker",
+    ),
     *("power-off-all", "renew-certificates", "certificates-expire", "rotate-ca", "upgrade"),
 )
 HANGUL = re.compile("[가-힣]")

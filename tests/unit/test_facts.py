@@ -4,6 +4,7 @@ import http.client
 import json
 import threading
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from lab.health.facts import probes as probing
 from lab.health.facts.api import ask_api, read_endpoints, read_leases
 from lab.health.facts.certificates import read_certificates
 from lab.health.facts.gather import Facts, by_ssh, gather
-from lab.health.facts.machine import Machine, Section, own_scripts, read_machine, read_sections
+from lab.health.facts.machine import AddressFact, Machine, Section, own_scripts, read_machine, read_sections
 from lab.health.facts.probes import ask_probes, read_why_not_ready
 from lab.host import firewall, network
 from lab.host.facts import Forwarding, Way
@@ -28,7 +29,7 @@ from lab.unknown import CouldNotAsk, Unknown, known
 from lab.workspace import Workspace
 from lab.workspace.render import credentials
 from tests.unit.fakes import CA, FakeRemote
-from tests.unit.recorded_facts import clock, facts, lab, told
+from tests.unit.recorded_facts import clock, facts, lab, pair_lab, told
 
 NOBODY = LabStateError("nobody answers")
 
@@ -206,6 +207,42 @@ def test_why_a_machine_does_not_answer_the_provider_is_asked(
     assert not gather(*words, probes=False, cluster=False).off
     assert gather(*words, probes=False, cluster=False, of=()).machines["w1"] == Unknown("w1 was not asked")
     assert len(asked) == 1, "only where a machine does not answer"
+
+
+@pytest.mark.parametrize(
+    ("two", "elsewhere", "expected"),
+    [(True, False, "02:42:c0:a8:39:08"), (True, True, None), (False, False, None)],
+)
+def test_this_host_s_neighbour_table_is_asked_where_two_load_balancers_share_an_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, two: bool, elsewhere: bool, expected: str | None
+) -> None:
+    asked: list[IPv4Address] = []
+
+    def neighbour(address: IPv4Address) -> str:
+        asked.append(address)
+        return "02:42:c0:a8:39:08"
+
+    monkeypatch.setattr(network, "neighbour", neighbour)
+    of = pair_lab() if two else lab()
+    if elsewhere:
+        of = of.model_copy(update={"libvirt": Libvirt(uri="qemu+ssh://big/system")})
+    workspace = Workspace(tmp_path)
+    found = gather(
+        of, workspace, FakeRemote(of, workspace), lambda node, *_: "", probes=False, answers=("here",), of=()
+    )
+    assert found.neighbour == expected
+    assert asked == ([of.network.virtual_address] if expected else [])
+
+
+def test_where_a_machine_has_the_shared_address_is_read_or_could_not_be_asked() -> None:
+    def said(text: str) -> Machine:
+        return Machine("w1", {"virtual-address": Section(0, text)}, 0.0)
+
+    assert said("holds 02:42:c0:a8:39:08\n").virtual_address == AddressFact(True, "02:42:c0:a8:39:08")
+    assert said("sees 02:42:c0:a8:39:08").virtual_address == AddressFact(False, "02:42:c0:a8:39:08")
+    assert said("sees ").virtual_address == AddressFact(False, "")
+    with pytest.raises(CouldNotAsk):
+        _ = said("bash: ip: command not found").virtual_address
 
 
 def test_this_host_s_firewall_is_asked_where_machines_do_not_reach_one_another(

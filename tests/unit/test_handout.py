@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from lab.errors import ConfigError, HostNotFit, LabError, LabStateError
+from lab.health import status
+from lab.health.status import Health, Status
 from lab.host import Cgroups, kernel
 from lab.session import Session, open_wanted
 from lab.system.paths import REPOSITORY
@@ -72,6 +74,20 @@ def test_a_lab_counts_as_up_while_its_machines_are_those_of_the_lab_file(tmp_pat
     keep_made(own.workspace, own.lab)
     assert not says_not_up(lab_yaml)
     assert says_not_up(lab_yaml + "network: {subnet: 192.168.57.0/24}\n")
+
+
+@pytest.mark.parametrize(("health", "said"), [("healthy", True), ("degraded", True), ("down", False)])
+def test_the_picture_of_a_lab_that_works_shows_what_status_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, health: Health, said: bool
+) -> None:
+    own = session(tmp_path)
+    found = Status("ha-lab", own.lab.api.url, health, (), "", leader="cp2")
+    monkeypatch.setattr(status, "look", lambda asked: found if asked is own else None)
+    assert "cp2 leads etcd" not in command.write(own, request(own), consent=False).read_text(), "it is not up"
+    own.workspace.write(own.workspace.root / ".vagrant/machines/lb1/docker/id", "1")
+    keep_made(own.workspace, own.lab)
+    own = open_wanted(own.path, printed()[0])
+    assert ("cp2 leads etcd" in command.write(own, request(own), consent=False).read_text()) is said
 
 
 def test_all_unknown_values_are_reported_at_once(tmp_path: Path) -> None:

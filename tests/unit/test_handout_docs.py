@@ -8,13 +8,16 @@ import re
 import pytest
 
 from lab import config
+from lab.drill.catalogue import DRILLS
 from lab.drill.recording import Report
 from lab.health.status import EXIT_CODES
 from lab.model import Lab
+from lab.system.paths import REPOSITORY
 from lab.workshop.handout import chapters, prose
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.context import asks_its_own_server, context, detection
 from lab.workshop.handout.page import Cover, page
+from lab.workshop.handout.prose import Command
 from lab.workshop.task.catalogue import TASKS
 from lab.workspace import render
 from tests.unit import drills
@@ -71,6 +74,123 @@ def test_both_languages_have_the_same_commands_boxes_and_times() -> None:
         assert ways[0] == ways[1], english.path.name
         boxes = [re.findall(r"^\s*:{3,}\s*(\w+)$", each.text, re.MULTILINE) for each in (english, korean)]
         assert boxes[0] == boxes[1], english.path.name
+
+
+def test_a_lab_with_two_load_balancers_is_written_about_in_both_languages() -> None:
+    pair = config.load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+    english, korean = (read_for(pair, language) for language in ("en", "ko"))
+    for one, other in zip(english, korean, strict=True):
+        mine, yours = ([(c.on, c.text, c.way) for c in prose.commands(each, pair)] for each in (one, other))
+        assert mine == yours, one.path.name
+    third = [(c.on, c.text.strip()) for c in prose.commands(english[2], pair)]
+    script = "/opt/ha-lab/load-balancer.sh"
+    assert [on for on, text in third if text == script] == ["lb1", "lb2"]
+    assert "192.168.62.5" in english[0].text
+    assert "lb2" in korean[0].text
+    small = with_control_planes(pair, 1)
+    ninth = "".join(c.text for c in prose.commands(read_for(small, "en")[8], small))
+    assert "kill-load-balancer" not in ninth, "whose loss would not stop the API"
+    assert script not in "".join(c.text for chapter in read("en") for c in prose.commands(chapter, LAB))
+
+
+TOPOLOGIES = ("external-etcd", "external-etcd-small", "two-load-balancers")
+"""The examples that differ from the default lab in more than numbers."""
+
+
+@functools.cache
+def example(name: str) -> Lab:
+    return config.load(REPOSITORY / "examples" / f"{name}.yaml")
+
+
+def typed(lab: Lab, language: str) -> list[tuple[int, Command]]:
+    """Each command of a lab's handout, with the number of its chapter."""
+    return [(each.number, c) for each in read_for(lab, language) for c in prose.commands(each, lab)]
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+@pytest.mark.parametrize("name", ["", *TOPOLOGIES])
+def test_etcdctl_is_typed_only_where_etcd_runs(name: str, language: str) -> None:
+    lab = example(name) if name else LAB
+    of_etcd = [(number, c) for number, c in typed(lab, language) if "etcdctl" in c.text]
+    assert {number for number, _ in of_etcd} >= {2, 6, 8, 9, 10}
+    members = [node.name for node in lab.etcd_members]
+    assert [(number, c.on) for number, c in of_etcd if c.on not in members] == []
+    assert [number for number, c in of_etcd if "kubectl" in c.text] == []
+
+
+@pytest.mark.parametrize("control_planes", [1, 3])
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_both_languages_have_the_same_commands_for_every_topology(name: str, control_planes: int) -> None:
+    lab = with_control_planes(example(name), control_planes)
+    english, korean = (
+        [(n, c.on, c.text, c.way, c.instructor, c.exits) for n, c in typed(lab, language)]
+        for language in ("en", "ko")
+    )
+    assert english == korean
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+@pytest.mark.parametrize("name", TOPOLOGIES[:2])
+def test_a_control_plane_without_etcd_is_not_said_to_have_it(name: str, language: str) -> None:
+    text = "".join(chapter.text for chapter in read_for(example(name), language))
+    stacked = (
+        *("etcd.local.dataDir", "`etcd/ca.key`", "too many learner", "/var/log/pods/kube-system_etcd-cp1"),
+        *("eight files", "four static", "four files", "여덟", "파일 네 개", "파드 네 개", "파드 넷"),
+    )
+    assert [words for words in stacked if words in text] == []
+    assert "etcd.external" in text
+    assert "`/etc/kubernetes/pki/apiserver-etcd-client.crt`" in text
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_a_stacked_lab_s_handout_is_about_stacked_etcd(language: str) -> None:
+    text = "".join(chapter.text for chapter in read(language))
+    words = ("etcd.local.dataDir", "`etcd/ca.key`", "too many learner", "/var/log/pods/kube-system_etcd-cp1")
+    assert [each for each in words if each not in text] == []
+    assert "etcd.external" not in text
+    assert "apiserver-etcd-client.crt" not in text
+    assert {c.on for _, c in typed(LAB, language)} == {"host", *(node.name for node in LAB.nodes)}
+
+
+def test_etcd_s_losses_are_counted_by_its_members() -> None:
+    small, stacked = example("external-etcd-small"), sized(1, 1)
+    said = "This lab has 1 control plane and {}; etcd survives the loss of {}."
+    assert said.format("3 etcd members", 1) in read_for(small, "en")[8].text
+    assert said.format("1 etcd member", 0) in read_for(stacked, "en")[8].text
+    assert "잃어도 되는 멤버는 1개" in " ".join(read_for(small, "ko")[8].text.split())
+
+
+def with_control_planes(lab: Lab, most: int) -> Lab:
+    left_out = lab.control_planes[most:]
+    return lab.model_copy(update={"nodes": tuple(node for node in lab.nodes if node not in left_out)})
+
+
+@pytest.mark.parametrize("control_planes", [1, 3])
+@pytest.mark.parametrize("name", ["", *TOPOLOGIES])
+def test_chapter_nine_leaves_a_fault_in_that_chapter_ten_removes(name: str, control_planes: int) -> None:
+    lab = with_control_planes(example(name) if name else LAB, control_planes)
+    ninth, tenth = ([c for n, c in typed(lab, "en") if n == number] for number in (9, 10))
+    (kept,) = [c.text.split()[2] for c in ninth if c.text.endswith("--keep")]
+    (drill,) = [each for each in DRILLS if each.name == kept]
+    assert drill.lab_problem(lab) is None
+    assert tenth[0].text == "./inv drill --heal"
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_haproxy_s_page_is_read_where_the_api_s_address_is(language: str) -> None:
+    pair = example("two-load-balancers")
+    asked = [c.text for _, c in typed(pair, language) if ":8404/" in c.text]
+    assert len(asked) == 3
+    assert [each for each in asked if "http://192.168.62.5:8404/" not in each] == []
+
+
+@pytest.mark.parametrize("language", chapters.LANGUAGES)
+def test_every_line_of_haproxy_that_is_explained_for_two_load_balancers_is_there(language: str) -> None:
+    complete, *parts = fences(read_for(example("two-load-balancers"), language)[2].text, "haproxy")
+    lines = {line.strip() for line in complete.splitlines()}
+    explained = {line.strip() for part in parts for line in part.splitlines() if line.strip()}
+    assert explained <= lines
+    assert {"bind 192.168.62.5:8404 transparent", "stats show-node lb1"} <= explained
 
 
 def test_chapters_walked_only_by_hand_have_no_command_of_the_other_way() -> None:

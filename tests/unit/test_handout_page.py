@@ -15,11 +15,14 @@ from lab import config
 from lab.drill.recording import Report
 from lab.model import Lab, Network, Node
 from lab.model.roles import Role
+from lab.system.paths import REPOSITORY
 from lab.workshop.handout import context, topology
 from lab.workshop.handout.words import WORDS
 from tests.unit import drills
 from tests.unit.fakes import with_a_second_balancer
 from tests.unit.handouts import folder, made
+from tests.unit.recorded_facts import lab, pair_lab, silent
+from tests.unit.test_status import looked, of_two, server_down
 
 LAB = config.default()
 SIZES = [(1, 0), (1, 1), (3, 3), (5, 9)]
@@ -106,6 +109,49 @@ def test_a_students_file_has_nothing_that_is_for_instructors(root: Path) -> None
 def test_a_handout_without_a_lab_says_so(root: Path) -> None:
     assert WORDS["no_lab"].en in unescape(made(root))
     assert WORDS["no_lab"].ko in made(root, "ko")
+
+
+def test_two_load_balancers_are_drawn_with_the_address_that_they_share() -> None:
+    pair = config.load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+    drawn = topology.picture(pair, "en")
+    assert drawn.count(">HAProxy :6443<") == 2
+    assert ">https://192.168.62.5:6443<" in drawn
+    assert topology.described(pair, "en").startswith(
+        "API: https://192.168.62.5:6443; load balancers: lb1 192.168.62.6, lb2 192.168.62.7; "
+    )
+    assert topology.described(sized(1, 0), "en").startswith("load balancer: lb1 ")
+
+
+def test_what_was_found_of_a_lab_is_drawn_and_said() -> None:
+    found = topology.Now(of_two(silent("cp2"), server_down("cp2")), "2026-11-30 14:50")
+    drawn = unescape(topology.picture(pair_lab(), "en", found))
+    boxes = re.findall(r'<rect class="machine ([^"]*)"[^>]*/>\s*<text class="name"[^>]*>([^<]*)<', drawn)
+    assert {name: kind for kind, name in boxes} == {
+        **dict.fromkeys(("lb1", "lb2"), "balancer"),
+        **dict.fromkeys(("cp1", "cp3"), "control-plane stops"),
+        "cp2": "control-plane lost",
+        **dict.fromkeys(("w1", "w2", "w3"), "worker"),
+    }
+    assert drawn.count(">API's address<") == drawn.count(">HAProxy :6443<") == 1
+    assert drawn.count(">etcd leader<") == drawn.count('class="etcd leads"') == 1
+    assert drawn.count('class="etcd"') == 2
+    assert drawn.partition('<figcaption class="now">')[2].partition("<")[0] == (
+        "As of 2026-11-30 14:50: lb1 has the API's address. cp1 leads etcd. Not there (dashed): cp2. "
+        "Any one of these may be lost: lb1, lb2, w1, w2, w3. "
+        "The lab would stop without any of these (thick frame): cp1, cp3."
+    )
+    korean = topology.picture(pair_lab(), "ko", found)
+    assert "API 주소는 lb1에 있습니다. etcd 리더는 cp1입니다." in korean
+
+
+def test_the_only_load_balancer_has_the_address_and_nothing_else_is_said_of_a_healthy_lab() -> None:
+    found = topology.Now(looked(), "14:50")
+    assert topology.caption(lab(), "en", found) == (
+        "As of 14:50: lb1 has the API's address. cp1 leads etcd. "
+        "Any one of these may be lost: cp1, cp2, cp3, w1, w2, w3. "
+        "The lab would stop without any of these (thick frame): lb1."
+    )
+    assert "figcaption" not in topology.picture(lab(), "en")
 
 
 @pytest.mark.parametrize(("control_planes", "workers"), SIZES)

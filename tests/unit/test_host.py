@@ -266,6 +266,28 @@ def test_routes_with_several_next_hops_count_for_each(door: FakeRun) -> None:
     assert [(each.device, each.gateway) for each in found] == [("a", "10.0.0.1"), ("b", "fe80::1")]
 
 
+@pytest.mark.parametrize(
+    ("said", "mac"),
+    [
+        (
+            '[{"dst":"192.168.99.5","dev":"br-1","lladdr":"02:42:c0:a8:63:07","state":["STALE"]}]',
+            "02:42:c0:a8:63:07",
+        ),
+        ('[{"dst":"192.168.99.5","dev":"br-1","state":["FAILED"]}]', ""),
+        ("[]", ""),
+        ("", ""),
+    ],
+)
+def test_where_packets_go_is_what_the_neighbour_table_says(door: FakeRun, said: str, mac: str) -> None:
+    door.tell("ip -4 -json neighbour show to 192.168.99.5", said)
+    assert network.neighbour(IPv4Address("192.168.99.5")) == mac
+
+
+def test_a_neighbour_table_that_can_t_be_read_is_unknown(door: FakeRun) -> None:
+    door.tell("ip -4 -json neighbour show to", code=1, stderr="Cannot open netlink socket")
+    assert isinstance(network.neighbour(IPv4Address("192.168.99.5")), Unknown)
+
+
 def test_routes_to_the_lab_when_it_is_down(door: FakeRun) -> None:
     door.tell("ip -4 -json route get", recorded("ip-route-get.default.json"))
     assert network.way(IPv4Address("192.168.99.10")) == Way("eth0", "192.0.2.1")

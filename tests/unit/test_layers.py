@@ -45,7 +45,16 @@ ORDER = (
         "health.cluster",
         "health.manifests",
     ),
-    *("health.facts", "health.checks", "health.causes", "health.status", "health.plain_tests", "health.verify"),
+    *(
+        "health.facts",
+        "health.checks",
+        "health.causes",
+        "health.tolerance",
+        "health.status",
+        "health.repeat",
+        "health.plain_tests",
+        "health.verify",
+    ),
     *("conformance", "plans", "verbs", "drill", "workshop", "verbs.docs", "tasks", "__main__"),
 )
 """From what every module may use to what none may: a package, or a part of one that has its own place."""

@@ -60,6 +60,8 @@ def hanging(name: str) -> Callable[[World], None]:
 
 
 SMALL = {"control_planes": 3, "workers": 1}
+TWO = {**SMALL, "load_balancers": 2}
+EXTERNAL = {"etcd": 3, "control_planes": 3, "workers": 1}
 CASES = {
     "from nothing": Case(None, {}),
     "one worker more": Case({"workers": 1}, {"workers": 2}),
@@ -74,12 +76,22 @@ CASES = {
     "less of a lab that is stopped": Case({}, {"control_planes": 1, "workers": 1}, happened=stopped()),
     "less of a lab that lost what goes": Case({}, {"control_planes": 3, "workers": 1}, happened=lost("w2")),
     "the load balancer again": Case(SMALL, SMALL, ("lb1",)),
+    "one of two load balancers again": Case(TWO, TWO, ("lb1",)),
+    "one of two load balancers that is gone": Case(TWO, TWO, ("lb2",), lost("lb2")),
     "the first control plane again": Case(SMALL, SMALL, ("cp1",)),
     "the last control plane again": Case(SMALL, SMALL, ("cp3",)),
     "the first worker again": Case({}, {}, ("w1",)),
     "a control plane that is gone again": Case(SMALL, SMALL, ("cp1",), lost("cp1")),
     "a control plane that hangs again": Case(SMALL, SMALL, ("cp2",), hanging("cp2")),
     "a worker that is stopped again": Case({}, {}, ("w1",), stopped("w1")),
+    "from nothing, with etcd machines": Case(None, EXTERNAL),
+    "an etcd machine again": Case(EXTERNAL, EXTERNAL, ("etcd2",)),
+    "an etcd machine that is gone": Case(EXTERNAL, EXTERNAL, (), lost("etcd1")),
+    "an etcd machine that hangs again": Case(EXTERNAL, EXTERNAL, ("etcd3",), hanging("etcd3")),
+    "a control plane without etcd again": Case(EXTERNAL, EXTERNAL, ("cp1",)),
+    "fewer control planes without etcd": Case(EXTERNAL, {**EXTERNAL, "control_planes": 1}),
+    "more control planes without etcd": Case({**EXTERNAL, "control_planes": 1}, EXTERNAL),
+    "a lab with etcd machines that is stopped": Case(EXTERNAL, EXTERNAL, happened=stopped()),
     "another size": Case({**SMALL, "cpus": 2}, {**SMALL, "cpus": 3}, sizes=True),
     "another size and again": Case({"cpus": 2}, {"cpus": 3}, ("w2",), sizes=True),
 }
@@ -186,6 +198,8 @@ USUAL = (
     "three control planes instead of one",
     "one control plane instead of three",
     "the first control plane again",
+    "from nothing, with etcd machines",
+    "an etcd machine again",
     "another size",
 )
 """Cases that are broken off each time; the others with --whole."""
@@ -550,6 +564,42 @@ def test_a_load_balancer_is_replaced_where_no_cluster_was_made_yet(world: World)
     world.require_applied(lab_of(world.folder))
 
 
+@pytest.mark.parametrize(("name", "other"), [("lb1", "lb2"), ("lb2", "lb1")])
+def test_a_load_balancer_that_is_replaced_gives_the_api_s_address_to_the_other_one(
+    world: World, name: str, other: str
+) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.holder = name
+    world.touches.clear()
+    world.up(lab, replacing=(name,))
+    world.require_applied(lab)
+    assert world.holder == other
+    assert order(world, f"give-up-address {name}", f"remove {name}", f"boot {name}", f"load-balancer {name}")
+    # The other one can take the address by then.
+    assert order(world, f"load-balancer {other}", f"give-up-address {name}")
+    # Also the new machine is configured before the one that has the address.
+    since = world.touches[world.touches.index(f"boot {name}") :]
+    assert since.index(f"load-balancer {name}") < since.index(f"load-balancer {other}")
+
+
+def test_the_only_load_balancer_has_no_address_to_give_up(world: World) -> None:
+    lab = lab_of(world.folder)
+    world.up(lab)
+    world.up(lab, replacing=("lb1",))
+    assert not any(touch.startswith("give-up-address") for touch in world.touches)
+
+
+def test_a_dead_load_balancer_of_two_is_not_asked_for_its_address(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.lose("lb1")
+    world.touches.clear()
+    world.up(lab, replacing=("lb1",))
+    world.require_applied(lab)
+    assert "give-up-address lb1" not in world.touches
+
+
 # Sizes.
 
 
@@ -693,7 +743,7 @@ def test_no_machine_is_made_where_no_member_can_say_what_is_left(
     with pytest.raises(LabStateError) as caught:
         world.up(lab_of(world.folder))
     assert (
-        "of 3 control planes the machines of cp1, cp3 do not exist any more, 2 are needed, and what is left "
+        "of its 3 members the machines of cp1, cp3 do not exist any more, 2 are needed, and what is left "
         "can't be asked: no member answers on cp2. No machine was made"
     ) in caught.value.message
     assert "once it runs on cp2, `./inv up` shows what can be recovered" in caught.value.hint

@@ -5,9 +5,10 @@ from ipaddress import IPv4Address
 import pytest
 from pydantic import ValidationError
 
-from lab.config import default
+from lab.config import default, load
 from lab.model import Lab, LoadBalancer, Network, Node
 from lab.model.roles import Role
+from lab.system.paths import REPOSITORY
 from tests.unit.fakes import with_a_second_balancer
 
 
@@ -53,6 +54,19 @@ def test_the_certificate_has_the_names_of_every_load_balancer(lab: Lab) -> None:
         "192.168.56.9",
         "lb2",
     )
+
+
+def test_two_load_balancers_share_the_api_s_address() -> None:
+    lab = load(REPOSITORY / "examples/two-load-balancers.yaml")
+    assert names(lab.pair) == ["lb1", "lb2"]
+    assert lab.api.url == "https://192.168.62.5:6443"
+    assert lab.api.certificate_names == ("192.168.62.5", "192.168.62.6", "lb1", "192.168.62.7", "lb2")
+    assert lab.route_target == IPv4Address("192.168.62.6")
+
+
+def test_one_load_balancer_shares_nothing(lab: Lab) -> None:
+    assert lab.pair == ()
+    assert with_a_second_balancer(lab).pair == ()
 
 
 def test_routing_tables_are_asked_about_an_address_that_is_no_kubernetes_node_s(lab: Lab) -> None:

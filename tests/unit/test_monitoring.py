@@ -93,6 +93,6 @@ def test_the_rights_are_those_that_metrics_need() -> None:
 
 
 def test_the_table_has_each_part_s_port() -> None:
-    rows = re.findall(r"^\| ([\w -]+) \| [\w ]+ \| (\d+) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| ([\w -]+) \| [\w, ]+ \| (\d+) \|", PAGE, re.MULTILINE)
     found = {name.lower().replace(" ", "-"): int(number) for name, number in rows}
     assert found == {job: port(job) for job in MACHINES}

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab import providers
-from lab.config import default
+from lab.config import default, load
 from lab.errors import CommandFailed, ConfigError, LabError, LabStateError, NodeFailed
 from lab.health.facts.gather import Facts
 from lab.model import Lab, Node
@@ -20,7 +20,7 @@ from lab.plans import quorum, ready, up
 from lab.plans.up import UP
 from lab.providers import MachineState
 from lab.session import Session
-from lab.system.paths import PROVISION
+from lab.system.paths import PROVISION, REPOSITORY
 from lab.system.progress import Progress
 from lab.verbs.up import Run
 from lab.workspace import Workspace, kubeconfig
@@ -137,6 +137,48 @@ def test_a_fresh_lab_is_brought_up_in_order(world: World) -> None:
     for last in ("pod-network cp1", "worker-join w3", "control-plane-join cp3"):
         assert world.before(f"end {last}", "start revoke cp1")
     assert world.events[-2:] == ["start revoke cp1", "end revoke cp1"]
+
+
+PAIR = load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+
+
+@pytest.fixture
+def sharing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A lab with two load balancers."""
+    return let(World(tmp_path, PAIR), monkeypatch)
+
+
+def test_two_load_balancers_are_configured_one_after_the_other(sharing: World) -> None:
+    sharing.bring_up()
+    assert sharing.started("load-balancer") == ["lb1", "lb2"]
+    assert sharing.before("end load-balancer lb1", "start load-balancer lb2")
+    assert sharing.before("end load-balancer lb2", "start control-plane-init cp1")
+
+
+@pytest.mark.parametrize(("holder", "order"), [("lb1", ["lb2", "lb1"]), ("lb2", ["lb1", "lb2"])])
+def test_a_load_balancer_that_has_the_api_s_address_is_configured_last(
+    sharing: World, holder: str, order: list[str]
+) -> None:
+    sharing.made()
+    sharing.remote.holding = {holder}
+    sharing.bring_up()
+    assert sharing.started("load-balancer") == order
+    assert sharing.before(f"end load-balancer {order[0]}", f"start load-balancer {holder}")
+
+
+def test_a_configuration_that_fails_on_the_standby_never_gets_to_the_holder(sharing: World) -> None:
+    sharing.made()
+    sharing.remote.holding = {"lb1"}
+
+    def refuse(machine: str, script: str) -> bool:
+        if (machine, script) == ("lb2", "load-balancer"):
+            raise CommandFailed(["haproxy", "-c"], "refused")
+        return True
+
+    sharing.remote.doing = refuse
+    with pytest.raises(NodeFailed, match="lb2"):
+        sharing.bring_up()
+    assert sharing.started("load-balancer") == ["lb2"]
 
 
 def test_a_fresh_lab_s_first_control_plane_is_told_that_it_is_alone(world: World) -> None:

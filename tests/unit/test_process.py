@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab.errors import CommandFailed
+from lab.errors import CommandFailed, CommandTimedOut
 from lab.system import process
 
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
@@ -268,3 +268,75 @@ def test_a_command_that_stops_filling_a_folder_is_ended(tmp_path: Path) -> None:
     script = f"echo x >{tmp_path}/file; sleep 60"
     with pytest.raises(CommandFailed, match="received nothing for 0 s"):
         process.run(["sh", "-c", script], timeout=0.4, idle_timeout_folder=tmp_path)
+
+
+# A command that is followed.
+
+
+def never() -> bool:
+    return False
+
+
+def test_lines_are_heard_as_they_come_and_the_last_without_an_end_is_not() -> None:
+    heard: list[tuple[str, float]] = []
+    began = time.monotonic()
+    result = process.follow(
+        ["sh", "-c", "echo a; echo b; sleep 0.6; echo ' c'; printf d; echo why >&2; exit 3"],
+        lambda line: heard.append((line, time.monotonic() - began)),
+        silence=20,
+        over=never,
+    )
+    assert [line for line, _ in heard] == ["a", "b", " c"]
+    assert heard[2][1] - heard[1][1] > 0.4, "the first two were not kept until the end"
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "why\n")
+
+
+def test_a_command_that_says_nothing_for_too_long_is_killed(tmp_path: Path) -> None:
+    heard: list[str] = []
+    child = tmp_path / "child"
+    # What goes to standard error is no sign of life.
+    words = ["sh", "-c", f"echo $$ >{child}; echo a; while sleep 0.1; do echo . >&2; done"]
+    with pytest.raises(CommandTimedOut, match="said nothing for 1 s"):
+        process.follow(words, heard.append, silence=1, over=never)
+    assert heard == ["a"]
+    assert gone(written(child))
+
+
+def test_a_command_that_says_something_now_and_then_lives_longer_than_its_silence() -> None:
+    heard: list[str] = []
+    words = ["sh", "-c", "for i in 1 2 3 4 5 6 7; do echo $i; sleep 0.5; done"]
+    assert process.follow(words, heard.append, silence=2.5, over=never).ok
+    assert len(heard) == 7
+
+
+def test_a_followed_command_ends_once_it_is_over_even_while_it_is_silent(tmp_path: Path) -> None:
+    child, over = tmp_path / "child", threading.Event()
+    threading.Timer(0.5, over.set).start()
+    began = time.monotonic()
+    words = ["sh", "-c", f"echo $$ >{child}; sleep 60; true"]
+    process.follow(words, lambda line: None, silence=60, over=over.is_set)
+    assert time.monotonic() - began < 20
+    assert gone(written(child))
+
+
+def test_what_hearing_a_line_raises_ends_the_command(tmp_path: Path) -> None:
+    child = tmp_path / "child"
+
+    def hear(line: str) -> None:
+        raise RuntimeError(line)
+
+    with pytest.raises(RuntimeError, match="a"):
+        process.follow(["sh", "-c", f"echo $$ >{child}; echo a; sleep 60"], hear, silence=60, over=never)
+    assert gone(written(child))
+
+
+def test_of_much_that_is_said_in_error_the_end_is_kept() -> None:
+    words = ["sh", "-c", "yes no | head -c 300000 >&2; echo last >&2"]
+    result = process.follow(words, lambda line: None, silence=60, over=never)
+    assert result.stderr.endswith("no\nlast\n")
+    assert len(result.stderr) == process.ERRORS_KEPT
+
+
+def test_a_missing_program_can_not_be_followed() -> None:
+    with pytest.raises(CommandFailed, match="no such program"):
+        process.follow(["no-such-program"], lambda line: None, silence=1, over=never)

@@ -161,7 +161,7 @@ def typed_by_tests() -> list[tuple[str, ...]]:
     Two that need no lab are typed by unit tests.
     """
     found: list[tuple[str, ...]] = [("doctor",), ("docs",)]
-    for suite in ("labs", "lifecycle", "breaking"):
+    for suite in ("labs", "lifecycle", "breaking", "pair"):
         for path in (REPOSITORY / "tests" / suite).glob("*.py"):
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                 if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):

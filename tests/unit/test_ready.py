@@ -29,10 +29,12 @@ from tests.unit.recorded_facts import (
     apart,
     api,
     early,
+    external_lab,
     facts,
     haproxy_stopped,
     kubelet_loops,
     lab,
+    pair_lab,
     section,
     told_otherwise,
 )
@@ -287,7 +289,8 @@ def test_a_user_s_bootstrap_token_ends_up_at_once(recorded: Lab) -> None:
 
 
 def test_only_checks_of_the_lab_are_called_steady() -> None:
-    assert {case.check.name for case in cases(lab())} >= ready.STEADY
+    labs = (lab(), pair_lab(), external_lab())
+    assert {case.check.name for each in labs for case in cases(each)} >= ready.STEADY
 
 
 def test_a_reason_is_what_the_check_found(recorded: Lab) -> None:

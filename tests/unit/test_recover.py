@@ -29,7 +29,7 @@ from lab.verbs import up as bring_up
 from lab.verbs.up import Request
 from lab.workspace import backup as backups
 from lab.workspace import made, recovery
-from lab.workspace.backup import Backup
+from lab.workspace.backup import SHARED_PKI, Backup
 from tests.unit import recorded_facts
 from tests.unit.fakes import printed
 from tests.unit.recoveries import Recoveries
@@ -114,6 +114,79 @@ def test_a_quorum_that_is_gone_for_good_is_recovered_without_the_lost_data(
     world.wipe(*CP[:wiped])
     recover(world, backup.path)
     as_in(world, backup, *CP[:members])
+
+
+ETCD = ("etcd1", "etcd2", "etcd3")
+
+
+def external(world: Recoveries) -> Backup:
+    """A backup of a lab whose etcd has machines of its own, after which a user has written."""
+    world.begin(lab_of(world.folder, etcd=3, control_planes=3, workers=1))
+    backup = backing_up.backup(world.session(world.wanted), None)
+    world.write(prices=20, orders=21)
+    world.touches.clear()
+    return backup
+
+
+@pytest.mark.parametrize("wiped", [0, 2, 3])
+def test_an_etcd_on_machines_of_its_own_is_recovered_for_the_control_planes(
+    world: Recoveries, wiped: int
+) -> None:
+    backup = external(world)
+    assert (backup.manifest.member, backup.manifest.external) == ("etcd1", True)
+    assert {*backup.pki} == {name for name in SHARED_PKI if not name.startswith("etcd/")}
+    world.wipe(*ETCD[:wiped])
+    assert recover(world, backup.path) == ()
+    as_in(world, backup, *ETCD)
+    assert sorted(world.restarted) == [*CP[:3], "w1"], "of etcd machines, the kubelet belongs to no cluster"
+    seen = world.revision("etcd1")
+    recover(world, backup.path)
+    assert world.revision("etcd1") > seen
+    assert world.problems(world.wanted) == []
+    for name in CP[:3]:
+        assert world.planes[name].pki["pki/sa.key"] == "sa.key of then\n"
+    assert not [name for name in ETCD if world.planes[name].pki]
+    stopped = [world.touches.index(f"stop {name}") for name in (*ETCD, *CP[:3])]
+    restored = [world.touches.index(f"restore {name}") for name in ETCD]
+    served = [world.touches.index(f"start kube-apiserver {name}") for name in CP[:3]]
+    assert max(stopped) < min(restored)
+    assert max(restored) < min(served)
+
+
+def test_machines_of_etcd_that_were_made_again_get_the_backup(world: Recoveries) -> None:
+    """There is no other way back: `up` begins no empty etcd for control planes that had another one."""
+    backup = external(world)
+    world.wipe(*ETCD)
+    world.made_again = {*ETCD}
+    assert recover(world, backup.path) == ()
+    as_in(world, backup, *ETCD)
+    for name in ETCD:
+        assert world.touches.index(f"node {name}") < world.touches.index(f"stop {name}")
+    assert "node cp1" not in world.touches[: world.touches.index("restore etcd1")]
+
+
+def test_a_machine_of_etcd_that_is_gone_is_left_to_up(world: Recoveries) -> None:
+    backup = external(world)
+    world.lose("etcd2")
+    assert [node.name for node in recover(world, backup.path)] == ["etcd2"]
+    as_in(world, backup, "etcd1", "etcd3")
+
+
+def test_without_a_machine_of_etcd_nothing_is_recovered(world: Recoveries) -> None:
+    backup = external(world)
+    for name in ETCD:
+        world.lose(name)
+    with pytest.raises(LabStateError, match="no etcd machine responds"):
+        recover(world, backup.path)
+    assert not [touch for touch in world.touches if touch.startswith("stop")]
+
+
+def test_without_a_control_plane_nothing_is_recovered(world: Recoveries) -> None:
+    backup = external(world)
+    world.made_again = {*CP[:3]}
+    with pytest.raises(LabStateError, match="no control plane has joined") as caught:
+        recover(world, backup.path)
+    assert caught.value.hint == "`./inv up` creates what is missing"
 
 
 def test_everything_stops_before_the_first_is_restored_and_starts_in_order(world: Recoveries) -> None:

@@ -112,6 +112,27 @@ def test_commands_on_emulated_machines_have_longer(remote: Remote, monkeypatch: 
     assert given == [20, 200, None]
 
 
+def test_a_machine_is_followed_on_a_connection_of_its_own(
+    remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = fake(tmp_path, monkeypatch, "ssh", "echo one; echo two; exit 4")
+    heard: list[str] = []
+    ran = remote.follow(CP1, ["sudo", "follow"], heard.append, silence=20, over=lambda: False)
+    assert (ran.returncode, heard) == (4, ["one", "two"])
+    assert seen.read_text().split()[-6:] == ["-o", "ControlPath=none", "cp1", "--", "sudo", "follow"]
+
+
+def test_an_emulated_machine_that_is_followed_may_be_silent_for_longer(
+    remote: Remote, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+    monkeypatch.setattr(process, "follow", lambda *_, silence, over: given.append(silence))
+    remote.follow(CP1, ["x"], print, silence=4, over=lambda: False)
+    remote.lab = LAB.model_copy(update={"provider": "libvirt", "libvirt": Libvirt(emulated=True)})
+    remote.follow(CP1, ["x"], print, silence=4, over=lambda: False)
+    assert given == [4, 40]
+
+
 def test_why_a_machine_does_not_answer_is_ssh_s_last_line(
     remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

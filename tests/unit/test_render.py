@@ -19,6 +19,7 @@ from lab import config
 from lab.config import Choice
 from lab.golden.supply.releases import release
 from lab.health.facts.api import health_paths
+from lab.health.facts.machine import SCRIPTS
 from lab.host import hypervisor
 from lab.model import Lab, Libvirt, LoadBalancer
 from lab.model.addons import ADDONS
@@ -56,11 +57,23 @@ def labs() -> dict[str, Lab]:
     return {
         "default": default,
         "smallest": config.load(REPOSITORY / "examples" / "smallest.yaml"),
+        "external": external(),
+        "pair": pair(),
+        "pair-reference": pair(profile="reference"),
         "reference-profile": default.model_copy(update={"load_balancer": LoadBalancer(profile="reference")}),
         "virtualbox": default.model_copy(update={"provider": "virtualbox"}),
         "libvirt": virtual(default),
         "emulated": config.load(REPOSITORY / "examples" / "smallest.yaml", lambda _: Choice("libvirt", True)),
     }
+
+
+def pair(**settings: Any) -> Lab:
+    lab = config.load(REPOSITORY / "examples" / "two-load-balancers.yaml")
+    return lab.model_copy(update={"load_balancer": LoadBalancer(**settings)})
+
+
+def external() -> Lab:
+    return config.load(REPOSITORY / "examples" / "external-etcd-small.yaml")
 
 
 def virtual(lab: Lab, **settings: Any) -> Lab:
@@ -110,7 +123,11 @@ def sourced(text: str, names: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["default", "smallest", "reference-profile", "libvirt", "emulated", "virtualbox"]
+    "name",
+    [
+        *("default", "smallest", "external", "pair", "pair-reference", "reference-profile"),
+        *("libvirt", "emulated", "virtualbox"),
+    ],
 )
 def test_rendered_files_are_the_golden_ones(name: str) -> None:
     boxed = labs()[name].provider != "docker"
@@ -118,6 +135,12 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
     found = texts(labs()[name], site)
     if name == "reference-profile":  # only this file differs from the default lab's
         found = {"nodes/lb1/haproxy.cfg": found["nodes/lb1/haproxy.cfg"]}
+    if name.startswith("pair"):  # what only a lab with two load balancers has
+        own = re.compile(r"nodes/lb./(haproxy.cfg|keepalived.conf|node.env)|nodes/cp1/kubeadm-init.yaml")
+        found = {path: text for path, text in found.items() if own.fullmatch(path)}
+    if name == "external":  # what only a lab has whose etcd has machines of its own
+        own = re.compile(r"nodes/etcd[12]/.*|nodes/cp1/(kubeadm-(init|etcd-client).yaml|node.env)")
+        found = {path: text for path, text in found.items() if own.fullmatch(path)}
     if name in ("libvirt", "virtualbox"):
         found = {"Vagrantfile": found["Vagrantfile"]}
     if os.environ.get("UPDATE_GOLDEN"):
@@ -126,6 +149,51 @@ def test_rendered_files_are_the_golden_ones(name: str) -> None:
             (GOLDEN / name / path).parent.mkdir(parents=True, exist_ok=True)
             (GOLDEN / name / path).write_text(text)
     assert found == kept(name)
+
+
+def test_nothing_reaches_the_api_at_the_address_of_one_of_two_load_balancers() -> None:
+    found = texts(pair())
+    naming = sorted(path for path, text in found.items() if "192.168.62.5" in text)
+    for own in ("192.168.62.6:6443", "192.168.62.7:6443"):
+        assert [path for path, text in found.items() if own in text] == []
+    for path in ("kubeadm-init.yaml", "kubeadm-join.yaml", "token.conf", "node.env"):
+        assert f"nodes/cp1/{path}" in naming
+    assert {"nodes/cp1/pod-network/kustomization.yaml", "nodes/cp1/pod-network/kube-router.yaml"} <= set(naming)
+    names = yaml.safe_load(found["nodes/cp1/kubeadm-init.yaml"].split("\n---\n")[1])["apiServer"]["certSANs"]
+    assert names[:5] == ["192.168.62.5", "192.168.62.6", "lb1", "192.168.62.7", "lb2"]
+
+
+@pytest.mark.parametrize("provider", ["docker", "libvirt", "virtualbox"])
+def test_machines_of_every_provider_share_an_address_in_the_same_way(provider: Any) -> None:
+    lab = virtual(pair()) if provider == "libvirt" else pair().model_copy(update={"provider": provider})
+    for name in ("lb1", "lb2"):
+        path = f"nodes/{name}/keepalived.conf"
+        assert texts(lab)[path] == texts(pair())[path]
+    assert "192.168.62.5" not in texts(lab)["Vagrantfile"], "no machine has it from the start"
+
+
+def test_emulated_load_balancers_give_one_another_more_time() -> None:
+    lab = pair().model_copy(update={"provider": "libvirt", "libvirt": Libvirt(emulated=True)})
+    found = texts(lab)["nodes/lb1/keepalived.conf"]
+    for line in ("interval 10", "timeout 10", "advert_int 5.0"):
+        assert f"\t{line}\n" in found
+
+
+def test_keepalived_asks_haproxy_and_not_the_api_but_in_the_write_up_s_profile() -> None:
+    tuned = render.render(pair(), SITE, provisioners)["nodes/lb1/keepalived-check.sh"]
+    assert tuned.startswith("#!/bin/sh\n")
+    assert "/run/haproxy/admin.sock" in tuned
+    assert "6443" not in tuned
+    reference = render.render(pair(profile="reference", port=8443), SITE, provisioners)
+    assert reference["nodes/lb1/keepalived-check.sh"].startswith("#!/bin/sh\n")
+    assert "https://localhost:8443/healthz" in reference["nodes/lb1/keepalived-check.sh"]
+
+
+def test_one_load_balancer_has_nothing_of_keepalived() -> None:
+    found = render.render(labs()["default"], SITE, provisioners)
+    assert [path for path in found if "keepalived." in path and not path.endswith("/keepalived.sh")] == []
+    assert [path for path in found if "keepalived-check" in path] == []
+    assert "transparent" not in found["nodes/lb1/haproxy.cfg"]
 
 
 def test_the_load_balancer_s_profile_changes_only_its_own_file() -> None:
@@ -189,6 +257,20 @@ def test_a_machine_is_given_no_script_of_another_role() -> None:
     assert "nodes/w1/control-plane-join.sh" not in found
     assert "nodes/cp1/worker-join.sh" not in found
     assert "nodes/cp1/load-balancer.sh" not in found
+
+
+@pytest.mark.parametrize("name", sorted(labs()))
+def test_every_machine_can_say_whose_scripts_it_has(name: str) -> None:
+    """facts.sh hashes what it is asked by, on machines without pods, too."""
+    lab = labs()[name]
+    found = render.render(lab, SITE, provisioners)
+    missing = [
+        f"{node.name}/{path.name}"
+        for node in lab.nodes
+        for path in SCRIPTS
+        if f"nodes/{node.name}/{path.name}" not in found
+    ]
+    assert missing == []
 
 
 def test_a_load_balancer_has_the_scripts_that_it_runs_and_those_that_ask_it() -> None:

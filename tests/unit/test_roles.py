@@ -14,6 +14,9 @@ from lab.plans.stop import STOP
 from lab.plans.up import UP
 from lab.system.paths import PROVISION, REPOSITORY
 
+LABS = (config.default(), config.load(REPOSITORY / "examples" / "external-etcd.yaml"))
+"""etcd on the control planes, and on machines of its own."""
+
 ROWS = pytest.mark.parametrize("spec", ROLES.values(), ids=ROLES)
 
 
@@ -37,11 +40,11 @@ def test_a_row_names_only_files_that_exist(spec: RoleSpec) -> None:
 
 
 def test_every_machine_is_given_the_scripts_that_up_runs_on_it() -> None:
-    lab = config.default()
     missing = [
         f"{step.name} on {node.name}"
         for step in UP
         if step.script and step.on
+        for lab in LABS
         for node in step.on(lab, from_nothing(lab))
         if step.name not in ROLES[node.role].scripts
     ]
@@ -76,13 +79,15 @@ def test_a_row_says_what_its_machines_run_as_its_files_do(spec: RoleSpec) -> Non
     assert spec.serves_api == ("kubeadm-init.yaml" in spec.templates)
     assert spec.serves_api == ("leave" in spec.scripts)
     assert spec.etcd_member == ("remove-member" in spec.scripts)
-    assert spec.runs_kubelet == ("node" in spec.scripts)
+    assert spec.runs_kubelet == ("restart-kubelet" in spec.scripts)
+    assert (spec.balances or spec.etcd_member) == ("follow" in spec.scripts)
+    assert (spec.runs_kubelet or spec.etcd_member) == ("node" in spec.scripts)
 
 
 def test_every_machine_is_stopped_in_one_step() -> None:
-    lab = config.default()
-    steps = [[node.name for node in step.on(lab, from_nothing(lab))] for step in STOP if step.on]
-    assert sorted(name for names in steps for name in names) == sorted(node.name for node in lab.nodes)
+    for lab in LABS:
+        steps = [[node.name for node in step.on(lab, from_nothing(lab))] for step in STOP if step.on]
+        assert sorted(name for names in steps for name in names) == sorted(node.name for node in lab.nodes)
 
 
 def test_addresses_of_two_roles_do_not_begin_at_the_same_place() -> None:

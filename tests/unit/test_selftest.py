@@ -62,8 +62,23 @@ def test_suites_of_one_folder_share_a_process_and_so_their_lab(
     assert [[word for word in words if word.startswith("tests/")] for words in pytests] == [
         ["tests/breaking/test_sabotage.py", "tests/breaking/test_drills.py"],
         ["tests/lifecycle"],
+        ["tests/pair"],
+        ["tests/external"],
     ]
     assert all("--whole" in words for words in pytests)
+
+
+@pytest.mark.parametrize(
+    ("suite", "whole", "also"), [("sabotage", False, 0), ("drills", True, 2), ("lifecycle", True, 0)]
+)
+def test_labs_of_other_shapes_are_made_with_whole_only(
+    monkeypatch: pytest.MonkeyPatch, pytests: list[list[str]], suite: str, whole: bool, also: int
+) -> None:
+    for name in ("make_fit", "bake"):
+        monkeypatch.setattr(bake, name, lambda *_, **__: None)
+    session: Any = None
+    selftest.run(session, consent=True, live=True, breaking=[suite], whole=whole, select="")
+    assert len(pytests) == 1 + also
 
 
 def test_whole_adds_rows_of_tables_to_the_tests_that_need_no_lab(
@@ -86,7 +101,7 @@ def test_a_table_s_rows_run_each_time_or_with_whole() -> None:
 
 def test_every_suite_that_selftest_names_is_there() -> None:
     named = {selftest.QUICK[0], *selftest.NEEDS_NO_LAB, *selftest.NEEDS_LABS, *selftest.LONGEST}
-    named |= set(selftest.BREAKING.values())
+    named |= {*selftest.BREAKING.values(), *selftest.OTHER_SHAPES}
     assert [name for name in named if not (REPOSITORY / name).exists()] == []
     assert selftest.QUICK[0] in selftest.NEEDS_NO_LAB
 

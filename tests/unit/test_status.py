@@ -8,7 +8,7 @@ import pytest
 
 from lab.config import default
 from lab.exit_codes import DEGRADED, DONE, DOWN
-from lab.health import status
+from lab.health import status, tolerance
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.api import ask_api
 from lab.health.facts.gather import Facts
@@ -19,6 +19,7 @@ from lab.unknown import Unknown, known
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, printed
 from tests.unit.recorded_facts import (
+    MACS,
     Alter,
     admission,
     apart,
@@ -27,8 +28,11 @@ from tests.unit.recorded_facts import (
     haproxy_stopped,
     lab,
     not_running,
+    pair_facts,
+    pair_lab,
     section,
     silent,
+    told_otherwise,
     unreached,
 )
 from tests.unit.test_admission import read_one
@@ -152,7 +156,144 @@ def test_coredns_on_one_node_is_named() -> None:
 def test_a_degraded_lab_that_can_lose_one_more_says_so() -> None:
     found = looked(nodes_not_ready("w1"))
     assert found.health == "degraded"
-    assert found.losses == ("the loss of the load balancer; not that of any other one machine",)
+    assert found.losses == ("the loss of the load balancer; no other single loss",)
+
+
+def of_two(*alter: Alter) -> status.Status:
+    """The status of a lab with two load balancers."""
+    found = pair_facts()
+    for each in alter:
+        found = each(found)
+    return status.judge(pair_lab(), found)
+
+
+def stopped(machine: str, name: str) -> Alter:
+    runs = f"Id={name}.service\nActiveState=active"
+    return told_otherwise(machine, "services", runs, runs.replace("=active", "=inactive"))
+
+
+def test_of_two_load_balancers_the_one_is_named_that_has_the_address() -> None:
+    found = of_two()
+    assert (found.health, found.holder) == ("healthy", "lb1")
+    assert "healthy; the API is https://192.168.57.10:6443, at lb1" in shown(found)
+    assert json.loads(status.to_json(found))["holder"] == "lb1"
+    assert looked().holder == ""
+
+
+def test_an_address_that_both_have_is_at_neither() -> None:
+    found = of_two(section("lb2", "virtual-address", f"holds {MACS['lb2']}"))
+    assert (found.health, found.holder) == ("degraded", "")
+    assert "cause: lb1 and lb2 both have the API's address, 192.168.57.10" in shown(found)
+    assert "the API is https://192.168.57.10:6443\n" in shown(found)
+
+
+@pytest.mark.parametrize("name", ["haproxy", "keepalived"])
+def test_one_load_balancer_left_of_two_is_named(name: str) -> None:
+    assert of_two(stopped("lb2", name)).losses == (
+        "the loss of lb1: the other load balancer could not take over",
+    )
+
+
+def test_a_lost_load_balancer_of_two_leaves_the_other_one_to_lose() -> None:
+    found = of_two(not_running("stopped", "lb2"))
+    assert found.health == "degraded"
+    assert found.losses == ("the loss of lb1: the other load balancer could not take over",)
+
+
+def test_a_degraded_lab_with_two_load_balancers_can_lose_any_one_machine() -> None:
+    assert of_two(nodes_not_ready("w1")).losses == ("no single further loss; only that of two machines",)
+
+
+# What only one machine has, and which machine may be lost.
+
+
+def leads(name: str, term: int) -> Alter:
+    """Let a member say that it leads, in this term."""
+
+    def alter(found: Facts) -> Facts:
+        said = json.loads(known(found.machines[name]).sections["etcd-status"].text)
+        own = said[0]["Status"]
+        own |= {"leader": own["header"]["member_id"], "raftTerm": term}
+        return section(name, "etcd-status", json.dumps(said))(found)
+
+    return alter
+
+
+def rows(found: status.Status, name: str) -> tuple[tuple[str, ...], str | None]:
+    [row] = [(machine.has, machine.if_lost) for machine in found.machines if machine.name == name]
+    return row
+
+
+def test_the_leader_and_the_machines_that_may_be_lost_are_named() -> None:
+    found = looked()
+    assert found.leader == "cp1"
+    assert rows(found, "cp1") == (("etcd's leader",), "works")
+    assert rows(found, "lb1") == ((), "stops")
+    said = shown(found)
+    assert "cp1 leads etcd; the lab tolerates the loss of any one of cp1, cp2, cp3, w1, w2 and w3\n" in said
+
+
+def test_of_two_that_say_that_they_lead_it_is_the_one_in_the_later_term() -> None:
+    found = looked(lambda f: leads("cp3", 99)(leads("cp2", 98)(f)))
+    assert found.leader == "cp3"
+    assert rows(found, "cp2")[0] == ()
+
+
+def test_without_a_leader_that_is_said() -> None:
+    told = [section(name, "etcd-status", "", 1) for name in ("cp1", "cp2", "cp3")]
+    found = looked(*told)
+    assert found.leader == ""
+    assert "no member is known to lead etcd; the lab tolerates the loss of any one of" in shown(found)
+
+
+def test_a_lost_control_plane_leaves_none_of_the_others_to_lose() -> None:
+    found = looked(silent("cp2"), server_down("cp2"))
+    assert {machine.name: machine.if_lost for machine in found.machines} == {
+        "lb1": "stops",
+        "cp1": "stops",
+        "cp2": None,
+        "cp3": "stops",
+        "w1": "works",
+        "w2": "works",
+        "w3": "works",
+    }
+    assert "the lab tolerates the loss of any one of w1, w2 and w3" in shown(found)
+
+
+def test_with_two_load_balancers_any_one_machine_may_be_lost_and_the_holder_has_the_address() -> None:
+    found = of_two()
+    assert rows(found, "lb1") == (("API's address",), "works")
+    assert rows(found, "lb2") == ((), "works")
+    assert "leads etcd; the lab tolerates the loss of any one machine\n" in shown(found)
+
+
+def test_eighty_columns_cut_no_name_and_no_address() -> None:
+    console, text = printed(width=80)
+    console.print(status.shown(of_two()))
+    assert "cp1      control-plane  192.168.57.11  yes      Ready    etcd's" in text.getvalue()
+    assert "…" not in text.getvalue()
+
+
+def test_both_that_have_the_address_are_shown_with_it() -> None:
+    found = of_two(section("lb2", "virtual-address", f"holds {MACS['lb2']}"))
+    assert rows(found, "lb1")[0] == rows(found, "lb2")[0] == ("API's address",)
+
+
+def test_of_a_lab_that_is_down_nothing_is_said_to_be_expendable() -> None:
+    found = looked(haproxy_stopped)
+    assert {machine.if_lost for machine in found.machines} == {None}
+    assert "tolerates the loss" not in shown(found)
+
+
+@pytest.mark.parametrize(
+    ("spare", "said"), [((), "no machine"), (("w1",), "w1"), (("w1", "w2"), "any one of w1 and w2")]
+)
+def test_few_machines_that_may_be_lost_are_named(spare: tuple[str, ...], said: str) -> None:
+    found = looked()
+    machines = tuple(
+        replace(machine, if_lost="works" if machine.name in spare else "stops") for machine in found.machines
+    )
+    assert f"; the lab tolerates the loss of {said}" in replace(found, machines=machines).tolerance
 
 
 # What is behind a problem.
@@ -382,14 +523,17 @@ def test_status_for_programs_says_the_same() -> None:
         "cluster": "Ready",
         "state": "",
         "version": "v1.36.3",
+        "has": ["etcd's leader"],
+        "if_lost": "works",
     }
+    assert found["leader"] == "cp1"
 
 
 def test_in_a_lab_with_one_of_each_the_loss_of_either_is_named() -> None:
     there = facts()
     one = tuple(node for node in lab().nodes if node.name in ("lb1", "cp1", "w1"))
     alone = replace(there, api=replace(there.api, direct={"cp1": there.api.direct["cp1"]}))
-    losses = status._losses(lab().model_copy(update={"nodes": one}), alone)
+    losses = tolerance.sentences(lab().model_copy(update={"nodes": one}), alone)
     assert "the loss of cp1: no other API server is well" in losses
     assert "the loss of w1: no other worker is Ready" in losses
     assert any(loss.startswith("the loss of cp1: etcd needs 1 of its 1 members") for loss in losses)

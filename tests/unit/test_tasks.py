@@ -19,7 +19,7 @@ import pytest
 from lab import config, exit_codes
 from lab.drill import command
 from lab.errors import LabStateError
-from lab.exit_codes import CHANGES, DOWN, TASK_NOT_YET, USAGE
+from lab.exit_codes import CHANGES, DOWN, INTERRUPTED, TASK_NOT_YET, USAGE
 from lab.exit_codes import IMPOSSIBLE as REFUSED_CHANGE
 from lab.health import verify
 from lab.session import Session, open_wanted
@@ -63,7 +63,7 @@ VERBS = (
         "task",
         "test",
     ),
-    *("up", "verify"),
+    *("up", "verify", "watch"),
 )
 ON_A_LAB = [verb for verb in VERBS if verb not in ("completion", "docs", "init", "lint", "test")]
 
@@ -623,6 +623,30 @@ def test_status_of_no_lab_is_an_answer_and_not_an_error(tmp_path: Path, bin_fold
     assert ran.returncode == DOWN
     assert "the lab is not up" in ran.stdout
     assert ran.stderr == ""
+
+
+def test_status_of_no_lab_is_not_repeated(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "status", "--watch", "--lab", "lab.yaml")
+    assert (ran.returncode, ran.stderr) == (DOWN, "")
+    assert ran.stdout.count("the lab is not up") == 1
+
+
+def test_ctrl_c_ends_a_repeated_status_without_a_word(
+    tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_session: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lab.health.status.why_not_up", lambda _session: None)
+    monkeypatch.setattr("lab.health.repeat.watch", interrupted)
+    ran = typed(tmp_path, "status", "--watch", "--lab", "lab.yaml")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (INTERRUPTED, "", "")
+
+
+def test_a_status_for_programs_is_not_repeated(tmp_path: Path, bin_folder: Path) -> None:
+    ran = typed(tmp_path, "status", "--watch", "--json", "--lab", "lab.yaml")
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "--json and --watch can't be combined" in ran.stderr
 
 
 def test_status_names_the_command_that_is_changing_the_lab(tmp_path: Path, bin_folder: Path) -> None:

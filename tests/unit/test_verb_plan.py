@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 
-from lab import model, providers
+from lab import providers
 from lab.errors import LabError, LabStateError
 from lab.exit_codes import CHANGES, IMPOSSIBLE
 from lab.golden import image
-from lab.model import Lab, Libvirt, Node, roles
+from lab.model import Lab, Libvirt, Node
 from lab.model.addons import ADDONS
-from lab.model.roles import Role
 from lab.plans import already, engine
 from lab.plans.engine import Job, Plan, Step
 from lab.plans.remove import REMOVE
@@ -259,6 +258,16 @@ def test_the_only_control_plane_s_renewal_is_noticed(world: World) -> None:
     assert notice == "the API can't be reached while cp1 restarts it with renewed certificates"
 
 
+def test_the_renewal_of_the_only_etcd_machine_is_noticed(world: World) -> None:
+    lab = lab_of(world.folder, etcd=1)
+    world.up(lab)
+    world.ends_soon = {"etcd1"}
+    [notice] = look(world, lab).notice
+    assert notice == (
+        "the API answers no request while etcd1, the only etcd member, restarts with renewed certificates"
+    )
+
+
 def test_a_control_plane_with_an_earlier_version_s_scripts_has_nothing_to_renew(world: World) -> None:
     lab = lab_of(world.folder)
     world.up(lab)
@@ -323,18 +332,17 @@ def test_pods_have_nowhere_to_go_where_no_worker_is_left(world: World) -> None:
     )
 
 
-def test_an_etcd_member_without_an_api_server_leaves_without_a_word_to_haproxy(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What runs etcd and what runs an API server are two things, though today's control planes run both."""
-    world.up(lab_of(world.folder, workers=2))
-    worker = roles.ROLES[Role.WORKER]
-    monkeypatch.setattr(model, "ROLES", {**roles.ROLES, Role.WORKER: replace(worker, etcd_member=True)})
-    found = look(world, lab_of(world.folder, workers=1))
-    assert not {"drain-haproxy", "leave"} & set(steps(found))
-    assert "load-balancer" in steps(found), "which has the names of all machines, too"
-    assert steps(found)["forget"] == ("w2",)
-    assert "pods on the workers that leave are evicted and start on others" in found.notice
+def test_an_etcd_member_without_an_api_server_leaves_without_a_word_to_haproxy(world: World) -> None:
+    """The removal of etcd2, which is replaced, was interrupted once it could not be undone."""
+    lab = lab_of(world.folder, etcd=3, control_planes=1, workers=1)
+    world.up(lab)
+    world.break_at("remove etcd2", "before", KilledError())
+    with pytest.raises(KilledError):
+        world.up(lab, replacing=("etcd2",))
+    world.dead = False
+    found = look(world, lab)
+    assert not {"drain-haproxy", "leave", "drain"} & set(steps(found))
+    assert steps(found)["forget"] == steps(found)["remove"] == steps(found)["etcd"] == ("etcd2",)
     assert not any("leaving API servers" in line for line in found.notice)
 
 
@@ -380,6 +388,49 @@ def test_a_load_balancer_that_is_gone_touches_no_cluster(world: World) -> None:
     found = look(world, lab)
     assert steps(found) == {"boot": (), "machine": ("lb1",), "load-balancer": ("lb1",), **AFTER}
     assert found.notice[0] == "the API answers again once the load balancer is back"
+
+
+def test_one_of_two_load_balancers_that_is_gone_is_noticed_by_nobody(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.lose("lb1")
+    found = look(world, lab)
+    assert steps(found) == {"boot": (), "machine": ("lb1",), "load-balancer": ("lb1", "lb2"), **AFTER}
+    assert found.notice == ("lb1 available again",)
+    world.lose("lb2")
+    assert look(world, lab).notice[0] == "the API answers again once the load balancer is back"
+
+
+def test_of_two_load_balancers_the_order_of_a_new_configuration_is_shown(world: World) -> None:
+    world.up(lab_of(world.folder, load_balancers=2))
+    found = look(world, lab_of(world.folder, load_balancers=2, profile="reference"))
+    assert found.notice == (
+        "nothing while HAProxy loads its new configuration: a reload cuts no connection; the load balancer "
+        "without the API's address is first",
+    )
+
+
+def test_a_new_size_of_two_load_balancers_moves_the_address(world: World) -> None:
+    world.enforces_sizes = True
+    world.up(lab_of(world.folder, load_balancers=2))
+    wanted = lab_of(world.folder, load_balancers=2)
+    larger = wanted.model_copy(
+        update={
+            "nodes": tuple(n.model_copy(update={"cpus": 2}) if n in wanted.pair else n for n in wanted.nodes)
+        }
+    )
+    said = [line for line in look(world, larger).notice if "API's address" in line]
+    assert said == [
+        f"if {name} has the API's address, that moves while {name} restarts with its new size: open "
+        "connections end, and new ones may take a second longer"
+        for name in ("lb1", "lb2")
+    ]
+
+
+def test_a_replaced_load_balancer_of_two_is_no_change_of_the_other_s_files(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    assert look(world, lab).steps == ()
 
 
 def test_a_worker_that_never_joined_needs_no_drain(world: World) -> None:
@@ -636,6 +687,18 @@ def test_what_is_impossible_names_the_key_the_line_the_reason_and_the_way_out(
     assert said["name"]["line"] is None
     assert "lab.yaml (not in the file, so its default): name: " in said["name"]["message"]
     assert "`up` would refuse this lab.yaml and change nothing" in text(found)
+
+
+def test_another_number_of_load_balancers_is_refused_with_the_line_of_the_count(world: World) -> None:
+    world.up(lab_of(world.folder))
+    found = look(world, lab_of(world.folder, load_balancers=2))
+    said = {each.key: each for each in found.impossible}
+    assert set(said) == {"nodes.load_balancers.count", "nodes.load_balancers.first_address"}
+    assert said["nodes.load_balancers.count"].message == (
+        "lab.yaml:6: nodes.load_balancers.count: 1 → 2 can't be done to machines that exist: it changes the "
+        "API's address, which certificates, kubeconfigs and nodes have"
+    )
+    assert text(found).count("next: ") == 1, "one way out of both"
 
 
 def test_what_touches_no_machine_is_said_and_is_no_change(world: World) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -375,6 +376,30 @@ def test_every_load_balancer_is_configured(opened: Session) -> None:
     ]
     assert "192.168.56.9:8404" in (opened.workspace.node("lb2") / "haproxy.cfg").read_text()
     assert not opened.workspace.node("cp1").exists()
+
+
+@pytest.mark.parametrize(
+    ("holding", "down", "order"),
+    [
+        ({"lb1"}, set(), ["lb2", "lb1"]),
+        ({"lb2"}, set(), ["lb1", "lb2"]),
+        (set(), set(), ["lb1", "lb2"]),
+        ({"lb1", "lb2"}, set(), ["lb1", "lb2"]),
+        ({"lb1"}, {"lb2"}, ["lb2", "lb1"]),
+    ],
+)
+def test_of_two_load_balancers_the_one_with_the_address_is_configured_last(
+    opened: Session, holding: set[str], down: set[str], order: list[str]
+) -> None:
+    session, _ = balanced(opened)
+    network = session.lab.network.model_copy(update={"virtual_address": IPv4Address("192.168.56.5")})
+    lab = session.lab.model_copy(update={"network": network})
+    sharing = FakeRemote(lab, opened.workspace)
+    sharing.holding, sharing.down = holding, down
+    render.configure_load_balancers(
+        replace(session, lab=lab, remote=sharing, made=keep_made(opened.workspace, lab, GOLDEN))
+    )
+    assert sharing.delivered == order
 
 
 def test_configuring_load_balancers_needs_no_manifest(opened: Session) -> None:

@@ -137,6 +137,7 @@ def test_a_wait_without_a_log_writes_nothing(tmp_path: Path) -> None:
 
 
 WITHOUT_A_LOG = {
+    "lab/drill/catalogue.py": 1,  # while probes run
     "lab/drill/observe.py": 2,  # within `progress.asking`, or while probes run for as long as the drill says
     "lab/drill/probes.py": 2,  # 10 s at most
     "lab/drill/run.py": 2,  # while probes run

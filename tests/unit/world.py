@@ -41,7 +41,7 @@ from lab.workspace import Workspace, kubeconfig, made
 from lab.workspace.backup import Backup, Manifest
 from lab.workspace.made import Made
 from lab.workspace.render import credentials
-from tests.unit.fakes import FakeRemote, progress
+from tests.unit.fakes import FakeRemote, asked_of_machine, progress
 
 T = TypeVar("T")
 When = Literal["before", "after"]
@@ -93,8 +93,10 @@ def lab_of(
     cpus: int = 2,
     profile: str = "tuned",
     balancer_cpus: int | None = None,
+    load_balancers: int = 1,
     addons: Sequence[str] = (),
     version: str = "",
+    etcd: int = 0,
 ) -> Lab:
     """A lab.yaml with these numbers, as the kit reads it."""
     path = folder / "lab.yaml"
@@ -105,6 +107,8 @@ def lab_of(
         f"  control_planes: {{count: {control_planes}}}\n"
         f"  workers: {{count: {workers}, cpus: {cpus}}}\n"
         + (f"  load_balancers: {{cpus: {balancer_cpus}}}\n" if balancer_cpus else "")
+        + (f"  load_balancers: {{count: {load_balancers}}}\n" if load_balancers > 1 else "")
+        + (f"  etcd: {{count: {etcd}}}\n" if etcd else "")
         + (f"addons: [{', '.join(addons)}]\n" if addons else "")
         + (f"kubernetes: {{version: {version}}}\n" if version else "")
     )
@@ -125,6 +129,7 @@ class World:
         self.indices: Counter[str] = Counter()  # of each member's log
         self.nodes: dict[str, str] = {}  # name → who cordoned it: "", "up" or "user"
         self.haproxy_drained: set[str] = set()
+        self.holder = ""  # which of two load balancers has the API's address
         self.pod_network = False
         self.token = False  # what could add a machine to the cluster
         self.addons: tuple[str, ...] = ()
@@ -300,13 +305,20 @@ class World:
 
     def require_api(self, of: str | None = None) -> None:
         """Refuse what needs the API: through the load balancer, or at one machine's own server."""
-        serving = {name for name in self.healthy_members() if not self.machine(name).api_aside}
+        serving = {name for name in self._with_etcd() if not self.machine(name).api_aside}
         balancers = [n.name for n in self.wanted.balancers if self.answers(n.name)]
         configured = any(self.machine(name).has == "joined" for name in balancers)
         if of is not None and of not in serving:
             raise LabError(f"{of}: its API server does not answer")
         if of is None and not (configured and serving):
             raise LabError("the API does not answer")
+
+    def _with_etcd(self) -> set[str]:
+        """Control planes whose API server has an etcd that answers: its own member, or a majority elsewhere."""
+        if not self.wanted.external_etcd:
+            return self.healthy_members()
+        joined = {n.name for n in self.wanted.control_planes if self.machine(n.name).has == "joined"}
+        return {name for name in joined if self.answers(name)} if self.healthy_members() else set()
 
     # Vagrant and docker.
 
@@ -397,8 +409,15 @@ class World:
         before = (self.haproxy_drained, machine.has, machine.names)
         self.haproxy_drained = set(words[words.index("--drain") + 1 :] if "--drain" in words else ())
         machine.has = "joined"
-        machine.names = tuple(each.name for each in self.wanted.nodes if each.spec.etcd_member)
+        self.holder = self.holder or node.name
+        machine.names = tuple(each.name for each in self.wanted.control_planes)
         return before != (self.haproxy_drained, machine.has, machine.names)
+
+    def _give_up_address(self, node: Node, words: tuple[str, ...]) -> bool:
+        if self.holder == node.name:
+            others = [each.name for each in self.wanted.pair if each != node and self.answers(each.name)]
+            self.holder = next(iter(others), "")
+        return True
 
     def _control_plane_init(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
@@ -421,9 +440,32 @@ class World:
         assert not others, f"a second cluster beside that of {others}"
         assert machine.has == "fresh" or "--alone" in words
         machine.has = "joined"
-        self.members, self.nodes = {node.name}, {node.name: ""}
+        if self.wanted.external_etcd:
+            assert self.healthy_members(), "kubeadm init asks etcd before anything else"
+        else:
+            self.members = {node.name}
+        self.nodes = {node.name: ""}
         self.pod_network, self.token = False, True
         return True
+
+    def _etcd(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        before = (machine.has, set(self.members))
+        if "--existing" not in words:
+            machines = {each.name for each in self.wanted.etcd_members}
+            assert not self.members - machines, "a second etcd beside the first"
+            assert not self.members or machine.has != "fresh" or node.name in machines
+            machine.has = "joined"
+            self.members.add(node.name)
+            return before != (machine.has, self.members)
+        if machine.has in ("fresh", "partial"):
+            if node.name in self.members:
+                self._leave_etcd(node.name)
+            if self.members and not self.healthy_members():
+                raise LabError("etcd's other members do not answer")
+        machine.has = "joined"
+        self.members = {*self.members, node.name}
+        return before != (machine.has, self.members)
 
     def _repair(self, node: Node, words: tuple[str, ...]) -> bool:
         machine = self.machine(node.name)
@@ -456,7 +498,8 @@ class World:
             if "--former" not in words:
                 raise LabError(f"etcd has a member of an earlier {node.name}")
             self._leave_etcd(node.name)
-        self.members.add(node.name)
+        if not self.wanted.external_etcd:
+            self.members.add(node.name)
         return self._joined(node)
 
     def _joined(self, node: Node) -> bool:
@@ -497,8 +540,10 @@ class World:
         return True
 
     def _upgrade(self, node: Node, words: tuple[str, ...]) -> bool:
-        self.require_api()
         machine, control_planes = self.machine(node.name), self.wanted.control_planes
+        if node not in self.wanted.kubernetes_nodes:
+            return self._upgrade_etcd_machine(node, words)
+        self.require_api()
         version = words[1] if words[0] == "--etcd" else words[0]
         payload = f"etcd-{version}" if words[0] == "--etcd" else version
         assert self.record.upgrading or words[0] == "--etcd", "the upgrade is not recorded"
@@ -517,6 +562,15 @@ class World:
         before, machine.version = machine.version, version
         machine.etcd = release(version).etcd
         return before != version
+
+    def _upgrade_etcd_machine(self, node: Node, words: tuple[str, ...]) -> bool:
+        machine = self.machine(node.name)
+        assert self.healthy_members() >= self.members - {node.name}, "two members would be away"
+        assert {self.machine(each.name).version for each in self.wanted.control_planes} != {words[0]}, (
+            "too late"
+        )
+        before, machine.version, machine.etcd = machine.version, words[0], release(words[0]).etcd
+        return before != words[0]
 
     def _payload(self, node: Node, words: tuple[str, ...]) -> str:
         machine = self.machine(node.name)
@@ -544,13 +598,17 @@ class World:
         assert len(self.healthy_members() & others) >= min(len(self.members) // 2 + 1, len(others)), (
             f"etcd loses its majority while {node.name} restarts"
         )
-        assert self.haproxy_drained == {node.name}, "connections to its API server would fail"
+        drained = {node.name} if node.spec.serves_api else set()
+        assert self.haproxy_drained == drained, "connections to its API server would fail"
         self.ends_soon -= {node.name}
         self.outdated -= {node.name}
         return True
 
     def _remove_member(self, node: Node, words: tuple[str, ...]) -> bool:
-        self.require_api(node.name)
+        if node.spec.serves_api:
+            self.require_api(node.name)
+        else:
+            assert node.name in self.members, "only another member may remove one"
         [name] = [word for word in words if not word.startswith("-")][:1]
         assert name != node.name, f"{name} can't remove itself"
         if "--node-only" not in words and name in self.members:
@@ -571,7 +629,7 @@ class World:
         if command == ("sudo", PROBE):
             if not machine.delivered:
                 return ""
-            return f"{machine.has if node.spec.runs_kubelet else 'joined'}\n"
+            return f"{'joined' if node.spec.balances else machine.has}\n"
         if command == ("sudo", UNFINISHED):
             if not machine.delivered:
                 raise LabError("sudo: /opt/ha-lab/unfinished.sh: command not found")
@@ -580,6 +638,10 @@ class World:
             self.require_api()
             lacks = "".join(f"control-plane-init the cluster lacks its {each}\n" for each in self.lacks)
             return lacks + "pod-network\n" * (not self.pod_network) + "revoke\n" * self.token
+        if command == ("sudo", COMMAND, "virtual-address"):
+            assert node in self.wanted.pair
+            word = "holds" if self.holder == node.name else "sees"
+            return asked_of_machine("virtual-address", f"{word} 02:00:00:00:00:01") if machine.delivered else ""
         if command == ("sudo", COMMAND, "etcd-health", "etcd-members"):
             health = json.dumps([{"health": node.name in self.healthy_members()}])
             return f"== etcd-health 0\n{health}\n== etcd-members 0\n{self._listed()}\n"

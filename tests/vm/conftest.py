@@ -25,8 +25,12 @@ def disk(request: pytest.FixtureRequest) -> Path:
     return path
 
 
-def _lab(name: str, control_planes: int, workers: int) -> Iterator[TestLab]:
-    nodes = {"control_planes": {"count": control_planes}, "workers": {"count": workers}}
+def _lab(name: str, control_planes: int, workers: int, load_balancers: int = 1) -> Iterator[TestLab]:
+    nodes = {
+        "load_balancers": {"count": load_balancers},
+        "control_planes": {"count": control_planes},
+        "workers": {"count": workers},
+    }
     # Without kube-router, which takes more CPU than two cores emulate beside a control plane.
     network = {"subnet": "192.168.61.0/24", "policy": "none"}
     with only_lab(name, provider="libvirt", network=network, nodes=nodes) as made:
@@ -37,6 +41,12 @@ def _lab(name: str, control_planes: int, workers: int) -> Iterator[TestLab]:
 def pair() -> Iterator[TestLab]:
     """A load balancer and one control plane."""
     yield from _lab("ha-lab-vm-test", 1, 0)
+
+
+@pytest.fixture(scope="module")
+def sharing() -> Iterator[TestLab]:
+    """Two load balancers that share an address, and a control plane that is never made."""
+    yield from _lab("ha-lab-vm-pair", 1, 0, load_balancers=2)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,9 @@ import urllib.request
 
 import pytest
 
+from lab.drill.scene import holder
+from lab.plans.pair import holding
+from lab.system.wait import wait_until
 from tests.labs.conftest import TestLab
 
 HOST_FACTS = "host_facts or load_balancer"
@@ -54,6 +57,31 @@ def test_destroy_leaves_no_machine_no_disk_and_no_network(pair: TestLab) -> None
     pair.succeed("destroy", "--yes")
     for words in (["list", "--all", "--name"], ["net-list", "--all", "--name"], ["vol-list", "default"]):
         assert "ha-lab-vm-test" not in _virsh(*words)
+
+
+@pytest.mark.whole
+def test_two_load_balancers_alone_move_the_address(sharing: TestLab) -> None:
+    sharing.succeed("render")
+    words = ["vagrant", "up", "lb1", "lb2", "--provider", "libvirt"]
+    environment = {**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1"}
+    subprocess.run(words, cwd=sharing.folder / ".lab", env=environment, check=True)
+    session = sharing.session
+    lab = session.lab
+    first = holder(session)
+    [other] = [node for node in lab.pair if node != first]
+    session.remote.run(first, ["sudo", "systemctl", "stop", "haproxy"], timeout=60)
+    started = time.monotonic()
+
+    def why_not_moved() -> str | None:
+        found = holding(lab, session.remote)
+        return None if found == {other.name} else f"at {', '.join(found) or 'no load balancer'}"
+
+    wait_until(
+        why_not_moved, what=f"the address to be at {other.name}", timeout=30 * lab.patience, interval=1.0
+    )
+    print(f"the address has moved after {time.monotonic() - started:.0f} s, as far as ssh shows")
+    with urllib.request.urlopen(f"http://{lab.api.address}:8404/", timeout=30) as page:
+        assert f"on {other.name}".encode() in page.read()
 
 
 @pytest.mark.whole

@@ -30,6 +30,7 @@ SIGNS: tuple[Sign, ...] = (
     Sign("a CA that is not valid now", api.ca_not_valid),
     Sign("a kubeconfig whose certificate is not valid now", api.client_not_valid),
     Sign("HAProxy that does not run", api.without_haproxy),
+    Sign("an address that both load balancers have, or neither", api.without_one_holder),
     Sign("an administrator whom the API refuses", api.administrator_refused),
     Sign("objects of the cluster that were deleted", objects.deleted),
     Sign("NetworkPolicies that nothing enforces", objects.no_policy_agent),

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from lab.health.causes.cause import ON_THEIR_OWN, Cause, Found, listed
+from lab.health.checks import virtual_address
 from lab.health.connecting import NO_SERVER_UP
 from lab.health.facts.apart import reach_of
 from lab.health.facts.api import health_paths
@@ -21,7 +22,7 @@ HAPROXY = "haproxy-runs"
 LISTENS = ("haproxy-service-runs-and-is-enabled", "haproxy-listens-on-the-port-of-the-api")
 """The checks of HAProxy's own service and port; LISTENS are in the acceptance list."""
 
-BACKENDS = ("backend-up", "backend-belief", "backend-takes-connections")
+BACKENDS = ("backend-up", "backend-belief", "backend-takes-connections", "same-backends")
 """The checks that ask HAProxy about API servers."""
 
 NOT_VALID = ("certificate has expired", "certificate is not yet valid")
@@ -66,6 +67,32 @@ def _haproxy_problem(found: Found, node: Node) -> str | None:
     except CouldNotAsk:
         return None
     return None if service is not None and service.running else "does not run"
+
+
+def without_one_holder(found: Found) -> Iterator[Cause]:
+    """The address that two load balancers share, if both have it, or neither does."""
+    lab = found.lab
+    holding, silent = virtual_address.holders(lab, found.facts)
+    if not lab.pair or silent or len(holding) == 1:
+        return
+    titles = found.titles("one-holder", "address-agreed")
+    if holding:
+        yield Cause(
+            f"{listed(list(holding))} both have the API's address, {lab.api.address}: they do not hear one "
+            "another",
+            "`./inv up` writes keepalived's configuration again; if both still have the address, something "
+            "drops VRRP between them (IP protocol 112): a drill's fault, which `./inv drill --heal` reverts, "
+            f"or a rule that `./inv ssh {next(iter(holding))} -- sudo iptables -S` shows",
+            titles=titles,
+        )
+    else:
+        yield Cause(
+            f"no load balancer has the API's address, {lab.api.address}",
+            "`./inv up` starts HAProxy and keepalived where they do not run; `./inv ssh "
+            f"{lab.pair[0].name} -- sudo journalctl -u keepalived` shows why it does not take the address",
+            titles=titles,
+            words=_unreached(lab),
+        )
 
 
 def ca_not_valid(found: Found) -> Iterator[Cause]:

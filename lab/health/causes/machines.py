@@ -34,7 +34,7 @@ STARTS_PODS = (
 )
 """Checks of a node that fail if its kubelet starts no pods."""
 
-OF_KUBELET = ("node-services", "kubelet-and-containerd-run", "node-ready")
+OF_KUBELET = ("etcd-machine-services", "node-services", "kubelet-and-containerd-run", "node-ready")
 """Checks of a node that fail if its kubelet does not keep running, besides STARTS_PODS."""
 
 OF_ALL_NODES = ("exact-nodes", "nodes-are-all-ready")
@@ -79,12 +79,13 @@ def not_joined(found: Found) -> Iterator[Cause]:
 
 
 def lost_files(found: Found) -> Iterator[Cause]:
-    """Nodes with missing or broken files of kubeadm."""
+    """Nodes, and etcd machines, with missing or broken files of kubeadm."""
     nodes = found.facts.api.nodes
     listed_nodes = set() if isinstance(nodes, Unknown) else {node.name for node in nodes}
-    for node in found.lab.kubernetes_nodes:
+    for node in found.lab.cluster_machines:
         has = _membership(found, node.name)
-        if has == "damaged" or (has in ("fresh", "partial") and node.name in listed_nodes):
+        known = node.name in listed_nodes or not node.spec.runs_kubelet
+        if has == "damaged" or (has in ("fresh", "partial") and known):
             reasons = _broken_files(found.facts.machines[node.name])
             yield Cause(
                 f"{node.name} has {'lost files that kubeadm wrote' if reasons else 'not completed its join'}",
@@ -121,7 +122,7 @@ def _membership(found: Found, name: str) -> str:
 
 def stopped_kubelets(found: Found) -> Iterator[Cause]:
     """Kubelets that do not run on joined nodes; systemd does not start one that was stopped."""
-    for node in found.lab.kubernetes_nodes:
+    for node in found.lab.cluster_machines:
         machine = found.facts.machines[node.name]
         if isinstance(machine, Unknown) or _membership(found, node.name) != "joined":
             continue
@@ -146,15 +147,16 @@ def _plural(words: str) -> str:
 
 
 def _no_api_without(lab: Lab, names: Collection[str]) -> bool:
-    """Whether these are all the load balancers, or so many members that etcd has no majority."""
+    """Whether these are all load balancers or control planes, or so many members that etcd has no majority."""
     balancers = [node for node in lab.balancers if node.name not in names]
     members = [node for node in lab.etcd_members if node.name not in names]
-    return not balancers or 2 * len(members) <= len(lab.etcd_members)
+    serving = [node for node in lab.control_planes if node.name not in names]
+    return not balancers or not serving or 2 * len(members) <= len(lab.etcd_members)
 
 
 def kubelets(found: Found) -> Iterator[Cause]:
     """Kubelets that systemd restarts again and again, with the last error of each if known."""
-    for node in found.lab.kubernetes_nodes:
+    for node in found.lab.cluster_machines:
         machine = found.facts.machines[node.name]
         loop = None if isinstance(machine, Unknown) else _kubelet_loop(machine)
         if not loop:
@@ -194,7 +196,7 @@ def _kubelet(machine: Machine) -> ServiceFact | None:
 
 
 def _can_be_replaced(lab: Lab, node: Node) -> bool:
-    return node not in lab.control_planes or len(lab.control_planes) > 1
+    return lab.etcd_members != (node,) and lab.control_planes != (node,)
 
 
 def pressure(found: Found) -> Iterator[Cause]:

@@ -9,13 +9,14 @@ from lab.health.checks import (
     load_balancer,
     machines,
     security,
+    virtual_address,
     workers_and_network,
 )
 from lab.health.checks.check import Case, LabCheck, MachineCheck
 from lab.model import Lab
 
 GROUPS: tuple[tuple[str, tuple[LabCheck | MachineCheck, ...]], ...] = (
-    ("load balancer", load_balancer.CHECKS),
+    ("load balancer", (*load_balancer.CHECKS, *virtual_address.CHECKS)),
     ("control planes", control_planes.CHECKS),
     ("etcd", etcd.CHECKS),
     ("workers and network", workers_and_network.CHECKS),
@@ -32,5 +33,7 @@ def cases(lab: Lab) -> tuple[Case, ...]:
 
 def _cases(lab: Lab, group: str, check: LabCheck | MachineCheck) -> tuple[Case, ...]:
     if isinstance(check, LabCheck):
-        return (Case(group, check, lab),) if check.addon in ("", *lab.addons) else ()
+        fits = check.addon in ("", *lab.addons) and (not check.pair or bool(lab.pair))
+        fits = fits and (not check.external or lab.external_etcd)
+        return (Case(group, check, lab),) if fits else ()
     return tuple(Case(group, check, lab, node) for node in check.on(lab))

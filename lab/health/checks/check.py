@@ -38,7 +38,8 @@ class LabCheck:
     """A check of the complete lab. `means` ends "When this fails, …"; `hint` says what to try.
 
     `probes`: it needs facts from test pods, which take most of the time. A check of an `addon` is
-    only for labs that ask for it.
+    only for labs that ask for it, one of the `pair` only for labs with two load balancers, one of an `external`
+    etcd only where that has machines of its own.
     """
 
     name: str
@@ -47,6 +48,8 @@ class LabCheck:
     hint: str
     probes: bool = False
     addon: str = ""
+    pair: bool = False
+    external: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,10 @@ class MachineCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a check, as in Finding. `machine` is "" for a check of the lab."""
+    """The result of a check, as in Finding. `machine` is "" for a check of the lab.
+
+    `topology` is where etcd runs in that lab, in kubeadm's word; "" if the check has no lab.
+    """
 
     name: str
     group: str
@@ -74,6 +80,7 @@ class Verdict:
     means: str
     hint: str
     note: str = ""
+    topology: str = ""
 
     @property
     def title(self) -> str:
@@ -111,6 +118,7 @@ class Case:
             self.check.means,
             self.check.hint,
             finding.note,
+            self.lab.topology,
         )
 
     def _find(self, facts: Facts) -> Finding:

@@ -66,11 +66,12 @@ def control_plane_metrics(lab: Lab, facts: Facts, node: Node) -> Finding:
     parts = [name for name in METRICS if name != "etcd" or node in lab.etcd_members]
     return expect_none(
         f"{', '.join(parts)} give metrics at {node.address} to authorised users, and to no one else",
-        filter(None, (_metrics_problem(name, found.get(name, {})) for name in parts)),
+        filter(None, (metrics_problem(name, found.get(name, {})) for name in parts)),
     )
 
 
-def _metrics_problem(name: str, found: Mapping[str, MetricsFact]) -> str | None:
+def metrics_problem(name: str, found: Mapping[str, MetricsFact]) -> str | None:
+    """Why a part's metrics can't be read, or by anyone; None if they are as they should be."""
     nothing = MetricsFact(0, "it was not asked")
     anonymous, certificate = found.get("anonymous", nothing), found.get("certificate", nothing)
     if certificate.status != http.client.OK:

@@ -37,8 +37,13 @@ def api_through_it(lab: Lab, facts: Facts) -> Finding:
 
 
 def haproxy_runs(lab: Lab, facts: Facts, node: Node) -> Finding:
+    return service_runs(facts, node, "haproxy")
+
+
+def service_runs(facts: Facts, node: Node, name: str) -> Finding:
+    """A load balancer's service runs, and starts at boot."""
     machine = facts.machine(node)
-    service = machine.services.get("haproxy")
+    service = machine.services.get(name)
     if service is None:
         found = "no such service"
     else:

@@ -35,7 +35,8 @@ def _holders_of_keys(lab: Lab) -> tuple[Node, ...]:
 
 def _keepers_of_the_ca(lab: Lab) -> tuple[Node, ...]:
     """Every machine that trusts the cluster's CA; HAProxy of the reference profile checks no certificate."""
-    return lab.nodes if lab.load_balancer.profile == "tuned" else lab.kubernetes_nodes
+    nodes = lab.nodes if lab.load_balancer.profile == "tuned" else lab.kubernetes_nodes
+    return tuple(node for node in nodes if node.spec.cluster_ca)
 
 
 def no_bootstrap_token(lab: Lab, facts: Facts) -> Finding:

@@ -66,9 +66,12 @@ def machines_reach(lab: Lab, facts: Facts) -> Finding:
     if not said:
         raise CouldNotAsk("; ".join(silent))
     # Not `only_if_all_answered`: other checks name the machines that are silent, and these would be no finding.
-    return expect_none(
-        "machines reach the load balancer and the control planes", [reach_of(facts.machines).described()]
+    others = (
+        "the load balancer, the control planes and etcd"
+        if lab.external_etcd
+        else "the load balancer and the control planes"
     )
+    return expect_none(f"machines reach {others}", [reach_of(facts.machines).described()])
 
 
 def exact_nodes(lab: Lab, facts: Facts) -> Finding:

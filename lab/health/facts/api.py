@@ -95,7 +95,7 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
             for node in lab.control_planes
         }
         nodes = ask(lambda api: read_nodes(api.get("/api/v1/nodes")))
-        leases = ask(lambda api: read_leases(api.get(f"{_COORDINATION}/namespaces/kube-system/leases")))
+        leases = ask(ask_leases)
         endpoints = ask(lambda api: read_endpoints(api.get(_ENDPOINTS)))
         secrets = ask(lambda api: api.secrets("kube-system"))
         proxy = ask(lambda api: read_kube_proxy_server(api.get(_KUBE_PROXY)))
@@ -114,6 +114,11 @@ def ask_api(lab: Lab, api: Api | Unknown, ca: str | Unknown) -> ApiFacts:
             _read(podlist, lambda answer: (read_restarts(answer),) * 2),
             metrics.result() if metrics else NOT_ASKED,
         )
+
+
+def ask_leases(api: Api) -> tuple[LeaseFact, ...]:
+    """The leases of kube-system. Raises LabStateError as `Api.get` does, CouldNotAsk as `read_leases`."""
+    return read_leases(api.get(f"{_COORDINATION}/namespaces/kube-system/leases"))
 
 
 def ask_restarts(api: Api) -> dict[str, int] | Unknown:

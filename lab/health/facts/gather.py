@@ -21,6 +21,7 @@ from lab.health.facts.certificates import read_certificate
 from lab.health.facts.machine import Machine, read_machine
 from lab.health.facts.probes import ProbeFacts, ask_probes
 from lab.health.reading import read, server_in
+from lab.host import network
 from lab.host.doctor.forwarding import Obstacle
 from lab.model import Lab, Node
 from lab.providers import MachineState
@@ -91,7 +92,9 @@ class Facts:
 
     `off` are machines that do not answer since they do not run, with the state in which the provider has them,
     `obstacle` is what on this host keeps machines from reaching one another, where they do not, `upgrading` the
-    Kubernetes version that an upgrade under way leads to, "" if none is.
+    Kubernetes version that an upgrade under way leads to, "" if none is. `neighbour` is the MAC to which this
+    host sends packets for the virtual address, "" if it knows none; None if there is no such address, the
+    machines are on another host, or the API was not asked.
     """
 
     machines: Mapping[str, Machine | Unknown]
@@ -102,6 +105,7 @@ class Facts:
     off: Mapping[str, MachineState] = field(default_factory=dict)
     obstacle: Obstacle | None = None
     upgrading: str = ""
+    neighbour: str | Unknown | None = None
 
     def machine(self, node: Node) -> Machine:
         """One machine's own answers. Raises CouldNotAsk when it gave none."""
@@ -154,7 +158,10 @@ def gather(
         admitted = admits.result() if admits else NOT_ASKED
     obstacle = ask_obstacle(lab, machines)
     upgrading = _upgrading(workspace)
-    return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle, upgrading)
+    # The API was asked at that address, so the entry is one that is in use.
+    near = lab.pair and cluster and not lab.remote_host
+    neighbour = network.neighbour(lab.api.address) if near else None
+    return Facts(machines, _complete(said, api), found, files, admitted, off, obstacle, upgrading, neighbour)
 
 
 def by_ssh(remote: Remote) -> Asker:

@@ -70,6 +70,14 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class AddressFact:
+    """Where a machine has the virtual address: `here`, or by its neighbour table at that MAC; "" if unknown."""
+
+    here: bool
+    mac: str
+
+
+@dataclass(frozen=True)
 class MetricsFact:
     """An answer to a question for metrics: HTTP's status, 0 without one, and curl's words why not."""
 
@@ -192,7 +200,7 @@ class Machine:
 
     @property
     def reach(self) -> dict[str, str]:
-        """The load balancer and the control planes but itself, and why each is not reached; "" where it is."""
+        """The load balancers and the control planes but itself, and why each is not reached; "" where it is."""
         return self._read("reach", read_reach)
 
     @property
@@ -233,6 +241,16 @@ class Machine:
         return self._read("spread", _spread)
 
     @property
+    def virtual_address(self) -> AddressFact:
+        """Where this machine has the address that two load balancers share; asked only where there are two."""
+        return self._read("virtual-address", _address)
+
+    @property
+    def keepalived_files(self) -> tuple[str, ...]:
+        """The files of keepalived's that are not the lab's; asked only where there are two load balancers."""
+        return tuple(self.text("keepalived-files").splitlines())
+
+    @property
     def etcd_members(self) -> tuple[MemberFact, ...]:
         """All of etcd's members as this machine's own one lists them, by id."""
         return self._read("etcd-members", read_members)
@@ -245,7 +263,7 @@ class Machine:
     @property
     def etcd_status(self) -> EtcdStatus:
         """What this machine's etcd member says of itself."""
-        return self._read("etcd-status", _etcd_status)
+        return self._read("etcd-status", read_etcd_status)
 
     @property
     def etcd_health(self) -> str:
@@ -353,7 +371,18 @@ def _spread(said: str) -> dict[str, int]:
     return {name: backend.sessions - before[name].sessions for name, backend in after.items() if name in before}
 
 
-def _etcd_status(said: str) -> EtcdStatus:
+def _address(said: str) -> AddressFact:
+    word, _, mac = said.strip().partition(" ")
+    if word not in ("holds", "sees"):
+        raise ValueError("neither held nor seen")
+    return AddressFact(word == "holds", mac)
+
+
+def read_etcd_status(said: str) -> EtcdStatus:
+    """Read `etcdctl endpoint status --write-out json` of one member.
+
+    Raises one of UNREADABLE where it is none.
+    """
     status = mapping(json.loads(said)[0]["Status"])
     return EtcdStatus(
         number(status["header"]["member_id"]),

@@ -23,7 +23,9 @@ Need = tuple[str, Folder | Unknown, int]
 
 CONTROLLERS = frozenset({"cpu", "memory", "pids"})
 
-INOTIFY_SECOND_LAB = sum(spec.inotify_instances for spec in ROLES.values())
+INOTIFY_SECOND_LAB = sum(
+    spec.inotify_instances for spec in ROLES.values() if spec.balances or spec.runs_kubelet
+)
 """The tests run the smallest lab (1+1+1) beside this one."""
 INOTIFY_UNCOUNTED = 32
 """The number assumed to be in use if they can't be counted; a host's services use about that many."""

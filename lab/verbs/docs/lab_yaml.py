@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from lab import config
 from lab.config.shape import File
 from lab.model.change import EFFECTS
+from lab.model.roles import ROLES
 from lab.system.paths import REPOSITORY
 
 OWN = REPOSITORY / "lab.yaml"
@@ -27,6 +28,9 @@ is the lab of seven machines. `lab.yaml` has all keys with their defaults. These
 
 - `examples/reference.yaml`: the addresses of the write-up that this kit automates.
 - `examples/smallest.yaml`: one load balancer, one control plane, one worker.
+- `examples/two-load-balancers.yaml`: two load balancers that share the API's address.
+- `examples/external-etcd.yaml`: etcd on three machines of its own; `examples/external-etcd-small.yaml`: the
+  same with one control plane and one worker.
 - `examples/mirrors.yaml`: every mirror.
 
 A mistake is reported with file, line and key, all mistakes at once, before anything is touched.
@@ -112,9 +116,8 @@ def _derived(key: str) -> str:
     parts = key.split(".")
     if parts[-1] != "first_address":
         return "none"
-    prefix = getattr(File().nodes, parts[1]).prefix
-    found = next((node.address for node in config.default().nodes if node.name.startswith(prefix)), None)
-    return f"`{found}`" if found else "none"
+    offset = next(spec.first_offset for spec in ROLES.values() if spec.config_key == parts[1])
+    return f"`{File().network.subnet.network_address + offset}`"
 
 
 NEVER: tuple[Any, ...] = (["!"], {"!": ["!"]})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 
 from lab.config.shape import guess
 from lab.errors import ConfigError, LabStateError
+from lab.health import status
 from lab.host import ROOT, Cgroups, kernel
 from lab.model import Lab
 from lab.session import Session, change_of
@@ -19,6 +20,7 @@ from lab.workshop.handout.context import context, newest_report
 from lab.workshop.handout.page import OURS, Cover, index, page
 from lab.workshop.handout.prose import EDITIONS, Edition
 from lab.workshop.handout.seats import LAB_FILE, Seat, seats
+from lab.workshop.handout.topology import Now
 
 FORMATS = ("html", "pdf")
 ENDINGS = tuple(f"{language}.{form}" for language in chapters.LANGUAGES for form in FORMATS)
@@ -101,7 +103,9 @@ def write_class(session: Session, asked: Request, file: Path, *, consent: bool) 
 
 def _write_own(session: Session, asked: Request, *, consent: bool) -> Sequence[Path]:
     """Write the handout about the lab of `session` itself."""
-    cover = Cover(made=date.today().isoformat(), up=_is_up(session), lab_file=asked.lab_file)
+    up = _is_up(session)
+    now = _now(session) if up else None
+    cover = Cover(made=date.today().isoformat(), up=up, lab_file=asked.lab_file, now=now)
     text = handout(session, session.lab, asked, cover)
     written = asked.folder / f"{asked.name}.html"
     _require_ours(written.with_suffix(f".{form}") for form in _forms(asked))
@@ -175,6 +179,14 @@ def _is_up(session: Session) -> bool:
     """Whether there are machines, and they were made from this lab file as it is now."""
     change = change_of(session, session.lab)
     return session.workspace.has_machines() and not (change.added or change.removed or change.settings)
+
+
+def _now(session: Session) -> Now | None:
+    """What status finds of the lab; None if it is down, and a picture would be out of date at once."""
+    with session.progress.asking("answers from the machines and the API, for the picture"):
+        found = status.look(session)
+    at = datetime.now().strftime("%Y-%m-%d %H:%M")
+    return None if found.health == "down" else Now(found, at)
 
 
 def _cover(seat: Seat) -> Cover:

@@ -112,13 +112,18 @@ def measured(found: Report | None, lab: Lab, language: str) -> Measured | None:
 
 
 def context(lab: Lab, language: str, *, found: Report | None = None, cgroups: int = 2) -> dict[str, Any]:
-    """Return the values for every template. `cgroups` is the version that this host's kernel uses."""
+    """Return the values for every template. `cgroups` is the version that this host's kernel uses.
+
+    `member` is the machine on which chapters ask etcd: the first control plane, or an etcd machine.
+    """
     first, joining, workers = lab.first, lab.control_planes[1:], lab.workers
     return {
         "lang": language,
         "lab": lab,
         "balancer": lab.balancers[0],
         "first": first,
+        "member": lab.etcd_members[0],
+        "members": len(lab.etcd_members),
         "joining": joining,
         "second": joining[0] if joining else first,
         "others": (*joining, *workers),

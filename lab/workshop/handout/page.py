@@ -20,6 +20,7 @@ from lab.system.terminal import naming
 from lab.workshop.handout import prose, topology
 from lab.workshop.handout.chapters import Chapter
 from lab.workshop.handout.prose import Edition, Reader
+from lab.workshop.handout.topology import Now
 from lab.workshop.task.catalogue import TASKS
 from lab.workshop.task.look import filled
 
@@ -31,18 +32,22 @@ OURS = "ha-lab handout"
 
 @dataclass(frozen=True)
 class Cover:
-    """What a handout says about itself: its date, whether the lab was up, its seat and person, its lab file."""
+    """What a handout says about itself: its date, whether the lab was up, its seat and person, its lab file.
+
+    `now` is what was found of a lab that works; None of any other.
+    """
 
     made: str
     up: bool
     seat: str = ""
     name: str = ""
     lab_file: str = ""
+    now: Now | None = None
 
 
 def page(lab: Lab, language: str, edition: Edition, chapters: Sequence[Chapter], cover: Cover) -> str:
     """Return a handout as the text of an HTML file. Raises ChapterError."""
-    reader = Reader(lab, language, edition, topology.picture(lab, language), cover.lab_file)
+    reader = Reader(lab, language, edition, topology.picture(lab, language, cover.now), cover.lab_file)
     template = _environment(reader).get_template("page.html.j2")
     return template.render(
         lab=lab,

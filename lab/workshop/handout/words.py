@@ -15,7 +15,9 @@ _TEXTS = texts.read(
         ("words", "minutes"): ("minutes",),
         ("words", "members"): ("quorum", "members"),
         ("words", "check_note"): ("task",),
-    },
+        ("words", "now"): ("at",),
+    }
+    | {("words", f"now_{name}"): ("names",) for name in ("holder", "leader", "lost", "spare", "stops")},
 )
 
 WORDS = _TEXTS["words"]

@@ -21,7 +21,16 @@ from lab.golden.supply.images import PROBE
 from lab.golden.supply.releases import release
 from lab.model import Lab, Node, machine_name, owner_label
 from lab.model.addons import ADDONS
-from lab.model.roles import COREDNS_PATCH, NETWORK_POLICY, POD_NETWORK, PROBE_PATCHES, ROLES, RoleSpec
+from lab.model.roles import (
+    COREDNS_PATCH,
+    ETCD_CLIENT,
+    KEEPALIVED,
+    NETWORK_POLICY,
+    POD_NETWORK,
+    PROBE_PATCHES,
+    ROLES,
+    RoleSpec,
+)
 from lab.system import quoting
 from lab.system.paths import PROVISION, REPOSITORY
 from lab.workspace.render import disc
@@ -62,7 +71,7 @@ CREDENTIAL = "ha-lab.authorized_keys"
 
 COMMON_SCRIPTS = (
     *("lib", "kubernetes", "api-server", "node-files", "certificate", "cluster-objects"),
-    *("etcd-members", "haproxy"),
+    *("etcd-certificates", "etcd-members", "haproxy", "keepalived"),
     "settle",
 )
 """Scripts for every machine; those of each role are in ROLES."""
@@ -71,7 +80,7 @@ PROVISIONERS = {
     # They wait for machines that may not exist yet, so they run in the background.
     name: f"systemctl is-active --quiet ha-lab-{name} || "
     f"systemd-run --quiet --collect --unit ha-lab-{name} /opt/ha-lab/{name}.sh"
-    for name in ("kubelet-certificates", "revoke")
+    for name in ("etcd", "kubelet-certificates", "revoke")
 }
 """The provisioning commands of a bare `vagrant up` that are more than one script."""
 
@@ -90,7 +99,8 @@ class Site:
 
     `owner` is the value of the label on the lab's machines, `image` the golden machine, `capabilities` those of
     a container machine, `manifest` the text of the pod network's manifest that lab.yaml names (empty: the
-    golden machine's flannel).
+    golden machine's flannel). `etcd_ca_certificate` is that of etcd's CA, where etcd has machines of its own;
+    else empty.
     """
 
     workspace: Path
@@ -101,6 +111,7 @@ class Site:
     ca_certificate: str
     authorized_key: str
     manifest: str = ""
+    etcd_ca_certificate: str = ""
 
 
 Order = Callable[[Lab, Node], Sequence[str]]
@@ -202,6 +213,8 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
         COREDNS_PATCH: not known["apart"],
         NETWORK_POLICY: lab.network.policy != "kube-router",
         **dict.fromkeys(PROBE_PATCHES, not lab.emulated),
+        **dict.fromkeys(KEEPALIVED, not lab.pair),
+        ETCD_CLIENT: not lab.external_etcd,
     }
     files = {
         path: template(name.format(profile=lab.load_balancer.profile), **known)
@@ -213,6 +226,8 @@ def _node_files(lab: Lab, node: Node, site: Site) -> dict[str, str]:
     if spec.serves_api:
         files |= _addons(known)
     files["ca.crt"] = site.ca_certificate
+    if site.etcd_ca_certificate and (spec.etcd_member or spec.serves_api):
+        files["etcd-ca.crt"] = site.etcd_ca_certificate
     return files | _copies(spec)
 
 
@@ -244,9 +259,20 @@ def template_values(lab: Lab, node: Node) -> dict[str, Any]:
         "runs_kubernetes": node in lab.kubernetes_nodes,
         "previous": _previous(lab, node),
         "etcd_endpoints": ",".join(f"https://{n.address}:2379" for n in lab.etcd_members),
+        "initial_cluster": initial_cluster(lab.etcd_members),
         "flannel": FLANNEL,
         "apart": len(lab.kubernetes_nodes) > 1,
     }
+
+
+def peer(node: Node) -> str:
+    """The URL at which an etcd member's peers reach it, as kubeadm has it."""
+    return f"https://{node.address}:2380"
+
+
+def initial_cluster(members: Sequence[Node]) -> str:
+    """All members, as etcd's --initial-cluster names them."""
+    return ",".join(f"{node.name}={peer(node)}" for node in members)
 
 
 def _previous(lab: Lab, node: Node) -> str:

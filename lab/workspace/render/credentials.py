@@ -30,6 +30,8 @@ from lab.workspace.render.keys import (
     ca_files,
     ca_problem,
     certificate_problem,
+    etcd_ca_files,
+    etcd_ca_problem,
     restore_hint,
     ssh_key_files,
     ssh_key_problem,
@@ -37,6 +39,9 @@ from lab.workspace.render.keys import (
 
 CA_YEARS = 10
 """kubeadm's own (kubernetes.io, "Certificate Management with kubeadm")."""
+
+CLUSTER_CA, ETCD_CA = "kubernetes", "etcd-ca"
+"""The names that kubeadm gives its CAs."""
 
 BACKDATE = timedelta(hours=1)
 """How long before now certificates are valid from: a machine's clock may be slightly behind the host's."""
@@ -60,11 +65,11 @@ def new_run_secrets() -> RunSecrets:
     return RunSecrets(".".join(part), secrets.token_hex(32))
 
 
-def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str, str]:
+def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str, etcd_ca_key: str = "") -> dict[str, str]:
     """One machine's secret files: name under /run/ha-lab → content.
 
-    A machine gets only those that its role has in ROLES. Proxy settings are among them, since a proxy's URL may
-    contain a password.
+    A machine gets only those that its role has in ROLES. `etcd_ca_key` is "" where control planes run etcd.
+    Proxy settings are among them, since a proxy's URL may contain a password.
     """
     spec = ROLES[node.role]
     its = spec.secrets | spec.first_secrets if node == lab.first else spec.secrets
@@ -79,6 +84,8 @@ def secret_files(node: Node, lab: Lab, run: RunSecrets, ca_key: str) -> dict[str
         files["proxy.env"] = _proxy_env(lab)
     if "cluster-ca-key" in its:
         files["ca.key"] = ca_key
+    if "etcd-ca-key" in its and etcd_ca_key:
+        files["etcd-ca.key"] = etcd_ca_key
     return files
 
 
@@ -87,10 +94,20 @@ def ca_certificate(workspace: Workspace) -> str:
 
     Raises LabStateError if its files can't be used: machines trust this CA and would reject another one.
     """
-    certificate, key = ca_files(workspace)
     _require(ca_problem(workspace))
+    return _certificate(workspace, ca_files(workspace), CLUSTER_CA)
+
+
+def etcd_ca_certificate(workspace: Workspace) -> str:
+    """The same of etcd's own CA, which only a lab has whose etcd runs on machines of its own."""
+    _require(etcd_ca_problem(workspace))
+    return _certificate(workspace, etcd_ca_files(workspace), ETCD_CA)
+
+
+def _certificate(workspace: Workspace, files: tuple[Path, Path], name: str) -> str:
+    certificate, key = files
     if not certificate.exists():
-        pair = new_ca()
+        pair = new_ca(name)
         workspace.write_secret(key, pair.key)
         workspace.write_secret(certificate, pair.certificate)
     return certificate.read_text(encoding="utf-8")
@@ -149,6 +166,7 @@ def ca_hint(validity: Validity, *, has_machines: bool) -> str:
 def require_valid_ca(workspace: Workspace) -> None:
     """Raise LabStateError if the cluster's CA can't be used or is not valid now: no machine could use it."""
     _require(ca_problem(workspace))
+    _require(etcd_ca_problem(workspace))
     validity = ca_validity(workspace)
     problem = validity.problem(datetime.now(UTC)) if validity else None
     if validity and problem:
@@ -162,6 +180,12 @@ def _moment(moment: datetime) -> str:
 def ca_key(workspace: Workspace) -> str:
     """Return the cluster CA's private key (PEM)."""
     return (workspace.secrets / "ca.key").read_text(encoding="utf-8")
+
+
+def etcd_ca_key(workspace: Workspace) -> str:
+    """Return the private key of etcd's own CA (PEM); "" if the lab has none."""
+    key = etcd_ca_files(workspace)[1]
+    return key.read_text(encoding="utf-8") if key.exists() else ""
 
 
 def ca_hash(certificate_pem: str) -> str:
@@ -216,10 +240,10 @@ class Pair:
     key: str = field(repr=False)
 
 
-def new_ca() -> Pair:
-    """Generate a CA for the cluster, in no file yet."""
+def new_ca(common_name: str = CLUSTER_CA) -> Pair:
+    """Generate a CA, for the cluster or for etcd, in no file yet."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kubernetes")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     start = datetime.now(UTC) - BACKDATE
     certificate = (
         x509.CertificateBuilder()
@@ -232,7 +256,7 @@ def new_ca() -> Pair:
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(_ca_usage(), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("kubernetes")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(common_name)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     pem = key.private_bytes(

@@ -45,6 +45,11 @@ def ca_files(workspace: Workspace) -> tuple[Path, Path]:
     return workspace.secrets / "ca.crt", workspace.secrets / "ca.key"
 
 
+def etcd_ca_files(workspace: Workspace) -> tuple[Path, Path]:
+    """The same of etcd's own CA, which there is only where etcd has machines of its own."""
+    return workspace.secrets / "etcd-ca.crt", workspace.secrets / "etcd-ca.key"
+
+
 def ssh_key_files(workspace: Workspace) -> tuple[Path, Path]:
     """The lab's ssh key: its public and its private half."""
     return workspace.secrets / "id_ed25519.pub", workspace.secrets / "id_ed25519"
@@ -52,9 +57,18 @@ def ssh_key_files(workspace: Workspace) -> tuple[Path, Path]:
 
 def ca_problem(workspace: Workspace) -> Unusable | None:
     """Why the cluster's CA can't be used; None if it can, or was not generated yet."""
-    certificate, key = ca_files(workspace)
+    return _ca_problem(workspace, ca_files(workspace))
+
+
+def etcd_ca_problem(workspace: Workspace) -> Unusable | None:
+    """The same of etcd's own CA."""
+    return _ca_problem(workspace, etcd_ca_files(workspace))
+
+
+def _ca_problem(workspace: Workspace, files: tuple[Path, Path]) -> Unusable | None:
+    certificate, key = files
     problem = _pair_problem(workspace, {certificate: _key_of_certificate, key: _key_of_pem})
-    given = _given_ca(workspace) if workspace.has_machines() else None
+    given = _given_ca(workspace, certificate.name) if workspace.has_machines() else None
     if problem or given is None:
         return problem
     if not certificate.exists():
@@ -160,7 +174,8 @@ KINDS: Mapping[Callable[[bytes], PublicKeyTypes], str] = {
 def restore_hint(workspace: Workspace, *paths: Path) -> str:
     """How to restore these files of one pair; without machines, a new pair costs nothing."""
     if not workspace.has_machines():
-        pair = ca_files(workspace) if paths[0] in ca_files(workspace) else ssh_key_files(workspace)
+        pairs = (ca_files(workspace), etcd_ca_files(workspace), ssh_key_files(workspace))
+        pair = next(each for each in pairs if paths[0] in each)
         files = " ".join(quoting.word(each) for each in pair)
         return f"no machine was created with it: `rm {files}`, and the next run generates a new pair"
     ways = dict.fromkeys(_restored(workspace, path) for path in paths)
@@ -172,8 +187,13 @@ def _restored(workspace: Workspace, lost: Path) -> str:
     if lost.suffix == ".pub":
         private = lost.with_suffix("")
         return f"`ssh-keygen -y -f {quoting.word(private)} > {quoting.word(lost)}` creates it again"
+    if lost == etcd_ca_files(workspace)[1]:
+        return (
+            "restore it: no machine has it. Without it no certificate of etcd can be made or renewed; you need "
+            "`./inv destroy`, then `./inv up`, before those end"
+        )
     if lost.suffix in (".crt", ".key"):
-        there = f"/etc/kubernetes/pki/{lost.name}"
+        there = f"/etc/kubernetes/pki/{lost.name.replace('etcd-', 'etcd/')}"
         fetch = f"./inv ssh {_control_plane(workspace)} -- sudo cat {there} > {quoting.word(lost)}"
         return f"restore it: each control plane has it in {there} (`{fetch}`)"
     return "restore it; without it you can't log in to any machine, and need `./inv destroy`, then `./inv up`"
@@ -187,13 +207,13 @@ def _control_plane(workspace: Workspace) -> str:
     return record.lab.first.name if record else "NAME"
 
 
-def _given_ca(workspace: Workspace) -> tuple[Path, bytes] | None:
-    """The CA that a machine was given, as last rendered; None if there is none to compare with.
+def _given_ca(workspace: Workspace, name: str) -> tuple[Path, bytes] | None:
+    """The CA that a machine was given as the file `name`, as last rendered; None if there is none.
 
     The cluster's own CA is not used: a cluster that was created manually may have another one, and `up` refuses
     it.
     """
-    for path in sorted((workspace.root / "nodes").glob("*/ca.crt")):
+    for path in sorted((workspace.root / "nodes").glob(f"*/{name}")):
         try:
             content = path.read_bytes()
         except OSError:
