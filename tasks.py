@@ -189,16 +189,28 @@ def bake(
             console.print(f"removed {name}")
         return
     name = baking.bake(session, consent=yes)
+    for remark in session.progress.remarks:
+        console.print(remark, soft_wrap=True)
     console.print(f"{name} is ready\nnext: ./inv up")
 
 
-@verb(of_checkout=True, help=LAB_HELP | YES_HELP)
-def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Pin the upstream packages and images of this Kubernetes version by hash; for maintainers."""
-    from lab.verbs import bake as baking
+@verb(
+    of_checkout=True,
+    help=LAB_HELP | YES_HELP | {"records": "a new file for what the hosts say; supply/pin-upstream reads it"},
+)
+def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, records: str = "") -> None:
+    """Compare the pinned hashes of upstream's files and images with what the hosts say; for maintainers.
 
-    written = baking.pin(_wanted(lab), consent=yes)
-    console.print(f"wrote {written}\nnext: git diff, and commit it", soft_wrap=True)
+    Exit 80 where one differs. It changes no pin.
+    """
+    from lab.verbs import bake as baking
+    from lab.verbs import compared
+
+    found = baking.compare(_wanted(lab), Path(records) if records else None, consent=yes)
+    console.print(compared.shown(found), soft_wrap=True)
+    code = compared.exit_code(found)
+    if code:
+        raise Exit(code=code)
 
 
 @verb(help=LAB_HELP)

@@ -227,6 +227,15 @@ def mirror_registry(value: object) -> str:
     return value.removeprefix("https://")
 
 
+def host_name(value: object) -> str:
+    """One of the hosts that release files come from."""
+    from lab.golden.supply.parts import file_hosts
+
+    if value not in file_hosts():
+        raise ValueError(f"{shown(value)} is not a host of release files ({', '.join(file_hosts())})")
+    return str(value)
+
+
 def registry_name(value: object) -> str:
     """A registry as it appears at the beginning of images' names."""
     named = re.fullmatch(r"(?P<host>[a-z0-9-]+(\.[a-z0-9-]+)+)(:(?P<port>[0-9]{1,5}))?", str(value), re.ASCII)
@@ -238,8 +247,11 @@ def registry_name(value: object) -> str:
 def _no_login(value: object) -> None:
     """Refuse a password where anyone may read it; it is not repeated in the message either."""
     if isinstance(value, str) and "@" in value:  # anywhere, since a password may hold any other sign
-        raise ValueError("holds a login, which does not belong in this file (apt_auth.conf(5), `skopeo login`)")
+        raise ValueError("holds a login, which does not belong in this file (put it into ~/.netrc)")
 
+
+FORMER = {"kubernetes_packages": "is not used any more: Kubernetes comes as release files (`mirrors.files`)"}
+"""Keys of earlier versions, and what became of them."""
 
 # The keys. Sections inherit from the model, so that what comes out fits into it.
 
@@ -281,7 +293,9 @@ class MirrorsSection(Mirrors):
 
     debian: Annotated[str, BeforeValidator(mirror_url)] = ""
     debian_security: Annotated[str, BeforeValidator(mirror_url)] = ""
-    kubernetes_packages: Annotated[str, BeforeValidator(mirror_url)] = ""
+    files: dict[Annotated[str, BeforeValidator(host_name)], Annotated[str, BeforeValidator(mirror_url)]] = (
+        Field(default_factory=dict)
+    )
     images: dict[
         Annotated[str, BeforeValidator(registry_name)], Annotated[str, BeforeValidator(mirror_registry)]
     ] = Field(default_factory=dict)

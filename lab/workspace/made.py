@@ -253,6 +253,8 @@ def _say_what_earlier_versions_did(found: dict[str, Any]) -> None:
     lab = found["lab"] if isinstance(found.get("lab"), dict) else found
     if isinstance(lab.get("network"), dict):
         lab["network"].setdefault("policy", "none")
+    if isinstance(lab.get("mirrors"), dict):
+        lab["mirrors"].pop("kubernetes_packages", None)  # it only mattered to what was fetched then
 
 
 def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:
