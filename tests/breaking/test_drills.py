@@ -46,7 +46,7 @@ def figures(result: dict[str, Any]) -> dict[str, float]:
     [
         pytest.param(drill.name, marks=() if drill.name in USUAL else pytest.mark.whole)
         for drill in DRILLS
-        if drill.in_all and drill.load_balancers == 1  # the others need another lab
+        if drill.in_all and drill.load_balancers == 1 and not drill.external  # the others need another lab
     ],
 )
 def test_a_drill_is_carried_through_and_loses_nothing(lab: TestLab, name: str) -> None:
