@@ -16,6 +16,26 @@ haproxy_file() {
 	esac
 }
 
+readonly ADMIN_SOCKET=/run/haproxy/admin.sock
+readonly HAPROXY_PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one answer
+
+# ask_haproxy COMMAND: HAProxy's answer, which has one byte at least. Without -t socat drops one that comes later than
+# half a second. It ends with 0 without an answer, too, which must not be taken for the empty line of a success.
+ask_haproxy() {
+	local said
+	said=$(socat -t "$HAPROXY_PATIENCE" - "UNIX-CONNECT:$ADMIN_SOCKET" <<<"$1" && echo .) || return
+	[[ $said != . ]] || {
+		echo "HAProxy gave no answer to \`$1\` within $HAPROXY_PATIENCE s" >&2
+		return 1
+	}
+	printf %s "${said%.}"
+}
+
+# The servers that have sessions. Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format").
+servers_in_use() {
+	ask_haproxy "show stat" | awk -F, '$1 == "apiserverbackend" && $2 != "BACKEND" && $5 > 0 { print $2 }'
+}
+
 # haproxy_says SECONDS: `show stat`, within so many seconds. Without -t socat would wait half a second for the answer, and
 # drop one that comes later. No answer is a failure, not a HAProxy without servers: socat ends with 0 then, too.
 haproxy_says() {

@@ -52,12 +52,12 @@ release_address() {
 }
 readonly IN_FLIGHT=0.5 # seconds; a request takes a few hundredths
 
-# Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format"). A HAProxy that does not
-# answer has no say in where the address is.
+# A HAProxy that does not answer has no say in where the address is.
 end_sessions() {
-	local name
-	for name in $(haproxy_says 2 | awk -F, '$1 == "apiserverbackend" && $2 != "BACKEND" && $5 > 0 { print $2 }'); do
-		echo "shutdown sessions server apiserverbackend/$name" | socat -t 2 - UNIX-CONNECT:/run/haproxy/admin.sock >/dev/null || true
+	local name names
+	names=$(servers_in_use) || names=""
+	for name in $names; do
+		ask_haproxy "shutdown sessions server apiserverbackend/$name" >/dev/null || true
 	done
 }
 

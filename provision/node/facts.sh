@@ -146,9 +146,9 @@ haproxy_at_rest() {
 	echo "$said"
 }
 
-# HAProxy's counts before and after a dozen new connections through it, at this machine's own address, once it is at rest. A server may be out for a
-# moment, for example where its machine has just booted: one that is up by then and took none is given another dozen,
-# twice at most.
+# HAProxy's counts before and after a dozen new connections through it, at this machine's own address, once it is at rest.
+# A server may be out for a moment, for example where its machine has just booted: one that is up by then and took none is
+# given another dozen, twice at most.
 connections_spread() {
 	local before after dozen
 	before=$(haproxy_at_rest) || {

@@ -39,21 +39,6 @@ haproxy_files() {
 	done
 }
 
-readonly ADMIN_SOCKET=/run/haproxy/admin.sock
-readonly HAPROXY_PATIENCE=$((5 * LAB_PATIENCE)) # seconds for one answer
-
-# ask_haproxy COMMAND: HAProxy's answer, which has one byte at least. Without -t socat drops one that comes later than
-# half a second. It ends with 0 without an answer, too, which must not be taken for the empty line of a success.
-ask_haproxy() {
-	local said
-	said=$(socat -t "$HAPROXY_PATIENCE" - "UNIX-CONNECT:$ADMIN_SOCKET" <<<"$1" && echo .) || return
-	[[ $said != . ]] || {
-		echo "HAProxy gave no answer to \`$1\` within $HAPROXY_PATIENCE s" >&2
-		return 1
-	}
-	printf %s "${said%.}"
-}
-
 process_id() { ask_haproxy "show info" | sed -n 's/^Pid: //p'; }
 
 answers() {
@@ -103,10 +88,9 @@ drain_only() {
 	done
 }
 
-# Column 2 is the server, 5 its current sessions (HAProxy management guide, "9.1. CSV format").
 sessions_left() {
 	local name left
-	left=$(ask_haproxy "show stat" | awk -F, '$1 == "apiserverbackend" && $5 > 0 { print $2 }') || return 0
+	left=$(servers_in_use) || return 0
 	for name in "$@"; do
 		! grep -qx "$name" <<<"$left" || return 0
 	done
