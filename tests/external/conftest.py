@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from lab.system.wait import wait_until
-from tests.breaking.green import why_not_green
-from tests.labs.conftest import TestLab, only_lab, pytest_runtest_makereport
+from tests.breaking.green import well
+from tests.labs.conftest import TestLab, pytest_runtest_makereport
 
 __all__ = ["pytest_runtest_makereport"]
 
@@ -23,12 +21,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def lab(request: pytest.FixtureRequest) -> Iterator[TestLab]:
     """Three etcd machines, a control plane and a worker that are well."""
-    given = request.config.getoption("--external-lab")
-    if given:
-        yield TestLab(Path(given).parent)
-        return
-    with only_lab("ha-lab-external", network={"subnet": "192.168.72.0/24"}, nodes=NODES) as made:
-        made.succeed("up")
-        session = made.session
-        wait_until(lambda: why_not_green(session), what="the new lab is well", timeout=120, interval=1.0)
+    with well(
+        request.config.getoption("--external-lab"),
+        "ha-lab-external",
+        network={"subnet": "192.168.72.0/24"},
+        nodes=NODES,
+    ) as made:
         yield made
