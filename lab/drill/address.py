@@ -23,11 +23,11 @@ ENDED = re.compile(r" apiserver apiserverbackend/\S+ ")
 
 QUESTION = (
     "date +%s.%N; systemctl show --timestamp unix --property UserspaceTimestamp --value; "
-    "sudo journalctl --unit keepalived --unit haproxy --output json --since @{since:.0f}"
+    "sudo journalctl --unit keepalived --unit haproxy --output json --since=-{ago:.0f}s"
 )
 
 EARLIER = 60
-"""Seconds before the recording from which logs are read, since clocks differ; all of them would be too many."""
+"""Seconds before the recording from which logs are read; all of them would be too many."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ class Log:
 def ask(session: Session, balancer: Node, wall: float) -> Log:
     """Ask one load balancer; `wall` is the wall clock at the recording's zero. Raises CommandFailed."""
     asked = time.time()
-    said = session.remote.run(balancer, [QUESTION.format(since=wall - EARLIER)], timeout=30).stdout.splitlines()
+    said = session.remote.run(
+        balancer, [QUESTION.format(ago=asked - wall + EARLIER)], timeout=30
+    ).stdout.splitlines()
     zero = wall + float(said[0]) - (asked + time.time()) / 2  # that moment by the machine's clock
     return read(said[1], said[2:], zero)
 

@@ -71,6 +71,7 @@ class Recoveries(World):
         self.undying: set[str] = set()  # machines whose API server does not end
         self.etcd, self.free = "3.6.8", 10**10
         self.troubles: dict[str, str] = {}
+        self.without_keys: set[str] = set()  # control planes that can't give the shared keys
         self.made_again: set[str] = set()  # machines that have nothing of a cluster
         self.restarted: list[str] = []
         self.given: dict[str, dict[str, str]] = {}
@@ -377,6 +378,8 @@ class RecoveryRemote(WorldRemote):
             return process.Result(tuple(command), 0, "", "", 0.0)
         if tuple(command) == ("sudo", BACKUP, "--pki"):
             assert node in self.lab.control_planes
+            if node.name in self.world.without_keys:
+                raise CommandFailed(command, "failed", tail="ERROR: pki/sa.key is missing", hint="log in there")
             assert output is not None
             assert output.stat().st_mode & 0o077 == 0, "another user could read what is received"
             names = [name for name in SHARED_PKI if not name.startswith("etcd/")]

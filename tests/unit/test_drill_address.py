@@ -114,6 +114,8 @@ def test_a_load_balancer_is_asked_on_its_own_clock(tmp_path: Path) -> None:
     assert [(round(at), has) for at, has in found.changes] == [(2, True)]
     [(name, line)] = asked
     assert name == "lb2"
+    # Counted back from the machine's present, whose clock differs.
+    assert line.endswith(" --since=-60s")
     assert "--unit keepalived --unit haproxy" in line
 
 

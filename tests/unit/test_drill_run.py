@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lab.config import default
+from lab.config import default, load
 from lab.drill import balancer_log, catalogue, command, run, undo
 from lab.drill.figures import FIGURES, figures
 from lab.drill.recording import Recording
@@ -25,8 +25,16 @@ from lab.health import verify
 from lab.model import Node
 from lab.session import Session
 from lab.system import process
+from lab.system.paths import REPOSITORY
 from lab.workspace import Workspace
 from tests.unit.fakes import FakeRemote, progress, recorded, with_a_second_balancer
+
+
+def test_limits_are_those_of_the_lab_s_topology() -> None:
+    drill = next(each for each in catalogue.DRILLS if each.name == "kill-etcd-leader")
+    external = load(REPOSITORY / "examples" / "external-etcd.yaml")
+    assert (drill.limits_in(default()), drill.limits_in(external)) == (drill.limits, drill.external_limits)
+    assert drill.limits != drill.external_limits
 
 
 def unasked(question: str) -> bool:

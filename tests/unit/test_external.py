@@ -243,6 +243,16 @@ def test_a_cluster_is_not_begun_anew_on_the_data_of_another_one() -> None:
     assert quorum.without_keys_problem(lab, found | {"cp1": "partial"}) is None
 
 
+def test_up_begins_no_cluster_where_pods_depend_on_lost_keys(world: World) -> None:
+    lab = lab_of(world.folder, etcd=3, control_planes=1, workers=1)
+    world.up(lab)
+    world.lose("cp1")
+    world.touches.clear()
+    with pytest.raises(LabStateError, match="the keys that control planes share are lost with them"):
+        world.up(lab)
+    assert not any(touch.startswith("control-plane-init") for touch in world.touches)
+
+
 def test_only_a_new_etcd_is_begun_without_data(world: World) -> None:
     lab = lab_of(world.folder, **EXTERNAL)
     world.up(lab)

@@ -583,6 +583,28 @@ def test_a_load_balancer_that_is_replaced_gives_the_api_s_address_to_the_other_o
     assert since.index(f"load-balancer {name}") < since.index(f"load-balancer {other}")
 
 
+def test_a_removal_that_fails_leaves_no_load_balancer_without_keepalived(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.holder = "lb1"
+    world.touches.clear()
+    world.break_at("remove lb1", "before", LabError("docker refuses"))
+    with pytest.raises(LabError, match="docker refuses"):
+        world.up(lab, replacing=("lb1",))
+    assert "load-balancer lb2" in world.touches[world.touches.index("give-up-address lb1") :]
+
+
+def test_a_load_balancer_that_can_t_be_told_leaves_no_server_drained(world: World) -> None:
+    lab = lab_of(world.folder, load_balancers=2)
+    world.up(lab)
+    world.touches.clear()
+    world.ends_soon = {"cp2"}
+    world.break_at("load-balancer lb2", "before", LabError("HAProxy says nothing"), nth=2)
+    with pytest.raises(LabError, match="HAProxy says nothing"):
+        world.up(lab)
+    assert world.haproxy_drained == set()
+
+
 def test_the_only_load_balancer_has_no_address_to_give_up(world: World) -> None:
     lab = lab_of(world.folder)
     world.up(lab)

@@ -128,6 +128,18 @@ def external(world: Recoveries) -> Backup:
     return backup
 
 
+def test_the_shared_keys_come_from_a_control_plane_that_has_them(world: Recoveries) -> None:
+    world.without_keys = {"cp1"}
+    assert "sa.key" in external(world).pki
+
+
+def test_without_the_shared_keys_there_is_no_backup_and_each_control_plane_says_why(world: Recoveries) -> None:
+    world.without_keys = {*CP[:3]}
+    with pytest.raises(LabStateError, match="no control plane gave the keys") as caught:
+        external(world)
+    assert [line.partition(":")[0] for line in caught.value.message.splitlines()[1:]] == [*CP[:3]]
+
+
 @pytest.mark.parametrize("wiped", [0, 2, 3])
 def test_an_etcd_on_machines_of_its_own_is_recovered_for_the_control_planes(
     world: Recoveries, wiped: int
