@@ -196,6 +196,12 @@ def _why_not_moved(scene: Scene, first: Node) -> str | None:
     return None if holding and first.name not in holding else f"at {', '.join(holding) or 'no load balancer'}"
 
 
+def _release_address(scene: Scene) -> None:
+    """The address has moved when this returns."""
+    scene.injected()
+    scene.fault("address_given_up", "inject")
+
+
 def _stall(scene: Scene) -> None:
     """The fault lasts two seconds, and is over when this returns."""
     scene.injected()
@@ -456,7 +462,7 @@ DRILLS = (
     Drill(
         "move-address",
         _holder,
-        _fault("address_given_up", "inject"),
+        _release_address,
         _fault("address_given_up", "heal"),
         seconds=10,
         load_balancers=2,

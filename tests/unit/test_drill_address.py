@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
@@ -352,3 +353,19 @@ def test_a_load_balancer_of_two_has_recovered_once_its_own_haproxy_answers(
 def test_a_lab_with_one_load_balancer_is_not_asked_where_its_address_is(tmp_path: Path) -> None:
     session = opened(tmp_path, default())
     assert pair.holding(session.lab, session.remote) == frozenset()
+
+
+def test_a_planned_move_is_marked_before_it_happens() -> None:
+    """Its script takes a second, in which all of it is over."""
+    order: list[str] = []
+
+    class Marking(SimpleNamespace):
+        def injected(self) -> None:
+            order.append("mark")
+
+        def fault(self, name: str, action: str) -> None:
+            order.append(f"{name} {action}")
+
+    [drill] = [each for each in catalogue.DRILLS if each.name == "move-address"]
+    drill.inject(cast("Scene", Marking()))
+    assert order == ["mark", "address_given_up inject"]
