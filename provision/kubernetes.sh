@@ -120,6 +120,27 @@ start_kubelet() {
 	}
 }
 
+# restart_kubelet: before static pods are changed; the API must answer. If a manifest is removed while a kubelet that has just
+# started still mounts that pod's volumes, the pod ends only two minutes later, since the kubelet waits for volumes that are no
+# longer wanted (volume_manager.go, podAttachAndMountTimeout).
+restart_kubelet() {
+	systemctl restart kubelet
+	# Only time depends on these metrics, which are alpha ones.
+	(wait_for 30 "the kubelet to have mounted its pods' volumes" kubelet_has_mounted) || log "going on without that"
+}
+# All static pods have volumes of the host.
+kubelet_has_mounted() {
+	local said wanted
+	said=$(as_admin get --raw "/api/v1/nodes/$NODE_NAME/proxy/metrics") || return 1
+	wanted=$(cat "$MANIFESTS"/*.yaml | grep -c hostPath:) || true
+	awk -v wanted="$wanted" '/^volume_manager_total_volumes\{.*host-path/ { count[$1 ~ /actual_state_of_world/] = $2 }
+		END {
+			if (count[1] > 0 && count[1] >= wanted && count[1] == count[0]) exit 0
+			printf "it has mounted %d of %d directories\n", count[1], (count[0] > wanted ? count[0] : wanted)
+			exit 1
+		}' <<<"$said"
+}
+
 # servers_in [FILE]: the value of each `server: …` line of a kubeconfig, which may be quoted.
 servers_in() { sed -n "s/^ *server: *[\"']\?\([^\"' ]*\).*/\1/p" "$@"; }
 

@@ -112,6 +112,8 @@ api_server_ended() {
 # errors until the load balancer has detected that, so it ends first and starts last.
 restart() {
 	local name process processes=() api_server=no
+	# The kubelet's back-off for a static pod grows with each restart, up to five minutes. Restarting the kubelet resets it.
+	[[ $NODE_ROLE == etcd ]] || ! own_api_server_ready >/dev/null 2>&1 || restart_kubelet
 	[[ $NODE_ROLE == etcd || " $* " != *" etcd "* && " $* " != *" kube-apiserver "* ]] || api_server=yes
 	if [[ $api_server == yes ]]; then
 		end_api_server

@@ -102,7 +102,7 @@ hand_over_leadership() {
 }
 
 # kubelet_asks SERVER: one of its own version or a later one (kubernetes.io, "Version Skew Policy").
-kubelet_asks() { ! point_at "$1" "$KUBELET" || systemctl restart kubelet; }
+kubelet_asks() { ! point_at "$1" "$KUBELET" || restart_kubelet; }
 
 own_member_healthy() { etcd_at "$OWN" endpoint health --write-out simple 2>&1; }
 

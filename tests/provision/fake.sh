@@ -648,6 +648,15 @@ case "$name $*" in
 	}
 	has api
 	;;
+"kubectl --kubeconfig /etc/kubernetes/admin.conf --request-timeout 10s get --raw /api/v1/nodes/"cp[1-3]"/proxy/metrics")
+	# That of a kubelet that has just started is given once.
+	if has first-metrics; then
+		cat "$state/first-metrics"
+		rm "$state/first-metrics"
+	else
+		cat "$state/metrics"
+	fi
+	;;
 "kubectl --kubeconfig /etc/kubernetes/kubelet.conf "*" get pods --all-namespaces --field-selector spec.nodeName="*) cat "$state/named" ;;
 "ctr --namespace k8s.io tasks list")
 	echo "TASK    PID    STATUS"

@@ -18,7 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from lab.system.paths import PROVISION
 from tests.provision.test_certificate import certificate
 from tests.provision.test_repair import EXPIRED, KUBERNETES, NOT_YET_VALID, made
-from tests.provision.world import Ran, World
+from tests.provision.world import METRICS, Ran, World
 
 DAYS = "30"
 PODS = {"etcd": 11, "kube-apiserver": 12, "kube-controller-manager": 13, "kube-scheduler": 14}
@@ -35,6 +35,7 @@ SOON = certificate(day(29))
 def running(tmp_path: Path, name: str = "cp2", *, age: int = 0) -> World:
     """A complete control plane whose static pods run for `age` seconds, and whose files are an hour old."""
     world = made(tmp_path, name)
+    world.let(metrics=METRICS)
     world.let(**{f"process_{pod.replace('-', '_')}": f"{number} {age}\n" for pod, number in PODS.items()})
     for file in world.path(f"{KUBERNETES}/pki").parent.rglob("*"):
         os.utime(file, (time.time() - 3600,) * 2)
@@ -205,7 +206,34 @@ def test_a_stopped_kubelet_is_started_first_since_it_starts_the_pods(tmp_path: P
     touch(world, "scheduler.conf")
     (world.root / "state/active-kubelet").unlink()
     ran = world.run("renew-certificates", DAYS)
-    assert ran.changes == ["systemctl start kubelet", "pkill -TERM -o -x kube-scheduler"]
+    assert ran.changes == [
+        "systemctl start kubelet",
+        "systemctl restart kubelet",
+        "pkill -TERM -o -x kube-scheduler",
+    ]
+
+
+def test_pods_end_once_a_kubelet_that_has_not_counted_their_restarts_has_mounted_volumes(
+    tmp_path: Path,
+) -> None:
+    world = running(tmp_path, age=600)
+    touch(world, "pki/etcd/server.crt")
+    world.let(first_metrics=METRICS.replace('actual_state_of_world"} 21', 'actual_state_of_world"} 20'))
+    ran = world.run("renew-certificates", DAYS)
+    assert ran.code == 0, ran.said
+    steps = [index for index, call in enumerate(ran.calls) if call == "systemctl restart kubelet"]
+    asked = [index for index, call in enumerate(ran.calls) if "proxy/metrics" in call]
+    ended = [index for index, call in enumerate(ran.calls) if call.startswith(("ss ", "pkill -TERM"))]
+    assert (len(steps), len(asked)) == (1, 2)
+    assert steps[0] < asked[0] < asked[1] < ended[0]
+
+
+def test_the_kubelet_goes_on_where_the_api_does_not_answer(tmp_path: Path) -> None:
+    """All certificates have expired, for example: its metrics could not be asked for either."""
+    world = running(tmp_path, age=600)
+    touch(world, "scheduler.conf")
+    (world.root / "state/own-api").unlink()
+    assert world.run("renew-certificates", DAYS).changes == ["pkill -TERM -o -x kube-scheduler"]
 
 
 def test_a_renewal_that_fails_restarts_nothing(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.provision.world import World
+from tests.provision.world import METRICS, World
 
 OLD, NEW = "1.35.4", "1.36.3"
 TAG = "3.6.16-0"
@@ -32,7 +32,8 @@ kind: ConfigMap
 
 def manifest(name: str, tag: str) -> str:
     container = f"  - command:\n    - {name}\n    image: registry.k8s.io/{name}:{tag}\n    name: {name}\n"
-    return f"kind: Pod\nspec:\n  containers:\n{container}status: {{}}\n"
+    volumes = "".join(f"  - hostPath:\n      path: /{number}\n" for number in range(4))
+    return f"kind: Pod\nspec:\n  containers:\n{container}  volumes:\n{volumes}status: {{}}\n"
 
 
 def machine(folder: Path, name: str) -> World:
@@ -64,6 +65,7 @@ def cp1(tmp_path: Path) -> World:
         healthy="https://192.168.56.11:2379\nhttps://192.168.56.12:2379\n",
         leader="https://192.168.56.11:2379\n",
         kubeadm_config=CONFIGURATION,
+        metrics=METRICS,
     )
     manifests = world.path("/etc/kubernetes/manifests")
     manifests.mkdir(parents=True)
@@ -113,6 +115,35 @@ def test_while_its_etcd_is_replaced_the_kubelet_asks_other_api_servers(cp1: Worl
     (cp1.root / "state/killed-at").unlink()
     assert cp1.run("upgrade", NEW, TAG).code == 0
     assert asked_by_kubelet(cp1) == OWN_API, "a new kubelet must not ask an older API server"
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        METRICS.replace(
+            'host-path",state="actual_state_of_world"} 21', 'host-path",state="actual_state_of_world"} 19'
+        ),
+        METRICS.replace("} 21", "} 5"),  # those of static pods are not wanted yet
+        "",
+    ],
+)
+def test_a_manifest_is_replaced_once_a_kubelet_that_has_started_has_mounted_volumes(
+    cp1: World, first: str
+) -> None:
+    cp1.let(first_metrics=first)
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert order(ran.calls, "systemctl restart kubelet", "proxy/metrics", "kubeadm upgrade")
+    before_kubeadm = ran.calls[: next(i for i, call in enumerate(ran.calls) if "kubeadm upgrade" in call)]
+    assert sum("proxy/metrics" in call for call in before_kubeadm) == 2
+
+
+def test_a_kubelet_without_those_metrics_costs_half_a_minute_and_no_upgrade(cp1: World) -> None:
+    cp1.let(metrics="")
+    ran = cp1.run("upgrade", NEW, TAG)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert "it has mounted 0 of 16 directories" in ran.said
+    assert "going on without that" in ran.said
 
 
 def test_kubeadm_s_target_for_etcd_is_changed_and_nothing_else_of_its_configuration(cp1: World) -> None:

@@ -108,6 +108,18 @@ class Ran:
         return [call for call in self.calls if not READING.match(call)]
 
 
+METRICS = """# HELP volume_manager_total_volumes [ALPHA] Number of volumes in Volume Manager
+# TYPE volume_manager_total_volumes gauge
+volume_manager_total_volumes{plugin_name="kubernetes.io/configmap",state="actual_state_of_world"} 2
+volume_manager_total_volumes{plugin_name="kubernetes.io/configmap",state="desired_state_of_world"} 2
+volume_manager_total_volumes{plugin_name="kubernetes.io/host-path",state="actual_state_of_world"} 21
+volume_manager_total_volumes{plugin_name="kubernetes.io/host-path",state="desired_state_of_world"} 21
+volume_manager_total_volumes{plugin_name="kubernetes.io/projected",state="actual_state_of_world"} 3
+volume_manager_total_volumes{plugin_name="kubernetes.io/projected",state="desired_state_of_world"} 3
+"""
+"""Of a control plane's kubelet 1.37.2, recorded on 2026-11-30; only what is read."""
+
+
 @functools.cache
 def _rendered(example: str) -> tuple[Lab, Mapping[str, str]]:
     """A lab, the default one or an example, and what the kit renders for it: the same for all tests."""
