@@ -95,7 +95,8 @@ class Step:
     """A part of a plan.
 
     `do` runs it and returns whether it changed anything; it raises LabError when it fails. `on` returns the
-    machines it runs on, independently; None means once for the lab. `script`: it is the script of its name in
+    machines it runs on, independently; None means once for the lab. `one_at_a_time`: on one after the other, in
+    every lab or in those for which it returns true. `script`: it is the script of its name in
     provision/node/, which a bare `vagrant up` can run, too. `retitled` returns another title where the step
     does something else in this situation, None where `title` applies.
     """
@@ -105,7 +106,7 @@ class Step:
     do: Callable[[Job], bool]
     on: Callable[[Lab, Situation], Sequence[Node]] | None = None
     after: tuple[str, ...] = ()
-    one_at_a_time: bool = False
+    one_at_a_time: bool | Callable[[Lab], bool] = False
     stop: Stop | None = None
     script: bool = False
     retitled: Callable[[Lab, Situation], str | None] = lambda lab, situation: None
@@ -113,6 +114,10 @@ class Step:
     def title_in(self, lab: Lab, situation: Situation) -> str:
         """The title of what the step does in this situation."""
         return self.retitled(lab, situation) or self.title
+
+    def goes_in_turn(self, lab: Lab) -> bool:
+        """Whether it runs on one machine after the other in this lab."""
+        return self.one_at_a_time if isinstance(self.one_at_a_time, bool) else self.one_at_a_time(lab)
 
 
 Plan = tuple[Step, ...]
@@ -141,7 +146,7 @@ def run(plan: Plan, context: Context) -> bool:
             previous: Future[bool] | None = None
             for key, node in wanted[step.name].items():
                 needed = _needed(step, key, futures)
-                if step.one_at_a_time and previous is not None:
+                if step.goes_in_turn(context.lab) and previous is not None:
                     needed.append(previous)
                 previous = pool.submit(_carry_out, step, context, node, needed, failed)
                 futures[step.name][key] = previous
@@ -155,8 +160,10 @@ def run(plan: Plan, context: Context) -> bool:
     return any(future.result() for each in futures.values() for future in each.values())
 
 
-def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable[[Step], float]) -> float:
-    """How many seconds a plan takes.
+def forecast(
+    plan: Plan, lab: Lab, targets: Mapping[str, Sequence[str]], seconds: Callable[[Step], float]
+) -> float:
+    """How many seconds a plan takes on a lab.
 
     `targets` are the machines that each step changes; `seconds` returns how long a step takes on one.
     """
@@ -168,7 +175,7 @@ def forecast(plan: Plan, targets: Mapping[str, Sequence[str]], seconds: Callable
         previous = 0.0
         for key in targets.get(step.name, ()):
             begin = max((_end(name, key, ends, passed) for name in step.after), default=0.0)
-            begin = max(begin, previous) if step.one_at_a_time else begin
+            begin = max(begin, previous) if step.goes_in_turn(lab) else begin
             previous = ends[step.name][key] = begin + seconds(step)
     return max((end for each in ends.values() for end in each.values()), default=0.0)
 

@@ -29,7 +29,7 @@ def script(
     on: Callable[[Lab, Situation], Sequence[Node]],
     *,
     after: tuple[str, ...] = (),
-    one_at_a_time: bool = False,
+    one_at_a_time: bool | Callable[[Lab], bool] = False,
     words: Words = lambda lab, situation, node: (),
     secrets: Callable[[Situation], Sequence[str]] = lambda situation: (),
     stop: Stop | None = None,

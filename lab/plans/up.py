@@ -203,13 +203,14 @@ UP: Plan = (
         secrets=lambda _: KUBEADM_SECRETS,
         stop=Stop("joins", "the joins", task=6),
     ),
-    # Control planes one by one: etcd takes one learner at a time (etcd, "Learner").
+    # Control planes one by one where each brings a member, since etcd takes one learner at a time (etcd,
+    # "Learner"). Otherwise all at once (kubernetes.io, "Creating Highly Available Clusters with kubeadm").
     script(
         "control-plane-join",
         "kubeadm join --control-plane",
         lambda lab, situation: situation.joining(lab),
         after=("control-plane-init", "node"),
-        one_at_a_time=True,
+        one_at_a_time=lambda lab: not lab.external_etcd,
         secrets=lambda _: KUBEADM_SECRETS,
         words=lambda lab, situation, _: ("--ordered", *(("--former",) if situation.joined else ())),
     ),

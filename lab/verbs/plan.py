@@ -295,7 +295,7 @@ def _planned(lab: Lab, part: _Part, figures: durations.Figures) -> Iterator[Plan
 def _seconds(lab: Lab, part: _Part, figures: durations.Figures) -> float:
     """How long a plan takes, with steps in parallel."""
     return engine.forecast(
-        part.plan, part.targets, lambda step: figures.of(step.name, step.title_in(lab, part.situation))
+        part.plan, lab, part.targets, lambda step: figures.of(step.name, step.title_in(lab, part.situation))
     )
 
 

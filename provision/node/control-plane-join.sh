@@ -1,10 +1,10 @@
 #!/bin/bash
-# Joins one more control plane. Control planes join one at a time, because etcd has at most one learner by default
-# (etcd learner design; CAPI, kind and kubespray join them in turn, too).
+# Joins one more control plane. Where each brings a member of etcd, they join one at a time, because etcd has at most one
+# learner by default (etcd learner design; CAPI, kind and kubespray join them in turn, too).
 #
 #   control-plane-join.sh [--stdin] [--ordered] [--former]
 #
-# --ordered  the caller joins one after the other. Without it the script waits for the control plane before this one,
+# --ordered  the caller joins them in that order. Without it the script waits for the control plane before this one,
 #            since a bare `vagrant up` provisions machines in parallel.
 # --former   etcd may still have a member from a lost machine of this name.
 # shellcheck source=provision/lib.sh
@@ -104,7 +104,7 @@ join() {
 	local attempt
 	wait_for 600 "the API through the load balancer" api_ready
 	token_kubeconfig
-	[[ $* == *--ordered* ]] || wait_for 900 "$PREVIOUS_CONTROL_PLANE to join first" previous_joined
+	[[ $* == *--ordered* ]] || ! runs_etcd || wait_for 900 "$PREVIOUS_CONTROL_PLANE to join first" previous_joined
 	wait_for 120 "the API to accept this run's bootstrap token" token_is_accepted
 	for ((attempt = 1; attempt <= ATTEMPTS; attempt++)); do
 		if [[ $attempt -gt 1 || $* == *--former* ]]; then

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address
@@ -348,6 +349,19 @@ def test_an_api_server_that_goes_on_is_reported(cp2: World) -> None:
 def test_an_api_server_that_can_t_be_asked_for_is_not_taken_for_ended(cp2: World) -> None:
     cp2.let(ss_broken="")
     assert cp2.run("leave").code == 1
+
+
+@pytest.mark.parametrize(("endpoints", "waits"), [("", True), ("https://192.168.56.31:2379", False)])
+def test_a_bare_vagrant_up_joins_in_turn_only_where_that_brings_a_member_of_etcd(
+    machine: Machine, endpoints: str, waits: bool
+) -> None:
+    cp3 = machine("cp3")
+    env = cp3.root / "opt/node.env"
+    if endpoints:
+        env.write_text(re.sub("(?m)^ETCD_ENDPOINTS=.*", f"ETCD_ENDPOINTS={endpoints}", env.read_text()))
+    ran = cp3.run("control-plane-join", secrets=True)
+    assert (ran.code, ran.last) == (0, "ha-lab: changed"), ran.said
+    assert any("get node cp2 --output jsonpath={.metadata.labels}" in call for call in ran.calls) is waits
 
 
 def test_a_control_plane_that_was_about_to_leave_and_stays_joins_again(cp2: World) -> None:

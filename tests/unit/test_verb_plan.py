@@ -902,10 +902,10 @@ IN_TURN: Plan = (a("make"), a("join", "make", one_at_a_time=True), a("ready", "j
     ],
 )
 def test_steps_side_by_side_count_once_and_those_in_turn_each(
-    steps: Plan, targets: dict[str, Sequence[str]], seconds: float
+    tmp_path: Path, steps: Plan, targets: dict[str, Sequence[str]], seconds: float
 ) -> None:
     each = {"make": 1.0, "join": 10.0, "ready": 100.0}
-    assert engine.forecast(steps, targets, lambda step: each[step.name]) == seconds
+    assert engine.forecast(steps, lab_of(tmp_path), targets, lambda step: each[step.name]) == seconds
 
 
 def test_plans_one_after_the_other_add_up(world: World) -> None:
