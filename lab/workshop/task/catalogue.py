@@ -130,7 +130,8 @@ TASKS = (
         ),
         hints=(
             "/root/secrets.sed on {first} has the values for /opt/ha-lab/kubeadm-join.yaml on each machine",
-            "workers in any order, control planes one after the other: etcd takes one learner at a time",
+            "workers in any order; control planes one after the other if etcd runs on them, since etcd takes "
+            "one learner at a time, otherwise in any order, too",
             "on each: `kubeadm join --config /root/kubeadm-join.yaml`, with the flags of the chapter; "
             "undo a failed join with `kubeadm reset --force`",
             "`./inv up` joins every machine that has not joined",
