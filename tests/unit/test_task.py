@@ -29,7 +29,18 @@ from lab.workshop.task.look import Result
 from lab.workshop.task.task import Checks, Found, Sight, Task, state
 from lab.workspace import Workspace
 from tests.unit.fakes import CA, FakeRemote, keep_made, printed, with_a_second_balancer
-from tests.unit.recorded_facts import Alter, api, facts, lab, not_running, section, silent, told_otherwise
+from tests.unit.recorded_facts import (
+    Alter,
+    api,
+    external_facts,
+    external_lab,
+    facts,
+    lab,
+    not_running,
+    section,
+    silent,
+    told_otherwise,
+)
 
 KEPT = Kept(Path("/lab/.lab"), verified=Verified(len(cases(lab())), 0), reports=("20261126-100000-all",))
 
@@ -298,19 +309,25 @@ def test_checks_that_a_task_uses_exist_and_need_no_pods(each: Task) -> None:
             assert not any(there[name].probes for name in part.names)
 
 
-@pytest.mark.parametrize("each", [each for each in TASKS if each.asks], ids=lambda each: each.name)
-def test_what_a_task_asks_is_all_that_it_needs(each: Task) -> None:
+ASKING = [(each, "stacked") for each in TASKS if each.asks]
+# No external lab is recorded as a whole. Where a task names its answers, those that are recorded do.
+ASKING += [(each, "external") for each in TASKS if each.asks and each.asks.answers]
+
+
+@pytest.mark.parametrize(("each", "topology"), ASKING, ids=lambda part: getattr(part, "name", part))
+def test_what_a_task_asks_is_all_that_it_needs(each: Task, topology: str) -> None:
     assert each.asks
+    wanted, recorded = (lab(), facts()) if topology == "stacked" else (external_lab(), external_facts())
     answers = each.asks.answers
-    told: dict[str, Machine | Unknown] = {node.name: Unknown("was not asked") for node in lab().nodes}
-    for node in each.asks.machines(lab()):
-        machine = known(facts().machines[node.name])
+    told: dict[str, Machine | Unknown] = {node.name: Unknown("was not asked") for node in wanted.nodes}
+    for node in each.asks.machines(wanted):
+        machine = known(recorded.machines[node.name])
         sections = {name: said for name, said in machine.sections.items() if not answers or name in answers}
         told[node.name] = replace(machine, sections=sections)
-    only = replace(facts(), machines=told, probes=Unknown("pods were not asked"))
+    only = replace(recorded, machines=told, probes=Unknown("pods were not asked"))
     if not each.asks.api:
-        only = replace(only, api=ask_api(lab(), Unknown("was not asked"), Unknown("was not asked")))
-    assert each.judge(Sight(lab(), only, KEPT)) == ()
+        only = replace(only, api=ask_api(wanted, Unknown("was not asked"), Unknown("was not asked")))
+    assert each.judge(Sight(wanted, only, KEPT)) == ()
 
 
 # Looking: what is asked, and how often.

@@ -1,5 +1,7 @@
 """Every command of the handout, typed in its order into a real lab: once by each of the two ways through it.
 
+With --whole also by hand into a lab with external etcd and two load balancers.
+
 A chapter's commands are read when it is their turn, since a chapter with a drill's figures may differ from what
 it was before. Both languages have the same commands, which tests/unit checks.
 """
@@ -72,11 +74,24 @@ def _type(lab: TestLab, command: Command) -> None:
     )
 
 
-@pytest.mark.parametrize(("way", "number"), _walks())
-def test_a_chapters_commands_do_on_a_lab_what_its_task_asks(walked: TestLab, way: str, number: int) -> None:
-    asked = _commands(walked, number, way)
+def _type_all(lab: TestLab, way: str, number: int) -> None:
+    """Type a chapter's commands, and let its task say that by hand they were needed."""
+    asked = _commands(lab, number, way)
     assert any(each.text.startswith("./inv task") and each.text.endswith(f" {number}") for each in asked)
     if way == "hand" and number in BY_HAND:
-        assert walked.inv("task", str(number)).code == TASK_NOT_YET
+        assert lab.inv("task", str(number)).code == TASK_NOT_YET
     for command in asked:
-        _type(walked, command)
+        _type(lab, command)
+
+
+@pytest.mark.parametrize(("way", "number"), _walks())
+def test_a_chapters_commands_do_on_a_lab_what_its_task_asks(walked: TestLab, way: str, number: int) -> None:
+    _type_all(walked, way, number)
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_chapters_commands_do_that_with_external_etcd_and_two_load_balancers(
+    walked_external: TestLab, number: int
+) -> None:
+    _type_all(walked_external, "hand", number)

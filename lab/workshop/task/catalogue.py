@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from lab.model import Lab, Node
-from lab.model.selectors import balancers, control_planes, every_machine, first, kubernetes_nodes
+from lab.model.selectors import (
+    balancers,
+    cluster_machines,
+    control_planes,
+    every_machine,
+    first,
+    kubernetes_nodes,
+)
 from lab.workshop.task import afterwards, cluster, machines
 from lab.workshop.task.task import Asks, Checks, Task
 
@@ -121,9 +128,9 @@ TASKS = (
         6,
         "joins",
         "every machine has joined",
-        asks=Asks(kubernetes_nodes, ("membership", "kubeadm", "etcd-members"), api=True),
+        asks=Asks(cluster_machines, ("membership", "kubeadm", "etcd-members"), api=True),
         parts=(
-            machines.answer(kubernetes_nodes),
+            machines.answer(cluster_machines),
             cluster.after_init,
             cluster.joined,
             Checks(("exact-nodes", "node-as-declared", "etcd-members", "etcd-no-learner")),
