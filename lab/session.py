@@ -138,12 +138,23 @@ def machine(session: Session, name: str) -> Node:
 
 
 def require_up(session: Session) -> None:
-    """Raise LabStateError unless the lab was brought up and its network exists."""
-    if not session.workspace.kubeconfig.exists():
+    """Raise LabStateError unless the lab was brought up, and its kubeconfig and its network exist."""
+    kubeconfig = session.workspace.kubeconfig
+    if not kubeconfig.exists() and was_complete(session):
+        raise LabStateError(
+            f"the kubeconfig of the lab {session.lab.name} is missing: {kubeconfig}",
+            hint="`./inv up` fetches it again",
+        )
+    if not kubeconfig.exists():
         raise LabStateError(
             f"the lab {session.lab.name} has not been brought up", hint="bring it up with `./inv up`"
         )
     session.remote.require_route()
+
+
+def was_complete(session: Session) -> bool:
+    """Whether lab.yaml was applied completely before, so that there is a cluster."""
+    return session.made is not None and bool(session.made.complete)
 
 
 def _session(path: Path, lab: Lab, workspace: Workspace, console: Console, record: Made | None) -> Session:

@@ -1,11 +1,13 @@
 """Turns lab.yaml into a `Lab`, or reports all of its problems, line by line.
 
 `lab.config.shape` and pydantic check each key by itself; this module then checks keys against one another.
-Checks that depend on an invalid key are skipped, so that one mistake causes one problem.
+Checks that depend on an invalid key are skipped, so that one mistake causes one problem. A number of machines
+that is not allowed is a number all the same: if their addresses would clash, that is another mistake.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from ipaddress import IPv4Address, IPv4Network
@@ -35,6 +37,9 @@ from lab.model import (
     is_private,
 )
 from lab.model.roles import ROLES, Role
+
+NEAR = 256
+"""How far from a subnet's own address a machine's may be for the subnet to be only too small."""
 
 VIRTUAL_OFFSET = 5
 """The address that two load balancers share if lab.yaml names none, counted from the subnet's own.
@@ -72,9 +77,14 @@ def load(path: Path, settle: Callable[[File], Choice] = as_written) -> Lab:
     """
     name = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
     document = yamlfile.read(path, name, hint=HINT)
-    file, broken = _judge_alone(document.data, folder=path.parent)
-    lab = _lab(file, settle(file))
+    file, broken, given = _judge_alone(document.data, folder=path.parent)
     problems = document.problems + [document.problem([key], what) for key, what in broken.items()]
+    for role in Role:
+        count = given.get(_key(role, "count"))
+        if isinstance(count, str) and re.fullmatch("[1-9]", count):
+            file = _with_count(file, role, int(count))
+            del broken[_key(role, "count")]
+    lab = _lab(file, settle(file))
     problems += [
         document.problem(keys, what)
         for keys, what in _clashes(lab, _management(file, lab))
@@ -101,16 +111,22 @@ def _dotted(key: Key) -> str:
     return ".".join(map(shown, key))
 
 
-def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, str]]:
-    """The file without its invalid keys, and the problems of those."""
+def _judge_alone(data: dict[str, Any], folder: Path) -> tuple[File, dict[Key, str], dict[Key, object]]:
+    """The file without its invalid keys, the problems of those, and what they had."""
     context = {"folder": folder}
     try:
-        return File.model_validate(data, context=context), {}
+        return File.model_validate(data, context=context), {}, {}
     except ValidationError as error:
         broken = {_place(one): _sentence(one) for one in error.errors(include_url=False)}
-    for *parents, last in broken:
-        del reduce(getitem, parents, data)[last]
-    return File.model_validate(data, context=context), broken
+    given = {key: reduce(getitem, key[:-1], data).pop(key[-1]) for key in broken}
+    return File.model_validate(data, context=context), broken, given
+
+
+def _with_count(file: File, role: Role, count: int) -> File:
+    """The file with another number of machines of a role, which need not be allowed."""
+    name = ROLES[role].config_key
+    group = getattr(file.nodes, name).model_copy(update={"count": count})
+    return file.model_copy(update={"nodes": file.nodes.model_copy(update={name: group})})
 
 
 def _place(error: ErrorDetails) -> Key:
@@ -249,10 +265,13 @@ def _wrong_sizes(lab: Lab) -> Iterator[Clash]:
     subnet, pods, services = lab.network.subnet, lab.network.pods, lab.network.services
     counts = _counts()
     machines, nodes = len(lab.nodes), len(lab.kubernetes_nodes)
-    smallest = _smallest(machines + bool(lab.pair))
-    if subnet.prefixlen > smallest:
+    taken = machines + bool(lab.pair)
+    if subnet.prefixlen > _smallest(taken):
         what = f"{machines} machines{' and a virtual address' if lab.pair else ''}"
-        yield (SUBNET, *counts), f"{subnet} is too small for {what} (/{smallest} or larger)"
+        # Addresses have gaps, and the highest one has to fit, too, unless it is far away.
+        places = [int(node.address) - int(subnet.network_address) for node in lab.nodes]
+        fits = _smallest(max(taken, *(place - 1 for place in places if place < NEAR)))
+        yield (SUBNET, *counts), f"{subnet} is too small for {what} (/{fits} or larger)"
     else:
         for role in Role:
             yield from _wrong_place(lab, role)
@@ -312,9 +331,19 @@ def _twins(lab: Lab, one: Role, other: Role) -> Iterator[Clash]:
         names = {getattr(node, what) for node in lab.by_role(one)}
         shared = next((node for node in lab.by_role(other) if getattr(node, what) in names), None)
         if shared:
-            hangs_on = [_key(role, part) for part in (key, "count") for role in (other, one)]
+            # Of two load balancers the second is the new one, beside an address that fitted one.
+            first, second = (one, other) if what == "address" and _is_pair(lab, one) else (other, one)
+            hangs_on = [_key(role, part) for part in (key, "count") for role in (first, second)]
             groups = f"{_dotted(_key(one))} and {_dotted(_key(other))}"
-            yield [*hangs_on, SUBNET], f"{groups} would both have the {what} {getattr(shared, what)}"
+            said = f"{groups} would both have the {what} {getattr(shared, what)}"
+            if first == one:
+                default = lab.network.subnet.network_address + VIRTUAL_OFFSET + 1
+                said += f" (without {_dotted(_key(one, key))} they are at {default} and {default + 1})"
+            yield [*hangs_on, SUBNET], said
+
+
+def _is_pair(lab: Lab, role: Role) -> bool:
+    return ROLES[role].balances and len(lab.by_role(role)) > 1
 
 
 def _key(role: Role, *rest: str) -> Key:

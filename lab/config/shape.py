@@ -99,8 +99,10 @@ def pinned_version(value: object) -> str:
     return str(value)
 
 
-def address(value: object) -> IPv4Address:
-    """One machine's address."""
+def address(value: object) -> IPv4Address | None:
+    """One machine's address; empty for the default."""
+    if value == "":
+        return None
     return _ipv4(value, IPv4Address, "an IPv4 address such as 192.168.56.10")
 
 

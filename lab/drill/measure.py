@@ -21,7 +21,7 @@ from lab.drill.scene import Scene, raft_term
 from lab.errors import LabError, LabStateError
 from lab.health.cluster import Api, ask_health
 from lab.model import Lab, Node
-from lab.session import Session
+from lab.session import Session, require_up
 from lab.system import process
 
 LIMITS = {"connections.failed": 0.0}
@@ -92,12 +92,7 @@ def require_serving(session: Session, drill: str = "") -> None:
     That of the drill of this name is what is measured.
     """
     lab, workspace = session.lab, session.workspace
-    if not workspace.kubeconfig.exists():
-        raise LabStateError(
-            f"the lab {lab.name} has not been brought up, so there is nothing to measure",
-            hint="bring it up with `./inv up`, then measure the next change",
-        )
-    session.remote.require_route()
+    require_up(session)
     left = undo.pending(session, besides=drill)
     if left:
         raise LabStateError(

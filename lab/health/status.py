@@ -26,7 +26,7 @@ from lab.health.facts.gather import Facts, by_ssh, gather
 from lab.health.facts.machine import Machine
 from lab.health.tolerance import IfLost
 from lab.model import Lab
-from lab.session import Session
+from lab.session import Session, was_complete
 from lab.unknown import Unknown
 
 Health = Literal["healthy", "degraded", "down"]
@@ -53,6 +53,8 @@ ADDRESS, LEADERSHIP = "API's address", "etcd's leader"
 """What one machine at a time has."""
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
+NO_KUBECONFIG = "the kubeconfig is missing on this host, so the API can't be asked"
+"""Why the API is not asked: `up` has not got so far yet, or somebody removed the file."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +155,16 @@ def _look(session: Session) -> Status:
     cluster = workspace.kubeconfig.exists()
     asker = by_ssh(remote)
     facts = gather(lab, workspace, remote, asker, probes=False, cluster=cluster, admission=cluster)
-    return judge(lab, facts, cluster=cluster)
+    not_asked = "" if cluster else NO_KUBECONFIG if was_complete(session) else NO_CLUSTER
+    return judge(lab, facts, not_asked=not_asked)
 
 
-def judge(lab: Lab, facts: Facts, *, cluster: bool = True) -> Status:
-    """Return what the facts amount to; where there is no `cluster` yet, those of machines alone."""
+def judge(lab: Lab, facts: Facts, *, not_asked: str = "") -> Status:
+    """Return what the facts amount to; if the API was not asked, for this reason, those of machines alone."""
+    cluster = not not_asked
     bad = _bad(lab, facts)
     known = causes.find(lab, facts, bad, causes.SIGNS if cluster else causes.OF_MACHINES)
-    problem = _api_problem(facts) if cluster else NO_CLUSTER
+    problem = not_asked or _api_problem(facts)
     if problem:
         problem = next((each.sentence for each in known if API_CHECK in each.explains), problem)
     silent, others = _unexplained(facts, bad, known)

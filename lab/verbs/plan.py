@@ -126,6 +126,7 @@ def look(session: Session) -> Forecast:
     refused = interrupted_problem(session)
     if not (refused or impossibles or there.problem):
         refused = quorum_problem(session, change, leaving) or upgrade_problem(session, change)
+        refused = refused or _lost_etcd(session, there)
     parts = [] if impossibles or refused else _parts(session, change, there)
     figures = durations.of_lab(session.lab, session.workspace)
     golden = [_golden(figures)] if parts and bake.is_missing(session) else []
@@ -148,6 +149,23 @@ def look(session: Session) -> Forecast:
         tuple(f"{name}: {'; '.join(reasons)}" for name, reasons in there.renewals.items()),
         (change.upgraded.before, change.upgraded.after) if change.upgraded else None,
     )
+
+
+def _lost_etcd(session: Session, there: _Observed) -> quorum.Problem | None:
+    """Why `up` makes no machine again: etcd's data, or its majority, is lost with those that are gone."""
+    record = session.made
+    if record is None or not session.workspace.kubeconfig.exists():
+        return None
+    lab = record.lab
+    left = [node for node in lab.etcd_members if there.states[node.name] not in ("absent", "incomplete")]
+    joined = {node.name for node in lab.nodes if there.states[node.name] not in ("absent", "incomplete")}
+    lost = quorum.without_data_problem(lab, joined - there.unjoined)
+    running = [node for node in left if there.states[node.name] == "running"]
+    if lost or not running or len(left) >= quorum.needed(len(lab.etcd_members)):
+        return lost
+    with session.progress.asking("etcd's members for what is left"):
+        stored = quorum.stored_membership(lab, session.remote, running)
+    return quorum.lost_problem(stored, [node.name for node in left]) if stored else None
 
 
 def _golden(figures: durations.Figures) -> Planned:

@@ -27,14 +27,15 @@ source "$HERE/cluster-objects.sh"
 readonly COREDNS_PATCH=$HERE/patches/corednsdeployment+strategic.yaml
 
 objects_present() {
-	local found missing
+	local found missing others
 	found=$(ask_cluster) || {
 		echo "the API can't be asked for the objects of kubeadm init: $found"
 		return 1
 	}
 	missing=$(missing_objects "$found")
 	[[ -z $missing ]] || {
-		echo "missing: $(cut -d' ' -f2- <<<"$missing" | paste -sd ';')"
+		others=$(($(wc -l <<<"$missing") - 1))
+		echo "missing: $(head -n 1 <<<"$missing" | cut -d' ' -f2-)$([[ $others == 0 ]] || echo ", and $others more objects")"
 		return 1
 	}
 }

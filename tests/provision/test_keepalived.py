@@ -131,6 +131,8 @@ def test_it_is_told_where_the_address_is(runs: World) -> None:
     assert facts(runs, "virtual-address")["virtual-address"] == "sees 02:42:c0:a8:3e:07"
     runs.let(neighbour="192.168.62.5 dev eth0  FAILED \n")
     assert facts(runs, "virtual-address")["virtual-address"] == "sees"
+    runs.let(apart="")  # nobody has it
+    assert facts(runs, "virtual-address")["virtual-address"] == "sees"
 
 
 def test_files_of_keepalived_s_that_are_not_the_lab_s_are_named(runs: World) -> None:

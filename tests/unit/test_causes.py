@@ -323,6 +323,12 @@ TABLE: dict[str, tuple[tuple[Alter, ...], str, str, set[str]]] = {
         "`./inv up` creates it",
         {"etcd-member-healthy[cp2]", "etcd-one-leader"},
     ),
+    "most of etcd's machines that are gone": (
+        (not_running("absent", "cp2", "cp3"),),
+        "cp2 and cp3 do not exist",
+        "`./inv plan` shows what can be recovered",
+        {"etcd-member-healthy[cp2]", "etcd-member-healthy[cp3]", "etcd-one-leader"},
+    ),
     "a worker that has not joined": (
         (
             section("w2", "membership", "fresh\n"),
@@ -756,6 +762,15 @@ def test_what_is_private_to_a_machine_is_not_hidden_by_its_lost_files() -> None:
     )
     assert {verdict.title for verdict in bad(*alter)} == {"node-files[cp2]", "logins[cp2]"}
     assert only(*alter).explains == ("node-files[cp2]",)
+
+
+def test_up_is_not_advised_where_most_members_are_empty() -> None:
+    fixes = [
+        each.fix
+        for each in found_in(*(section(name, "membership", "partial\n") for name in ("cp1", "cp2")))
+        if "has not completed its join" in each.what
+    ]
+    assert fixes == ["`./inv plan` shows what can be recovered"] * 2
 
 
 def test_a_join_that_is_not_complete_is_not_called_a_loss() -> None:

@@ -551,7 +551,7 @@ def test_a_key_given_twice_is_told_with_both_lines() -> None:
         (
             "network.subnet",
             "192.168.57.0/29",
-            "192.168.57.0/29 is too small for 7 machines (/28 or larger)",
+            "192.168.57.0/29 is too small for 7 machines (/27 or larger)",
         ),
         ("network.subnet", "192.168.57.0/32", "192.168.57.0/32 is too small for 7 machines"),
         (
@@ -611,12 +611,65 @@ def test_a_clash_is_told_at_the_key_to_mend(key: str, value: str, problem: str) 
     [
         "network: {subnet: bad/24}\nnodes: {workers: {first_address: 172.16.0.5}}",
         "network: {pods: bad/16, services: 10.244.0.0/16}",
-        "nodes: {control_planes: {count: 4}, workers: {first_address: 192.168.56.13}}",
+        "nodes: {control_planes: {count: four}, workers: {first_address: 192.168.56.13}}",
         "network: 3\nnodes: {workers: {first_address: 172.16.0.5}}",
     ],
 )
 def test_a_broken_key_breeds_no_second_problem(text: str) -> None:
     assert len(problems_of(text)) == 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "problems"),
+    [
+        (
+            "{control_planes: {count: 4}, workers: {first_address: 192.168.56.13}}",
+            (
+                "control_planes.count: 4 is not possible",
+                "workers.first_address: nodes.control_planes and nodes.w",
+            ),
+        ),
+        (
+            "{etcd: {count: 4, first_address: 192.168.71.1}}",
+            ("etcd.count: 4 is not possible", "etcd.first_address: etcd1 would have 192.168.71.1, outside"),
+        ),
+        (
+            "{load_balancers: {count: 3, first_address: 192.168.56.12}, etcd: {count: 2, first_address: "
+            "192.168.56.11}}",
+            (
+                "load_balancers.count: 3 is not possible",
+                "etcd.count: 2 is not possible",
+                "load_balancers.first_address: nodes.load_balancers and nodes.control_planes would both",
+                "load_balancers.first_address: nodes.load_balancers and nodes.etcd would both",
+                "etcd.first_address: nodes.etcd and nodes.control_planes would both",
+            ),
+        ),
+    ],
+)
+def test_a_count_that_is_not_possible_hides_no_clash_of_addresses(
+    nodes: str, problems: tuple[str, ...]
+) -> None:
+    found = {problem.partition("nodes.")[2] for problem in problems_of(f"nodes: {nodes}")}
+    assert len(found) == len(problems)
+    for problem in problems:
+        assert any(each.startswith(problem) for each in found), found
+
+
+def test_a_subnet_of_the_size_that_a_message_names_is_large_enough() -> None:
+    nodes = "nodes: {load_balancers: {count: 2}, etcd: {count: 3}}"
+    (problem,) = problems_of(f"network: {{subnet: 192.168.70.0/29}}\n{nodes}")
+    assert "is too small for 11 machines and a virtual address (/26 or larger)" in problem
+    lab_from(f"network: {{subnet: 192.168.70.0/26}}\n{nodes}")
+
+
+def test_a_second_load_balancer_at_an_old_address_is_told_where_it_would_be_without() -> None:
+    (problem,) = problems_of("nodes: {load_balancers: {count: 2, first_address: 192.168.56.10}}")
+    assert "nodes.load_balancers.first_address: nodes.load_balancers and nodes.control_planes would" in problem
+    assert "(without nodes.load_balancers.first_address they are at 192.168.56.6 and 192.168.56.7)" in problem
+
+
+def test_an_address_may_be_empty() -> None:
+    assert lab_from('network: {virtual_address: ""}').network.virtual_address is None
 
 
 def test_ten_problems_come_at_once_in_file_order() -> None:

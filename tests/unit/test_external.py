@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from lab import config
+from lab import config, exit_codes
 from lab.drill.catalogue import DRILLS
 from lab.errors import ConfigError, LabStateError
 from lab.golden import payload
@@ -290,10 +290,21 @@ def test_etcd_that_has_lost_its_majority_for_good_is_not_begun_again(world: Worl
     world.up(lab)
     for name in ("etcd1", "etcd2"):
         world.lose(name)
+    found = plan.look(world.session(lab))
     with pytest.raises(LabStateError) as caught:
         world.up(lab)
     assert "etcd has lost its majority for good: 1 of its 3 members is left (etcd3)" in caught.value.message
     assert "sole-member.sh" in caught.value.hint
+    assert found.refused is not None
+    assert (found.refused.what, found.refused.next) == (caught.value.message, caught.value.hint)
+    assert (found.exit_code, found.steps) == (exit_codes.IMPOSSIBLE, ())
+
+
+def test_one_lost_machine_of_etcd_is_no_lost_majority(world: World) -> None:
+    lab = lab_of(world.folder, **EXTERNAL)
+    world.up(lab)
+    world.lose("etcd2")
+    assert plan.look(world.session(lab)).refused is None
 
 
 def test_no_empty_etcd_is_begun_below_control_planes_that_used_another(world: World) -> None:
@@ -302,8 +313,13 @@ def test_no_empty_etcd_is_begun_below_control_planes_that_used_another(world: Wo
     for node in lab.etcd_members:
         world.lose(node.name)
     world.touches.clear()
+    before = plan.look(world.session(lab))
     with pytest.raises(LabStateError) as caught:
         world.up(lab)
+    after = plan.look(world.session(lab))  # the machines exist again, and are empty
+    for found in (before, after):
+        assert found.refused is not None
+        assert (found.refused.what, found.refused.next) == (caught.value.message, caught.value.hint)
     assert "etcd's data is lost: cp1, cp2, cp3 used it, and none of etcd1, etcd2, etcd3" in caught.value.message
     assert not [touch for touch in world.touches if touch.startswith("etcd ")]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,17 @@ def test_another_form_of_the_lab_has_the_same_files(opened: Session) -> None:
     assert (other.lab, other.remote.lab) == (config.default(), config.default())
     assert other.workspace is opened.workspace
     assert other.remote.workspace is opened.workspace
+
+
+def test_a_kubeconfig_that_was_removed_is_missing_and_the_lab_is_there(
+    lived: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Remote, "route_problem", lambda self: None)
+    assert lived.made is not None
+    made.write(lived.workspace, lived.made.model_copy(update={"complete": lived.lab.nodes}))
+    with pytest.raises(LabStateError, match="the kubeconfig of the lab mine is missing: ") as caught:
+        require_up(replace(lived, made=made.read(lived.workspace)))
+    assert caught.value.hint == "`./inv up` fetches it again"
 
 
 def test_a_lab_is_up_once_it_has_a_kubeconfig_and_its_network(

@@ -17,7 +17,8 @@ from lab.session import Session
 from lab.system.progress import Progress
 from lab.unknown import Unknown, known
 from lab.workspace import Workspace
-from tests.unit.fakes import FakeRemote, printed
+from lab.workspace import made as records
+from tests.unit.fakes import FakeRemote, keep_made, printed
 from tests.unit.recorded_facts import (
     MACS,
     Alter,
@@ -442,6 +443,13 @@ def test_machines_without_a_cluster_are_asked_and_the_next_is_also_the_tasks(
     said = shown(found)
     assert "down: there is no cluster yet that this host knows of" in said
     assert "next: ./inv up, or manually: ./inv task" in said
+    keep_made(workspace, lab())
+    record = records.read(workspace)
+    assert record is not None
+    there = record.model_copy(update={"complete": lab().nodes})
+    said = shown(status.look(replace(session, made=there)))
+    assert "down: the kubeconfig is missing on this host, so the API can't be asked" in said
+    assert said.endswith("next: ./inv up\n")
     monkeypatch.setattr(
         status, "gather", lambda *_, **words: replace(kept_apart(facts()), api=gather(**words).api)
     )

@@ -40,6 +40,8 @@ OF_KUBELET = ("etcd-machine-services", "node-services", "kubelet-and-containerd-
 OF_ALL_NODES = ("exact-nodes", "nodes-are-all-ready")
 """Checks of the lab that fail if the cluster lacks a node."""
 
+RECOVER = "`./inv plan` shows what can be recovered"
+
 STARTS = {"paused": "resumes {it}", "stopped": "starts {it}"}
 """What `up` does about a machine in such a state; in any other state it creates it."""
 
@@ -52,7 +54,7 @@ def off(found: Found) -> Iterator[Cause]:
         does = STARTS.get(state, "creates {it}").format(it="it" if len(names) == 1 else "them")
         yield Cause(
             f"{listed(names)} {OFF[state] if len(names) == 1 else _plural(OFF[state])}",
-            f"`./inv up` {does}",
+            RECOVER if state not in STARTS and _etcd_is_lost(found) else f"`./inv up` {does}",
             titles=frozenset(verdict.title for verdict in found.bad if not verdict.machine),
             machines=frozenset(names),
             words=tuple(f"{name} {OFF[state]}" for name in names),
@@ -89,11 +91,26 @@ def lost_files(found: Found) -> Iterator[Cause]:
             reasons = _broken_files(found.facts.machines[node.name])
             yield Cause(
                 f"{node.name} has {'lost files that kubeadm wrote' if reasons else 'not completed its join'}",
-                f"`./inv up` {'writes them again' if has == 'damaged' else 'joins it again'}",
+                f"`./inv up` {'writes them again' if has == 'damaged' else 'joins it again'}"
+                if has == "damaged" or not _etcd_is_lost(found)
+                else RECOVER,
                 titles=_of_no_node(found, [node.name]),
                 passes=True,
                 detail="; ".join(reasons),
             )
+
+
+def _etcd_is_lost(found: Found) -> bool:
+    """Whether most of etcd's members have no data, and something has used it: `up` makes no new ones then."""
+    lab, states = found.lab, found.facts.off
+    gone = [
+        node.name
+        for node in lab.etcd_members
+        if states.get(node.name, "stopped") not in STARTS
+        or _membership(found, node.name) in ("fresh", "partial")
+    ]
+    used = any(_membership(found, node.name) in ("joined", "damaged") for node in lab.control_planes)
+    return used and 2 * len(gone) > len(lab.etcd_members)
 
 
 def _of_no_node(found: Found, names: Collection[str]) -> frozenset[str]:
