@@ -54,7 +54,7 @@ ADDRESS, LEADERSHIP = "API's address", "etcd's leader"
 
 NO_CLUSTER = "there is no cluster yet that this host knows of"
 NO_KUBECONFIG = "the kubeconfig is missing on this host, so the API can't be asked"
-"""Why the API is not asked: `up` has not got so far yet, or somebody removed the file."""
+"""Why the API is not asked: `up` has not got so far yet, or the file was removed."""
 
 
 @dataclass(frozen=True)

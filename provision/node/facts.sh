@@ -206,7 +206,7 @@ virtual_address() {
 	if [[ -n $interface ]]; then
 		echo "holds $(cat "/sys/class/net/$interface/address")"
 	else
-		bounded "$HERE/reach.sh" --api >/dev/null 2>&1 || true # whoever reads this reads errors, too
+		bounded "$HERE/reach.sh" --api >/dev/null 2>&1 || true # errors would be part of the answer
 		echo "sees $(ip -4 neighbour show to "$VIRTUAL_ADDRESS" | sed -n 's/.* lladdr \([0-9a-f:]*\) .*/\1/p')"
 	fi
 }
