@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -62,15 +63,19 @@ def serve() -> Iterator[Serve]:
 
 @pytest.fixture
 def ports() -> tuple[int, int, int]:
-    """Three ports that nobody has, neither by TCP nor by UDP."""
-    found: list[int] = []
-    while len(found) < 3:
-        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-            tcp.bind((HOST, 0))
-            with contextlib.suppress(OSError):
-                udp.bind((HOST, tcp.getsockname()[1]))
-                found.append(tcp.getsockname()[1])
-    return found[0], found[1], found[2]
+    """Three ports that nobody has, neither by TCP nor by UDP.
+
+    They are below those that the kernel takes for clients: a client that got the port that it asks would hear
+    itself.
+    """
+    free: list[int] = []
+    while len(free) < 3:
+        port = random.randrange(20_000, 32_000)  # noqa: S311  nothing is to be kept secret
+        with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp, contextlib.suppress(OSError):
+            tcp.bind((HOST, port))
+            udp.bind((HOST, port))
+            free += [port] if port not in free else []
+    return free[0], free[1], free[2]
 
 
 def ask(seconds: float, ports: tuple[int, int, int], *targets: str, patience: str = "1") -> dict[str, str]:
