@@ -189,16 +189,30 @@ def bake(
             console.print(f"removed {name}")
         return
     name = baking.bake(session, consent=yes)
+    for remark in session.progress.remarks:
+        console.print(remark, soft_wrap=True)
     console.print(f"{name} is ready\nnext: ./inv up")
 
 
-@verb(of_checkout=True, help=LAB_HELP | YES_HELP)
-def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
-    """Pin the upstream packages and images of this Kubernetes version by hash; for maintainers."""
-    from lab.verbs import bake as baking
+@verb(
+    of_checkout=True,
+    help=LAB_HELP
+    | YES_HELP
+    | {"records": "write the hosts' answers to this new file, for supply/pin-upstream"},
+)
+def lock(c: Context, lab: str = DEFAULT_LAB, yes: bool = False, records: str = "") -> None:
+    """Compare the pinned hashes of upstream's files and images with what the hosts say; for maintainers.
 
-    written = baking.pin(_wanted(lab), consent=yes)
-    console.print(f"wrote {written}\nnext: git diff, and commit it", soft_wrap=True)
+    Exit 80 if a hash differs, 1 if a host does not answer or lacks a pinned part. Changes no pin.
+    """
+    from lab.verbs import bake as baking
+    from lab.verbs import compared
+
+    found = baking.compare(_wanted(lab), Path(records) if records else None, consent=yes)
+    console.print(compared.shown(found), soft_wrap=True)
+    code = compared.exit_code(found)
+    if code:
+        raise Exit(code=code)
 
 
 @verb(help=LAB_HELP)
@@ -728,7 +742,7 @@ def destroy(c: Context, lab: str = DEFAULT_LAB, yes: bool = False) -> None:
         "lifecycle": "instead: change a lab in every way, and kill running commands (20 minutes)",
         "vm": "instead: bake a disk and boot virtual machines from it (10 minutes where they are emulated)",
         "whole": "also what CI has no time for: chapters 8 to 10 of the handout, read without doing them, and "
-        "a golden machine from stand-ins for upstream's hosts (5 minutes); with --sabotage: each fault by "
+        "a golden machine from a stand-in for upstream's hosts (5 minutes); with --sabotage: each fault by "
         "itself; with --drills: also every other drill, and both load balancer profiles side by side (10 "
         "minutes more); with either: also labs with two load balancers and with external etcd; with "
         "--lifecycle: also five control planes, and more changes that are measured; with --vm: also labs of "

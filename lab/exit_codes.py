@@ -23,6 +23,7 @@ FIT_AFTER_REPAIRS = 40
 CHECKS_FAIL = 50
 BEYOND_LIMIT = 60
 TESTS_FAIL = 70
+LOCK_DIFFERS = 80
 
 INTERRUPTED = 130
 READER_LEFT = 141
@@ -66,6 +67,7 @@ EXIT_CODES = (
         "a conformance test failed, none passed, or something of the suite is left in the lab",
         ("conformance",),
     ),
+    ExitCode(LOCK_DIFFERS, "an upstream host has a hash that differs from the lock", ("lock",)),
     ExitCode(INTERRUPTED, "interrupted, as by Ctrl-C"),
     ExitCode(READER_LEFT, "the program that read the output has ended, as `head` does"),
 )

@@ -417,7 +417,7 @@ network_is_flannel() {
 # The kubelet creates a new sandbox for a pod whose sandbox has stopped. Pods on the host's network have no address of their own.
 stop_sandboxes_with_addresses() {
 	local pods pod
-	command -v crictl >/dev/null || return 0 # machines of kubernetes.source: upstream have none
+	command -v crictl >/dev/null || return 0 # machines of an earlier version of the kit may have none
 	pods=$(crictl pods --state ready --quiet)
 	for pod in $pods; do
 		[[ -z $(crictl inspectp --output go-template --template '{{.status.network.ip}}' "$pod") ]] || crictl stopp "$pod"

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from lab.config import manifest, yamlfile
-from lab.config.shape import File, Group, guess, shown
+from lab.config.shape import FORMER, File, Group, guess, shown
 from lab.config.yamlfile import Key
 from lab.errors import ConfigError
 from lab.model import (
@@ -140,12 +140,16 @@ def _sentence(error: ErrorDetails) -> str:
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     if error["type"] == "dict_type":
-        return f"needs keys below it, not {shown(error['input'])} (registries, such as registry.k8s.io)"
+        names = (
+            "hosts, such as dl.k8s.io" if error["loc"][-1] == "files" else "registries, such as registry.k8s.io"
+        )
+        return f"needs keys below it, not {shown(error['input'])} ({names})"
     section: Any = File
     for key in error["loc"][:-1]:
         section = section.model_fields[key].annotation
     if error["type"] == "extra_forbidden":
-        return f"unknown key{guess(error['loc'][-1], list(section.model_fields))}"
+        name = str(error["loc"][-1])
+        return FORMER.get(name) or f"unknown key{guess(name, list(section.model_fields))}"
     if error["type"] == "model_type":
         inside = ", ".join(section.model_fields[error["loc"][-1]].annotation.model_fields)
         return f"needs keys below it, not {shown(error['input'])} ({inside})"

@@ -213,10 +213,18 @@ def _is_place(found: re.Match[str] | None) -> bool:
 
 def mirror_url(value: object) -> str:
     """The URL of a mirror of an upstream host: http or https, without a login, a query or a fragment."""
-    rule = "a URL such as https://mirror.example/debian"
+    return _mirror(value, "a URL such as https://mirror.example/debian")
+
+
+def mirror_of_files(value: object) -> str:
+    """The URL of a mirror of a host of release files; its rule is that of `mirror_url`."""
+    return _mirror(value, "for each host a URL such as https://mirror.example/k8s")
+
+
+def _mirror(value: object, rule: str) -> str:
     _no_login(value)
     if not isinstance(value, str) or not _is_place(URL.fullmatch(value)):
-        raise ValueError(f"{shown(value)} is no place to fetch from ({rule})")
+        raise ValueError(f"{shown(value)} is not a mirror's URL ({rule})")
     return value.rstrip("/")
 
 
@@ -225,8 +233,17 @@ def mirror_registry(value: object) -> str:
     rule = "HOST, HOST:PORT or HOST/PATH, with http:// before it where it has no TLS"
     _no_login(value)
     if not isinstance(value, str) or not _is_place(REGISTRY.fullmatch(value)):
-        raise ValueError(f"{shown(value)} is no registry ({rule})")
+        raise ValueError(f"{shown(value)} is not a registry ({rule})")
     return value.removeprefix("https://")
+
+
+def host_name(value: object) -> str:
+    """One of the hosts that release files come from."""
+    from lab.golden.supply.parts import file_hosts
+
+    if value not in file_hosts():
+        raise ValueError(f"{shown(value)} is not a host of release files ({', '.join(file_hosts())})")
+    return str(value)
 
 
 def registry_name(value: object) -> str:
@@ -240,8 +257,15 @@ def registry_name(value: object) -> str:
 def _no_login(value: object) -> None:
     """Refuse a password where anyone may read it; it is not repeated in the message either."""
     if isinstance(value, str) and "@" in value:  # anywhere, since a password may hold any other sign
-        raise ValueError("holds a login, which does not belong in this file (apt_auth.conf(5), `skopeo login`)")
+        raise ValueError(
+            "holds a login, which does not belong in this file (for files and images, put it into ~/.netrc)"
+        )
 
+
+FORMER = {
+    "kubernetes_packages": "was removed: Kubernetes is downloaded as release files, set `mirrors.files` instead"
+}
+"""Keys of earlier versions, and what became of them."""
 
 # The keys. Sections inherit from the model, so that what comes out fits into it.
 
@@ -283,7 +307,9 @@ class MirrorsSection(Mirrors):
 
     debian: Annotated[str, BeforeValidator(mirror_url)] = ""
     debian_security: Annotated[str, BeforeValidator(mirror_url)] = ""
-    kubernetes_packages: Annotated[str, BeforeValidator(mirror_url)] = ""
+    files: dict[
+        Annotated[str, BeforeValidator(host_name)], Annotated[str, BeforeValidator(mirror_of_files)]
+    ] = Field(default_factory=dict)
     images: dict[
         Annotated[str, BeforeValidator(registry_name)], Annotated[str, BeforeValidator(mirror_registry)]
     ] = Field(default_factory=dict)

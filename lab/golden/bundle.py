@@ -116,7 +116,7 @@ def write(lab: Lab, target: Path, progress: Progress, suite: Path | None = None)
 
 
 def require_new(target: Path) -> None:
-    """Raise LabStateError where a bundle could not be written: its name exists, or its folder does not."""
+    """Raise LabStateError where a new file could not be written: its name exists, or its folder does not."""
     if os.path.lexists(target):
         raise LabStateError(f"{target} exists already", hint="choose another name, or remove it first")
     if not os.access(target.absolute().parent, os.W_OK | os.X_OK):

@@ -17,6 +17,7 @@ from lab.errors import CommandTimedOut, LabError
 from lab.golden import build
 from lab.golden.supply import source
 from lab.golden.supply.releases import release
+from lab.host import cache_folder
 from lab.model import Lab
 from lab.providers import provider_of
 from lab.providers.protocol import GoldenForm
@@ -51,7 +52,8 @@ def bake(lab: Lab, progress: Progress) -> str:
     """
     form, wanted = _form(lab), settled(lab)
     if not form.exists(form.name(wanted)):
-        chosen = source.choose(release(lab.kubernetes.version), lab.kubernetes.source, lab.mirrors, progress)
+        version = release(lab.kubernetes.version)
+        chosen = source.choose(version, lab.kubernetes.source, lab.mirrors, cache_folder(), progress)
         wanted = _with_source(lab, chosen)
         form.make(wanted, progress)
     return form.name(wanted)

@@ -70,7 +70,7 @@ Answer = TypeVar("Answer")
 ROOT = Path("/")
 
 PROGRAMS = (
-    *("apt-ftparchive", "apt-get", "chromium", "docker-registry", "gcc", "go", "gpg", "ip", "mmdebstrap"),
+    *("apt-get", "chromium", "curl", "gcc", "go", "ip", "mmdebstrap"),
     *(
         "pdftoppm",
         "pkg-config",
@@ -78,7 +78,6 @@ PROGRAMS = (
         "service",
         "shellcheck",
         "shfmt",
-        "skopeo",
         "ssh",
         "ssh-keygen",
         "sudo",

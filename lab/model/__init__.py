@@ -115,13 +115,15 @@ class Endpoint(Frozen):
 class Mirrors(Frozen):
     """Hosts to use instead of upstream's; empty means upstream's own.
 
-    Downloads are still verified: Debian's and Kubernetes' packages by their signatures,
-    Go modules by go.sum, images by the lock's digests.
+    `files` is for the hosts of release files, `images` for registries: by the host's name.
+
+    Downloads are still verified: Debian's packages by their signatures, Go modules by go.sum, files and
+    images by the lock's hashes.
     """
 
     debian: str = ""
     debian_security: str = ""
-    kubernetes_packages: str = ""
+    files: dict[str, str] = {}
     images: dict[str, str] = {}
     go: str = ""
 

@@ -99,7 +99,7 @@ EFFECTS: Mapping[str, Effect] = {
     "addons": Effect("addons"),
     "mirrors.debian": _FETCHED,
     "mirrors.debian_security": _FETCHED,
-    "mirrors.kubernetes_packages": _FETCHED,
+    "mirrors.files": _FETCHED,
     "mirrors.images": _FETCHED,
     "mirrors.go": _FETCHED,
     "libvirt.uri": _impossible("the machines are on the other host", ANOTHER_LAB),

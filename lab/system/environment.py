@@ -19,7 +19,7 @@ LOCALE = {"LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
 
 USER = (
     *("PATH", "HOME", "USER", "LOGNAME", "TERM"),
-    # Where the user's files are, besides HOME; skopeo's logins: XDG_RUNTIME_DIR (containers-auth.json(5)).
+    # Where the user's files are, besides HOME.
     *("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"),
 )
 """The user's identity, programs and files."""
@@ -53,13 +53,10 @@ PIP = (
 )
 """Where pip downloads packages; the lock files' hashes verify their content. `inv` has the same list."""
 
-SKOPEO = ("REGISTRY_AUTH_FILE",)
-"""Where `skopeo login` keeps credentials, if that is not the default."""
-
 COLOURS = ("NO_COLOR", "FORCE_COLOR", "COLORTERM")
 """For programs that print on the user's terminal; never for those whose output is parsed."""
 
-TESTS = (*GO, *PIP, *SKOPEO, *COLOURS, "CI", "UPDATE_GOLDEN")
+TESTS = (*GO, *PIP, *COLOURS, "CI", "UPDATE_GOLDEN")
 """For the project's own tests, which use all parts of the kit."""
 
 TERMINALS = frozenset(

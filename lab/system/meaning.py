@@ -1,9 +1,9 @@
 """What other programs' messages mean: one row for each pattern in their output; the first match counts.
 
-One type and one way to match, but three tables, since a pattern means something else in each: for "no such
-host" and "i/o timeout", `golden.supply.complaints` says that the Go module proxy can't be reached, and
-`golden.supply.hosts` that a mirror can't. `providers.explained` has what docker and hypervisors print. Each
-table is beside the code that runs those programs; rows that mean the same everywhere are here.
+One type and one way to match, but three tables, since a pattern means something else in each: for "connection
+refused", `golden.supply.complaints` says that the Go module proxy can't be reached, and `golden.supply.hosts`
+that a host of upstream's can't. `providers.explained` has what docker and hypervisors print. Each table is
+beside the code that runs those programs; rows that mean the same everywhere are here.
 """
 
 from __future__ import annotations

@@ -83,6 +83,7 @@ class Progress:
         self.console = console
         self.logs = logs
         self.finished: list[StepTime] = []
+        self.remarks: list[str] = []
         self._running: list[Step] = []
         self._count = 0
         self._began = time.monotonic()
@@ -162,6 +163,11 @@ class Progress:
         """Print a line, or anything that rich can render."""
         self.console.print(message, soft_wrap=True)
 
+    def remark(self, line: str) -> None:
+        """Print a line that the end of the run repeats, since much may be printed in between."""
+        self.remarks.append(line)
+        self.say(line)
+
     def _watch(self) -> None:
         """Until no step runs, show steps that take long and what they wait for, so that no wait is silent."""
         while True:
@@ -178,7 +184,12 @@ class Progress:
                     step.next_notice = now + NEXT_NOTICE
                     with self._lock:  # so that no step is shown after it has ended
                         if self._live is None and step in self._running:
-                            self._print(step, "…", f"{now - step.began:.0f} s", waits_for or "still running")
+                            self._print(
+                                step,
+                                "…",
+                                f"{now - step.began:.0f} s",
+                                waits_for or step.note or "still running",
+                            )
 
     def _print(self, step: Step, mark: str, seconds: str, note: str = "") -> None:
         colour = {"✓": "green", "=": "dim", "✗": "bold red"}.get(mark, "dim")

@@ -7,7 +7,7 @@ from pathlib import Path
 from lab.conformance import suite
 from lab.errors import LabError
 from lab.golden import bundle, disk, image
-from lab.golden.supply import lock, pinning, releases
+from lab.golden.supply import comparison, releases
 from lab.host.doctor import examination
 from lab.session import Session
 
@@ -50,12 +50,21 @@ def import_(session: Session, file: Path, *, consent: bool) -> bundle.Manifest:
     return manifest
 
 
-def pin(session: Session, *, consent: bool) -> Path:
-    """Write the lock file for the upstream parts of the lab's Kubernetes version; return its path."""
+def compare(session: Session, records: Path | None, *, consent: bool) -> tuple[comparison.Compared, ...]:
+    """Compare the lock of the lab's Kubernetes version with what upstream's hosts say.
+
+    `records`: a new file for what they say. The lock itself is never changed. Raises LabError, for records also
+    where a mirror would answer: only what upstream's own hosts say is a record.
+    """
+    if records is not None:
+        comparison.require_own_hosts(session.lab.mirrors)
+        bundle.require_new(records)
     make_fit(session, {"lock"}, consent=consent)
-    signed_by = releases.upstream().signed_by
     wanted = releases.release(session.lab.kubernetes.version)
-    return lock.write(pinning.make(wanted, session.lab.mirrors, signed_by, session.progress))
+    found = comparison.compare(wanted, session.lab.mirrors, session.progress)
+    if records is not None:
+        comparison.write(records, comparison.records(wanted, found))
+    return found
 
 
 def make_fit(session: Session, purposes: set[str], *, consent: bool) -> None:

@@ -36,6 +36,7 @@ def write(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool) 
         "seconds": round(progress.seconds, 1),
         "nodes": [node.model_dump(mode="json") for node in lab.nodes],
         "steps": [asdict(step) for step in progress.finished],
+        "remarks": progress.remarks,
     }
     workspace.write(workspace.report, json.dumps(report, indent=2) + "\n")
     durations.keep(workspace, progress.finished)
@@ -51,6 +52,7 @@ def closing(lab: Lab, workspace: Workspace, progress: Progress, *, changed: bool
         Text(f"API         {lab.api.url} (Kubernetes {lab.kubernetes.version})"),
         Text(f"kubeconfig  {workspace.kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        *map(Text, progress.remarks),
         "",
         Text(f"{lab.name}: {said}.", style="bold green"),
         Text(f"next: {kubeconfig.export(workspace)}; ./inv verify"),
@@ -72,6 +74,7 @@ def stopped(
         Text(f"left        {up.left(until)}; `./inv task` shows what of it is done"),
         Text(f"kubeconfig  {kubeconfig}"),
         Text(f"took        {progress.seconds:.0f} s{_by_step(progress)}"),
+        *map(Text, progress.remarks),
         "",
         Text(f"{lab.name}: stopped before {until}; ./inv up does the rest.", style="bold green"),
         Text(f"next: ./inv task {up.STOPS[until].task}"),

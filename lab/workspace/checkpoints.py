@@ -7,6 +7,7 @@ administrator's kubeconfig.
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import threading
@@ -76,7 +77,10 @@ def find(workspace: Workspace, name: str) -> Checkpoint | None:
     """
     path = workspace.checkpoints / name / RECORD
     try:
-        found = Checkpoint.model_validate_json(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and isinstance(record.get("made"), dict):
+            records.say_what_earlier_versions_did(record["made"])
+        found = Checkpoint.model_validate(record)
     except FileNotFoundError:
         return None
     except (OSError, ValidationError, ValueError) as error:

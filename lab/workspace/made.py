@@ -229,7 +229,7 @@ def _read(workspace: Workspace) -> Made | None:
             f"{workspace.identity} can't be read: it is not a lab's record",
             hint=f"move {workspace.root} away if it is not a lab's folder",
         )
-    _say_what_earlier_versions_did(found)
+    say_what_earlier_versions_did(found)
     form = found.get("format", 1)
     try:
         if form == 1:
@@ -248,11 +248,13 @@ def _read(workspace: Workspace) -> Made | None:
     )
 
 
-def _say_what_earlier_versions_did(found: dict[str, Any]) -> None:
+def say_what_earlier_versions_did(found: dict[str, Any]) -> None:
     """Add what is not a default to a record that is older than a key: its lab was created without it."""
     lab = found["lab"] if isinstance(found.get("lab"), dict) else found
     if isinstance(lab.get("network"), dict):
         lab["network"].setdefault("policy", "none")
+    if isinstance(lab.get("mirrors"), dict):
+        lab["mirrors"].pop("kubernetes_packages", None)  # it only mattered to what was fetched then
 
 
 def update(workspace: Workspace, change: Callable[[Made], Made]) -> Made:

@@ -18,11 +18,7 @@ chmod -R u=rwX,go=rX "$payload/files"
 mkdir -p "$root"
 tar -xf "$debian" -C "$root" --numeric-owner
 cp -a --no-preserve=ownership "$payload/files/." "$root/"
-install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl} "$root/usr/bin/"
-# Not every source has these: some of upstream's etcd images lack etcdutl, and its packages have no helm.
-for program in etcdutl crictl helm; do
-	[[ ! -e $payload/bin/$program ]] || install -m 755 "$payload/bin/$program" "$root/usr/bin/"
-done
+install -m 755 "$payload"/bin/{kubeadm,kubelet,kubectl,etcdctl,etcdutl,crictl,helm} "$root/usr/bin/"
 install -m 755 "$payload"/runtime/* "$root/usr/bin/"
 install -d "$root/opt/cni/bin"
 install -m 755 "$payload"/cni/* "$root/opt/cni/bin/"

@@ -43,8 +43,8 @@ main() {
 	exclusively
 	umask 077
 	trap 'rm -rf "$FOLDER"' EXIT
-	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: a golden machine with" \
-		"kubernetes.source: upstream has none. \`./inv bake\` with \`modules\` builds one that has it"
+	command -v etcdutl >/dev/null || die "$NODE_NAME has no etcdutl, which verifies the snapshot: it was created from" \
+		"a golden machine of an earlier version of the kit. \`./inv replace $NODE_NAME\` creates it from a new one"
 	rm -rf "$FOLDER" # of a run that was killed
 	mkdir -p "$FOLDER/pki/etcd"
 	require_room

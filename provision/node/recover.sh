@@ -46,7 +46,7 @@ check() {
 	if command -v etcdutl >/dev/null; then
 		etcdutl version | sed -n 's/^etcdutl version: */etcd /p'
 	else
-		echo "problem it has no etcdutl: its golden machine has none (kubernetes.source: upstream)"
+		echo "problem it has no etcdutl: its golden machine is of an earlier version of the kit"
 	fi
 	folder=$DATA
 	[[ -d $folder ]] || folder=${DATA%/*}

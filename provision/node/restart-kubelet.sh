@@ -23,7 +23,7 @@ remove_former_subnet() { # [SUBNET]
 
 stop_agent() {
 	local pods
-	command -v crictl >/dev/null || return 0 # machines of kubernetes.source: upstream have none
+	command -v crictl >/dev/null || return 0 # machines of an earlier version of the kit may have none
 	pods=$(crictl pods --namespace kube-flannel --state ready --quiet)
 	# Ids, a line each.
 	# shellcheck disable=SC2086

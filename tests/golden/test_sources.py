@@ -17,24 +17,20 @@ import yaml
 from rich.console import Console
 
 from lab.config import load
-from lab.golden import debian, image
-from lab.golden.supply import bom, flannel, images, lock, pinning, source, upstream
+from lab.golden import image
+from lab.golden.supply import bom, images, lock, source, upstream
 from lab.golden.supply.releases import release
 from lab.health import verify
 from lab.host import cache_folder
 from lab.model import Lab
 from lab.session import open_wanted
 from lab.system import process
-from lab.system.paths import PROVISION, REPOSITORY
+from lab.system.paths import REPOSITORY
 from lab.system.progress import Progress
 from lab.verbs import destroy, up
 from lab.workspace import made
-from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
-
-ONLY_FROM_MODULES = {
-    "/usr/bin/helm": "the Kubernetes project has no package of it",
-}
-"""Files that upstream's machine lacks, and why."""
+from tests.supply import real
+from tests.supply.standins import Site, served
 
 NAMED_BY_CONTENT = "/usr/lib/ha-lab/containerd/"
 """containerd's store, whose files are named by their own hashes: other programs, other names."""
@@ -64,30 +60,24 @@ def pair(folder: Path) -> Iterator[Pair]:
     example = yaml.safe_load((REPOSITORY / "examples" / "smallest.yaml").read_text(encoding="utf-8"))
     example |= {"name": "ha-lab-upstream-test", "provider": "docker", "network": {"subnet": "192.168.60.0/24"}}
     from_modules = lab_of(folder, example, {"source": "modules"}, {})
-    repository = Repository(folder / "host", "1.36")
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        signing_key("stand-in") as key,
-        registry(folder / "registry") as running,
-        web_server(folder / "host", Faults()) as web,
-    ):
+    wanted = release(from_modules.kubernetes.version)
+    built = source.build(wanted, "modules", from_modules.mirrors, cache_folder(), progress)
+    site = Site()
+    pinned = real.fill(site, wanted, built, folder / "served", progress)
+    with pytest.MonkeyPatch.context() as patch, served(site):
         patch.setattr(lock, "FOLDER", folder / "locks")
-        fill(from_modules, key, repository, running, folder / "work", progress)
-        places = dict.fromkeys(("registry.k8s.io", "ghcr.io", "docker.io"), f"http://{running.host}")
-        mirrors = {"kubernetes_packages": web, "images": places}
+        lock.write(pinned)
+        mirrors = real.mirrors(site).model_dump(exclude_defaults=True)
         from_upstream = lab_of(folder, example, {"source": "upstream"}, mirrors)
-        wanted = release(from_upstream.kubernetes.version)
-        lock.write(pinning.make(wanted, from_upstream.mirrors, key.fingerprint, progress))
-        fetched = cache_folder() / "upstream" / upstream.key(wanted)
+        downloaded = cache_folder() / "upstream" / upstream.key(wanted)
         golden = image.name(from_upstream)
         try:
             image.bake(from_upstream, progress)
-            built = source.build(wanted, "modules", from_modules.mirrors, cache_folder(), progress)
             names = images.image_names(built, wanted)
             yield Pair(image.bake(from_modules, progress), golden, folder / "lab.yaml", names)
         finally:
             process.run(["docker", "image", "rm", golden], accept=None)
-            for made in (fetched, fetched.with_name(f"{fetched.name}.partial")):
+            for made in (downloaded, downloaded.with_name(f"{downloaded.name}.partial")):
                 shutil.rmtree(made, ignore_errors=True)
 
 
@@ -95,29 +85,6 @@ def lab_of(folder: Path, example: dict[str, object], kubernetes: object, mirrors
     data = example | {"kubernetes": kubernetes, "mirrors": mirrors}
     (folder / "lab.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     return load(folder / "lab.yaml")
-
-
-def fill(
-    lab: Lab, key: SigningKey, repository: Repository, running: Registry, work: Path, progress: Progress
-) -> None:
-    """Give the stand-ins what was built from modules."""
-    wanted = release(lab.kubernetes.version)
-    built = source.build(wanted, "modules", lab.mirrors, cache_folder(), progress)
-    versions = {"kubernetes-cni": "1.8.0-1.1", "cri-tools": "1.36.0-1.1"}
-    for name, parts in upstream.PROGRAMS.items():
-        files = {f"/{place}": built / target for target, place in parts.items()}
-        repository.add(name, versions.get(name, f"{wanted.kubernetes}-1.1"), files)
-    repository.publish(key)
-    base = debian.root(debian.packages(), lab.mirrors, work, progress)
-    tools = work / "tools.tar"
-    script = PROVISION / "golden" / "tools-layer.sh"
-    process.run(process.as_root(script, base, work / "tools", tools), log=work / "log", timeout=300)
-    archives = images.write_images(built, wanted, tools, work / "images")
-    for archive, name in zip(archives, images.image_names(built, wanted), strict=True):
-        if name != images.PROBE:
-            running.push(archive, name.partition("/")[2])
-    running.push_files(flannel.plugin_image(wanted).partition("/")[2], {"/flannel": built / "cni" / "flannel"})
-    shutil.rmtree(work / "images")
 
 
 def files(golden: str) -> dict[str, str]:
@@ -138,7 +105,7 @@ def test_both_machines_have_the_same_files(pair: Pair) -> None:
         for path in {*from_modules, *from_upstream}
         if from_modules.get(path) != from_upstream.get(path)
     }
-    assert set(different) == set(ONLY_FROM_MODULES), different
+    assert different == {}
 
 
 def test_each_machines_bill_says_where_its_kubernetes_came_from(pair: Pair, folder: Path) -> None:
@@ -147,9 +114,9 @@ def test_each_machines_bill_says_where_its_kubernetes_came_from(pair: Pair, fold
         bill = bom.parse(image.bill_of_materials(load(pair.lab_file), golden))
         kinds[golden] = {each.kind for each in bill} - {"debian-package", "operating-system"}
     assert kinds[pair.modules] == {"go-module", "c-source", "c-library", "toolchain"}
-    # The container runtime is built from modules for both.
+    # The container runtime is built from modules for both, and so is what no record has the hash of.
     assert kinds[pair.upstream] == {
-        *("upstream-package", "upstream-image"),
+        *("upstream-file", "upstream-image"),
         *("go-module", "c-library", "toolchain"),
     }
 

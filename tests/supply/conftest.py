@@ -1,182 +1,210 @@
-"""A small upstream on loopback: real tools, small programs, a key of the tests' own."""
+"""A small upstream on loopback, a lock of what it has, and modules that are not built."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+import copy
+import io
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from lab.golden.supply import flannel, images, lock, pinning, upstream
-from lab.golden.supply.lock import Lock
+from lab.golden.supply import bom, hosts, images, lock, modules, parts, upstream
+from lab.golden.supply.lock import Hash, Lock, LockedFile
+from lab.golden.supply.recipe import architecture
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
-from lab.model.addons import ADDONS
+from lab.system import proxies
 from lab.system.progress import Progress
-from tests.supply.standins import Faults, Registry, Repository, SigningKey, registry, signing_key, web_server
+from tests.supply.standins import Site, served, tar_gz
 from tests.unit.fakes import program, progress
 
 VERSION = "1.36.3"
-KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy")
+SOURCES = ("stand-in", "other")
+
+
+@dataclass
+class Modules:
+    """Stands for the build from Go modules: makes what it is asked for, and keeps what that was."""
+
+    folder: Path
+    asked: list[str] = field(default_factory=list)
+
+    def build(
+        self,
+        wanted: Release,
+        mirrors: Mirrors,
+        cache: Path,
+        steps: Progress,
+        only: Collection[str] | None = None,
+    ) -> Path:
+        """Make small programs that say where they are from."""
+        assert only, "upstream never asks for everything, or for nothing"
+        unknown = set(only) - set(parts.without(wanted, []))
+        assert not unknown, unknown
+        self.asked = list(only)
+        for name in ("bin", "cni"):
+            (self.folder / name).mkdir(parents=True, exist_ok=True)
+        for name in only:
+            program(self.folder / Path(name).parent, Path(name).name, f"echo {Path(name).name} from modules")
+        if "bin/kubeadm" in only:
+            program(self.folder / "bin", "kubeadm", kubeadm(wanted))
+        made = bom.Material(
+            "go-module", "example.org/built", "1.0.0", "MIT", used_in=tuple(Path(name).name for name in only)
+        )
+        bom.write(self.folder / "bom.json", [made])
+        return self.folder
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """The stand-ins, and the lock as `./inv lock` makes it of them."""
+    """The stand-in, the lock of what it has, and one build from them."""
 
     release: Release
-    key: SigningKey
-    repository: Repository
-    registry: Registry
-    web: str
-    faults: Faults
+    site: Site
     mirrors: Mirrors
     lock: Lock
+    modules: Modules
     progress: Progress
     cache: Path
 
     def build(self, mirrors: Mirrors | None = None) -> Path:
         return upstream.build(self.release, mirrors or self.mirrors, self.cache, self.progress)
 
-    def pin(self, mirrors: Mirrors | None = None) -> Lock:
-        return pinning.make(self.release, mirrors or self.mirrors, self.key.fingerprint, self.progress)
-
     def change_lock(self, **different: object) -> None:
         lock.write(self.lock.model_copy(update=different))
 
-    def nothing_under_its_name(self) -> bool:
-        return not (self.cache / "upstream" / upstream.key(self.release)).exists()
+    @property
+    def printed(self) -> str:
+        """What the user saw."""
+        file = self.progress.console.file
+        assert isinstance(file, io.StringIO)
+        return file.getvalue()
 
     @property
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.progress.logs.glob("*")))
 
+    @property
+    def partial(self) -> Path:
+        """Where downloads are until all is there."""
+        return self.cache / "upstream" / f"{upstream.key(self.release)}.partial" / "blobs"
 
-@pytest.fixture(scope="session")
-def key() -> Iterator[SigningKey]:
-    with signing_key("stand-in") as made:
-        yield made
+
+def kubeadm(wanted: Release) -> str:
+    """A kubeadm that knows the images that it needs, as the real one does, and nothing else."""
+    lines = "\n".join(parts.image_names(wanted))
+    return f'[ "$1 $2 $3" = "config images list" ] || exit 3\ncat <<END\n{lines}\nEND'
 
 
-@pytest.fixture(scope="session")
-def foreign_key() -> Iterator[SigningKey]:
-    with signing_key("foreign") as made:
-        yield made
+def fill(site: Site, wanted: Release, programs: Path) -> Lock:
+    """Serve every part that upstream publishes, and return the lock of those that the real lock has."""
+    locked, digests = {}, {}
+    for file in parts.files(wanted):
+        hashes = {}
+        for arch in parts.architectures():
+            path = file.url(arch).removeprefix("https:/")
+            inside = {
+                where.format(arch=arch): programs / Path(name).name for name, where in file.inside.items()
+            }
+            content = tar_gz(inside) if "" not in inside else inside[""].read_bytes()
+            if arch != architecture():
+                content += b"\n# another architecture"
+            hashes[arch] = Hash(sha256=site.put(path, content), sources=SOURCES)
+            site.put(f"{path}.sha256", f"{hashes[arch].sha256}  {file.name}\n".encode(), "text/plain")
+        locked[file.name] = LockedFile(version=file.version, hashes=hashes)
+    for image in parts.all_images(wanted):
+        names = [Path(each).name for each in image.programs]
+        inside = {f"/usr/local/bin/{name}": programs / name for name in names} | {
+            path: programs / Path(name).name for name, path in image.inside.items()
+        }
+        digests[image.name] = Hash(sha256=site.put_image(image.name, inside), sources=SOURCES)
+    real = lock.Lock.model_validate(_real(wanted))
+    return Lock(
+        kubernetes=wanted.kubernetes,
+        files={name: each for name, each in locked.items() if name in real.files},
+        images={name: each for name, each in digests.items() if name in real.images},
+        sources=dict.fromkeys(SOURCES, "what the stand-in has"),
+    )
+
+
+def _real(wanted: Release) -> object:
+    return lock.read(wanted.kubernetes).model_dump()
+
+
+def mirrors(site: Site) -> Mirrors:
+    registries = ("registry.k8s.io", "ghcr.io", "docker.io")
+    return Mirrors(
+        files={host: f"{site.url}/{host}" for host in parts.file_hosts()},
+        images={host: f"{site.url}/{host}" for host in registries},
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_proxy_but_the_tests_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy of this host would be asked for what is on loopback by another name."""
+    for name in (*proxies.NAMES, *(name.upper() for name in proxies.NAMES)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four seconds, where a user waits twenty."""
+    monkeypatch.setattr(hosts, "PATIENCE", 4)
 
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Small programs that say their names; kubeadm knows the images that it needs, as the real one does."""
+    """Small programs that say their names."""
     folder = tmp_path_factory.mktemp("programs")
     wanted = release(VERSION)
-    listed = [f"registry.k8s.io/{name}:v{VERSION}" for name in KUBERNETES]
-    listed += [
-        f"registry.k8s.io/coredns/coredns:v{wanted.coredns}",
-        f"registry.k8s.io/pause:{wanted.pause}",
-        f"registry.k8s.io/etcd:{wanted.etcd_tag}",
-    ]
-    for parts in upstream.PROGRAMS.values():
-        for place in parts.values():
-            program(folder, Path(place).name, f"echo {Path(place).name}")
-    others = ("coredns", "pause", "etcd", "etcdctl", "etcdutl", "flanneld", "flannel", "kube-router")
-    for name in (*KUBERNETES, *others, *ADDONS):
-        program(folder, name, f"echo {name}")
-    lines = "\n".join(listed)
-    program(folder, "kubeadm", f'[ "$1 $2 $3" = "config images list" ] || exit 3\ncat <<END\n{lines}\nEND')
+    found: list[parts.Part] = [*parts.files(wanted), *parts.all_images(wanted)]
+    for part in found:
+        for name in part.programs:
+            program(folder, Path(name).name, f"echo {Path(name).name} from upstream")
+    program(folder, "kubeadm", kubeadm(wanted))
     return folder
-
-
-def fill_repository(repository: Repository, programs: Path) -> None:
-    versions = {"kubernetes-cni": "1.8.0-1.1", "cri-tools": "1.36.0-1.1"}
-    for name, parts in upstream.PROGRAMS.items():
-        files = {f"/{place}": programs / Path(place).name for place in parts.values()}
-        repository.add(name, versions.get(name, f"{VERSION}-1.1"), files)
-    # Older and newer ones, as upstream keeps them.
-    repository.add("kubeadm", "1.36.10-1.1", {"/usr/bin/kubeadm": programs / "kubelet"})
-    repository.add("cri-tools", "1.35.9-1.1", {"/usr/bin/crictl": programs / "kubelet"})
-
-
-def fill_registry(registry: Registry, programs: Path) -> None:
-    wanted = release(VERSION)
-    for name in KUBERNETES:
-        registry.push_files(f"{name}:v{VERSION}", {f"/usr/local/bin/{name}": programs / name})
-    registry.push_files(f"coredns/coredns:v{wanted.coredns}", {"/coredns": programs / "coredns"})
-    registry.push_files(f"pause:{wanted.pause}", {"/pause": programs / "pause"})
-    tools = ("etcd", "etcdctl", "etcdutl")
-    registry.push_files(
-        f"etcd:{wanted.etcd_tag}", {f"/usr/local/bin/{tool}": programs / tool for tool in tools}
-    )
-    agent = flannel.agent_image(flannel.manifest(wanted)).partition("/")[2]
-    registry.push_files(f"mirrored/{agent}", {"/opt/bin/flanneld": programs / "flanneld"})
-    policy = wanted.kube_router_image.partition("/")[2]
-    registry.push_files(f"mirrored/{policy}", {"/usr/local/bin/kube-router": programs / "kube-router"})
-    for name, image in zip(ADDONS, images.addon_images(wanted), strict=True):
-        host, _, place = image.partition("/")
-        place = place if host == "registry.k8s.io" else f"mirrored/{place}"
-        registry.push_files(place, {f"/{name}": programs / name})
-    plugin = flannel.plugin_image(wanted).partition("/")[2]
-    registry.push_files(f"mirrored/{plugin}", {"/flannel": programs / "flannel"})
 
 
 @dataclass(frozen=True)
 class Made:
-    """The folders of a registry and of a packages' host, and their lock: made once, copied for each test."""
+    """What a site has and its lock: made once, copied for each test."""
 
-    registry: Path
-    host: Path
+    site: Site
     lock: Lock
 
 
 @pytest.fixture(scope="session")
-def made(key: SigningKey, programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("upstream")
-    repository = Repository(folder / "host", "1.36")
-    fill_repository(repository, programs)
-    repository.publish(key)
-    with registry(folder / "registry") as registered, web_server(folder / "host", Faults()) as web:
-        fill_registry(registered, programs)
-        steps = progress(folder / "logs")
-        pinned = pinning.make(release(VERSION), mirrors(web, registered), key.fingerprint, steps)
-    return Made(folder / "registry", folder / "host", pinned)
-
-
-def mirrors(web: str, registered: Registry) -> Mirrors:
-    host = f"http://{registered.host}"
-    places = {"registry.k8s.io": host, **dict.fromkeys(("ghcr.io", "docker.io"), f"{host}/mirrored")}
-    return Mirrors(kubernetes_packages=web, images=places)
+def made(programs: Path) -> Made:
+    site = Site()
+    return Made(site, fill(site, release(VERSION), programs))
 
 
 @contextmanager
-def running(key: SigningKey, made: Made, folder: Path) -> Iterator[Upstream]:
+def running(made: Made, folder: Path) -> Iterator[Upstream]:
     """Upstream as it should be, pinned, in a folder of its own."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, served(copy.deepcopy(made.site)) as site:
         patch.setattr(lock, "FOLDER", folder / "locks")
         lock.write(made.lock)
-        shutil.copytree(made.host, folder / "host")
-        shutil.copytree(made.registry, folder / "registry")
-        faults = Faults()
-        with registry(folder / "registry") as registered, web_server(folder / "host", faults) as web:
-            yield Upstream(
-                release=release(VERSION),
-                key=key,
-                repository=Repository(folder / "host", "1.36"),
-                registry=registered,
-                web=web,
-                faults=faults,
-                mirrors=mirrors(web, registered),
-                lock=made.lock,
-                progress=progress(folder / "logs"),
-                cache=folder / "cache",
-            )
+        fake = Modules(folder / "modules")
+        patch.setattr(modules, "build", fake.build)
+        yield Upstream(
+            release=release(VERSION),
+            site=site,
+            mirrors=mirrors(site),
+            lock=made.lock,
+            modules=fake,
+            progress=progress(folder / "logs"),
+            cache=folder / "cache",
+        )
 
 
 @pytest.fixture
-def stand_in(key: SigningKey, made: Made, tmp_path: Path) -> Iterator[Upstream]:
+def stand_in(made: Made, tmp_path: Path) -> Iterator[Upstream]:
     """Upstream as it should be, pinned, for one test to spoil."""
-    with running(key, made, tmp_path) as stood_in:
+    with running(made, tmp_path) as stood_in:
         yield stood_in
 
 
@@ -187,10 +215,18 @@ class Built:
     folder: Path
     release: Release
     lock: Lock
+    modules: tuple[str, ...]
+    remarks: tuple[str, ...]
 
 
 @pytest.fixture(scope="session")
-def built(key: SigningKey, made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
+def built(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Built:
     """Build once, for all tests that only look at what comes of it."""
-    with running(key, made, tmp_path_factory.mktemp("built")) as stood_in:
-        return Built(stood_in.build(), stood_in.release, stood_in.lock)
+    with running(made, tmp_path_factory.mktemp("built")) as it:
+        folder = it.build()
+        return Built(folder, it.release, it.lock, tuple(it.modules.asked), tuple(it.progress.remarks))
+
+
+def names_in(folder: Path) -> set[str]:
+    """The files of a folder of images, by their short names."""
+    return {path.stem for path in (folder / images.FETCHED).iterdir()}

@@ -1,109 +1,49 @@
-"""Kubernetes from upstream's packages and images: what comes of it, and of everything that can go wrong."""
+"""Kubernetes from upstream's files and images: what comes of it, and of everything that can go wrong."""
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tarfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from lab.errors import CommandFailed, LabError
-from lab.golden.supply import bom, hosts, images, lock, oci, recipe, registry, releases, source, upstream
+from lab.errors import LabError
+from lab.golden.supply import bom, hosts, images, lock, modules, parts, recipe, source, upstream
+from lab.golden.supply.lock import Hash
 from lab.model import Mirrors
-from lab.session import Session, open_wanted
-from lab.system import proxies
-from lab.verbs import bake
-from tests.supply.conftest import VERSION, Built, Upstream
-from tests.supply.standins import Faults, SigningKey, web_server
-from tests.unit.fakes import printed, program
+from lab.system import process
+from lab.system.paths import PROVISION
+from tests.supply.conftest import VERSION, Built, Made, Upstream, names_in
+from tests.supply.standins import Fault, Kind, served, tar_gz
 
-ANYWHERE = "127.0.0.1:1"
+NOWHERE = "http://127.0.0.1:1"
 """Nothing listens there."""
 
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "PATIENCE", 4)
+NO_RECORD = ["etcd", "etcdctl", "etcdutl", "kube-router", "local-path-provisioner"]
+"""What the lock of this version lacks."""
 
 
-@pytest.fixture
-def hasty(monkeypatch: pytest.MonkeyPatch, impatient: None) -> None:
-    """For a host that never answers: of PATIENCE, apt has half."""
-    monkeypatch.setattr(hosts, "PATIENCE", 2)
+def text(folder: Path, program: str) -> str:
+    """What a program of a folder prints, as its script has it."""
+    return (folder / program).read_text().strip().splitlines()[-1].removeprefix("echo ")
 
 
-def refused(stand_in: Upstream, *words: str, mirrors: Mirrors | None = None) -> LabError:
-    """What `build` raises: it says these words, what to do, and has left nothing that anybody would take."""
-    with pytest.raises(LabError) as caught:
-        stand_in.build(mirrors)
-    error = caught.value
-    for word in words:
-        assert word in error.message
-    assert error.hint
-    assert error.log is not None
-    assert error.log.is_file()
-    assert stand_in.nothing_under_its_name()
-    return error
+def missed(stand_in: Upstream) -> list[str]:
+    """The remarks about what was not taken."""
+    return [each for each in stand_in.progress.remarks if each.startswith("not downloaded ")]
+
+
+def from_modules(stand_in: Upstream) -> list[str]:
+    """The programs that were built for want of upstream's."""
+    return [name for each in stand_in.modules.asked if (name := Path(each).name) not in NO_RECORD]
 
 
 # What comes of it.
-
-
-def test_the_lock_pins_versions_sums_and_digests(stand_in: Upstream) -> None:
-    made = stand_in.pin()
-    assert lock.write(made) == lock.path(VERSION)
-    assert lock.read(VERSION) == made == stand_in.lock
-    assert {name: package.version for name, package in made.packages.items()} == {
-        **{name: f"{VERSION}-1.1" for name in ("kubeadm", "kubelet", "kubectl")},
-        "cri-tools": "1.36.0-1.1",
-        "kubernetes-cni": "1.8.0-1.1",
-    }
-    assert {name.rpartition("/")[2].partition(":")[0] for name in made.images} == {
-        *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns"),
-        *("pause", "flannel", "flannel-cni-plugin", "kube-router"),
-        *("metrics-server", "local-path-provisioner"),
-    }
-    assert made.images[f"registry.k8s.io/kube-proxy:v{VERSION}"] == stand_in.registry.digest(
-        f"kube-proxy:v{VERSION}"
-    )
-    assert "BEGIN PGP PUBLIC KEY BLOCK" in lock.path(VERSION).read_text()
-
-
-def session_of(stand_in: Upstream, folder: Path) -> Session:
-    data = {"kubernetes": {"source": "upstream"}, "mirrors": stand_in.mirrors.model_dump(exclude_defaults=True)}
-    (folder / "lab.yaml").write_text(yaml.safe_dump(data))
-    return open_wanted(folder / "lab.yaml", printed()[0])
-
-
-def test_the_verb_writes_the_lock_by_what_lab_yaml_says(
-    stand_in: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lock.path(VERSION).unlink()
-    session = session_of(stand_in, tmp_path)
-    with pytest.raises(LabError, match=r"another key than the pinned one"):  # which is upstream's own
-        bake.pin(session, consent=False)
-    assert not lock.path(VERSION).exists()
-    pinned = releases.Upstream(packages="https://packages.invalid", signed_by=stand_in.key.fingerprint)
-    monkeypatch.setattr(releases, "upstream", lambda: pinned)
-    assert bake.pin(session, consent=False) == lock.path(VERSION)
-    assert lock.read(VERSION) == stand_in.lock
-
-
-def test_without_a_lock_nothing_is_tried(stand_in: Upstream, tmp_path: Path) -> None:
-    lock.path(VERSION).unlink()
-    stand_in.faults.asked.clear()
-    with pytest.raises(
-        LabError, match=r"Kubernetes 1\.36\.3 can't be taken from upstream: .* not pinned"
-    ) as caught:
-        bake.bake(session_of(stand_in, tmp_path), consent=True)
-    assert "./inv lock" in caught.value.hint
-    assert stand_in.faults.asked == []
 
 
 def test_the_folder_has_the_files_that_a_build_from_modules_has(built: Built) -> None:
@@ -113,16 +53,39 @@ def test_the_folder_has_the_files_that_a_build_from_modules_has(built: Built) ->
         "flannel",
         *(plugin.partition("/")[2] for plugin in recipe.CNI_PLUGINS),
     }
-    installed = {"kubeadm", "kubelet", "kubectl", "etcdctl", "etcdutl"}  # by provision/golden/make.sh
-    assert {path.name for path in (folder / "bin").iterdir()} == installed | {"crictl"}
+    installed = {"kubeadm", "kubelet", "kubectl", "etcdctl", "etcdutl", "crictl", "helm"}  # by make.sh
+    in_images = {"kube-proxy", "etcd", "kube-router", "local-path-provisioner"}
+    assert {path.name for path in (folder / "bin").iterdir()} == installed | in_images
     programs = [*(folder / "bin").iterdir(), *(folder / "cni").iterdir()]
     assert all(path.stat().st_mode & 0o777 == 0o755 for path in programs)
-    assert (folder / "bin" / "etcdctl").read_text().endswith("echo etcdctl\n")
-    assert (folder / "cni" / "flannel").read_text().endswith("echo flannel\n")
+
+
+def test_unit_files_are_the_kit_s_own_and_start_what_either_source_gives(built: Built) -> None:
+    units = PROVISION / "files" / "usr" / "lib" / "systemd" / "system"
+    dropin = (units / "kubelet.service.d" / "10-kubeadm.conf").read_text()
+    assert "ExecStart=/usr/bin/kubelet $" in dropin
+    assert (units / "kubelet.service").is_file()
+    make = (PROVISION / "golden" / "make.sh").read_text()
+    assert '{kubeadm,kubelet,kubectl,etcdctl,etcdutl,crictl,helm} "$root/usr/bin/"' in make
+    assert [path for path in built.folder.rglob("*") if path.suffix in (".service", ".conf")] == []
+
+
+def test_programs_are_upstream_s_but_for_what_no_record_has(built: Built) -> None:
+    for name in ("kubelet", "kubectl", "kube-proxy", "crictl", "helm"):
+        assert text(built.folder / "bin", name) == f"{name} from upstream"
+    for name in ("bridge", "flannel"):
+        assert text(built.folder / "cni", name) == f"{name} from upstream"
+    for name in NO_RECORD:
+        assert text(built.folder / "bin", name) == f"{name} from modules"
+    assert {Path(each).name for each in built.modules} == set(NO_RECORD)
 
 
 def test_images_have_the_names_that_kubeadm_asks_for(built: Built, tmp_path: Path) -> None:
     folder, out = built.folder, tmp_path / "images"
+    assert names_in(folder) == {
+        *("kube-apiserver", "kube-controller-manager", "kube-scheduler", "coredns", "pause"),
+        *("flannel", "metrics-server"),
+    }
     tools = tmp_path / "tools.tar"
     tarfile.open(tools, "w").close()
     archives = images.write_images(folder, built.release, tools, out)
@@ -130,395 +93,384 @@ def test_images_have_the_names_that_kubeadm_asks_for(built: Built, tmp_path: Pat
     assert names == list(images.image_names(folder, built.release))
     for archive, name in zip(archives, names, strict=True):
         with tarfile.open(archive) as content:
-            index = content.extractfile("index.json")
-            assert index is not None
-            (entry,) = json.loads(index.read())["manifests"]
+            (entry,) = json.load(_file(content, "index.json"))["manifests"]
+            manifest = json.load(_file(content, "blobs/" + entry["digest"].replace(":", "/")))
+            for blob in (manifest["config"], *manifest["layers"]):
+                assert _file(content, "blobs/" + blob["digest"].replace(":", "/"))
         assert entry["annotations"]["io.containerd.image.name"] == name
 
 
-def test_the_bill_says_what_is_upstreams(built: Built) -> None:
+def _file(content: tarfile.TarFile, name: str) -> Any:
+    found = content.extractfile(name)
+    assert found is not None
+    return found
+
+
+def test_the_bill_says_what_came_from_where(built: Built) -> None:
     bill = bom.read(built.folder / "bom.json")
-    assert {material.kind for material in bill} == {"upstream-package", "upstream-image"}
+    assert {material.kind for material in bill} == {"upstream-file", "upstream-image", "go-module"}
     by_name = {material.name: material for material in bill}
-    assert by_name["kubelet"].version == f"{VERSION}-1.1"
-    assert by_name["kubelet"].checksum == f"sha256:{built.lock.packages['kubelet'].sha256['amd64']}"
-    etcd = by_name["registry.k8s.io/etcd"]
-    assert etcd.checksum == built.lock.images[f"registry.k8s.io/etcd:{built.release.etcd_tag}"]
-    assert etcd.used_in == ("etcdctl", "etcdutl")
+    arch = recipe.architecture()
+    kubelet = by_name["kubelet"]
+    assert (kubelet.version, kubelet.architecture, kubelet.used_in) == (VERSION, arch, ("kubelet",))
+    assert kubelet.checksum == f"sha256:{built.lock.files['kubelet'].hashes[arch].sha256}"
+    pause = by_name["registry.k8s.io/pause"]
+    assert pause.checksum == built.lock.images[f"registry.k8s.io/pause:{built.release.pause}"].digest
+    assert by_name["ghcr.io/flannel-io/flannel-cni-plugin"].used_in == ("flannel",)
+    assert {Path(each).name for each in by_name["example.org/built"].used_in} == set(NO_RECORD)
 
 
-def test_what_is_whole_is_not_fetched_again(stand_in: Upstream) -> None:
-    folder = stand_in.build()
-    stand_in.faults.asked.clear()
-    assert stand_in.build(Mirrors(kubernetes_packages=f"http://{ANYWHERE}")) == folder
-    assert stand_in.faults.asked == []
-
-
-def test_another_lock_is_another_folder_and_a_renewed_key_is_not(stand_in: Upstream) -> None:
-    before = upstream.key(stand_in.release)
-    stand_in.change_lock(key="renewed")
-    assert upstream.key(stand_in.release) == before
-    name = next(iter(stand_in.lock.images))
-    stand_in.change_lock(images=stand_in.lock.images | {name: f"sha256:{'0' * 64}"})
-    assert upstream.key(stand_in.release) != before
-
-
-# Packages that are not what was pinned.
-
-
-def test_an_index_signed_by_a_foreign_key_is_refused(stand_in: Upstream, foreign_key: SigningKey) -> None:
-    stand_in.repository.publish(foreign_key)
-    error = refused(stand_in, "another key than the pinned one", stand_in.web.removeprefix("http://"))
-    assert "do not use it" in error.hint
-
-
-def test_a_lock_is_not_made_of_what_a_foreign_key_signed(stand_in: Upstream, foreign_key: SigningKey) -> None:
-    stand_in.repository.publish(foreign_key)  # and gives that key away as its own
-    with pytest.raises(LabError, match=r"another key than the pinned one"):
-        stand_in.pin()
-    assert lock.read(VERSION) == stand_in.lock
-
-
-def test_an_index_that_was_changed_is_refused(stand_in: Upstream) -> None:
-    index = stand_in.repository.folder / "InRelease"
-    index.write_text(index.read_text().replace("Origin: stand-in", "Origin: somebody"))
-    refused(stand_in, "not the one that was signed")
-
-
-def test_an_index_without_a_signature_is_refused(stand_in: Upstream) -> None:
-    for name in ("InRelease", "Release.gpg"):
-        (stand_in.repository.folder / name).unlink()
-    refused(stand_in, "its index is not signed")
-
-
-def test_a_package_that_is_not_the_indexs_is_refused(stand_in: Upstream) -> None:
-    (package,) = stand_in.repository.folder.glob("*/kubelet_*.deb")
-    content = bytearray(package.read_bytes())
-    content[-3] ^= 1
-    package.write_bytes(content)
-    refused(stand_in, f"the package kubelet {VERSION}-1.1", "not the one that its index names")
-
-
-def test_a_package_that_is_well_signed_and_not_the_pinned_one_is_refused(
-    stand_in: Upstream, tmp_path: Path
-) -> None:
-    other = program(tmp_path, "kubelet", "echo made anew")
-    stand_in.repository.add("kubelet", f"{VERSION}-1.1", {"/usr/bin/kubelet": other})
-    stand_in.repository.publish(stand_in.key)
-    error = refused(stand_in, f"the package kubelet {VERSION}-1.1", "another sum than the pinned one")
-    assert "./inv lock" in error.hint
-
-
-@pytest.mark.whole
-def test_a_version_that_is_gone_is_named(stand_in: Upstream) -> None:
-    next(stand_in.repository.folder.glob("*/kubectl_*.deb")).unlink()
-    stand_in.repository.add("kubectl", "1.36.4-1.1", {})
-    stand_in.repository.publish(stand_in.key)
-    refused(stand_in, f"the package kubectl {VERSION}-1.1", "it has no such version")
-    with pytest.raises(LabError, match=r"no package kubectl 1\.36\.3 .*it has: 1\.36\.4-1\.1"):
-        stand_in.pin()
-
-
-@pytest.mark.whole
-def test_a_package_without_its_program_is_named(stand_in: Upstream, key: SigningKey) -> None:
-    stand_in.repository.add("kubelet", f"{VERSION}-1.1", {})
-    stand_in.repository.publish(key)
-    stand_in.change_lock(packages=stand_in.pin().packages)
-    with pytest.raises(LabError, match=r"the package kubelet .* has no kubelet"):
-        stand_in.build()
-    assert stand_in.nothing_under_its_name()
-
-
-# Images that are not what was pinned.
-
-
-@pytest.fixture
-def liar(stand_in: Upstream, tmp_path: Path) -> Iterator[Mirrors]:
-    """A registry that answers any digest of pause with another manifest."""
-    digest = stand_in.lock.images[f"registry.k8s.io/pause:{stand_in.release.pause}"]
-    place = tmp_path / "liar" / "v2" / "pause" / "manifests"
-    place.mkdir(parents=True)
-    data = stand_in.registry.blobs / digest[7:9] / digest[7:] / "data"
-    (place / digest).write_bytes(data.read_bytes() + b"\n")
-    with web_server(tmp_path / "liar", Faults()) as web:
-        yield stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": web}})
-
-
-def test_an_image_of_another_digest_is_refused(stand_in: Upstream, liar: Mirrors, tmp_path: Path) -> None:
-    name = f"registry.k8s.io/pause:{stand_in.release.pause}"
-    with pytest.raises(LabError, match=r"pause.*the download has another digest") as caught:
-        registry.fetch(name, stand_in.lock.images[name], liar, tmp_path / "layout", tmp_path / "log")
-    assert "do not use it" in caught.value.hint
-
-
-@pytest.mark.whole
-def test_an_image_with_changed_bytes_is_refused(stand_in: Upstream) -> None:
-    largest = max(stand_in.registry.blobs.glob("*/*/data"), key=lambda path: path.stat().st_size)
-    stand_in.registry.spoil(largest.parent.name)
-    refused(stand_in, "another digest", stand_in.registry.host)
-
-
-def test_an_image_that_is_not_there_is_named(stand_in: Upstream) -> None:
-    name = f"registry.k8s.io/kube-proxy:v{VERSION}"
-    stand_in.change_lock(images=stand_in.lock.images | {name: f"sha256:{'0' * 64}"})
-    refused(stand_in, f"the image {name}", stand_in.registry.host, "no image of that digest")
-
-
-def etcd_without(stand_in: Upstream, programs: Path, tool: str) -> None:
-    """Let upstream's etcd image lack a program, and pin it so."""
-    name = f"registry.k8s.io/etcd:{stand_in.release.etcd_tag}"
-    tools = {
-        f"/usr/local/bin/{each}": programs / each for each in ("etcd", "etcdctl", "etcdutl") if each != tool
-    }
-    stand_in.registry.push_files(name.partition("/")[2], tools)
-    stand_in.change_lock(images=stand_in.pin().images)
-
-
-@pytest.mark.whole
-def test_an_etcd_image_without_etcdctl_is_named(stand_in: Upstream, programs: Path) -> None:
-    etcd_without(stand_in, programs, "etcdctl")
-    refused(stand_in, "registry.k8s.io/etcd", "has no /usr/local/bin/etcdctl")
-
-
-@pytest.mark.whole
-def test_an_etcd_image_may_lack_etcdutl(stand_in: Upstream, programs: Path) -> None:
-    etcd_without(stand_in, programs, "etcdutl")
-    folder = stand_in.build()
-    assert {path.name for path in (folder / "bin").glob("etcd*")} == {"etcdctl"}
-    etcd = next(each for each in bom.read(folder / "bom.json") if each.name == "registry.k8s.io/etcd")
-    assert etcd.used_in == ("etcdctl",)
-
-
-@pytest.mark.whole
-def test_a_lock_that_lacks_an_image_which_kubeadm_asks_for_is_named(stand_in: Upstream) -> None:
-    fewer = {name: digest for name, digest in stand_in.lock.images.items() if "coredns" not in name}
-    stand_in.change_lock(images=fewer)
-    with pytest.raises(LabError, match=r"does not pin registry.k8s.io/coredns/coredns"):
-        stand_in.build()
-    assert stand_in.nothing_under_its_name()
-
-
-@pytest.fixture
-def listed(stand_in: Upstream, programs: Path) -> str:
-    """pause, as upstream has it: a list of images for several architectures."""
-    name = f"registry.k8s.io/pause:{stand_in.release.pause}"
-    files = {arch: {"/pause": programs / program} for arch, program in (("arm64", "etcd"), ("amd64", "pause"))}
-    stand_in.registry.push_list(name.partition("/")[2], files)
-    return name
-
-
-@pytest.mark.parametrize(("arch", "program"), [("amd64", "pause"), ("arm64", "etcd")])
-def test_of_a_list_of_images_this_hosts_own_is_taken(
-    stand_in: Upstream,
-    listed: str,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    arch: str,
-    program: str,
-) -> None:
-    monkeypatch.setattr(registry, "architecture", lambda: arch)
-    digest = registry.digest(listed, stand_in.mirrors)
-    registry.fetch(listed, digest, stand_in.mirrors, tmp_path / "layout", tmp_path / "log")
-    assert oci.take_file(tmp_path / "layout", "/pause", tmp_path / "pause")
-    assert (tmp_path / "pause").read_text().endswith(f"echo {program}\n")
-
-
-def test_a_list_without_this_hosts_architecture_is_named(
-    stand_in: Upstream, listed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(registry, "architecture", lambda: "riscv64")
-    digest = registry.digest(listed, stand_in.mirrors)
-    with pytest.raises(LabError, match=r"none for this host's kind of processor"):
-        registry.fetch(listed, digest, stand_in.mirrors, tmp_path / "layout", tmp_path / "log")
-
-
-# Hosts that do not answer, or do not want to.
-
-
-@pytest.mark.usefixtures("hasty")
-def test_a_registry_that_says_nothing_is_given_up_soon(stand_in: Upstream, tmp_path: Path) -> None:
-    with web_server(tmp_path, Faults(hangs="v2")) as web:
-        mute = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": web}})
-        started = time.monotonic()
-        refused(stand_in, web.removeprefix("http://"), "it does not answer", mirrors=mute)
-        assert time.monotonic() - started < 15
-
-
-@pytest.mark.whole
-@pytest.mark.usefixtures("hasty")
-def test_a_registry_that_falls_silent_in_the_middle_is_given_up_soon(
-    stand_in: Upstream, tmp_path: Path
-) -> None:
-    name = f"registry.k8s.io/pause:{stand_in.release.pause}"
-    digest = stand_in.lock.images[name]
-    place = tmp_path / "half" / "v2" / "pause" / "manifests"
-    place.mkdir(parents=True)
-    (place / digest).write_bytes((stand_in.registry.blobs / digest[7:9] / digest[7:] / "data").read_bytes())
-    with web_server(tmp_path / "half", Faults(hangs="blobs")) as web:
-        mute = Mirrors(images={"registry.k8s.io": web})
-        started = time.monotonic()
-        with pytest.raises(LabError, match=r"pause.*it does not answer"):
-            registry.fetch(name, digest, mute, tmp_path / "layout", tmp_path / "log")
-        assert time.monotonic() - started < 15
-
-
-@pytest.mark.whole
-@pytest.mark.usefixtures("hasty")
-def test_a_repository_that_says_nothing_is_given_up_soon(stand_in: Upstream) -> None:
-    stand_in.faults.hangs = "Release"
-    started = time.monotonic()
-    refused(stand_in, stand_in.web.removeprefix("http://"), "it does not answer")
-    assert time.monotonic() - started < 15
-
-
-def test_a_repository_that_refuses_is_named(stand_in: Upstream) -> None:
-    stand_in.faults.refuses = "Release"
-    refused(stand_in, stand_in.web.removeprefix("http://"), "it refuses (403)")
-
-
-def test_a_repository_where_nothing_is_is_named(stand_in: Upstream) -> None:
-    elsewhere = stand_in.mirrors.model_copy(update={"kubernetes_packages": f"{stand_in.web}/nothing"})
-    refused(stand_in, stand_in.web.removeprefix("http://"), "(404)", mirrors=elsewhere)
-
-
-@pytest.mark.whole
-def test_a_registry_that_refuses_is_named(stand_in: Upstream, tmp_path: Path) -> None:
-    with web_server(tmp_path, Faults(refuses="v2")) as web:
-        closed = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": web}})
-        refused(stand_in, web.removeprefix("http://"), "it refuses (403)", mirrors=closed)
-
-
-@pytest.mark.parametrize("kind", ["packages", "images"])
-def test_a_host_where_nobody_listens_is_named(stand_in: Upstream, kind: str) -> None:
-    nobody = f"http://{ANYWHERE}"
-    gone: dict[str, dict[str, Any]] = {
-        "packages": {"kubernetes_packages": nobody},
-        "images": {"images": {"registry.k8s.io": nobody}},
-    }
-    error = refused(
-        stand_in, ANYWHERE, "connection refused", mirrors=stand_in.mirrors.model_copy(update=gone[kind])
+def test_the_end_says_what_came_from_where(built: Built) -> None:
+    (said,) = built.remarks
+    assert said.startswith(
+        f"Kubernetes {VERSION}: 15 parts downloaded from upstream and verified; built from Go modules: "
     )
-    assert "proxy" in error.hint
+    assert set(said.rpartition(": ")[2].split(", ")) == set(NO_RECORD)
 
 
-def test_numbers_in_ports_and_digests_mean_nothing() -> None:
-    failed = CommandFailed(
-        ["skopeo", "127.0.0.1:40401", "sha256:403404"], "ended with exit code 1", tail="E: odd: 40301"
-    )
-    with (
-        pytest.raises(LabError, match=r"^it can't be had from here: E: odd: 40301$") as caught,
-        hosts.explained("it", "here"),
-    ):
-        raise failed
-    assert "the log has all it said" in caught.value.hint
+def test_downloads_run_side_by_side_with_bytes_and_a_rate(stand_in: Upstream) -> None:
+    stand_in.site.delay = 0.05
+    stand_in.build()
+    assert 2 <= stand_in.site.most_at_once <= upstream.AT_ONCE
+    step = next(each for each in stand_in.progress.finished if each.name == "upstream")
+    assert step.outcome == "done"
+    assert re.search(r"15 of 15 parts, \d+ MiB, \d+\.\d MiB/s", stand_in.printed)
 
 
-@pytest.mark.whole
-def test_what_came_whole_is_kept_for_the_next_try(stand_in: Upstream) -> None:
-    name = "ghcr.io/flannel-io/flannel-cni-plugin"
-    last = next(each for each in stand_in.lock.images if each.startswith(name))
-    digest = stand_in.lock.images[last]
-    data = stand_in.registry.blobs / digest[7:9] / digest[7:] / "data"
-    kept = data.read_bytes()
-    stand_in.registry.spoil(digest)
-    refused(stand_in, last)
-    data.write_bytes(kept)
-    stand_in.faults.asked.clear()
+def test_what_is_complete_is_not_downloaded_again(stand_in: Upstream) -> None:
     folder = stand_in.build()
-    assert not [path for path in stand_in.faults.asked if path.endswith(".deb")]
+    stand_in.site.asked.clear()
+    (said,) = stand_in.progress.remarks
+    assert stand_in.build(Mirrors(files={"dl.k8s.io": NOWHERE})) == folder
+    assert stand_in.site.asked == []
+    assert stand_in.progress.remarks == [said, said]  # a run that takes it says where it is from, too
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
 
 
-def test_a_lock_is_not_made_of_digests_that_anyone_could_have_changed(stand_in: Upstream) -> None:
-    before = lock.path(VERSION).read_text()
-    far = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": "http://registry.invalid:5000"}})
-    with pytest.raises(LabError, match=r"registry.invalid:5000 is asked without TLS"):
-        stand_in.pin(far)
-    assert lock.path(VERSION).read_text() == before
+def test_another_lock_is_another_folder_and_other_sources_are_not(stand_in: Upstream) -> None:
+    before = upstream.key(stand_in.release)
+    name, hashed = next(iter(stand_in.lock.images.items()))
+    more = Hash(sha256=hashed.sha256, sources=("stand-in",), single_source=True)
+    stand_in.change_lock(images=stand_in.lock.images | {name: more})
+    assert upstream.key(stand_in.release) == before
+    other = Hash(sha256="0" * 64, sources=("stand-in", "other"))
+    stand_in.change_lock(images=stand_in.lock.images | {name: other})
+    assert upstream.key(stand_in.release) != before
 
 
-# What `auto` comes to.
+def test_what_a_killed_run_had_laid_out_is_no_part_of_the_next(stand_in: Upstream) -> None:
+    left = stand_in.partial.parent / "whole" / "bin" / "left"
+    left.parent.mkdir(parents=True)
+    left.touch()
+    folder = stand_in.build()
+    assert not (folder / "bin" / "left").exists()
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_an_interrupted_download_goes_on_where_it_was(
+    stand_in: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = process.run
+
+    def interrupted(words: Any, **named: Any) -> Any:
+        if "/kubectl" in str(named.get("stdin")):
+            raise KeyboardInterrupt
+        return ask(words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(process, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stand_in.build()
+    kept = {path.name for path in stand_in.partial.iterdir()}
+    assert kept
+    first = stand_in.site.paths()
+    stand_in.site.asked.clear()
+    stand_in.build()
+    again = set(stand_in.site.paths()) & set(first)
+    assert len(again) < len(first)
+    assert stand_in.modules.asked
+    assert missed(stand_in) == []
+
+
+# Parts that can't be had: each is named, and only that is built from modules.
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (Fault("other"), "its file does not match the pinned hash"),
+        (Fault("page"), "it answers with a web page, probably a network's login page"),
+        (Fault("status", status=404), "it does not have it (404)"),
+        (Fault("status", status=403), "it denies access (403)"),
+        (Fault("closed"), "it closed the connection without an answer"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("at", "part", "built"),
+    [
+        ("/kubelet", "kubelet 1.36.3", ["kubelet"]),
+        ("cni-plugins", "cni-plugins 1.9.1", [path.partition("/")[2] for path in recipe.CNI_PLUGINS]),
+        ("/kube-apiserver/manifests", "the image registry.k8s.io/kube-apiserver:v1.36.3", ["kube-apiserver"]),
+        ("/pause/blobs", "the image registry.k8s.io/pause:3.10.2", ["pause"]),
+        (
+            "/flannel-cni-plugin/",
+            "the image ghcr.io/flannel-io/flannel-cni-plugin:v1.9.1-flannel1",
+            ["flannel"],
+        ),
+    ],
+)
+def test_a_part_that_can_t_be_had_is_named_and_built_instead(
+    stand_in: Upstream, fault: Fault, words: str, at: str, part: str, built: list[str]
+) -> None:
+    stand_in.site.faults = [Fault(fault.kind, at=at, status=fault.status)]
+    folder = stand_in.build()
+    (said,) = missed(stand_in)
+    assert said == f"not downloaded from {stand_in.site.host} because {words}: {part} (built from Go modules)"
+    assert set(from_modules(stand_in)) == set(built)
+    for program in built:
+        where = folder / ("cni" if program not in {"kubelet", "kube-apiserver", "pause"} else "bin")
+        assert text(where, program) == f"{program} from modules"
+    assert "14 parts downloaded from upstream" in stand_in.progress.remarks[-1]
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("kind", ["silent", "silent in headers", "silent in body"])
+def test_a_host_that_falls_silent_costs_seconds(stand_in: Upstream, made: Made, kind: Kind) -> None:
+    with served(copy.deepcopy(made.site)) as mute:
+        mute.faults = [Fault(kind)]
+        files = stand_in.mirrors.files | {"dl.k8s.io": f"{mute.url}/dl.k8s.io"}
+        started = time.monotonic()
+        stand_in.build(stand_in.mirrors.model_copy(update={"files": files}))
+        assert time.monotonic() - started < 30
+    (said,) = missed(stand_in)
+    assert {each.split()[0] for each in said.rpartition(": ")[2].split(", ")} == set(parts.OF_KUBERNETES)
+    assert set(from_modules(stand_in)) == {"kubeadm", "kubelet", "kubectl", "kube-proxy"}
+
+
+def test_a_host_where_nothing_listens_is_named_once_with_all_its_parts(stand_in: Upstream) -> None:
+    gone = stand_in.mirrors.model_copy(update={"files": stand_in.mirrors.files | {"github.com": NOWHERE}})
+    stand_in.build(gone)
+    why = "it can't be reached (connection refused)"
+    assert missed(stand_in) == [
+        f"not downloaded from 127.0.0.1:1 because {why}: "
+        "cni-plugins 1.9.1, crictl 1.37.0 (built from Go modules)"
+    ]
+    assert {"crictl", "bridge"} <= set(from_modules(stand_in))
+
+
+def test_a_lab_comes_of_it_where_nothing_at_all_can_be_had(stand_in: Upstream) -> None:
+    stand_in.site.faults = [Fault("page")]
+    folder = stand_in.build()
+    (said,) = missed(stand_in)
+    assert len(said.rpartition("login page: ")[2].split(", ")) == 15
+    assert set(stand_in.modules.asked) == set(parts.without(stand_in.release, []))
+    assert names_in(folder) == set()
+    assert "0 parts downloaded from upstream" in stand_in.progress.remarks[-1]
+
+
+def test_nothing_is_left_where_the_rest_can_t_be_built(
+    stand_in: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> Path:
+        raise LabError("the Go module proxy can't be reached")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(modules, "build", fails)  # no longer: the stand-in puts back what was there before it
+        with pytest.raises(LabError, match="Go module proxy"):
+            stand_in.build()
+    assert not (stand_in.cache / "upstream" / upstream.key(stand_in.release)).exists()
+    assert [path for path in stand_in.partial.iterdir()]  # for the next try
+
+
+def test_an_archive_that_lacks_a_program_is_named_and_nothing_of_it_is_used(stand_in: Upstream) -> None:
+    file = next(each for each in parts.files(stand_in.release) if each.name == "cni-plugins")
+    arch = recipe.architecture()
+    path = file.url(arch).removeprefix("https:/")
+    changed = stand_in.lock.files["cni-plugins"].hashes | {
+        arch: Hash(
+            sha256=stand_in.site.put(path, tar_gz({"./bridge": b"alone"})), sources=("stand-in", "other")
+        )
+    }
+    locked = stand_in.lock.files["cni-plugins"].model_copy(update={"hashes": changed})
+    stand_in.change_lock(files=stand_in.lock.files | {"cni-plugins": locked})
+    folder = stand_in.build()
+    (said,) = missed(stand_in)
+    assert said.startswith(
+        f"not downloaded from {stand_in.site.host} because its file lacks ./bandwidth, ./dhcp"
+    )
+    assert said.endswith(": cni-plugins 1.9.1 (built from Go modules)")
+    assert text(folder / "cni", "bridge") == "bridge from modules"
+
+
+def test_what_is_pinned_and_can_t_be_read_costs_one_part(stand_in: Upstream) -> None:
+    """Nobody has asked the hosts what the hashes of the records belong to."""
+    file = next(each for each in parts.files(stand_in.release) if each.name == "crictl")
+    arch = recipe.architecture()
+    hashed = {
+        name: Hash(sha256=stand_in.site.put(path, content), sources=("stand-in", "other"))
+        for name, path, content in [
+            ("crictl", file.url(arch).removeprefix("https:/"), b"no archive"),
+            ("image", "/v2/registry.k8s.io/pause/manifests/again", b"[]"),
+        ]
+    }
+    stand_in.site.put(f"/v2/registry.k8s.io/pause/manifests/{hashed['image'].digest}", b"[]")
+    locked = stand_in.lock.files["crictl"]
+    stand_in.change_lock(
+        files=stand_in.lock.files
+        | {"crictl": locked.model_copy(update={"hashes": locked.hashes | {arch: hashed["crictl"]}})},
+        images=stand_in.lock.images | {f"registry.k8s.io/pause:{stand_in.release.pause}": hashed["image"]},
+    )
+    stand_in.build()
+    assert {"crictl", "pause"} == set(from_modules(stand_in))
+    assert len([each for each in missed(stand_in) if "its content can't be read" in each]) == 2
+
+
+def test_an_image_that_lacks_a_program_is_named(stand_in: Upstream) -> None:
+    name = next(each for each in stand_in.lock.images if "flannel-cni-plugin" in each)
+    digest = Hash(sha256=stand_in.site.put_image(name, {"/other": b"x"}), sources=("stand-in", "other"))
+    stand_in.change_lock(images=stand_in.lock.images | {name: digest})
+    folder = stand_in.build()
+    (said,) = missed(stand_in)
+    assert said.startswith(f"not downloaded from {stand_in.site.host} because its file lacks /flannel: ")
+    assert said.endswith(f": the image {name} (built from Go modules)")
+    assert text(folder / "cni", "flannel") == "flannel from modules"
+
+
+def test_a_lock_of_another_version_of_a_file_is_left_to_modules(stand_in: Upstream) -> None:
+    locked = stand_in.lock.files["crictl"].model_copy(update={"version": "1.30.0"})
+    stand_in.change_lock(files=stand_in.lock.files | {"crictl": locked})
+    stand_in.build()
+    assert from_modules(stand_in) == ["crictl"]
+    assert stand_in.site.paths("crictl") == []
+
+
+def test_a_kubeadm_that_asks_for_another_tag_is_named(
+    stand_in: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = images.image_names
+    monkeypatch.setattr(
+        images,
+        "image_names",
+        lambda *given: tuple(each.replace("pause:3.10.2", "pause:3.99") for each in names(*given)),
+    )
+    with pytest.raises(LabError, match=r"kubeadm 1\.36\.3 does not ask for registry\.k8s\.io/pause:3\.10\.2"):
+        stand_in.build()
+
+
+def test_etcd_s_image_would_bring_its_tools(stand_in: Upstream, programs: Path) -> None:
+    """No record has that of the pinned etcd; one of another version would come the same way."""
+    name = f"registry.k8s.io/etcd:{stand_in.release.etcd_tag}"
+    digest = stand_in.site.contents[f"/v2/registry.k8s.io/etcd/manifests/{stand_in.release.etcd_tag}"]
+    assert isinstance(digest, bytes)
+    hashed = Hash(sha256=stand_in.site.put("/again", digest), sources=("stand-in", "other"))
+    stand_in.change_lock(images=stand_in.lock.images | {name: hashed})
+    folder = stand_in.build()
+    assert set(stand_in.modules.asked) == {"bin/kube-router", "bin/local-path-provisioner"}
+    assert text(folder / "bin", "etcdctl") == "etcdctl from upstream"
+    assert "etcd" in names_in(folder)
+    assert not (folder / "bin" / "etcd").exists()
+
+
+# What `auto` and `upstream` come to.
+
+
+def choose(stand_in: Upstream, wanted: source.Wanted, mirrors: Mirrors | None = None) -> source.Source:
+    return source.choose(
+        stand_in.release, wanted, mirrors or stand_in.mirrors, stand_in.cache, stand_in.progress
+    )
 
 
 def test_auto_takes_upstream_where_it_answers(stand_in: Upstream) -> None:
-    assert source.choose(stand_in.release, "auto", stand_in.mirrors, stand_in.progress) == "upstream"
+    assert choose(stand_in, "auto") == "upstream"
+    assert len(stand_in.site.asked) == 2
 
 
-def test_auto_builds_from_modules_where_upstream_is_silent_for_three_seconds(stand_in: Upstream) -> None:
-    stand_in.faults.hangs = "Release"
+@pytest.mark.parametrize("at", ["/dl.k8s.io/", "/v2/registry.k8s.io/"])
+def test_auto_builds_from_modules_where_upstream_is_silent_for_three_seconds(
+    stand_in: Upstream, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    stand_in.site.faults = [Fault("silent", at=at)]
+    monkeypatch.setattr(hosts, "PATIENCE", 20)
     started = time.monotonic()
-    assert source.choose(stand_in.release, "auto", stand_in.mirrors, stand_in.progress) == "modules"
+    assert choose(stand_in, "auto") == "modules"
     assert 2.5 < time.monotonic() - started < 5
 
 
-def test_auto_builds_from_modules_where_the_registry_is_gone(stand_in: Upstream) -> None:
-    gone = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": f"http://{ANYWHERE}"}})
-    assert source.choose(stand_in.release, "auto", gone, stand_in.progress) == "modules"
+@pytest.mark.parametrize("fault", [Fault("page"), Fault("status", status=503), Fault("status", status=407)])
+def test_auto_builds_from_modules_where_something_else_answers(stand_in: Upstream, fault: Fault) -> None:
+    stand_in.site.faults = [fault]
+    assert choose(stand_in, "auto") == "modules"
+    (said,) = stand_in.progress.remarks
+    assert said.startswith(
+        f"Kubernetes {VERSION} is built from Go modules: kubeadm {VERSION} can't be downloaded from "
+    )
+
+
+@pytest.mark.parametrize("at", ["/kubeadm", "/kube-apiserver/manifests/"])
+@pytest.mark.parametrize("fault", [Fault("other"), Fault("status", status=404)])
+def test_auto_takes_upstream_where_one_part_alone_is_wrong(stand_in: Upstream, at: str, fault: Fault) -> None:
+    stand_in.site.faults = [Fault(fault.kind, at=at, status=fault.status)]
+    assert choose(stand_in, "auto") == "upstream"
+    stand_in.build()
+    assert len(missed(stand_in)) == 1
+
+
+def test_auto_builds_from_modules_where_a_host_is_gone(stand_in: Upstream) -> None:
+    gone = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": NOWHERE}})
+    assert choose(stand_in, "auto", gone) == "modules"
 
 
 def test_auto_asks_nobody_where_nothing_is_pinned(stand_in: Upstream) -> None:
     lock.path(VERSION).unlink()
-    stand_in.faults.asked.clear()
-    assert source.choose(stand_in.release, "auto", stand_in.mirrors, stand_in.progress) == "modules"
-    assert stand_in.faults.asked == []
+    assert choose(stand_in, "auto") == "modules"
+    assert stand_in.site.asked == []
+
+
+def test_upstream_is_an_error_where_it_can_t_be_used(stand_in: Upstream) -> None:
+    gone = stand_in.mirrors.model_copy(update={"files": {"dl.k8s.io": NOWHERE}})
+    with pytest.raises(
+        LabError, match=r"can't be taken from upstream: kubeadm .* 127\.0\.0\.1:1: it can't be reached"
+    ) as caught:
+        choose(stand_in, "upstream", gone)
+    assert "source: auto" in caught.value.hint
+    assert caught.value.log is not None
+    assert caught.value.log.is_file()
+
+
+def test_what_was_downloaded_before_is_taken_without_asking(stand_in: Upstream) -> None:
+    stand_in.build()
+    stand_in.site.asked.clear()
+    assert choose(stand_in, "auto") == choose(stand_in, "upstream") == "upstream"
+    assert stand_in.site.asked == []
+
+
+def test_modules_ask_nobody(stand_in: Upstream) -> None:
+    assert choose(stand_in, "modules") == "modules"
+    assert stand_in.site.asked == []
 
 
 # Through a proxy.
 
-PASSWORD = "pa55word"  # noqa: S105  the tests' own
 
-
-@pytest.fixture
-def proxy(stand_in: Upstream, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faults]:
-    """A proxy that knows upstream's hosts by names which nobody else does."""
-    for name in (*proxies.NAMES, *(name.upper() for name in proxies.NAMES)):
-        monkeypatch.delenv(name, raising=False)
-    seen = Faults()
-    with web_server(stand_in.repository.host, seen) as web:
-        monkeypatch.setenv("HTTP_PROXY", web.replace("://", f"://ada:{PASSWORD}@"))  # in capitals only
-        yield seen
-
-
-def test_packages_come_through_the_proxy_and_its_password_is_nowhere(stand_in: Upstream, proxy: Faults) -> None:
-    far = stand_in.mirrors.model_copy(update={"kubernetes_packages": "http://packages.invalid"})
+def test_everything_comes_through_the_proxy(stand_in: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+    far = Mirrors(
+        files={host: f"http://files.invalid/{host}" for host in parts.file_hosts()},
+        images={host: f"http://registry.invalid/{host}" for host in ("registry.k8s.io", "ghcr.io")},
+    )
+    monkeypatch.setenv("HTTP_PROXY", stand_in.site.url.replace("://", "://ada:pa55word@"))
     stand_in.build(far)
-    assert any(path.startswith("http://packages.invalid/core:/stable:/v1.36/deb/") for path in proxy.asked)
-    assert any("ada" in login for login in proxy.logins)
-    assert "packages.invalid" in stand_in.log
-    assert PASSWORD not in stand_in.log
+    assert missed(stand_in) == []
+    asked = stand_in.site.asked
+    assert {each.path.split("/")[2] for each in asked} == {"files.invalid", "registry.invalid"}
+    assert {each.authorization for each in asked} == {"ada:pa55word"}
+    assert "pa55word" not in stand_in.log
 
 
-def test_a_registry_is_asked_through_the_proxy(stand_in: Upstream, proxy: Faults) -> None:
-    far = stand_in.mirrors.model_copy(update={"images": {"registry.k8s.io": "http://registry.invalid"}})
-    error = refused(stand_in, "registry.invalid", mirrors=far)  # the proxy is no registry
-    assert any(path.startswith("http://registry.invalid/v2/") for path in proxy.asked)
-    assert PASSWORD not in stand_in.log + error.message
-
-
-# What is no lock.
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "is not a lock"),
-        ("kubernetes: 1.36.3\n", "is not a lock"),
-        ("{", "is not a lock"),
-        ("\xff", "is not a lock"),
-    ],
-)
-def test_a_file_that_is_no_lock_is_said_to_be_none(stand_in: Upstream, text: str, said: str) -> None:
-    lock.path(VERSION).write_text(text, encoding="latin-1")
-    with pytest.raises(LabError, match=said) as caught:
-        stand_in.build()
-    assert "./inv lock" in caught.value.hint
-
-
-def test_another_versions_lock_is_not_taken(stand_in: Upstream) -> None:
-    lock.path(VERSION).rename(lock.path("1.37.2"))
-    with pytest.raises(LabError, match=re.escape("is the lock of Kubernetes 1.36.3")):
-        lock.read("1.37.2")
-    with pytest.raises(LabError, match=r"are not pinned") as caught:
-        stand_in.build()
-    assert "./inv lock" in caught.value.hint
-    assert "modules" in caught.value.hint
+def test_a_mirror_may_be_another_host_for_each(stand_in: Upstream, made: Made) -> None:
+    with served(copy.deepcopy(made.site)) as second:
+        split = stand_in.mirrors.model_copy(
+            update={"files": stand_in.mirrors.files | {"github.com": f"{second.url}/github.com"}}
+        )
+        stand_in.build(split)
+        assert {path.split("/")[1] for path in second.paths()} == {"github.com"}
+    assert stand_in.site.paths("github.com") == []

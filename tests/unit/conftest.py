@@ -12,6 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from lab import remote
+from lab.golden.supply import lock
 from lab.host import hypervisor
 from lab.system import process, wait
 from tests.unit.hosts import FakeRun
@@ -42,6 +43,12 @@ def keys_for_tests(monkeypatch: pytest.MonkeyPatch) -> None:
         return key(next(NEXT))
 
     monkeypatch.setattr(rsa, "generate_private_key", generate)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_pinned(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
+    """As without locks of upstream's parts: with them, a lab asks its provider which golden machine it has."""
+    monkeypatch.setattr(lock, "FOLDER", nowhere / "locks")
 
 
 @pytest.fixture

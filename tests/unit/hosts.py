@@ -99,10 +99,9 @@ FIT_HOST = HostFacts(
     programs=frozenset(
         (
             *(
-                "apt-ftparchive",
                 "apt-get",
                 "docker",
-                "docker-registry",
+                "curl",
                 "dockerd",
                 "gcc",
                 "ip",
@@ -112,7 +111,7 @@ FIT_HOST = HostFacts(
                 "service",
                 "shellcheck",
             ),
-            *("gpg", "shfmt", "skopeo", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
+            *("shfmt", "ssh", "ssh-keygen", "sudo", "sysctl", "vagrant"),
         )
     ),
     static_libc=True,

@@ -141,8 +141,8 @@ BILL = (
         "toolchain", "gcc", "12.2.0", "GPL-3.0-or-later WITH GCC-exception-3.1", used_in=("flanneld", "pause")
     ),
     Material("toolchain", "go", "1.26.6", "BSD-3-Clause", used_in=("etcd",)),
+    Material("upstream-file", "kubelet", "1.36.3", "Apache-2.0", DIGEST, ("kubelet",), architecture="amd64"),
     Material("upstream-image", "registry.k8s.io/etcd", "3.6.5-0", "unknown", DIGEST, ("etcdctl",)),
-    Material("upstream-package", "kubelet", "1.36.3-1.1", "Apache-2.0", DIGEST, ("kubelet",)),
 )
 """A material of each kind, each form of a licence and of a hash, in the order in which bills are read."""
 
@@ -199,7 +199,7 @@ def test_scanners_find_what_they_look_for(tmp_path: Path) -> None:
         "gcc": "pkg:generic/gcc@12.2.0",
         "go": "pkg:golang/stdlib@1.26.6",
         "registry.k8s.io/etcd": (f"pkg:oci/etcd@{DIGEST}?repository_url=registry.k8s.io/etcd&tag=3.6.5-0"),
-        "kubelet": "pkg:deb/kubernetes/kubelet@1.36.3-1.1",
+        "kubelet": "pkg:generic/kubelet@1.36.3?arch=amd64",
     }
     assert by_name["debian"]["type"] == "operating-system"
     assert len({each["bom-ref"] for each in components}) == len(BILL)

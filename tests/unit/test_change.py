@@ -91,8 +91,8 @@ CASES: dict[str, Case] = {
     "mirrors.debian_security": Case(
         "mirrors: {debian_security: http://m/s}", "", "http://m/s", "nothing", "none"
     ),
-    "mirrors.kubernetes_packages": Case(
-        "", "mirrors: {kubernetes_packages: https://m/k}", "nothing", "https://m/k", "none"
+    "mirrors.files": Case(
+        "", "mirrors: {files: {dl.k8s.io: https://m/k}}", "nothing", "dl.k8s.io: https://m/k", "none"
     ),
     "mirrors.images": Case(
         "mirrors: {images: {registry.k8s.io: m}}",

@@ -194,13 +194,13 @@ def test_mirrors_are_taken_as_they_are() -> None:
     lab = lab_from("""
         mirrors:
           debian: http://10.1.2.3:8081/debian/
-          kubernetes_packages: https://mirror.example/k8s
+          files: {dl.k8s.io: https://mirror.example/k8s/}
           go: http://[::1]:3000
           images: {registry.k8s.io: "mirror.example:5000/k8s", ghcr.io: "http://127.0.0.1:5000", docker.io: https://m.example}
         """)
     assert lab.mirrors == Mirrors(
         debian="http://10.1.2.3:8081/debian",
-        kubernetes_packages="https://mirror.example/k8s",
+        files={"dl.k8s.io": "https://mirror.example/k8s"},
         go="http://[::1]:3000",
         images={
             "registry.k8s.io": "mirror.example:5000/k8s",
@@ -220,15 +220,38 @@ def test_all_that_is_wrong_with_mirrors_is_said_at_once_with_its_line() -> None:
 
 
 @pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ("{dl.k8s.io: [a]}", "dl.k8s.io: a list is not a mirror's URL"),
+        (
+            "{k8s.io: https://m}",
+            "k8s.io: k8s.io is not a host of release files (dl.k8s.io, get.helm.sh, github.com)",
+        ),
+        (
+            "{github.com: https://a:b@m}",
+            "github.com: holds a login, which does not belong in this file (for files and images, put it",
+        ),
+    ],
+)
+def test_a_wrong_mirror_of_files_is_named(files: str, problem: str) -> None:
+    (found,) = problems_of(f"mirrors: {{files: {files}}}\n")
+    assert found.startswith(f"lab.yaml:1: mirrors.files.{problem}")
+
+
+def test_a_file_of_an_earlier_version_that_sets_no_mirror_of_packages_still_loads() -> None:
+    assert lab_from("mirrors:\n  kubernetes_packages:\n").mirrors == Mirrors()
+
+
+@pytest.mark.parametrize(
     ("images", "problem"),
     [
         ("{k8s: mirror.example}", "k8s: k8s is not the name of a registry (a host, such as registry.k8s.io)"),
         (
             "{ghcr.io: 'a b'}",
-            "ghcr.io: 'a b' is no registry (HOST, HOST:PORT or HOST/PATH, with http:// before",
+            "ghcr.io: 'a b' is not a registry (HOST, HOST:PORT or HOST/PATH, with http:// before",
         ),
         ("{ghcr.io: 'https://a:b@mirror.example'}", "ghcr.io: holds a login, which does not belong in this"),
-        ("{ghcr.io: {}}", "ghcr.io: a mapping is no registry"),
+        ("{ghcr.io: {}}", "ghcr.io: a mapping is not a registry"),
     ],
 )
 def test_a_wrong_mirror_of_images_is_named_by_its_registry(images: str, problem: str) -> None:
@@ -374,17 +397,22 @@ def test_a_wrong_shape_is_named_with_the_keys_there_are(text: str, problem: str)
         (
             "mirrors",
             "x",
-            "needs keys below it, not x (debian, debian_security, kubernetes_packages, images, go)",
+            "needs keys below it, not x (debian, debian_security, files, images, go)",
         ),
-        ("mirrors.debian", "mirror.example", "mirror.example is no place to fetch from (a URL such as"),
-        ("mirrors.debian", "ftp://mirror.example/debian", "ftp://mirror.example/debian is no place to fetch"),
+        ("mirrors.debian", "mirror.example", "mirror.example is not a mirror's URL (a URL such as"),
+        ("mirrors.debian", "ftp://mirror.example/debian", "ftp://mirror.example/debian is not a mirror's"),
         (
             "mirrors.debian_security",
             "'https://mirror.example/a?b=c'",
-            "'https://mirror.example/a?b=c' is no place",
+            "'https://mirror.example/a?b=c' is not a mirror's URL",
         ),
-        ("mirrors.kubernetes_packages", "[a]", "a list is no place to fetch from"),
-        ("mirrors.go", '"https://mirror.example/ x"', "'https://mirror.example/ x' is no place to fetch from"),
+        ("mirrors.files", "x", "needs keys below it, not x (hosts, such as dl.k8s.io)"),
+        (
+            "mirrors.kubernetes_packages",
+            "https://m/k",
+            "was removed: Kubernetes is downloaded as release files",
+        ),
+        ("mirrors.go", '"https://mirror.example/ x"', "'https://mirror.example/ x' is not a mirror's URL"),
         (
             "mirrors.go",
             "https://ada:secret@mirror.example",

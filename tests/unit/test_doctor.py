@@ -60,10 +60,7 @@ ALL_PROGRAMS = frozenset(
             "chromium",
             "docker",
             "dockerd",
-            "apt-ftparchive",
-            "docker-registry",
-            "gpg",
-            "skopeo",
+            "curl",
             "gcc",
             "ip",
             "mmdebstrap",
@@ -485,9 +482,9 @@ def test_a_pdf_needs_a_browser_and_a_korean_one_its_letters_and_neither_needs_ma
     ("source", "pinned", "needed"),
     [
         ("modules", True, set()),
-        ("upstream", True, {"skopeo"}),
+        ("upstream", True, {"curl"}),
         ("auto", False, set()),
-        ("auto", True, {"skopeo"}),
+        ("auto", True, {"curl"}),
     ],
 )
 def test_upstream_needs_programs_of_its_own_and_every_bake_those_that_build_the_runtime(
@@ -495,7 +492,7 @@ def test_upstream_needs_programs_of_its_own_and_every_bake_those_that_build_the_
 ) -> None:
     monkeypatch.setattr(lock, "exists", lambda version: pinned)
     lab = LAB.model_copy(update={"kubernetes": Kubernetes(source=source)})
-    programs = ALL_PROGRAMS - {"gcc", "pkg-config", "skopeo"}
+    programs = ALL_PROGRAMS - {"gcc", "pkg-config", "curl"}
     bare = replace(FIT, programs=programs, static_libc=False, static_libseccomp=False)
     missed = finding("packages", bare, lab=lab, purposes=frozenset({"bake"}))
     assert set(missed.what.removeprefix("missing: ").split(", ")) == {
@@ -516,11 +513,11 @@ def test_upstream_that_nobody_has_pinned_is_unfit(
 
 
 def test_to_lock_only_upstreams_programs_are_needed() -> None:
-    bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"apt-get", "skopeo"}))
+    bare = replace(FIT, daemon=Daemon("no client", ""), programs=frozenset({"curl"}))
     assert {each.verdict for each in examine(bare, purposes=frozenset({"lock"}))} == {"fit"}
     assert finding(
         "packages", replace(bare, programs=frozenset({"apt-get"})), purposes=frozenset({"lock"})
-    ).what == ("missing: skopeo")
+    ).what == ("missing: curl")
 
 
 def test_a_host_needs_no_docker_to_lint() -> None:

@@ -15,6 +15,8 @@ from invoke.collection import Collection
 import tasks
 from lab import exit_codes
 from lab.exit_codes import EXIT_CODES
+from lab.golden.supply.comparison import Compared
+from lab.golden.supply.parts import File
 from lab.health.status import Status
 from lab.health.verify import Outcome
 from lab.host.doctor.finding import Finding
@@ -94,6 +96,12 @@ CASES = (
     ),
     Case("watch", exit_codes.DOWN, "lab.workshop.watch.command.watch", "no machine answers"),
     Case("watch", exit_codes.INTERRUPTED, "lab.workshop.watch.command.watch", KeyboardInterrupt()),
+    Case(
+        "lock",
+        exit_codes.LOCK_DIFFERS,
+        "lab.verbs.bake.compare",
+        (Compared(File("kubelet", "1.36.3", "https://dl.k8s.io/kubelet", {}), "amd64", "0" * 64, "1" * 64),),
+    ),
     Case("status", exit_codes.INTERRUPTED, "lab.health.status.look", KeyboardInterrupt()),
     Case("status", exit_codes.READER_LEFT, "lab.health.status.look", BrokenPipeError()),
 )

@@ -11,7 +11,7 @@ from lab.config import default
 from lab.errors import CommandTimedOut, LabError
 from lab.golden import build, debian, disk, image
 from lab.golden.supply import lock, source
-from lab.golden.supply.lock import Lock, Package
+from lab.golden.supply.lock import Hash, Lock, LockedFile
 from lab.golden.supply.source import Wanted
 from lab.model import Kubernetes, Lab, Mirrors
 from lab.providers.docker import golden as docker_image
@@ -122,11 +122,15 @@ def test_what_was_half_made_is_removed_after_an_interrupt_too(
 def locked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A lock of upstream's parts."""
     monkeypatch.setattr(lock, "FOLDER", tmp_path / "locks")
-    package = Package(version="1.36.3-1.1", sha256={"amd64": "0" * 64, "arm64": "1" * 64})
-    images = {"registry.k8s.io/pause:3.10.2": f"sha256:{'2' * 64}"}
+    hashes = {
+        arch: Hash(sha256=digit * 64, sources=("a", "b")) for arch, digit in (("amd64", "0"), ("arm64", "1"))
+    }
     return lock.write(
         Lock(
-            kubernetes="1.36.3", signed_by="A" * 40, packages={"kubelet": package}, images=images, key="-\n-\n"
+            kubernetes="1.36.3",
+            files={"kubelet": LockedFile(version="1.36.3", hashes=hashes)},
+            images={"registry.k8s.io/pause:3.10.2": Hash(sha256="2" * 64, sources=("a", "b"))},
+            sources={"a": "one", "b": "another"},
         )
     )
 
@@ -143,7 +147,7 @@ def test_without_a_lock_upstream_is_nothing_and_auto_is_modules(
         LabError, match=r"Kubernetes 1\.36\.3 can't be taken from upstream: .* not pinned"
     ) as caught:
         image.name(of_source("upstream"))
-    assert "./inv lock" in caught.value.hint
+    assert "supply/pin-upstream" in caught.value.hint
     assert image.name(of_source("auto")) == image.name(of_source("modules"))
 
 

@@ -23,24 +23,34 @@ def test_no_lock_is_told_with_both_ways_on(kept: Path) -> None:
     with pytest.raises(LabError) as caught:
         lock.read(VERSION)
     assert caught.value.message == (
-        f"Kubernetes {VERSION} can't be taken from upstream: its packages and images are not pinned "
+        f"Kubernetes {VERSION} can't be taken from upstream: its files and images are not pinned "
         f"(there is no {kept})"
     )
     assert "kubernetes: {source: modules}" in caught.value.hint
-    assert "./inv lock" in caught.value.hint
+    assert "supply/pin-upstream" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "it is empty, or no mapping of keys"),
-        (b"- a", "it is empty, or no mapping of keys"),
+        (b"", "it is empty or not a mapping"),
+        (b"- a", "it is empty or not a mapping"),
         (b"a: 1\n{", "it is not YAML (line 2)"),
-        (b"\xff", "it is not a text in UTF-8"),
-        (b"kubernetes: 1.36.3\n", "signed_by is missing, packages is missing, images is missing, and 1 more"),
+        (b"\xff", "it is not UTF-8 text"),
+        (b"kubernetes: 1.36.3\n", "files is missing, images is missing, sources is missing"),
         (
-            b"{kubernetes: 1.36.3, signed_by: x, packages: {}, images: {}, key: k, more: 1}",
-            "signed_by is not as it should be, more is no key of a lock",
+            b"{kubernetes: 1.36.3, files: {}, images: {a: {sha256: x, sources: []}}, sources: {}, b: 1, c: 2}",
+            "images.a.sha256 is not valid, images.a.sources is not valid, b is not a known key, and 1 more",
+        ),
+        (
+            b"{kubernetes: 1.36.3, files: {}, images: {a: {sha256: %s, sources: [s]}}, sources: {s: t}}"
+            % (b"a" * 64),
+            "images.a: single_source must be true where there is one source, and only there",
+        ),
+        (
+            b"{kubernetes: 1.36.3, files: {}, images: {a: {sha256: %s, sources: [s, t]}}, sources: {s: u}}"
+            % (b"a" * 64),
+            "sources lacks t",
         ),
     ],
 )
@@ -48,5 +58,5 @@ def test_what_is_no_lock_is_told_without_its_reader_s_words(kept: Path, content:
     kept.write_bytes(content)
     with pytest.raises(LabError) as caught:
         lock.read(VERSION)
-    assert caught.value.message == f"{kept} is not a lock in the format of `./inv lock`: {words}"
+    assert caught.value.message == f"{kept} is not a lock in the format of `supply/pin-upstream`: {words}"
     assert "git checkout" in caught.value.hint

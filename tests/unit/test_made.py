@@ -440,3 +440,13 @@ def node_of(lab: Lab, name: str) -> Node:
     found = lab.node(name)
     assert found is not None
     return found
+
+
+def test_a_record_from_when_kubernetes_came_as_packages_can_be_read(workspace: Workspace) -> None:
+    made.write(workspace, first_record())
+    early = json.loads(workspace.identity.read_text())
+    early["lab"]["mirrors"]["kubernetes_packages"] = "https://mirror.example/k8s"
+    workspace.write(workspace.identity, json.dumps(early))
+    record = made.read(workspace)
+    assert record is not None
+    assert record.lab == first_record().lab

@@ -6,21 +6,23 @@ from pathlib import Path
 import pytest
 
 from lab.golden import debian
-from lab.golden.supply.mirrors import Place, image_place, is_loopback, packages_url
+from lab.golden.supply.mirrors import Place, file_url, image_place, is_loopback
 from lab.model import Mirrors
 
+KUBELET = "https://dl.k8s.io/release/v1.36.3/bin/linux/amd64/kubelet"
 ETCD = "registry.k8s.io/etcd:3.6.8-0"
 
 
 def test_without_a_mirror_upstream_itself_is_asked() -> None:
-    assert packages_url(Mirrors(), "1.36.3") == "https://pkgs.k8s.io/core:/stable:/v1.36/deb/"
+    assert file_url(Mirrors(), KUBELET) == KUBELET
     assert image_place(Mirrors(), ETCD) == Place("registry.k8s.io/etcd", tls=True)
     assert debian._sources(Mirrors()) == []
 
 
-def test_a_mirror_of_packages_stands_for_their_host() -> None:
-    mirror = Mirrors(kubernetes_packages="http://mirror.example/k8s/")
-    assert packages_url(mirror, "1.37.2") == "http://mirror.example/k8s/core:/stable:/v1.37/deb/"
+def test_a_mirror_of_files_stands_for_their_host() -> None:
+    mirror = Mirrors(files={"dl.k8s.io": "http://mirror.example/k8s"})
+    assert file_url(mirror, KUBELET) == "http://mirror.example/k8s/release/v1.36.3/bin/linux/amd64/kubelet"
+    assert file_url(mirror, "https://github.com/a/b.tgz") == "https://github.com/a/b.tgz"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,18 @@ import pytest
 import yaml
 
 from lab.errors import CommandFailed, LabError
-from lab.golden.supply import complaints, flannel, golang, modules, programs, recipe, releases, shelf, toolchain
+from lab.golden.supply import (
+    bom,
+    complaints,
+    flannel,
+    golang,
+    modules,
+    programs,
+    recipe,
+    releases,
+    shelf,
+    toolchain,
+)
 from lab.golden.supply.releases import Release, release
 from lab.model import Mirrors
 from lab.system import environment, process
@@ -207,7 +218,7 @@ def test_a_full_disk_is_said_and_nothing_is_taken_for_whole(
         ('Get "https://p/m.zip": dial tcp: lookup p: no such host', "network up"),
         ("read tcp 10.0.0.1:443: i/o timeout", "does not answer"),
         ("compile: signal: killed", "memory"),
-        ("undefined: something", "the log has all"),
+        ("undefined: something", "the log has the complete output"),
     ],
 )
 def test_what_go_complains_of_becomes_something_to_do(
@@ -334,3 +345,41 @@ def test_another_run_on_the_shelf_is_waited_for_and_named(
     finally:
         os.close(handle)
     assert shelf.keep(tmp_path / "thing", lambda partial: partial).is_dir()
+
+
+# A few programs only, beside what comes from upstream.
+
+
+def kinds(folder: Path) -> set[str]:
+    return {each.kind for each in bom.read(folder / "bom.json")}
+
+
+def test_only_what_is_wanted_is_built(
+    tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path
+) -> None:
+    only = ("bin/etcd", "bin/kube-router", "cni/bridge")
+    folder = modules.build(wanted, Mirrors(), tmp_path, progress, only)
+    assert sorted(tools.built) == ["bridge", "etcd", "kube-router"]
+    assert {str(path.relative_to(folder)) for path in folder.glob("*/*")} == set(only)
+    assert kinds(folder) == {"go-module", "toolchain"}
+    assert folder == tmp_path / "modules" / modules.key(wanted, only)
+
+
+def test_pause_alone_needs_kubernetes_module_and_none_of_its_programs(
+    tools: FakeTools, wanted: Release, progress: Progress, tmp_path: Path
+) -> None:
+    folder = modules.build(wanted, Mirrors(), tmp_path, progress, ["bin/pause"])
+    assert tools.built == ["pause"]
+    assert {"c-source", "c-library"} < kinds(folder)
+    (pause,) = [each for each in bom.read(folder / "bom.json") if each.kind == "c-source"]
+    assert pause.used_in == ("pause",)
+
+
+def test_another_choice_is_another_folder_and_all_is_the_one_of_ever(wanted: Release) -> None:
+    keys = [modules.key(wanted, only) for only in (None, ["bin/etcd"], ["bin/etcd", "bin/etcdctl"])]
+    assert len(set(keys)) == 3
+    assert modules.key(wanted, ["bin/etcdctl", "bin/etcd"]) == keys[2]
+
+
+def test_all_programs_are_named(wanted: Release) -> None:
+    assert {Path(each).name for each in modules.programs_of(wanted) if each.startswith("bin/")} == PROGRAMS

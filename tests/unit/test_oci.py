@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lab.golden.supply.oci import Image, pack_image, take_file, write_image, write_images
+from lab.golden.supply.oci import Image, pack_image, take_files, write_image, write_images
 
 NAME = "registry.example/team/tool:v1"
 
@@ -122,36 +122,40 @@ def test_a_missing_program_leaves_no_archive(tmp_path: Path, program: Path) -> N
 
 
 @pytest.fixture
-def layout(tmp_path: Path, program: Path, base: Path) -> Path:
-    """An image as skopeo lays it out: under no name that anybody asks for."""
+def fetched(tmp_path: Path, program: Path, base: Path) -> tuple[Path, str]:
+    """The folder of an image's files, by their hashes, beside others, and the hash of its manifest."""
     write_image(tmp_path / "x.tar", "image", {"/usr/bin/tool": program}, entrypoint=["x"], base_layers=[base])
     with tarfile.open(tmp_path / "x.tar") as tar:
         tar.extractall(tmp_path / "layout", filter="data")
-    return tmp_path / "layout"
+    (entry,) = json.loads((tmp_path / "layout" / "index.json").read_text())["manifests"]
+    blobs = tmp_path / "layout" / "blobs" / "sha256"
+    (blobs / ("0" * 64)).write_text("another image's")
+    return blobs, entry["digest"].removeprefix("sha256:")
 
 
-def test_a_fetched_image_gets_its_full_name(tmp_path: Path, layout: Path) -> None:
+def test_a_fetched_image_gets_its_full_name(tmp_path: Path, fetched: tuple[Path, str]) -> None:
     archive = tmp_path / "image.tar"
-    pack_image(layout, NAME, archive)
+    pack_image(*fetched, NAME, archive)
     content = read(archive)
     (entry,) = json.loads(content["index.json"])["manifests"]
     assert entry["annotations"]["io.containerd.image.name"] == NAME
     manifest = json.loads(blob(content, entry))
     assert [blob(content, layer) for layer in manifest["layers"]]
+    assert f"blobs/sha256/{'0' * 64}" not in content
     assert [path.name for path in tmp_path.glob(".*")] == []
 
 
 def test_a_file_is_taken_out_of_the_topmost_layer_that_has_it(
-    tmp_path: Path, layout: Path, program: Path
+    tmp_path: Path, fetched: tuple[Path, str], program: Path
 ) -> None:
-    assert take_file(layout, "/usr/bin/tool", tmp_path / "taken")
+    assert take_files(*fetched, {"/usr/bin/tool": tmp_path / "taken"}) == set()
     assert (tmp_path / "taken").read_bytes() == program.read_bytes()
     assert (tmp_path / "taken").stat().st_mode & 0o777 == 0o755
 
 
-def test_a_file_that_no_layer_has_is_not_made(tmp_path: Path, layout: Path) -> None:
-    assert not take_file(layout, "/usr/bin/other", tmp_path / "taken")
-    assert not take_file(layout, "/usr/bin", tmp_path / "taken")
+def test_files_that_no_layer_has_are_named_and_not_made(tmp_path: Path, fetched: tuple[Path, str]) -> None:
+    wanted = {path: tmp_path / "taken" for path in ("/usr/bin/other", "/usr/bin")}
+    assert take_files(*fetched, wanted) == set(wanted)
     assert not (tmp_path / "taken").exists()
 
 

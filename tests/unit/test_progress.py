@@ -165,6 +165,25 @@ def test_a_step_that_takes_very_long_is_shown_whatever_it_does(
 
 
 @pytest.mark.usefixtures("impatient")
+def test_a_step_that_takes_very_long_shows_how_far_it_is(tmp_path: Path) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    with run.step("upstream", "download") as step:
+        step.note = "3 of 15 parts, 120 MiB, 11.9 MiB/s"
+        step.began -= 20
+        until(lambda: len(text.getvalue().splitlines()) == 2)
+    assert text.getvalue().splitlines()[1].endswith("… download  20 s  3 of 15 parts, 120 MiB, 11.9 MiB/s")
+
+
+def test_what_the_end_repeats_is_printed_at_once_and_kept(tmp_path: Path) -> None:
+    console, text = printed()
+    run = Progress(console, tmp_path)
+    run.remark("refused: kubelet")
+    assert run.remarks == ["refused: kubelet"]
+    assert text.getvalue() == "refused: kubelet\n"
+
+
+@pytest.mark.usefixtures("impatient")
 def test_words_are_repeated_after_a_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress_module, "NEXT_NOTICE", 0.02)
     console, text = printed()

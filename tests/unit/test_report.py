@@ -52,6 +52,17 @@ def test_the_end_names_machines_the_api_the_kubeconfig_and_what_to_type_next(tmp
     assert "ha-lab: the lab is up." in said
 
 
+def test_the_end_repeats_what_came_from_where(tmp_path: Path) -> None:
+    console, text = printed()
+    run, workspace = progress(tmp_path), Workspace(tmp_path / ".lab")
+    run.remark("refused: kubelet")
+    console.print(report.closing(LAB, workspace, run, changed=True))
+    console.print(report.stopped(LAB, workspace, run, "pod-network", ("a", "b")))
+    assert text.getvalue().count("refused: kubelet\n") == 2
+    report.write(LAB, workspace, run, changed=True)
+    assert json.loads(workspace.report.read_text())["remarks"] == ["refused: kubelet"]
+
+
 def test_the_end_quotes_a_folder_with_a_space_for_the_shell(tmp_path: Path) -> None:
     folder = tmp_path / "my lab"
     folder.mkdir()

@@ -10,7 +10,8 @@ import pytest
 from lab.conformance import suite
 from lab.errors import HostNotFit, LabError, LabStateError
 from lab.golden import bundle, disk, image
-from lab.golden.supply import lock, pinning
+from lab.golden.supply import comparison, parts
+from lab.golden.supply.releases import release
 from lab.host.doctor import examination
 from lab.session import Session
 from lab.verbs import bake, render
@@ -192,13 +193,21 @@ def test_an_import_is_checked_before_the_host_is_touched(
     assert host.events == ["fit for up with consent", "take lab.tar"]
 
 
-def test_pinning_makes_the_host_fit_for_that_only(
+def test_comparing_makes_the_host_fit_for_that_only(
     opened: Session, host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(pinning, "make", lambda wanted, mirrors, signed_by, progress: wanted.kubernetes)
-    monkeypatch.setattr(lock, "write", lambda made: tmp_path / str(made))
-    assert bake.pin(opened, consent=False) == tmp_path / opened.lab.kubernetes.version
-    assert host.events == ["fit for lock"]
+    file = next(iter(parts.files(release(opened.lab.kubernetes.version))))
+    found = (comparison.Compared(file, "amd64", "0" * 64, "1" * 64),)
+    monkeypatch.setattr(comparison, "compare", lambda wanted, mirrors, progress: found)
+    assert bake.compare(opened, None, consent=False) == found
+    assert bake.compare(opened, tmp_path / "records.yaml", consent=False) == found
+    assert host.events == ["fit for lock", "fit for lock"]
+    assert "1" * 64 in (tmp_path / "records.yaml").read_text()
+    with pytest.raises(LabError, match="exists already"):
+        bake.compare(opened, tmp_path / "records.yaml", consent=False)
+    with pytest.raises(LabError, match="not a folder that you can write to"):
+        bake.compare(opened, tmp_path / "none" / "records.yaml", consent=False)
+    assert host.events == ["fit for lock", "fit for lock"], "nobody is asked in vain"
 
 
 def test_the_golden_disk_has_its_folder_by_its_key(opened: Session, monkeypatch: pytest.MonkeyPatch) -> None:

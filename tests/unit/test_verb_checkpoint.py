@@ -439,3 +439,14 @@ def test_a_checkpoint_agrees_with_a_lab_whose_folder_has_moved(
     found = checkpoints.find(world.workspace, "start")
     assert found is not None
     assert found.made.lab.network.pod_network == str(manifest)
+
+
+def test_a_checkpoint_of_an_earlier_version_of_the_kit_can_be_used(world: World, saved: SavedWorld) -> None:
+    save(world)
+    path = world.workspace.checkpoints / "start" / "checkpoint.json"
+    there = json.loads(path.read_text())
+    there["made"]["lab"]["mirrors"]["kubernetes_packages"] = "https://mirror.example/k8s"
+    path.write_text(json.dumps(there))
+    found = checkpoints.find(world.workspace, "start")
+    assert found is not None
+    assert found.made == world.record

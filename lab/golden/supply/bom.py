@@ -21,19 +21,19 @@ Kind = Literal[
     "toolchain",
     "operating-system",
     "debian-package",
-    "upstream-package",
+    "upstream-file",
     "upstream-image",
 ]
-"""Where a thing came from: built here from Go modules and C, or Debian's, or the Kubernetes project's own."""
+"""Where a thing came from: built here from Go modules and C, or Debian's, or published by its own project."""
 
 
 @dataclass(frozen=True)
 class Material:
     """One thing that went in: its SPDX licence or `unknown`, its hash, the programs it is in.
 
-    The hash is go.sum's (`h1:…`), or a package's or an image's (`sha256:…`). A Debian package has an
-    architecture, a distribution (`debian-13`), and a source where its source package has another name
-    (`NAME`, or `NAME@VERSION` where the version is another one, too).
+    The hash is go.sum's (`h1:…`), or a file's or an image's (`sha256:…`). A file of upstream's and a Debian
+    package have an architecture. The latter has a distribution (`debian-13`), and a source where its source
+    package has another name (`NAME`, or `NAME@VERSION` where the version is another one, too).
     """
 
     kind: Kind

@@ -60,6 +60,6 @@ def explained() -> Iterator[None]:
         yield
     except CommandFailed as error:
         found = meaning_of(printed_by(error), MEANINGS)
-        hint = f"{found.sentence}: {found.hint}" if found else error.hint or "the log has all it said"
+        hint = f"{found.sentence}: {found.hint}" if found else error.hint or "the log has the complete output"
         error.hint = f"{hint}; {GOES_ON}"
         raise

@@ -33,7 +33,7 @@ SHA256 = "sha256:"
 TYPES: dict[Kind, ComponentType] = {
     "c-source": ComponentType.APPLICATION,
     "toolchain": ComponentType.APPLICATION,
-    "upstream-package": ComponentType.APPLICATION,
+    "upstream-file": ComponentType.APPLICATION,
     "upstream-image": ComponentType.CONTAINER,
     "operating-system": ComponentType.OPERATING_SYSTEM,
 }
@@ -71,9 +71,10 @@ def package_url(material: Material) -> PackageURL:
     match material.kind:
         case "go-module":
             return PackageURL("golang", place or None, name, version)
-        case "debian-package" | "upstream-package":
-            vendor = "debian" if material.kind == "debian-package" else "kubernetes"
-            return PackageURL("deb", vendor, material.name, version, _qualifiers(material))
+        case "debian-package":
+            return PackageURL("deb", "debian", material.name, version, _qualifiers(material))
+        case "upstream-file":
+            return PackageURL("generic", None, material.name, version, _qualifiers(material))
         case "upstream-image":
             qualifiers = {"repository_url": material.name, "tag": material.version}
             return PackageURL("oci", None, name, material.checksum or None, qualifiers)

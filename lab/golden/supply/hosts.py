@@ -1,21 +1,14 @@
 """What it means when a host that Kubernetes is downloaded from does not provide a file.
 
-Errors of apt and skopeo become a sentence with the host's name and what to do next.
+curl's messages become a sentence with the host's name and what to do next.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from urllib.parse import urlsplit
+from pathlib import Path
 
-from lab.errors import CommandFailed, LabError
-from lab.system import proxies
-from lab.system.meaning import NO_SPACE, Meaning, meaning_of, printed_by
+from lab.errors import LabError
+from lab.system.meaning import NO_SPACE, Meaning, meaning_of
 
 PATIENCE = 20
 """Seconds without data after which a host counts as silent."""
@@ -25,108 +18,89 @@ NETWORK = (
 )
 MIRROR = "ask its operator, or set another host under `mirrors` in lab.yaml"
 NOT_TO_TRUST = "do not use it: ask its operator, or set another host under `mirrors` in lab.yaml"
-PUBLISHED_AGAIN = "if upstream has published it again, `./inv lock` takes that, and git shows what changed"
+PROXY_LOGIN = "put the proxy's login into http_proxy and https_proxy"
+LOGIN = "a login for a host goes into ~/.netrc (curl's manual, --netrc)"
 
+NOT_FOUND = 404
+"""The HTTP status of a part that a host does not have."""
 
-# The first that fits is reported, so the more exact sign comes first. No bare numbers: digests have any.
+# By curl's exit codes, which its messages begin with, and by HTTP status. The first that fits is reported.
 MEANINGS = (
     *NO_SPACE,
-    Meaning("received nothing for", "it does not answer", NETWORK),
+    Meaning("curl: (1)", "it redirects to http, which anyone in between could alter", NOT_TO_TRUST),
+    Meaning("curl: (3)", "it sends on to what is no URL", MIRROR),
+    Meaning("curl: (5)", "the name of the proxy can't be resolved", NETWORK),
+    Meaning("curl: (6)", "its name can't be resolved", NETWORK),
+    Meaning("curl: (7)", "it can't be reached (connection refused)", NETWORK),
+    Meaning("curl: (18)", "it closed the connection before the end", f"try again later; then {MIRROR}"),
+    Meaning("returned error: 401", "it requires a login (`~/.netrc`)", LOGIN),
+    Meaning("returned error: 403", "it denies access (403)", MIRROR),
+    Meaning(f"returned error: {NOT_FOUND}", "it does not have it (404)", MIRROR),
+    Meaning("returned error: 407", "the proxy requires a login (`http_proxy`, `https_proxy`)", PROXY_LOGIN),
+    Meaning("failed, response 403", "the proxy denies access to it (403)", NETWORK),
+    Meaning("failed, response 407", "the proxy requires a login (`http_proxy`, `https_proxy`)", PROXY_LOGIN),
+    Meaning("CONNECT tunnel failed", "the proxy can't connect to it", NETWORK),
+    Meaning("returned error: 429", "it received too many requests (429)", "try again later"),
+    Meaning("returned error: 4", "it refuses the request (4xx)", MIRROR),
+    Meaning("returned error: 5", "it reports a server error (5xx)", f"try again later; then {MIRROR}"),
+    Meaning("curl: (28)", "it does not answer", NETWORK),
+    Meaning("curl: (35)", "the TLS connection failed", NETWORK),
+    Meaning("curl: (47)", "it redirects too often", MIRROR),
+    Meaning("curl: (52)", "it closed the connection without an answer", MIRROR),
+    Meaning("curl: (56)", "it closed the connection before the end", f"try again later; then {MIRROR}"),
     Meaning(
-        "expkeysig", "the lock's copy of its signing key has expired", "`./inv lock` takes the renewed key"
+        "curl: (60)",
+        "its certificate is not trusted (its authority is not in this system's CA bundle)",
+        "add its authority to this system's CA bundle",
     ),
-    Meaning("revkeysig", "its signing key is revoked", NOT_TO_TRUST),
-    Meaning("badsig", "its index is not the one that was signed", NOT_TO_TRUST),
-    Meaning("no_pubkey", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
-    Meaning("goodsig", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
-    Meaning("missing key", "its index is signed by another key than the pinned one", NOT_TO_TRUST),
-    Meaning(
-        "hash sum mismatch", "a file is not the one that its index names", f"try again later; then {MIRROR}"
-    ),
-    Meaning("unexpected size", "a file is not the one that its index names", f"try again later; then {MIRROR}"),
-    Meaning("digest did not match", "the download has another digest", NOT_TO_TRUST),
-    Meaning("does not match provided manifest digest", "the download has another digest", NOT_TO_TRUST),
-    Meaning("manifest unknown", "it has no image of that digest", f"{MIRROR}; {PUBLISHED_AGAIN}"),
-    Meaning("name unknown", "it has no such image", MIRROR),
-    Meaning("was not found", "it has no such version", f"{MIRROR}; {PUBLISHED_AGAIN}"),
-    Meaning("unable to locate package", "it has no such package", MIRROR),
-    Meaning("no matching manifest", "it has none for this host's kind of processor", MIRROR),
-    Meaning("no image found in", "it has none for this host's kind of processor", MIRROR),
-    Meaning("forbidden", "it refuses (403)", MIRROR),
-    Meaning(
-        "unauthorized",
-        "it wants a login",
-        "`skopeo login HOST` keeps one for images, apt_auth.conf(5) for packages",
-    ),
-    Meaning(
-        "proxy authentication required", "the proxy wants a login", "put it into http_proxy and https_proxy"
-    ),
-    Meaning("does not have a release file", "it has no such repository (404)", MIRROR),
-    Meaning("404  not found", "it has nothing at that place (404)", MIRROR),
-    Meaning("404 not found", "it has nothing at that place (404)", MIRROR),
-    Meaning("404 (not found", "it has nothing at that place (404)", MIRROR),
-    Meaning(
-        "certificate", "its certificate is not trusted here", "add its authority to this system's CA bundle"
-    ),
-    Meaning("could not resolve", "its name can't be resolved", NETWORK),
-    Meaning("temporary failure resolving", "its name can't be resolved", NETWORK),
-    Meaning("no such host", "its name can't be resolved", NETWORK),
-    Meaning("connection refused", "it can't be reached (connection refused)", NETWORK),
-    Meaning("connection failed", "it does not answer", NETWORK),
-    Meaning("timed out", "it does not answer", NETWORK),
-    Meaning("i/o timeout", "it does not answer", NETWORK),
-    Meaning("did not end within", "it does not answer", NETWORK),
-    Meaning("is not signed", "its index is not signed", NOT_TO_TRUST),
+    Meaning("curl: (63)", "it sends more than expected", NOT_TO_TRUST),
+    Meaning("curl: (97)", "the proxy can't connect to it", NETWORK),
 )
-KEPT = "partial downloads are not used; complete ones are kept for the next try"
+
+OF_HOST = ("(5)", "(6)", "(7)", "(28)", "(35)", "(60)", "(97)")
+"""curl's exit codes that mean the host itself: it need not be asked for anything else."""
+
+KEPT = "what was downloaded is kept for the next try"
 
 
-@contextmanager
-def explained(what: str, host: str) -> Iterator[None]:
-    """Turn a command that fails inside into: `what` can't be had from `host`, why, and what to do."""
-    try:
-        yield
-    except CommandFailed as error:
-        if error.returncode is None and "could not start" in error.message:
-            raise
-        found = meaning_of(printed_by(error), MEANINGS)
-        why = found.sentence if found else (error.tail or error.message).splitlines()[-1].strip()
-        hint = found.hint if found else "the log has all it said"
-        raise LabError(
-            f"{what} can't be had from {host}: {why}", hint=f"{hint}; {KEPT}", log=error.log
-        ) from error
+class Refused(LabError):
+    """A part of upstream's that can't be had.
 
-
-def host_problem(url: str, seconds: float) -> str | None:
-    """Ask a host for a URL, through the proxies; return why it can't be used, None where it answers in time.
-
-    A registry that wants a login (401) answers.
+    `of_host`: its host gives nothing else either. `absent`: the host says that it has no such part.
     """
-    answer: queue.Queue[str | None] = queue.Queue()
-    # Looking up a name has no timeout of its own, so the asking is left alone when time is up.
-    threading.Thread(target=lambda: answer.put(_problem(url, seconds)), daemon=True).start()
-    try:
-        return answer.get(timeout=seconds)
-    except queue.Empty:
-        return f"no answer within {seconds:.0f} s"
+
+    def __init__(
+        self,
+        what: str,
+        host: str,
+        why: str,
+        *,
+        hint: str,
+        log: Path | None = None,
+        of_host: bool = False,
+        absent: bool = False,
+    ) -> None:
+        """`what` can't be had from `host`, for the reason `why`."""
+        super().__init__(f"{what} can't be downloaded from {host}: {why}", hint=f"{hint}; {KEPT}", log=log)
+        self.what, self.host, self.why, self.advice = what, host, why, hint
+        self.of_host, self.absent = of_host, absent
 
 
-def _problem(url: str, seconds: float) -> str | None:
-    try:
-        with _opener(url).open(url, timeout=seconds) as reply:
-            reply.read(1)
-    except urllib.error.HTTPError as error:
-        return None if error.code == 401 else f"it answers {error.code}"
-    except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
-    return None
+def refused(what: str, host: str, said: str, log: Path) -> Refused:
+    """Return the error for what curl has `said`."""
+    found = meaning_of(said, MEANINGS)
+    why = found.sentence if found else (said.strip().splitlines() or ["curl printed no error"])[-1]
+    hint = found.hint if found else "the log has the complete output"
+    of_host = any(f"curl: {code}" in said for code in OF_HOST)
+    absent = f"returned error: {NOT_FOUND}" in said
+    return Refused(what, host, why, hint=hint, log=log, of_host=of_host, absent=absent)
 
 
-def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Return what asks for a URL in the way that commands of `lab.system.process` do."""
-    settings = proxies.environment()
-    exempt = {"no": settings.get("no_proxy", "")}
-    direct = urllib.request.proxy_bypass(urlsplit(url).hostname or "", exempt)
-    named = {scheme: settings.get(f"{scheme}_proxy", "") for scheme in ("http", "https")}
-    through = {} if direct else {scheme: proxy for scheme, proxy in named.items() if proxy}
-    return urllib.request.build_opener(urllib.request.ProxyHandler(through))
+def differs(what: str, host: str, *, is_page: bool, log: Path) -> Refused:
+    """Return the error for a file that came complete, with another hash than the pinned one."""
+    if is_page:
+        why = "it answers with a web page, probably a network's login page"
+        return Refused(what, host, why, hint=NETWORK, log=log)
+    why = "its file does not match the pinned hash"
+    hint = f"{NOT_TO_TRUST}; `./inv lock` shows what upstream itself has"
+    return Refused(what, host, why, hint=hint, log=log)

@@ -6,7 +6,6 @@ from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from lab.golden.supply import releases
 from lab.model import Mirrors
 
 
@@ -22,10 +21,10 @@ class Place(NamedTuple):
         return self.repository.partition("/")[0]
 
 
-def packages_url(mirrors: Mirrors, version: str) -> str:
-    """Return the URL of the flat Debian repository with that Kubernetes version's packages."""
-    base = mirrors.kubernetes_packages or releases.upstream().packages
-    return f"{base.rstrip('/')}/core:/stable:/v{version.rpartition('.')[0]}/deb/"
+def file_url(mirrors: Mirrors, url: str) -> str:
+    """Return where the file of that URL at its own host is: a mirror has it at the same path."""
+    parts = urlsplit(url)
+    return f"{mirrors.files.get(parts.netloc, f'{parts.scheme}://{parts.netloc}')}{parts.path}"
 
 
 def image_place(mirrors: Mirrors, name: str) -> Place:

@@ -7,7 +7,8 @@ CACHE/modules/KEY.partial/     a build that runs, or was stopped; the next one g
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 from lab.golden.supply import bom, complaints, flannel, programs, shelf
@@ -21,42 +22,78 @@ from lab.system.progress import Progress
 LAYOUT = 1
 """Raised when the same programs lead to another folder: what is in it besides, or how it is named."""
 
+PAUSE = "bin/pause"
+"""The one program that is C alone, so no component has it."""
+
 WITH_C = ("flanneld", "pause")
 """The programs that have the build host's C library linked into them."""
 
 
-def key(release: Release) -> str:
+def key(release: Release, only: Collection[str] | None = None) -> str:
     """Return the hash of all that determines the folder: pins, flags, toolchain. Builds nothing."""
-    return programs.key(components(release), LAYOUT, release.pause, release.etcd_tag, PAUSE_FLAGS)
+    others = [release.pause, release.etcd_tag, PAUSE_FLAGS, *([] if only is None else [sorted(only)])]
+    return programs.key(_wanted(release, only), LAYOUT, *others)
 
 
-def build(release: Release, mirrors: Mirrors, cache: Path, progress: Progress) -> Path:
-    """Return the folder of this release's programs, built if it isn't there: 12 min on two cores.
+def build(
+    release: Release,
+    mirrors: Mirrors,
+    cache: Path,
+    progress: Progress,
+    only: Collection[str] | None = None,
+) -> Path:
+    """Return the folder of this release's programs, built if it isn't there.
 
-    Each program is a step of `progress`. Raises LabError; what was built till then is kept.
+    `only` are the programs that are wanted (`bin/etcd`), by default all: 12 to 20 min on two cores. Each is a
+    step of `progress`. Raises LabError; what was built till then is kept.
     """
-    folder = cache / "modules" / key(release)
-    return shelf.keep(folder, lambda partial: _make(release, mirrors, cache, partial, progress), progress)
+    folder = cache / "modules" / key(release, only)
+    return shelf.keep(folder, lambda partial: _make(release, only, mirrors, cache, partial, progress), progress)
 
 
-def _make(release: Release, mirrors: Mirrors, cache: Path, partial: Path, progress: Progress) -> Path:
+def programs_of(release: Release) -> tuple[str, ...]:
+    """Return every program that can be built, as its path in the folder."""
+    return (*(program for each in components(release) for program in each.programs), PAUSE)
+
+
+def _wanted(release: Release, only: Collection[str] | None) -> tuple[Component, ...]:
+    """The components of which some program is wanted, each with those programs."""
+    if only is None:
+        return components(release)
+    return tuple(
+        replace(each, programs=programs)
+        for each in components(release)
+        if (programs := {name: package for name, package in each.programs.items() if name in only})
+    )
+
+
+def _make(
+    release: Release,
+    only: Collection[str] | None,
+    mirrors: Mirrors,
+    cache: Path,
+    partial: Path,
+    progress: Progress,
+) -> Path:
     """Build what isn't in `partial` yet, then lay out the folder to be kept."""
-    wanted = components(release)
-    go = programs.prepare("Kubernetes", wanted, release, mirrors, cache, progress)
-    _build_pause(go, release, wanted, partial / "bin" / "pause", progress)
+    wanted, with_pause = _wanted(release, only), only is None or PAUSE in only
+    # pause's source is in Kubernetes' module.
+    named = {each.name for each in wanted} | ({"kubernetes"} if with_pause else set())
+    fetched = [each for each in components(release) if each.name in named]
+    go = programs.prepare("Kubernetes", fetched, release, mirrors, cache, progress)
+    if with_pause:
+        _build_pause(go, release, partial / PAUSE, progress)
     programs.build(go, wanted, partial, progress)
     with progress.step("licences", "list modules and licences"):
         return _lay_out(go, release, partial)
 
 
-def _build_pause(
-    go: Go, release: Release, wanted: Sequence[Component], output: Path, progress: Progress
-) -> None:
+def _build_pause(go: Go, release: Release, output: Path, progress: Progress) -> None:
     """Compile the one program that is C alone, from the source in the Kubernetes module."""
     if output.exists():
         return
     with progress.step("build-pause", f"build pause {release.pause}") as step:
-        kubernetes = go.source(_named("kubernetes", wanted), "k8s.io/kubernetes")
+        kubernetes = go.source(_kubernetes(release), "k8s.io/kubernetes")
         output.parent.mkdir(exist_ok=True)
         unfinished = programs.beside(output)
         words = ["gcc", *PAUSE_FLAGS, f"-DVERSION=v{release.pause}", "-o", str(unfinished)]
@@ -71,13 +108,15 @@ def _lay_out(go: Go, release: Release, partial: Path) -> Path:
     whole = partial / "whole"
     shutil.rmtree(whole, ignore_errors=True)
     for folder in ("bin", "cni"):
+        (partial / folder).mkdir(exist_ok=True)  # of a few programs, none may be there
         programs.link(partial, whole, folder)
     (whole / "kube-flannel.yml").write_text(flannel.manifest(release), encoding="utf-8")
     pause = bom.Material("c-source", "pause", release.pause, "Apache-2.0", used_in=("pause",))
-    parts = bom.merge(bom.built(go, whole, release), [pause], bom.c_parts(WITH_C))
-    bom.write(whole / "bom.json", parts)
+    with_c = tuple(name for name in WITH_C if (whole / "bin" / name).exists())
+    of_c = [*([pause] if "pause" in with_c else []), *(bom.c_parts(with_c) if with_c else ())]
+    bom.write(whole / "bom.json", bom.merge(bom.built(go, whole, release), of_c))
     return whole
 
 
-def _named(name: str, wanted: Sequence[Component]) -> Component:
-    return next(component for component in wanted if component.name == name)
+def _kubernetes(release: Release) -> Component:
+    return next(component for component in components(release) if component.name == "kubernetes")

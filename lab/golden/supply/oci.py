@@ -88,41 +88,55 @@ def write_images(archive: Path, images: Sequence[Image]) -> None:
             _add_file(out, _blob(digest), layer, 0o644)
 
 
-def pack_image(layout: Path, name: str, archive: Path) -> None:
-    """Write an image that lies unpacked in an OCI layout as an archive, under its full name.
+def pack_image(blobs: Path, manifest: str, name: str, archive: Path) -> None:
+    """Write an image whose files are in the folder `blobs`, named by their SHA-256, as an archive.
 
-    The archive appears when it is whole. Raises OSError.
+    `manifest` is that of its manifest, `name` its full name. The archive appears when it is complete. Raises
+    OSError.
     """
-    index = json.loads((layout / "index.json").read_text(encoding="utf-8"))
-    for entry in index["manifests"]:
-        entry["annotations"] = _names(name)
+    text = (blobs / manifest).read_bytes()
+    content = json.loads(text)
+    entry = _describe(content.get("mediaType", MANIFEST), text) | {"annotations": _names(name)}
+    parts = [manifest, *(_sha256(each) for each in (content["config"], *content["layers"]))]
     unfinished = archive.with_name(f".{archive.name}.{os.getpid()}")
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as out:
-        _add(out, "oci-layout", (layout / "oci-layout").read_bytes())
-        _add(out, "index.json", _json(index))
-        for blob in sorted((layout / "blobs").glob("*/*")):
-            _add_file(out, str(blob.relative_to(layout)), blob, 0o644)
+        _add(out, "oci-layout", _json({"imageLayoutVersion": "1.0.0"}))
+        _add(out, "index.json", _json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [entry]}))
+        for part in dict.fromkeys(parts):
+            _add_file(out, f"blobs/sha256/{part}", blobs / part, 0o644)
     os.replace(unfinished, archive)
 
 
-def take_file(layout: Path, path: str, target: Path) -> bool:
-    """Copy one file of an image that lies in an OCI layout; False when no layer has it.
+def take_files(blobs: Path, manifest: str, wanted: Mapping[str, Path]) -> set[str]:
+    """Copy files of an image, given as for `pack_image`, from the paths of `wanted` to its targets.
 
-    `path` is absolute, and of a plain file: what the topmost layer has under that name counts.
+    Return the paths that the image lacks. Paths are absolute, and of plain files: what the topmost layer has
+    under that name counts.
     """
-    (entry,) = json.loads((layout / "index.json").read_text(encoding="utf-8"))["manifests"]
-    manifest = json.loads((layout / _blob(entry["digest"])).read_text(encoding="utf-8"))
-    for layer in reversed(manifest["layers"]):
-        with tarfile.open(layout / _blob(layer["digest"])) as content:
-            for member in content:
-                if member.isfile() and member.name.removeprefix("./").strip("/") == path.strip("/"):
-                    source = content.extractfile(member)
-                    if source is not None:
-                        with source, target.open("wb") as file:
-                            shutil.copyfileobj(source, file)
-                        target.chmod(0o755 if member.mode & 0o100 else 0o644)
-                        return True
-    return False
+    missing = dict(wanted)
+    for layer in reversed(json.loads((blobs / manifest).read_bytes())["layers"]):
+        if missing:
+            missing = {path: missing[path] for path in take_members(blobs / _sha256(layer), missing)}
+    return set(missing)
+
+
+def take_members(archive: Path, wanted: Mapping[str, Path]) -> set[str]:
+    """Copy files of a tar, which may be compressed, as `take_files` does; return the paths that it lacks."""
+    missing = {path.removeprefix("./").strip("/"): path for path in wanted}
+    with tarfile.open(archive) as content:
+        for member in content:
+            path = missing.get(member.name.removeprefix("./").strip("/"))
+            source = content.extractfile(member) if path and member.isfile() else None
+            if path and source:
+                with source, wanted[path].open("wb") as file:
+                    shutil.copyfileobj(source, file)
+                wanted[path].chmod(0o755 if member.mode & 0o100 else 0o644)
+                del missing[path.removeprefix("./").strip("/")]
+    return set(missing.values())
+
+
+def _sha256(described: Descriptor) -> str:
+    return str(described["digest"]).removeprefix("sha256:")
 
 
 def _names(name: str) -> dict[str, str]:

@@ -1,117 +1,174 @@
-"""Creates the lock: asks upstream, or a mirror, for the parts of a Kubernetes version.
+"""Creates locks of upstream's parts from records of their hashes that others keep.
 
-The packages' index must be signed by the pinned key. An image's digest is trusted as the registry reports it,
-so that is only asked over connections that nobody in between can alter.
+`supply/pin-upstream RECORDS...` runs this. A file of records has, for each hash, its value and the labels of
+the records that it was copied from: tests/supply/records.yaml is the one that the locks were made of, and
+`./inv lock --records` writes one of what the hosts say. No host is asked here.
 """
 
 from __future__ import annotations
 
-import re
-import tempfile
-from collections.abc import Sequence
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lab.errors import LabError
-from lab.golden.supply import flannel, hosts, images, registry
-from lab.golden.supply.apt import Entry, Repository
-from lab.golden.supply.lock import Lock, Package
-from lab.golden.supply.mirrors import image_place, is_loopback, packages_url
-from lab.golden.supply.recipe import ARCHITECTURES, architecture
-from lab.golden.supply.releases import Release
-from lab.golden.supply.upstream import PROGRAMS
-from lab.model import Mirrors
-from lab.system.progress import Progress
+import yaml
 
-OF_KUBERNETES = ("kubeadm", "kubelet", "kubectl")
-"""The packages that have Kubernetes' version; of the others the newest in its repository is taken."""
+from lab.errors import ConfigError, LabError
+from lab.golden.supply import images, lock
+from lab.golden.supply.lock import Hash, Lock, LockedFile
+from lab.golden.supply.parts import CONTROL_PLANE, OF_KUBERNETES, File, Image, all_images, architectures, files
+from lab.golden.supply.releases import Release, release, supported
+
+FORMAT = 1
+"""The format of a file of records: its key `format`."""
+
+Records = Mapping[str, Any]
 
 
-def make(release: Release, mirrors: Mirrors, signed_by: str, progress: Progress) -> Lock:
-    """Return the lock of a version, as the hosts have it now. `signed_by` is the key's fingerprint.
-
-    Raises LabError.
-    """
-    with tempfile.TemporaryDirectory(prefix="ha-lab-lock-") as folder:
-        whole = Path(folder) / "whole"
-        with progress.step("packages", f"look at the packages of Kubernetes {release.kubernetes}") as step:
-            url = packages_url(mirrors, release.kubernetes)
-            repository = Repository(url, signed_by, Path(folder) / "apt", step.log)
-            key = repository.signing_key()
-            repository.update(key)
-            packages = _packages(release, repository)
-            _lay_out_kubeadm(release, repository, packages["kubeadm"], whole)
-        with progress.step("images", "ask for the images' digests") as step:
-            digests = {}
-            for name in (*images.image_names(whole, release), flannel.plugin_image(release)):
-                if name != images.PROBE:
-                    step.note = name
-                    digests[name] = _digest(name, mirrors)
-            step.note = ""
-    return Lock(
-        kubernetes=release.kubernetes,
-        signed_by=signed_by,
-        packages=packages,
-        images=digests,
-        key=_own_block(key),
+def main(words: list[str]) -> int:
+    """Write the lock of every supported version from files of records."""
+    parser = argparse.ArgumentParser(prog="supply/pin-upstream", description=__doc__.partition("\n")[0])
+    parser.add_argument(
+        "records", type=Path, nargs="+", metavar="RECORDS", help="a YAML file of hashes and their sources"
     )
+    try:
+        records = [read(file) for file in parser.parse_args(words).records]
+        locks = [make(release(version), *records) for version in supported()]
+    except LabError as error:
+        print(f"pin-upstream: {error.message}\nhint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    for made in locks:
+        print(f"wrote {lock.write(made)}: {_summary(made)}")
+    print("next: git diff, and commit them")
+    return 0
 
 
-def _packages(release: Release, repository: Repository) -> dict[str, Package]:
-    entries = repository.entries()
-    found = {}
-    for name in PROGRAMS:
-        ours = [entry for entry in entries if entry.name == name and entry.architecture == architecture()]
-        if name in OF_KUBERNETES:
-            wanted = [entry for entry in ours if entry.version.startswith(f"{release.kubernetes}-")]
-        else:
-            wanted = ours
-        if not wanted:
-            has = ", ".join(sorted({entry.version for entry in ours}, key=_by_numbers)[-5:]) or "none at all"
-            version = f" {release.kubernetes}" if name in OF_KUBERNETES else ""
-            raise LabError(
-                f"{repository.host} has no package {name}{version} for {architecture()} (it has: {has})",
-                hint=f"set kubernetes.version to one that it has; {hosts.MIRROR}",
-            )
-        found[name] = _package(max(wanted, key=lambda entry: _by_numbers(entry.version)), entries)
+def read(file: Path) -> Records:
+    """Read a file of records. Raises ConfigError for one that is none."""
+    hint = "name a file of records in YAML, with `format: 1`; tests/supply/records.yaml is one"
+    try:
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not YAML in UTF-8"
+        raise ConfigError([f"{file} can't be read: {reason}"], hint=hint) from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise ConfigError([f"{file} is not a file of records in format {FORMAT}"], hint=hint)
     return found
 
 
-def _package(chosen: Entry, entries: Sequence[Entry]) -> Package:
-    """Pin a version for each architecture that the kit knows and the repository has."""
-    alike = [each for each in entries if (each.name, each.version) == (chosen.name, chosen.version)]
-    sums = {each.architecture: each.sha256 for each in alike if each.architecture in ARCHITECTURES.values()}
-    return Package(version=chosen.version, sha256=dict(sorted(sums.items())))
+def make(wanted: Release, *records: Records) -> Lock:
+    """Return the lock of a version: every part that has a record for each architecture.
+
+    Several files add to one another. Raises ConfigError with all hashes in them that can't be used, or
+    contradict one another.
+    """
+    problems: list[str] = []
+    pinned = {
+        image.name: found
+        for image in all_images(wanted)
+        if (found := _hash(records, place_of_image(image, wanted), problems))
+    }
+    # kube-proxy's release binary is only used for an image that is made here.
+    spare = {"kube-proxy"} if f"registry.k8s.io/kube-proxy:v{wanted.kubernetes}" in pinned else set()
+    locked = {
+        file.name: of_file
+        for file in files(wanted)
+        if file.name not in spare and (of_file := _file(file, wanted, records, problems))
+    }
+    used = [label for each in _all(locked, pinned) for label in (*each.sources, each.prefix12) if label]
+    named = {label: each for file in records for label, each in (file.get("sources") or {}).items()}
+    problems += [f"sources lacks {label}" for label in sorted(set(used) - set(named))]
+    if problems:
+        raise ConfigError(problems, hint="correct these records; nothing was written")
+    explained = {label: _where(named[label]) for label in named if label in used}
+    return Lock(kubernetes=wanted.kubernetes, files=locked, images=pinned, sources=explained)
 
 
-def _lay_out_kubeadm(release: Release, repository: Repository, package: Package, whole: Path) -> None:
-    """Give `images.image_names` what it asks: kubeadm itself, and flannel's manifest."""
-    file = repository.download("kubeadm", package.version, package.sha256[architecture()])
-    program = repository.unpack(file) / "usr" / "bin" / "kubeadm"
-    (whole / "bin").mkdir(parents=True)
-    program.rename(whole / "bin" / "kubeadm")
-    (whole / "kube-flannel.yml").write_text(flannel.manifest(release), encoding="utf-8")
+def _all(locked: Mapping[str, LockedFile], pinned: Mapping[str, Hash]) -> Iterator[Hash]:
+    yield from (each for file in locked.values() for each in file.hashes.values())
+    yield from pinned.values()
 
 
-def _digest(name: str, mirrors: Mirrors) -> str:
-    place = image_place(mirrors, name)
-    if not place.tls and not is_loopback(place.host):
-        raise LabError(
-            f"{place.host} is asked without TLS, so anyone on the way could answer for it: its digests are not "
-            "pinned",
-            hint="run `./inv lock` with an https mirror, or with upstream; `bake` may use the mirror as it is",
+def place_of_file(file: File, wanted: Release, architecture: str) -> tuple[str, ...]:
+    """Where a file's hash is in a file of records: by Kubernetes' version, or by the file's own name."""
+    if file.name in OF_KUBERNETES:
+        section = "other_binaries" if file.name == "kube-proxy" else "binaries"
+        return "kubernetes", wanted.kubernetes, section, file.name, architecture
+    return "files", file.name, file.version, architecture
+
+
+def place_of_image(image: Image, wanted: Release) -> tuple[str, ...]:
+    """Where an image's digest is in a file of records: only that of the list for all architectures counts."""
+    short = images.short_name(image.name)
+    if short in CONTROL_PLANE:
+        return "kubernetes", wanted.kubernetes, "images", short, "index"
+    tag = wanted.etcd if short == "etcd" else image.name.rpartition(":")[2].removeprefix("v")
+    return "images", short, tag, "index"
+
+
+def _file(file: File, wanted: Release, records: Sequence[Records], problems: list[str]) -> LockedFile | None:
+    """Pin a file that has a record for each architecture; None for another."""
+    found = {arch: _hash(records, place_of_file(file, wanted, arch), problems) for arch in architectures()}
+    hashes = {arch: each for arch, each in found.items() if each}
+    return LockedFile(version=file.version, hashes=hashes) if len(hashes) == len(found) else None
+
+
+def _hash(records: Sequence[Records], place: tuple[str, ...], problems: list[str]) -> Hash | None:
+    """What the files of records have at one place, together; None where none has a hash there."""
+    found = [each for file in records if (each := _record(_dig(file, *place), place, problems))]
+    if len({each.sha256 for each in found}) > 1:
+        said = " and ".join(f"{each.sha256} ({', '.join(each.sources)})" for each in found)
+        problems.append(f"{'.'.join(place)}: records contradict one another: {said}")
+        return None
+    if not found:
+        return None
+    sources = tuple(dict.fromkeys(label for each in found for label in each.sources))
+    prefix12 = next((each.prefix12 for each in found if each.prefix12), None)
+    return Hash(sha256=found[0].sha256, sources=sources, prefix12=prefix12, single_source=len(sources) == 1)
+
+
+def _record(record: object, place: tuple[str, ...], problems: list[str]) -> Hash | None:
+    """Read one record; None where there is none (also `missing`, in words)."""
+    if record is None or record == "missing":
+        return None
+    try:
+        given = dict(record)  # type: ignore[call-overload]
+        agree = given.pop("agree")
+        given.pop("note", None)
+        found = Hash.model_validate(given)
+    except (KeyError, TypeError, ValueError):
+        problems.append(f"{'.'.join(place)}: the record must be a hash with its sources: {record}")
+        return None
+    if len(set(found.sources)) != agree or len(found.sources) != agree:
+        problems.append(
+            f"{'.'.join(place)}: `agree` is {agree}, but {len(set(found.sources))} sources are listed"
         )
-    return registry.digest(name, mirrors)
+        return None
+    return found
 
 
-def _by_numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", version))
+def _dig(data: object, *keys: str) -> object:
+    """What is below these keys; None where one is missing."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
 
 
-def _own_block(key: str) -> str:
-    """The key's armoured block, with none of what may stand around it."""
-    block = re.search(
-        r"-----BEGIN PGP PUBLIC KEY BLOCK-----.*?-----END PGP PUBLIC KEY BLOCK-----", key, re.DOTALL
-    )
-    if block is None:  # then nothing can have been verified by it
-        raise LabError("the signing key is not ASCII-armoured", hint="ask that host's operator")
-    return "\n".join(line.rstrip() for line in block.group().splitlines()) + "\n"
+def _where(source: Mapping[str, Any]) -> str:
+    """Describe a source in one line: its repository and path, and how to find this very version of it."""
+    parts = [source.get("repo"), source.get("path")]
+    parts += [f"commit {source['commit']}" if "commit" in source else None]
+    parts += [f"stored file {source['id']}" if "id" in source else None]
+    return ", ".join(part for part in parts if part)
+
+
+def _summary(made: Lock) -> str:
+    single = sum(each.single_source for each in made.hashes)
+    parts = f"{len(made.files)} files, {len(made.images)} images"
+    return f"{parts}; {single} of {len(made.hashes)} hashes have only one source"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

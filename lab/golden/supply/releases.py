@@ -65,19 +65,6 @@ class Release:
         return f"docker.io/cloudnativelabs/kube-router:v{self.kube_router}"
 
 
-@dataclass(frozen=True)
-class Upstream:
-    """The Kubernetes project's own packages: their host's URL, and their signing key's fingerprint."""
-
-    packages: str
-    signed_by: str
-
-
-def upstream() -> Upstream:
-    """Return where upstream's packages are, and whose signature counts."""
-    return Upstream(**_data()["upstream"])
-
-
 def supported() -> tuple[str, ...]:
     """The Kubernetes versions that can be built, newest first."""
     return tuple(_data()["releases"])

@@ -1,4 +1,4 @@
-"""Chooses where Kubernetes comes from: built here from Go modules, or taken from upstream.
+"""Chooses where Kubernetes comes from: built here from Go modules, or downloaded from upstream.
 
 Both lead to the same folder: bin/ cni/ kube-flannel.yml bom.json, and for upstream images/.
 """
@@ -8,8 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, get_args
 
+from lab.errors import LabError
 from lab.golden.supply import hosts, lock, modules, upstream
-from lab.golden.supply.mirrors import image_place, packages_url
 from lab.golden.supply.releases import Release
 from lab.model import Mirrors
 from lab.system.progress import Progress
@@ -28,19 +28,28 @@ def possible(release: Release, wanted: Wanted) -> tuple[Source, ...]:
     return get_args(Source) if lock.exists(release.kubernetes) else ("modules",)
 
 
-def choose(release: Release, wanted: Wanted, mirrors: Mirrors, progress: Progress) -> Source:
-    """Return the source to make a new golden machine from; asks upstream where that is possible and `auto`."""
-    sources = possible(release, wanted)
-    if len(sources) == 1:
-        return sources[0]
-    registry = image_place(mirrors, next(iter(lock.read(release.kubernetes).images)))
-    packages = packages_url(mirrors, release.kubernetes)
-    asked = (f"{packages}InRelease", f"{'https' if registry.tls else 'http'}://{registry.host}/v2/")
+def choose(release: Release, wanted: Wanted, mirrors: Mirrors, cache: Path, progress: Progress) -> Source:
+    """Return the source to make a new golden machine from; asks upstream wherever it may be used.
+
+    Raises LabError where lab.yaml demands upstream, and that can't be used.
+    """
+    if "upstream" not in possible(release, wanted):
+        return "modules"
+    if upstream.is_there(release, cache):
+        return "upstream"
+    seconds = SECONDS if wanted == "auto" else hosts.PATIENCE
     with progress.step("source", "ask whether upstream can be reached") as step:
-        why_not = next(
-            (f"{url}: {problem}" for url in asked if (problem := hosts.host_problem(url, SECONDS))), None
-        )
-        step.note = f"no, so it is built from Go modules ({why_not})" if why_not else "yes"
+        why_not = upstream.problem(release, mirrors, seconds, cache / "upstream", step.log)
+        if why_not and wanted == "upstream":
+            raise LabError(
+                f"Kubernetes {release.kubernetes} can't be taken from upstream: {why_not.message}",
+                hint=f"{why_not.advice}; or set `kubernetes: {{source: auto}}` in lab.yaml, which then builds "
+                "from Go modules",
+                log=step.log,
+            )
+        step.note = f"no ({why_not.message})" if why_not else "yes"
+    if why_not:
+        progress.remark(f"Kubernetes {release.kubernetes} is built from Go modules: {why_not.message}")
     return "modules" if why_not else "upstream"
 
 

@@ -58,25 +58,9 @@ TOOLS = (
     Tool("libc.a", "bake", ("libc6-dev",), "a static C library", "runc, flannel and pause are linked with it"),
     Tool("libseccomp.a", "bake", ("libseccomp-dev",), "a static libseccomp", "runc is linked with it"),
     Tool("pkg-config", "bake", ("pkgconf",), "pkg-config", "it shows runc's build where libseccomp is"),
-    Tool("skopeo", "upstream", ("skopeo",), "skopeo", "it fetches images by their digests"),
-    Tool("apt-get", "upstream", ("apt",), "apt and dpkg", "they fetch and verify Kubernetes' packages"),
+    Tool("curl", "upstream", ("curl",), "curl", "it downloads upstream's files and images"),
     Tool("shellcheck", "lint", ("shellcheck",), "ShellCheck", "it lints the provisioning scripts"),
     Tool("shfmt", "lint", ("shfmt",), "shfmt", "it formats the provisioning scripts"),
-    Tool(
-        "docker-registry",
-        "test",
-        ("docker-registry",),
-        "Docker's registry",
-        "it is the stand-in for upstream's registry (the service that its package starts is not used)",
-    ),
-    Tool(
-        "apt-ftparchive",
-        "test",
-        ("apt-utils",),
-        "apt-utils",
-        "it creates the stand-in for upstream's package repository",
-    ),
-    Tool("gpg", "test", ("gnupg",), "GnuPG", "it signs the stand-in for upstream's package repository"),
     Tool("pdftoppm", "test", ("poppler-utils",), "poppler", "it converts a handout's pages to images"),
     Tool("chromium", "pdf", ("chromium",), "Chromium", "it prints handouts as PDF, and tests use it"),
     Tool("Korean fonts", "korean", ("fonts-noto-cjk",), "a Korean font", "pages in Korean need it"),
@@ -153,7 +137,7 @@ def toolchains(case: Case) -> Iterator[Finding]:
             yield fit("upstream", "Kubernetes from upstream", f"{version} is pinned")
         else:
             why = "A golden machine contains only pinned versions."
-            repair = "./inv lock   # on a host that reaches upstream or a mirror; else set `source: modules`"
+            repair = "supply/pin-upstream RECORDS   # or set `source: modules`"
             yield unfit("upstream", "Kubernetes from upstream", f"{version} is not pinned", why, repair)
 
 
