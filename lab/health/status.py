@@ -20,6 +20,7 @@ from lab.errors import LabError
 from lab.health import causes, tolerance
 from lab.health.causes import Cause
 from lab.health.causes.cause import listed
+from lab.health.causes.machines import RECOVER
 from lab.health.checks import cases, etcd, virtual_address
 from lab.health.checks.check import Verdict, answers
 from lab.health.facts.gather import Facts, by_ssh, gather
@@ -232,7 +233,8 @@ def _lines(status: Status) -> list[str]:
         more = len(status.problems) - FIRST
         first = [f"  problem: {line}" for line in status.problems[:FIRST]]
         first += [f"  and {more} more: `./inv verify` shows all"] if more > 0 else []
-        return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv up{by_hand}"]
+        verb = "plan" if any(each.fix == RECOVER for each in status.causes) else "up"
+        return [f"{status.lab}: down: {status.problem}", *known, *first, f"next: ./inv {verb}{by_hand}"]
     lines = [f"{status.lab}: degraded; it works, and the API is {status.place}", *known]
     lines += [f"  problem: {line}" for line in status.problems]
     lines += [f"  would stop it: {line}" for line in status.losses]

@@ -578,3 +578,11 @@ def test_another_version_without_such_an_upgrade_is_drift(upgrading: str) -> Non
     found = looked(with_version("cp1", "v1.37.2"), under_way(upgrading))
     assert found.health == "degraded"
     assert any("node-as-declared[cp1]" in each and "v1.37.2" in each for each in found.problems)
+
+
+def test_where_etcd_is_lost_for_good_the_plan_is_next_and_not_up() -> None:
+    unavailable = api(health={path: (503, "no") for path in facts().api.health})
+    assert shown(looked(not_running("absent", "cp2"), unavailable)).endswith("next: ./inv up\n")
+    said = shown(looked(not_running("absent", "cp2", "cp3"), unavailable))
+    assert "fix: `./inv plan` shows what can be recovered" in said
+    assert said.endswith("next: ./inv plan\n")
