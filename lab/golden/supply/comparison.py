@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import yaml
 
 from lab.errors import LabError
 from lab.golden.supply import lock, parts, pinning, registry
+from lab.golden.supply.curl import host_of
 from lab.golden.supply.hosts import Refused
 from lab.golden.supply.lock import Hash, Lock
 from lab.golden.supply.mirrors import file_url, is_loopback
@@ -125,10 +125,9 @@ def _ask(question: Compared, web: Web, mirrors: Mirrors) -> str:
     said = web.read(url, question.title).decode(errors="replace")
     found = re.match(r"\s*([0-9a-f]{64})\b", said)
     if not found:
-        host = urlsplit(url).netloc
         raise Refused(
             question.title,
-            host,
+            host_of(url),
             "its .sha256 file contains no hash",
             hint="open that URL and see what it has",
             log=web.log,
@@ -137,11 +136,10 @@ def _ask(question: Compared, web: Web, mirrors: Mirrors) -> str:
 
 
 def _require_tls(url: str, what: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not is_loopback(parts.netloc):
+    if not url.startswith("https:") and not is_loopback(host_of(url)):
         raise Refused(
             what,
-            parts.netloc,
+            host_of(url),
             "it has no TLS, so its answer could be altered on the way",
             hint="use an https mirror or no mirror for `./inv lock`; `bake` can use this mirror",
         )
